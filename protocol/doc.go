@@ -1,0 +1,13 @@
+// Package protocol knows keytree's wire formats: the three MIP-0003 actions,
+// who their author is, the walk over raw serialized blocks that finds them,
+// addresses, and the transactions that publish links.
+//
+// It works on bytes that its callers hold: no I/O, no clock, no state, no
+// goroutines. Whatever an action brings about is the graph's business
+// (identity-rules §3 and later) and never belongs here, nor does anything that
+// has to ask a node or remember an earlier block.
+//
+// All functions may be called concurrently. Bytes that come in are hostile
+// until they are checked: nothing here panics on them or allocates more than a
+// fixed multiple of what was received.
+package protocol
