@@ -1,0 +1,271 @@
+// Package bchd reads the chain from a bchd node over its gRPC interface, and
+// lets wallets find and send coins there. The node has to run with --txindex,
+// for spent outputs, and for UnspentOutputs with --addrindex.
+//
+// Who is trusted: the holder of the certificate's key, to answer at all and to
+// name the best chain. What comes back is checked as far as one answer can be:
+// blocks and transactions against their hashes. What never belongs here: what a
+// transaction means, and which chain to believe.
+package bchd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/gcash/bchd/bchrpc/pb"
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/keytree-bch/keytree/indexer/node"
+)
+
+const (
+	// maxMessage is the most that one answer may take, in bytes: a block of
+	// 256 MB with room. Memory grows with what arrives, not with this.
+	maxMessage = 512 << 20
+	// answerTimeout bounds one attempt of one call, the transfer of the largest
+	// block included. A connection that died is noticed earlier, by keepalive.
+	answerTimeout = 5 * time.Minute
+	keepaliveTime = time.Minute
+	// Between attempts to reach the node.
+	firstPause = 100 * time.Millisecond
+	maxPause   = 3 * time.Second
+	// probeTimeout bounds each attempt of Dial, and of connecting at all.
+	probeTimeout = 15 * time.Second
+	// waitNotice is how often Dial says what it waits for.
+	waitNotice = 5 * time.Second
+)
+
+// Client is a connection to one bchd, and a node.Node. It reconnects by itself.
+// All methods may be called concurrently, Close once and last.
+type Client struct {
+	address  string
+	retryFor time.Duration
+	log      zerolog.Logger
+	conn     *grpc.ClientConn
+	rpc      pb.BchrpcClient
+
+	changes chan struct{}      // sent to and closed by follow
+	cancel  context.CancelFunc // ends follow
+	done    chan struct{}      // closed when follow has ended
+}
+
+var _ node.Node = (*Client)(nil)
+
+// Dial connects to a bchd and returns when it has answered and is suitable. It
+// waits for a node that does not answer yet, saying so in the log, until ctx
+// ends. It fails with node.ErrUnsuitable, saying what to change, for a node of
+// another network or without --txindex, a certificate that does not verify, an
+// auth token that the node refuses, or a port that is not bchd's gRPC.
+func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	tlsConfig, err := cfg.tls()
+	if err != nil {
+		return nil, err
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig.Clone())),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcbackoff.Config{BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: maxPause},
+			MinConnectTimeout: probeTimeout,
+		}),
+	}
+	if cfg.AuthToken != "" {
+		options = append(options, grpc.WithPerRPCCredentials(authToken(cfg.AuthToken)))
+	}
+	conn, err := grpc.NewClient("dns:///"+cfg.Address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("bchd at %s: %w", cfg.Address, err)
+	}
+	c := &Client{
+		address: cfg.Address, retryFor: cfg.RetryFor, log: cfg.Log.With().Str("node", cfg.Address).Logger(),
+		conn: conn, rpc: pb.NewBchrpcClient(conn),
+		changes: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	if c.retryFor == 0 {
+		c.retryFor = DefaultRetryFor
+	}
+	if err := c.waitSuitable(ctx, tlsConfig, cfg.Network); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	followCtx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	go c.follow(followCtx)
+	return c, nil
+}
+
+// Close ends the connection and all calls, and closes the channel of Changes.
+func (c *Client) Close() error {
+	c.cancel()
+	<-c.done
+	return c.conn.Close()
+}
+
+// Changes implements node.Node. The hint is bchd's stream of connected and
+// disconnected blocks; there is also one whenever the stream was opened anew.
+func (c *Client) Changes() <-chan struct{} { return c.changes }
+
+func (c *Client) waitSuitable(ctx context.Context, tlsConfig *tls.Config, network *chaincfg.Params) error {
+	pauses := newPauses()
+	var lastNotice time.Time
+	for {
+		err := c.probe(ctx, tlsConfig, network)
+		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		if time.Since(lastNotice) >= waitNotice {
+			lastNotice = time.Now()
+			c.log.Warn().Err(err).Msg("waiting for the node to answer")
+		}
+		if !sleep(ctx, pauses.NextBackOff()) {
+			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		}
+	}
+}
+
+// probe tries once whether the node answers and is suitable.
+func (c *Client) probe(ctx context.Context, tlsConfig *tls.Config, network *chaincfg.Params) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := c.probeTLS(ctx, tlsConfig); err != nil {
+		return err
+	}
+	info, err := once(ctx, c, "chain info", c.rpc.GetBlockchainInfo, &pb.GetBlockchainInfoRequest{})
+	if err != nil {
+		return err
+	}
+	if got := networkName(info.BitcoinNet); got != network.Name {
+		return fmt.Errorf("bchd at %s: %w: it is on network %s, expected %s: give the address of another node, or the network that this one is on",
+			c.address, node.ErrUnsuitable, got, network.Name)
+	}
+	if !info.TxIndex {
+		return fmt.Errorf("bchd at %s: %w: it has no transaction index: restart it with --txindex", c.address, node.ErrUnsuitable)
+	}
+	genesis, err := once(ctx, c, "genesis block", c.rpc.GetBlockInfo, heightRequest(0))
+	if err != nil {
+		return err
+	}
+	hash, err := headerHash(genesis.GetInfo(), 0)
+	if err != nil {
+		return fmt.Errorf("bchd at %s: genesis block: %w", c.address, err)
+	}
+	if hash != *network.GenesisHash {
+		return fmt.Errorf("bchd at %s: %w: its chain starts with block %v, expected %v of network %s",
+			c.address, node.ErrUnsuitable, hash, network.GenesisHash, network.Name)
+	}
+	return nil
+}
+
+// probeTLS shakes hands once beside gRPC, which would give the reason of a
+// failure as text only.
+func (c *Client) probeTLS(ctx context.Context, config *tls.Config) error {
+	unsuitable := func(format string, args ...any) error {
+		return fmt.Errorf("bchd at %s: %w: %w", c.address, node.ErrUnsuitable, fmt.Errorf(format, args...))
+	}
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", c.address)
+	if verification := new(tls.CertificateVerificationError); errors.As(err, &verification) {
+		return unsuitable("%w: expected the certificate given by cert=FILE, or without it one that this system trusts; copy the node's rpc.cert", verification)
+	}
+	if notTLS := new(tls.RecordHeaderError); errors.As(err, notTLS) {
+		return unsuitable("it does not speak TLS: give the port of bchd's --grpclisten")
+	}
+	if err != nil {
+		return fmt.Errorf("bchd at %s: %w: %w", c.address, node.ErrUnavailable, err)
+	}
+	defer conn.Close()
+	if conn.(*tls.Conn).ConnectionState().NegotiatedProtocol != "h2" {
+		return unsuitable("it speaks TLS but not HTTP/2: give the port of bchd's --grpclisten, not of --rpclisten")
+	}
+	return nil
+}
+
+func networkName(net pb.GetBlockchainInfoResponse_BitcoinNet) string {
+	switch net {
+	case pb.GetBlockchainInfoResponse_MAINNET:
+		return chaincfg.MainNetParams.Name
+	case pb.GetBlockchainInfoResponse_REGTEST:
+		return chaincfg.RegressionNetParams.Name
+	case pb.GetBlockchainInfoResponse_TESTNET3:
+		return chaincfg.TestNet3Params.Name
+	case pb.GetBlockchainInfoResponse_TESTNET4:
+		return chaincfg.TestNet4Params.Name
+	case pb.GetBlockchainInfoResponse_SIMNET:
+		return chaincfg.SimNetParams.Name
+	}
+	return net.String()
+}
+
+// follow owns the stream of block notifications until ctx ends. gRPC pings while
+// a stream is open, so this also notices a dead connection.
+func (c *Client) follow(ctx context.Context) {
+	defer close(c.done)
+	defer close(c.changes)
+	pauses := newPauses()
+	for {
+		stream, err := c.rpc.SubscribeBlocks(ctx, &pb.SubscribeBlocksRequest{}, grpc.WaitForReady(true))
+		for err == nil {
+			// The first hint stands for whatever happened without a stream.
+			c.hint()
+			if _, err = stream.Recv(); err == nil {
+				pauses.Reset()
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		c.log.Warn().Err(err).Msg("block notifications interrupted, subscribing again")
+		if !sleep(ctx, pauses.NextBackOff()) {
+			return
+		}
+	}
+}
+
+func (c *Client) hint() {
+	select {
+	case c.changes <- struct{}{}:
+	default: // the last hint has not been taken yet
+	}
+}
+
+// newPauses returns growing pauses without an end.
+func newPauses() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(firstPause),
+		backoff.WithMaxInterval(maxPause),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
+
+// sleep reports whether it slept to the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// authToken is sent with every call, under the name that bchd looks for
+// (AuthenticationTokenKey in its grpcserver.go, in HTTP/2's lower case).
+type authToken string
+
+func (t authToken) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authenticationtoken": string(t)}, nil
+}
+
+func (authToken) RequireTransportSecurity() bool { return true }

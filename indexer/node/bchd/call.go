@@ -1,0 +1,93 @@
+package bchd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cenkalti/backoff/v4"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/keytree-bch/keytree/indexer/node"
+)
+
+// ErrRejected says that the node does not take what it was given: a transaction
+// that breaks a rule or the node's policy. The message has the node's reason.
+// Sending the same again will not help.
+var ErrRejected = errors.New("rejected by the node")
+
+type method[Q, A any] func(context.Context, *Q, ...grpc.CallOption) (*A, error)
+
+// call calls a method of the node's and tries again, for c.retryFor, while the
+// node is unavailable. What names the thing asked for in errors.
+func call[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A], question *Q) (*A, error) {
+	pauses := newPauses()
+	pauses.MaxElapsedTime = c.retryFor
+	for {
+		answer, err := once(ctx, c, what, m, question)
+		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
+			return answer, err
+		}
+		select {
+		case <-c.done:
+			return nil, err
+		default:
+		}
+		pause := pauses.NextBackOff()
+		if pause == backoff.Stop {
+			return nil, err
+		}
+		if !sleep(ctx, pause) {
+			return nil, fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		}
+	}
+}
+
+// once calls a method of the node's once.
+func once[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A], question *Q) (*A, error) {
+	attempt, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	answer, err := m(attempt, question)
+	if err == nil {
+		return answer, nil
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("bchd at %s: %s: %w: %w", c.address, what, node.ErrUnavailable, context.Cause(ctx))
+	}
+	return nil, fmt.Errorf("bchd at %s: %s: %w", c.address, what, classify(status.Convert(err)))
+}
+
+// classify gives what bchd 0.22 answers the meaning that it has there: some
+// conditions for good come under codes that usually mean a passing one.
+func classify(s *status.Status) error {
+	type answer struct {
+		code    codes.Code
+		message string
+	}
+	switch (answer{s.Code(), s.Message()}) {
+	case answer{codes.Unavailable, "txindex required"}:
+		return fmt.Errorf("%w: it has no transaction index: restart it with --txindex", node.ErrUnsuitable)
+	case answer{codes.Unavailable, "addrindex required"}:
+		return fmt.Errorf("%w: it has no address index: restart it with --addrindex", node.ErrUnsuitable)
+	case answer{codes.Unknown, "invalid authentication token"}:
+		return fmt.Errorf("%w: it refuses the auth token: expected the value of its --grpcauthtoken in the file of token_file=FILE", node.ErrUnsuitable)
+	case answer{codes.InvalidArgument, "failed to retrieve transaction location"}:
+		return fmt.Errorf("%w: its transaction index failed", node.ErrUnavailable)
+	case answer{codes.Internal, "unknown network parameters"}:
+		return fmt.Errorf("%w: it is on a network that its gRPC interface cannot name, such as chipnet", node.ErrUnsuitable)
+	}
+	switch s.Code() {
+	case codes.NotFound:
+		return node.ErrNotFound
+	case codes.Unimplemented:
+		return fmt.Errorf("%w: its port serves something other than bchd's gRPC (%q): give the port of --grpclisten", node.ErrUnsuitable, s.Message())
+	case codes.ResourceExhausted:
+		return fmt.Errorf("%w: over the limit of %d bytes (%q)", node.ErrInvalid, maxMessage, s.Message())
+	case codes.InvalidArgument:
+		return fmt.Errorf("%w: %q", ErrRejected, strings.TrimPrefix(s.Message(), "tx rejected: "))
+	}
+	return fmt.Errorf("%w: %v, %q", node.ErrUnavailable, s.Code(), s.Message())
+}
