@@ -1,0 +1,145 @@
+package graph
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+)
+
+// BlockHash returns the hash of the applied block at height. ErrHeight if there
+// is none.
+func (g *Graph) BlockHash(height uint32) (hash chainhash.Hash, err error) {
+	err = g.viewBlock(height, func(_ *badger.Txn, block blockRecord) error {
+		hash = block.hash
+		return nil
+	})
+	return hash, err
+}
+
+// Events returns what the applied block at height changed. ErrHeight if there is
+// none.
+func (g *Graph) Events(height uint32) (events BlockEvents, err error) {
+	err = g.viewBlock(height, func(txn *badger.Txn, block blockRecord) error {
+		var encoded []byte
+		for n := uint32(0); ; n++ {
+			chunk, err := read(txn, chunkKey(prefixEffects, height, n))
+			if err != nil {
+				return err
+			}
+			if chunk == nil {
+				break
+			}
+			encoded = append(encoded, chunk...)
+		}
+		effects, err := decodeEffects(encoded)
+		events = BlockEvents{height, block.hash, block.prev, block.stateHash, effects}
+		return err
+	})
+	return events, err
+}
+
+// viewBlock calls ask with a snapshot and the record of the applied block at
+// height in it.
+func (g *Graph) viewBlock(height uint32, ask func(*badger.Txn, blockRecord) error) error {
+	v, err := g.At(&height)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	return ask(v.txn, v.block)
+}
+
+// Disconnects returns the stale blocks with a height in [from, to], in the order
+// in which they were taken off the chain. Those older than the undo horizon are
+// forgotten; of a block that was taken off twice the last time counts.
+func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
+	type stale struct {
+		Disconnected
+		seq uint64
+	}
+	var found []stale
+	err := g.snapshot(func(txn *badger.Txn) error {
+		it := newIterator(txn, []byte{prefixStale})
+		defer it.Close()
+		for it.Seek(heightKey(prefixStale, from)); it.Valid(); it.Next() {
+			block, seq, err := readStale(it.Item())
+			if err != nil {
+				return err
+			}
+			if block.Height > to {
+				break
+			}
+			found = append(found, stale{block, seq})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(found, func(a, b stale) int { return cmp.Compare(a.seq, b.seq) })
+	blocks := make([]Disconnected, len(found))
+	for i := range found {
+		blocks[i] = found[i].Disconnected
+	}
+	return blocks, nil
+}
+
+// DisconnectedBlock returns a stale block. ErrNotFound if it is not known to
+// have been taken off the chain.
+func (g *Graph) DisconnectedBlock(height uint32, hash chainhash.Hash) (block Disconnected, err error) {
+	err = g.snapshot(func(txn *badger.Txn) error {
+		item, err := txn.Get(staleKey(height, hash))
+		if err == badger.ErrKeyNotFound {
+			return fmt.Errorf("stale block %v at height %d: %w", hash, height, ErrNotFound)
+		}
+		if err != nil {
+			return fmt.Errorf("reading the database: %w", err)
+		}
+		block, _, err = readStale(item)
+		return err
+	})
+	return block, err
+}
+
+// snapshot calls ask with a snapshot of the store.
+func (g *Graph) snapshot(ask func(*badger.Txn) error) error {
+	g.mu.RLock()
+	if g.broken != nil {
+		defer g.mu.RUnlock()
+		return g.broken
+	}
+	txn := g.db.NewTransaction(false)
+	g.mu.RUnlock()
+	defer txn.Discard()
+	return ask(txn)
+}
+
+func readStale(item *badger.Item) (block Disconnected, seq uint64, err error) {
+	key := item.Key()
+	value, err := item.ValueCopy(nil)
+	if err != nil {
+		return block, 0, fmt.Errorf("reading the database: %w", err)
+	}
+	k, d := decoder{rest: key[1:]}, decoder{rest: value}
+	block.Height, block.Hash = k.uint32(), k.hash()
+	seq, block.PrevHash = d.uint64(), d.hash()
+	return block, seq, cmp.Or(k.finish("stale block's key"), d.finish("stale block"))
+}
+
+// nextStale returns the number of the next block to be taken off the chain.
+func nextStale(txn *badger.Txn) (uint64, error) {
+	it := newIterator(txn, []byte{prefixStale})
+	defer it.Close()
+	var next uint64
+	for it.Rewind(); it.Valid(); it.Next() {
+		_, seq, err := readStale(it.Item())
+		if err != nil {
+			return 0, err
+		}
+		next = max(next, seq+1)
+	}
+	return next, nil
+}

@@ -1,0 +1,695 @@
+package graph
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// Errors of Open, Connect and Disconnect, to be matched with errors.Is.
+var (
+	// ErrMismatch says that the database was made for another network, start
+	// height or format. Use another folder, or the parameters that it names.
+	ErrMismatch = errors.New("database made for something else")
+	// ErrLocked says that another process has the database open.
+	ErrLocked = errors.New("database in use")
+	// ErrBlock says that a block cannot be connected: it does not continue the
+	// chain, or contradicts itself. Nothing was changed.
+	ErrBlock = errors.New("block cannot be connected")
+	// ErrHorizon says that a block is too old to be disconnected: its undo record
+	// is gone. Rebuild the graph from the node.
+	ErrHorizon = errors.New("beyond the undo horizon")
+)
+
+// Params are fixed in the database when it is made. They decide what the state
+// hash can be compared with (identity-rules §9).
+type Params struct {
+	Network     string `json:"network"`      // chaincfg.Params.Name
+	StartHeight uint32 `json:"start_height"` // height of the first block that is applied
+}
+
+// Defaults of Options.
+const (
+	// DefaultUndoBlocks is how many blocks can be disconnected at least.
+	DefaultUndoBlocks = 1000
+	// DefaultMemTable is the size of one memtable in bytes. Up to three exist at
+	// once; together with the caches they keep the graph below half of a 1 GiB
+	// machine.
+	DefaultMemTable = 32 << 20
+	// DefaultBlockCache is the size of the cache of table blocks in bytes.
+	DefaultBlockCache = 64 << 20
+)
+
+// Options tune a graph; the zero value is what a server wants.
+type Options struct {
+	UndoBlocks uint32 // 0: DefaultUndoBlocks
+	MemTable   int64  // bytes; 0: DefaultMemTable
+	BlockCache int64  // bytes; 0: DefaultBlockCache
+	Log        zerolog.Logger
+}
+
+// formatVersion is raised with every change of schema.go that an older or newer
+// keytree could misread.
+const formatVersion = 1
+
+type formatRecord struct {
+	Format int `json:"format"`
+	Params
+}
+
+// Graph is an open identity graph. All methods may be called concurrently.
+type Graph struct {
+	params Params
+	opt    Options
+	db     *badger.DB
+
+	writer sync.Mutex // held by the one Connect or Disconnect under way
+
+	mu       sync.RWMutex  // held for writing while a step becomes visible
+	state    *state        // mu
+	tip      *Tip          // mu; nil before the first block
+	undoFrom uint32        // mu; lowest height that can be disconnected
+	changed  chan struct{} // mu; closed and replaced with every step
+	broken   error         // mu; set when memory and disk may disagree
+
+	closing sync.Once
+	closed  error // what Close returns; set by closing
+
+	stopGC chan struct{}
+	doneGC chan struct{}
+}
+
+// state is what is held in memory besides the store: derived from it, and kept
+// equal to it by every step. Owned by Graph.mu.
+type state struct {
+	forest  *forest
+	ids     map[int32]chainhash.Hash // id of each tree in the forest that has one, by its root
+	waiting map[protocol.Reference][]waiter
+}
+
+// waiter is an action that waits for a reference.
+type waiter struct {
+	at   position
+	txid chainhash.Hash
+}
+
+func (s *state) setWaiting(ref protocol.Reference, waiters []waiter) {
+	if len(waiters) == 0 {
+		delete(s.waiting, ref)
+		return
+	}
+	s.waiting[ref] = waiters
+}
+
+// Open opens the graph in dir, or makes one there, and finishes or drops what a
+// killed process left half done. Close it.
+func Open(dir string, params Params, opt Options) (*Graph, error) {
+	if opt.UndoBlocks == 0 {
+		opt.UndoBlocks = DefaultUndoBlocks
+	}
+	if opt.MemTable == 0 {
+		opt.MemTable = DefaultMemTable
+	}
+	if opt.BlockCache == 0 {
+		opt.BlockCache = DefaultBlockCache
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the graph's folder: %w", err)
+	}
+	db, err := badger.Open(badger.LSMOnlyOptions(dir).
+		WithLogger(badgerLog{opt.Log}).
+		WithMemTableSize(opt.MemTable).
+		WithValueThreshold(min(1<<20, opt.MemTable/10)).
+		WithNumMemtables(3).
+		WithBlockCacheSize(opt.BlockCache).
+		WithIndexCacheSize(opt.BlockCache / 2).
+		WithCompression(options.Snappy).
+		WithDetectConflicts(false). // one writer
+		WithMetricsEnabled(false).
+		WithValueLogFileSize(64 << 20))
+	if err != nil {
+		if errors.Is(err, badger.ErrTruncateNeeded) || errors.Is(err, badger.ErrEncryptionKeyMismatch) {
+			return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, dir, err)
+		}
+		if strings.Contains(err.Error(), "Cannot acquire directory lock") { // Badger has no error value for it
+			return nil, fmt.Errorf("%w: %s: is another keytree running on this folder?", ErrLocked, dir)
+		}
+		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
+	}
+	g := &Graph{params: params, opt: opt, db: db, changed: make(chan struct{}),
+		stopGC: make(chan struct{}), doneGC: make(chan struct{})}
+	if err := g.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the graph in %s: %w", dir, err), db.Close())
+	}
+	go g.collectGarbage()
+	return g, nil
+}
+
+func (g *Graph) start() error {
+	if err := g.checkFormat(); err != nil {
+		return err
+	}
+	if err := recoverJournal(g.db); err != nil {
+		return err
+	}
+	return g.load()
+}
+
+// checkFormat compares the database with the parameters, or fixes them in a new
+// one.
+func (g *Graph) checkFormat() error {
+	want := formatRecord{formatVersion, g.params}
+	return g.db.Update(func(txn *badger.Txn) error {
+		stored, err := read(txn, []byte{prefixFormat})
+		if err != nil {
+			return err
+		}
+		if stored == nil {
+			value, err := json.Marshal(want)
+			if err != nil {
+				return err
+			}
+			return txn.Set([]byte{prefixFormat}, value)
+		}
+		var have formatRecord
+		if err := json.Unmarshal(stored, &have); err != nil {
+			return fmt.Errorf("%w: format record: %w", ErrDamaged, err)
+		}
+		if have != want {
+			return fmt.Errorf("%w: it holds format %d, network %s, start height %d; asked for format %d, network %s, start height %d",
+				ErrMismatch, have.Format, have.Network, have.StartHeight, want.Format, want.Network, want.StartHeight)
+		}
+		return nil
+	})
+}
+
+// Close stops the graph and closes its database. Views must be closed before.
+// Closing twice does nothing.
+func (g *Graph) Close() error {
+	g.closing.Do(func() { g.closed = g.close() })
+	return g.closed
+}
+
+func (g *Graph) close() error {
+	close(g.stopGC)
+	<-g.doneGC
+	g.writer.Lock()
+	defer g.writer.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.broken = errors.New("graph is closed")
+	return g.db.Close()
+}
+
+// gcInterval is how often Badger is asked to reclaim its value log. Almost all
+// values stay in the LSM tree, so there is seldom anything to reclaim.
+const gcInterval = 10 * time.Minute
+
+// collectGarbage runs until stopGC is closed.
+func (g *Graph) collectGarbage() {
+	defer close(g.doneGC)
+	tick := time.NewTicker(gcInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.stopGC:
+			return
+		case <-tick.C:
+			// One call rewrites one file at most; the error says when to stop.
+			for g.db.RunValueLogGC(0.5) == nil {
+			}
+		}
+	}
+}
+
+// load derives what is held in memory from the store.
+func (g *Graph) load() error {
+	st := &state{forest: newForest(), ids: make(map[int32]chainhash.Hash), waiting: make(map[protocol.Reference][]waiter)}
+	var tip *Tip
+	undoFrom := g.params.StartHeight
+	err := g.db.View(func(txn *badger.Txn) (err error) {
+		if tip, err = readTip(txn); err != nil {
+			return err
+		}
+		if value, err := read(txn, []byte{prefixUndoFrom}); err != nil {
+			return err
+		} else if value != nil {
+			d := decoder{rest: value}
+			undoFrom = d.uint32()
+			if err := d.finish("undo horizon"); err != nil {
+				return err
+			}
+		}
+		if err := st.loadForest(txn); err != nil {
+			return err
+		}
+		return st.loadWaiting(txn, []byte{prefixWaiting})
+	})
+	if err != nil {
+		return err
+	}
+	g.state, g.tip, g.undoFrom = st, tip, undoFrom
+	return nil
+}
+
+func readTip(txn *badger.Txn) (*Tip, error) {
+	value, err := read(txn, []byte{prefixTip})
+	if err != nil || value == nil {
+		return nil, err
+	}
+	d := decoder{rest: value}
+	height := d.uint32()
+	if err := d.finish("tip"); err != nil {
+		return nil, err
+	}
+	record, err := readBlock(txn, height)
+	if err != nil {
+		return nil, err
+	}
+	return &Tip{Height: height, Hash: record.hash, StateHash: record.stateHash, Counts: record.counts}, nil
+}
+
+func readBlock(txn *badger.Txn, height uint32) (blockRecord, error) {
+	value, err := read(txn, heightKey(prefixBlock, height))
+	if err != nil {
+		return blockRecord{}, err
+	}
+	if value == nil {
+		return blockRecord{}, fmt.Errorf("%w: no record of block %d", ErrDamaged, height)
+	}
+	return decodeBlockRecord(value)
+}
+
+// eachNewest visits the newest version of everything under a prefix. The slices
+// are valid during the visit only.
+func eachNewest(txn *badger.Txn, prefix byte, visit func(stem, value []byte) error) error {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = []byte{prefix}
+	it := txn.NewIterator(opt)
+	defer it.Close()
+	var last []byte
+	for it.Rewind(); it.Valid(); it.Next() {
+		key := it.Item().Key()
+		if len(key) < 5 {
+			return fmt.Errorf("%w: a key under %q is too short", ErrDamaged, prefix)
+		}
+		stem := key[:len(key)-4]
+		if last != nil && string(stem) == string(last) {
+			continue
+		}
+		last = append(last[:0], stem...)
+		if err := it.Item().Value(func(value []byte) error { return visit(stem, value) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *state) loadForest(txn *badger.Txn) error {
+	f := s.forest
+	number := func(key protocol.KeyHash) int32 {
+		if n := f.find(key); n != none {
+			return n
+		}
+		return f.addDetached(key)
+	}
+	err := eachNewest(txn, prefixParent, func(stem, value []byte) error {
+		if len(stem) != 21 {
+			return fmt.Errorf("%w: a parent's key has the wrong length", ErrDamaged)
+		}
+		child := number(protocol.KeyHash(stem[1:]))
+		if len(value) == 0 {
+			return nil
+		}
+		link, err := decodeAcceptRecord(value)
+		if err != nil {
+			return err
+		}
+		f.parent[child], f.accept[child] = number(link.parent), link.accept
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if !f.rooted() {
+		return fmt.Errorf("%w: the links in force form a cycle", ErrDamaged)
+	}
+	f.build()
+	return eachNewest(txn, prefixRoot, func(stem, value []byte) error {
+		if len(stem) != 21 || len(value) != 0 && len(value) != 32 {
+			return fmt.Errorf("%w: a root's id has the wrong length", ErrDamaged)
+		}
+		n := f.find(protocol.KeyHash(stem[1:]))
+		if n == none {
+			return fmt.Errorf("%w: root %x was never in a link", ErrDamaged, stem[1:])
+		}
+		if len(value) == 32 {
+			s.ids[n] = chainhash.Hash(value)
+		}
+		return nil
+	})
+}
+
+// loadWaiting adds the stored waiting actions under prefix.
+func (s *state) loadWaiting(txn *badger.Txn, prefix []byte) error {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = prefix
+	it := txn.NewIterator(opt)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		key := it.Item().Key()
+		value, err := it.Item().ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		if len(key) != 41 || len(value) != 32 {
+			return fmt.Errorf("%w: a waiting action has the wrong length", ErrDamaged)
+		}
+		ref := protocol.Reference(key[1:33])
+		s.waiting[ref] = append(s.waiting[ref], waiter{readPosition(key), chainhash.Hash(value)})
+	}
+	return nil
+}
+
+// Params returns what the graph was opened with.
+func (g *Graph) Params() Params { return g.params }
+
+// Tip returns the last block applied; ok is false before the first.
+func (g *Graph) Tip() (tip Tip, ok bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.tip == nil {
+		return Tip{}, false
+	}
+	return *g.tip, true
+}
+
+// UndoFrom returns the height of the lowest block that Disconnect can still take
+// back.
+func (g *Graph) UndoFrom() uint32 {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.undoFrom
+}
+
+// Changed returns a channel that is closed when the next step has become
+// visible.
+func (g *Graph) Changed() <-chan struct{} {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.changed
+}
+
+// Connect applies blocks that continue the chain, in one atomic step. When it
+// returns nil they are on disk and visible. When it fails, nothing has changed;
+// errors that wrap ErrBlock are the blocks' fault.
+//
+// The step's writes are held in memory meanwhile, some 2 kB per action: give it
+// few blocks where blocks are full.
+func (g *Graph) Connect(blocks ...Block) error {
+	if len(blocks) == 0 {
+		return nil
+	}
+	g.writer.Lock()
+	defer g.writer.Unlock()
+	if err := g.continues(blocks); err != nil {
+		return err
+	}
+	w := newWrites(g.db)
+	defer w.discard()
+
+	// From here on readers wait: the forest changes in place.
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.broken != nil {
+		return g.broken
+	}
+	tip, err := g.applyAll(w, blocks)
+	if err == nil {
+		g.prune(w, tip.Height)
+		err = w.commit(g.db)
+	}
+	if err != nil {
+		return g.restore(err)
+	}
+	g.publish(tip)
+	return nil
+}
+
+// continues checks that the blocks follow the tip and each other, and that no
+// transaction comes twice in one.
+func (g *Graph) continues(blocks []Block) error {
+	g.mu.RLock()
+	tip := g.tip
+	g.mu.RUnlock()
+	for _, b := range blocks {
+		switch {
+		case tip == nil && b.Height != g.params.StartHeight:
+			return fmt.Errorf("%w: the first block must have height %d, got %d", ErrBlock, g.params.StartHeight, b.Height)
+		case tip != nil && b.Height != tip.Height+1:
+			return fmt.Errorf("%w: after block %d comes %d, got %d", ErrBlock, tip.Height, tip.Height+1, b.Height)
+		case tip != nil && b.PrevHash != tip.Hash:
+			return fmt.Errorf("%w: block %v at height %d follows %v, not the tip %v", ErrBlock, b.Hash, b.Height, b.PrevHash, tip.Hash)
+		}
+		seen := make(map[uint32]bool, len(b.Actions))
+		txids := make(map[chainhash.Hash]bool, len(b.Actions))
+		for _, a := range b.Actions {
+			if seen[a.Index] || txids[a.TxID] {
+				return fmt.Errorf("%w: block %v has transaction %v, index %d, twice", ErrBlock, b.Hash, a.TxID, a.Index)
+			}
+			seen[a.Index], txids[a.TxID] = true, true
+		}
+		tip = &Tip{Height: b.Height, Hash: b.Hash}
+	}
+	return nil
+}
+
+func (g *Graph) applyAll(w *writes, blocks []Block) (*Tip, error) {
+	var tip Tip
+	if g.tip != nil {
+		tip = *g.tip
+	}
+	for _, b := range blocks {
+		s := &step{state: g.state, w: w, height: b.Height, counts: tip.Counts, records: make(map[chainhash.Hash]*loadedRecord)}
+		if err := s.apply(b); err != nil {
+			return nil, err
+		}
+		w.finishBlock(b.Height)
+		effects := encodeEffects(s.effects)
+		w.recordChunks(prefixEffects, b.Height, effects)
+		tip = Tip{Height: b.Height, Hash: b.Hash, StateHash: nextStateHash(tip.StateHash, b.Hash, effects), Counts: s.counts}
+		w.record(heightKey(prefixBlock, b.Height), blockRecord{b.Hash, b.PrevHash, tip.StateHash, tip.Counts}.encode())
+	}
+	w.record([]byte{prefixTip}, binary.BigEndian.AppendUint32(nil, tip.Height))
+	return &tip, nil
+}
+
+// pruneEvery is how many undo records are dropped at a time.
+const pruneEvery = 100
+
+// prune drops undo records, and stale blocks, below the horizon.
+func (g *Graph) prune(w *writes, tip uint32) {
+	keepFrom := max(int64(tip)-int64(g.opt.UndoBlocks)+1, int64(g.params.StartHeight))
+	if keepFrom < int64(g.undoFrom)+pruneEvery {
+		return
+	}
+	for _, prefix := range []byte{prefixUndo, prefixStale} {
+		it := newIterator(w.base, []byte{prefix})
+		for it.Rewind(); it.Valid(); it.Next() {
+			key := it.Item().KeyCopy(nil)
+			if int64(binary.BigEndian.Uint32(key[1:])) >= keepFrom {
+				break
+			}
+			w.record(key, nil)
+		}
+		it.Close()
+	}
+	for key := range w.pending {
+		if key[0] == prefixUndo && int64(binary.BigEndian.Uint32([]byte(key)[1:])) < keepFrom {
+			delete(w.pending, key)
+		}
+	}
+	w.record([]byte{prefixUndoFrom}, binary.BigEndian.AppendUint32(nil, uint32(keepFrom)))
+	g.undoFrom = uint32(keepFrom)
+}
+
+// restore brings memory back to what is on disk after a failed step. Called with
+// mu held.
+func (g *Graph) restore(cause error) error {
+	if err := g.load(); err != nil {
+		g.broken = fmt.Errorf("the graph could not be read back after a failed step, restart: %w", err)
+		return errors.Join(cause, g.broken)
+	}
+	return cause
+}
+
+// publish makes a committed step visible. Called with mu held.
+func (g *Graph) publish(tip *Tip) {
+	g.tip = tip
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// Disconnect takes the tip back: afterwards the graph is as it was before that
+// block was connected (identity-rules §8). The block is remembered as stale for
+// those who watch. ErrHorizon if its undo record is gone.
+func (g *Graph) Disconnect() error {
+	g.writer.Lock()
+	defer g.writer.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.broken != nil:
+		return g.broken
+	case g.tip == nil:
+		return fmt.Errorf("%w: there is no block to disconnect", ErrHorizon)
+	case g.tip.Height < g.undoFrom:
+		return fmt.Errorf("%w: block %d cannot be disconnected, only those from %d on", ErrHorizon, g.tip.Height, g.undoFrom)
+	}
+	w := newWrites(g.db)
+	defer w.discard()
+	block, effects, err := g.takeBack(w)
+	if err != nil {
+		return err
+	}
+	if err := w.commit(g.db); err != nil {
+		return g.restore(err)
+	}
+	tip, err := g.undoInMemory(effects)
+	if err != nil {
+		return g.restore(fmt.Errorf("disconnecting block %v: %w", block.hash, err))
+	}
+	g.publish(tip)
+	return nil
+}
+
+// takeBack collects the writes that disconnect the tip, and returns its record
+// and effects.
+func (g *Graph) takeBack(w *writes) (blockRecord, []Effect, error) {
+	height := g.tip.Height
+	block, err := readBlock(w.base, height)
+	if err != nil {
+		return block, nil, err
+	}
+	encoded, err := takeChunks(w, prefixEffects, height)
+	if err != nil {
+		return block, nil, err
+	}
+	effects, err := decodeEffects(encoded)
+	if err != nil {
+		return block, nil, err
+	}
+	undo, err := takeChunks(w, prefixUndo, height)
+	if err != nil {
+		return block, nil, err
+	}
+	if err := w.takeBack(undo); err != nil {
+		return block, nil, err
+	}
+	w.record(heightKey(prefixBlock, height), nil)
+	if height == g.params.StartHeight {
+		w.record([]byte{prefixTip}, nil)
+	} else {
+		w.record([]byte{prefixTip}, binary.BigEndian.AppendUint32(nil, height-1))
+	}
+	seq, err := nextStale(w.base)
+	if err != nil {
+		return block, nil, err
+	}
+	value := binary.BigEndian.AppendUint64(nil, seq)
+	w.record(staleKey(height, block.hash), append(value, block.prev[:]...))
+	return block, effects, nil
+}
+
+// takeChunks reads a long value of a height and deletes it.
+func takeChunks(w *writes, prefix byte, height uint32) ([]byte, error) {
+	var value []byte
+	for n := uint32(0); ; n++ {
+		key := chunkKey(prefix, height, n)
+		chunk, err := read(w.base, key)
+		if err != nil || chunk == nil {
+			return value, err
+		}
+		value = append(value, chunk...)
+		w.record(key, nil)
+	}
+}
+
+// undoInMemory reverses the effects of a block whose writes have been taken
+// back, and returns the new tip.
+func (g *Graph) undoInMemory(effects []Effect) (tip *Tip, err error) {
+	f := g.state.forest
+	var touched []protocol.KeyHash // keys that may have become roots, or stopped being roots
+	var refs []protocol.Reference  // references that may have lost or regained waiters
+	for _, e := range slices.Backward(effects) {
+		switch e.Type {
+		case LinkFormed:
+			child := f.find(e.Child)
+			f.cut(child)
+			touched = append(touched, e.Child, f.keys[f.root(f.find(e.Parent))])
+		case LinkCut:
+			parent := f.find(e.Parent)
+			f.link(f.find(e.Child), parent, e.Ref)
+			touched = append(touched, e.Child, f.keys[f.root(parent)])
+		case ActionWaiting:
+			refs = append(refs, e.Reference.Canonical())
+		}
+		if e.Tx != (chainhash.Hash{}) {
+			refs = append(refs, protocol.RefersTo(e.Tx).Canonical())
+			if e.Ref != (chainhash.Hash{}) {
+				refs = append(refs, protocol.RefersTo(e.Ref).Canonical())
+			}
+		}
+	}
+	err = g.db.View(func(txn *badger.Txn) error {
+		if tip, err = readTip(txn); err != nil {
+			return err
+		}
+		for _, key := range touched {
+			if err := g.state.reloadID(txn, key); err != nil {
+				return err
+			}
+		}
+		for _, ref := range refs {
+			delete(g.state.waiting, ref)
+		}
+		slices.SortFunc(refs, func(a, b protocol.Reference) int { return slices.Compare(a[:], b[:]) })
+		for _, ref := range slices.Compact(refs) {
+			if err := g.state.loadWaiting(txn, append([]byte{prefixWaiting}, ref[:]...)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return tip, err
+}
+
+// reloadID sets the id of the tree under key, if it is a root, from the store.
+func (s *state) reloadID(txn *badger.Txn, key protocol.KeyHash) error {
+	n := s.forest.find(key)
+	delete(s.ids, n)
+	it := newIterator(txn, rootStem(key))
+	defer it.Close()
+	if it.Rewind(); !it.Valid() {
+		return nil
+	}
+	return it.Item().Value(func(value []byte) error {
+		if len(value) == 32 {
+			s.ids[n] = chainhash.Hash(value)
+		}
+		return nil
+	})
+}

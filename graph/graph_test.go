@@ -1,0 +1,394 @@
+package graph
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// chain makes blocks of actions for a graph; names of keys and transactions are
+// hashes of strings.
+type chain struct {
+	t     *testing.T
+	g     *Graph
+	next  uint32
+	tip   chainhash.Hash
+	queue []Action
+}
+
+func key(name string) protocol.KeyHash {
+	sum := sha256.Sum256([]byte(name))
+	return protocol.KeyHash(sum[:20])
+}
+
+func tx(name string) chainhash.Hash { return sha256.Sum256([]byte("tx " + name)) }
+
+var testParams = Params{Network: "regtest"}
+
+func testOptions() Options { return Options{MemTable: 8 << 20, BlockCache: 4 << 20} }
+
+func openTest(t *testing.T, dir string) *Graph {
+	t.Helper()
+	g, err := Open(dir, testParams, testOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+func newChain(t *testing.T) *chain {
+	return &chain{t: t, g: openTest(t, t.TempDir())}
+}
+
+func (c *chain) add(txName, author string, a protocol.Action) {
+	action := Action{Action: a, Index: uint32(len(c.queue)), TxID: tx(txName)}
+	if author != "" {
+		k := key(author)
+		action.Author = &k
+	}
+	c.queue = append(c.queue, action)
+}
+
+func (c *chain) request(txName, child, parent string) {
+	c.add(txName, child, protocol.Action{Kind: protocol.MLR, Parent: key(parent)})
+}
+
+func (c *chain) accept(txName, parent, request string) {
+	c.add(txName, parent, protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(tx(request))})
+}
+
+func (c *chain) revoke(txName, parent, accept string) {
+	c.add(txName, parent, protocol.Action{Kind: protocol.MCR, Ref: protocol.RefersTo(tx(accept))})
+}
+
+// block connects what was queued.
+func (c *chain) block() {
+	c.t.Helper()
+	b := Block{Height: c.next, PrevHash: c.tip, Actions: c.queue}
+	b.Hash = sha256.Sum256(append(binary.BigEndian.AppendUint32(nil, c.next), fmt.Sprint(c.queue)...))
+	if err := c.g.Connect(b); err != nil {
+		c.t.Fatal(err)
+	}
+	c.next, c.tip, c.queue = c.next+1, b.Hash, nil
+}
+
+func (c *chain) link(txName, child, parent string) {
+	c.t.Helper()
+	c.request(txName+" request", child, parent)
+	c.accept(txName, parent, txName+" request")
+	c.block()
+}
+
+// at returns a view as of the last block but back.
+func (c *chain) at(back uint32) *View {
+	c.t.Helper()
+	height := c.next - 1 - back
+	v, err := c.g.At(&height)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(v.Close)
+	return v
+}
+
+func (c *chain) wantID(v *View, name string, id chainhash.Hash, root string, depth uint32) {
+	c.t.Helper()
+	inMemory, ok := v.resolveInMemory(key(name))
+	stored, err := v.resolveStored(c.t.Context(), key(name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if ok && fmt.Sprintf("%+v", flat(inMemory)) != fmt.Sprintf("%+v", flat(stored)) {
+		c.t.Errorf("%s: memory says %+v, store says %+v", name, flat(inMemory), flat(stored))
+	}
+	if stored.ID != id || stored.Root != key(root) || stored.Depth != depth {
+		c.t.Errorf("%s as of %d: id %v, root %x, depth %d; want %v, %x, %d",
+			name, v.Height(), stored.ID, stored.Root, stored.Depth, id, key(root), depth)
+	}
+}
+
+// flat replaces pointers by what they point to.
+func flat(r Resolution) any {
+	type values struct {
+		Resolution
+		Parent protocol.KeyHash
+		Accept chainhash.Hash
+	}
+	out := values{Resolution: r}
+	if r.Parent != nil {
+		out.Parent, out.Accept = *r.Parent, *r.Accept
+	}
+	out.Resolution.Parent, out.Resolution.Accept = nil, nil
+	return out
+}
+
+func (c *chain) wantState(txName string, state State, reason Reason) {
+	c.t.Helper()
+	a, err := c.at(0).Action(tx(txName))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if a.State != state || a.Reason != reason {
+		c.t.Errorf("%s: state %d reason %d, want %d %d", txName, a.State, a.Reason, state, reason)
+	}
+}
+
+// digest hashes everything in the store that the chain alone decides.
+func (g *Graph) digest(t testing.TB) [32]byte {
+	t.Helper()
+	h := sha256.New()
+	err := g.db.View(func(txn *badger.Txn) error {
+		for _, prefix := range []byte(statePrefixes) {
+			it := newIterator(txn, []byte{prefix})
+			for it.Rewind(); it.Valid(); it.Next() {
+				value, err := it.Item().ValueCopy(nil)
+				if err != nil {
+					return err
+				}
+				h.Write(appendEntry(nil, it.Item().Key(), value))
+			}
+			it.Close()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// checkMemory compares what is held in memory with what loading the store gives.
+func (g *Graph) checkMemory(t testing.TB) {
+	t.Helper()
+	have := describe(g.state)
+	held := g.state
+	if err := g.load(); err != nil {
+		t.Fatal(err)
+	}
+	if want := describe(g.state); have != want {
+		t.Errorf("memory holds\n%s\nthe store says\n%s", have, want)
+	}
+	g.state = held
+}
+
+// describe lists a state, whatever the numbers of its keys and the shape of its
+// treaps.
+func describe(s *state) string {
+	var lines []string
+	for n, k := range s.forest.keys {
+		n := int32(n)
+		root := s.forest.root(n)
+		if root == n && s.ids[n] == (chainhash.Hash{}) {
+			continue // a key alone; it may have had links in a branch that is gone
+		}
+		line := fmt.Sprintf("%x depth %d of %d root %x accept %v", k, s.forest.depth(n), s.forest.size(n), s.forest.keys[root], s.forest.accept[n])
+		if id, ok := s.ids[n]; ok {
+			line += " id " + id.String()
+		}
+		lines = append(lines, line)
+	}
+	for ref, waiters := range s.waiting {
+		for _, w := range waiters {
+			lines = append(lines, fmt.Sprintf("%v waited for by %v at %v", ref, w.txid, w.at))
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func TestMasterKeyReplacement(t *testing.T) {
+	c := newChain(t)
+	c.link("b", "B", "A")
+	c.link("c", "C", "B")
+	main := tx("b request")
+	c.wantID(c.at(0), "C", main, "A", 2)
+	c.link("a", "A", "D")
+	c.link("e", "E", "D")
+	c.link("f", "F", "E")
+	c.wantID(c.at(0), "C", main, "D", 3)
+	c.wantID(c.at(0), "D", main, "D", 0)
+	c.revoke("cut A", "D", "a")
+	c.block()
+	c.wantID(c.at(0), "F", main, "D", 2)
+	c.wantID(c.at(0), "C", tx("cut A"), "A", 2)
+	c.wantID(c.at(1), "C", main, "D", 3)
+	c.wantID(c.at(4), "C", main, "A", 2)
+	c.wantID(c.at(4), "D", chainhash.Hash{}, "D", 0)
+	// Re-attached, the branch takes the older id again.
+	c.link("back", "A", "F")
+	c.wantID(c.at(0), "C", main, "D", 5)
+	identity, err := c.at(0).Identity(tx("cut A"))
+	if err != nil || identity.MergedInto == nil || *identity.MergedInto != main || identity.Keys != 6 {
+		t.Errorf("merged identity: %+v, %v", identity, err)
+	}
+	members, next, err := c.at(0).Members(t.Context(), main, nil, 100)
+	if err != nil || next != nil || len(members) != 6 {
+		t.Errorf("members: %d, %v, %v", len(members), next, err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	c := newChain(t)
+	c.request("self", "A", "A")
+	c.add("nobody", "", protocol.Action{Kind: protocol.MLR, Parent: key("A")})
+	c.add("bad", "A", protocol.Action{Kind: protocol.MLA, Malformed: errors.New("short")})
+	c.block()
+	c.wantState("self", StateRefused, SelfLink)
+	c.wantState("nobody", StateRefused, NoAuthor)
+	c.wantState("bad", StateRefused, Malformed)
+	c.accept("early", "A", "request B")
+	c.revoke("early revoke", "A", "early")
+	c.accept("on bad", "A", "bad")
+	c.accept("on self", "A", "self")
+	c.revoke("revoke bad", "A", "bad")
+	c.block()
+	c.wantState("early", StateWaiting, NoReason)
+	c.wantState("early revoke", StateWaiting, NoReason)
+	c.wantState("on bad", StateRefused, WrongKind)
+	c.wantState("on self", StateRefused, RequestRefused)
+	c.wantState("revoke bad", StateRefused, AcceptRefused)
+	c.request("request B", "B", "A")
+	c.block()
+	c.wantState("early", StateCut, NoReason)
+	c.wantState("early revoke", StateDone, NoReason)
+	c.wantID(c.at(0), "B", tx("early revoke"), "B", 0)
+	c.wantID(c.at(0), "A", tx("request B"), "A", 0)
+
+	c.request("request B2", "B", "A")
+	c.request("request B3", "B", "C")
+	c.accept("foreign", "C", "request B2")
+	c.accept("used", "A", "request B")
+	c.accept("second", "A", "request B2")
+	c.accept("third", "C", "request B3")
+	c.request("loop request", "A", "B")
+	c.accept("loop", "B", "loop request")
+	c.revoke("foreign revoke", "C", "second")
+	c.block()
+	c.wantState("foreign", StateRefused, NotTheParent)
+	c.wantState("used", StateRefused, RequestUsed)
+	c.wantState("second", StateInForce, NoReason)
+	c.wantState("third", StateRefused, ChildHasParent)
+	c.wantState("loop", StateRefused, Loop)
+	c.wantState("foreign revoke", StateRefused, NotTheParent)
+	// A hand-over in one block: the new parent accepts, the old one revokes.
+	c.accept("hand-over", "C", "request B3")
+	c.revoke("let go", "A", "second")
+	c.block()
+	c.wantState("hand-over", StateInForce, NoReason)
+	c.wantID(c.at(0), "B", tx("let go"), "C", 1)
+	c.revoke("twice", "A", "second")
+	c.block()
+	c.wantState("twice", StateRefused, AlreadyRevoked)
+}
+
+// TestForksEndInTheFreshState drives random actions through random forks and
+// compares with a fresh graph of the surviving chain, and memory with the store.
+func TestForksEndInTheFreshState(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			dir := t.TempDir()
+			g := openTest(t, dir)
+			var blocks []Block
+			var txids []chainhash.Hash
+			keys := []string{"A", "B", "C", "D", "E", "F", "G"}
+			serial := 0
+			for range 120 {
+				if len(blocks) > 0 && r.IntN(4) == 0 {
+					for range 1 + r.IntN(min(6, len(blocks))) {
+						if err := g.Disconnect(); err != nil {
+							t.Fatal(err)
+						}
+						g.checkMemory(t)
+						blocks = blocks[:len(blocks)-1]
+					}
+				}
+				if r.IntN(10) == 0 {
+					if err := g.Close(); err != nil {
+						t.Fatal(err)
+					}
+					g = openTest(t, dir)
+				}
+				var batch []Block
+				for range 1 + r.IntN(3) {
+					b := Block{Height: uint32(len(blocks) + len(batch))}
+					if n := len(batch); n > 0 {
+						b.PrevHash = batch[n-1].Hash
+					} else if n := len(blocks); n > 0 {
+						b.PrevHash = blocks[n-1].Hash
+					}
+					for i := range r.IntN(8) {
+						serial++
+						author := key(keys[r.IntN(len(keys))])
+						a := Action{Index: uint32(i), TxID: tx(fmt.Sprint(seed, serial)), Author: &author}
+						ref := tx(fmt.Sprint(seed, serial+r.IntN(4)))
+						if len(txids) > 0 && r.IntN(8) > 0 {
+							ref = txids[max(0, len(txids)-1-r.IntN(24))]
+						}
+						switch a.Kind = protocol.Kind(1 + r.IntN(3)); a.Kind {
+						case protocol.MLR:
+							a.Parent = key(keys[r.IntN(len(keys))])
+						default:
+							a.Ref = protocol.RefersTo(ref)
+						}
+						txids = append(txids, a.TxID)
+						b.Actions = append(b.Actions, a)
+					}
+					b.Hash = sha256.Sum256(fmt.Append(nil, seed, serial, b.Height, b.PrevHash))
+					batch = append(batch, b)
+				}
+				if err := g.Connect(batch...); err != nil {
+					t.Fatal(err)
+				}
+				blocks = append(blocks, batch...)
+				g.checkMemory(t)
+			}
+			fresh := openTest(t, t.TempDir())
+			for _, b := range blocks {
+				if err := fresh.Connect(b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tip, _ := g.Tip()
+			want, _ := fresh.Tip()
+			if tip != want {
+				t.Errorf("tip %+v, fresh index %+v", tip, want)
+			}
+			if g.digest(t) != fresh.digest(t) {
+				t.Error("the store differs from a fresh index's")
+			}
+			if tip.Counts.Links == 0 || tip.Counts.Waiting == 0 {
+				t.Errorf("the chain is too dull: %+v", tip.Counts)
+			}
+			c := chain{t: t, g: g, next: uint32(len(blocks))}
+			for _, name := range keys {
+				v := c.at(0)
+				r, ok := v.resolveInMemory(key(name))
+				if !ok {
+					t.Fatal("no state in memory")
+				}
+				c.wantID(v, name, r.ID, nameOf(keys, r.Root), r.Depth)
+			}
+		})
+	}
+}
+
+func nameOf(names []string, k protocol.KeyHash) string {
+	for _, name := range names {
+		if key(name) == k {
+			return name
+		}
+	}
+	return ""
+}

@@ -1,0 +1,174 @@
+package graph
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// shape says who the parent of key n > 0 is.
+type shape func(n int) int
+
+var shapes = map[string]shape{
+	"path": func(n int) int { return n - 1 },
+	"star": func(int) int { return 0 },
+	"tree": func(n int) int { return int(hash32(n) % uint32(n)) },
+}
+
+func hash32(n int) uint32 {
+	h := tx(fmt.Sprint(n))
+	return uint32(h[0]) | uint32(h[1])<<8 | uint32(h[2])<<16 | uint32(h[3])<<24
+}
+
+// grow returns a block that links keys from to to-1 to their parents.
+func grow(height uint32, prev chainhash.Hash, s shape, from, to int) Block {
+	b := Block{Height: height, PrevHash: prev, Hash: tx(fmt.Sprint("block", height, from, to, prev))}
+	for n := from; n < to; n++ {
+		child, parent := key(fmt.Sprint(n)), key(fmt.Sprint(s(n)))
+		request, accept := tx(fmt.Sprint("request", n)), tx(fmt.Sprint("accept", n))
+		b.Actions = append(b.Actions,
+			Action{Index: uint32(len(b.Actions)), TxID: request, Author: &child, Action: protocol.Action{Kind: protocol.MLR, Parent: parent}},
+			Action{Index: uint32(len(b.Actions) + 1), TxID: accept, Author: &parent, Action: protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(request)}})
+	}
+	return b
+}
+
+// TestStepLargerThanATransaction connects a block whose writes do not fit into
+// one Badger transaction, takes it back, and connects it again.
+func TestStepLargerThanATransaction(t *testing.T) {
+	const keys = 4000
+	dir := t.TempDir()
+	g := openTest(t, dir)
+	first := grow(0, chainhash.Hash{}, shapes["path"], 1, 10)
+	if err := g.Connect(first); err != nil {
+		t.Fatal(err)
+	}
+	before := g.digest(t)
+	second := grow(1, first.Hash, shapes["path"], 10, keys)
+
+	w := newWrites(g.db)
+	for n := range 2 * keys {
+		w.record(fmt.Append([]byte{prefixJournal}, n), make([]byte, 200))
+	}
+	if err := w.commitAtOnce(g.db); err == nil {
+		t.Fatal("the block would fit into one transaction: this test shows nothing")
+	}
+	w.discard()
+
+	if err := g.Connect(second); err != nil {
+		t.Fatal(err)
+	}
+	after := g.digest(t)
+	resolve := func() {
+		t.Helper()
+		v, err := g.At(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		deepest := key(fmt.Sprint(keys - 1))
+		inMemory, _ := v.resolveInMemory(deepest)
+		stored, err := v.resolveStored(t.Context(), deepest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inMemory.Depth != keys-1 || stored.Depth != keys-1 || len(stored.Path) != MaxPath || !stored.Truncated {
+			t.Errorf("depth %d in memory, %d in the store, path of %d", inMemory.Depth, stored.Depth, len(stored.Path))
+		}
+	}
+	resolve()
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g = openTest(t, dir)
+	resolve()
+	if err := g.Disconnect(); err != nil {
+		t.Fatal(err)
+	}
+	if g.digest(t) != before {
+		t.Error("taking the block back left something behind")
+	}
+	if err := g.Connect(second); err != nil {
+		t.Fatal(err)
+	}
+	if g.digest(t) != after {
+		t.Error("connecting the block again gave another state")
+	}
+}
+
+// BenchmarkResolve asks for keys of one identity, in process, as of the tip.
+func BenchmarkResolve(b *testing.B) {
+	for name, s := range shapes {
+		for _, keys := range []int{1_000, 100_000} {
+			b.Run(fmt.Sprintf("%s/%d", name, keys), func(b *testing.B) {
+				g, err := Open(b.TempDir(), testParams, Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer g.Close()
+				var prev chainhash.Hash
+				for height, from := uint32(0), 1; from < keys; height, from = height+1, from+5000 {
+					block := grow(height, prev, s, from, min(keys, from+5000))
+					if err := g.Connect(block); err != nil {
+						b.Fatal(err)
+					}
+					prev = block.Hash
+				}
+				names := make([]protocol.KeyHash, keys)
+				for n := range names {
+					names[n] = key(fmt.Sprint(n))
+				}
+				v, err := g.At(nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer v.Close()
+				n := 0
+				for b.Loop() {
+					n = (n + 7919) % keys
+					if r, err := v.Resolve(b.Context(), names[n]); err != nil || r.Root != names[0] {
+						b.Fatal(r, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkConnect applies blocks of 1,000 actions, each its own durable step,
+// to a graph of so many links.
+func BenchmarkConnect(b *testing.B) {
+	for _, keys := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprintf("tree/%d", keys), func(b *testing.B) {
+			g, err := Open(b.TempDir(), testParams, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer g.Close()
+			var prev chainhash.Hash
+			height, from := uint32(0), 1
+			next := func(links int) Block {
+				block := grow(height, prev, shapes["tree"], from, from+links)
+				height, prev, from = height+1, block.Hash, from+links
+				return block
+			}
+			for from < keys {
+				if err := g.Connect(next(5000)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				b.StopTimer()
+				block := next(500)
+				b.StartTimer()
+				if err := g.Connect(block); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/action")
+		})
+	}
+}
