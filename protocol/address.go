@@ -27,15 +27,6 @@ const (
 	cashAddrKey = 42
 )
 
-// FormatAddress returns key as CashAddr of net, prefix included.
-func FormatAddress(key KeyHash, net *chaincfg.Params) string {
-	address, err := bchutil.NewAddressPubKeyHash(key[:], net)
-	if err != nil {
-		panic(err) // its only check is that there are 20 bytes
-	}
-	return net.CashAddressPrefix + ":" + address.EncodeAddress()
-}
-
 // ParseAddress returns the key that s is the P2PKH address of, on net. It takes
 // CashAddr with or without its prefix, plain or token-aware, all in lower or
 // all in upper case, and legacy base58. Any other address (another network's,

@@ -144,12 +144,39 @@ func TestFormatAddress(t *testing.T) {
 		}
 	}
 	for _, net := range networks() {
-		key := KeyHash{1, 2, 3}
-		got := FormatAddress(key, net)
-		if want := encodeCashAddr(t, net.CashAddressPrefix, 0, key[:]); got != want {
-			t.Errorf("%s: got %s, expected %s", net.Name, got, want)
+		key := KeyHash{}
+		for i := range 256 {
+			key[i%len(key)] += byte(i * 37)
+			got := FormatAddress(key, net)
+			if want := byLibrary(t, key, net); got != want {
+				t.Errorf("%s: got %s, expected %s", net.Name, got, want)
+			}
 		}
 	}
+}
+
+func byLibrary(t testing.TB, key KeyHash, net *chaincfg.Params) string {
+	t.Helper()
+	address, err := bchutil.NewAddressPubKeyHash(key[:], net)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.CashAddressPrefix + ":" + address.EncodeAddress()
+}
+
+// BenchmarkFormatAddress stands beside the library's way to the same string.
+func BenchmarkFormatAddress(b *testing.B) {
+	key, net := KeyHash{1, 2, 3}, &chaincfg.MainNetParams
+	b.Run("keytree", func(b *testing.B) {
+		for b.Loop() {
+			FormatAddress(key, net)
+		}
+	})
+	b.Run("bchutil", func(b *testing.B) {
+		for b.Loop() {
+			byLibrary(b, key, net)
+		}
+	})
 }
 
 // TestShortPayload: bchutil.DecodeCashAddress cuts the checksum's 8 characters

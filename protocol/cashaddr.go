@@ -1,0 +1,64 @@
+package protocol
+
+import "github.com/gcash/bchd/chaincfg"
+
+// cashAddrAlphabet has the 32 characters of a CashAddr, by the five bits that
+// each stands for.
+const cashAddrAlphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+
+// cashAddrSum is how many of a CashAddr's characters are its checksum.
+const cashAddrSum = 8
+
+// FormatAddress returns key as CashAddr of net, prefix included.
+//
+// An answer about thousands of keys consists of addresses, so this does not use
+// bchutil, which takes some ten times as long (BenchmarkFormatAddress).
+func FormatAddress(key KeyHash, net *chaincfg.Params) string {
+	prefix := net.CashAddressPrefix
+	address := make([]byte, 0, len(prefix)+1+cashAddrKey)
+	address = append(append(address, prefix...), ':')
+
+	// The checksum covers the low five bits of each character of the prefix, a
+	// zero, the payload, and eight zeros in its own place.
+	sum := uint64(1)
+	for i := range len(prefix) {
+		sum = cashAddrStep(sum, prefix[i]&31)
+	}
+	sum = cashAddrStep(sum, 0)
+
+	emit := func(group byte) {
+		sum = cashAddrStep(sum, group)
+		address = append(address, cashAddrAlphabet[group])
+	}
+	// The payload is the version byte, 0 for P2PKH of 20 bytes, and the hash, in
+	// groups of five bits, the last one filled up with zeros.
+	bits, held := uint(0), 8
+	for _, b := range key {
+		bits, held = bits<<8|uint(b), held+8
+		for ; held >= 5; held -= 5 {
+			emit(byte(bits>>(held-5)) & 31)
+		}
+	}
+	emit(byte(bits<<(5-held)) & 31)
+	for range cashAddrSum {
+		sum = cashAddrStep(sum, 0)
+	}
+	sum ^= 1
+	for i := range cashAddrSum {
+		address = append(address, cashAddrAlphabet[sum>>(5*(cashAddrSum-1-i))&31])
+	}
+	return string(address)
+}
+
+// cashAddrStep adds five bits to a CashAddr's checksum: the BCH code of the
+// CashAddr specification.
+func cashAddrStep(sum uint64, group byte) uint64 {
+	top := sum >> 35
+	sum = (sum&0x07ffffffff)<<5 ^ uint64(group)
+	for i, generator := range [5]uint64{0x98f2bc8e61, 0x79b76d99e2, 0xf33e5fb3c4, 0xae2eabe2a8, 0x1e4f43e470} {
+		if top>>i&1 != 0 {
+			sum ^= generator
+		}
+	}
+	return sum
+}
