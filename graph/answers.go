@@ -123,8 +123,9 @@ type ActionStatus struct {
 	Author  *protocol.KeyHash // nil if it has none
 	Message []byte            // as on the chain; may not be UTF-8
 
-	// What it is about. Child and Parent are known for a well-formed MLR with an
-	// author, and for an MLA or MCR once what it refers to is known.
+	// What it is about. A well-formed MLR names its Parent, and its author is the
+	// Child; an MLA or MCR is about the keys of what it refers to, once that is
+	// known.
 	Child  *protocol.KeyHash
 	Parent *protocol.KeyHash
 	Ref    *protocol.Reference // MLA, MCR, when well-formed: as pushed

@@ -344,23 +344,25 @@ func (s *state) loadForest(txn *badger.Txn) error {
 	if err != nil {
 		return err
 	}
-	if !f.rooted() {
-		return fmt.Errorf("%w: the links in force form a cycle", ErrDamaged)
-	}
-	f.build()
-	return eachNewest(txn, prefixRoot, func(stem, value []byte) error {
+	// A root that has no links in force may still hold an id.
+	err = eachNewest(txn, prefixRoot, func(stem, value []byte) error {
 		if len(stem) != 21 || len(value) != 0 && len(value) != 32 {
 			return fmt.Errorf("%w: a root's id has the wrong length", ErrDamaged)
 		}
-		n := f.find(protocol.KeyHash(stem[1:]))
-		if n == none {
-			return fmt.Errorf("%w: root %x was never in a link", ErrDamaged, stem[1:])
-		}
+		n := number(protocol.KeyHash(stem[1:]))
 		if len(value) == 32 {
 			s.ids[n] = chainhash.Hash(value)
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	if !f.rooted() {
+		return fmt.Errorf("%w: the links in force form a cycle", ErrDamaged)
+	}
+	f.build()
+	return nil
 }
 
 // loadWaiting adds the stored waiting actions under prefix.

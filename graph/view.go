@@ -280,7 +280,7 @@ func (v *View) Members(ctx context.Context, id chainhash.Hash, after *MemberCurs
 		}
 		at = Member{Key: r.Key, Depth: r.Depth, Parent: r.Parent}
 	}
-	for len(members) < limit {
+	for {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
@@ -291,10 +291,12 @@ func (v *View) Members(ctx context.Context, id chainhash.Hash, after *MemberCurs
 		if following == nil {
 			return members, nil, nil
 		}
+		if len(members) >= limit {
+			return members, &MemberCursor{at.Key}, nil
+		}
 		members = append(members, *following)
 		at = *following
 	}
-	return members, &MemberCursor{at.Key}, nil
 }
 
 // nextMember returns the key after at, depth first: its first child, else the
@@ -448,6 +450,16 @@ func (v *View) longMessage(txid chainhash.Hash, length uint32) ([]byte, error) {
 	return message, nil
 }
 
+// concerns reports whether the action is by or about key, as far as is known.
+func (a *ActionStatus) concerns(key protocol.KeyHash) bool {
+	for _, k := range []*protocol.KeyHash{a.Author, a.Child, a.Parent} {
+		if k != nil && *k == key {
+			return true
+		}
+	}
+	return false
+}
+
 // maxPageBytes is where ActionsOf ends a page early for the size of its
 // messages.
 const maxPageBytes = 1 << 20
@@ -467,10 +479,6 @@ func (v *View) ActionsOf(ctx context.Context, key protocol.KeyHash, after *Actio
 		if readPosition(it.Item().Key()).height > v.height {
 			break
 		}
-		if len(actions) == limit || size > maxPageBytes {
-			last := actions[len(actions)-1]
-			return actions, &ActionCursor{last.Height, last.Index}, nil
-		}
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
@@ -484,6 +492,13 @@ func (v *View) ActionsOf(ctx context.Context, key protocol.KeyHash, after *Actio
 		a, err := v.Action(chainhash.Hash(txid))
 		if err != nil {
 			return nil, nil, err
+		}
+		if !a.concerns(key) {
+			continue // it waits as of the view: that it is about key came out later
+		}
+		if len(actions) >= limit || size > maxPageBytes {
+			last := actions[len(actions)-1]
+			return actions, &ActionCursor{last.Height, last.Index}, nil
 		}
 		actions = append(actions, a)
 		size += len(a.Message)
