@@ -1,0 +1,57 @@
+package rpc_test
+
+import (
+	"io"
+	"net/http"
+	"testing"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// The cost of an answer beside that of asking at all: each Resolve here has an
+// Empty, the same transport with next to nothing behind it.
+
+func BenchmarkGRPCEmpty(b *testing.B) {
+	_, blocks := family()
+	client := healthpb.NewHealthClient(newRig(b, blocks...).conn)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := client.Check(b.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkGRPCResolve(b *testing.B) {
+	_, blocks := family()
+	client := newRig(b, blocks...).client
+	request := &keytreev1.ResolveAddressRequest{Address: address("grandchild")}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := client.ResolveAddress(b.Context(), request); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRESTEmpty(b *testing.B) { benchmarkGet(b, "/healthz") }
+
+func BenchmarkRESTResolve(b *testing.B) { benchmarkGet(b, "/v1/addresses/"+address("grandchild")) }
+
+func benchmarkGet(b *testing.B, path string) {
+	_, blocks := family()
+	url := newRig(b, blocks...).url + path
+	b.ReportAllocs()
+	for b.Loop() {
+		response, err := http.Get(url)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
+			b.Fatal(response.Status, err)
+		}
+		response.Body.Close()
+	}
+}

@@ -1,0 +1,182 @@
+package rpc
+
+import (
+	"context"
+	"encoding/binary"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// Sizes of pages of events.
+const (
+	defaultEvents = 1000
+	maxEvents     = 10_000
+)
+
+// eventCursor is a place in a listing of events: how many disconnects have been
+// listed, and, once all have, the next block and the next of its events.
+type eventCursor struct {
+	disconnects uint32
+	height      uint32
+	event       uint32
+}
+
+// ListEvents implements IdentityService.
+func (s *identityService) ListEvents(ctx context.Context, request *keytreev1.ListEventsRequest) (*keytreev1.ListEventsResponse, error) {
+	if err := s.unavailable(); err != nil {
+		return nil, err
+	}
+	room, err := parsePageSize(request.GetPageSize(), defaultEvents, maxEvents)
+	if err != nil {
+		return nil, err
+	}
+	query := queryDigest("ListEvents", nil, request.FromHeight, request.ToHeight)
+	token, err := parsePageTokenFor(query, request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	from := s.graph.Params().StartHeight
+	if request.FromHeight != nil {
+		from = *request.FromHeight
+	}
+	if token == nil {
+		if token, err = s.firstEventPage(query, from, request.ToHeight); err != nil {
+			return nil, err
+		}
+	}
+	cursor, err := parseEventCursor(token.cursor, from, token.height)
+	if err != nil {
+		return nil, err
+	}
+	blocks, next, err := s.eventPage(ctx, from, token.height, cursor, room)
+	// Whatever was read is about the chain of the token only if its last block is
+	// on the chain still.
+	if hash, hashErr := s.graph.BlockHash(token.height); offChain(hashErr) || hashErr == nil && hash != token.hash {
+		return nil, errReorganised(token.height, token.hash)
+	} else if hashErr != nil {
+		return nil, s.fault(hashErr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer := &keytreev1.ListEventsResponse{Blocks: blocks, AsOfHeight: token.height, AsOfHash: token.hash.String()}
+	if next != nil {
+		token.cursor = appendEventCursor(*next)
+		answer.NextPageToken = token.String()
+	}
+	return answer, nil
+}
+
+// firstEventPage checks the range asked for, and holds the listing to the block
+// at its end.
+func (s *identityService) firstEventPage(query [16]byte, from uint32, toHeight *uint32) (*pageToken, error) {
+	tip, ok := s.graph.Tip()
+	if !ok {
+		return nil, errNoBlock
+	}
+	if from < s.graph.Params().StartHeight || from > tip.Height {
+		return nil, s.outOfRange("from_height", from)
+	}
+	token := &pageToken{query: query, height: tip.Height, hash: tip.Hash}
+	if toHeight == nil {
+		return token, nil
+	}
+	switch to := *toHeight; {
+	case to < from:
+		return nil, fieldError(codes.InvalidArgument, "to_height", "expected at least from_height, %d, got %d", from, to)
+	case to > tip.Height:
+		return nil, s.outOfRange("to_height", to)
+	case to < tip.Height:
+		hash, err := s.graph.BlockHash(to)
+		if offChain(err) {
+			return nil, s.outOfRange("to_height", to) // the tip has just moved back
+		}
+		if err != nil {
+			return nil, s.fault(err)
+		}
+		token.height, token.hash = to, hash
+	}
+	return token, nil
+}
+
+// eventPage lists from cursor on until room events or maxAnswer bytes are listed,
+// or block to. next is nil at the end of the listing.
+func (s *identityService) eventPage(ctx context.Context, from, to uint32, cursor eventCursor, room int) (blocks []*keytreev1.BlockEvents, next *eventCursor, err error) {
+	bytes := maxAnswer
+	add := func(block *keytreev1.BlockEvents) {
+		blocks = append(blocks, block)
+		room -= max(1, len(block.Events))
+		bytes -= proto.Size(block)
+	}
+	if cursor.height == from && cursor.event == 0 {
+		gone, err := s.graph.Disconnects(from, to)
+		if err != nil {
+			return nil, nil, s.fault(err)
+		}
+		for _, d := range gone[min(int(cursor.disconnects), len(gone)):] {
+			if room <= 0 || bytes <= 0 {
+				return blocks, &cursor, nil
+			}
+			add(disconnected(d))
+			cursor.disconnects++
+		}
+	}
+	var last *chainhash.Hash
+	for cursor.height <= to {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, s.fault(err)
+		}
+		if room <= 0 || bytes <= 0 {
+			return blocks, &cursor, nil
+		}
+		block, err := s.graph.Events(cursor.height)
+		if offChain(err) || err == nil && last != nil && block.PrevHash != *last {
+			return nil, nil, status.Error(codes.Aborted, "the chain was reorganised while the page was read; ask again")
+		}
+		if err != nil {
+			return nil, nil, s.fault(err)
+		}
+		if cursor.event > 0 && int(cursor.event) >= len(block.Effects) {
+			return nil, nil, errCursor()
+		}
+		rendered, nextEvent := s.render().connected(block, int(cursor.event), room, bytes)
+		add(rendered)
+		if rendered.More {
+			cursor.event = uint32(nextEvent)
+			return blocks, &cursor, nil
+		}
+		last = &block.Hash
+		cursor.height, cursor.event = cursor.height+1, 0
+	}
+	return blocks, nil, nil
+}
+
+func appendEventCursor(c eventCursor) []byte {
+	b := binary.BigEndian.AppendUint32(nil, c.disconnects)
+	b = binary.BigEndian.AppendUint32(b, c.height)
+	return binary.BigEndian.AppendUint32(b, c.event)
+}
+
+func parseEventCursor(b []byte, from, to uint32) (eventCursor, error) {
+	if len(b) == 0 {
+		return eventCursor{height: from}, nil
+	}
+	if len(b) != 12 {
+		return eventCursor{}, errCursor()
+	}
+	c := eventCursor{
+		disconnects: binary.BigEndian.Uint32(b),
+		height:      binary.BigEndian.Uint32(b[4:]),
+		event:       binary.BigEndian.Uint32(b[8:]),
+	}
+	if c.height < from || c.height > to {
+		return eventCursor{}, errCursor()
+	}
+	return c, nil
+}

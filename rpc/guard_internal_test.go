@@ -1,0 +1,58 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// TestPanicsStayInside makes a handler of each kind panic. The log has the cause
+// and the stack, the client neither.
+func TestPanicsStayInside(t *testing.T) {
+	for name, call := range map[string]func(*Server) string{
+		"unary": func(s *Server) string {
+			_, err := s.unary(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) { panic("a broken invariant") })
+			if status.Code(err) != codes.Internal {
+				t.Errorf("got %v, want Internal", err)
+			}
+			return err.Error()
+		},
+		"stream": func(s *Server) string {
+			err := s.stream(nil, &stoppableStream{ctx: t.Context()}, &grpc.StreamServerInfo{}, func(any, grpc.ServerStream) error { panic("a broken invariant") })
+			if status.Code(err) != codes.Internal {
+				t.Errorf("got %v, want Internal", err)
+			}
+			return err.Error()
+		},
+		"REST": func(s *Server) string {
+			recorder := httptest.NewRecorder()
+			s.guarded(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a broken invariant") })).
+				ServeHTTP(recorder, httptest.NewRequest("GET", "/", nil))
+			if recorder.Code != http.StatusInternalServerError {
+				t.Errorf("got %d, want 500", recorder.Code)
+			}
+			return recorder.Body.String()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			s := &Server{log: zerolog.New(&log)}
+			s.stopping, s.stop = context.WithCancel(t.Context())
+			defer s.stop()
+			if answer := call(s); strings.Contains(answer, "broken") || strings.Contains(answer, "goroutine") {
+				t.Errorf("the client sees %s", answer)
+			}
+			if !strings.Contains(log.String(), "a broken invariant") || !strings.Contains(log.String(), "goroutine") {
+				t.Errorf("the log has %s", log.String())
+			}
+		})
+	}
+}

@@ -1,0 +1,263 @@
+package rpc_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/indexer"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// family is a short chain with something of everything:
+//
+//	0  nothing
+//	1  child asks parent (mlr1, with a message that is not UTF-8)
+//	2  parent accepts (mla1): identity mlr1
+//	3  grandchild asks child (mlr2), child accepts (mla2)
+//	4  a request without an author (bad), an accept of something unknown (early)
+//	5  parent revokes child (mcr1): identity mcr1 is child and grandchild
+//	6  child asks parent again (mlr3), parent accepts (mla3): mcr1 merges into mlr1
+func family() (*chain, []graph.Block) {
+	c := &chain{}
+	bad := mlr("bad", "stranger", "parent", "")
+	bad.Author = nil
+	return c, []graph.Block{
+		c.block(),
+		c.block(mlr("mlr1", "child", "parent", "hi \xff!")),
+		c.block(mla("mla1", "parent", "mlr1")),
+		c.block(mlr("mlr2", "grandchild", "child", ""), mla("mla2", "child", "mlr2")),
+		c.block(bad, mla("early", "parent", "nowhere")),
+		c.block(mcr("mcr1", "parent", "mla1")),
+		c.block(mlr("mlr3", "child", "parent", ""), mla("mla3", "parent", "mlr3")),
+	}
+}
+
+// call is one question over both transports. The answers must be the same
+// message.
+type call struct {
+	name         string
+	method, path string
+	body         string
+	grpc         func(t *testing.T, r *rig) (proto.Message, error)
+	want         string // JSON, as REST answers
+}
+
+func TestAnswers(t *testing.T) {
+	_, blocks := family()
+	r := newRig(t, blocks...)
+	r.follower.set(indexer.Status{Checked: true, Synced: true, NodeHeight: 6})
+	tip, _ := r.graph.Tip()
+	second, err := r.graph.Events(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := func(name string) string { return hashOf(name).String() }
+	block := func(height int) string { return blocks[height].Hash.String() }
+	fill := strings.NewReplacer(
+		"@parent", address("parent"), "@child", address("child"), "@grandchild", address("grandchild"), "@lone", address("lone"),
+		"@block4", block(4), "@block6", block(6), "@block1", block(1), "@block2", block(2),
+		"@state2", fmt.Sprintf("%x", second.StateHash), "@state", fmt.Sprintf("%x", tip.StateHash),
+		"#mlr1", tx("mlr1"), "#mla1", tx("mla1"), "#mcr1", tx("mcr1"), "#mlr2", tx("mlr2"), "#mla2", tx("mla2"),
+		"#mlr3", tx("mlr3"), "#mla3", tx("mla3"), "#bad", tx("bad"), "#early", tx("early"), "#nowhere", tx("nowhere"),
+	)
+	lone := fill.Replace(`{"address": "@lone", "id_tx_hash": "", "main_address": "@lone", "parent_address": "",
+		"path": ["@lone"], "path_truncated": false, "depth": 0, "accept_tx_hash": "", "as_of_height": 6, "as_of_hash": "@block6"}`)
+
+	for _, test := range []call{{
+		name: "status", method: "GET", path: "/v1/status",
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.GetStatus(t.Context(), &keytreev1.GetStatusRequest{})
+		},
+		want: `{"network": "regtest", "start_height": 0, "tip_height": 6, "tip_hash": "@block6", "node_height": 6, "synced": true,
+			"state_hash": "@state", "counts": {"links": 2, "identities": 1, "refused": 1, "waiting": 1}}`,
+	}, {
+		name: "resolve a key that was never linked", method: "GET", path: "/v1/addresses/" + address("lone"),
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.ResolveAddress(t.Context(), &keytreev1.ResolveAddressRequest{Address: address("lone")})
+		},
+		want: lone,
+	}, {
+		name: "resolve as of an earlier block, colon escaped", method: "GET",
+		path: "/v1/addresses/" + strings.Replace(address("grandchild"), ":", "%3A", 1) + "?at_height=4",
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.ResolveAddress(t.Context(), &keytreev1.ResolveAddressRequest{
+				Address: strings.TrimPrefix(address("grandchild"), "bchreg:"), AtHeight: proto.Uint32(4)})
+		},
+		want: `{"address": "@grandchild", "id_tx_hash": "#mlr1", "main_address": "@parent", "parent_address": "@child",
+			"path": ["@grandchild", "@child", "@parent"], "path_truncated": false, "depth": 2, "accept_tx_hash": "#mla2",
+			"as_of_height": 4, "as_of_hash": "@block4"}`,
+	}, {
+		name: "resolve several without paths", method: "POST", path: "/v1/addresses:batchResolve",
+		body: fill.Replace(`{"addresses": ["@child", "@child"], "at_height": 6, "omit_path": true}`),
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.BatchResolve(t.Context(), &keytreev1.BatchResolveRequest{
+				Addresses: []string{address("child"), address("child")}, AtHeight: proto.Uint32(6), OmitPath: true})
+		},
+		want: func() string {
+			one := `{"address": "@child", "id_tx_hash": "#mlr1", "main_address": "@parent", "parent_address": "@parent",
+				"path": [], "path_truncated": false, "depth": 1, "accept_tx_hash": "#mla3", "as_of_height": 6, "as_of_hash": "@block6"}`
+			return `{"resolutions": [` + one + `,` + one + `], "as_of_height": 6, "as_of_hash": "@block6"}`
+		}(),
+	}, {
+		name: "an identity", method: "GET", path: "/v1/identities/" + tx("mlr1"),
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.GetIdentity(t.Context(), &keytreev1.GetIdentityRequest{IdTxHash: tx("mlr1")})
+		},
+		want: `{"id_tx_hash": "#mlr1", "state": "CURRENT", "merged_into": "", "main_address": "@parent", "key_count": 3,
+			"named_by": {"tx_hash": "#mlr1", "height": 1}, "as_of_height": 6, "as_of_hash": "@block6"}`,
+	}, {
+		name: "a merged identity, in upper case", method: "GET", path: "/v1/identities/" + strings.ToUpper(tx("mcr1")),
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.GetIdentity(t.Context(), &keytreev1.GetIdentityRequest{IdTxHash: tx("mcr1"), AtHeight: proto.Uint32(6)})
+		},
+		want: `{"id_tx_hash": "#mcr1", "state": "MERGED", "merged_into": "#mlr1", "main_address": "@parent", "key_count": 3,
+			"named_by": {"tx_hash": "#mcr1", "height": 5}, "as_of_height": 6, "as_of_hash": "@block6"}`,
+	}, {
+		name: "the keys of an identity", method: "GET", path: "/v1/identities/" + tx("mlr1") + "/keys?at_height=4&page_size=1000",
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.ListIdentityKeys(t.Context(), &keytreev1.ListIdentityKeysRequest{IdTxHash: tx("mlr1"), AtHeight: proto.Uint32(4)})
+		},
+		want: `{"keys": [
+				{"address": "@parent", "parent_address": "", "depth": 0, "accept_tx_hash": "", "linked_height": 0},
+				{"address": "@child", "parent_address": "@parent", "depth": 1, "accept_tx_hash": "#mla1", "linked_height": 2},
+				{"address": "@grandchild", "parent_address": "@child", "depth": 2, "accept_tx_hash": "#mla2", "linked_height": 3}],
+			"next_page_token": "", "as_of_height": 4, "as_of_hash": "@block4"}`,
+	}, {
+		name: "a request that was used", method: "GET", path: "/v1/actions/" + tx("mlr1"),
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.GetAction(t.Context(), &keytreev1.GetActionRequest{TxHash: tx("mlr1")})
+		},
+		want: `{"tx_hash": "#mlr1", "kind": "MLR", "author_address": "@child", "child_address": "@child", "parent_address": "@parent",
+			"reference": "", "ref_tx_hash": "", "message": "hi �!", "message_hex": "686920ff21", "state": "USED", "reason": "",
+			"height": 1, "tx_index": 1, "decided_height": 2, "by_tx_hash": "#mla1", "as_of_height": 6, "as_of_hash": "@block6"}`,
+	}, {
+		name: "an accept in force as of an earlier block", method: "GET", path: "/v1/actions/" + tx("mla1") + "?at_height=4",
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.GetAction(t.Context(), &keytreev1.GetActionRequest{TxHash: tx("mla1"), AtHeight: proto.Uint32(4)})
+		},
+		want: `{"tx_hash": "#mla1", "kind": "MLA", "author_address": "@parent", "child_address": "@child", "parent_address": "@parent",
+			"reference": "#mlr1", "ref_tx_hash": "#mlr1", "message": "", "message_hex": "", "state": "IN_FORCE", "reason": "",
+			"height": 2, "tx_index": 1, "decided_height": 2, "by_tx_hash": "", "as_of_height": 4, "as_of_hash": "@block4"}`,
+	}, {
+		name: "a waiting accept", method: "GET", path: "/v1/actions/" + tx("early"),
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.GetAction(t.Context(), &keytreev1.GetActionRequest{TxHash: tx("early")})
+		},
+		want: `{"tx_hash": "#early", "kind": "MLA", "author_address": "@parent", "child_address": "", "parent_address": "",
+			"reference": "#nowhere", "ref_tx_hash": "", "message": "", "message_hex": "", "state": "WAITING", "reason": "",
+			"height": 4, "tx_index": 2, "decided_height": 4, "by_tx_hash": "", "as_of_height": 6, "as_of_hash": "@block6"}`,
+	}, {
+		name: "a refused request", method: "GET", path: "/v1/actions/" + tx("bad"),
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.GetAction(t.Context(), &keytreev1.GetActionRequest{TxHash: tx("bad")})
+		},
+		want: `{"tx_hash": "#bad", "kind": "MLR", "author_address": "", "child_address": "", "parent_address": "@parent",
+			"reference": "", "ref_tx_hash": "", "message": "", "message_hex": "", "state": "REFUSED", "reason": "NO_AUTHOR",
+			"height": 4, "tx_index": 1, "decided_height": 4, "by_tx_hash": "", "as_of_height": 6, "as_of_hash": "@block6"}`,
+	}, {
+		name: "the actions about a key", method: "GET", path: "/v1/addresses/" + address("grandchild") + "/actions",
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.ListAddressActions(t.Context(), &keytreev1.ListAddressActionsRequest{Address: address("grandchild")})
+		},
+		want: `{"actions": [
+				{"tx_hash": "#mlr2", "kind": "MLR", "author_address": "@grandchild", "child_address": "@grandchild", "parent_address": "@child",
+				"reference": "", "ref_tx_hash": "", "message": "", "message_hex": "", "state": "USED", "reason": "",
+				"height": 3, "tx_index": 1, "decided_height": 3, "by_tx_hash": "#mla2", "as_of_height": 6, "as_of_hash": "@block6"},
+				{"tx_hash": "#mla2", "kind": "MLA", "author_address": "@child", "child_address": "@grandchild", "parent_address": "@child",
+				"reference": "#mlr2", "ref_tx_hash": "#mlr2", "message": "", "message_hex": "", "state": "IN_FORCE", "reason": "",
+				"height": 3, "tx_index": 2, "decided_height": 3, "by_tx_hash": "", "as_of_height": 6, "as_of_hash": "@block6"}],
+			"next_page_token": "", "as_of_height": 6, "as_of_hash": "@block6"}`,
+	}, {
+		name: "the events of a block", method: "GET", path: "/v1/events?from_height=2&to_height=2",
+		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
+			return r.client.ListEvents(t.Context(), &keytreev1.ListEventsRequest{FromHeight: proto.Uint32(2), ToHeight: proto.Uint32(2)})
+		},
+		want: `{"blocks": [{"type": "CONNECT", "height": 2, "hash": "@block2", "prev_hash": "@block1", "state_hash": "@state2", "more": false, "events": [
+				{"type": "LINK_FORMED", "kind": "", "reason": "", "tx_hash": "#mla1", "ref_tx_hash": "#mlr1", "reference": "",
+				"child_address": "@child", "parent_address": "@parent", "author_address": "", "id_tx_hash": "#mlr1", "merged_into": "", "main_address": ""},
+				{"type": "IDENTITY_NAMED", "kind": "", "reason": "", "tx_hash": "", "ref_tx_hash": "", "reference": "",
+				"child_address": "", "parent_address": "", "author_address": "", "id_tx_hash": "#mlr1", "merged_into": "", "main_address": "@parent"}]}],
+			"next_page_token": "", "as_of_height": 2, "as_of_hash": "@block2"}`,
+	}} {
+		t.Run(test.name, func(t *testing.T) {
+			var want map[string]any
+			if err := json.Unmarshal([]byte(fill.Replace(test.want)), &want); err != nil {
+				t.Fatal(err)
+			}
+			response, overREST := r.rest(t, test.method, test.path, test.body)
+			if response.StatusCode != http.StatusOK || !reflect.DeepEqual(overREST, want) {
+				t.Errorf("REST answers %d\n%v\nwant\n%v", response.StatusCode, overREST, want)
+			}
+			message, err := test.grpc(t, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var overGRPC map[string]any
+			if err := json.Unmarshal(raw, &overGRPC); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(overGRPC, want) {
+				t.Errorf("gRPC answers\n%v\nwant\n%v", overGRPC, want)
+			}
+		})
+	}
+}
+
+// TestSpellingsOfAnAddress sends each form that goes in and expects the one that
+// comes out.
+func TestSpellingsOfAnAddress(t *testing.T) {
+	_, blocks := family()
+	r := newRig(t, blocks...)
+	for _, spelling := range []string{
+		address("child"),
+		strings.ToUpper(address("child")),
+		strings.TrimPrefix(address("child"), "bchreg:"),
+	} {
+		response, answer := r.rest(t, "GET", "/v1/addresses/"+spelling, "")
+		if response.StatusCode != 200 || answer["address"] != address("child") {
+			t.Errorf("%s: %d %v", spelling, response.StatusCode, answer)
+		}
+	}
+}
+
+func TestBatchOfTheMostAddresses(t *testing.T) {
+	_, blocks := family()
+	r := newRig(t, blocks...)
+	addresses := make([]string, 10_000)
+	for i := range addresses {
+		addresses[i] = address(fmt.Sprint("key ", i))
+	}
+	addresses[9_999] = address("child")
+	body, err := json.Marshal(map[string]any{"addresses": addresses})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, answer := r.rest(t, "POST", "/v1/addresses:batchResolve", string(body))
+	if response.StatusCode != 200 {
+		t.Fatal(response.StatusCode, answer)
+	}
+	resolutions := answer["resolutions"].([]any)
+	if len(resolutions) != len(addresses) {
+		t.Fatalf("%d answers to %d addresses", len(resolutions), len(addresses))
+	}
+	for i, resolution := range resolutions {
+		if got := resolution.(map[string]any)["address"]; got != addresses[i] {
+			t.Fatalf("answer %d is about %v, want %s", i, got, addresses[i])
+		}
+	}
+	if got := resolutions[9_999].(map[string]any)["id_tx_hash"]; got != hashOf("mlr1").String() {
+		t.Errorf("the last address has identity %v", got)
+	}
+}

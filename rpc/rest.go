@@ -1,0 +1,208 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// How answers and errors look over REST: field names as in the .proto files, and
+// in an answer every field, so that a reader sees "" and 0 too.
+var (
+	answerJSON = protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}
+	errorJSON  = protojson.MarshalOptions{UseProtoNames: true}
+)
+
+// newREST returns the handler of all of REST.
+func newREST(identities keytreev1.IdentityServiceServer, health *healthService) (http.Handler, error) {
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{MarshalOptions: answerJSON}),
+		runtime.WithMiddlewares(strictQuery(), strictBody),
+		runtime.WithErrorHandler(restError),
+		runtime.WithRoutingErrorHandler(routingError),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+	)
+	if err := keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), mux, identities); err != nil {
+		return nil, err
+	}
+	alive := func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+		writeJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
+	}
+	ready := func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+		answer, code := struct {
+			Ready  bool   `json:"ready"`
+			Reason string `json:"reason"`
+		}{Reason: health.unready()}, http.StatusServiceUnavailable
+		if answer.Reason == "" {
+			answer.Ready, code = true, http.StatusOK
+		}
+		body, _ := json.Marshal(answer) // a bool and a string always marshal
+		writeJSON(w, code, body)
+	}
+	return mux, errors.Join(
+		mux.HandlePath(http.MethodGet, "/healthz", alive),
+		mux.HandlePath(http.MethodGet, "/readyz", ready),
+	)
+}
+
+// strictQuery refuses what the gateway would overlook or report without naming
+// the field: a misspelt at_height must not be answered as of the tip.
+func strictQuery() runtime.Middleware {
+	calls := queryFields()
+	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+			pattern, _ := runtime.HTTPPattern(r.Context())
+			if fields, ok := calls[r.Method+" "+pattern.String()]; ok {
+				if err := checkQuery(r.URL.RawQuery, fields); err != nil {
+					writeError(w, http.StatusBadRequest, err)
+					return
+				}
+			}
+			next(w, r, path)
+		}
+	}
+}
+
+// queryFields maps the method and path of every REST call to the fields that its
+// query may set: those of the request message that neither path nor body sets.
+func queryFields() map[string]map[string]protoreflect.Kind {
+	calls := make(map[string]map[string]protoreflect.Kind)
+	methods := keytreev1.File_keytree_v1_identity_proto.Services().ByName("IdentityService").Methods()
+	for i := range methods.Len() {
+		rule, _ := proto.GetExtension(methods.Get(i).Options(), annotations.E_Http).(*annotations.HttpRule)
+		verb, path := http.MethodGet, rule.GetGet()
+		if rule.GetPost() != "" {
+			verb, path = http.MethodPost, rule.GetPost()
+		}
+		fields := make(map[string]protoreflect.Kind)
+		calls[verb+" "+strings.ReplaceAll(path, "}", "=*}")] = fields // as runtime.Pattern spells it
+		for j := range methods.Get(i).Input().Fields().Len() {
+			field := methods.Get(i).Input().Fields().Get(j)
+			if rule.GetBody() == "" && !strings.Contains(path, "{"+field.TextName()+"}") {
+				fields[field.TextName()] = field.Kind()
+			}
+		}
+	}
+	return calls
+}
+
+// checkQuery tells whether the gateway will understand every parameter.
+func checkQuery(query string, fields map[string]protoreflect.Kind) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return fieldError(codes.InvalidArgument, "query", "expected name=value pairs joined by &: %v", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		kind, known := fields[name]
+		switch {
+		case !known && len(fields) == 0:
+			return fieldError(codes.InvalidArgument, shortened(name), "this call takes no query parameters")
+		case !known:
+			return fieldError(codes.InvalidArgument, shortened(name), "unknown query parameter, expected one of %s",
+				strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+		case len(values[name]) > 1:
+			return fieldError(codes.InvalidArgument, name, "given %d times, expected once", len(values[name]))
+		case kind == protoreflect.Uint32Kind:
+			if _, err := strconv.ParseUint(values.Get(name), 10, 32); err != nil {
+				return fieldError(codes.InvalidArgument, name, "expected a whole number from 0 to %d, got %q",
+					uint32(math.MaxUint32), shortened(values.Get(name)))
+			}
+		}
+	}
+	return nil
+}
+
+// strictBody reads the body of a POST and refuses what the gateway would take for
+// an empty request, or overlook behind the first JSON value.
+func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+		if r.Method != http.MethodPost {
+			next(w, r, path)
+			return
+		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequest))
+		var syntax *json.SyntaxError
+		switch {
+		case errors.As(err, new(*http.MaxBytesError)):
+			writeError(w, http.StatusRequestEntityTooLarge,
+				fieldError(codes.ResourceExhausted, "body", "expected at most %d bytes, got more", MaxRequest))
+			return
+		case err != nil:
+			writeError(w, http.StatusBadRequest, fieldError(codes.InvalidArgument, "body", "cannot be read to its end"))
+			return
+		case len(bytes.TrimSpace(body)) == 0:
+			writeError(w, http.StatusBadRequest,
+				fieldError(codes.InvalidArgument, "body", "expected a JSON object with the fields of the request, got nothing"))
+			return
+		case errors.As(json.Unmarshal(body, new(json.RawMessage)), &syntax):
+			writeError(w, http.StatusBadRequest,
+				fieldError(codes.InvalidArgument, "body", "expected a JSON object, got what is no JSON from byte %d on: %v", syntax.Offset, syntax))
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next(w, r, path)
+	}
+}
+
+// restError writes the error of a call. Only the gateway's own complaint about a
+// body that is JSON, but not the request's, comes without naming the field.
+func restError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	st := status.Convert(err)
+	if st.Code() == codes.InvalidArgument && len(st.Details()) == 0 && r.Method == http.MethodPost {
+		// protojson puts a no-break space into its messages to keep them from being relied on.
+		err = fieldError(codes.InvalidArgument, "body", "%s", strings.ReplaceAll(st.Message(), "\u00a0", " "))
+	}
+	writeError(w, runtime.HTTPStatusFromCode(st.Code()), err)
+}
+
+// routingError answers a path or method that no call has.
+func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+	switch code {
+	case http.StatusMethodNotAllowed:
+		allowed := http.MethodGet
+		if r.URL.Path == "/v1/addresses:batchResolve" {
+			allowed = http.MethodPost
+		}
+		w.Header().Set("Allow", allowed)
+		writeError(w, code, status.Errorf(codes.Unimplemented, "%s is not a method of this path, expected %s", shortened(r.Method), allowed))
+	case http.StatusNotFound:
+		writeError(w, code, status.Errorf(codes.NotFound, "no such path: %q; the paths begin with /v1/, and /healthz and /readyz", shortened(r.URL.Path)))
+	default:
+		writeError(w, http.StatusBadRequest, status.Errorf(codes.InvalidArgument, "not a path: %q", shortened(r.URL.Path)))
+	}
+}
+
+// writeError writes err, a gRPC status, as google.rpc.Status.
+func writeError(w http.ResponseWriter, code int, err error) {
+	body, marshalErr := errorJSON.Marshal(status.Convert(err).Proto())
+	if marshalErr != nil {
+		body = []byte(`{"code":13,"message":"internal error"}`)
+	}
+	writeJSON(w, code, body)
+}
+
+func writeJSON(w http.ResponseWriter, code int, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	w.Write(body) // a client that went away is no fault to report
+}

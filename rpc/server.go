@@ -1,0 +1,167 @@
+// Package rpc answers keytree's questions over the network: the gRPC services of
+// package keytree.v1 with health and reflection, and REST made from the same
+// .proto files.
+//
+// It translates and limits: requests into questions to the graph, answers and
+// errors into wire form. What never belongs here: an identity rule, a decision
+// about a block, anything that writes.
+//
+// Nothing that a client sends is trusted. Anonymous clients may ask everything,
+// so every request is bounded in size, work and time, and none holds up another.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/indexer"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// The limits on clients. None of them is a promise of the API.
+const (
+	// MaxRequest is how many bytes a request may have: a gRPC message or a REST
+	// body. 10,000 addresses need about a quarter of it.
+	MaxRequest = 2 << 20
+	// MaxStreams is how many calls one gRPC connection may have open.
+	MaxStreams = 100
+	// RequestTimeout ends a call other than a Watch, and the sending of a REST
+	// answer.
+	RequestTimeout = 60 * time.Second
+	// ShutdownGrace is how long Serve lets calls finish once it is told to stop.
+	// Watch streams end at once.
+	ShutdownGrace = 5 * time.Second
+)
+
+// Indexer is what the server asks of the indexer: how the graph stands beside
+// the node. It is called concurrently and must not block.
+type Indexer interface {
+	Status() indexer.Status
+}
+
+// Config is what a Server works with. All fields are required.
+type Config struct {
+	Graph   *graph.Graph // stays the caller's; may be closed when Serve has returned
+	Indexer Indexer
+	Net     *chaincfg.Params // the graph's network
+	Log     zerolog.Logger
+}
+
+// Server serves one graph over gRPC and REST.
+type Server struct {
+	log    zerolog.Logger
+	health *healthService
+	grpc   *grpc.Server
+	http   *http.Server
+
+	// stopping is done as soon as Serve begins to stop.
+	stopping context.Context
+	stop     context.CancelFunc
+	// gate is read-locked by every HTTP handler and locked for good at the end of
+	// Serve, when no handler may touch the graph any more.
+	gate sync.RWMutex
+}
+
+// NewServer prepares a server. Nothing is running before Serve.
+func NewServer(c Config) (*Server, error) {
+	if name := c.Graph.Params().Network; name != c.Net.Name {
+		return nil, fmt.Errorf("rpc: the graph is of network %s, the server was configured for %s", name, c.Net.Name)
+	}
+	s := &Server{log: c.Log, health: newHealthService(c.Graph, c.Indexer)}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+
+	identities := &identityService{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
+	s.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(MaxRequest),
+		grpc.MaxConcurrentStreams(MaxStreams),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+	)
+	keytreev1.RegisterIdentityServiceServer(s.grpc, identities)
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+
+	rest, err := newREST(identities, s.health)
+	if err != nil {
+		return nil, fmt.Errorf("rpc: %w", err)
+	}
+	s.http = &http.Server{
+		Handler:           s.guarded(rest),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      RequestTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          newHTTPLog(c.Log),
+	}
+	return s, nil
+}
+
+// Serve answers on both listeners, which it closes, until ctx is done or one of
+// them fails; then it lets calls finish for at most ShutdownGrace. Once it has
+// returned, nothing of the server runs any more. It returns nil if ctx ended it.
+// A Server serves once.
+func (s *Server) Serve(ctx context.Context, grpcListener, httpListener net.Listener) error {
+	serving, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := s.grpc.Serve(grpcListener); err != nil {
+			fail(fmt.Errorf("rpc: serving gRPC on %s: %w", grpcListener.Addr(), err))
+		}
+	})
+	running.Go(func() {
+		if err := s.http.Serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
+			fail(fmt.Errorf("rpc: serving REST on %s: %w", httpListener.Addr(), err))
+		}
+	})
+	running.Go(func() { s.health.follow(serving) })
+
+	<-serving.Done()
+	s.stop()
+	s.health.Shutdown()
+	s.drain()
+	running.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(serving)
+}
+
+// drain ends both servers, and by force what goes on after ShutdownGrace.
+func (s *Server) drain() {
+	grace, cancel := context.WithTimeout(context.Background(), ShutdownGrace)
+	defer cancel()
+
+	var draining sync.WaitGroup
+	draining.Go(func() {
+		if s.http.Shutdown(grace) != nil {
+			s.http.Close() // nothing is left to do about an error of a dying connection
+		}
+		s.gate.Lock()
+	})
+	draining.Go(func() {
+		force := context.AfterFunc(grace, s.grpc.Stop)
+		defer force()
+		s.grpc.GracefulStop()
+	})
+	draining.Wait()
+}
