@@ -16,6 +16,8 @@ var shapes = map[string]shape{
 	"path": func(n int) int { return n - 1 },
 	"star": func(int) int { return 0 },
 	"tree": func(n int) int { return int(hash32(n) % uint32(n)) },
+	// A path of every second key, each with one leaf.
+	"caterpillar": func(n int) int { return max(0, n-2+n%2) },
 }
 
 func hash32(n int) uint32 {
