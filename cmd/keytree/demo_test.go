@@ -1,0 +1,178 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/keytree-bch/keytree/indexer/node/bchd"
+	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+)
+
+// TestDemo runs the demo as a user does, and checks what it says and what it
+// leaves behind.
+func TestDemo(t *testing.T) {
+	tmp := t.TempDir()
+	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo")
+	if code := p.end(); code != exitDone {
+		t.Fatalf("exit code %d; standard error:\n%s\nstandard output:\n%s", code, p.errors(), p.output())
+	}
+	wantParts(t, p.output(),
+		"── 1. Service signup ─", "── 2. Key rotation ─", "── 3. Master key replacement ─", "── 4. Compromised child key ─",
+		"── 5. Merging two identities ─", "── 6. Re-attaching a branch ─", "── And as of every block on the way ─")
+	if got, want := strings.Count(p.output(), "✓ as the MIP says"), len(scenes())+1; got != want {
+		t.Errorf("%d scenes were checked, want %d", got, want)
+	}
+	tree := regexp.MustCompile(`identity [0-9a-f]{8} \(MLR B→A\)\nF  bchreg:q\w{41}\n(?:├─ [AGJ]  bchreg:q\w{41}\n│  └─ .*\n(?:│     └─ .*\n)?){2}└─ [AGJ]  `)
+	if !tree.MatchString(p.output()) {
+		t.Errorf("the last tree is not there:\n%s", p.output())
+	}
+	wantGone(t, tmp, demoNode(t, p))
+}
+
+// TestDemoKeep looks at what --keep leaves running, and that Ctrl-C ends all of it.
+func TestDemoKeep(t *testing.T) {
+	tmp := t.TempDir()
+	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "--keep")
+	p.await(&p.stdout, "Everything is left running until Ctrl-C")
+	rest := strings.Fields(p.await(&p.stdout, "REST   "))[1]
+	server := strings.Fields(p.await(&p.stdout, "gRPC   "))[1]
+	nodeURL := strings.Fields(p.await(&p.stdout, "bchd   "))[1]
+	keys := strings.Fields(p.await(&p.stdout, "keys   "))[1]
+	p.await(&p.stdout, "asks for")
+	if r, err := http.Get(rest + "/readyz"); err != nil || r.StatusCode != http.StatusOK {
+		t.Errorf("%s/readyz: %v, %v", rest, r, err)
+	} else {
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+	}
+	http.DefaultClient.CloseIdleConnections()
+
+	// The example with a link, which gets a block without more ado.
+	parent := regexp.MustCompile(`--parent (\S+)`).FindStringSubmatch(p.output())[1]
+	txid := strings.TrimSpace(mustKeytree(t, "link", "request", "--parent", parent, "--key-file", keys+"/K.wif",
+		"--network", "regtest", "--server", server, "--node", nodeURL))
+	eventually(t, func() string {
+		o := keytree(t, "history", parent, "--server", server)
+		if strings.Contains(o.stdout, txid) {
+			return ""
+		}
+		return "no block takes " + txid + ": " + o.stderr
+	})
+
+	if code := p.signal(os.Interrupt); code != exitDone {
+		t.Errorf("exit code %d after SIGINT; standard error:\n%s", code, p.errors())
+	}
+	wantGone(t, tmp, demoNode(t, p), strings.TrimPrefix(rest, "http://"), server)
+}
+
+// TestDemoInterrupted stops the demo half-way.
+func TestDemoInterrupted(t *testing.T) {
+	for _, test := range []struct {
+		at     string
+		signal os.Signal
+	}{
+		{"A private bchd is at", os.Interrupt},
+		{"── 3. Master key replacement", syscall.SIGTERM},
+	} {
+		tmp := t.TempDir()
+		p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo")
+		p.await(&p.stdout, test.at)
+		// Had it just ended by itself, there would be nothing to see here.
+		if code := p.signal(test.signal); code != exitFailed || !strings.HasSuffix(p.errors(), "keytree: interrupted\n") {
+			t.Errorf("at %q: exit code %d, standard error %q", test.at, code, p.errors())
+		}
+		wantGone(t, tmp, demoNode(t, p))
+	}
+}
+
+// TestDemoIntoClosedPipe is what keytree demo | head -1 does.
+func TestDemoIntoClosedPipe(t *testing.T) {
+	tmp := t.TempDir()
+	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo")
+	p.await(&p.stdout, "A private bchd is at")
+	p.closeOutput()
+	if code := p.end(); code != exitFailed || !strings.HasSuffix(p.errors(), "broken pipe\n") {
+		t.Errorf("exit code %d, standard error %q", code, p.errors())
+	}
+	wantGone(t, tmp, demoNode(t, p))
+}
+
+// TestStoryFindsMistakes gives the comparison answers to wrong expectations: a
+// demo that agrees with everything would show nothing.
+func TestStoryFindsMistakes(t *testing.T) {
+	n := regtest.ForTest(t, regtest.Options{Blocks: demoBlocks})
+	server, _ := startProgram(t, nil, serveArgs(n.URL(), t.TempDir())...).awaitServing()
+	config, err := bchd.ParseURL(n.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newStory(t.Context(), n, config, server, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.play(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*scene){
+		"another path":     func(s *scene) { s.then[0].paths[2] = "DGF" },
+		"another root":     func(s *scene) { s.then[1].paths = []string{"BC", "C"} },
+		"another identity": func(s *scene) { s.then[2].id = revoke("B", "A") },
+		"never linked":     func(s *scene) { s.then[2].id = step{} },
+		"a key too few":    func(s *scene) { s.then[0].paths = s.then[0].paths[:5] },
+		"another merge":    func(s *scene) { s.merged[ask("K", "J")] = revoke("B", "A") },
+		"no merge":         func(s *scene) { s.merged[ask("B", "A")] = ask("K", "J") },
+	} {
+		scenes := scenes()
+		last := scenes[len(scenes)-1]
+		if err := s.verify(t.Context(), last, nil); err != nil {
+			t.Fatal(err)
+		}
+		spoil(&last)
+		if err := s.verify(t.Context(), last, nil); err == nil {
+			t.Errorf("%s: nothing was found", name)
+		}
+	}
+	early := s.past[0].height
+	if err := s.verify(t.Context(), scenes()[1], &early); err == nil {
+		t.Error("a scene as of the block before it: nothing was found")
+	}
+}
+
+// demoNode returns the address of the demo's bchd.
+func demoNode(t *testing.T, p *program) string {
+	t.Helper()
+	found := regexp.MustCompile(`A private bchd is at (\S+),`).FindStringSubmatch(p.output())
+	if found == nil {
+		t.Fatalf("no bchd in\n%s", p.output())
+	}
+	return found[1]
+}
+
+// wantGone checks that a folder for temporary files is empty again, and that
+// nobody listens at the addresses.
+func wantGone(t *testing.T, tmp string, addresses ...string) {
+	t.Helper()
+	left, err := os.ReadDir(tmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range left {
+		// The lock of bchd's build is one empty file per user, and stays.
+		if !strings.HasPrefix(entry.Name(), "keytree-bchd-build-") {
+			t.Errorf("%s is left behind", entry.Name())
+		}
+	}
+	for _, address := range addresses {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			conn.Close()
+			t.Errorf("somebody still listens at %s", address)
+		}
+	}
+}

@@ -1,0 +1,322 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/txscript"
+	"github.com/gcash/bchd/wire"
+	"github.com/gcash/bchutil"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/keytree-bch/keytree/indexer/node/bchd"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// nodeTimeout is how long a link command waits for the node to answer at all.
+const nodeTimeout = 20 * time.Second
+
+func (a *app) linkCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "link",
+		Short: "Publish link transactions",
+		Long: `link publishes the three transactions of MIP-0003: a child asks a parent
+(request), the parent accepts the request (accept), and may take that back
+(revoke).
+
+The acting key comes from a file (--key-file) or standard input (--key-stdin), as
+WIF, never from an argument. It pays the fee: coins come from the node, which
+needs --addrindex, or from --utxo. Coins that carry CashTokens are left alone.
+
+Before anything is signed, the keytree server (--server) is asked whether the
+action would be refused. If it would, the command stops with the reason; --force
+publishes it all the same.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return usagef("expected one of: link request, link accept, link revoke")
+		},
+	}
+	cmd.AddCommand(a.linkRequestCommand(), a.linkAcceptCommand(), a.linkRevokeCommand())
+	return cmd
+}
+
+func (a *app) linkRequestCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "request --parent ADDRESS",
+		Short: "Ask a parent to accept the key as its child (MLR)",
+		Example: `  keytree link request --parent bitcoincash:qz... --key-file child.wif --node 'bchd://127.0.0.1:8335?cert=rpc.cert'
+  keytree link request --parent bitcoincash:qz... --key-file child.wif --utxo TXID:0:10000 --dry-run
+  keytree link request --parent bitcoincash:qz... --unsigned --from bitcoincash:qr... --utxo TXID:0:10000`,
+		Args: takes(),
+	}
+	parent := cmd.Flags().String("parent", "", "`ADDRESS` of the key that is asked to become the parent")
+	p := a.publisherFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *parent == "" {
+			return usagef("no parent given: expected --parent ADDRESS")
+		}
+		parentKey, err := protocol.ParseAddress(*parent, p.network.value)
+		if err != nil {
+			return usagef("--parent: %w", err)
+		}
+		script, err := protocol.RequestScript(parentKey, []byte(*p.message))
+		if err != nil {
+			return usagef("--message: %w", err)
+		}
+		return p.publish(cmd.Context(), action{kind: protocol.MLR, script: script, parent: parentKey})
+	}
+	return cmd
+}
+
+func (a *app) linkAcceptCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "accept REQUEST_TXID",
+		Short:   "Accept a request, as the parent that it asks (MLA)",
+		Example: `  keytree link accept 3f2c... --key-file parent.wif --node 'bchd://127.0.0.1:8335?cert=rpc.cert'`,
+		Args:    takes("REQUEST_TXID"),
+	}
+	p := a.publisherFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		request, err := parseTxID(args[0])
+		if err != nil {
+			return usagef("request txid: %w", err)
+		}
+		script, err := protocol.AcceptScript(request, []byte(*p.message))
+		if err != nil {
+			return usagef("--message: %w", err)
+		}
+		return p.publish(cmd.Context(), action{kind: protocol.MLA, script: script, ref: request})
+	}
+	return cmd
+}
+
+func (a *app) linkRevokeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "revoke ACCEPT_TXID",
+		Short:   "Take an accept back, as the parent that made it (MCR)",
+		Example: `  keytree link revoke 81d0... --key-file parent.wif --node 'bchd://127.0.0.1:8335?cert=rpc.cert'`,
+		Args:    takes("ACCEPT_TXID"),
+	}
+	p := a.publisherFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		accept, err := parseTxID(args[0])
+		if err != nil {
+			return usagef("accept txid: %w", err)
+		}
+		script, err := protocol.RevokeScript(accept, []byte(*p.message))
+		if err != nil {
+			return usagef("--message: %w", err)
+		}
+		return p.publish(cmd.Context(), action{kind: protocol.MCR, script: script, ref: accept})
+	}
+	return cmd
+}
+
+// action is what a link command is to publish.
+type action struct {
+	kind   protocol.Kind
+	script []byte
+	parent protocol.KeyHash // MLR
+	ref    chainhash.Hash   // MLA, MCR
+}
+
+// publisher holds what the link commands have in common, most of it flags.
+type publisher struct {
+	app      *app
+	flags    *pflag.FlagSet
+	network  *parsed[*chaincfg.Params]
+	node     *parsed[bchd.Config]
+	server   *parsed[string]
+	keyFile  *string
+	keyStdin *bool
+	from     *string
+	utxos    *list[coin]
+	feeRate  *parsed[uint32]
+	message  *string
+	dryRun   *bool
+	unsigned *bool
+	force    *bool
+	json     *bool
+}
+
+func (a *app) publisherFlags(cmd *cobra.Command) *publisher {
+	flags := cmd.Flags()
+	placeFlags(flags)
+	p := &publisher{
+		app: a, flags: flags,
+		network:  networkFlag(flags),
+		node:     nodeFlag(flags, "take coins from and send to"),
+		server:   serverFlag(flags),
+		keyFile:  flags.String("key-file", "", "`FILE` with the acting key as WIF, readable by its owner alone"),
+		keyStdin: flags.Bool("key-stdin", false, "read the acting key as WIF from standard input"),
+		from:     flags.String("from", "", "`ADDRESS` of the acting key, with --unsigned"),
+		utxos:    &list[coin]{kind: "TXID:VOUT:SATOSHIS", parse: parseCoin},
+		feeRate:  numberFlag(flags, "fee-rate", protocol.DefaultFeeRate, 1, protocol.MaxFeeRate, "fee in satoshi per byte"),
+		message:  flags.String("message", "", "`TEXT` to go with the action, for everybody to read"),
+		dryRun:   flags.Bool("dry-run", false, "print the signed transaction instead of sending it"),
+		unsigned: flags.Bool("unsigned", false, "print what an external signer needs, as JSON; takes --from and no key"),
+		force:    flags.Bool("force", false, "do not ask the server first whether the action would be refused"),
+		json:     flags.Bool("json", false, "print the outcome as one JSON object"),
+	}
+	flags.Var(p.utxos, "utxo", "coin of the acting key to spend (can be repeated; default: the node is asked)")
+	setting(flags, "fee-rate")
+	return p
+}
+
+// coin is an output as --utxo names it.
+type coin struct {
+	outPoint wire.OutPoint
+	value    int64 // satoshi
+}
+
+func parseCoin(s string) (coin, error) {
+	parts := strings.Split(s, ":")
+	if len(parts) != 3 {
+		return coin{}, fmt.Errorf("expected TXID:VOUT:SATOSHIS, got %q", shortened(s))
+	}
+	txid, err := parseTxID(parts[0])
+	if err != nil {
+		return coin{}, fmt.Errorf("TXID: %w", err)
+	}
+	vout, err := parseNumber(parts[1], "an output number", 0, 1<<32-1)
+	if err != nil {
+		return coin{}, err
+	}
+	value, err := strconv.ParseInt(parts[2], 10, 64)
+	if err != nil || value < 0 || value > bchutil.MaxSatoshi {
+		return coin{}, fmt.Errorf("expected a number of satoshis from 0 to %d, got %q", int64(bchutil.MaxSatoshi), shortened(parts[2]))
+	}
+	return coin{wire.OutPoint{Hash: txid, Index: vout}, value}, nil
+}
+
+// publish checks, builds, signs and sends the transaction of an action, or as
+// much of that as the flags ask for.
+func (p *publisher) publish(ctx context.Context, act action) error {
+	if err := p.checkFlags(); err != nil {
+		return err
+	}
+	author, err := p.author()
+	if err != nil {
+		return err
+	}
+	var n *bchd.Client
+	if p.node.text != "" {
+		if n, err = dialNode(ctx, p.node.value, p.network.value); err != nil {
+			return err
+		}
+		defer n.Close()
+	}
+	if err := p.check(ctx, act, author.key, n); err != nil {
+		return err
+	}
+	utxos, err := p.coins(ctx, author.key, n)
+	if err != nil {
+		return err
+	}
+	link, err := protocol.NewLinkTx(act.script, protocol.Funding{
+		Author: author.key, UTXOs: utxos, FeeRate: int64(p.feeRate.value), Uncompressed: author.uncompressed,
+	})
+	if errors.Is(err, protocol.ErrInsufficientFunds) {
+		return fmt.Errorf("%s: %w", protocol.FormatAddress(author.key, p.network.value), err)
+	}
+	if err != nil {
+		return err
+	}
+	if *p.unsigned {
+		return p.printUnsigned(act, link)
+	}
+	if err := link.Sign(author.private); err != nil {
+		return err
+	}
+	if !*p.dryRun {
+		if _, err := n.Submit(ctx, link.Raw()); err != nil {
+			return err
+		}
+	}
+	return p.printPublished(act, link)
+}
+
+// checkFlags finds combinations of flags that make no sense.
+func (p *publisher) checkFlags() error {
+	offline := *p.dryRun || *p.unsigned
+	switch {
+	case *p.dryRun && *p.unsigned:
+		return usagef("expected one of --dry-run and --unsigned, got both")
+	case *p.unsigned && (p.flags.Changed("key-file") || *p.keyStdin):
+		return usagef("--unsigned takes no key: expected --from ADDRESS alone")
+	case *p.unsigned && *p.from == "":
+		return usagef("--unsigned: expected --from ADDRESS, the address of the acting key")
+	case !*p.unsigned && *p.from != "":
+		return usagef("--from goes with --unsigned: with a key the address is known")
+	case !*p.unsigned && (*p.keyFile == "") == !*p.keyStdin:
+		return usagef("expected the acting key from one of --key-file FILE and --key-stdin")
+	case p.node.text == "" && !offline:
+		return usagef("no node to send to: expected --node URL (%s), or --dry-run or --unsigned", bchd.URLForm)
+	case p.node.text == "" && len(p.utxos.values) == 0:
+		return usagef("no coins to pay with: expected --node URL (%s), or --utxo TXID:VOUT:SATOSHIS", bchd.URLForm)
+	}
+	return nil
+}
+
+// coins returns those of --utxo, or asks the node. The former are taken to be
+// plain outputs to author: a signature commits to script, value and tokens, so
+// one for a coin that is something else is worth nothing.
+func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, n *bchd.Client) ([]protocol.UTXO, error) {
+	if len(p.utxos.values) == 0 {
+		return spendable(ctx, n, author, p.network.value)
+	}
+	address, err := bchutil.NewAddressPubKeyHash(author[:], p.network.value)
+	if err != nil {
+		return nil, err
+	}
+	script, err := txscript.PayToAddrScript(address)
+	if err != nil {
+		return nil, err
+	}
+	var utxos []protocol.UTXO
+	for _, c := range p.utxos.values {
+		utxos = append(utxos, protocol.UTXO{OutPoint: c.outPoint, Value: c.value, Script: script})
+	}
+	return utxos, nil
+}
+
+// dialNode connects to a node that has to be there now.
+func dialNode(ctx context.Context, config bchd.Config, net *chaincfg.Params) (*bchd.Client, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, nodeTimeout, fmt.Errorf("no answer within %v", nodeTimeout))
+	defer cancel()
+	config.Network, config.RetryFor = net, nodeTimeout
+	return bchd.Dial(ctx, config)
+}
+
+// spendable returns what the node knows author can spend: unconfirmed outputs
+// too, but no immature coinbase.
+func spendable(ctx context.Context, n *bchd.Client, author protocol.KeyHash, net *chaincfg.Params) ([]protocol.UTXO, error) {
+	address, err := bchutil.NewAddressPubKeyHash(author[:], net)
+	if err != nil {
+		return nil, err
+	}
+	tip, err := n.Tip(ctx)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := n.UnspentOutputs(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	var utxos []protocol.UTXO
+	for _, o := range outputs {
+		// The transaction goes into the next block at the earliest.
+		if o.Coinbase && tip.Height+1 < o.Height+uint32(net.CoinbaseMaturity) {
+			continue
+		}
+		utxos = append(utxos, protocol.UTXO{OutPoint: o.OutPoint, Value: o.Value, Script: o.Script, HasToken: o.Token})
+	}
+	return utxos, nil
+}

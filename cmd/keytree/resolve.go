@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// portion is how many addresses one BatchResolve takes.
+const portion = 10_000
+
+// maxWord is the longest line, in bytes, that is read as an address.
+const maxWord = 4096
+
+func (a *app) resolveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "resolve ADDRESS... | -",
+		Short: "Tell which identity is behind an address",
+		Long: `resolve tells which identity is behind an address, at the tip or as of a block.
+An address that was never linked is its own identity.
+
+With several addresses, or - for a list on standard input (separated by white
+space), all answers are as of the same block. --json then prints the answer of
+addresses:batchResolve, one for each 10,000 addresses.`,
+		Example: `  keytree resolve bitcoincash:qz...
+  keytree resolve bitcoincash:qz... --at 800000 --json
+  keytree resolve - < addresses.txt`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return takes("ADDRESS or -")(cmd, args)
+			}
+			return nil
+		},
+	}
+	at := heightFlag(cmd.Flags(), "at", "as of this block (default the tip)")
+	asks(cmd, func(ctx context.Context, c *client, args []string, asJSON bool) error {
+		fromStdin := len(args) == 1 && args[0] == "-"
+		if len(args) > 1 || fromStdin {
+			words := func(yield func(string, error) bool) {
+				for _, arg := range args {
+					if !yield(arg, nil) {
+						return
+					}
+				}
+			}
+			if fromStdin {
+				words = readWords(a.stdin)
+			}
+			return a.resolveMany(ctx, c, words, at.value, asJSON)
+		}
+		r, err := c.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: args[0], AtHeight: at.value})
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return a.printJSON(r)
+		}
+		a.printResolution(r)
+		return nil
+	})
+	return cmd
+}
+
+func (a *app) printResolution(r *keytreev1.Resolution) {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintf(w, "address\t%s\n", r.Address)
+	if r.IdTxHash == "" {
+		fmt.Fprintf(w, "identity\tnever linked, its own identity\n")
+	} else {
+		fmt.Fprintf(w, "identity\t%s\n", r.IdTxHash)
+		fmt.Fprintf(w, "main address\t%s\n", r.MainAddress)
+	}
+	above := "child of"
+	for _, address := range r.Path[min(1, len(r.Path)):] {
+		fmt.Fprintf(w, "%s\t%s\n", above, address)
+		above = ""
+	}
+	if r.PathTruncated {
+		fmt.Fprintf(w, "\t… %d more\n", r.Depth+1-uint32(len(r.Path)))
+	}
+	if r.AcceptTxHash != "" {
+		fmt.Fprintf(w, "linked by\t%s\n", r.AcceptTxHash)
+	}
+	fmt.Fprintf(w, "as of\t%d  %s\n", r.AsOfHeight, r.AsOfHash)
+}
+
+// readWords reads what white space separates. It holds one word at a time.
+func readWords(r io.Reader) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		scanner := bufio.NewScanner(r)
+		scanner.Buffer(nil, maxWord)
+		scanner.Split(bufio.ScanWords)
+		for scanner.Scan() {
+			if !yield(scanner.Text(), nil) {
+				return
+			}
+		}
+		err := scanner.Err()
+		if errors.Is(err, bufio.ErrTooLong) {
+			err = usagef("standard input: expected addresses, got a word of more than %d bytes", maxWord)
+		} else if err != nil {
+			err = fmt.Errorf("reading standard input: %w", err)
+		}
+		if err != nil {
+			yield("", err)
+		}
+	}
+}
+
+// resolveMany resolves addresses in portions, all as of one block.
+func (a *app) resolveMany(ctx context.Context, c *client, words iter.Seq2[string, error], at *uint32, asJSON bool) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	asked := 0
+	hash := ""
+	ask := func(addresses []string) error {
+		answer, err := c.BatchResolve(ctx, &keytreev1.BatchResolveRequest{Addresses: addresses, AtHeight: at, OmitPath: !asJSON})
+		if err != nil {
+			return namePortion(err, asked)
+		}
+		if hash != "" && answer.AsOfHash != hash {
+			return fmt.Errorf("block %d was reorganised away between two portions of addresses: ask again", answer.AsOfHeight)
+		}
+		if !asJSON && hash == "" {
+			fmt.Fprintf(w, "ADDRESS\tMAIN ADDRESS\tDEPTH\tIDENTITY as of %d\n", answer.AsOfHeight)
+		}
+		at, hash = &answer.AsOfHeight, answer.AsOfHash
+		asked += len(addresses)
+		if asJSON {
+			return a.printJSON(answer)
+		}
+		for _, r := range answer.Resolutions {
+			id := r.IdTxHash
+			if id == "" {
+				id = "-"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", r.Address, r.MainAddress, r.Depth, id)
+		}
+		return w.Flush()
+	}
+	var addresses []string
+	for word, err := range words {
+		if err != nil {
+			return err
+		}
+		if addresses = append(addresses, word); len(addresses) == portion {
+			if err := ask(addresses); err != nil {
+				return err
+			}
+			addresses = addresses[:0]
+		}
+	}
+	if len(addresses) == 0 {
+		if asked == 0 {
+			return usagef("standard input: expected addresses separated by white space, got nothing")
+		}
+		return nil
+	}
+	return ask(addresses)
+}
+
+// namePortion says to which portion the index in the server's addresses[i]
+// belongs.
+func namePortion(err error, asked int) error {
+	if asked == 0 || !strings.Contains(err.Error(), "addresses[") {
+		return err
+	}
+	return fmt.Errorf("after the first %d addresses: %w", asked, err)
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Tell what a server has indexed",
+		Example: `  keytree status
+  keytree status --server 127.0.0.1:8434 --json | jq .state_hash`,
+		Args: takes(),
+	}
+	asks(cmd, func(ctx context.Context, c *client, _ []string, asJSON bool) error {
+		s, err := c.GetStatus(ctx, &keytreev1.GetStatusRequest{})
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return a.printJSON(s)
+		}
+		a.printStatus(s)
+		return nil
+	})
+	return cmd
+}
+
+func (a *app) printStatus(s *keytreev1.GetStatusResponse) {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	synced := "synced"
+	if !s.Synced {
+		synced = "not synced"
+	}
+	fmt.Fprintf(w, "network\t%s\n", s.Network)
+	fmt.Fprintf(w, "start height\t%d\n", s.StartHeight)
+	if s.TipHash == "" {
+		fmt.Fprintf(w, "tip\tno block indexed yet\n")
+	} else {
+		fmt.Fprintf(w, "tip\t%d  %s\n", s.TipHeight, s.TipHash)
+	}
+	fmt.Fprintf(w, "node\t%d, %s\n", s.NodeHeight, synced)
+	fmt.Fprintf(w, "state hash\t%s\n", s.StateHash)
+	fmt.Fprintf(w, "links\t%d\n", s.Counts.GetLinks())
+	fmt.Fprintf(w, "identities\t%d\n", s.Counts.GetIdentities())
+	fmt.Fprintf(w, "refused\t%d\n", s.Counts.GetRefused())
+	fmt.Fprintf(w, "waiting\t%d\n", s.Counts.GetWaiting())
+}
