@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -521,4 +523,68 @@ func TestBeyondTheHorizon(t *testing.T) {
 	if now, _ := w.graph.Tip(); now != tip {
 		t.Errorf("the graph went from %+v to %+v", tip, now)
 	}
+}
+
+// TestNodeBehindTheDatabase starts an indexer on a node that has yet to catch up
+// with what the database holds: it waits, and nothing is taken back.
+func TestNodeBehindTheDatabase(t *testing.T) {
+	w := newWorld(t, 110, "A", "B")
+	w.link("B", "A")
+	before := w.follow(w.graph)
+	w.halt()
+	if err := w.node.Invalidate(t.Context(), before.Hash); err != nil {
+		t.Fatal(err)
+	}
+
+	w.graph = must(graph.Open(w.dir, testParams, testOptions()))(t)
+	defer w.graph.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	logged := new(lockedBuffer)
+	ix := indexer.New(w.client, w.graph, indexer.Options{Poll: 20 * time.Millisecond, Log: zerolog.New(logged)})
+	done := make(chan error, 1)
+	go func() { done <- ix.Run(ctx) }()
+	waitFor(t, "a word about waiting", func() bool {
+		return strings.Contains(logged.String(), fmt.Sprintf("it is at height %d, the database at %d", before.Height-1, before.Height))
+	})
+	if tip, _ := w.graph.Tip(); tip != before {
+		t.Errorf("the graph went from %+v to %+v", before, tip)
+	}
+	if s := ix.Status(); s.Checked || s.Synced {
+		t.Errorf("%+v while the node is behind", s)
+	}
+	if err := w.node.Reconsider(t.Context(), before.Hash); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the node to catch up", func() bool { return ix.Status().Synced })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // mu
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
