@@ -53,8 +53,9 @@ func (g *Graph) viewBlock(height uint32, ask func(*badger.Txn, blockRecord) erro
 }
 
 // Disconnects returns the stale blocks with a height in [from, to], in the order
-// in which they were taken off the chain. Those older than the undo horizon are
-// forgotten; of a block that was taken off twice the last time counts.
+// in which they were taken off the chain, also those that have come back to it
+// since. Those older than the undo horizon are forgotten; of a block that was
+// taken off twice the last time counts.
 func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
 	type stale struct {
 		Disconnected
