@@ -125,7 +125,7 @@ type ActionStatus struct {
 
 	// What it is about. A well-formed MLR names its Parent, and its author is the
 	// Child; an MLA or MCR is about the keys of what it refers to, once that is
-	// known.
+	// known, unless that is of the WrongKind.
 	Child  *protocol.KeyHash
 	Parent *protocol.KeyHash
 	Ref    *protocol.Reference // MLA, MCR, when well-formed: as pushed

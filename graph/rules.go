@@ -344,9 +344,13 @@ func (s *step) wouldLoop(child, parent protocol.KeyHash) bool {
 }
 
 // attach notes what an action's reference turned out to mean, and lists the
-// action among those about the child and the parent that it concerns.
+// action among those about the child and the parent that it concerns. One that
+// refers to the wrong kind concerns nobody.
 func (s *step) attach(r, target *loadedRecord) {
 	r.refersTo = target.txid
+	if r.kind == protocol.MLA && target.kind != protocol.MLR || r.kind == protocol.MCR && target.kind != protocol.MLA {
+		return
+	}
 	r.hasParent, r.parent = target.hasParent, target.parent
 	r.hasChild, r.child = target.hasChild, target.child
 	// The author has had its mention since the action was confirmed.

@@ -1,0 +1,297 @@
+package graph_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"reflect"
+	"slices"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"pgregory.net/rapid"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// pair is a graph and a model that are given the same blocks.
+type pair struct {
+	start uint32
+	dir   string
+	graph *graph.Graph
+	model *model
+	stale []graph.Disconnected // in the order in which they were taken off
+	held  []heldView
+}
+
+// heldView is a view that stays open while the chain changes, and what was true
+// when it was opened.
+type heldView struct {
+	*graph.View
+	state *modelState
+}
+
+// newPair opens a graph, which is closed and removed when the test ends.
+func newPair(t rapid.TB, start uint32) *pair {
+	dir, err := os.MkdirTemp("", "keytree-graph-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pair{start: start, dir: dir, model: &model{}}
+	t.(interface{ Cleanup(func()) }).Cleanup(func() {
+		p.letGo()
+		if p.graph != nil {
+			if err := p.graph.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	p.open(t)
+	return p
+}
+
+func (p *pair) open(t rapid.TB) {
+	g, err := graph.Open(p.dir, graph.Params{Network: "regtest", StartHeight: p.start},
+		graph.Options{MemTable: 8 << 20, BlockCache: 4 << 20})
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	p.graph = g
+}
+
+// hold opens a view as of a height and keeps it.
+func (p *pair) hold(t *rapid.T) {
+	i := pick(t, "back", len(p.model.states))
+	state := p.model.states[len(p.model.states)-1-i]
+	var height *uint32
+	if i > 0 {
+		height = &state.block.Height
+	}
+	p.held = append(p.held, heldView{p.view(t, height), state})
+}
+
+// letGo closes the views that are held.
+func (p *pair) letGo() {
+	for _, h := range p.held {
+		h.Close()
+	}
+	p.held = nil
+}
+
+func (p *pair) restart(t rapid.TB) {
+	p.letGo()
+	err := p.graph.Close()
+	p.graph = nil
+	if err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+	p.open(t)
+}
+
+func (p *pair) connect(t rapid.TB, blocks ...graph.Block) {
+	if err := p.graph.Connect(blocks...); err != nil {
+		t.Fatalf("Connect: %v", err)
+	}
+	p.model.connect(blocks...)
+}
+
+// disconnect takes the tip back and returns it.
+func (p *pair) disconnect(t rapid.TB) graph.Block {
+	b := p.model.tip().block
+	if err := p.graph.Disconnect(); err != nil {
+		t.Fatalf("Disconnect of block %d: %v", b.Height, err)
+	}
+	p.model.disconnect()
+	stale, err := p.graph.DisconnectedBlock(b.Height, b.Hash)
+	want := graph.Disconnected{Height: b.Height, Hash: b.Hash, PrevHash: b.PrevHash}
+	p.stale = slices.DeleteFunc(p.stale, func(d graph.Disconnected) bool { return d == want })
+	p.stale = append(p.stale, want)
+	if err != nil || stale != want {
+		t.Fatalf("DisconnectedBlock(%d): %v, %v", b.Height, stale, err)
+	}
+	return b
+}
+
+// forkDepth draws how many blocks to disconnect: few, as forks do, or any number.
+func (p *pair) forkDepth(t *rapid.T) int {
+	n := len(p.model.states)
+	if coin(t, "deep") {
+		return pick(t, "depth", n+1)
+	}
+	return min(n, 1+pick(t, "depth", 3))
+}
+
+// next is where the next block goes: the state that it finds and its height.
+func (p *pair) next() place {
+	return place{before: p.model.tip(), height: p.start + uint32(len(p.model.states))}
+}
+
+func (p *pair) tipHash() [32]byte {
+	tip, _ := p.graph.Tip()
+	return tip.StateHash
+}
+
+func (p *pair) view(t rapid.TB, height *uint32) *graph.View {
+	v, err := p.graph.At(height)
+	if err != nil {
+		t.Fatalf("At(%s): %v", show(nil, height), err)
+	}
+	return v
+}
+
+// agree asks graph and model everything there is to ask, as of every height.
+// Lists are read in pages of limit entries.
+func (p *pair) agree(t rapid.TB, w *world, limit int) {
+	for _, h := range p.held {
+		h.state.agree(t, h.View, w, limit)
+	}
+	same(t, w, "Disconnects", must(p.graph.Disconnects(0, math.MaxUint32))(t), p.stale)
+	tip, ok := p.graph.Tip()
+	if len(p.model.states) == 0 {
+		_, err := p.graph.At(nil)
+		if ok || !errors.Is(err, graph.ErrEmpty) {
+			t.Fatalf("without a block: Tip %t, At(nil): %v", ok, err)
+		}
+		return
+	}
+	last := p.model.tip()
+	same(t, w, "Tip", tip, graph.Tip{
+		Height:    last.block.Height,
+		Hash:      last.block.Hash,
+		StateHash: last.stateHash,
+		Counts:    last.counts(),
+	})
+	outside := []uint32{last.block.Height + 1}
+	if p.start > 0 {
+		outside = append(outside, p.start-1)
+	}
+	for _, h := range outside {
+		if _, err := p.graph.At(&h); !errors.Is(err, graph.ErrHeight) {
+			t.Fatalf("At(%d): %v", h, err)
+		}
+	}
+	for _, s := range p.model.states {
+		h := s.block.Height
+		same(t, w, "BlockHash", must(p.graph.BlockHash(h))(t), s.block.Hash)
+		events := must(p.graph.Events(h))(t)
+		same(t, w, "Events", events, graph.BlockEvents{
+			Height:    h,
+			Hash:      s.block.Hash,
+			PrevHash:  s.block.PrevHash,
+			StateHash: s.stateHash,
+			Effects:   s.effects,
+		})
+		v := p.view(t, &h)
+		s.agree(t, v, w, limit)
+		v.Close()
+	}
+}
+
+// agree asks everything there is to ask of a view.
+func (s *modelState) agree(t rapid.TB, v *graph.View, w *world, limit int) {
+	same(t, w, "View.Height", v.Height(), s.block.Height)
+	same(t, w, "View.Hash", v.Hash(), s.block.Hash)
+	// A question is put together only if it gets a wrong answer.
+	check := func(question string, of, got, want any) {
+		if !reflect.DeepEqual(got, want) {
+			same(t, w, fmt.Sprintf("%s(%s) as of %d", question, show(w, of), s.block.Height), got, want)
+		}
+	}
+	for _, key := range w.keys {
+		r := must(v.Resolve(context.Background(), key))(t)
+		check("Resolve", key, r, s.resolve(key))
+		check("ActionsOf", key, allActions(t, v, key, limit), s.actionsOf(key))
+	}
+	for _, tx := range w.txs {
+		var status *graph.ActionStatus
+		if a := s.action(tx.TxID); a != nil {
+			status = ptr(a.status())
+		}
+		check("Action", tx.TxID, found(v.Action(tx.TxID))(t), status)
+		check("Identity", tx.TxID, found(v.Identity(tx.TxID))(t), s.identity(tx.TxID))
+		check("Members", tx.TxID, allMembers(t, v, tx.TxID, limit), s.members(tx.TxID))
+	}
+	check("Identity", chainhash.Hash{}, found(v.Identity(chainhash.Hash{}))(t), nil)
+}
+
+// allMembers reads an identity's members page by page; nil if there is none.
+func allMembers(t rapid.TB, v *graph.View, id chainhash.Hash, limit int) []graph.Member {
+	var all []graph.Member
+	var cursor *graph.MemberCursor
+	for {
+		page, next, err := v.Members(context.Background(), id, cursor, limit)
+		if errors.Is(err, graph.ErrNotFound) && cursor == nil {
+			return nil
+		}
+		if err != nil {
+			t.Fatalf("Members: %v", err)
+		}
+		all = append(all, page...)
+		if len(page) > limit || len(page) == 0 && cursor == nil {
+			t.Fatalf("a page of %d members, limit %d", len(page), limit)
+		}
+		if next == nil {
+			return all
+		}
+		cursor = next
+	}
+}
+
+// allActions reads a key's actions page by page.
+func allActions(t rapid.TB, v *graph.View, key protocol.KeyHash, limit int) []graph.ActionStatus {
+	var all []graph.ActionStatus
+	var cursor *graph.ActionCursor
+	for {
+		page, next, err := v.ActionsOf(context.Background(), key, cursor, limit)
+		if err != nil {
+			t.Fatalf("ActionsOf: %v", err)
+		}
+		all = append(all, page...)
+		if len(page) > limit || len(page) == 0 && cursor != nil {
+			t.Fatalf("a page of %d actions, limit %d", len(page), limit)
+		}
+		if next == nil {
+			return all
+		}
+		cursor = next
+	}
+}
+
+func pageSize(t *rapid.T) int { return []int{100, 1, 2, 3}[pick(t, "page size", 4)] }
+
+// must returns a function that fails the test if there is an error.
+func must[T any](v T, err error) func(rapid.TB) T {
+	return func(t rapid.TB) T {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// found returns a function that gives nil for ErrNotFound and fails the test for
+// other errors.
+func found[T any](v T, err error) func(rapid.TB) *T {
+	return func(t rapid.TB) *T {
+		if errors.Is(err, graph.ErrNotFound) {
+			return nil
+		}
+		return ptr(must(v, err)(t))
+	}
+}
+
+// same fails the test unless got and want show the same. No list and an empty one
+// do, and so do a missing and an empty message.
+func same(t rapid.TB, w *world, what string, got, want any) {
+	if reflect.DeepEqual(got, want) {
+		return
+	}
+	if g, m := show(w, got), show(w, want); g != m {
+		t.Fatalf("%s\n got %s\nwant %s", what, g, m)
+	}
+}
