@@ -74,14 +74,6 @@ func (e *Effect) appendTo(b []byte) []byte {
 	return b
 }
 
-func encodeEffects(effects []Effect) []byte {
-	b := make([]byte, 0, 140*len(effects))
-	for i := range effects {
-		b = effects[i].appendTo(b)
-	}
-	return b
-}
-
 func decodeEffects(b []byte) ([]Effect, error) {
 	d := decoder{rest: b}
 	var effects []Effect

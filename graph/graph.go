@@ -1,18 +1,18 @@
 package graph
 
 import (
+	"cmp"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/options"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
@@ -56,9 +56,16 @@ const (
 // Options tune a graph; the zero value is what a server wants.
 type Options struct {
 	UndoBlocks uint32 // 0: DefaultUndoBlocks
-	MemTable   int64  // bytes; 0: DefaultMemTable
+	MemTable   int64  // bytes, at least 1 MiB; 0: DefaultMemTable
 	BlockCache int64  // bytes; 0: DefaultBlockCache
 	Log        zerolog.Logger
+}
+
+func (opt Options) withDefaults() Options {
+	opt.UndoBlocks = cmp.Or(opt.UndoBlocks, DefaultUndoBlocks)
+	opt.MemTable = cmp.Or(opt.MemTable, DefaultMemTable)
+	opt.BlockCache = cmp.Or(opt.BlockCache, DefaultBlockCache)
+	return opt
 }
 
 // formatVersion is raised with every change of schema.go that an older or newer
@@ -74,7 +81,9 @@ type formatRecord struct {
 type Graph struct {
 	params Params
 	opt    Options
-	db     *badger.DB
+	disk   disk
+	db     *badger.DB // for reading
+	store  store      // for writing
 
 	writer sync.Mutex // held by the one Connect or Disconnect under way
 
@@ -88,8 +97,8 @@ type Graph struct {
 	closing sync.Once
 	closed  error // what Close returns; set by closing
 
-	stopGC chan struct{}
-	doneGC chan struct{}
+	stop context.CancelFunc // ends maintain
+	done chan struct{}      // closed when maintain has ended
 }
 
 // state is what is held in memory besides the store: derived from it, and kept
@@ -116,53 +125,77 @@ func (s *state) setWaiting(ref protocol.Reference, waiters []waiter) {
 
 // Open opens the graph in dir, or makes one there, and finishes or drops what a
 // killed process left half done. Close it.
+//
+// Every byte of the database is checked first: ErrDamaged names the file that
+// does not hold what was written to it. Whether the records agree with each
+// other is for Check to say. ErrLocked, ErrMismatch and ErrDiskFull are the other
+// reasons not to open.
 func Open(dir string, params Params, opt Options) (*Graph, error) {
-	if opt.UndoBlocks == 0 {
-		opt.UndoBlocks = DefaultUndoBlocks
-	}
-	if opt.MemTable == 0 {
-		opt.MemTable = DefaultMemTable
-	}
-	if opt.BlockCache == 0 {
-		opt.BlockCache = DefaultBlockCache
-	}
+	return open(dir, params, opt, surroundings{freeSpace, func(db *badger.DB) store { return badgerStore{db} }})
+}
+
+// surroundings are what a graph depends on; tests make them fail.
+type surroundings struct {
+	free  func(dir string) (bytes uint64, ok bool, err error) // of disk
+	store func(*badger.DB) store
+}
+
+func open(dir string, params Params, opt Options, s surroundings) (*Graph, error) {
+	opt = opt.withDefaults()
+	g := &Graph{params: params, opt: opt, disk: disk{dir, reserveMemTables * uint64(opt.MemTable), s.free},
+		changed: make(chan struct{}), done: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the graph's folder: %w", err)
 	}
-	db, err := badger.Open(badger.LSMOnlyOptions(dir).
-		WithLogger(badgerLog{opt.Log}).
-		WithMemTableSize(opt.MemTable).
-		WithValueThreshold(min(1<<20, opt.MemTable/10)).
-		WithNumMemtables(3).
-		WithBlockCacheSize(opt.BlockCache).
-		WithIndexCacheSize(opt.BlockCache / 2).
-		WithCompression(options.Snappy).
-		WithDetectConflicts(false). // one writer
-		WithMetricsEnabled(false).
-		WithValueLogFileSize(64 << 20))
-	if err != nil {
-		if errors.Is(err, badger.ErrTruncateNeeded) || errors.Is(err, badger.ErrEncryptionKeyMismatch) {
-			return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, dir, err)
-		}
-		if strings.Contains(err.Error(), "Cannot acquire directory lock") { // Badger has no error value for it
-			return nil, fmt.Errorf("%w: %s: is another keytree running on this folder?", ErrLocked, dir)
-		}
+	if err := g.disk.room(0); err != nil {
+		return nil, err
+	}
+	if err := ready(dir); err != nil {
 		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
 	}
-	g := &Graph{params: params, opt: opt, db: db, changed: make(chan struct{}),
-		stopGC: make(chan struct{}), doneGC: make(chan struct{})}
-	if err := g.start(); err != nil {
+	db, err := openBadger(dir, opt)
+	if err != nil {
+		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
+	}
+	g.db, g.store = db, s.store(db)
+	if err := errors.Join(g.checkFormat(), g.readBack()); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the graph in %s: %w", dir, err), db.Close())
 	}
-	go g.collectGarbage()
+	ctx, stop := context.WithCancel(context.Background())
+	g.stop = stop
+	go g.maintain(ctx)
 	return g, nil
 }
 
-func (g *Graph) start() error {
-	if err := g.checkFormat(); err != nil {
+// ready makes sure that Badger can be let at the files in dir.
+func ready(dir string) error {
+	release, err := lockFolder(dir)
+	if err != nil {
 		return err
 	}
-	if err := recoverJournal(g.db); err != nil {
+	found, err := checkFiles(context.Background(), dir)
+	if err == nil {
+		err = damaged(found)
+	}
+	if err == nil {
+		err = removeUnbegun(dir)
+	}
+	return errors.Join(err, release())
+}
+
+// damaged returns ErrDamaged with the first of what was found, nil if nothing
+// was.
+func damaged(found []fileDamage) error {
+	if len(found) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %w (%d in all): remove the folder and index again", ErrDamaged, found[0], len(found))
+}
+
+// readBack finishes or drops what was left half done, and derives what is held
+// in memory from the store.
+func (g *Graph) readBack() error {
+	if err := recoverJournal(g.db, g.store); err != nil {
 		return err
 	}
 	return g.load()
@@ -171,29 +204,39 @@ func (g *Graph) start() error {
 // checkFormat compares the database with the parameters, or fixes them in a new
 // one.
 func (g *Graph) checkFormat() error {
-	want := formatRecord{formatVersion, g.params}
-	return g.db.Update(func(txn *badger.Txn) error {
-		stored, err := read(txn, []byte{prefixFormat})
+	txn := g.db.NewTransaction(false)
+	defer txn.Discard()
+	stored, err := read(txn, []byte{prefixFormat})
+	if err != nil {
+		return err
+	}
+	if stored == nil {
+		it := newIterator(txn, nil)
+		defer it.Close()
+		if it.Rewind(); it.Valid() && string(it.Item().Key()) != string(stampKey) {
+			return fmt.Errorf("%w: there are records, but not the one of the format", ErrDamaged)
+		}
+		value, err := json.Marshal(formatRecord{formatVersion, g.params})
 		if err != nil {
 			return err
 		}
-		if stored == nil {
-			value, err := json.Marshal(want)
-			if err != nil {
-				return err
-			}
-			return txn.Set([]byte{prefixFormat}, value)
-		}
-		var have formatRecord
-		if err := json.Unmarshal(stored, &have); err != nil {
-			return fmt.Errorf("%w: format record: %w", ErrDamaged, err)
-		}
-		if have != want {
-			return fmt.Errorf("%w: it holds format %d, network %s, start height %d; asked for format %d, network %s, start height %d",
-				ErrMismatch, have.Format, have.Network, have.StartHeight, want.Format, want.Network, want.StartHeight)
-		}
-		return nil
-	})
+		return g.store.commit(entry([]byte{prefixFormat}, value))
+	}
+	var have formatRecord
+	if err := json.Unmarshal(stored, &have); err != nil {
+		return fmt.Errorf("%w: format record: %w", ErrDamaged, err)
+	}
+	return have.matches(g.params)
+}
+
+// matches returns ErrMismatch unless the database is of this format and has the
+// parameters asked for.
+func (have formatRecord) matches(params Params) error {
+	if want := (formatRecord{formatVersion, params}); have != want {
+		return fmt.Errorf("%w: it holds format %d, network %s, start height %d; asked for format %d, network %s, start height %d",
+			ErrMismatch, have.Format, have.Network, have.StartHeight, want.Format, want.Network, want.StartHeight)
+	}
+	return nil
 }
 
 // Close stops the graph and closes its database. Views must be closed before.
@@ -204,8 +247,8 @@ func (g *Graph) Close() error {
 }
 
 func (g *Graph) close() error {
-	close(g.stopGC)
-	<-g.doneGC
+	g.stop()
+	<-g.done
 	g.writer.Lock()
 	defer g.writer.Unlock()
 	g.mu.Lock()
@@ -214,176 +257,45 @@ func (g *Graph) close() error {
 	return g.db.Close()
 }
 
-// gcInterval is how often Badger is asked to reclaim its value log. Almost all
-// values stay in the LSM tree, so there is seldom anything to reclaim.
-const gcInterval = 10 * time.Minute
+// maintenanceInterval is how often Badger is asked to reclaim its value log, and
+// how often the tables are checked for damage that came after the start.
+const maintenanceInterval = 10 * time.Minute
 
-// collectGarbage runs until stopGC is closed.
-func (g *Graph) collectGarbage() {
-	defer close(g.doneGC)
-	tick := time.NewTicker(gcInterval)
+// maintain runs until ctx ends.
+func (g *Graph) maintain(ctx context.Context) {
+	defer close(g.done)
+	tick := time.NewTicker(maintenanceInterval)
 	defer tick.Stop()
 	for {
 		select {
-		case <-g.stopGC:
+		case <-ctx.Done():
 			return
 		case <-tick.C:
-			// One call rewrites one file at most; the error says when to stop.
-			for g.db.RunValueLogGC(0.5) == nil {
-			}
 		}
+		// One call rewrites one file at most; the error says when to stop.
+		for ctx.Err() == nil && g.db.RunValueLogGC(0.5) == nil {
+		}
+		g.inspect(ctx)
 	}
 }
 
-// load derives what is held in memory from the store.
-func (g *Graph) load() error {
-	st := &state{forest: newForest(), ids: make(map[int32]chainhash.Hash), waiting: make(map[protocol.Reference][]waiter)}
-	var tip *Tip
-	undoFrom := g.params.StartHeight
-	err := g.db.View(func(txn *badger.Txn) (err error) {
-		if tip, err = readTip(txn); err != nil {
-			return err
-		}
-		if value, err := read(txn, []byte{prefixUndoFrom}); err != nil {
-			return err
-		} else if value != nil {
-			d := decoder{rest: value}
-			undoFrom = d.uint32()
-			if err := d.finish("undo horizon"); err != nil {
-				return err
-			}
-		}
-		if err := st.loadForest(txn); err != nil {
-			return err
-		}
-		return st.loadWaiting(txn, []byte{prefixWaiting})
-	})
-	if err != nil {
-		return err
+// inspect checks the tables of the open graph; if one is damaged, the graph
+// answers nothing any more.
+func (g *Graph) inspect(ctx context.Context) {
+	found, err := checkOpenFiles(ctx, g.disk.dir)
+	if ctx.Err() != nil {
+		return
 	}
-	g.state, g.tip, g.undoFrom = st, tip, undoFrom
-	return nil
-}
-
-func readTip(txn *badger.Txn) (*Tip, error) {
-	value, err := read(txn, []byte{prefixTip})
-	if err != nil || value == nil {
-		return nil, err
+	if err := errors.Join(err, damaged(found)); err != nil {
+		g.opt.Log.Error().Err(err).Msg("checking the files of the graph")
 	}
-	d := decoder{rest: value}
-	height := d.uint32()
-	if err := d.finish("tip"); err != nil {
-		return nil, err
+	if len(found) > 0 {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.broken = damaged(found)
+		close(g.changed)
+		g.changed = make(chan struct{})
 	}
-	record, err := readBlock(txn, height)
-	if err != nil {
-		return nil, err
-	}
-	return &Tip{Height: height, Hash: record.hash, StateHash: record.stateHash, Counts: record.counts}, nil
-}
-
-func readBlock(txn *badger.Txn, height uint32) (blockRecord, error) {
-	value, err := read(txn, heightKey(prefixBlock, height))
-	if err != nil {
-		return blockRecord{}, err
-	}
-	if value == nil {
-		return blockRecord{}, fmt.Errorf("%w: no record of block %d", ErrDamaged, height)
-	}
-	return decodeBlockRecord(value)
-}
-
-// eachNewest visits the newest version of everything under a prefix. The slices
-// are valid during the visit only.
-func eachNewest(txn *badger.Txn, prefix byte, visit func(stem, value []byte) error) error {
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = []byte{prefix}
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	var last []byte
-	for it.Rewind(); it.Valid(); it.Next() {
-		key := it.Item().Key()
-		if len(key) < 5 {
-			return fmt.Errorf("%w: a key under %q is too short", ErrDamaged, prefix)
-		}
-		stem := key[:len(key)-4]
-		if last != nil && string(stem) == string(last) {
-			continue
-		}
-		last = append(last[:0], stem...)
-		if err := it.Item().Value(func(value []byte) error { return visit(stem, value) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *state) loadForest(txn *badger.Txn) error {
-	f := s.forest
-	number := func(key protocol.KeyHash) int32 {
-		if n := f.find(key); n != none {
-			return n
-		}
-		return f.addDetached(key)
-	}
-	err := eachNewest(txn, prefixParent, func(stem, value []byte) error {
-		if len(stem) != 21 {
-			return fmt.Errorf("%w: a parent's key has the wrong length", ErrDamaged)
-		}
-		child := number(protocol.KeyHash(stem[1:]))
-		if len(value) == 0 {
-			return nil
-		}
-		link, err := decodeAcceptRecord(value)
-		if err != nil {
-			return err
-		}
-		f.parent[child], f.accept[child] = number(link.parent), link.accept
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	// A root that has no links in force may still hold an id.
-	err = eachNewest(txn, prefixRoot, func(stem, value []byte) error {
-		if len(stem) != 21 || len(value) != 0 && len(value) != 32 {
-			return fmt.Errorf("%w: a root's id has the wrong length", ErrDamaged)
-		}
-		n := number(protocol.KeyHash(stem[1:]))
-		if len(value) == 32 {
-			s.ids[n] = chainhash.Hash(value)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if !f.rooted() {
-		return fmt.Errorf("%w: the links in force form a cycle", ErrDamaged)
-	}
-	f.build()
-	return nil
-}
-
-// loadWaiting adds the stored waiting actions under prefix.
-func (s *state) loadWaiting(txn *badger.Txn, prefix []byte) error {
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = prefix
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	for it.Rewind(); it.Valid(); it.Next() {
-		key := it.Item().Key()
-		value, err := it.Item().ValueCopy(nil)
-		if err != nil {
-			return err
-		}
-		if len(key) != 41 || len(value) != 32 {
-			return fmt.Errorf("%w: a waiting action has the wrong length", ErrDamaged)
-		}
-		ref := protocol.Reference(key[1:33])
-		s.waiting[ref] = append(s.waiting[ref], waiter{readPosition(key), chainhash.Hash(value)})
-	}
-	return nil
 }
 
 // Params returns what the graph was opened with.
@@ -416,8 +328,10 @@ func (g *Graph) Changed() <-chan struct{} {
 }
 
 // Connect applies blocks that continue the chain, in one atomic step. When it
-// returns nil they are on disk and visible. When it fails, nothing has changed;
-// errors that wrap ErrBlock are the blocks' fault.
+// returns nil they are on disk and visible. When it fails with ErrBlock, which is
+// the blocks' fault, or ErrDiskFull, nothing has changed. After any other error
+// all of the step has happened or none, and Tip says which; or the graph is
+// broken, and says so to every question until it is opened anew.
 //
 // The step's writes are held in memory meanwhile, some 2 kB per action: give it
 // few blocks where blocks are full.
@@ -442,7 +356,7 @@ func (g *Graph) Connect(blocks ...Block) error {
 	tip, err := g.applyAll(w, blocks)
 	if err == nil {
 		g.prune(w, tip.Height)
-		err = w.commit(g.db)
+		err = g.commit(w)
 	}
 	if err != nil {
 		return g.restore(err)
@@ -490,9 +404,8 @@ func (g *Graph) applyAll(w *writes, blocks []Block) (*Tip, error) {
 			return nil, err
 		}
 		w.finishBlock(b.Height)
-		effects := encodeEffects(s.effects)
-		w.recordChunks(prefixEffects, b.Height, effects)
-		tip = Tip{Height: b.Height, Hash: b.Hash, StateHash: nextStateHash(tip.StateHash, b.Hash, effects), Counts: s.counts}
+		w.recordChunks(prefixEffects, b.Height, s.effects)
+		tip = Tip{Height: b.Height, Hash: b.Hash, StateHash: nextStateHash(tip.StateHash, b.Hash, s.effects), Counts: s.counts}
 		w.record(heightKey(prefixBlock, b.Height), blockRecord{b.Hash, b.PrevHash, tip.StateHash, tip.Counts}.encode())
 	}
 	w.record([]byte{prefixTip}, binary.BigEndian.AppendUint32(nil, tip.Height))
@@ -508,6 +421,12 @@ func (g *Graph) prune(w *writes, tip uint32) {
 	if keepFrom < int64(g.undoFrom)+pruneEvery {
 		return
 	}
+	// Those of the step itself are not written in the first place.
+	for key := range w.pending {
+		if key[0] == prefixUndo && int64(binary.BigEndian.Uint32([]byte(key)[1:])) < keepFrom {
+			delete(w.pending, key)
+		}
+	}
 	for _, prefix := range []byte{prefixUndo, prefixStale} {
 		it := newIterator(w.base, []byte{prefix})
 		for it.Rewind(); it.Valid(); it.Next() {
@@ -519,22 +438,18 @@ func (g *Graph) prune(w *writes, tip uint32) {
 		}
 		it.Close()
 	}
-	for key := range w.pending {
-		if key[0] == prefixUndo && int64(binary.BigEndian.Uint32([]byte(key)[1:])) < keepFrom {
-			delete(w.pending, key)
-		}
-	}
 	w.record([]byte{prefixUndoFrom}, binary.BigEndian.AppendUint32(nil, uint32(keepFrom)))
 	g.undoFrom = uint32(keepFrom)
 }
 
-// restore brings memory back to what is on disk after a failed step. Called with
-// mu held.
+// restore brings memory back to what is on disk after a failed step, which may
+// have got there nevertheless. Called with mu held.
 func (g *Graph) restore(cause error) error {
-	if err := g.load(); err != nil {
+	if err := g.readBack(); err != nil {
 		g.broken = fmt.Errorf("the graph could not be read back after a failed step, restart: %w", err)
 		return errors.Join(cause, g.broken)
 	}
+	g.publish(g.tip)
 	return cause
 }
 
@@ -547,7 +462,8 @@ func (g *Graph) publish(tip *Tip) {
 
 // Disconnect takes the tip back: afterwards the graph is as it was before that
 // block was connected (identity-rules §8). The block is remembered as stale for
-// those who watch. ErrHorizon if its undo record is gone.
+// those who watch. ErrHorizon if its undo record is gone. Failing is as with
+// Connect.
 func (g *Graph) Disconnect() error {
 	g.writer.Lock()
 	defer g.writer.Unlock()
@@ -567,7 +483,7 @@ func (g *Graph) Disconnect() error {
 	if err != nil {
 		return err
 	}
-	if err := w.commit(g.db); err != nil {
+	if err := g.commit(w); err != nil {
 		return g.restore(err)
 	}
 	tip, err := g.undoInMemory(effects)

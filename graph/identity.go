@@ -132,8 +132,8 @@ func (s *step) merge(merged, id chainhash.Hash) error {
 		small, large = large, small
 	}
 	weight := smallRecord.weight + largeRecord.weight
-	s.w.setVersion(nameStem(small), s.height, nameRecord{up: large}.encode())
-	s.w.setVersion(nameStem(large), s.height, nameRecord{weight: weight, survivor: id}.encode())
+	s.w.setLatest(nameStem(small), s.height, nameRecord{up: large}.encode())
+	s.w.setLatest(nameStem(large), s.height, nameRecord{weight: weight, survivor: id}.encode())
 	return nil
 }
 

@@ -35,7 +35,7 @@ type step struct {
 	height uint32
 	counts Counts
 
-	effects []Effect
+	effects []byte                           // in their canonical encoding
 	records map[chainhash.Hash]*loadedRecord // read or made in this block
 }
 
@@ -377,7 +377,7 @@ func (s *step) wait(r *loadedRecord) {
 	s.emit(Effect{Type: ActionWaiting, Tx: r.txid, Kind: r.kind, Author: r.author, Reference: r.reference})
 }
 
-func (s *step) emit(e Effect) { s.effects = append(s.effects, e) }
+func (s *step) emit(e Effect) { s.effects = e.appendTo(s.effects) }
 
 // store writes the records that the block made or changed.
 func (s *step) store() error {

@@ -37,6 +37,7 @@ import (
 //	'd'     height 4, hash 32              seq 8, previous hash 32               a block that was taken off the chain
 //	'j'     chunk 4                        writes, cut in chunks                 a step too large for one transaction
 //	'J'     -                              number of chunks 4                    the step in 'j' is complete
+//	'W'     -                              empty                                 stamp of every transaction (badger.go)
 const (
 	prefixFormat      = 'M'
 	prefixTip         = 'T'
@@ -56,6 +57,7 @@ const (
 	prefixStale       = 'd'
 	prefixJournal     = 'j'
 	prefixJournalDone = 'J'
+	prefixStamp       = 'W'
 )
 
 // statePrefixes are those of the first table: two graphs of the same chain hold

@@ -104,6 +104,7 @@ link transactions of MIP-0003 from a node and answers over gRPC and REST.
   keytree serve     index a node's chain and answer questions
   keytree resolve   ask a server which identity is behind an address
   keytree link      publish link transactions
+  keytree fsck      check a server's database
 
 Settings come from, in this order: flags, environment variables (KEYTREE_ and
 the flag's name: --data-dir is KEYTREE_DATA_DIR), a config file, defaults. The
@@ -121,7 +122,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage.`,
 	root.AddCommand(
 		a.serveCommand(), a.demoCommand(),
 		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.watchCommand(),
-		a.linkCommand(), a.versionCommand(),
+		a.linkCommand(), a.fsckCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())
 	a.prepare(root)

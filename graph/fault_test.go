@@ -1,0 +1,343 @@
+package graph
+
+import (
+	"errors"
+	"iter"
+	"os"
+	"testing"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+)
+
+// inMemory puts the test's folders into memory where the system has such a
+// place: these tests write often, and a killed process loses nothing there
+// either.
+func inMemory(t *testing.T) {
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		t.Setenv("TMPDIR", "/dev/shm")
+	}
+}
+
+// faultOptions make small memtables and few undo records, so that the journal
+// and pruning come into play soon.
+func faultOptions() Options {
+	return Options{MemTable: 1 << 20, BlockCache: 1 << 20, UndoBlocks: 4}
+}
+
+// moment is where in a write a fault strikes.
+type moment int
+
+const (
+	before  moment = iota // nothing has been written
+	halfway               // of a write in pieces, some have been
+	after                 // all has been written, although it fails
+)
+
+var errFault = errors.New("injected fault")
+
+// faultyStore fails at one of its writes, and if it is dead from then on at all.
+type faultyStore struct {
+	store
+	writes int    // so far
+	whole  []bool // which of them were commits
+	fail   int    // the write that fails, from 1 on; 0: none
+	at     moment
+	dead   bool
+}
+
+func (s *faultyStore) do(write func(iter.Seq2[string, []byte]) error, entries iter.Seq2[string, []byte], whole bool) error {
+	s.writes++
+	s.whole = append(s.whole, whole)
+	switch {
+	case s.fail == 0 || s.writes < s.fail:
+		return write(entries)
+	case s.writes > s.fail:
+		if s.dead {
+			return errFault
+		}
+		return write(entries)
+	}
+	switch s.at {
+	case halfway:
+		var half [][]any
+		for key, value := range entries {
+			half = append(half, []any{key, value})
+		}
+		if err := write(func(yield func(string, []byte) bool) {
+			for _, e := range half[:len(half)/2] {
+				if !yield(e[0].(string), e[1].([]byte)) {
+					return
+				}
+			}
+		}); err != nil {
+			return err
+		}
+	case after:
+		if err := write(entries); err != nil {
+			return err // too large: nothing could be written
+		}
+	}
+	return errFault
+}
+
+func (s *faultyStore) commit(entries iter.Seq2[string, []byte]) error {
+	return s.do(s.store.commit, entries, true)
+}
+
+func (s *faultyStore) write(entries iter.Seq2[string, []byte]) error {
+	return s.do(s.store.write, entries, false)
+}
+
+// openFaulty opens a graph on a faulty store.
+func openFaulty(dir string, s *faultyStore) (*Graph, error) {
+	return open(dir, testParams, faultOptions(), surroundings{freeSpace, func(db *badger.DB) store {
+		s.store = badgerStore{db}
+		return s
+	}})
+}
+
+// task is one call of Connect, or of Disconnect if it has no blocks.
+type task []Block
+
+func (s task) do(g *Graph) error {
+	if len(s) == 0 {
+		return g.Disconnect()
+	}
+	return g.Connect(s...)
+}
+
+// outcome is a graph as it must be after a task.
+type outcome struct {
+	tip    Tip
+	digest [32]byte
+}
+
+func (g *Graph) outcome(t *testing.T) outcome {
+	t.Helper()
+	tip, _ := g.Tip()
+	return outcome{tip, g.digest(t)}
+}
+
+// faultTasks are small blocks, steps of many blocks, steps too large for one
+// transaction, blocks that are taken back, and undo records that are dropped;
+// with what each must come to in an undisturbed run. big is how many links the
+// large block makes.
+func faultTasks(t *testing.T, big int) (tasks []task, outcomes []outcome) {
+	t.Helper()
+	g, err := openFaulty(t.TempDir(), &faultyStore{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	r := newRandomBlocks(3)
+	do := func(s task) {
+		t.Helper()
+		if err := s.do(g); err != nil {
+			t.Fatal(err)
+		}
+		tasks, outcomes = append(tasks, s), append(outcomes, g.outcome(t))
+	}
+	height, prev := uint32(0), chainhash.Hash{}
+	follow := func() {
+		tip, _ := g.Tip()
+		height, prev = tip.Height+1, tip.Hash
+	}
+	connect := func(blocks, actions int) {
+		t.Helper()
+		var s task
+		for range blocks {
+			b := r.next(height, prev, actions)
+			height, prev = height+1, b.Hash
+			s = append(s, b)
+		}
+		do(s)
+	}
+	disconnect := func() {
+		t.Helper()
+		do(nil)
+		follow()
+	}
+	connect(1, 12)
+	connect(3, 12)
+	disconnect()
+	disconnect()
+	connect(1, 15)
+	large := grow(height, prev, shapes["tree"], 1, big)
+	do(task{large})
+	disconnect()
+	do(task{large})
+	follow()
+	connect(105, 1)
+	connect(1, 9) // drops undo records
+	disconnect()
+	connect(2, 9)
+	if g.UndoFrom() == 0 {
+		t.Fatal("no undo record was dropped")
+	}
+	g.wantSound(t)
+	return tasks, outcomes
+}
+
+// TestEveryWriteFails makes every single write fail, before it has landed, with
+// a part of it landed, and after it has landed; with writes working again
+// afterwards, and with none until the graph is opened anew. In each case the
+// graph must be after the task or before it, memory and disk agreeing, or broken
+// and saying so; and must come to the same end as undisturbed.
+func TestEveryWriteFails(t *testing.T) {
+	inMemory(t)
+	tasks, outcomes := faultTasks(t, 220)
+	var healthy faultyStore
+	playFaulty(t, tasks, outcomes, &healthy)
+	if healthy.writes < len(tasks)+10 {
+		t.Fatalf("%d writes in %d tasks: no step was too large for one", healthy.writes, len(tasks))
+	}
+	runs := 0
+	for n := 1; n <= healthy.writes; n++ {
+		for _, at := range []moment{before, halfway, after} {
+			for _, dead := range []bool{false, true} {
+				switch {
+				case at == halfway && healthy.whole[n-1]: // there is no half of it
+				case !exhaustive() && dead != (at != before):
+				default:
+					runs++
+					playFaulty(t, tasks, outcomes, &faultyStore{fail: n, at: at, dead: dead})
+				}
+				if t.Failed() {
+					t.Fatalf("write %d of %d, moment %d, dead %v", n, healthy.writes, at, dead)
+				}
+			}
+		}
+	}
+	t.Logf("%d writes in %d tasks, %d runs", healthy.writes, len(tasks), runs)
+}
+
+// playFaulty plays the tasks with a fault.
+func playFaulty(t *testing.T, tasks []task, outcomes []outcome, fault *faultyStore) {
+	t.Helper()
+	dir := t.TempDir()
+	defer os.RemoveAll(dir)
+	reopen := func() *Graph {
+		t.Helper()
+		// The first write after the start fails as well, once: what had to be
+		// finished has to be finished the next time.
+		g, err := openFaulty(dir, &faultyStore{fail: 1, at: after})
+		if errors.Is(err, errFault) {
+			g, err = openFaulty(dir, &faultyStore{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	g, err := openFaulty(dir, fault)
+	if err != nil {
+		if !errors.Is(err, errFault) {
+			t.Fatal(err)
+		}
+		g = reopen()
+	}
+	defer func() { g.Close() }()
+	for n := 0; n < len(tasks); n++ {
+		err := tasks[n].do(g)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, errFault) {
+			t.Fatal(err)
+		}
+		was := outcome{}
+		if n > 0 {
+			was = outcomes[n-1]
+		}
+		here := func() bool { // whether the task has happened
+			t.Helper()
+			have := g.outcome(t)
+			if n == 0 {
+				was.digest = have.digest // of an empty graph, by its tip
+			}
+			if have != was && have != outcomes[n] {
+				t.Fatalf("task %d failed (%v) and left a state that is neither before nor after it: tip %+v", n, err, have.tip)
+			}
+			g.checkMemory(t)
+			g.wantSound(t)
+			return have == outcomes[n]
+		}
+		if _, viewErr := g.At(nil); viewErr == nil || errors.Is(viewErr, ErrEmpty) {
+			done := here()
+			if fault.dead {
+				g.Close()
+				g = reopen()
+				if again := here(); again != done {
+					t.Fatalf("task %d: done is %v, after opening again %v", n, done, again)
+				}
+			}
+			if done {
+				continue
+			}
+		} else {
+			if !fault.dead {
+				t.Fatalf("broken although writing works: %v", viewErr)
+			}
+			if err := g.Connect(tasks[0]...); err == nil {
+				t.Fatal("a broken graph connects blocks")
+			}
+			g.Close()
+			g = reopen()
+			if here() {
+				continue
+			}
+		}
+		n-- // once more
+	}
+	if have := g.outcome(t); have != outcomes[len(outcomes)-1] {
+		t.Fatalf("ended with %+v, want %+v", have.tip, outcomes[len(outcomes)-1].tip)
+	}
+	g.checkMemory(t)
+	if exhaustive() {
+		g.wantSound(t)
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	found, err := checkFiles(t.Context(), dir)
+	if err != nil || len(found) > 0 {
+		t.Fatal(found, err)
+	}
+}
+
+// TestFailedStepThatLanded has a view of the tip open while a step lands and
+// fails nevertheless: the view stays with its block.
+func TestFailedStepThatLanded(t *testing.T) {
+	inMemory(t)
+	s := &faultyStore{fail: 4, at: after} // after the format, the journal's clearing, one block
+	g, err := openFaulty(t.TempDir(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	c := &chain{t: t, g: g}
+	c.link("b", "B", "A")
+	v := c.at(0)
+	changed := g.Changed()
+	second := Block{Height: 1, PrevHash: c.tip, Hash: tx("second")}
+	c.accept("x", "A", "none")
+	c.request("c request", "C", "B")
+	c.accept("c", "B", "c request")
+	second.Actions = c.queue
+	if err := g.Connect(second); !errors.Is(err, errFault) {
+		t.Fatal(err)
+	}
+	if tip, _ := g.Tip(); tip.Hash != second.Hash {
+		t.Errorf("tip %v, want the block that landed", tip.Hash)
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("those who wait for a change were not told")
+	}
+	r, err := v.Resolve(t.Context(), key("C"))
+	if err != nil || r.Root != key("C") || r.Depth != 0 {
+		t.Errorf("the view has moved on: %+v, %v", r, err)
+	}
+}

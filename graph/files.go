@@ -1,0 +1,346 @@
+package graph
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/table"
+)
+
+// Where Badger finds that a file is damaged, it goes on without what it cannot
+// read: a log ends at the first record that does not check, whatever follows; a
+// table's block that cannot be read is a gap in which keys do not exist, also
+// for the compaction that writes the table anew; without the manifest, all
+// tables are leftovers to be removed. So every byte is checked before Badger is
+// let at the files, and from time to time afterwards.
+//
+// What cannot be told from a crash is taken for one: the end of the newest log
+// may be missing. Then the last steps are, each as a whole, as if the process
+// had been killed before them.
+
+// fileDamage is what is wrong with a file of the database.
+type fileDamage struct {
+	File    string // name in the graph's folder
+	Problem string
+}
+
+func (d fileDamage) Error() string { return d.File + ": " + d.Problem }
+
+// fileCheck reads the files of the database in dir.
+type fileCheck struct {
+	dir string
+	// live: a graph is open on the files, so that the logs and whatever is newest
+	// are in motion; only what is at rest is checked.
+	live bool
+
+	mu     sync.Mutex
+	damage []fileDamage // mu
+}
+
+// checkFiles checks every file of the database in dir, which nobody must have
+// open, and returns what is wrong. A folder without a database is sound.
+func checkFiles(ctx context.Context, dir string) ([]fileDamage, error) {
+	c := &fileCheck{dir: dir}
+	err := c.check(ctx)
+	return c.damage, err
+}
+
+// checkOpenFiles checks the tables of a database that is open.
+func checkOpenFiles(ctx context.Context, dir string) ([]fileDamage, error) {
+	c := &fileCheck{dir: dir, live: true}
+	err := c.check(ctx)
+	return c.damage, err
+}
+
+func (c *fileCheck) report(file, format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.damage = append(c.damage, fileDamage{file, fmt.Sprintf(format, args...)})
+}
+
+func (c *fileCheck) check(ctx context.Context) error {
+	names, err := c.names()
+	if err != nil {
+		return err
+	}
+	tables, err := c.manifest(names)
+	if err != nil || len(c.damage) > 0 {
+		return err
+	}
+	newest, err := c.tables(ctx, tables)
+	if err != nil || len(c.damage) > 0 || c.live {
+		return err
+	}
+	logs, err := c.logs(names, newest)
+	if err != nil {
+		return err
+	}
+	return c.rest(names, len(tables) > 0 || logs)
+}
+
+// names lists the folder.
+func (c *fileCheck) names() ([]string, error) {
+	entries, err := os.ReadDir(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
+}
+
+// manifest reads which tables there must be.
+func (c *fileCheck) manifest(names []string) (map[uint64]badger.TableManifest, error) {
+	const name = badger.ManifestFilename
+	f, err := os.Open(filepath.Join(c.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		for _, other := range names {
+			// Badger makes the manifest first, by way of another name.
+			if other != "LOCK" && !strings.HasPrefix(other, name) {
+				c.report(name, "missing, although there is %s", other)
+				break
+			}
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	manifest, end, err := badger.ReplayManifestFile(f, 0, badger.Options{})
+	if err != nil {
+		c.report(name, "%v", err)
+		return nil, nil
+	}
+	if c.live {
+		return manifest.Tables, nil
+	}
+	content, err := os.ReadFile(f.Name())
+	if err != nil {
+		return nil, err
+	}
+	// A crash leaves at most the beginning of one record behind the last whole one.
+	for at := int(end) + 1; at+8 <= len(content); at++ {
+		length, sum := binary.BigEndian.Uint32(content[at:]), binary.BigEndian.Uint32(content[at+4:])
+		rest := content[at+8:]
+		if length > 0 && uint64(length) <= uint64(len(rest)) && crc32.Checksum(rest[:length], castagnoli) == sum {
+			c.report(name, "the record at offset %d cannot be read, one at %d can", end, at)
+			break
+		}
+	}
+	return manifest.Tables, nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// tables checks each table whole and returns the newest version in them.
+func (c *fileCheck) tables(ctx context.Context, tables map[uint64]badger.TableManifest) (newest uint64, err error) {
+	ids := slices.Sorted(maps.Keys(tables))
+	var next atomic.Int64
+	versions := make([]uint64, len(ids))
+	var working sync.WaitGroup
+	for range min(len(ids), runtime.GOMAXPROCS(0)) {
+		working.Go(func() {
+			for ctx.Err() == nil {
+				n := int(next.Add(1)) - 1
+				if n >= len(ids) {
+					return
+				}
+				version, err := checkTable(c.dir, ids[n], tables[ids[n]].Compression)
+				if err != nil && !(c.live && c.gone(ids[n])) {
+					c.report(table.IDToFilename(ids[n]), "%v", err)
+				}
+				versions[n] = version
+			}
+		})
+	}
+	working.Wait()
+	for _, version := range versions {
+		newest = max(newest, version)
+	}
+	return newest, ctx.Err()
+}
+
+// gone reports whether a table is no longer needed by now.
+func (c *fileCheck) gone(id uint64) bool {
+	again := &fileCheck{dir: c.dir, live: true}
+	tables, err := again.manifest(nil)
+	_, needed := tables[id]
+	return err == nil && len(again.damage) == 0 && !needed
+}
+
+// checkTable reads a table's index and all its blocks, and compares their
+// checksums. It returns the newest version in it.
+func checkTable(dir string, id uint64, compression options.CompressionType) (newest uint64, err error) {
+	content, err := os.ReadFile(table.NewFilename(id, dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, errors.New("missing")
+	}
+	if err != nil {
+		return 0, err
+	}
+	// Badger trusts lengths before it has checked them.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("cannot be decoded: %v", firstLine(fmt.Sprint(r)))
+		}
+	}()
+	t, err := table.OpenInMemoryTable(content, id, &table.Options{Compression: compression, BlockSize: 4 << 10})
+	if err != nil {
+		return 0, err
+	}
+	return t.MaxVersion(), t.VerifyChecksum()
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
+	return s
+}
+
+// logs checks the logs of the memtables, oldest first: within one and from one
+// to the next, no transaction may be missing, nor between the tables, whose
+// newest version is given, and the first. It reports whether there are logs.
+func (c *fileCheck) logs(names []string, newest uint64) (found bool, err error) {
+	for _, name := range filesInOrder(names, ".mem") {
+		content, err := os.ReadFile(filepath.Join(c.dir, name))
+		if err != nil {
+			return false, err
+		}
+		found = true
+		l, err := readLog(content, newest)
+		if err == nil && l.first > newest+1 {
+			err = fmt.Errorf("starts with transaction %d, what is before it ends with %d", l.first, newest)
+		}
+		if err != nil {
+			c.report(name, "%v", err)
+			return true, nil
+		}
+		newest = max(newest, l.last)
+	}
+	return found, nil
+}
+
+// filesInOrder lists the names with a suffix in the order of their numbers.
+func filesInOrder(names []string, suffix string) []string {
+	numbers := make(map[string]uint64)
+	for _, name := range names {
+		if stem, ok := strings.CutSuffix(name, suffix); ok {
+			if n, err := strconv.ParseUint(stem, 10, 32); err == nil {
+				numbers[name] = n
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(numbers), func(a, b string) int { return cmp.Compare(numbers[a], numbers[b]) })
+}
+
+// rest checks the files that hold none of the graph's data. inUse says that
+// there are tables or logs: then all files have been made.
+func (c *fileCheck) rest(names []string, inUse bool) error {
+	const registry = badger.KeyRegistryFileName
+	// A key registry without keys: 16 random bytes that are not used, and a text.
+	content, err := os.ReadFile(filepath.Join(c.dir, registry))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if inUse {
+			c.report(registry, "missing")
+		}
+	case err != nil:
+		return err
+	case len(content) != 28 || string(content[16:]) != "Hello Badger":
+		c.report(registry, "expected 28 bytes with Badger's mark, got %d others", len(content))
+	}
+
+	values := filesInOrder(names, ".vlog")
+	if len(values) == 0 && slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, ".sst") }) {
+		c.report("000001.vlog", "missing, and no other value log is there")
+	}
+	for _, name := range values {
+		if err := c.valueLog(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// valueLog checks that a value log is empty: all values are in the tables.
+func (c *fileCheck) valueLog(name string) error {
+	f, err := os.Open(filepath.Join(c.dir, name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	header := make([]byte, logHeader)
+	switch n, err := io.ReadFull(f, header); {
+	case n == 0 && err == io.EOF:
+		return nil // made, but not begun
+	case err == io.ErrUnexpectedEOF:
+		c.report(name, "expected a header of %d bytes, got %d", logHeader, n)
+		return nil
+	case err != nil:
+		return err
+	}
+	if !isZero(header[:8]) {
+		c.report(name, "the header names a key, keytree uses none")
+	}
+	buf := make([]byte, 1<<20)
+	for at := int64(logHeader); ; {
+		n, err := f.Read(buf)
+		if !isZero(buf[:n]) {
+			c.report(name, "holds something after offset %d, keytree keeps nothing there", at)
+			return nil
+		}
+		at += int64(n)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func isZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
+
+// removeUnbegun removes logs of no bytes: a process killed between making and
+// sizing one leaves it, and Badger refuses to open then.
+func removeUnbegun(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() == 0 {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

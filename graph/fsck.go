@@ -1,0 +1,453 @@
+package graph
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"os"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+)
+
+// MaxFindings is how many findings a report lists at most.
+const MaxFindings = 100
+
+// Report is what Check found.
+type Report struct {
+	Tip      *Tip      // as stored; nil without a block
+	Blocks   uint32    // compared
+	Records  uint64    // in the database
+	Findings []Finding // none: the graph is sound
+	Omitted  uint64    // findings beyond MaxFindings
+}
+
+// Finding is one thing that is wrong, and where.
+type Finding struct {
+	File    string  // in the graph's folder, if it is about a file
+	Key     []byte  // of the record, if it is about one (schema.go)
+	Height  *uint32 // of the block that it belongs to, if known
+	Problem string
+}
+
+// recordNames says what the records under a prefix are.
+var recordNames = map[byte]string{
+	prefixFormat: "format", prefixTip: "tip", prefixBlock: "block", prefixEffects: "effects", prefixAction: "action",
+	prefixMessage: "message", prefixMention: "mention", prefixWaiting: "waiting action", prefixParent: "parent",
+	prefixChild: "child", prefixRoot: "root", prefixIdentity: "identity", prefixName: "merged name", prefixUndo: "undo",
+	prefixUndoFrom: "undo horizon", prefixStale: "stale block", prefixJournal: "journal", prefixJournalDone: "journal mark",
+	prefixStamp: "stamp",
+}
+
+// String returns the finding in one line.
+func (f Finding) String() string {
+	s := ""
+	switch {
+	case f.File != "":
+		s = "file " + f.File
+	case len(f.Key) > 0:
+		s = fmt.Sprintf("%s record %c %x", recordNames[f.Key[0]], f.Key[0], f.Key[1:])
+	default:
+		s = "graph"
+	}
+	if f.Height != nil {
+		s += fmt.Sprintf(" of block %d", *f.Height)
+	}
+	return s + ": " + f.Problem
+}
+
+// Check compares everything in the graph in dir, which nobody must have open,
+// with everything else in it: the files with their checksums, the chain of state
+// hashes with the effects, and every other record with what the effects make of
+// it. It finishes what a killed process left half done, as Open does, and changes
+// nothing else.
+//
+// What cannot be compared with anything but its checksum: the text of messages,
+// what else was in an action that is malformed or has no author, what was taken
+// off the chain, the hash above the first block, and whether the blocks are the
+// node's.
+//
+// progress, if not nil, is called after each block with how many of all are
+// done. Damage is in the report; errors are those of Open but for ErrDamaged,
+// and the context's.
+func Check(ctx context.Context, dir string, params Params, opt Options, progress func(done, all uint32)) (*Report, error) {
+	opt = opt.withDefaults()
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("no graph to check: %w", err)
+	}
+	if err := (disk{dir, reserveMemTables * uint64(opt.MemTable), freeSpace}).room(0); err != nil {
+		return nil, err
+	}
+	report := &Report{}
+	sound, err := report.checkFiles(ctx, dir)
+	if err != nil || !sound {
+		return report, err
+	}
+	db, err := openBadger(dir, opt)
+	if err != nil {
+		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
+	}
+	err = report.checkStore(ctx, db, params, progress)
+	return report, errors.Join(err, db.Close())
+}
+
+func (r *Report) add(f Finding) {
+	if len(r.Findings) == MaxFindings {
+		r.Omitted++
+		return
+	}
+	r.Findings = append(r.Findings, f)
+}
+
+// checkFiles reports whether the files in dir are sound, and readies them for
+// Badger.
+func (r *Report) checkFiles(ctx context.Context, dir string) (sound bool, err error) {
+	release, err := lockFolder(dir)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	found, err := checkFiles(ctx, dir)
+	if err != nil {
+		return false, err
+	}
+	for _, d := range found {
+		r.add(Finding{File: d.File, Problem: d.Problem})
+	}
+	if len(found) > 0 {
+		return false, nil
+	}
+	return true, removeUnbegun(dir)
+}
+
+// checkStore checks all records.
+func (r *Report) checkStore(ctx context.Context, db *badger.DB, params Params, progress func(done, all uint32)) error {
+	if err := recoverJournal(db, badgerStore{db}); errors.Is(err, ErrDamaged) {
+		r.add(Finding{Key: journalDoneKey, Problem: err.Error()})
+	} else if err != nil {
+		return err
+	}
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	first := &inspection{Report: r, txn: txn, params: params}
+	if err := first.format(); err != nil {
+		return err
+	}
+	if err := first.run(ctx, progress); err != nil {
+		return err
+	}
+	extra, err := first.totals(ctx)
+	if err != nil || first.stopped || len(extra) == 0 {
+		return err
+	}
+	// Some records should not be there. To name them takes all keys that should.
+	second := &inspection{Report: &Report{}, txn: txn, params: params, keys: make(map[uint64]struct{}), seed: maphash.MakeSeed()}
+	if err := second.run(ctx, nil); err != nil {
+		return err
+	}
+	for _, prefix := range extra {
+		if err := r.nameExtra(ctx, second, prefix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inspection goes through the chain in a snapshot and makes of the effects what
+// must be stored.
+type inspection struct {
+	*Report
+	txn    *badger.Txn
+	params Params
+
+	height   uint32 // of the block under way
+	undoFrom uint32
+	forest   *forest
+	ids      map[int32]chainhash.Hash
+	names    map[chainhash.Hash]nameRecord
+	waiting  map[chainhash.Hash]*actionRecord
+	counts   Counts
+	decided  uint64 // actions
+	ended    uint64
+	stopped  bool // the effects cannot be followed any further
+
+	want     map[string][]byte // what the block under way wrote, but for its actions' records
+	undo     map[string][]byte // what its undo record must hold
+	expected [256]uint64       // records that must be there, and are, by prefix
+
+	keys map[uint64]struct{} // hashes of all keys expected, if they are collected
+	seed maphash.Seed
+}
+
+// find reports something about the record of key.
+func (i *inspection) find(key []byte, format string, args ...any) {
+	height := i.height
+	i.add(Finding{Key: key, Height: &height, Problem: fmt.Sprintf(format, args...)})
+}
+
+// exists counts a record that must be there.
+func (i *inspection) exists(key []byte) {
+	i.expected[key[0]]++
+	if i.keys != nil {
+		i.keys[maphash.Bytes(i.seed, key)] = struct{}{}
+	}
+}
+
+// get reads a record that must be there, and reports if it is not.
+func (i *inspection) get(key []byte) ([]byte, error) {
+	value, err := read(i.txn, key)
+	if err != nil {
+		return nil, err
+	}
+	if value == nil {
+		i.find(key, "missing")
+		return nil, nil
+	}
+	i.exists(key)
+	return value, nil
+}
+
+// compare reads a record whose value is known.
+func (i *inspection) compare(key, want []byte) error {
+	if i.keys != nil {
+		i.exists(key)
+		return nil
+	}
+	value, err := i.get(key)
+	if err == nil && value != nil && string(value) != string(want) {
+		i.find(key, "holds %s, expected %s", shown(value), shown(want))
+	}
+	return err
+}
+
+func shown(value []byte) string {
+	const most = 80
+	switch {
+	case value == nil:
+		return "nothing"
+	case len(value) == 0:
+		return "an empty value"
+	case len(value) > most:
+		return fmt.Sprintf("%x... (%d bytes)", value[:most], len(value))
+	}
+	return fmt.Sprintf("%x", value)
+}
+
+// format checks the format record. ErrMismatch if it is another's.
+func (i *inspection) format() error {
+	key := []byte{prefixFormat}
+	value, err := read(i.txn, key)
+	if err != nil {
+		return err
+	}
+	if value == nil {
+		i.add(Finding{Key: key, Problem: "missing"})
+		return nil
+	}
+	var have formatRecord
+	if err := json.Unmarshal(value, &have); err != nil {
+		i.add(Finding{Key: key, Problem: err.Error()})
+		return nil
+	}
+	if again, err := json.Marshal(have); err != nil || string(again) != string(value) {
+		i.add(Finding{Key: key, Problem: fmt.Sprintf("holds %q, what is in it would be %q", value, again)})
+		return nil
+	}
+	return have.matches(i.params)
+}
+
+// run follows the chain from its start to the tip.
+func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) error {
+	i.forest, i.ids = newForest(), make(map[int32]chainhash.Hash)
+	i.names = make(map[chainhash.Hash]nameRecord)
+	i.waiting = make(map[chainhash.Hash]*actionRecord)
+	i.undoFrom = i.params.StartHeight
+	if value, err := read(i.txn, []byte{prefixFormat}); err != nil {
+		return err
+	} else if value != nil {
+		i.exists([]byte{prefixFormat})
+	}
+	tip, err := i.number(prefixTip, 0)
+	if err != nil {
+		return err
+	}
+	if above := blockAbove(i.txn, tip); above != nil {
+		i.add(Finding{Key: []byte{prefixTip}, Problem: fmt.Sprintf("there is a block record above it, %d; what follows the tip was not compared", *above)})
+		defer func() { i.stopped = true }()
+	}
+	if tip == nil {
+		return nil
+	}
+	undoFrom, err := i.number(prefixUndoFrom, i.params.StartHeight)
+	if err != nil {
+		return err
+	}
+	i.undoFrom = *undoFrom
+	if i.undoFrom < i.params.StartHeight || uint64(i.undoFrom) > uint64(*tip)+1 {
+		i.add(Finding{Key: []byte{prefixUndoFrom}, Problem: fmt.Sprintf("%d is not between the start height and the tip, %d", i.undoFrom, *tip)})
+	}
+	if *tip < i.params.StartHeight {
+		i.add(Finding{Key: []byte{prefixTip}, Problem: fmt.Sprintf("%d is below the start height, %d", *tip, i.params.StartHeight)})
+		i.stopped = true
+		return nil
+	}
+	var above blockRecord // of the block before
+	var hash [32]byte     // the state hash that follows from it
+	for i.height = i.params.StartHeight; ; i.height++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		record, effects, err := i.block(above, &hash)
+		if err != nil {
+			return err
+		}
+		if record == nil {
+			i.stop()
+			return nil
+		}
+		above = *record
+		if err := i.replay(effects); err != nil {
+			return err
+		}
+		if i.stopped {
+			i.stop()
+			return nil
+		}
+		if i.counts != record.counts {
+			i.find(heightKey(prefixBlock, i.height), "counts %+v, expected %+v", record.counts, i.counts)
+		}
+		i.Blocks++
+		i.Tip = &Tip{i.height, record.hash, record.stateHash, record.counts}
+		if progress != nil {
+			progress(i.Blocks, *tip-i.params.StartHeight+1)
+		}
+		if i.height == *tip {
+			break
+		}
+	}
+	for txid, r := range i.waiting {
+		if err := i.compare(waitingKey(r.reference.Canonical(), r.at), txid[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop notes that what comes after the block under way was not compared.
+func (i *inspection) stop() {
+	i.stopped = true
+	i.find(nil, "the chain cannot be followed from here on, later records were not compared")
+}
+
+// number reads a record that holds a height, byDefault if there is none; nil if
+// it cannot be told, or if there is no block.
+func (i *inspection) number(prefix byte, byDefault uint32) (*uint32, error) {
+	key := []byte{prefix}
+	value, err := read(i.txn, key)
+	if err != nil {
+		return nil, err
+	}
+	if value == nil {
+		if prefix == prefixTip {
+			return nil, nil
+		}
+		return &byDefault, nil
+	}
+	i.exists(key)
+	d := decoder{rest: value}
+	height := d.uint32()
+	if err := d.finish("height"); err != nil {
+		i.add(Finding{Key: key, Problem: err.Error()})
+		i.stopped = i.stopped || prefix == prefixTip
+		if prefix == prefixTip {
+			return nil, nil
+		}
+		return &byDefault, nil
+	}
+	return &height, nil
+}
+
+// totals goes through all records once and returns the prefixes that have more
+// of them than there should be.
+func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
+	var stored [256]uint64
+	var undecided, ended uint64
+	sequence := make(map[uint64]bool)
+	it := newIterator(i.txn, nil)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		if i.Records++; i.Records%1024 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		key := it.Item().Key()
+		stored[key[0]]++
+		switch key[0] {
+		case prefixAction:
+			value, err := it.Item().ValueCopy(nil)
+			if err != nil {
+				return nil, err
+			}
+			r, err := decodeActionRecord(value)
+			if err != nil {
+				continue // reported, or one too many
+			}
+			if r.decided == never {
+				undecided++
+			}
+			if r.ended != never {
+				ended++
+			}
+		case prefixStale:
+			block, seq, err := readStale(it.Item())
+			if errors.Is(err, ErrDamaged) {
+				i.add(Finding{Key: it.Item().KeyCopy(nil), Problem: err.Error()})
+			} else if err != nil {
+				return nil, err
+			} else if sequence[seq] {
+				i.add(Finding{Key: it.Item().KeyCopy(nil), Height: &block.Height, Problem: fmt.Sprintf("number %d is taken by another", seq)})
+			}
+			sequence[seq] = true
+			i.expected[prefixStale]++
+		case prefixStamp:
+			i.expected[prefixStamp] = 1
+		default:
+			if recordNames[key[0]] == "" {
+				i.add(Finding{Key: it.Item().KeyCopy(nil), Problem: "there are no records of this kind"})
+			}
+		}
+	}
+	if stored[prefixStamp] == 0 {
+		i.add(Finding{Key: stampKey, Problem: "missing"})
+	}
+	if i.stopped {
+		return nil, nil
+	}
+	if want := uint64(len(i.waiting)); stored[prefixAction] == i.expected[prefixAction] && (undecided != want || ended != i.ended) {
+		i.add(Finding{Problem: fmt.Sprintf("%d actions are undecided, expected %d; %d requests are used or links cut, expected %d", undecided, want, ended, i.ended)})
+	}
+	for prefix, n := range stored {
+		if recordNames[byte(prefix)] != "" && n > i.expected[prefix] {
+			extra = append(extra, byte(prefix))
+		}
+	}
+	return extra, nil
+}
+
+// nameExtra reports the records under prefix whose keys second did not come
+// upon.
+func (r *Report) nameExtra(ctx context.Context, second *inspection, prefix byte) error {
+	it := newIterator(second.txn, []byte{prefix})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		key := it.Item().Key()
+		if _, ok := second.keys[maphash.Bytes(second.seed, key)]; !ok {
+			r.add(Finding{Key: it.Item().KeyCopy(nil), Problem: "nothing in the chain accounts for it"})
+		}
+	}
+	return nil
+}
