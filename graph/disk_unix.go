@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 func freeSpace(dir string) (bytes uint64, ok bool, err error) {
@@ -23,12 +24,23 @@ func lockFolder(dir string) (release func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errLocked(dir)
+	fd := int(f.Fd())
+	// A process that is just being started by this one holds all its files, and so
+	// the lock that somebody has closed a moment ago, until it is another program.
+	for patience := 20; ; patience-- {
+		err = syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || patience == 0 {
+			break
 		}
-		return nil, os.NewSyscallError("flock", err)
+		time.Sleep(10 * time.Millisecond)
 	}
-	return f.Close, nil
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, errors.Join(errLocked(dir), f.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("flock", err), f.Close())
+	}
+	return func() error {
+		return errors.Join(os.NewSyscallError("flock", syscall.Flock(fd, syscall.LOCK_UN)), f.Close())
+	}, nil
 }

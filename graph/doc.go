@@ -13,10 +13,17 @@
 //	effect.go     transitions, their canonical encoding, the state hash
 //	schema.go     every key of the database, in one table
 //	record.go     the values
-//	writes.go     one atomic step per Connect, undo records
+//	writes.go     one step in the making, undo records
+//	store.go      where writes go: the place where they can fail
+//	journal.go    how a step becomes durable as a whole
+//	badger.go     Badger as that store
+//	files.go      whether the files are what was written, before Badger sees them
+//	disk.go       whether there is room for a step
 //	graph.go      open, connect, disconnect
+//	load.go       what is held in memory, from the store
 //	view.go       questions as of a block
 //	events.go     what each block changed, and the blocks that were taken back
+//	fsck.go       whether everything stored agrees with everything else
 //
 // # Memory and disk
 //
@@ -30,6 +37,27 @@
 // whatever its shape; a walk up stored parents would cost an attacker's chosen
 // depth per question. It is rebuilt from the store when the graph is opened. See
 // forest.go for why it is an Euler tour in a balanced tree.
+//
+// # Durability
+//
+// A step is on disk before Connect or Disconnect returns nil, and is found there
+// as a whole or not at all, whenever the process is killed or a write fails:
+//
+//  1. There is room on the disk, or the step is refused.
+//  2. It is written and synced as one transaction; or, if it is too large, to a
+//     journal, which is synced, then marked complete, then copied to its place,
+//     then unmarked and cleared. A journal with the mark is copied again at the
+//     next start, one without it is cleared.
+//  3. After a failure, memory is read back from what is on disk. If that fails
+//     too, the graph is broken and says so until it is opened anew.
+//
+// Every byte is checked when the graph is opened, and the tables again from time
+// to time: what is damaged is named and never served. Known gaps: between two of
+// those checks Badger may not find a record whose table has just been damaged, or
+// end the process over it. The end of the newest log may be lost like in a crash:
+// the graph is then as it was some blocks before. A disk that somebody else fills
+// within one step ends the process, as a kill would. The order of writes relies
+// on fsync meaning what it says, also for a new file's name in its folder.
 //
 // # Concurrency
 //
