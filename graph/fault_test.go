@@ -168,7 +168,7 @@ func faultTasks(t *testing.T, big int) (tasks []task, outcomes []outcome) {
 	disconnect()
 	do(task{large})
 	follow()
-	connect(105, 1)
+	connect(105, 0)
 	connect(1, 9) // drops undo records
 	disconnect()
 	connect(2, 9)

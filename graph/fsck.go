@@ -131,6 +131,9 @@ func (r *Report) checkStore(ctx context.Context, db *badger.DB, params Params, p
 	}
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
+	if isEmpty(txn) {
+		return nil // made, but not begun
+	}
 	first := &inspection{Report: r, txn: txn, params: params}
 	if err := first.format(); err != nil {
 		return err
@@ -153,6 +156,13 @@ func (r *Report) checkStore(ctx context.Context, db *badger.DB, params Params, p
 		}
 	}
 	return nil
+}
+
+func isEmpty(txn *badger.Txn) bool {
+	it := newIterator(txn, nil)
+	defer it.Close()
+	it.Rewind()
+	return !it.Valid()
 }
 
 // inspection goes through the chain in a snapshot and makes of the effects what
