@@ -19,6 +19,9 @@ var (
 	// ErrHeight says that the height asked for is before the start height or
 	// beyond the tip. Ask for a height within the range that the message names.
 	ErrHeight = errors.New("height out of range")
+	// ErrReorganised says that the block which a view is as of has been taken off
+	// the chain. Make another view.
+	ErrReorganised = errors.New("block taken off the chain")
 )
 
 // MaxPath is how many keys of a path Resolution.Path holds at most.
@@ -75,7 +78,7 @@ type Member struct {
 }
 
 // MemberCursor is a place in the listing of an identity's members, which runs
-// depth first, children in the order of their hashes: the member last returned.
+// depth first, children in the order in which they were linked: the member last returned.
 type MemberCursor struct {
 	Key protocol.KeyHash
 }

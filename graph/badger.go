@@ -3,7 +3,6 @@ package graph
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -16,12 +15,13 @@ func openBadger(dir string, opt Options) (*badger.DB, error) {
 	db, err := badger.Open(badger.LSMOnlyOptions(dir).
 		WithLogger(badgerLog{opt.Log}).
 		WithMemTableSize(opt.MemTable).
-		// All values stay in the tables; the largest are chunks of the journal.
+		// All values stay in the tables.
 		WithValueThreshold(min(1<<20, opt.MemTable*15/100)).
 		WithNumMemtables(3).
 		WithBlockCacheSize(opt.BlockCache).
 		WithIndexCacheSize(opt.BlockCache / 2).
-		WithCompression(options.Snappy).
+		// Hashes do not get smaller.
+		WithCompression(options.None).
 		// What is damaged after it was checked must at least not be taken for data.
 		WithChecksumVerificationMode(options.OnBlockRead).
 		// DB.Sync leaves out the log of a memtable that has just been filled; a step
@@ -49,60 +49,28 @@ type badgerStore struct{ db *badger.DB }
 // missing.
 var stampKey = []byte{prefixStamp}
 
-// begin starts a transaction with its stamp.
-func (s badgerStore) begin() (*badger.Txn, error) {
-	txn := s.db.NewTransaction(true)
-	return txn, txn.Set(stampKey, []byte{})
-}
-
-func put(txn *badger.Txn, key string, value []byte) error {
-	if value == nil {
-		return txn.Delete([]byte(key))
-	}
-	return txn.Set([]byte(key), value)
-}
-
 // commit implements store.
-func (s badgerStore) commit(entries iter.Seq2[string, []byte]) error {
-	txn, err := s.begin()
+func (s badgerStore) commit(entries []entry) error {
+	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
-	for key, value := range entries {
+	err := txn.Set(stampKey, []byte{})
+	for _, e := range entries {
 		if err != nil {
-			break
+			return err
 		}
-		err = put(txn, key, value)
-	}
-	if err == nil {
-		err = txn.Commit()
-	}
-	if errors.Is(err, badger.ErrTxnTooBig) {
-		return errTooLarge
-	}
-	return err
-}
-
-// write implements store. It fills one transaction after the other.
-func (s badgerStore) write(entries iter.Seq2[string, []byte]) error {
-	txn, err := s.begin()
-	defer func() { txn.Discard() }()
-	held := 0 // entries in txn
-	for key, value := range entries {
-		if err != nil {
-			break
+		if e.value == nil {
+			err = txn.Delete(e.key)
+		} else {
+			err = txn.Set(e.key, e.value)
 		}
-		err = put(txn, key, value)
-		if errors.Is(err, badger.ErrTxnTooBig) && held > 0 {
-			if err = txn.Commit(); err == nil {
-				held = 0
-				if txn, err = s.begin(); err == nil {
-					err = put(txn, key, value)
-				}
-			}
-		}
-		held++
 	}
-	if err != nil || held == 0 {
+	if err != nil {
 		return err
 	}
 	return txn.Commit()
+}
+
+// limits implements store.
+func (s badgerStore) limits() (entries, bytes int64) {
+	return s.db.MaxBatchCount(), s.db.MaxBatchSize()
 }

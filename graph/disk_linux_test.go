@@ -109,7 +109,7 @@ func TestDiskFull(t *testing.T) {
 // the process ends at a write through a memory map. When there is space again,
 // the graph opens and continues.
 func TestDiskFullUnseen(t *testing.T) {
-	disk := smallDisk(t, "64m")
+	disk := smallDisk(t, "400m")
 	dir := filepath.Join(disk, "graph")
 	empty := fill(t, disk, 1<<20)
 	executable, err := os.Executable()

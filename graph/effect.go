@@ -74,9 +74,17 @@ func (e *Effect) appendTo(b []byte) []byte {
 	return b
 }
 
-func decodeEffects(b []byte) ([]Effect, error) {
+func decodeEffects(b []byte) (effects []Effect, err error) {
+	err = eachEffect(b, func(e *Effect) error {
+		effects = append(effects, *e)
+		return nil
+	})
+	return effects, err
+}
+
+// eachEffect visits the effects of a block in their order.
+func eachEffect(b []byte, visit func(e *Effect) error) error {
 	d := decoder{rest: b}
-	var effects []Effect
 	for len(d.rest) > 0 {
 		e := Effect{Type: EffectType(d.byte())}
 		switch e.Type {
@@ -94,11 +102,16 @@ func decodeEffects(b []byte) ([]Effect, error) {
 		case IdentityMerged:
 			e.ID, e.Into = d.hash(), d.hash()
 		default:
-			return nil, fmt.Errorf("%w: unknown effect %d", ErrDamaged, e.Type)
+			return fmt.Errorf("%w: unknown effect %d", ErrDamaged, e.Type)
 		}
-		effects = append(effects, e)
+		if d.short {
+			break
+		}
+		if err := visit(&e); err != nil {
+			return err
+		}
 	}
-	return effects, d.finish("list of effects")
+	return d.finish("list of effects")
 }
 
 // nextStateHash is H(h) of identity-rules §9: the previous state hash, the

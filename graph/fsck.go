@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"os"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/gcash/bchd/chaincfg/chainhash"
 )
 
 // MaxFindings is how many findings a report lists at most.
@@ -32,13 +32,41 @@ type Finding struct {
 	Problem string
 }
 
-// recordNames says what the records under a prefix are.
-var recordNames = map[byte]string{
-	prefixFormat: "format", prefixTip: "tip", prefixBlock: "block", prefixEffects: "effects", prefixAction: "action",
-	prefixMessage: "message", prefixMention: "mention", prefixWaiting: "waiting action", prefixParent: "parent",
-	prefixChild: "child", prefixRoot: "root", prefixIdentity: "identity", prefixName: "merged name", prefixUndo: "undo",
-	prefixUndoFrom: "undo horizon", prefixStale: "stale block", prefixJournal: "journal", prefixJournalDone: "journal mark",
-	prefixStamp: "stamp",
+// recordName says what the records under a prefix are, "" if there are none.
+func recordName(prefix byte) string {
+	switch prefix {
+	case prefixFormat:
+		return "format"
+	case prefixTip:
+		return "tip"
+	case prefixBlock:
+		return "block"
+	case prefixActions:
+		return "actions"
+	case prefixMessage:
+		return "message"
+	case prefixEffects:
+		return "effects"
+	case prefixKey:
+		return "key"
+	case prefixIdentity:
+		return "identity"
+	case prefixName:
+		return "merged name"
+	case prefixLandmark:
+		return "landmark"
+	case prefixLate:
+		return "late mention"
+	case prefixUndo:
+		return "undo"
+	case prefixUndoFrom:
+		return "undo horizon"
+	case prefixStale:
+		return "stale block"
+	case prefixStamp:
+		return "stamp"
+	}
+	return ""
 }
 
 // String returns the finding in one line.
@@ -48,7 +76,7 @@ func (f Finding) String() string {
 	case f.File != "":
 		s = "file " + f.File
 	case len(f.Key) > 0:
-		s = fmt.Sprintf("%s record %c %x", recordNames[f.Key[0]], f.Key[0], f.Key[1:])
+		s = fmt.Sprintf("%s record %c %x", recordName(f.Key[0]), f.Key[0], f.Key[1:])
 	default:
 		s = "graph"
 	}
@@ -59,15 +87,16 @@ func (f Finding) String() string {
 }
 
 // Check compares everything in the graph in dir, which nobody must have open,
-// with everything else in it: the files with their checksums, the chain of state
-// hashes with the effects, and every other record with what the effects make of
-// it. It finishes what a killed process left half done, as Open does, and changes
-// nothing else.
+// with everything else in it: the files with their checksums; the effects of each
+// block with the chain of state hashes and with what the rules make of its
+// actions; and every other record, byte by byte, with what applying those actions
+// again would write. It removes what a killed process left half done, as Open
+// does, and changes nothing else.
 //
-// What cannot be compared with anything but its checksum: the text of messages,
-// what else was in an action that is malformed or has no author, what was taken
-// off the chain, the hash above the first block, and whether the blocks are the
-// node's.
+// What cannot be compared with anything but its checksum: messages, the places of
+// actions in their block as far as they stay in the same order, what else was in
+// an action that is malformed or has no author, what was taken off the chain, the
+// hash above the first block, and whether the blocks are the node's.
 //
 // progress, if not nil, is called after each block with how many of all are
 // done. Damage is in the report; errors are those of Open but for ErrDamaged,
@@ -124,9 +153,8 @@ func (r *Report) checkFiles(ctx context.Context, dir string) (sound bool, err er
 
 // checkStore checks all records.
 func (r *Report) checkStore(ctx context.Context, db *badger.DB, params Params, progress func(done, all uint32)) error {
-	if err := recoverJournal(db, badgerStore{db}); errors.Is(err, ErrDamaged) {
-		r.add(Finding{Key: journalDoneKey, Problem: err.Error()})
-	} else if err != nil {
+	sound, err := r.sweep(db)
+	if err != nil || !sound {
 		return err
 	}
 	txn := db.NewTransaction(false)
@@ -158,6 +186,27 @@ func (r *Report) checkStore(ctx context.Context, db *badger.DB, params Params, p
 	return nil
 }
 
+// sweep removes what lies above the tip. It reports whether there is one to tell.
+func (r *Report) sweep(db *badger.DB) (sound bool, err error) {
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	if isEmpty(txn) {
+		return true, nil
+	}
+	tip, err := tipHeight(txn)
+	if err == nil {
+		err = sweep(db, badgerStore{db}, tip)
+	}
+	if errors.Is(err, ErrDamaged) {
+		r.add(Finding{Key: []byte{prefixTip}, Problem: err.Error() + "; nothing else was compared"})
+		if tip != nil {
+			r.add(Finding{Key: heightKey(prefixBlock, *tip), Height: tip, Problem: err.Error()})
+		}
+		return false, nil
+	}
+	return err == nil, err
+}
+
 func isEmpty(txn *badger.Txn) bool {
 	it := newIterator(txn, nil)
 	defer it.Close()
@@ -165,8 +214,8 @@ func isEmpty(txn *badger.Txn) bool {
 	return !it.Valid()
 }
 
-// inspection goes through the chain in a snapshot and makes of the effects what
-// must be stored.
+// inspection applies the stored actions of all blocks once more, in memory, and
+// compares what that would write with what is stored.
 type inspection struct {
 	*Report
 	txn    *badger.Txn
@@ -174,18 +223,10 @@ type inspection struct {
 
 	height   uint32 // of the block under way
 	undoFrom uint32
-	forest   *forest
-	ids      map[int32]chainhash.Hash
-	names    map[chainhash.Hash]nameRecord
-	waiting  map[chainhash.Hash]*actionRecord
-	counts   Counts
-	decided  uint64 // actions
-	ended    uint64
-	stopped  bool // the effects cannot be followed any further
+	state    *state
+	stopped  bool // the chain cannot be followed any further
 
-	want     map[string][]byte // what the block under way wrote, but for its actions' records
-	undo     map[string][]byte // what its undo record must hold
-	expected [256]uint64       // records that must be there, and are, by prefix
+	expected [256]uint64 // records that must be there, and are, by prefix
 
 	keys map[uint64]struct{} // hashes of all keys expected, if they are collected
 	seed maphash.Seed
@@ -270,19 +311,18 @@ func (i *inspection) format() error {
 
 // run follows the chain from its start to the tip.
 func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) error {
-	i.forest, i.ids = newForest(), make(map[int32]chainhash.Hash)
-	i.names = make(map[chainhash.Hash]nameRecord)
-	i.waiting = make(map[chainhash.Hash]*actionRecord)
+	i.state = newState()
 	i.undoFrom = i.params.StartHeight
 	if value, err := read(i.txn, []byte{prefixFormat}); err != nil {
 		return err
 	} else if value != nil {
 		i.exists([]byte{prefixFormat})
 	}
-	tip, err := i.number(prefixTip, 0)
+	tip, err := tipHeight(i.txn)
 	if err != nil {
 		return err
 	}
+	i.exists([]byte{prefixTip})
 	if above := blockAbove(i.txn, tip); above != nil {
 		i.add(Finding{Key: []byte{prefixTip}, Problem: fmt.Sprintf("there is a block record above it, %d; what follows the tip was not compared", *above)})
 		defer func() { i.stopped = true }()
@@ -290,11 +330,9 @@ func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) e
 	if tip == nil {
 		return nil
 	}
-	undoFrom, err := i.number(prefixUndoFrom, i.params.StartHeight)
-	if err != nil {
+	if err := i.horizon(); err != nil {
 		return err
 	}
-	i.undoFrom = *undoFrom
 	if i.undoFrom < i.params.StartHeight || uint64(i.undoFrom) > uint64(*tip)+1 {
 		i.add(Finding{Key: []byte{prefixUndoFrom}, Problem: fmt.Sprintf("%d is not between the start height and the tip, %d", i.undoFrom, *tip)})
 	}
@@ -309,7 +347,7 @@ func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) e
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		record, effects, err := i.block(above, &hash)
+		record, err := i.block(above, &hash)
 		if err != nil {
 			return err
 		}
@@ -318,31 +356,15 @@ func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) e
 			return nil
 		}
 		above = *record
-		if err := i.replay(effects); err != nil {
-			return err
-		}
-		if i.stopped {
-			i.stop()
-			return nil
-		}
-		if i.counts != record.counts {
-			i.find(heightKey(prefixBlock, i.height), "counts %+v, expected %+v", record.counts, i.counts)
-		}
 		i.Blocks++
 		i.Tip = &Tip{i.height, record.hash, record.stateHash, record.counts}
 		if progress != nil {
 			progress(i.Blocks, *tip-i.params.StartHeight+1)
 		}
 		if i.height == *tip {
-			break
+			return i.compareMemory()
 		}
 	}
-	for txid, r := range i.waiting {
-		if err := i.compare(waitingKey(r.reference.Canonical(), r.at), txid[:]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // stop notes that what comes after the block under way was not compared.
@@ -351,39 +373,26 @@ func (i *inspection) stop() {
 	i.find(nil, "the chain cannot be followed from here on, later records were not compared")
 }
 
-// number reads a record that holds a height, byDefault if there is none; nil if
-// it cannot be told, or if there is no block.
-func (i *inspection) number(prefix byte, byDefault uint32) (*uint32, error) {
-	key := []byte{prefix}
+// horizon reads the undo horizon.
+func (i *inspection) horizon() error {
+	key := []byte{prefixUndoFrom}
 	value, err := read(i.txn, key)
-	if err != nil {
-		return nil, err
-	}
-	if value == nil {
-		if prefix == prefixTip {
-			return nil, nil
-		}
-		return &byDefault, nil
+	if err != nil || value == nil {
+		return err
 	}
 	i.exists(key)
 	d := decoder{rest: value}
-	height := d.uint32()
+	i.undoFrom = d.uint32()
 	if err := d.finish("height"); err != nil {
 		i.add(Finding{Key: key, Problem: err.Error()})
-		i.stopped = i.stopped || prefix == prefixTip
-		if prefix == prefixTip {
-			return nil, nil
-		}
-		return &byDefault, nil
 	}
-	return &height, nil
+	return nil
 }
 
 // totals goes through all records once and returns the prefixes that have more
 // of them than there should be.
 func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
 	var stored [256]uint64
-	var undecided, ended uint64
 	sequence := make(map[uint64]bool)
 	it := newIterator(i.txn, nil)
 	defer it.Close()
@@ -394,21 +403,6 @@ func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
 		key := it.Item().Key()
 		stored[key[0]]++
 		switch key[0] {
-		case prefixAction:
-			value, err := it.Item().ValueCopy(nil)
-			if err != nil {
-				return nil, err
-			}
-			r, err := decodeActionRecord(value)
-			if err != nil {
-				continue // reported, or one too many
-			}
-			if r.decided == never {
-				undecided++
-			}
-			if r.ended != never {
-				ended++
-			}
 		case prefixStale:
 			block, seq, err := readStale(it.Item())
 			if errors.Is(err, ErrDamaged) {
@@ -420,10 +414,14 @@ func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
 			}
 			sequence[seq] = true
 			i.expected[prefixStale]++
+		case prefixUndo:
+			if len(key) == 9 && binary.BigEndian.Uint32(key[1:]) < i.undoFrom {
+				i.expected[prefixUndo]++ // dropped, but not yet removed: the next time, it is
+			}
 		case prefixStamp:
 			i.expected[prefixStamp] = 1
 		default:
-			if recordNames[key[0]] == "" {
+			if recordName(key[0]) == "" {
 				i.add(Finding{Key: it.Item().KeyCopy(nil), Problem: "there are no records of this kind"})
 			}
 		}
@@ -434,11 +432,8 @@ func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
 	if i.stopped {
 		return nil, nil
 	}
-	if want := uint64(len(i.waiting)); stored[prefixAction] == i.expected[prefixAction] && (undecided != want || ended != i.ended) {
-		i.add(Finding{Problem: fmt.Sprintf("%d actions are undecided, expected %d; %d requests are used or links cut, expected %d", undecided, want, ended, i.ended)})
-	}
 	for prefix, n := range stored {
-		if recordNames[byte(prefix)] != "" && n > i.expected[prefix] {
+		if recordName(byte(prefix)) != "" && n > i.expected[prefix] {
 			extra = append(extra, byte(prefix))
 		}
 	}

@@ -3,356 +3,194 @@ package graph
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
-
-	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// block checks the block record and the effects of the block under way against
-// each other and against the block above. record is nil if they cannot be read.
-// hash is the state hash that should follow, before and after.
-func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockRecord, effects []Effect, err error) {
+// block applies the block under way to the inspection's state, and compares all
+// that it must have written. record is nil if the chain cannot be followed. hash
+// is the state hash that should follow, before and after.
+func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockRecord, err error) {
 	key := heightKey(prefixBlock, i.height)
 	value, err := i.get(key)
 	if err != nil || value == nil {
-		return nil, nil, err
+		return nil, err
 	}
 	b, err := decodeBlockRecord(value)
 	if err != nil {
 		i.find(key, "%v", err)
-		return nil, nil, nil
+		return nil, nil
 	}
 	if i.height > i.params.StartHeight && b.prev != above.hash {
 		i.find(key, "follows block %v, the one before it is %v", b.prev, above.hash)
 	}
-	encoded, err := i.chunks(prefixEffects)
-	if err != nil {
-		return nil, nil, err
+	actions, err := i.actions()
+	if err != nil || i.stopped {
+		return nil, err
 	}
-	// One wrong link of the chain is reported once: what follows may build on the
-	// stored hash or on the right one.
-	should := nextStateHash(*hash, b.hash, encoded)
-	if b.stateHash != should && b.stateHash != nextStateHash(above.stateHash, b.hash, encoded) {
-		i.find(key, "state hash %x, by its effects it is %x", b.stateHash, should)
-	}
-	*hash = should
-	if effects, err = decodeEffects(encoded); err != nil {
-		i.find(chunkKey(prefixEffects, i.height, 0), "%v", err)
-		return nil, nil, nil
-	}
-	return &b, effects, nil
-}
-
-// chunks reads a long value of the block under way.
-func (i *inspection) chunks(prefix byte) (value []byte, err error) {
-	for n := uint32(0); ; n++ {
-		key := chunkKey(prefix, i.height, n)
-		chunk, err := read(i.txn, key)
-		if err != nil || chunk == nil {
-			return value, err
-		}
-		i.exists(key)
-		if len(value)%chunkSize != 0 || len(chunk) == 0 || len(chunk) > chunkSize {
-			i.find(key, "a chunk of %d bytes after %d", len(chunk), len(value))
-		}
-		value = append(value, chunk...)
-	}
-}
-
-// replay does to the inspection's state what the effects say, and compares all
-// that the block must have written.
-func (i *inspection) replay(effects []Effect) error {
-	i.want, i.undo = make(map[string][]byte), make(map[string][]byte)
-	indexes := make(map[uint32]bool)
-	var due []Effect // what has to come next
-	for n := range effects {
-		e := &effects[n]
-		if len(due) > 0 {
-			if *e != due[0] {
-				i.find(chunkKey(prefixEffects, i.height, 0), "effect %d is %+v, it must be %+v", n, *e, due[0])
-				i.stopped = true
-				return nil
-			}
-			due = due[1:]
-			continue
-		}
-		r, target, err := i.actionsOf(e)
-		if err != nil {
-			return err
-		}
-		if r != nil {
-			if r.at.height == i.height && indexes[r.at.index] {
-				i.find(actionKey(e.Tx), "its index in the block, %d, is another's", r.at.index)
-			}
-			indexes[r.at.index] = indexes[r.at.index] || r.at.height == i.height
-			i.action(e, r, target)
-			if err := i.messages(e.Tx, r); err != nil {
-				return err
-			}
-		}
-		problem := ""
-		switch e.Type {
-		case LinkFormed:
-			due, problem, err = i.form(e)
-		case LinkCut:
-			due, problem = i.cut(e)
-		case IdentityNamed, IdentityMerged:
-			problem = "no link accounts for it"
-		case ActionRefused:
-			i.counts.Refused++
-		}
-		if err != nil {
-			return err
-		}
-		if problem != "" {
-			i.find(chunkKey(prefixEffects, i.height, 0), "effect %d, %+v: %s", n, *e, problem)
-			i.stopped = true
-			return nil
-		}
-	}
-	if len(due) > 0 {
-		i.find(chunkKey(prefixEffects, i.height, 0), "the last effect must be followed by %+v", due[0])
-		i.stopped = true
-		return nil
-	}
-	i.counts.Waiting = uint32(len(i.waiting))
-	for _, key := range slices.Sorted(maps.Keys(i.want)) {
-		if err := i.compare([]byte(key), i.want[key]); err != nil {
-			return err
-		}
-		i.undo[key] = nil // there was nothing before
-	}
-	return i.undoRecord()
-}
-
-// actionsOf reads the records of the action that an effect is of and of the one
-// that it refers to; nil where there is none, which has been reported.
-func (i *inspection) actionsOf(e *Effect) (r, target *actionRecord, err error) {
-	if e.Tx == (chainhash.Hash{}) {
-		return nil, nil, nil
-	}
-	r, err = i.record(e.Tx)
-	if err != nil || r == nil {
-		return nil, nil, err
-	}
-	if r.refersTo != (chainhash.Hash{}) && e.Type != ActionWaiting {
-		target, err = i.record(r.refersTo)
-	}
-	return r, target, err
-}
-
-func (i *inspection) record(txid chainhash.Hash) (*actionRecord, error) {
-	key := actionKey(txid)
-	value, err := read(i.txn, key)
+	effects, err := readChunks(i.txn, prefixEffects, i.height)
 	if err != nil {
 		return nil, err
 	}
-	if value == nil {
-		i.find(key, "missing")
+	s := newStep(i.state, i.height, above.counts)
+	if err := s.apply(Block{Height: i.height, Actions: actions}); err != nil {
+		i.find(chunkKey(prefixActions, i.height, 0), "%v", err)
 		return nil, nil
 	}
-	r, err := decodeActionRecord(value)
-	if err != nil {
-		i.find(key, "%v", err)
+	// One wrong link of the chain is reported once: what follows may build on the
+	// stored hash or on the right one.
+	follows := func(effects []byte) bool {
+		return b.stateHash == nextStateHash(*hash, b.hash, effects) || b.stateHash == nextStateHash(above.stateHash, b.hash, effects)
+	}
+	switch right, stored := follows(s.effects), follows(effects); {
+	case stored && !bytes.Equal(effects, s.effects):
+		i.find(chunkKey(prefixActions, i.height, 0), "by the rules these actions do not have the effects that the state hash is of: %s", difference(effects, s.effects))
 		return nil, nil
+	case !right:
+		i.find(key, "state hash %x, by its effects it is %x", b.stateHash, nextStateHash(*hash, b.hash, s.effects))
 	}
-	if !bytes.Equal(r.encode(), value) {
-		i.find(key, "holds what no action has")
+	*hash = nextStateHash(*hash, b.hash, s.effects)
+	if s.counts != b.counts {
+		i.find(key, "counts %+v, expected %+v", b.counts, s.counts)
 	}
-	return r, nil
-}
-
-// action compares an action's record with the effect that it had in the block
-// under way, and counts what the block wrote because of it.
-func (i *inspection) action(e *Effect, r, target *actionRecord) {
-	key := actionKey(e.Tx)
-	check := func(ok bool, problem string) {
-		if !ok {
-			i.find(key, "%s, not what effect %+v says", problem, *e)
+	var w writes
+	s.write(&w)
+	for _, e := range w.entries {
+		if e.key[0] == prefixUndo && i.height < i.undoFrom {
+			continue
+		}
+		if err := i.compare(e.key, e.value); err != nil {
+			return nil, err
 		}
 	}
-	own := r.at.height == i.height
-	if own {
-		i.exists(key)
-		i.mention(e.Tx, r, r.hasAuthor, r.author)
-		i.mention(e.Tx, r, r.kind == protocol.MLR && r.hasParent, r.parent)
-	}
-	if e.Type == ActionWaiting {
-		check(own && r.decided > i.height, "decided at another time")
-		check(r.kind == e.Kind && r.hasAuthor && r.author == e.Author && r.hasReference && r.reference == e.Reference, "kind, author or reference")
-		i.waiting[e.Tx] = r
-		i.undo[string(waitingKey(r.reference.Canonical(), r.at))] = nil
-		i.undo[string(key)] = r.before(i.height)
-		return
-	}
-
-	i.decided++
-	check(r.decided == i.height, "decided at another time")
-	if _, waited := i.waiting[e.Tx]; waited {
-		delete(i.waiting, e.Tx)
-		i.undo[string(waitingKey(r.reference.Canonical(), r.at))] = bytes.Clone(e.Tx[:])
-	} else {
-		check(own, "confirmed at another time")
-	}
-	if r.kind != protocol.MLR && target != nil {
-		i.mention(e.Tx, r, r.hasParent && r.parent != r.author, r.parent)
-		i.mention(e.Tx, r, r.hasChild && r.child != r.author, r.child)
-	}
-	i.undo[string(key)] = r.before(i.height)
-
-	check(r.hasAuthor == (e.Type != ActionRefused || e.Author != protocol.KeyHash{}), "author")
-	check((r.reason == NoReason) == (e.Type != ActionRefused), "reason")
-	check(r.refersTo == (chainhash.Hash{}) || r.hasReference && r.reference.Means(r.refersTo), "what it refers to")
-	check((target != nil) == (r.kind != protocol.MLR && r.reason != Malformed && r.reason != NoAuthor), "whether it refers to something")
-	check(i.concerns(r, target), "parent or child")
-	kind, targetKind := protocol.MLR, protocol.Kind(0)
-	switch e.Type {
-	case LinkFormed:
-		kind, targetKind = protocol.MLA, protocol.MLR
-	case LinkCut:
-		kind, targetKind = protocol.MCR, protocol.MLA
-	case ActionRefused:
-		check(r.kind == e.Kind && r.author == e.Author && r.ended == never, "kind, author or end")
-		check(r.reason == e.Reason && (target == nil || i.refusal(e.Reason, r, target)), "reason")
-		return
-	}
-	check(r.kind == kind, "kind")
-	check(r.hasParent && r.hasChild && r.parent == e.Parent && r.child == e.Child, "parent or child")
-	if e.Type == RequestOpened {
-		check(r.author == e.Child, "author")
-		return
-	}
-	check(r.author == e.Parent && r.refersTo == e.Ref, "author, or what it refers to")
-	if target == nil {
-		return
-	}
-	i.ended++
-	check(target.kind == targetKind && !target.refused() && target.decided <= i.height &&
-		target.parent == e.Parent && target.child == e.Child, "what it refers to is something else")
-	if target.ended != i.height || target.endedBy != e.Tx {
-		i.find(actionKey(e.Ref), "ended otherwise than effect %+v says", *e)
-	}
-	if _, ok := i.undo[string(actionKey(e.Ref))]; !ok {
-		i.undo[string(actionKey(e.Ref))] = target.before(i.height)
-	}
+	return &b, nil
 }
 
-// concerns reports whether a decided action's parent and child are as they must
-// be: of a request its own, else those of what it refers to.
-func (i *inspection) concerns(r, target *actionRecord) bool {
-	switch {
-	case r.reason == Malformed:
-		return !r.hasParent && !r.hasChild && !r.hasReference
-	case r.kind == protocol.MLR:
-		return r.hasParent && r.hasChild == r.hasAuthor && r.child == r.author && (r.reason == SelfLink) == (r.hasAuthor && r.parent == r.author)
-	case target == nil:
-		return !r.hasParent && !r.hasChild
-	case r.reason == WrongKind && !r.hasParent && !r.hasChild:
-		return true // what the target is about may not have been known yet
+// actions reads the actions of the block under way. It stops the inspection if
+// they cannot be read.
+func (i *inspection) actions() (actions []Action, err error) {
+	stored, err := readActions(i.txn, i.height)
+	if errors.Is(err, ErrDamaged) {
+		i.find(chunkKey(prefixActions, i.height, 0), "%v", err)
+		i.stopped = true
+		return nil, nil
 	}
-	return r.hasParent == target.hasParent && r.parent == target.parent && r.hasChild == target.hasChild && r.child == target.child
+	if err != nil {
+		return nil, err
+	}
+	for n := range stored {
+		a := &stored[n]
+		if n > 0 && stored[n-1].index >= a.index {
+			i.find(chunkKey(prefixActions, i.height, uint32(n/actionsPerChunk)), "action %v is not in order of position", a.txid)
+			i.stopped = true
+			return nil, nil
+		}
+		action := Action{Index: a.index, TxID: a.txid, Action: protocol.Action{Kind: a.kind, Parent: a.parent, Ref: a.reference, Message: a.message}}
+		if a.hasAuthor {
+			action.Author = &a.author
+		}
+		if a.malformed {
+			action.Malformed = errors.New("malformed")
+		}
+		if a.messageLen > inlineMessage {
+			if action.Message, err = i.message(position{i.height, a.index}, a.messageLen); err != nil {
+				return nil, err
+			}
+		}
+		actions = append(actions, action)
+	}
+	return actions, nil
 }
 
-// refusal reports whether the reason can be why r, which refers to target, was
-// refused in the block under way.
-func (i *inspection) refusal(reason Reason, r, target *actionRecord) bool {
-	switch reason {
-	case WrongKind:
-		return r.kind == protocol.MLA && target.kind != protocol.MLR || r.kind == protocol.MCR && target.kind != protocol.MLA
-	case RequestRefused:
-		return r.kind == protocol.MLA && target.refused()
-	case AcceptRefused:
-		return r.kind == protocol.MCR && target.refused()
-	case NotTheParent:
-		return r.author != target.parent
-	case RequestUsed:
-		return r.kind == protocol.MLA && target.ended <= i.height
-	case AlreadyRevoked:
-		return r.kind == protocol.MCR && target.ended <= i.height
-	case ChildHasParent, Loop:
-		return r.kind == protocol.MLA && target.decided <= i.height
+// message reads a long message, or returns another one of its length if it is
+// not all there: comparing finds what is missing.
+func (i *inspection) message(at position, length uint32) ([]byte, error) {
+	message, err := longMessage(i.txn, at, length)
+	if errors.Is(err, ErrDamaged) || err == nil && uint32(len(message)) != length {
+		i.find(messageKey(at, 0), "%d bytes in all chunks, expected %d", len(message), length)
+		return make([]byte, min(length, 1<<20)), nil
 	}
-	return false
+	return message, err
 }
 
-// mention expects that an action is listed among those by and about key, if it
-// is.
-func (i *inspection) mention(txid chainhash.Hash, r *actionRecord, is bool, key protocol.KeyHash) {
-	if is {
-		i.want[string(mentionKey(key, r.at))] = bytes.Clone(txid[:])
+// difference says where two lists of effects part.
+func difference(stored, right []byte) string {
+	a, err := decodeEffects(stored)
+	if err != nil {
+		return err.Error()
 	}
+	b, err := decodeEffects(right)
+	if err != nil {
+		return err.Error()
+	}
+	for n := range max(len(a), len(b)) {
+		switch {
+		case n >= len(a):
+			return fmt.Sprintf("effect %d should be %s, there is none", n, shownEffect(&b[n]))
+		case n >= len(b):
+			return fmt.Sprintf("effect %d is %s, there should be none", n, shownEffect(&a[n]))
+		case a[n] != b[n]:
+			return fmt.Sprintf("effect %d is %s, it should be %s", n, shownEffect(&a[n]), shownEffect(&b[n]))
+		}
+	}
+	return "they are encoded otherwise"
 }
 
-// messages checks the chunks of a long message of the block under way.
-func (i *inspection) messages(txid chainhash.Hash, r *actionRecord) error {
-	if r.at.height != i.height || r.messageLen <= inlineMessage {
+func shownEffect(e *Effect) string {
+	return fmt.Sprintf("of type %d: %x", e.Type, e.appendTo(nil)[1:])
+}
+
+// compareMemory compares what Open would hold in memory with what the rules came
+// to.
+func (i *inspection) compareMemory() error {
+	if len(i.Findings) > 0 {
 		return nil
 	}
-	for n, left := uint32(0), int(r.messageLen); left > 0; n++ {
-		key := messageKey(txid, n)
-		i.undo[string(key)] = nil
-		chunk, err := i.get(key)
-		if err != nil || chunk == nil {
-			return err
-		}
-		if want := min(left, chunkSize); len(chunk) != want {
-			i.find(key, "holds %d bytes, expected %d", len(chunk), want)
-		}
-		left -= chunkSize
+	loaded := newState()
+	if err := loaded.load(i.txn); errors.Is(err, ErrDamaged) {
+		i.add(Finding{Problem: err.Error()})
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if what := i.state.differs(loaded); what != "" {
+		i.add(Finding{Problem: "what is read at the start has other " + what + " than the rules give"})
 	}
 	return nil
 }
 
-// before returns the record as it was before the block at height, nil if the
-// action was not confirmed then.
-func (r *actionRecord) before(height uint32) []byte {
-	if r.at.height >= height {
-		return nil
+// differs says in what two states are not the same, "" if they are.
+func (s *state) differs(t *state) string {
+	if !slices.Equal(s.keys.values, t.keys.values) || s.forest.Len() != t.forest.Len() {
+		return "keys"
 	}
-	old := *r
-	if old.ended >= height {
-		old.ended, old.endedBy = never, chainhash.Hash{}
-	}
-	if old.decided >= height {
-		old.decided, old.reason, old.refersTo = never, NoReason, chainhash.Hash{}
-		if old.kind != protocol.MLR {
-			old.hasParent, old.hasChild = false, false
-			old.parent, old.child = protocol.KeyHash{}, protocol.KeyHash{}
+	for n := range s.forest.Len() {
+		if s.forest.Parent(n) != t.forest.Parent(n) || s.forest.Root(n) != t.forest.Root(n) || s.forest.Depth(n) != t.forest.Depth(n) ||
+			s.forest.Size(n) != t.forest.Size(n) {
+			return fmt.Sprintf("links of key %x", s.keys.values[n])
 		}
 	}
-	return old.encode()
-}
-
-// undoRecord compares the undo record of the block under way with what taking it
-// back needs.
-func (i *inspection) undoRecord() error {
-	if i.height < i.undoFrom {
-		return nil
-	}
-	key := chunkKey(prefixUndo, i.height, 0)
-	encoded, err := i.chunks(prefixUndo)
-	if err != nil {
-		return err
-	}
-	err = eachEntry(encoded, func(entry, old []byte) {
-		want, ok := i.undo[string(entry)]
-		switch {
-		case !ok:
-			i.find(key, "it brings back %x, which the block did not change, or brings it back twice", entry)
-		case !bytes.Equal(old, want) || (old == nil) != (want == nil):
-			i.find(key, "it brings back %x as %s, before the block it was %s", entry, shown(old), shown(want))
+	for n, place := range s.places {
+		if place != t.places[n] {
+			return fmt.Sprintf("places of key %x", s.keys.values[n])
 		}
-		delete(i.undo, string(entry))
-	})
-	if errors.Is(err, ErrDamaged) {
-		i.find(key, "%v", err)
-		return nil
 	}
-	for _, entry := range slices.Sorted(maps.Keys(i.undo)) {
-		i.find(key, "it does not bring back %x", entry)
+	if !slices.Equal(s.txids.values, t.txids.values) || !slices.Equal(s.blocks, t.blocks) {
+		return "actions"
 	}
-	return err
+	for n, fate := range s.actions {
+		if fate != t.actions[n] {
+			return fmt.Sprintf("fate of action %v", s.txids.values[n])
+		}
+	}
+	if !maps.Equal(s.names, t.names) {
+		return "merged names"
+	}
+	if !maps.EqualFunc(s.waiting, t.waiting, slices.Equal[[]int32]) || !maps.Equal(s.references, t.references) {
+		return "waiting actions"
+	}
+	return ""
 }

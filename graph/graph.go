@@ -8,15 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
-
-	"github.com/keytree-bch/keytree/protocol"
 )
 
 // Errors of Open, Connect and Disconnect, to be matched with errors.Is.
@@ -70,7 +67,7 @@ func (opt Options) withDefaults() Options {
 
 // formatVersion is raised with every change of schema.go that an older or newer
 // keytree could misread.
-const formatVersion = 1
+const formatVersion = 2
 
 type formatRecord struct {
 	Format int `json:"format"`
@@ -92,6 +89,7 @@ type Graph struct {
 	tip      *Tip          // mu; nil before the first block
 	undoFrom uint32        // mu; lowest height that can be disconnected
 	changed  chan struct{} // mu; closed and replaced with every step
+	taken    uint64        // mu; how often blocks may have been taken back
 	broken   error         // mu; set when memory and disk may disagree
 
 	closing sync.Once
@@ -99,28 +97,6 @@ type Graph struct {
 
 	stop context.CancelFunc // ends maintain
 	done chan struct{}      // closed when maintain has ended
-}
-
-// state is what is held in memory besides the store: derived from it, and kept
-// equal to it by every step. Owned by Graph.mu.
-type state struct {
-	forest  *forest
-	ids     map[int32]chainhash.Hash // id of each tree in the forest that has one, by its root
-	waiting map[protocol.Reference][]waiter
-}
-
-// waiter is an action that waits for a reference.
-type waiter struct {
-	at   position
-	txid chainhash.Hash
-}
-
-func (s *state) setWaiting(ref protocol.Reference, waiters []waiter) {
-	if len(waiters) == 0 {
-		delete(s.waiting, ref)
-		return
-	}
-	s.waiting[ref] = waiters
 }
 
 // Open opens the graph in dir, or makes one there, and finishes or drops what a
@@ -158,7 +134,10 @@ func open(dir string, params Params, opt Options, s surroundings) (*Graph, error
 		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
 	}
 	g.db, g.store = db, s.store(db)
-	if err := errors.Join(g.checkFormat(), g.readBack()); err != nil {
+	if err = g.checkFormat(); err == nil {
+		err = g.readBack()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the graph in %s: %w", dir, err), db.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -195,7 +174,21 @@ func damaged(found []fileDamage) error {
 // readBack finishes or drops what was left half done, and derives what is held
 // in memory from the store.
 func (g *Graph) readBack() error {
-	if err := recoverJournal(g.db, g.store); err != nil {
+	txn := g.db.NewTransaction(false)
+	tip, err := tipHeight(txn)
+	txn.Discard()
+	if err == nil {
+		err = sweep(g.db, g.store, tip)
+	}
+	if err != nil {
+		return fmt.Errorf("removing what was not finished: %w", err)
+	}
+	if err := g.db.View(func(txn *badger.Txn) error {
+		if above := blockAbove(txn, tip); above != nil {
+			return fmt.Errorf("%w: there is a record of block %d above the tip", ErrDamaged, *above)
+		}
+		return nil
+	}); err != nil {
 		return err
 	}
 	return g.load()
@@ -220,7 +213,10 @@ func (g *Graph) checkFormat() error {
 		if err != nil {
 			return err
 		}
-		return g.store.commit(entry([]byte{prefixFormat}, value))
+		var w writes
+		w.set([]byte{prefixFormat}, value)
+		w.setNoTip()
+		return g.write(w.entries)
 	}
 	var have formatRecord
 	if err := json.Unmarshal(stored, &have); err != nil {
@@ -333,8 +329,7 @@ func (g *Graph) Changed() <-chan struct{} {
 // all of the step has happened or none, and Tip says which; or the graph is
 // broken, and says so to every question until it is opened anew.
 //
-// The step's writes are held in memory meanwhile, some 2 kB per action: give it
-// few blocks where blocks are full.
+// The step's writes are held in memory meanwhile, about 500 bytes per action.
 func (g *Graph) Connect(blocks ...Block) error {
 	if len(blocks) == 0 {
 		return nil
@@ -344,25 +339,38 @@ func (g *Graph) Connect(blocks ...Block) error {
 	if err := g.continues(blocks); err != nil {
 		return err
 	}
-	w := newWrites(g.db)
-	defer w.discard()
 
-	// From here on readers wait: the forest changes in place.
+	// From here on readers wait: the state changes in place.
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.broken != nil {
 		return g.broken
 	}
-	tip, err := g.applyAll(w, blocks)
+	var w writes
+	undoFrom := g.undoFrom
+	tip, err := g.applyAll(&w, blocks)
 	if err == nil {
-		g.prune(w, tip.Height)
-		err = g.commit(w)
+		w.setTip(tip.Height, tip.Hash)
+		undoFrom, err = g.prune(&w, tip.Height)
+	}
+	if err == nil {
+		err = g.commit(&w)
 	}
 	if err != nil {
 		return g.restore(err)
 	}
+	g.undoFrom = undoFrom
 	g.publish(tip)
 	return nil
+}
+
+// commit makes the step durable, if there is room for it.
+func (g *Graph) commit(w *writes) error {
+	// Once in the log, once in a table, and both once more in compactions.
+	if err := g.disk.room(4 * size(w.entries)); err != nil {
+		return err
+	}
+	return g.write(w.entries)
 }
 
 // continues checks that the blocks follow the tip and each other, and that no
@@ -399,52 +407,56 @@ func (g *Graph) applyAll(w *writes, blocks []Block) (*Tip, error) {
 		tip = *g.tip
 	}
 	for _, b := range blocks {
-		s := &step{state: g.state, w: w, height: b.Height, counts: tip.Counts, records: make(map[chainhash.Hash]*loadedRecord)}
+		s := newStep(g.state, b.Height, tip.Counts)
 		if err := s.apply(b); err != nil {
 			return nil, err
 		}
-		w.finishBlock(b.Height)
-		w.recordChunks(prefixEffects, b.Height, s.effects)
 		tip = Tip{Height: b.Height, Hash: b.Hash, StateHash: nextStateHash(tip.StateHash, b.Hash, s.effects), Counts: s.counts}
-		w.record(heightKey(prefixBlock, b.Height), blockRecord{b.Hash, b.PrevHash, tip.StateHash, tip.Counts}.encode())
+		w.set(heightKey(prefixBlock, b.Height), blockRecord{b.Hash, b.PrevHash, tip.StateHash, tip.Counts}.encode())
+		s.write(w)
 	}
-	w.record([]byte{prefixTip}, binary.BigEndian.AppendUint32(nil, tip.Height))
 	return &tip, nil
 }
 
 // pruneEvery is how many undo records are dropped at a time.
 const pruneEvery = 100
 
-// prune drops undo records, and stale blocks, below the horizon.
-func (g *Graph) prune(w *writes, tip uint32) {
+// prune drops undo records, and stale blocks, below the horizon, and returns the
+// new one.
+func (g *Graph) prune(w *writes, tip uint32) (undoFrom uint32, err error) {
 	keepFrom := max(int64(tip)-int64(g.opt.UndoBlocks)+1, int64(g.params.StartHeight))
 	if keepFrom < int64(g.undoFrom)+pruneEvery {
-		return
+		return g.undoFrom, nil
 	}
-	// Those of the step itself are not written in the first place.
-	for key := range w.pending {
-		if key[0] == prefixUndo && int64(binary.BigEndian.Uint32([]byte(key)[1:])) < keepFrom {
-			delete(w.pending, key)
+	// Those of the step itself come before the tip, so they go after it.
+	var old []entry
+	for _, e := range w.entries {
+		if e.key[0] == prefixUndo && int64(binary.BigEndian.Uint32(e.key[1:])) < keepFrom {
+			old = append(old, entry{key: e.key})
 		}
 	}
+	txn := g.db.NewTransaction(false)
+	defer txn.Discard()
 	for _, prefix := range []byte{prefixUndo, prefixStale} {
-		it := newIterator(w.base, []byte{prefix})
+		it := newIterator(txn, []byte{prefix})
 		for it.Rewind(); it.Valid(); it.Next() {
 			key := it.Item().KeyCopy(nil)
 			if int64(binary.BigEndian.Uint32(key[1:])) >= keepFrom {
 				break
 			}
-			w.record(key, nil)
+			old = append(old, entry{key: key})
 		}
 		it.Close()
 	}
-	w.record([]byte{prefixUndoFrom}, binary.BigEndian.AppendUint32(nil, uint32(keepFrom)))
-	g.undoFrom = uint32(keepFrom)
+	w.set([]byte{prefixUndoFrom}, binary.BigEndian.AppendUint32(nil, uint32(keepFrom)))
+	w.entries = append(w.entries, old...)
+	return uint32(keepFrom), nil
 }
 
 // restore brings memory back to what is on disk after a failed step, which may
 // have got there nevertheless. Called with mu held.
 func (g *Graph) restore(cause error) error {
+	g.taken++
 	if err := g.readBack(); err != nil {
 		g.broken = fmt.Errorf("the graph could not be read back after a failed step, restart: %w", err)
 		return errors.Join(cause, g.broken)
@@ -458,156 +470,4 @@ func (g *Graph) publish(tip *Tip) {
 	g.tip = tip
 	close(g.changed)
 	g.changed = make(chan struct{})
-}
-
-// Disconnect takes the tip back: afterwards the graph is as it was before that
-// block was connected (identity-rules §8). The block is remembered as stale for
-// those who watch. ErrHorizon if its undo record is gone. Failing is as with
-// Connect.
-func (g *Graph) Disconnect() error {
-	g.writer.Lock()
-	defer g.writer.Unlock()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.broken != nil:
-		return g.broken
-	case g.tip == nil:
-		return fmt.Errorf("%w: there is no block to disconnect", ErrHorizon)
-	case g.tip.Height < g.undoFrom:
-		return fmt.Errorf("%w: block %d cannot be disconnected, only those from %d on", ErrHorizon, g.tip.Height, g.undoFrom)
-	}
-	w := newWrites(g.db)
-	defer w.discard()
-	block, effects, err := g.takeBack(w)
-	if err != nil {
-		return err
-	}
-	if err := g.commit(w); err != nil {
-		return g.restore(err)
-	}
-	tip, err := g.undoInMemory(effects)
-	if err != nil {
-		return g.restore(fmt.Errorf("disconnecting block %v: %w", block.hash, err))
-	}
-	g.publish(tip)
-	return nil
-}
-
-// takeBack collects the writes that disconnect the tip, and returns its record
-// and effects.
-func (g *Graph) takeBack(w *writes) (blockRecord, []Effect, error) {
-	height := g.tip.Height
-	block, err := readBlock(w.base, height)
-	if err != nil {
-		return block, nil, err
-	}
-	encoded, err := takeChunks(w, prefixEffects, height)
-	if err != nil {
-		return block, nil, err
-	}
-	effects, err := decodeEffects(encoded)
-	if err != nil {
-		return block, nil, err
-	}
-	undo, err := takeChunks(w, prefixUndo, height)
-	if err != nil {
-		return block, nil, err
-	}
-	if err := w.takeBack(undo); err != nil {
-		return block, nil, err
-	}
-	w.record(heightKey(prefixBlock, height), nil)
-	if height == g.params.StartHeight {
-		w.record([]byte{prefixTip}, nil)
-	} else {
-		w.record([]byte{prefixTip}, binary.BigEndian.AppendUint32(nil, height-1))
-	}
-	seq, err := nextStale(w.base)
-	if err != nil {
-		return block, nil, err
-	}
-	value := binary.BigEndian.AppendUint64(nil, seq)
-	w.record(staleKey(height, block.hash), append(value, block.prev[:]...))
-	return block, effects, nil
-}
-
-// takeChunks reads a long value of a height and deletes it.
-func takeChunks(w *writes, prefix byte, height uint32) ([]byte, error) {
-	var value []byte
-	for n := uint32(0); ; n++ {
-		key := chunkKey(prefix, height, n)
-		chunk, err := read(w.base, key)
-		if err != nil || chunk == nil {
-			return value, err
-		}
-		value = append(value, chunk...)
-		w.record(key, nil)
-	}
-}
-
-// undoInMemory reverses the effects of a block whose writes have been taken
-// back, and returns the new tip.
-func (g *Graph) undoInMemory(effects []Effect) (tip *Tip, err error) {
-	f := g.state.forest
-	var touched []protocol.KeyHash // keys that may have become roots, or stopped being roots
-	var refs []protocol.Reference  // references that may have lost or regained waiters
-	for _, e := range slices.Backward(effects) {
-		switch e.Type {
-		case LinkFormed:
-			child := f.find(e.Child)
-			f.cut(child)
-			touched = append(touched, e.Child, f.keys[f.root(f.find(e.Parent))])
-		case LinkCut:
-			parent := f.find(e.Parent)
-			f.link(f.find(e.Child), parent, e.Ref)
-			touched = append(touched, e.Child, f.keys[f.root(parent)])
-		case ActionWaiting:
-			refs = append(refs, e.Reference.Canonical())
-		}
-		if e.Tx != (chainhash.Hash{}) {
-			refs = append(refs, protocol.RefersTo(e.Tx).Canonical())
-			if e.Ref != (chainhash.Hash{}) {
-				refs = append(refs, protocol.RefersTo(e.Ref).Canonical())
-			}
-		}
-	}
-	err = g.db.View(func(txn *badger.Txn) error {
-		if tip, err = readTip(txn); err != nil {
-			return err
-		}
-		for _, key := range touched {
-			if err := g.state.reloadID(txn, key); err != nil {
-				return err
-			}
-		}
-		for _, ref := range refs {
-			delete(g.state.waiting, ref)
-		}
-		slices.SortFunc(refs, func(a, b protocol.Reference) int { return slices.Compare(a[:], b[:]) })
-		for _, ref := range slices.Compact(refs) {
-			if err := g.state.loadWaiting(txn, append([]byte{prefixWaiting}, ref[:]...)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return tip, err
-}
-
-// reloadID sets the id of the tree under key, if it is a root, from the store.
-func (s *state) reloadID(txn *badger.Txn, key protocol.KeyHash) error {
-	n := s.forest.find(key)
-	delete(s.ids, n)
-	it := newIterator(txn, rootStem(key))
-	defer it.Close()
-	if it.Rewind(); !it.Valid() {
-		return nil
-	}
-	return it.Item().Value(func(value []byte) error {
-		if len(value) == 32 {
-			s.ids[n] = chainhash.Hash(value)
-		}
-		return nil
-	})
 }

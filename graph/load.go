@@ -7,24 +7,18 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/forest"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
 // load derives what is held in memory from the store.
 func (g *Graph) load() error {
-	st := &state{forest: newForest(), ids: make(map[int32]chainhash.Hash), waiting: make(map[protocol.Reference][]waiter)}
 	var tip *Tip
+	st := newState()
 	undoFrom := g.params.StartHeight
 	err := g.db.View(func(txn *badger.Txn) (err error) {
 		if tip, err = readTip(txn); err != nil {
 			return err
-		}
-		var top *uint32
-		if tip != nil {
-			top = &tip.Height
-		}
-		if above := blockAbove(txn, top); above != nil {
-			return fmt.Errorf("%w: there is a record of block %d above the tip", ErrDamaged, *above)
 		}
 		if value, err := read(txn, []byte{prefixUndoFrom}); err != nil {
 			return err
@@ -35,10 +29,7 @@ func (g *Graph) load() error {
 				return err
 			}
 		}
-		if err := st.loadForest(txn); err != nil {
-			return err
-		}
-		return st.loadWaiting(txn, []byte{prefixWaiting})
+		return st.load(txn)
 	})
 	if err != nil {
 		return err
@@ -47,8 +38,33 @@ func (g *Graph) load() error {
 	return nil
 }
 
+// tipHeight reads the height of the tip, nil if there is no block. ErrDamaged if
+// the tip is not a block that is there: then nothing can be said to lie above it.
+func tipHeight(txn *badger.Txn) (*uint32, error) {
+	value, err := read(txn, []byte{prefixTip})
+	if err != nil {
+		return nil, err
+	}
+	if value == nil {
+		return nil, fmt.Errorf("%w: no record of the tip", ErrDamaged)
+	}
+	if len(value) == 0 {
+		return nil, nil
+	}
+	d := decoder{rest: value}
+	height, hash := d.uint32(), d.hash()
+	if err := d.finish("tip"); err != nil {
+		return nil, err
+	}
+	record, err := readBlock(txn, height)
+	if err == nil && record.hash != hash {
+		err = fmt.Errorf("%w: the tip is block %v, at its height %d is %v", ErrDamaged, hash, height, record.hash)
+	}
+	return &height, err
+}
+
 // blockAbove returns the height of a block record above the tip, nil if there is
-// none, as it should be.
+// none, as it should be once what was not finished has been swept.
 func blockAbove(txn *badger.Txn, tip *uint32) *uint32 {
 	it := newIterator(txn, []byte{prefixBlock})
 	defer it.Close()
@@ -64,20 +80,15 @@ func blockAbove(txn *badger.Txn, tip *uint32) *uint32 {
 }
 
 func readTip(txn *badger.Txn) (*Tip, error) {
-	value, err := read(txn, []byte{prefixTip})
-	if err != nil || value == nil {
+	height, err := tipHeight(txn)
+	if err != nil || height == nil {
 		return nil, err
 	}
-	d := decoder{rest: value}
-	height := d.uint32()
-	if err := d.finish("tip"); err != nil {
-		return nil, err
-	}
-	record, err := readBlock(txn, height)
+	record, err := readBlock(txn, *height)
 	if err != nil {
 		return nil, err
 	}
-	return &Tip{Height: height, Hash: record.hash, StateHash: record.stateHash, Counts: record.counts}, nil
+	return &Tip{Height: *height, Hash: record.hash, StateHash: record.stateHash, Counts: record.counts}, nil
 }
 
 func readBlock(txn *badger.Txn, height uint32) (blockRecord, error) {
@@ -91,95 +102,148 @@ func readBlock(txn *badger.Txn, height uint32) (blockRecord, error) {
 	return decodeBlockRecord(value)
 }
 
-// eachNewest visits the newest version of everything under a prefix. The slices
-// are valid during the visit only.
-func eachNewest(txn *badger.Txn, prefix byte, visit func(stem, value []byte) error) error {
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = []byte{prefix}
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	var last []byte
-	for it.Rewind(); it.Valid(); it.Next() {
-		key := it.Item().Key()
-		if len(key) < 5 {
-			return fmt.Errorf("%w: a key under %q is too short", ErrDamaged, prefix)
-		}
-		stem := key[:len(key)-4]
-		if last != nil && string(stem) == string(last) {
-			continue
-		}
-		last = append(last[:0], stem...)
-		if err := it.Item().Value(func(value []byte) error { return visit(stem, value) }); err != nil {
-			return err
-		}
-	}
-	return nil
+// loader makes a state of the actions and effects of all blocks. It believes the
+// effects: whether the rules give the same is for Check to see.
+type loader struct {
+	*state
+	parents []int32         // by key; the forest is built of them in the end
+	holds   map[int32]int32 // identities that hold a tree, with a key of it
 }
 
-func (s *state) loadForest(txn *badger.Txn) error {
-	f := s.forest
-	number := func(key protocol.KeyHash) int32 {
-		if n := f.find(key); n != none {
-			return n
+func (s *state) load(txn *badger.Txn) error {
+	l := loader{state: s, holds: make(map[int32]int32)}
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = []byte{prefixActions}
+	it := txn.NewIterator(opt)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); {
+		key := it.Item().KeyCopy(nil)
+		if len(key) != 9 {
+			return fmt.Errorf("%w: the key of a chunk of actions has the wrong length", ErrDamaged)
 		}
-		return f.addDetached(key)
-	}
-	err := eachNewest(txn, prefixParent, func(stem, value []byte) error {
-		if len(stem) != 21 {
-			return fmt.Errorf("%w: a parent's key has the wrong length", ErrDamaged)
+		height := binary.BigEndian.Uint32(key[1:])
+		var actions []storedAction
+		for ; it.ValidForPrefix(key[:5]); it.Next() {
+			chunk, err := it.Item().ValueCopy(nil)
+			if err != nil {
+				return fmt.Errorf("reading the database: %w", err)
+			}
+			some, err := decodeActions(chunk)
+			if err != nil {
+				return err
+			}
+			actions = append(actions, some...)
 		}
-		child := number(protocol.KeyHash(stem[1:]))
-		if len(value) == 0 {
-			return nil
-		}
-		link, err := decodeAcceptRecord(value)
+		effects, err := readChunks(txn, prefixEffects, height)
 		if err != nil {
 			return err
 		}
-		f.parent[child], f.accept[child] = number(link.parent), link.accept
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	// A root that has no links in force may still hold an id.
-	err = eachNewest(txn, prefixRoot, func(stem, value []byte) error {
-		if len(stem) != 21 || len(value) != 0 && len(value) != 32 {
-			return fmt.Errorf("%w: a root's id has the wrong length", ErrDamaged)
+		if err := l.block(height, actions, effects); err != nil {
+			return fmt.Errorf("block %d: %w", height, err)
 		}
-		n := number(protocol.KeyHash(stem[1:]))
-		if len(value) == 32 {
-			s.ids[n] = chainhash.Hash(value)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
-	if !f.rooted() {
+	if !forest.Rooted(l.parents) {
 		return fmt.Errorf("%w: the links in force form a cycle", ErrDamaged)
 	}
-	f.build()
+	s.forest.Build(l.parents)
+	for id, key := range l.holds {
+		s.places[s.forest.Root(key)].id = id
+	}
 	return nil
 }
 
-// loadWaiting adds the stored waiting actions under prefix.
-func (s *state) loadWaiting(txn *badger.Txn, prefix []byte) error {
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = prefix
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	for it.Rewind(); it.Valid(); it.Next() {
-		key := it.Item().Key()
-		value, err := it.Item().ValueCopy(nil)
-		if err != nil {
-			return err
+// block adds a block as it was applied.
+func (l *loader) block(height uint32, actions []storedAction, effects []byte) error {
+	first := l.txids.len()
+	l.blocks = append(l.blocks, blockSpan{height, first})
+	for i := range actions {
+		if n := l.add(&actions[i]); n != first+int32(i) {
+			return fmt.Errorf("%w: transaction %v is there twice", ErrDamaged, actions[i].txid)
 		}
-		if len(key) != 41 || len(value) != 32 {
-			return fmt.Errorf("%w: a waiting action has the wrong length", ErrDamaged)
-		}
-		ref := protocol.Reference(key[1:33])
-		s.waiting[ref] = append(s.waiting[ref], waiter{readPosition(key), chainhash.Hash(value)})
 	}
+	for int(l.keys.len()) > len(l.parents) {
+		l.parents = append(l.parents, none)
+	}
+	err := eachEffect(effects, func(e *Effect) error { return l.effect(e, height, first, actions) })
+	if err != nil {
+		return err
+	}
+	for i := range actions {
+		n := first + int32(i)
+		keys, count := l.mentions(n, height)
+		if count != len(actions[i].previous) {
+			return fmt.Errorf("%w: action %v mentions %d keys, not %d", ErrDamaged, actions[i].txid, count, len(actions[i].previous))
+		}
+		for _, key := range keys[:count] {
+			l.places[key].mention = n
+			l.places[key].mentions++
+		}
+	}
+	return nil
+}
+
+// effect adds an effect of the block at height.
+func (l *loader) effect(e *Effect, height uint32, first int32, actions []storedAction) error {
+	unknown := func(id chainhash.Hash) error { return fmt.Errorf("%w: no action %v", ErrDamaged, id) }
+	switch e.Type {
+	case IdentityNamed:
+		return nil // the link before it says all
+	case IdentityMerged:
+		merged, into := l.txids.find(e.ID), l.txids.find(e.Into)
+		if merged == none || into == none {
+			return unknown(e.ID)
+		}
+		l.merge(merged, into)
+		delete(l.holds, merged)
+		return nil
+	}
+	n := l.txids.find(e.Tx)
+	if n == none {
+		return unknown(e.Tx)
+	}
+	a := &l.actions[n]
+	ref := l.references[n]
+	if n >= first {
+		ref = actions[n-first].reference
+	}
+	if e.Type == ActionWaiting {
+		l.wait(n, ref)
+		return nil
+	}
+	l.unwait(n)
+	a.decided = height
+	target := none
+	if a.kind != protocol.MLR && e.Reason != Malformed && e.Reason != NoAuthor {
+		if target = l.find(ref); target != none {
+			l.attach(n, target)
+		}
+	}
+	if e.Type == ActionRefused {
+		a.reason = e.Reason
+		return nil
+	}
+	if e.Type == RequestOpened {
+		return nil
+	}
+	id := l.txids.find(e.ID)
+	if target == none || l.txids.values[target] != e.Ref || id == none || a.child == none || a.parent == none {
+		return unknown(e.Ref)
+	}
+	l.actions[target].ended = n
+	l.holds[id] = a.parent
+	if e.Type == LinkFormed {
+		if l.parents[a.child] != none {
+			return fmt.Errorf("%w: a key has two parents", ErrDamaged)
+		}
+		l.parents[a.child], l.places[a.child].accept = a.parent, n
+		l.addChild(a.child, a.parent)
+		return nil
+	}
+	if l.parents[a.child] != a.parent {
+		return fmt.Errorf("%w: a link is cut that is not there", ErrDamaged)
+	}
+	l.parents[a.child], l.places[a.child].accept = none, none
+	l.removeChild(a.child, a.parent)
+	l.holds[n] = a.child
 	return nil
 }

@@ -424,7 +424,7 @@ func (s *modelState) members(id chainhash.Hash) []graph.Member {
 }
 
 // membersBelow lists a key and all below it: depth first, children in the order
-// of their hashes.
+// in which they were linked.
 func (s *modelState) membersBelow(key protocol.KeyHash) []graph.Member {
 	m := graph.Member{Key: key, Depth: uint32(len(s.path(key)) - 1)}
 	if l, ok := s.links[key]; ok {
@@ -437,7 +437,11 @@ func (s *modelState) membersBelow(key protocol.KeyHash) []graph.Member {
 			children = append(children, child)
 		}
 	}
-	slices.SortFunc(children, func(a, b protocol.KeyHash) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(children, func(a, b protocol.KeyHash) int {
+		x, y := s.links[a], s.links[b]
+		by, than := s.action(x.accept), s.action(y.accept)
+		return cmp.Or(cmp.Compare(x.since, y.since), cmp.Compare(by.height, than.height), cmp.Compare(by.Index, than.Index))
+	})
 	for _, child := range children {
 		members = append(members, s.membersBelow(child)...)
 	}

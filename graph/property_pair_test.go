@@ -148,6 +148,10 @@ func (p *pair) view(t rapid.TB, height *uint32) *graph.View {
 // Lists are read in pages of limit entries.
 func (p *pair) agree(t rapid.TB, w *world, limit int) {
 	for _, h := range p.held {
+		if !slices.ContainsFunc(p.model.states, func(s *modelState) bool { return s.block.Hash == h.state.block.Hash }) {
+			h.wantReorganised(t, w)
+			continue
+		}
 		h.state.agree(t, h.View, w, limit)
 	}
 	same(t, w, "Disconnects", must(p.graph.Disconnects(0, math.MaxUint32))(t), p.stale)
@@ -189,6 +193,19 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 		v := p.view(t, &h)
 		s.agree(t, v, w, limit)
 		v.Close()
+	}
+}
+
+// wantReorganised asks what is not to be answered any more.
+func (h heldView) wantReorganised(t rapid.TB, w *world) {
+	id := sum("tx", 0)
+	_, resolve := h.Resolve(context.Background(), w.keys[0])
+	_, action := h.Action(id)
+	_, _, actions := h.ActionsOf(context.Background(), w.keys[0], nil, 10)
+	for question, err := range map[string]error{"Resolve": resolve, "Action": action, "ActionsOf": actions} {
+		if !errors.Is(err, graph.ErrReorganised) {
+			t.Fatalf("%s of a view whose block was taken back: %v", question, err)
+		}
 	}
 }
 

@@ -161,7 +161,7 @@ func findTies(before *modelState, b graph.Block) tie {
 type snapshot struct {
 	Counts     graph.Counts
 	Resolve    []graph.Resolution
-	Members    [][]graph.Member      // of each key's identity
+	Members    [][]graph.Member      // of each key's identity, ordered by key
 	Identities []*graph.Identity     // by naming tx
 	Actions    []*graph.ActionStatus // by tx
 	ActionsOf  [][]chainhash.Hash    // by key, ordered by txid
@@ -177,7 +177,10 @@ func (p *pair) snapshot(t rapid.TB, w *world) snapshot {
 	for _, key := range w.keys {
 		r := must(v.Resolve(context.Background(), key))(t)
 		s.Resolve = append(s.Resolve, r)
-		s.Members = append(s.Members, allMembers(t, v, r.ID, 100))
+		members := allMembers(t, v, r.ID, 100)
+		// Siblings stand in the order in which they were linked.
+		slices.SortFunc(members, func(a, b graph.Member) int { return slices.Compare(a.Key[:], b.Key[:]) })
+		s.Members = append(s.Members, members)
 		var txids []chainhash.Hash
 		for _, a := range allActions(t, v, key, 100) {
 			txids = append(txids, a.TxID)

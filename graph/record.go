@@ -44,142 +44,174 @@ func decodeBlockRecord(b []byte) (blockRecord, error) {
 	return r, d.finish("block record")
 }
 
-// actionRecord is the value under 'a': an action as it was confirmed, and what
-// became of it. Its state as of any height follows from the heights in it.
-type actionRecord struct {
-	kind   protocol.Kind
-	reason Reason // why it was refused, from decided on
-	at     position
-
+// storedAction is an action as it was confirmed, one of those under 'a'. What
+// became of it is in the effects.
+type storedAction struct {
+	kind      protocol.Kind
+	malformed bool
+	index     uint32 // of its tx in the block
+	txid      chainhash.Hash
 	hasAuthor bool
 	author    protocol.KeyHash
-
-	hasParent bool // parent is known
-	hasChild  bool // child is known
-	parent    protocol.KeyHash
-	child     protocol.KeyHash
-
-	hasReference bool               // well-formed MLA or MCR
-	reference    protocol.Reference // as pushed
-	refersTo     chainhash.Hash     // zero until decided, and where nothing was found
-
-	decided uint32 // height at which it was opened, put in force, done or refused; never while it waits
-	ended   uint32 // height at which a request was used or a link was cut; never before
-	endedBy chainhash.Hash
-
+	parent    protocol.KeyHash   // well-formed MLR
+	reference protocol.Reference // well-formed MLA and MCR, as pushed
+	// previous is, of each key that the action mentions (state.mentions), the last
+	// action before that does, none if there is none.
+	previous   []int32
 	messageLen uint32 // bytes
 	message    []byte // if messageLen <= inlineMessage, else under 'm'
 }
 
-// inlineMessage is the longest message kept in its action's record, in bytes.
-// It covers what writers are allowed; longer ones would be rewritten with every
-// change of state.
+// inlineMessage is the longest message kept beside its action, in bytes. It
+// covers what writers are allowed; longer ones would be in the way of the
+// actions beside them.
 const inlineMessage = 256
 
+// Bits of a stored action's first byte, above its kind.
 const (
-	flagAuthor = 1 << iota
-	flagParent
-	flagChild
-	flagReference
-	flagDecided
-	flagRefersTo
-	flagEnded
+	flagMalformed = 1 << 2
+	flagAuthor    = 1 << 3
+	shiftPrevious = 4 // number of previous
 )
 
-func (r *actionRecord) encode() []byte {
-	b := make([]byte, 0, 224+len(r.message))
-	var flags byte
-	set := func(on bool, flag byte) bool {
-		if on {
-			flags |= flag
-		}
-		return on
+// appendTo appends the action to a chunk: its length, and itself.
+func (a *storedAction) appendTo(chunk []byte) []byte {
+	var space [512]byte
+	b := append(space[:0], byte(a.kind)|byte(len(a.previous))<<shiftPrevious)
+	b = binary.BigEndian.AppendUint32(b, a.index)
+	b = append(b, a.txid[:]...)
+	if a.hasAuthor {
+		b[0] |= flagAuthor
+		b = append(b, a.author[:]...)
 	}
-	b = append(b, byte(r.kind), byte(r.reason), 0)
-	b = r.at.append(b)
-	if set(r.hasAuthor, flagAuthor) {
-		b = append(b, r.author[:]...)
-	}
-	if set(r.hasParent, flagParent) {
-		b = append(b, r.parent[:]...)
-	}
-	if set(r.hasChild, flagChild) {
-		b = append(b, r.child[:]...)
-	}
-	if set(r.hasReference, flagReference) {
-		b = append(b, r.reference[:]...)
-	}
-	if set(r.decided != never, flagDecided) {
-		b = binary.BigEndian.AppendUint32(b, r.decided)
-	}
-	if set(r.refersTo != chainhash.Hash{}, flagRefersTo) {
-		b = append(b, r.refersTo[:]...)
-	}
-	if set(r.ended != never, flagEnded) {
-		b = binary.BigEndian.AppendUint32(b, r.ended)
-		b = append(b, r.endedBy[:]...)
-	}
-	b[2] = flags
-	b = binary.BigEndian.AppendUint32(b, r.messageLen)
-	return append(b, r.message...)
-}
-
-func decodeActionRecord(b []byte) (*actionRecord, error) {
-	d := decoder{rest: b}
-	r := &actionRecord{kind: protocol.Kind(d.byte()), reason: Reason(d.byte()), decided: never, ended: never}
-	flags := d.byte()
-	r.at = position{d.uint32(), d.uint32()}
-	if r.hasAuthor = flags&flagAuthor != 0; r.hasAuthor {
-		r.author = d.key()
-	}
-	if r.hasParent = flags&flagParent != 0; r.hasParent {
-		r.parent = d.key()
-	}
-	if r.hasChild = flags&flagChild != 0; r.hasChild {
-		r.child = d.key()
-	}
-	if r.hasReference = flags&flagReference != 0; r.hasReference {
-		r.reference = protocol.Reference(d.hash())
-	}
-	if flags&flagDecided != 0 {
-		r.decided = d.uint32()
-	}
-	if flags&flagRefersTo != 0 {
-		r.refersTo = d.hash()
-	}
-	if flags&flagEnded != 0 {
-		r.ended, r.endedBy = d.uint32(), d.hash()
-	}
-	if r.messageLen = d.uint32(); r.messageLen > 0 && r.messageLen <= inlineMessage {
-		r.message = append([]byte(nil), d.take(int(r.messageLen))...)
-	}
-	return r, d.finish("action record")
-}
-
-// refused reports whether the action was decided against.
-func (r *actionRecord) refused() bool { return r.decided != never && r.reason != NoReason }
-
-// stateAt returns the state as of height, and since when. ok is false if the
-// action was not confirmed by then.
-func (r *actionRecord) stateAt(height uint32) (state State, since uint32, ok bool) {
 	switch {
-	case r.at.height > height:
-		return 0, 0, false
-	case r.decided > height:
-		return StateWaiting, r.at.height, true
-	case r.refused():
-		return StateRefused, r.decided, true
-	case r.kind == protocol.MCR:
-		return StateDone, r.decided, true
+	case a.malformed:
+		b[0] |= flagMalformed
+	case a.kind == protocol.MLR:
+		b = append(b, a.parent[:]...)
+	default:
+		b = append(b, a.reference[:]...)
 	}
-	entered, left := StateOpen, StateUsed
-	if r.kind == protocol.MLA {
-		entered, left = StateInForce, StateCut
+	for _, n := range a.previous {
+		b = binary.AppendUvarint(b, uint64(n+1))
 	}
-	if r.ended <= height {
-		return left, r.ended, true
+	b = binary.AppendUvarint(b, uint64(a.messageLen))
+	b = append(b, a.message...)
+	return append(binary.AppendUvarint(chunk, uint64(len(b))), b...)
+}
+
+// decodeActions reads all actions of a chunk. They share its memory.
+func decodeActions(chunk []byte) ([]storedAction, error) {
+	actions := make([]storedAction, 0, actionsPerChunk)
+	d := decoder{rest: chunk}
+	for len(d.rest) > 0 {
+		a, err := decodeAction(d.take(d.length()))
+		if err != nil {
+			return nil, err
+		}
+		actions = append(actions, a)
 	}
-	return entered, r.decided, true
+	return actions, d.finish("chunk of actions")
+}
+
+// actionInChunk reads the n-th action of a chunk.
+func actionInChunk(chunk []byte, n int) (storedAction, error) {
+	d := decoder{rest: chunk}
+	for range n {
+		d.take(d.length())
+	}
+	return decodeAction(d.take(d.length()))
+}
+
+func decodeAction(b []byte) (storedAction, error) {
+	d := decoder{rest: b}
+	flags := d.byte()
+	a := storedAction{kind: protocol.Kind(flags & 3), malformed: flags&flagMalformed != 0, index: d.uint32(), txid: d.hash()}
+	if a.hasAuthor = flags&flagAuthor != 0; a.hasAuthor {
+		a.author = d.key()
+	}
+	switch {
+	case a.malformed:
+	case a.kind == protocol.MLR:
+		a.parent = d.key()
+	default:
+		a.reference = protocol.Reference(d.hash())
+	}
+	for range flags >> shiftPrevious {
+		a.previous = append(a.previous, int32(d.uvarint(math.MaxInt32))-1)
+	}
+	if a.messageLen = uint32(d.uvarint(math.MaxUint32)); a.messageLen > 0 && a.messageLen <= inlineMessage {
+		a.message = d.take(int(a.messageLen))
+	}
+	if a.kind == 0 {
+		return a, fmt.Errorf("%w: an action of no kind", ErrDamaged)
+	}
+	return a, d.finish("stored action")
+}
+
+// keyRecord is one version of a key that has been in a link, the value under
+// 'k'.
+type keyRecord struct {
+	hasParent bool
+	parent    protocol.KeyHash
+	accept    chainhash.Hash // the MLA of the link to parent
+	linked    uint32         // height at which it came into force
+
+	// Children stand in the order in which they were linked.
+	hasFirst bool
+	first    protocol.KeyHash // of its children
+	hasNext  bool
+	next     protocol.KeyHash // of its parent's children, after it
+
+	id chainhash.Hash // of the tree whose root it is; zero if it has a parent
+}
+
+const (
+	flagParent = 1 << iota
+	flagFirst
+	flagNext
+	flagID
+)
+
+func (r *keyRecord) appendTo(b []byte) []byte {
+	at := len(b)
+	b = append(b, 0)
+	if r.hasParent {
+		b[at] |= flagParent
+		b = append(append(b, r.parent[:]...), r.accept[:]...)
+		b = binary.BigEndian.AppendUint32(b, r.linked)
+	}
+	if r.hasFirst {
+		b[at] |= flagFirst
+		b = append(b, r.first[:]...)
+	}
+	if r.hasNext {
+		b[at] |= flagNext
+		b = append(b, r.next[:]...)
+	}
+	if r.id != (chainhash.Hash{}) {
+		b[at] |= flagID
+		b = append(b, r.id[:]...)
+	}
+	return b
+}
+
+func decodeKeyRecord(b []byte) (r keyRecord, err error) {
+	d := decoder{rest: b}
+	flags := d.byte()
+	if r.hasParent = flags&flagParent != 0; r.hasParent {
+		r.parent, r.accept, r.linked = d.key(), d.hash(), d.uint32()
+	}
+	if r.hasFirst = flags&flagFirst != 0; r.hasFirst {
+		r.first = d.key()
+	}
+	if r.hasNext = flags&flagNext != 0; r.hasNext {
+		r.next = d.key()
+	}
+	if flags&flagID != 0 {
+		r.id = d.hash()
+	}
+	return r, d.finish("key record")
 }
 
 // identityRecord is one version of an identity that holds a tree, the value
@@ -189,8 +221,8 @@ type identityRecord struct {
 	keys uint32 // in the tree
 }
 
-func (r identityRecord) encode() []byte {
-	return binary.BigEndian.AppendUint32(append(make([]byte, 0, 24), r.root[:]...), r.keys)
+func (r identityRecord) appendTo(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(append(b, r.root[:]...), r.keys)
 }
 
 func decodeIdentityRecord(b []byte) (identityRecord, error) {
@@ -200,15 +232,15 @@ func decodeIdentityRecord(b []byte) (identityRecord, error) {
 }
 
 // nameRecord is one version of a name in a set of names that merged, the value
-// under 'n'. See identity.go.
+// under 'n'. See state.merge.
 type nameRecord struct {
 	up       chainhash.Hash // next towards the set's representative; zero in the representative
 	weight   uint32         // representative: names in the set
 	survivor chainhash.Hash // representative: the identity that holds the tree
 }
 
-func (r nameRecord) encode() []byte {
-	b := append(make([]byte, 0, 68), r.up[:]...)
+func (r nameRecord) appendTo(b []byte) []byte {
+	b = append(b, r.up[:]...)
 	b = binary.BigEndian.AppendUint32(b, r.weight)
 	return append(b, r.survivor[:]...)
 }
@@ -217,22 +249,6 @@ func decodeNameRecord(b []byte) (nameRecord, error) {
 	d := decoder{rest: b}
 	r := nameRecord{up: d.hash(), weight: d.uint32(), survivor: d.hash()}
 	return r, d.finish("name record")
-}
-
-// acceptRecord is one version of a key's parent, the value under 'p'.
-type acceptRecord struct {
-	parent protocol.KeyHash
-	accept chainhash.Hash // the MLA
-}
-
-func (r acceptRecord) encode() []byte {
-	return append(append(make([]byte, 0, 52), r.parent[:]...), r.accept[:]...)
-}
-
-func decodeAcceptRecord(b []byte) (acceptRecord, error) {
-	d := decoder{rest: b}
-	r := acceptRecord{parent: d.key(), accept: d.hash()}
-	return r, d.finish("parent record")
 }
 
 // decoder reads fields off a stored value. After it ran short it returns zeros;
@@ -252,8 +268,23 @@ func (d *decoder) take(n int) []byte {
 	return out
 }
 
-func (d *decoder) byte() byte            { return d.take(1)[0] }
-func (d *decoder) uint32() uint32        { return binary.BigEndian.Uint32(d.take(4)) }
+func (d *decoder) byte() byte     { return d.take(1)[0] }
+func (d *decoder) uint32() uint32 { return binary.BigEndian.Uint32(d.take(4)) }
+
+// uvarint reads a number of variable length, up to most.
+func (d *decoder) uvarint(most uint64) uint64 {
+	v, n := binary.Uvarint(d.rest)
+	if n <= 0 || v > most {
+		d.short, d.rest = true, nil
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+// length reads the length of what follows.
+func (d *decoder) length() int { return int(d.uvarint(uint64(len(d.rest)))) }
+
 func (d *decoder) uint64() uint64        { return binary.BigEndian.Uint64(d.take(8)) }
 func (d *decoder) hash() chainhash.Hash  { return chainhash.Hash(d.take(32)) }
 func (d *decoder) key() protocol.KeyHash { return protocol.KeyHash(d.take(20)) }

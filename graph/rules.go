@@ -27,364 +27,291 @@ type Block struct {
 	Actions  []Action
 }
 
-// step applies the rules to one block. It changes the state in memory and
-// collects the writes; if anything fails, both are worthless.
+// step applies the rules to one block. It changes the state in memory, and notes
+// what has to be written because of it.
 type step struct {
 	*state
-	w      *writes
 	height uint32
 	counts Counts
 
-	effects []byte                           // in their canonical encoding
-	records map[chainhash.Hash]*loadedRecord // read or made in this block
+	effects []byte         // in their canonical encoding
+	fresh   []storedAction // the block's own actions, in order of position
+	first   int32          // the number of the first of them
+
+	changed []int32         // keys whose record is another, some more than once
+	sized   map[int32]int32 // roots of the identities whose record is another; none: merged
+	renamed []int32         // names whose record is another, some more than once
+
+	landmarks []mention // of every 64th action of a key
+	late      []mention // of actions of earlier blocks
 }
 
-// loadedRecord is an action's record in use by a step.
-type loadedRecord struct {
-	actionRecord
-	txid   chainhash.Hash
-	stored []byte // as it was before the block, nil if new
+// mention says that an action is by or about a key.
+type mention struct{ key, action int32 }
+
+func newStep(s *state, height uint32, counts Counts) *step {
+	return &step{state: s, height: height, counts: counts, first: s.txids.len(), sized: make(map[int32]int32)}
 }
 
-// apply runs the block through the four phases of identity-rules §4.
+// apply runs the block through the four phases of identity-rules §4. ErrBlock if
+// it has a transaction that is on the chain already; nothing has changed then.
 func (s *step) apply(b Block) error {
-	actions := slices.SortedFunc(slices.Values(b.Actions), func(x, y Action) int { return cmp.Compare(x.Index, y.Index) })
-	fresh := make([]*loadedRecord, 0, len(actions))
-	for i := range actions {
-		r, err := s.admit(&actions[i])
-		if err != nil {
-			return err
-		}
-		fresh = append(fresh, r)
+	if err := s.admit(b); err != nil {
+		return err
 	}
-
-	var requests, accepts, revokes, lateRevokes []*loadedRecord
-	for i, r := range fresh {
+	var requests, accepts, revokes, lateRevokes []int32
+	for i := range s.fresh {
+		a, n := &s.fresh[i], s.first+int32(i)
 		switch {
-		case actions[i].Malformed != nil:
-			s.refuse(r, Malformed)
-		case !r.hasAuthor:
-			s.refuse(r, NoAuthor)
-		case r.kind == protocol.MLR:
-			requests = append(requests, r)
-		case r.kind == protocol.MLA:
-			accepts = append(accepts, r)
+		case a.malformed:
+			s.refuse(n, Malformed)
+		case !a.hasAuthor:
+			s.refuse(n, NoAuthor)
+		case a.kind == protocol.MLR:
+			requests = append(requests, n)
+		case a.kind == protocol.MLA:
+			accepts = append(accepts, n)
 		default:
-			revokes = append(revokes, r)
+			revokes = append(revokes, n)
 		}
 	}
 
 	// Phase 1: every MLR.
-	for _, r := range requests {
-		s.decideRequest(r)
+	for _, n := range requests {
+		s.decideRequest(n)
 	}
 
 	// Phase 2: every MCR whose MLA was decided in an earlier block.
-	for _, r := range revokes {
-		target, err := s.find(r.reference)
-		if err != nil {
-			return err
-		}
-		if target != nil && target.kind == protocol.MLA && target.decided < s.height {
-			s.decideRevoke(r, target)
+	for _, n := range revokes {
+		target := s.find(s.reference(n))
+		if target != none && s.actions[target].kind == protocol.MLA && s.actions[target].decided < s.height {
+			s.decideRevoke(n, target)
 		} else {
-			lateRevokes = append(lateRevokes, r)
+			lateRevokes = append(lateRevokes, n)
 		}
 	}
 
 	// Phase 3: every MLA, those included that waited for one of the block's txs.
-	for _, r := range fresh {
-		released, err := s.release(r, protocol.MLA)
-		if err != nil {
-			return err
-		}
-		accepts = append(accepts, released...)
+	for i := range s.fresh {
+		accepts = append(accepts, s.release(s.first+int32(i), protocol.MLA)...)
 	}
-	sortByPosition(accepts)
-	for _, r := range accepts {
-		if err := s.decideAccept(r); err != nil {
-			return err
-		}
+	slices.Sort(accepts)
+	for _, n := range accepts {
+		s.decideAccept(n)
 	}
 
 	// Phase 4: every MCR whose MLA was decided in this block, and those that have
 	// nothing to act on.
-	for _, r := range uniqueRecords(fresh, accepts) {
-		if r.kind == protocol.MLA && r.decided == never {
-			continue // an MCR waits on while its MLA does
-		}
-		released, err := s.release(r, protocol.MCR)
-		if err != nil {
-			return err
-		}
-		lateRevokes = append(lateRevokes, released...)
+	for i := range s.fresh {
+		lateRevokes = append(lateRevokes, s.releaseRevokes(s.first+int32(i))...)
 	}
-	sortByPosition(lateRevokes)
-	for _, r := range lateRevokes {
-		target, err := s.find(r.reference)
-		if err != nil {
-			return err
+	for _, n := range accepts {
+		if n < s.first {
+			lateRevokes = append(lateRevokes, s.releaseRevokes(n)...)
 		}
-		s.decideRevoke(r, target)
 	}
-	return s.store()
+	slices.Sort(lateRevokes)
+	for _, n := range lateRevokes {
+		s.decideRevoke(n, s.find(s.reference(n)))
+	}
+	s.mention()
+	return nil
 }
 
-func sortByPosition(records []*loadedRecord) {
-	slices.SortFunc(records, func(a, b *loadedRecord) int {
-		return cmp.Or(cmp.Compare(a.at.height, b.at.height), cmp.Compare(a.at.index, b.at.index))
-	})
+// admit adds the block's actions, undecided.
+func (s *step) admit(b Block) error {
+	for i := range b.Actions {
+		a := &b.Actions[i]
+		if known := s.txids.find(a.TxID); known != none {
+			return fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, a.TxID, s.heightOf(known))
+		}
+	}
+	if len(b.Actions) == 0 {
+		return nil
+	}
+	s.blocks = append(s.blocks, blockSpan{s.height, s.first})
+	s.fresh = make([]storedAction, 0, len(b.Actions))
+	for i := range b.Actions {
+		a := &b.Actions[i]
+		stored := storedAction{
+			kind: a.Kind, malformed: a.Malformed != nil, index: a.Index, txid: a.TxID,
+			messageLen: uint32(len(a.Message)), message: a.Message,
+		}
+		if a.Author != nil {
+			stored.hasAuthor, stored.author = true, *a.Author
+		}
+		if a.Malformed == nil && a.Kind == protocol.MLR {
+			stored.parent = a.Parent
+		} else if a.Malformed == nil {
+			stored.reference = a.Ref
+		}
+		s.fresh = append(s.fresh, stored)
+	}
+	slices.SortFunc(s.fresh, func(x, y storedAction) int { return cmp.Compare(x.index, y.index) })
+	for i := range s.fresh {
+		s.add(&s.fresh[i])
+	}
+	for s.forest.Len() < s.keys.len() {
+		s.forest.Add()
+	}
+	return nil
 }
 
-// uniqueRecords lists what is in a or in b, once each.
-func uniqueRecords(a, b []*loadedRecord) []*loadedRecord {
-	seen := make(map[*loadedRecord]bool, len(a)+len(b))
-	var out []*loadedRecord
-	for _, list := range [2][]*loadedRecord{a, b} {
-		for _, r := range list {
-			if !seen[r] {
-				seen[r] = true
-				out = append(out, r)
+// mention lists the block's actions among those of the keys that they mention.
+func (s *step) mention() {
+	previous := make([]int32, 0, 3*len(s.fresh))
+	for i := range s.fresh {
+		n := s.first + int32(i)
+		keys, count := s.mentions(n, s.height)
+		at := len(previous)
+		for _, key := range keys[:count] {
+			place := &s.places[key]
+			previous = append(previous, place.mention)
+			place.mention = n
+			if place.mentions++; place.mentions%landmarkEvery == 0 {
+				s.landmarks = append(s.landmarks, mention{key, n})
 			}
 		}
+		s.fresh[i].previous = previous[at:len(previous):len(previous)]
 	}
-	return out
 }
 
-// admit makes the record of a new action, undecided.
-func (s *step) admit(a *Action) (*loadedRecord, error) {
-	known, err := s.load(a.TxID)
-	if err != nil {
-		return nil, err
+// reference returns what an action, of the block or waiting, refers to.
+func (s *step) reference(n int32) protocol.Reference {
+	if n >= s.first {
+		return s.fresh[n-s.first].reference
 	}
-	if known != nil {
-		return nil, fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, a.TxID, known.at.height)
+	return s.references[n]
+}
+
+// release returns the actions of the given kind that wait for n. What n is does
+// not matter: a reference to the wrong kind is refused as soon as that is known.
+func (s *step) release(n int32, kind protocol.Kind) (released []int32) {
+	if len(s.waiting) == 0 {
+		return nil
 	}
-	r := &loadedRecord{txid: a.TxID, actionRecord: actionRecord{
-		kind: a.Kind, at: position{s.height, a.Index}, decided: never, ended: never,
-		messageLen: uint32(len(a.Message)),
-	}}
-	if a.Author != nil {
-		r.hasAuthor, r.author = true, *a.Author
-	}
-	if a.Malformed == nil && a.Kind == protocol.MLR {
-		r.hasParent, r.parent = true, a.Parent
-		r.hasChild, r.child = r.hasAuthor, r.author
-	}
-	if a.Malformed == nil && a.Kind != protocol.MLR {
-		r.hasReference, r.reference = true, a.Ref
-	}
-	if len(a.Message) <= inlineMessage {
-		r.message = a.Message
-	} else {
-		for n, rest := uint32(0), a.Message; len(rest) > 0; n++ {
-			chunk := rest[:min(len(rest), chunkSize)]
-			s.w.insert(messageKey(a.TxID, n), chunk)
-			rest = rest[len(chunk):]
+	for _, waiter := range s.waiting[protocol.RefersTo(s.txids.values[n]).Canonical()] {
+		if s.actions[waiter].kind == kind {
+			released = append(released, waiter)
 		}
 	}
-	s.records[a.TxID] = r
-	if r.hasAuthor {
-		s.mention(r, r.author)
-	}
-	if r.hasParent {
-		s.mention(r, r.parent)
-	}
-	return r, nil
+	return released
 }
 
-// mention lists the action among those by and about key.
-func (s *step) mention(r *loadedRecord, key protocol.KeyHash) {
-	s.w.insert(mentionKey(key, r.at), r.txid[:])
-}
-
-// load returns the record of an action, nil if there is none.
-func (s *step) load(txid chainhash.Hash) (*loadedRecord, error) {
-	if r, ok := s.records[txid]; ok {
-		return r, nil
+// releaseRevokes returns the MCRs that wait for n, unless n is an MLA that waits
+// itself.
+func (s *step) releaseRevokes(n int32) []int32 {
+	if a := &s.actions[n]; a.kind == protocol.MLA && a.decided == never {
+		return nil
 	}
-	stored, err := s.w.get(actionKey(txid))
-	if err != nil || stored == nil {
-		return nil, err
-	}
-	record, err := decodeActionRecord(stored)
-	if err != nil {
-		return nil, err
-	}
-	r := &loadedRecord{actionRecord: *record, txid: txid, stored: stored}
-	s.records[txid] = r
-	return r, nil
-}
-
-// named returns the record of the action that names an identity.
-func (s *step) named(id chainhash.Hash) (*loadedRecord, error) {
-	r, err := s.load(id)
-	if err == nil && r == nil {
-		err = fmt.Errorf("%w: identity %v has no action that names it", ErrDamaged, id)
-	}
-	return r, err
-}
-
-// find returns the action that a reference means, nil if none is confirmed.
-func (s *step) find(ref protocol.Reference) (*loadedRecord, error) {
-	for _, txid := range ref.TxIDs() {
-		if r, err := s.load(txid); err != nil || r != nil {
-			return r, err
-		}
-	}
-	return nil, nil
-}
-
-// release ends the waiting of those actions of the given kind that wait for r,
-// and returns them. What r is does not matter: a reference to the wrong kind is
-// refused as soon as that is known.
-func (s *step) release(r *loadedRecord, kind protocol.Kind) ([]*loadedRecord, error) {
-	ref := protocol.RefersTo(r.txid).Canonical()
-	waiters := s.waiting[ref]
-	if len(waiters) == 0 {
-		return nil, nil
-	}
-	var released []*loadedRecord
-	var left []waiter
-	for _, waiter := range waiters {
-		w, err := s.load(waiter.txid)
-		if err != nil {
-			return nil, err
-		}
-		if w == nil {
-			return nil, fmt.Errorf("%w: %v waits but is not stored", ErrDamaged, waiter.txid)
-		}
-		if w.kind != kind {
-			left = append(left, waiter)
-			continue
-		}
-		released = append(released, w)
-		s.w.replace(waitingKey(ref, w.at), w.txid[:], nil)
-		s.counts.Waiting--
-	}
-	s.setWaiting(ref, left)
-	return released, nil
+	return s.release(n, protocol.MCR)
 }
 
 // decideRequest opens an MLR or refuses it.
-func (s *step) decideRequest(r *loadedRecord) {
-	if r.author == r.parent {
-		s.refuse(r, SelfLink)
+func (s *step) decideRequest(n int32) {
+	a := &s.actions[n]
+	if a.author == a.parent {
+		s.refuse(n, SelfLink)
 		return
 	}
-	r.decided = s.height
-	s.emit(Effect{Type: RequestOpened, Tx: r.txid, Child: r.child, Parent: r.parent})
+	a.decided = s.height
+	s.emit(Effect{Type: RequestOpened, Tx: s.txids.values[n], Child: s.keys.values[a.child], Parent: s.keys.values[a.parent]})
 }
 
 // decideAccept puts the link of an MLA in force, refuses it, or lets it wait.
-func (s *step) decideAccept(r *loadedRecord) error {
-	request, err := s.find(r.reference)
-	if err != nil {
-		return err
+func (s *step) decideAccept(n int32) {
+	target := s.find(s.reference(n))
+	if target == none {
+		s.letWait(n)
+		return
 	}
-	if request == nil {
-		s.wait(r)
-		return nil
-	}
-	s.attach(r, request)
+	a, request := &s.actions[n], &s.actions[target]
+	s.meet(n, target)
 	switch {
 	case request.kind != protocol.MLR:
-		s.refuse(r, WrongKind)
+		s.refuse(n, WrongKind)
 	case request.refused():
-		s.refuse(r, RequestRefused)
-	case r.author != request.parent:
-		s.refuse(r, NotTheParent)
-	case request.ended != never:
-		s.refuse(r, RequestUsed)
-	case s.hasParent(request.child):
-		s.refuse(r, ChildHasParent)
-	case s.wouldLoop(request.child, request.parent):
-		s.refuse(r, Loop)
+		s.refuse(n, RequestRefused)
+	case a.author != request.parent:
+		s.refuse(n, NotTheParent)
+	case request.ended != none:
+		s.refuse(n, RequestUsed)
+	case s.forest.Parent(request.child) != none:
+		s.refuse(n, ChildHasParent)
+	case s.forest.Root(request.parent) == request.child:
+		s.refuse(n, Loop)
 	default:
-		r.decided = s.height
-		request.ended, request.endedBy = s.height, r.txid
-		return s.join(r.txid, request.txid, request.child, request.parent)
+		a.decided = s.height
+		request.ended = n
+		s.join(n, target)
 	}
-	return nil
 }
 
-// decideRevoke cuts the link of the MLA target, which is nil if it is not
+// decideRevoke cuts the link of the MLA target, which is none if it is not
 // confirmed; or refuses the MCR, or lets it wait.
-func (s *step) decideRevoke(r, target *loadedRecord) {
-	if target == nil || target.kind == protocol.MLA && target.decided == never {
-		s.wait(r)
+func (s *step) decideRevoke(n, target int32) {
+	if target == none || s.actions[target].kind == protocol.MLA && s.actions[target].decided == never {
+		s.letWait(n)
 		return
 	}
-	s.attach(r, target)
+	a, accept := &s.actions[n], &s.actions[target]
+	s.meet(n, target)
 	switch {
-	case target.kind != protocol.MLA:
-		s.refuse(r, WrongKind)
-	case target.refused():
-		s.refuse(r, AcceptRefused)
-	case r.author != target.parent:
-		s.refuse(r, NotTheParent)
-	case target.ended != never:
-		s.refuse(r, AlreadyRevoked)
+	case accept.kind != protocol.MLA:
+		s.refuse(n, WrongKind)
+	case accept.refused():
+		s.refuse(n, AcceptRefused)
+	case a.author != accept.parent:
+		s.refuse(n, NotTheParent)
+	case accept.ended != none:
+		s.refuse(n, AlreadyRevoked)
 	default:
-		r.decided = s.height
-		target.ended, target.endedBy = s.height, r.txid
-		s.part(r.txid, target.txid, target.child, target.parent)
+		a.decided = s.height
+		accept.ended = n
+		s.part(n, target)
 	}
 }
 
-func (s *step) hasParent(key protocol.KeyHash) bool {
-	n := s.forest.find(key)
-	return n != none && s.forest.parent[n] != none
-}
-
-// wouldLoop reports whether child is the root of parent's own tree.
-func (s *step) wouldLoop(child, parent protocol.KeyHash) bool {
-	c, p := s.forest.find(child), s.forest.find(parent)
-	return c != none && p != none && s.forest.root(p) == c
-}
-
-// attach notes what an action's reference turned out to mean, and lists the
-// action among those about the child and the parent that it concerns. One that
-// refers to the wrong kind concerns nobody.
-func (s *step) attach(r, target *loadedRecord) {
-	r.refersTo = target.txid
-	if r.kind == protocol.MLA && target.kind != protocol.MLR || r.kind == protocol.MCR && target.kind != protocol.MLA {
-		return
-	}
-	r.hasParent, r.parent = target.hasParent, target.parent
-	r.hasChild, r.child = target.hasChild, target.child
-	// The author has had its mention since the action was confirmed.
-	if r.hasParent && r.parent != r.author {
-		s.mention(r, r.parent)
-	}
-	if r.hasChild && r.child != r.author {
-		s.mention(r, r.child)
+// meet ends an action's waiting: what it refers to is there.
+func (s *step) meet(n, target int32) {
+	s.attach(n, target)
+	if n < s.first {
+		s.unwait(n)
+		s.counts.Waiting--
+		a := &s.actions[n]
+		for _, key := range distinct([]int32{a.parent, a.child}) {
+			if key != none && key != a.author { // the author has had its mention
+				s.late = append(s.late, mention{key, n})
+			}
+		}
 	}
 }
 
-func (s *step) refuse(r *loadedRecord, reason Reason) {
-	r.decided, r.reason = s.height, reason
+func (s *step) refuse(n int32, reason Reason) {
+	a := &s.actions[n]
+	a.decided, a.reason = s.height, reason
 	s.counts.Refused++
-	s.emit(Effect{Type: ActionRefused, Tx: r.txid, Kind: r.kind, Reason: reason, Author: r.author})
+	s.emit(Effect{Type: ActionRefused, Tx: s.txids.values[n], Kind: a.kind, Reason: reason, Author: s.authorOf(a)})
 }
 
-// wait lets an action wait for what it refers to.
-func (s *step) wait(r *loadedRecord) {
-	ref := r.reference.Canonical()
-	s.setWaiting(ref, append(slices.Clone(s.waiting[ref]), waiter{r.at, r.txid}))
-	s.w.insert(waitingKey(ref, r.at), r.txid[:])
+// letWait lets an action of the block wait for what it refers to.
+func (s *step) letWait(n int32) {
+	if n < s.first {
+		return // it goes on waiting
+	}
+	ref := s.reference(n)
+	s.wait(n, ref)
 	s.counts.Waiting++
-	s.emit(Effect{Type: ActionWaiting, Tx: r.txid, Kind: r.kind, Author: r.author, Reference: r.reference})
+	a := &s.actions[n]
+	s.emit(Effect{Type: ActionWaiting, Tx: s.txids.values[n], Kind: a.kind, Author: s.authorOf(a), Reference: ref})
+}
+
+// authorOf returns the author's hash, zero if there is none.
+func (s *step) authorOf(a *actionFate) protocol.KeyHash {
+	if a.author == none {
+		return protocol.KeyHash{}
+	}
+	return s.keys.values[a.author]
 }
 
 func (s *step) emit(e Effect) { s.effects = e.appendTo(s.effects) }
-
-// store writes the records that the block made or changed.
-func (s *step) store() error {
-	for _, r := range s.records {
-		if value := r.encode(); string(value) != string(r.stored) {
-			s.w.replace(actionKey(r.txid), r.stored, value)
-		}
-	}
-	return nil
-}

@@ -1,10 +1,8 @@
 package graph
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -13,7 +11,8 @@ import (
 )
 
 // View answers questions as of one block. Every answer of one view is about the
-// same state, whatever is connected or disconnected meanwhile. A view holds
+// same state, whatever is connected meanwhile; if the block is taken back, the
+// answer is ErrReorganised, until it comes back. A view holds
 // resources of the store until Close. It is not safe for concurrent use; make
 // one per request.
 type View struct {
@@ -26,6 +25,9 @@ type View struct {
 	// is the view's.
 	memory <-chan struct{}
 
+	// taken is Graph.taken when the view's block was last known to be on the chain.
+	taken uint64
+
 	iterators map[byte]*badger.Iterator // by prefix, over txn
 	known     map[protocol.KeyHash]place
 }
@@ -34,6 +36,7 @@ type View struct {
 type place struct {
 	root  protocol.KeyHash
 	depth uint32
+	id    chainhash.Hash // of the tree, zero if it has none
 }
 
 // maxKnown bounds View.known, which lets many questions of one view share the
@@ -51,7 +54,7 @@ func (g *Graph) At(height *uint32) (*View, error) {
 	if g.tip == nil {
 		return nil, ErrEmpty
 	}
-	v := &View{g: g, height: g.tip.Height}
+	v := &View{g: g, height: g.tip.Height, taken: g.taken}
 	if height != nil {
 		v.height = *height
 	}
@@ -99,23 +102,58 @@ func (v *View) iterator(prefix byte) *badger.Iterator {
 	return it
 }
 
+// inMemory calls ask with the state in memory and a snapshot of the store that
+// agrees with it, which may be newer than the view. ErrReorganised if the view's
+// block is not on the chain any more.
+func (v *View) inMemory(ask func(*state, *badger.Txn) error) error {
+	v.g.mu.RLock()
+	defer v.g.mu.RUnlock()
+	if v.g.broken != nil {
+		return v.g.broken
+	}
+	txn := v.g.db.NewTransaction(false)
+	defer txn.Discard()
+	if v.taken != v.g.taken {
+		value, err := read(txn, heightKey(prefixBlock, v.height))
+		if err != nil {
+			return err
+		}
+		if v.g.tip == nil || v.g.tip.Height < v.height || string(value) != string(v.block.encode()) {
+			return fmt.Errorf("%w: block %v at height %d was taken back while it was asked about, ask again", ErrReorganised, v.block.hash, v.height)
+		}
+		v.taken = v.g.taken
+	}
+	return ask(v.g.state, txn)
+}
+
 // version returns the version as of the view of the thing with the given stem,
-// and since when it is so; nil if there is none, which is not the same as an
-// empty one.
-func (v *View) version(stem []byte) (value []byte, since uint32, err error) {
+// which it may change; nil if there is none, which is not the same as an empty
+// one.
+func (v *View) version(stem []byte) (value []byte, err error) {
 	it := v.iterator(stem[0])
-	it.Seek(version(stem, v.height))
-	if !it.ValidForPrefix(stem) {
-		return nil, 0, nil
+	n := len(stem)
+	stem = version(stem, v.height)
+	it.Seek(stem)
+	if !it.ValidForPrefix(stem[:n]) {
+		return nil, nil
 	}
 	value, err = it.Item().ValueCopy(nil)
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading the database: %w", err)
+		return nil, fmt.Errorf("reading the database: %w", err)
 	}
 	if value == nil {
 		value = []byte{}
 	}
-	return value, versionHeight(it.Item().Key()), nil
+	return value, nil
+}
+
+// key returns the record of a key as of the view, an empty one if there is none.
+func (v *View) key(key protocol.KeyHash) (r keyRecord, err error) {
+	value, err := v.version(keyStem(key))
+	if err == nil && value != nil {
+		r, err = decodeKeyRecord(value)
+	}
+	return r, err
 }
 
 // Resolve says which identity is behind a key (identity-rules §5, §6). A key
@@ -125,6 +163,9 @@ func (v *View) version(stem []byte) (value []byte, since uint32, err error) {
 func (v *View) Resolve(ctx context.Context, key protocol.KeyHash) (Resolution, error) {
 	if r, ok := v.resolveInMemory(key); ok {
 		return r, nil
+	}
+	if err := v.inMemory(func(*state, *badger.Txn) error { return nil }); err != nil {
+		return Resolution{}, err
 	}
 	return v.resolveStored(ctx, key)
 }
@@ -141,21 +182,24 @@ func (v *View) resolveInMemory(key protocol.KeyHash) (r Resolution, ok bool) {
 		v.memory = nil
 		return Resolution{}, false
 	}
-	f := v.g.state.forest
-	n := f.find(key)
+	s := v.g.state
+	n := s.keys.find(key)
 	if n == none {
 		return Resolution{Key: key, Root: key, Path: []protocol.KeyHash{key}}, true
 	}
-	root := f.root(n)
-	r = Resolution{Key: key, ID: v.g.state.ids[root], Root: f.keys[root], Depth: uint32(f.depth(n))}
+	root := s.forest.Root(n)
+	r = Resolution{Key: key, Root: s.keys.values[root], Depth: uint32(s.forest.Depth(n))}
+	if id := s.places[root].id; id != none {
+		r.ID = s.txids.values[id]
+	}
 	r.Truncated = r.Depth >= MaxPath
 	r.Path = make([]protocol.KeyHash, 0, min(r.Depth+1, MaxPath))
-	if p := f.parent[n]; p != none {
-		parent, accept := f.keys[p], f.accept[n]
+	if p := s.forest.Parent(n); p != none {
+		parent, accept := s.keys.values[p], s.txids.values[s.places[n].accept]
 		r.Parent, r.Accept = &parent, &accept
 	}
-	for at := n; at != none && len(r.Path) < MaxPath; at = f.parent[at] {
-		r.Path = append(r.Path, f.keys[at])
+	for at := n; at != none && len(r.Path) < MaxPath; at = s.forest.Parent(at) {
+		r.Path = append(r.Path, s.keys.values[at])
 	}
 	return r, true
 }
@@ -175,55 +219,38 @@ func (v *View) resolveStored(ctx context.Context, key protocol.KeyHash) (Resolut
 			r.Path = append(r.Path, at)
 		}
 		walked = append(walked, at)
-		link, err := v.link(at)
+		record, err := v.key(at)
 		if err != nil {
 			return r, err
 		}
-		if link == nil {
-			top = place{root: at}
+		if !record.hasParent {
+			top = place{at, 0, record.id}
 			walked = walked[:len(walked)-1]
 			break
 		}
 		if at == key {
-			r.Parent, r.Accept = &link.parent, &link.accept
+			r.Parent, r.Accept = &record.parent, &record.accept
 		}
-		at = link.parent
+		at = record.parent
 		if len(walked)%1024 == 0 && ctx.Err() != nil {
 			return r, ctx.Err()
 		}
 	}
-	r.Root, r.Depth = top.root, top.depth+uint32(len(walked))
+	r.Root, r.Depth, r.ID = top.root, top.depth+uint32(len(walked)), top.id
 	r.Truncated = r.Depth >= MaxPath
 	if v.known == nil {
 		v.known = make(map[protocol.KeyHash]place)
 	}
 	for i, at := range walked[:min(len(walked), max(0, maxKnown-len(v.known)))] {
-		v.known[at] = place{top.root, r.Depth - uint32(i)}
-	}
-	id, _, err := v.version(rootStem(r.Root))
-	if err != nil {
-		return r, err
-	}
-	if len(id) == 32 {
-		r.ID = chainhash.Hash(id)
+		v.known[at] = place{top.root, r.Depth - uint32(i), top.id}
 	}
 	return r, nil
-}
-
-// link returns the link from a key to its parent, nil if it has none.
-func (v *View) link(key protocol.KeyHash) (*acceptRecord, error) {
-	value, _, err := v.version(parentStem(key))
-	if err != nil || len(value) == 0 {
-		return nil, err
-	}
-	record, err := decodeAcceptRecord(value)
-	return &record, err
 }
 
 // Identity describes an identity by its id_tx_hash. ErrNotFound if id names none
 // as of the view.
 func (v *View) Identity(id chainhash.Hash) (Identity, error) {
-	value, _, err := v.version(identityStem(id))
+	value, err := v.version(identityStem(id))
 	if err != nil {
 		return Identity{}, err
 	}
@@ -232,15 +259,12 @@ func (v *View) Identity(id chainhash.Hash) (Identity, error) {
 	}
 	answer := Identity{ID: id}
 	if len(value) == 0 {
-		_, name, err := representative(id, func(id chainhash.Hash) ([]byte, error) {
-			value, _, err := v.version(nameStem(id))
-			return value, err
-		})
+		name, err := v.survivor(id)
 		if err != nil {
 			return Identity{}, err
 		}
-		answer.MergedInto = &name.survivor
-		if value, _, err = v.version(identityStem(name.survivor)); err != nil {
+		answer.MergedInto = &name
+		if value, err = v.version(identityStem(name)); err != nil {
 			return Identity{}, err
 		}
 	}
@@ -249,259 +273,28 @@ func (v *View) Identity(id chainhash.Hash) (Identity, error) {
 		return Identity{}, err
 	}
 	answer.Root, answer.Keys = record.root, record.keys
-	named, err := v.action(id)
-	if err != nil {
-		return Identity{}, err
-	}
-	answer.NamedAt = named.at.height
-	return answer, nil
+	err = v.inMemory(func(s *state, _ *badger.Txn) error {
+		n, err := v.find(s, id)
+		if err == nil {
+			answer.NamedAt = s.heightOf(n)
+		}
+		return err
+	})
+	return answer, err
 }
 
-// Members lists up to limit keys of an identity, of the surviving one if it
-// merged, after the cursor; a nil cursor starts with the root. next is nil at
-// the end. ErrNotFound if there is no such identity, or the cursor is not one of
-// its keys.
-func (v *View) Members(ctx context.Context, id chainhash.Hash, after *MemberCursor, limit int) (members []Member, next *MemberCursor, err error) {
-	identity, err := v.Identity(id)
-	if err != nil {
-		return nil, nil, err
-	}
-	var at Member
-	if after == nil {
-		at = Member{Key: identity.Root}
-		members = append(members, at)
-	} else {
-		r, err := v.Resolve(ctx, after.Key)
-		if err != nil {
-			return nil, nil, err
-		}
-		if r.Root != identity.Root {
-			return nil, nil, fmt.Errorf("cursor %x in identity %v: %w", after.Key, id, ErrNotFound)
-		}
-		at = Member{Key: r.Key, Depth: r.Depth, Parent: r.Parent}
-	}
+// survivor returns the identity that the names which merged with id stand for
+// as of the view (state.merge).
+func (v *View) survivor(id chainhash.Hash) (chainhash.Hash, error) {
 	for {
-		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+		value, err := v.version(nameStem(id))
+		if err != nil || value == nil {
+			return id, err
 		}
-		following, err := v.nextMember(ctx, at)
-		if err != nil {
-			return nil, nil, err
+		r, err := decodeNameRecord(value)
+		if err != nil || r.up == (chainhash.Hash{}) {
+			return r.survivor, err
 		}
-		if following == nil {
-			return members, nil, nil
-		}
-		if len(members) >= limit {
-			return members, &MemberCursor{at.Key}, nil
-		}
-		members = append(members, *following)
-		at = *following
+		id = r.up
 	}
-}
-
-// nextMember returns the key after at, depth first: its first child, else the
-// next child of the nearest ancestor that has one. nil after the last.
-func (v *View) nextMember(ctx context.Context, at Member) (*Member, error) {
-	child, err := v.nextChild(ctx, at.Key, nil)
-	if err != nil {
-		return nil, err
-	}
-	if child != nil {
-		child.Depth = at.Depth + 1
-		return child, nil
-	}
-	for at.Parent != nil {
-		sibling, err := v.nextChild(ctx, *at.Parent, &at.Key)
-		if err != nil {
-			return nil, err
-		}
-		if sibling != nil {
-			sibling.Depth = at.Depth
-			return sibling, nil
-		}
-		up := Member{Key: *at.Parent, Depth: at.Depth - 1}
-		link, err := v.link(up.Key)
-		if err != nil {
-			return nil, err
-		}
-		if link != nil {
-			up.Parent = &link.parent
-		}
-		at = up
-	}
-	return nil, nil
-}
-
-// nextChild returns the child of parent that follows after in the order of
-// hashes, the first one if after is nil, or nil if there is none.
-func (v *View) nextChild(ctx context.Context, parent protocol.KeyHash, after *protocol.KeyHash) (*Member, error) {
-	stem := childrenStem(parent)
-	it := v.iterator(prefixChild)
-	seek := stem
-	if after != nil {
-		seek = version(childStem(parent, *after), 0) // the oldest version there can be
-	}
-	for it.Seek(seek); it.ValidForPrefix(stem); {
-		key := it.Item().KeyCopy(nil)
-		if bytes.Equal(key, seek) {
-			it.Next()
-			continue
-		}
-		child := protocol.KeyHash(key[21:41])
-		if versionHeight(key) > v.height {
-			// The newest version is too new; look at the one as of the view.
-			it.Seek(version(childStem(parent, child), v.height))
-			if !it.ValidForPrefix(childStem(parent, child)) {
-				continue // it came to stand on the next child, if any
-			}
-		}
-		accept, err := it.Item().ValueCopy(nil)
-		if err != nil {
-			return nil, fmt.Errorf("reading the database: %w", err)
-		}
-		if len(accept) == 32 {
-			hash := chainhash.Hash(accept)
-			return &Member{Key: child, Parent: &parent, Accept: &hash, Linked: versionHeight(it.Item().Key())}, nil
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		seek = version(childStem(parent, child), 0)
-		it.Seek(seek)
-	}
-	return nil, nil
-}
-
-// action returns the record of an action that was confirmed by the view's
-// height. ErrNotFound if there is none.
-func (v *View) action(txid chainhash.Hash) (*actionRecord, error) {
-	value, err := read(v.txn, actionKey(txid))
-	if err != nil {
-		return nil, err
-	}
-	if value != nil {
-		record, err := decodeActionRecord(value)
-		if err != nil {
-			return nil, err
-		}
-		if record.at.height <= v.height {
-			return record, nil
-		}
-	}
-	return nil, fmt.Errorf("action %v as of height %d: %w", txid, v.height, ErrNotFound)
-}
-
-// Action describes an action by its txid. ErrNotFound if no action of that txid
-// was confirmed as of the view.
-func (v *View) Action(txid chainhash.Hash) (ActionStatus, error) {
-	r, err := v.action(txid)
-	if err != nil {
-		return ActionStatus{}, err
-	}
-	state, since, _ := r.stateAt(v.height)
-	a := ActionStatus{
-		TxID: txid, Kind: r.kind, Height: r.at.height, Index: r.at.index,
-		Message: r.message, State: state, Decided: since,
-	}
-	if state == StateRefused {
-		a.Reason = r.reason
-	}
-	if r.hasAuthor {
-		a.Author = &r.author
-	}
-	if r.hasReference {
-		a.Ref = &r.reference
-	}
-	// What a waiting action concerns is not known yet.
-	if state != StateWaiting {
-		if r.hasParent {
-			a.Parent = &r.parent
-		}
-		if r.hasChild {
-			a.Child = &r.child
-		}
-		if r.refersTo != (chainhash.Hash{}) {
-			a.RefTx = &r.refersTo
-		}
-	}
-	if state == StateUsed || state == StateCut {
-		a.By = &r.endedBy
-	}
-	if r.messageLen > inlineMessage {
-		if a.Message, err = v.longMessage(txid, r.messageLen); err != nil {
-			return ActionStatus{}, err
-		}
-	}
-	return a, nil
-}
-
-func (v *View) longMessage(txid chainhash.Hash, length uint32) ([]byte, error) {
-	var message []byte
-	for n := uint32(0); uint32(len(message)) < length; n++ {
-		chunk, err := read(v.txn, messageKey(txid, n))
-		if err != nil {
-			return nil, err
-		}
-		if len(chunk) == 0 {
-			return nil, fmt.Errorf("%w: the message of %v is cut short", ErrDamaged, txid)
-		}
-		message = append(message, chunk...)
-	}
-	return message, nil
-}
-
-// concerns reports whether the action is by or about key, as far as is known.
-func (a *ActionStatus) concerns(key protocol.KeyHash) bool {
-	for _, k := range []*protocol.KeyHash{a.Author, a.Child, a.Parent} {
-		if k != nil && *k == key {
-			return true
-		}
-	}
-	return false
-}
-
-// maxPageBytes is where ActionsOf ends a page early for the size of its
-// messages.
-const maxPageBytes = 1 << 20
-
-// ActionsOf lists up to limit actions by and about a key, in order of position,
-// after the cursor; a nil cursor starts with the first. next is nil at the end.
-// A page of very long messages holds fewer than limit.
-func (v *View) ActionsOf(ctx context.Context, key protocol.KeyHash, after *ActionCursor, limit int) (actions []ActionStatus, next *ActionCursor, err error) {
-	stem := mentionKey(key, position{})[:21]
-	seek := stem
-	if after != nil {
-		seek = append(mentionKey(key, position{after.Height, after.Index}), 0)
-	}
-	size := 0
-	it := v.iterator(prefixMention)
-	for it.Seek(seek); it.ValidForPrefix(stem); it.Next() {
-		if readPosition(it.Item().Key()).height > v.height {
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, nil, err
-		}
-		txid, err := it.Item().ValueCopy(nil)
-		if err != nil {
-			return nil, nil, fmt.Errorf("reading the database: %w", err)
-		}
-		if len(txid) != 32 {
-			return nil, nil, fmt.Errorf("%w: an action in a key's list has the wrong length", ErrDamaged)
-		}
-		a, err := v.Action(chainhash.Hash(txid))
-		if err != nil {
-			return nil, nil, err
-		}
-		if !a.concerns(key) {
-			continue // it waits as of the view: that it is about key came out later
-		}
-		if len(actions) >= limit || size > maxPageBytes {
-			last := actions[len(actions)-1]
-			return actions, &ActionCursor{last.Height, last.Index}, nil
-		}
-		actions = append(actions, a)
-		size += len(a.Message)
-	}
-	return slices.Clip(actions), nil, nil
 }

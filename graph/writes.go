@@ -2,182 +2,129 @@ package graph
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"iter"
 
-	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
 )
 
-// writes is one atomic step in the making: what it wrote so far lies over a
-// snapshot of the store. It also records, block by block, what was there before,
-// for undo. Not safe for concurrent use.
+// entry is one write: key and value, or the deletion of key if value is nil.
+type entry struct{ key, value []byte }
+
+// writes is one step in the making: what it writes, in the order in which it must
+// become durable. Not safe for concurrent use.
+//
+// What lies above the tip does not count, so a step that adds blocks names the
+// new tip last, and one that takes a block back names it first; between those, a
+// killed process leaves something that nobody reads, and that sweep removes. For
+// that, a block's undo record is the first of it to be written and the last to be
+// deleted.
 type writes struct {
-	base    *badger.Txn
-	pending map[string]pendingWrite
-	// versions maps the stem of a versioned key, of those that latest is asked for,
-	// to the newest version in pending.
-	versions map[string]string
+	entries []entry
+	space   []byte // where keys and values are made
 
-	block uint32 // number in the step of the block being applied, from 1 on
-	undo  []byte // its undo entries
+	block int    // entries before those of the block under way
+	undo  []byte // keys that it added
 }
 
-type pendingWrite struct {
-	value []byte // nil: deleted
-	block uint32 // the last that has an undo entry for it, 0: none
-}
-
-func newWrites(db *badger.DB) *writes {
-	return &writes{
-		base:     db.NewTransaction(false),
-		pending:  make(map[string]pendingWrite),
-		versions: make(map[string]string),
-		block:    1,
+// make returns what fill appends to a slice.
+func (w *writes) make(fill func(b []byte) []byte) []byte {
+	const page, most = 256 << 10, 4 << 10
+	if cap(w.space)-len(w.space) < most {
+		w.space = make([]byte, 0, page)
 	}
+	at := len(w.space)
+	w.space = fill(w.space)
+	return w.space[at:len(w.space):len(w.space)]
 }
 
-func (w *writes) discard() { w.base.Discard() }
+// set writes what taking a block back derives from its height alone.
+func (w *writes) set(key, value []byte) { w.entries = append(w.entries, entry{key, value}) }
 
-// get returns the value of key, nil if there is none. The caller must not
-// change it.
-func (w *writes) get(key []byte) ([]byte, error) {
-	if p, ok := w.pending[string(key)]; ok {
-		return p.value, nil
-	}
-	return read(w.base, key)
+// add writes something that was not there before the block, and notes its key
+// for undo.
+func (w *writes) add(key, value []byte) {
+	w.undo = append(append(w.undo, byte(len(key))), key...)
+	w.set(key, value)
 }
 
-// read returns the value of key in txn, nil if there is none.
-func read(txn *badger.Txn, key []byte) ([]byte, error) {
-	item, err := txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the database: %w", err)
-	}
-	v, err := item.ValueCopy(nil)
-	if err != nil {
-		return nil, fmt.Errorf("reading the database: %w", err)
-	}
-	if v == nil {
-		v = []byte{}
-	}
-	return v, nil
-}
-
-// replace sets key to value, or deletes it if value is nil. old is what the
-// key held before the block, nil for nothing: the caller knows, which saves
-// looking.
-func (w *writes) replace(key, old, value []byte) {
-	if w.pending[string(key)].block != w.block {
-		w.undo = appendEntry(w.undo, key, old)
-	}
-	w.pending[string(key)] = pendingWrite{value, w.block}
-}
-
-// insert sets a key that did not exist before the block.
-func (w *writes) insert(key, value []byte) { w.replace(key, nil, value) }
-
-// setVersion writes the version of height, which must be the block's own, of
-// the thing with the given stem.
-func (w *writes) setVersion(stem []byte, height uint32, value []byte) {
-	w.insert(version(stem, height), value)
-}
-
-// setLatest is setVersion for what latest is going to be asked for.
-func (w *writes) setLatest(stem []byte, height uint32, value []byte) {
-	w.setVersion(stem, height, value)
-	w.versions[string(stem)] = string(version(stem, height))
-}
-
-// latest returns the newest version of the thing with the given stem, all of
-// whose versions were set by setLatest, nil if there is none.
-func (w *writes) latest(stem []byte) ([]byte, error) {
-	if key, ok := w.versions[string(stem)]; ok {
-		return w.pending[key].value, nil
-	}
-	it := newIterator(w.base, stem)
-	defer it.Close()
-	if it.Rewind(); !it.Valid() {
-		return nil, nil
-	}
-	return it.Item().ValueCopy(nil)
-}
-
-func newIterator(txn *badger.Txn, prefix []byte) *badger.Iterator {
-	opt := badger.DefaultIteratorOptions
-	opt.PrefetchValues = false
-	opt.Prefix = prefix
-	return txn.NewIterator(opt)
-}
-
-// record sets a key without an undo entry: what taking a block back derives
-// from its height alone.
-func (w *writes) record(key, value []byte) { w.pending[string(key)] = pendingWrite{value: value} }
-
-// entries lists what the step writes, in any order.
-func (w *writes) entries() iter.Seq2[string, []byte] {
-	return func(yield func(string, []byte) bool) {
-		for key, p := range w.pending {
-			if !yield(key, p.value) {
-				return
-			}
-		}
-	}
-}
-
-// finishBlock stores the undo record of the block at height and starts the next
-// block's.
-func (w *writes) finishBlock(height uint32) {
-	w.recordChunks(prefixUndo, height, w.undo)
-	w.undo = nil
-	w.block++
-}
-
-// recordChunks stores a long value of a height, cut in chunks.
-func (w *writes) recordChunks(prefix byte, height uint32, value []byte) {
+// setChunks stores a long value of a height, cut in chunks.
+func (w *writes) setChunks(prefix byte, height uint32, value []byte) {
 	for n := uint32(0); len(value) > 0; n++ {
 		chunk := value[:min(len(value), chunkSize)]
-		w.record(chunkKey(prefix, height, n), chunk)
+		w.set(chunkKey(prefix, height, n), chunk)
 		value = value[len(chunk):]
 	}
 }
 
-// takeBack applies a block's undo record.
-func (w *writes) takeBack(undo []byte) error {
-	return eachEntry(undo, func(key, old []byte) {
-		w.record(key, old)
-	})
+// finishBlock puts the undo record of the block at height before the rest of it,
+// and starts the next block's.
+func (w *writes) finishBlock(height uint32) {
+	rest := w.entries[w.block:]
+	ordered := append(make([]entry, 0, len(rest)+1+len(w.undo)/chunkSize), undoEntries(height, w.undo)...)
+	w.entries = append(w.entries[:w.block], append(ordered, rest...)...)
+	w.block, w.undo = len(w.entries), nil
 }
 
-// appendEntry encodes one write: key length 1, key, 0 for a deletion or 1, value
-// length 4, value.
-func appendEntry(b, key, value []byte) []byte {
-	b = append(b, byte(len(key)))
-	b = append(b, key...)
-	if value == nil {
-		return append(b, 0)
+// undoEntries cuts a list of keys in chunks, none of which depends on another.
+// There is always one: it says that the block may not be there as a whole.
+func undoEntries(height uint32, keys []byte) (entries []entry) {
+	if keys == nil {
+		keys = []byte{}
 	}
-	b = append(b, 1)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(value)))
-	return append(b, value...)
+	for len(entries) == 0 || len(keys) > 0 {
+		end := 0
+		for end < len(keys) && end < chunkSize {
+			end += 1 + int(keys[end])
+		}
+		entries = append(entries, entry{chunkKey(prefixUndo, height, uint32(len(entries))), keys[:end:end]})
+		keys = keys[end:]
+	}
+	return entries
 }
 
-func eachEntry(b []byte, visit func(key, value []byte)) error {
-	d := decoder{rest: b}
+// undoKeys lists the keys in a chunk of an undo record.
+func undoKeys(chunk []byte) (keys [][]byte, err error) {
+	d := decoder{rest: chunk}
 	for len(d.rest) > 0 {
-		key := d.take(int(d.byte()))
-		var value []byte
-		set := d.byte()
-		if set == 1 {
-			value = d.take(int(d.uint32()))
-		}
-		if d.short || set > 1 {
-			return fmt.Errorf("%w: a list of writes does not end with one", ErrDamaged)
-		}
-		visit(key, value)
+		keys = append(keys, d.take(int(d.byte())))
 	}
-	return nil
+	return keys, d.finish("chunk of an undo record")
+}
+
+// setTip names the tip.
+func (w *writes) setTip(height uint32, block chainhash.Hash) {
+	w.set([]byte{prefixTip}, append(binary.BigEndian.AppendUint32(nil, height), block[:]...))
+}
+
+// setNoTip says that there is no block.
+func (w *writes) setNoTip() { w.set([]byte{prefixTip}, []byte{}) }
+
+// size is about how many bytes the step has.
+func size(entries []entry) (n uint64) {
+	for _, e := range entries {
+		n += uint64(len(e.key) + len(e.value))
+	}
+	return n
+}
+
+// pieces cuts entries into as few as can be written at once: less than maxCount
+// entries and maxSize bytes each.
+func pieces(entries []entry, maxCount, maxSize int64) iter.Seq[[]entry] {
+	const overhead = 64 // bytes per entry at most that Badger counts besides
+	return func(yield func([]entry) bool) {
+		for len(entries) > 0 {
+			n, bytes := 0, int64(0)
+			for n < len(entries) && int64(n) < maxCount-4 {
+				bytes += int64(len(entries[n].key)+len(entries[n].value)) + overhead
+				if n > 0 && bytes > maxSize*9/10 {
+					break
+				}
+				n++
+			}
+			if !yield(entries[:n]) {
+				return
+			}
+			entries = entries[n:]
+		}
+	}
 }

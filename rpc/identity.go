@@ -203,11 +203,14 @@ func offChain(err error) bool {
 }
 
 // fault is the error for a call that could not be answered: that its time is up
-// or its client gone, or else what no client can do anything about, which is
+// or its client gone, or its block; or else what no client can do anything about, which is
 // logged and hidden.
 func (s *identityService) fault(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return status.FromContextError(err).Err()
+	}
+	if errors.Is(err, graph.ErrReorganised) {
+		return status.Error(codes.Aborted, "the block that the answer is as of was reorganised away meanwhile; ask again")
 	}
 	s.log.Error().Err(err).Msg("the graph could not answer")
 	return errInternal

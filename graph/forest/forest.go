@@ -1,0 +1,237 @@
+// Package forest keeps the links in force in memory: it answers which tree a key
+// is in, and how deep, without walking. What never belongs here: who may link.
+package forest
+
+// Forest is the links in force: rooted trees of keys, by number, that answer
+// root, depth, size and sameness of trees in O(log n) for n keys in a tree, on
+// every shape, and are linked and cut in O(log n).
+//
+// Each tree of two keys or more is its Euler tour: its keys in preorder, each
+// with its depth, so that a branch is a key and what follows it for as long as
+// it is deeper. Linking and cutting move one interval and shift its depths.
+// Link-cut trees have the same bounds, but their reads restructure the tree, so
+// that readers would exclude each other; here reads change nothing and many run
+// at once.
+//
+// A tour is kept in the leaves of a B+ tree (tour.go). In a binary tree of
+// millions of keys every step of every operation is a cache miss; here a read
+// goes from the key to its leaf and up a handful of small nodes that stay in the
+// cache, and linking or cutting a small branch rewrites one leaf. Nothing depends on
+// chance or on the identity of keys: whoever pays for keys cannot choose a bad
+// shape. A lone key has no node at all.
+//
+// Reads may run concurrently with each other, changes with nothing else.
+type Forest struct {
+	parents []int32 // by number; None for a root
+	places  []place // by number
+	nodes   []node  // leaves and inner nodes of all tours
+	unused  int32   // first of the free nodes, which are linked by up; or None
+	blocks  blocks  // the entries of nodes
+	width   int     // most entries in a node, at most maxWidth
+	drift   int32   // farthest that the least entry of a node may be from zero
+}
+
+// place is where a key is in the tours. It repeats the low of the key's entry, so
+// that reads do not touch entries.
+type place struct {
+	leaf int32 // the leaf that lists the key; None for a lone key
+	low  int32 // of its entry; 0 for a lone key
+}
+
+// None stands for no key, where a number is expected.
+const None int32 = -1
+
+// New returns a forest without keys.
+func New() *Forest { return newOf(maxWidth, 1<<28) }
+
+// newOf is for tests, which reach many levels and large drifts with few
+// keys. width is at least 4.
+func newOf(width int, drift int32) *Forest {
+	return &Forest{unused: None, blocks: newBlocks(), width: width, drift: drift}
+}
+
+// Len returns the number of keys.
+func (f *Forest) Len() int32 { return int32(len(f.parents)) }
+
+// Add makes a lone key and returns its number, which is the former len.
+func (f *Forest) Add() int32 {
+	f.parents = append(f.parents, None)
+	f.places = append(f.places, place{leaf: None})
+	return f.Len() - 1
+}
+
+// Drop forgets the key with the highest number, which must be a lone one.
+func (f *Forest) Drop() {
+	last := f.Len() - 1
+	f.parents, f.places = f.parents[:last], f.places[:last]
+}
+
+// Parent returns the parent of n, or None for a root.
+func (f *Forest) Parent(n int32) int32 { return f.parents[n] }
+
+// Root returns the root of n's tree.
+func (f *Forest) Root(n int32) int32 {
+	x := f.places[n].leaf
+	if x == None {
+		return n
+	}
+	return ^f.nodes[f.top(x)].up
+}
+
+// Depth returns the number of links between n and its root.
+func (f *Forest) Depth(n int32) int32 {
+	at := f.places[n]
+	depth := at.low
+	for x := at.leaf; x >= 0; x = f.nodes[x].up {
+		depth += f.nodes[x].base
+	}
+	return depth
+}
+
+// Size returns the number of keys in n's tree.
+func (f *Forest) Size(n int32) int32 {
+	x := f.places[n].leaf
+	if x == None {
+		return 1
+	}
+	return f.nodes[f.top(x)].count
+}
+
+// Link makes child, which must be the root of another tree than parent's, a
+// child of parent.
+func (f *Forest) Link(child, parent int32) {
+	depth := f.Depth(parent)
+	branch := f.plant(child)
+	x := f.plant(parent)
+	f.parents[child] = parent
+	i := f.slot(x, parent)
+	if branch = f.top(branch); f.nodes[branch].level > 0 {
+		root := ^f.nodes[f.top(x)].up
+		left, right := f.top(x), None
+		if i+1 < int(f.nodes[x].len) || !f.last(x) {
+			left, right = f.split(x, i+1)
+		}
+		f.nodes[branch].up = None
+		f.nodes[branch].base += depth + 1
+		f.settle(f.concat(f.concat(left, branch), right), root)
+		return
+	}
+	// A small branch goes into the leaf of its parent. It is deeper than the
+	// parent, so that no least depth changes.
+	var room [maxWidth]entry
+	moved := room[:copy(room[:], f.entries(branch))]
+	shift := f.nodes[branch].base + f.entries(x)[i].low + 1
+	for k := range moved {
+		moved[k].low += shift
+	}
+	f.free(branch)
+	f.recount(x, int32(len(moved)))
+	f.insert(x, i+1, moved)
+}
+
+// plant returns the leaf of n, which is made if n is a lone key.
+func (f *Forest) plant(n int32) int32 {
+	if f.places[n].leaf == None {
+		x := f.newNode(0, 0)
+		f.nodes[x].up = ^n
+		f.fill(x, []entry{{ref: n}})
+	}
+	return f.places[n].leaf
+}
+
+// Cut takes child, which must have a parent, out of its tree with its branch.
+func (f *Forest) Cut(child int32) {
+	f.parents[child] = None
+	x := f.places[child].leaf
+	i := f.slot(x, child)
+	y, j := f.branchEnd(x, i)
+	if x != y {
+		root, depth := ^f.nodes[f.top(x)].up, f.Depth(child)
+		right := None
+		if y != None {
+			_, right = f.split(y, j)
+		}
+		x = f.places[child].leaf
+		left, branch := f.split(x, f.slot(x, child))
+		f.nodes[branch].base -= depth
+		f.settle(branch, child)
+		f.settle(f.concat(left, right), root)
+		return
+	}
+	var room [maxWidth]entry
+	all := f.entries(x)
+	moved := room[:copy(room[:], all[i:j])]
+	f.recount(x, -int32(len(moved)))
+	f.remove(x, i, j)
+	if root := ^f.nodes[x].up; root >= 0 {
+		f.settle(x, root)
+	} else {
+		f.mend(x)
+	}
+	x = f.newNode(0, -moved[0].low)
+	f.fill(x, moved)
+	f.settle(x, child)
+}
+
+// Rooted reports whether every key reaches a root by its parents: there is no
+// cycle.
+func Rooted(parents []int32) bool {
+	const unseen, onPath, good = 0, 1, 2
+	mark := make([]byte, len(parents))
+	for n := range int32(len(parents)) {
+		at := n
+		for at != None && mark[at] == unseen {
+			mark[at] = onPath
+			at = parents[at]
+		}
+		if at != None && mark[at] == onPath {
+			return false
+		}
+		for at = n; at != None && mark[at] == onPath; at = parents[at] {
+			mark[at] = good
+		}
+	}
+	return true
+}
+
+// Build gives a forest without keys as many keys as there are parents, None for
+// a root, which must have no cycle, in time linear in their number.
+func (f *Forest) Build(parents []int32) {
+	f.parents = append([]int32(nil), parents...)
+	f.places = make([]place, len(parents))
+	children := make([]int32, len(parents)) // first child, then siblings
+	siblings := make([]int32, len(parents))
+	for n := range parents {
+		f.places[n].leaf, children[n] = None, None
+	}
+	for n := len(parents) - 1; n >= 0; n-- {
+		if p := parents[n]; p != None {
+			siblings[n], children[p] = children[p], int32(n)
+		} else {
+			siblings[n] = None
+		}
+	}
+	var tour []entry
+	for root := range f.Len() {
+		if parents[root] != None || children[root] == None {
+			continue
+		}
+		tour = tour[:0]
+		depth := int32(0)
+		for at := root; at != None; {
+			tour = append(tour, entry{ref: at, low: depth})
+			if c := children[at]; c != None {
+				at, depth = c, depth+1
+				continue
+			}
+			for at != root && siblings[at] == None {
+				at, depth = parents[at], depth-1
+			}
+			if at == root {
+				break
+			}
+			at = siblings[at]
+		}
+		f.settle(f.pack(tour), root)
+	}
+}

@@ -1,0 +1,482 @@
+package forest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+)
+
+// TestForest compares the forest with walking parents, through random links and
+// cuts of small and large branches, and the forest that build makes of the same
+// parents. Narrow nodes give few keys many levels; a small drift keeps moving
+// bases.
+func TestForest(t *testing.T) {
+	for _, c := range []struct {
+		width     int
+		drift     int32
+		keys      int
+		steps     int
+		neighbour float64 // how often a key is linked to the one before: long paths
+	}{
+		{4, 3, 40, 4_000, 0},
+		{4, 1 << 28, 300, 3_000, 0.5},
+		{4, 50, 1_000, 3_000, 0.95},
+		{5, 3, 300, 3_000, 0.9},
+		{8, 10, 1_000, 3_000, 0.5},
+		{maxWidth, 1 << 28, 40, 3_000, 0.2},
+		{maxWidth, 100, 5_000, 1_500, 0.9},
+		{maxWidth, 100, 5_000, 1_500, 0},
+	} {
+		t.Run(fmt.Sprintf("width=%d,drift=%d,keys=%d,neighbour=%v", c.width, c.drift, c.keys, c.neighbour), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(1, uint64(c.keys)))
+			f, m := newOf(c.width, c.drift), new(model)
+			for range c.keys {
+				m.add(f)
+			}
+			linked := 0
+			for step := range c.steps {
+				child := int32(r.IntN(len(m.parents)))
+				other := int32(r.IntN(len(m.parents)))
+				if r.Float64() < c.neighbour {
+					other = max(0, child-1)
+				}
+				// Three of four times the keys are nearly all linked.
+				cutting := r.IntN(100) < 5 || step/(c.keys*4)%4 == 3
+				switch root, _ := m.walk(other); {
+				case m.parents[child] != None && cutting:
+					m.cut(f, child)
+					linked--
+				case m.parents[child] != None && root != child:
+					// Move the branch, unless other is in it.
+					m.cut(f, child)
+					if root, _ = m.walk(other); root == child {
+						linked--
+						break
+					}
+					m.link(f, child, other)
+				case root != child:
+					m.link(f, child, other)
+					linked++
+				}
+				if last := f.Len() - 1; r.IntN(10) == 0 && last > int32(c.keys/2) && m.lone(last) {
+					m.drop(f)
+				} else if r.IntN(10) == 0 && int(last) < c.keys {
+					m.add(f)
+				}
+				if step%(1+c.keys/100) == 0 {
+					check(t, f, m)
+				}
+				if step%500 == 0 {
+					if !Rooted(m.parents) {
+						t.Fatal("a forest without cycles is not rooted")
+					}
+					rebuilt := newOf(c.width, c.drift)
+					rebuilt.Build(m.parents)
+					check(t, rebuilt, m)
+				}
+				if t.Failed() {
+					t.Fatalf("step %d, %d links", step, linked)
+				}
+			}
+			// Nothing is left of the tours when all links are cut.
+			for n := range f.Len() {
+				if m.parents[n] != None {
+					m.cut(f, n)
+				}
+			}
+			check(t, f, m)
+			if used := used(f); used != 0 || len(f.blocks.chunks)-len(f.blocks.gone) > len(classes) {
+				t.Errorf("lone keys hold %d nodes, %d chunks", used, len(f.blocks.chunks)-len(f.blocks.gone))
+			}
+		})
+	}
+}
+
+func TestRooted(t *testing.T) {
+	for _, c := range []struct {
+		parents []int32
+		want    bool
+	}{
+		{nil, true},
+		{[]int32{None, 0, 1}, true},
+		{[]int32{2, None, 1}, true},
+		{[]int32{None, 2, 1}, false},
+		{[]int32{None, 1}, false},
+		{[]int32{1, 2, 3, 1}, false},
+	} {
+		if Rooted(c.parents) != c.want {
+			t.Errorf("Rooted(%v) is %v", c.parents, !c.want)
+		}
+	}
+}
+
+// TestForestShapes builds the shapes that an attacker could choose, link by link
+// and at once, and cuts and links them at the top and the bottom.
+func TestForestShapes(t *testing.T) {
+	const keys = 3_000
+	for name, s := range shapes {
+		for _, width := range []int{4, 16} {
+			t.Run(fmt.Sprintf("%s/%d", name, width), func(t *testing.T) {
+				linked, m := newOf(width, 1<<28), new(model)
+				m.add(linked)
+				for n := int32(1); n < keys; n++ {
+					m.add(linked)
+					m.link(linked, n, int32(s(int(n))))
+				}
+				check(t, linked, m)
+				built := New()
+				built.Build(m.parents)
+				check(t, built, m)
+				for _, n := range []int32{1, keys / 2, keys - 1} {
+					for _, f := range []*Forest{linked, built} {
+						p := m.parents[n]
+						m.parents[n] = None
+						f.Cut(n)
+						check(t, f, m)
+						m.parents[n] = p
+						f.Link(n, p)
+						check(t, f, m)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestForestReads reads from several goroutines, which the race detector watches.
+func TestForestReads(t *testing.T) {
+	const keys = 2_000
+	f := New()
+	for n := range int32(keys) {
+		if f.Add(); n > 0 {
+			f.Link(n, int32(shapes["tree"](int(n))))
+		}
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for n := range int32(keys) {
+				if p := f.Parent(n); f.Root(n) != 0 || f.Size(n) != keys || p != None && f.Depth(n) != f.Depth(p)+1 {
+					t.Errorf("key %d: root %d, size %d, depth %d", n, f.Root(n), f.Size(n), f.Depth(n))
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestBlocks takes and frees blocks in random order: they do not overlap, and
+// chunks without any go back.
+func TestBlocks(t *testing.T) {
+	type block struct {
+		at    int32
+		class uint8
+		mark  int32
+	}
+	r := rand.New(rand.NewPCG(5, 6))
+	b := newBlocks()
+	var held []block
+	most := 0
+	for step := range int32(60_000) {
+		growing := step/10_000%2 == 0
+		if n := len(held); n > 0 && (r.IntN(10) < 4) == growing {
+			i := r.IntN(n)
+			for _, e := range b.entries(held[i].at, classes[held[i].class]) {
+				if e.ref != held[i].mark {
+					t.Fatalf("step %d: block %d of class %d was overwritten", step, held[i].at, held[i].class)
+				}
+			}
+			b.free(held[i].at)
+			held[i], held = held[n-1], held[:n-1]
+		} else if growing || n > 0 {
+			class := uint8(r.IntN(len(classes)))
+			new := block{b.alloc(class), class, step}
+			for i := range b.entries(new.at, classes[class]) {
+				b.entries(new.at, classes[class])[i].ref = step
+			}
+			held = append(held, new)
+		}
+		most = max(most, len(b.chunks)-len(b.gone))
+	}
+	for _, block := range held {
+		b.free(block.at)
+	}
+	if left := len(b.chunks) - len(b.gone); left > len(classes) || most < 3*len(classes) {
+		t.Errorf("%d chunks are left of %d", left, most)
+	}
+}
+
+// model is a forest that answers by walking parents.
+type model struct{ parents []int32 }
+
+func (m *model) walk(n int32) (root, depth int32) {
+	for ; m.parents[n] != None; n = m.parents[n] {
+		depth++
+	}
+	return n, depth
+}
+
+func (m *model) lone(n int32) bool {
+	for _, p := range m.parents {
+		if p == n {
+			return false
+		}
+	}
+	return m.parents[n] == None
+}
+
+func (m *model) add(f *Forest) {
+	f.Add()
+	m.parents = append(m.parents, None)
+}
+
+func (m *model) drop(f *Forest) {
+	f.Drop()
+	m.parents = m.parents[:len(m.parents)-1]
+}
+
+func (m *model) link(f *Forest, child, parent int32) {
+	f.Link(child, parent)
+	m.parents[child] = parent
+}
+
+func (m *model) cut(f *Forest, child int32) {
+	f.Cut(child)
+	m.parents[child] = None
+}
+
+// check compares all answers of f with m, and looks for damage in its tours.
+func check(t *testing.T, f *Forest, m *model) {
+	t.Helper()
+	if f.Len() != int32(len(m.parents)) {
+		t.Fatalf("%d keys, want %d", f.Len(), len(m.parents))
+	}
+	roots, depths := make([]int32, f.Len()), make([]int32, f.Len())
+	sizes := make([]int32, f.Len())
+	var stack []int32
+	for n := range f.Len() {
+		depths[n] = None
+	}
+	for n := range f.Len() {
+		at := n
+		for stack = stack[:0]; depths[at] == None; at = m.parents[at] {
+			if m.parents[at] == None {
+				roots[at], depths[at] = at, 0
+				break
+			}
+			stack = append(stack, at)
+		}
+		for i := len(stack) - 1; i >= 0; i-- {
+			p := m.parents[stack[i]]
+			roots[stack[i]], depths[stack[i]] = roots[p], depths[p]+1
+		}
+		sizes[roots[n]]++
+	}
+	reached := 0
+	for n := range f.Len() {
+		root, depth, size := f.Root(n), f.Depth(n), f.Size(n)
+		if root != roots[n] || depth != depths[n] || size != sizes[root] || f.Parent(n) != m.parents[n] {
+			t.Fatalf("key %d: root %d depth %d size %d parent %d, want %d %d %d %d", n,
+				root, depth, size, f.Parent(n), roots[n], depths[n], sizes[roots[n]], m.parents[n])
+		}
+		if x := f.places[n].leaf; root != n {
+			continue
+		} else if size == 1 {
+			if x != None {
+				t.Fatalf("lone key %d has a node", n)
+			}
+		} else {
+			var tour []int32
+			reached += checkNode(t, f, f.top(x), &tour)
+			checkTour(t, f, m, n, tour)
+		}
+	}
+	if used := used(f); reached != used {
+		t.Fatalf("%d nodes in trees, %d not free", reached, used)
+	}
+	blocks, states := 0, 0
+	for c, s := range f.blocks.states {
+		if f.blocks.chunks[c] != nil {
+			states += int(s.used)
+		}
+	}
+	for _, h := range f.nodes {
+		if h.len > 0 {
+			blocks++
+		}
+	}
+	if blocks != used(f) || states != blocks {
+		t.Fatalf("%d nodes, %d of them with entries, and %d blocks in use", used(f), blocks, states)
+	}
+}
+
+// used counts the nodes that are not free.
+func used(f *Forest) int {
+	n := len(f.nodes)
+	for x := f.unused; x != None; x = f.nodes[x].up {
+		n--
+	}
+	return n
+}
+
+// checkNode checks x and all under it, appends its keys to tour, and returns
+// how many nodes it has seen.
+func checkNode(t *testing.T, f *Forest, x int32, tour *[]int32) (seen int) {
+	t.Helper()
+	h := f.nodes[x]
+	fewest := f.least()
+	if h.up < 0 {
+		fewest = 2
+	}
+	if int(h.len) < fewest || int(h.len) > f.width {
+		t.Fatalf("node %d has %d entries, want %d to %d", x, h.len, fewest, f.width)
+	}
+	if held := classes[h.class]; held < int(h.len) || f.blocks.states[h.at/chunkLen].class != h.class {
+		t.Fatalf("node %d has %d entries in a block of %d", x, h.len, held)
+	}
+	seen = 1
+	count, low := int32(0), f.entries(x)[0].low
+	for _, e := range f.entries(x) {
+		low = min(low, e.low)
+		if h.level == 0 {
+			if count++; f.places[e.ref] != (place{x, e.low}) {
+				t.Fatalf("leaf %d lists key %d with %d, which is at %v", x, e.ref, e.low, f.places[e.ref])
+			}
+			*tour = append(*tour, e.ref)
+			continue
+		}
+		c := f.nodes[e.ref]
+		if c.up != x || c.level != h.level-1 {
+			t.Fatalf("node %d of level %d lists node %d of level %d under %d", x, h.level, e.ref, c.level, c.up)
+		}
+		seen += checkNode(t, f, e.ref, tour)
+		least := f.entries(e.ref)[0].low
+		for _, e := range f.entries(e.ref) {
+			least = min(least, e.low)
+		}
+		if e.low != least+c.base {
+			t.Fatalf("node %d has least depth %d, is listed with %d", e.ref, least+c.base, e.low)
+		}
+		count += c.count
+	}
+	if low > f.drift || low < -f.drift {
+		t.Fatalf("node %d has drifted to %d", x, low)
+	}
+	if count != h.count {
+		t.Fatalf("node %d has %d keys, counts %d", x, count, h.count)
+	}
+	return seen
+}
+
+// checkTour checks that each key is where a preorder from root may have it.
+func checkTour(t *testing.T, f *Forest, m *model, root int32, tour []int32) {
+	t.Helper()
+	var path []int32
+	for i, n := range tour {
+		depth := int(f.Depth(n))
+		if i == 0 && n != root || depth > len(path) || i > 0 && (depth == 0 || path[depth-1] != m.parents[n]) {
+			t.Fatalf("the tour of %d has %d, of depth %d, in a wrong place", root, n, depth)
+		}
+		path = append(path[:depth], n)
+	}
+}
+
+// BenchmarkForest measures the forest alone, without the store, on shapes that an
+// attacker could choose. rejoin cuts the branch below the root that holds most of
+// the tree, and links it again.
+func BenchmarkForest(b *testing.B) {
+	for name, s := range shapes {
+		for _, keys := range []int{1_000, 10_000, 100_000, 1_000_000} {
+			parents := make([]int32, keys)
+			parents[0] = None
+			for n := 1; n < keys; n++ {
+				parents[n] = int32(s(n))
+			}
+			before := heap()
+			f := New()
+			f.Build(parents)
+			perKey := float64(heap()-before) / float64(keys)
+			r := rand.New(rand.NewPCG(3, 4))
+			size := fmt.Sprintf("%s/%d/", name, keys)
+			b.Run(size+"resolve", func(b *testing.B) {
+				for b.Loop() {
+					n := int32(r.IntN(keys))
+					if f.Root(n) != 0 || f.Depth(n) < 0 {
+						b.Fatal("wrong root")
+					}
+				}
+				b.ReportMetric(perKey, "B/key")
+			})
+			b.Run(size+"deepest", func(b *testing.B) {
+				for b.Loop() {
+					if n := int32(keys - 1); f.Root(n) != 0 || f.Depth(n) < 0 {
+						b.Fatal("wrong root")
+					}
+				}
+			})
+			b.Run(size+"rejoin", func(b *testing.B) {
+				for b.Loop() {
+					f.Cut(1)
+					f.Link(1, 0)
+				}
+			})
+			b.Run(size+"link+cut", func(b *testing.B) {
+				for b.Loop() {
+					n := int32(1 + r.IntN(keys-1))
+					p := f.Parent(n)
+					f.Cut(n)
+					f.Link(n, p)
+				}
+				b.ReportMetric(float64(heap()-before)/float64(keys), "B/key")
+			})
+			runtime.KeepAlive(parents)
+		}
+	}
+}
+
+// heap returns the bytes in use.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// BenchmarkForestMemory reports what a key costs in trees of so many keys, built
+// at once and link by link.
+func BenchmarkForestMemory(b *testing.B) {
+	const keys = 1_000_000
+	for _, size := range []int{1, 2, 3, 5, 10, 100} {
+		parents := make([]int32, keys)
+		for n := range parents {
+			if parents[n] = None; n%size != 0 {
+				parents[n] = int32(n - 1)
+			}
+		}
+		b.Run(fmt.Sprintf("build/%d", size), func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				f := New()
+				f.Build(parents)
+				b.ReportMetric(float64(heap()-before)/keys, "B/key")
+				runtime.KeepAlive(f)
+			}
+		})
+		b.Run(fmt.Sprintf("link/%d", size), func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				f := New()
+				for n, p := range parents {
+					if f.Add(); p != None {
+						f.Link(int32(n), p)
+					}
+				}
+				b.ReportMetric(float64(heap()-before)/keys, "B/key")
+				runtime.KeepAlive(f)
+			}
+		})
+		runtime.KeepAlive(parents)
+	}
+}
