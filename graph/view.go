@@ -149,6 +149,18 @@ func (v *View) version(stem []byte) (value []byte, err error) {
 
 // key returns the record of a key as of the view, an empty one if there is none.
 func (v *View) key(key protocol.KeyHash) (r keyRecord, err error) {
+	if v.current() {
+		defer v.g.mu.RUnlock()
+		if n := v.g.state.keys.find(key); n != none {
+			r = v.g.state.record(n)
+		}
+		return r, nil
+	}
+	return v.storedKey(key)
+}
+
+// storedKey is key from the store.
+func (v *View) storedKey(key protocol.KeyHash) (r keyRecord, err error) {
 	value, err := v.version(keyStem(key))
 	if err == nil && value != nil {
 		r, err = decodeKeyRecord(value)
@@ -170,18 +182,28 @@ func (v *View) Resolve(ctx context.Context, key protocol.KeyHash) (Resolution, e
 	return v.resolveStored(ctx, key)
 }
 
+// current reports whether the state in memory is the view's. If so, the caller
+// must unlock Graph.mu, which it holds for reading.
+func (v *View) current() bool {
+	if v.memory == nil {
+		return false
+	}
+	v.g.mu.RLock()
+	if v.memory != (<-chan struct{})(v.g.changed) {
+		v.g.mu.RUnlock()
+		v.memory = nil
+		return false
+	}
+	return true
+}
+
 // resolveInMemory answers from the state in memory; ok is false if that is not
 // the view's.
 func (v *View) resolveInMemory(key protocol.KeyHash) (r Resolution, ok bool) {
-	if v.memory == nil {
+	if !v.current() {
 		return Resolution{}, false
 	}
-	v.g.mu.RLock()
 	defer v.g.mu.RUnlock()
-	if v.memory != (<-chan struct{})(v.g.changed) {
-		v.memory = nil
-		return Resolution{}, false
-	}
 	s := v.g.state
 	n := s.keys.find(key)
 	if n == none {
@@ -219,7 +241,7 @@ func (v *View) resolveStored(ctx context.Context, key protocol.KeyHash) (Resolut
 			r.Path = append(r.Path, at)
 		}
 		walked = append(walked, at)
-		record, err := v.key(at)
+		record, err := v.storedKey(at)
 		if err != nil {
 			return r, err
 		}
