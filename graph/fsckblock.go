@@ -174,6 +174,7 @@ func (s *state) differs(t *state) string {
 		}
 	}
 	for n, place := range s.places {
+		place.moved = t.places[n].moved // it may be less exact after a block was taken back
 		if place != t.places[n] {
 			return fmt.Sprintf("places of key %x", s.keys.values[n])
 		}

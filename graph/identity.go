@@ -8,7 +8,7 @@ func (s *step) join(accept, request int32) {
 	childID, rootID := s.places[child].id, s.places[root].id
 	s.forest.Link(child, parent)
 	s.places[child].accept = accept
-	s.changed = append(s.changed, child, s.addChild(child, parent))
+	s.changed = append(s.changed, child, s.addChild(child, parent, s.height))
 	s.counts.Links++
 
 	id := request
@@ -49,7 +49,7 @@ func (s *step) part(revoke, accept int32) {
 	root := s.forest.Root(child)
 	s.forest.Cut(child)
 	s.places[child].accept = none
-	s.changed = append(s.changed, child, s.removeChild(child, parent))
+	s.changed = append(s.changed, child, s.removeChild(child, parent, s.height))
 	s.counts.Links--
 	s.counts.Identities++
 

@@ -236,14 +236,14 @@ func (l *loader) effect(e *Effect, height uint32, first int32, actions []storedA
 			return fmt.Errorf("%w: a key has two parents", ErrDamaged)
 		}
 		l.parents[a.child], l.places[a.child].accept = a.parent, n
-		l.addChild(a.child, a.parent)
+		l.addChild(a.child, a.parent, height)
 		return nil
 	}
 	if l.parents[a.child] != a.parent {
 		return fmt.Errorf("%w: a link is cut that is not there", ErrDamaged)
 	}
 	l.parents[a.child], l.places[a.child].accept = none, none
-	l.removeChild(a.child, a.parent)
+	l.removeChild(a.child, a.parent, height)
 	l.holds[n] = a.child
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 // the end. ErrNotFound if there is no such identity, or the cursor is not one of
 // its keys.
 //
-// It reads one record per key listed, whatever the identity had been before; with
+// It looks at one record per key listed, whatever the identity had been before; with
 // a cursor, as of an older block, one for each key above it besides.
 func (v *View) Members(ctx context.Context, id chainhash.Hash, after *MemberCursor, limit int) (members []Member, next *MemberCursor, err error) {
 	identity, err := v.Identity(id)
@@ -34,7 +34,7 @@ func (v *View) Members(ctx context.Context, id chainhash.Hash, after *MemberCurs
 		}
 		at = Member{Key: r.Key, Depth: r.Depth}
 	}
-	record, err := v.key(at.Key)
+	record, err := v.links(at.Key)
 	for err == nil {
 		var following *Member
 		if following, record, err = v.nextMember(at.Depth, record); err != nil {
@@ -62,7 +62,7 @@ func (v *View) nextMember(depth uint32, r keyRecord) (*Member, keyRecord, error)
 		key, depth = r.first, depth+1
 	} else {
 		for !r.hasNext && r.hasParent {
-			up, err := v.key(r.parent)
+			up, err := v.links(r.parent)
 			if err != nil {
 				return nil, r, err
 			}
@@ -73,7 +73,7 @@ func (v *View) nextMember(depth uint32, r keyRecord) (*Member, keyRecord, error)
 		}
 		key = r.next
 	}
-	r, err := v.key(key)
+	r, err := v.links(key)
 	if err != nil {
 		return nil, r, err
 	}

@@ -113,6 +113,11 @@ func version(stem []byte, height uint32) []byte {
 	return binary.BigEndian.AppendUint32(stem, newest(height))
 }
 
+// versionHeight reads the height off the end of a versioned key.
+func versionHeight(key []byte) uint32 {
+	return newest(binary.BigEndian.Uint32(key[len(key)-4:]))
+}
+
 func staleKey(height uint32, hash chainhash.Hash) []byte {
 	return append(heightKey(prefixStale, height), hash[:]...)
 }

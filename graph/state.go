@@ -49,6 +49,10 @@ type keyPlace struct {
 	first, last    int32 // of its children
 	next, previous int32 // of its parent's children
 
+	// moved is a height from which on its parent, first child and next sibling have
+	// been as they are.
+	moved uint32
+
 	mention  int32  // last action by or about it (mentions)
 	mentions uint32 // how many there are
 }
@@ -194,9 +198,10 @@ func (s *state) unwait(action int32) {
 	s.waiting[canonical] = left
 }
 
-// addChild makes child the last of parent's children, and returns the key whose
+// addChild makes child the last of parent's children, at a height, and returns the key whose
 // record says so: the sibling before it, else the parent.
-func (s *state) addChild(child, parent int32) (changed int32) {
+func (s *state) addChild(child, parent int32, height uint32) (changed int32) {
+	defer func() { s.places[child].moved, s.places[changed].moved = height, height }()
 	p := &s.places[parent]
 	before := p.last
 	s.places[child].previous, p.last = before, child
@@ -209,7 +214,8 @@ func (s *state) addChild(child, parent int32) (changed int32) {
 }
 
 // removeChild is the reverse of addChild, for any of parent's children.
-func (s *state) removeChild(child, parent int32) (changed int32) {
+func (s *state) removeChild(child, parent int32, height uint32) (changed int32) {
+	defer func() { s.places[child].moved, s.places[changed].moved = height, height }()
 	c, p := &s.places[child], &s.places[parent]
 	if c.next == none {
 		p.last = c.previous

@@ -201,8 +201,10 @@ func (s *state) reload(txn *badger.Txn, removed []byte) error {
 	it := newIterator(txn, stem)
 	defer it.Close()
 	var value []byte
+	var since uint32
 	if it.Rewind(); it.Valid() {
 		var err error
+		since = versionHeight(it.Item().Key())
 		if value, err = it.Item().ValueCopy(nil); err != nil {
 			return fmt.Errorf("reading the database: %w", err)
 		}
@@ -217,7 +219,9 @@ func (s *state) reload(txn *badger.Txn, removed []byte) error {
 			return err
 		}
 	}
-	s.setPlace(s.keys.find(protocol.KeyHash(stem[1:])), &r)
+	key := s.keys.find(protocol.KeyHash(stem[1:]))
+	s.setPlace(key, &r)
+	s.places[key].moved = since // or earlier: that version may have brought an id alone
 	return nil
 }
 

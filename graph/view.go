@@ -147,19 +147,34 @@ func (v *View) version(stem []byte) (value []byte, err error) {
 	return value, nil
 }
 
-// key returns the record of a key as of the view, an empty one if there is none.
-func (v *View) key(key protocol.KeyHash) (r keyRecord, err error) {
-	if v.current() {
-		defer v.g.mu.RUnlock()
-		if n := v.g.state.keys.find(key); n != none {
-			r = v.g.state.record(n)
-		}
+// links returns the record of a key as of the view, an empty one if there is
+// none; its id may be missing. It is in memory, unless the key has moved since.
+func (v *View) links(key protocol.KeyHash) (keyRecord, error) {
+	if r, ok := v.linksInMemory(key); ok {
 		return r, nil
 	}
 	return v.storedKey(key)
 }
 
-// storedKey is key from the store.
+func (v *View) linksInMemory(key protocol.KeyHash) (r keyRecord, ok bool) {
+	v.g.mu.RLock()
+	defer v.g.mu.RUnlock()
+	if v.taken != v.g.taken || v.g.broken != nil {
+		return r, false
+	}
+	s := v.g.state
+	n := s.keys.find(key)
+	if n == none {
+		return r, true
+	}
+	if s.places[n].moved > v.height {
+		return r, false
+	}
+	return s.record(n), true
+}
+
+// storedKey returns the record of a key as of the view from the store, an empty
+// one if there is none.
 func (v *View) storedKey(key protocol.KeyHash) (r keyRecord, err error) {
 	value, err := v.version(keyStem(key))
 	if err == nil && value != nil {
@@ -182,28 +197,18 @@ func (v *View) Resolve(ctx context.Context, key protocol.KeyHash) (Resolution, e
 	return v.resolveStored(ctx, key)
 }
 
-// current reports whether the state in memory is the view's. If so, the caller
-// must unlock Graph.mu, which it holds for reading.
-func (v *View) current() bool {
-	if v.memory == nil {
-		return false
-	}
-	v.g.mu.RLock()
-	if v.memory != (<-chan struct{})(v.g.changed) {
-		v.g.mu.RUnlock()
-		v.memory = nil
-		return false
-	}
-	return true
-}
-
 // resolveInMemory answers from the state in memory; ok is false if that is not
 // the view's.
 func (v *View) resolveInMemory(key protocol.KeyHash) (r Resolution, ok bool) {
-	if !v.current() {
+	if v.memory == nil {
 		return Resolution{}, false
 	}
+	v.g.mu.RLock()
 	defer v.g.mu.RUnlock()
+	if v.memory != (<-chan struct{})(v.g.changed) {
+		v.memory = nil
+		return Resolution{}, false
+	}
 	s := v.g.state
 	n := s.keys.find(key)
 	if n == none {
@@ -241,11 +246,14 @@ func (v *View) resolveStored(ctx context.Context, key protocol.KeyHash) (Resolut
 			r.Path = append(r.Path, at)
 		}
 		walked = append(walked, at)
-		record, err := v.storedKey(at)
+		record, err := v.links(at)
 		if err != nil {
 			return r, err
 		}
 		if !record.hasParent {
+			if record, err = v.storedKey(at); err != nil {
+				return r, err
+			}
 			top = place{at, 0, record.id}
 			walked = walked[:len(walked)-1]
 			break
