@@ -41,7 +41,7 @@ func BenchmarkWalk(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		return len(block.carriers)
+		return len(block.found)
 	})
 }
 
@@ -72,7 +72,7 @@ func BenchmarkWalkVerify(b *testing.B) {
 		if err := block.CheckMerkleRoot(); err != nil {
 			b.Fatal(err)
 		}
-		return len(block.carriers)
+		return len(block.found)
 	})
 }
 

@@ -1,7 +1,6 @@
 package protocol
 
 import (
-	"bytes"
 	"fmt"
 	"iter"
 
@@ -9,19 +8,16 @@ import (
 	"github.com/gcash/bchd/wire"
 )
 
-// headerSize is the size of a block header in bytes.
-const headerSize = wire.MaxBlockHeaderPayload
-
 // Block is a serialized block whose form has been checked. It aliases the bytes
 // that it was read from, which must not change meanwhile.
 type Block struct {
-	Header  wire.BlockHeader
+	Header  Header
 	Hash    chainhash.Hash // of the header
 	TxCount int
 
-	raw      []byte
-	firstTx  int    // offset of transaction 0
-	carriers []span // the transactions that carry an action
+	raw     []byte
+	firstTx int    // offset of transaction 0
+	found   []span // the transactions that were looked for: carriers, of ReadBlock
 }
 
 // span is where one transaction lies in a block.
@@ -53,16 +49,20 @@ type Carrier struct {
 // panics on a token prefix that announces a long enough commitment, and gets the
 // txid wrong where a token prefix is invalid.)
 func ReadBlock(raw []byte) (*Block, error) {
-	b := &Block{raw: raw}
-	if len(raw) < headerSize {
-		return nil, truncated.at(0, len(raw), "block header")
-	}
-	if err := b.Header.Deserialize(bytes.NewReader(raw[:headerSize])); err != nil {
-		return nil, fmt.Errorf("%w: block header: %w", ErrMalformed, err)
-	}
-	b.Hash = chainhash.DoubleHashH(raw[:headerSize])
+	return readBlock(raw, nil)
+}
 
-	count, off, f := compactSize(raw, headerSize)
+// readBlock is ReadBlock; if keys is not nil, the transactions that are found are
+// those that pay one of them.
+func readBlock(raw []byte, keys *KeySet) (*Block, error) {
+	b := &Block{raw: raw}
+	header, err := ParseHeader(raw)
+	if err != nil {
+		return nil, err
+	}
+	b.Header, b.Hash = header, header.Hash
+
+	count, off, f := compactSize(raw, HeaderSize)
 	if f != wellFormed {
 		return nil, f.at(off, len(raw), fmt.Sprintf("block %v, transaction count", b.Hash))
 	}
@@ -71,12 +71,12 @@ func ReadBlock(raw []byte) (*Block, error) {
 	}
 	b.firstTx = off
 	for i := range count {
-		end, carries, f := scanTx(raw, off)
+		end, hit, f := scanTx(raw, off, keys)
 		if f != wellFormed {
 			return nil, f.at(end, len(raw), fmt.Sprintf("block %v, transaction %d of %d", b.Hash, i, count))
 		}
-		if carries {
-			b.carriers = append(b.carriers, span{index: uint32(i), start: off, end: end})
+		if hit {
+			b.found = append(b.found, span{index: uint32(i), start: off, end: end})
 		}
 		off = end
 	}
@@ -92,7 +92,7 @@ func (b *Block) Txs() iter.Seq2[uint32, Tx] {
 	return func(yield func(uint32, Tx) bool) {
 		off := b.firstTx
 		for i := range b.TxCount {
-			end, _, _ := scanTx(b.raw, off)
+			end, _, _ := scanTx(b.raw, off, nil)
 			if !yield(uint32(i), b.raw[off:end:end]) {
 				return
 			}
@@ -105,7 +105,7 @@ func (b *Block) Txs() iter.Seq2[uint32, Tx] {
 // the block. Each is decoded, and its txid computed, when its turn comes.
 func (b *Block) Carriers() iter.Seq[Carrier] {
 	return func(yield func(Carrier) bool) {
-		for _, s := range b.carriers {
+		for _, s := range b.found {
 			if !yield(readCarrier(s.index, b.raw[s.start:s.end:s.end])) {
 				return
 			}

@@ -69,7 +69,7 @@ func compare(t *testing.T, raw []byte) {
 	if wantErr != nil {
 		t.Fatalf("taken, but bchd refuses it: %v", wantErr)
 	}
-	if block.Header != want.Header || block.Hash != want.BlockHash() || block.TxCount != len(want.Transactions) {
+	if block.Header != headerOf(t, &want.Header) || block.Hash != want.BlockHash() || block.TxCount != len(want.Transactions) {
 		t.Fatalf("got %+v, expected %v with %d txs", block, want.BlockHash(), len(want.Transactions))
 	}
 	carriers := slices.Collect(block.Carriers())
@@ -141,7 +141,7 @@ func distinct(ids []chainhash.Hash) bool {
 func TestReadBlockRefuses(t *testing.T) {
 	tx := rawTx([]wire.TxIn{{SignatureScript: make([]byte, 300)}}, make([]byte, 300), []byte{0x6a})
 	good := rawBlock(t, tx, tx)
-	header := good[:headerSize]
+	header := good[:HeaderSize]
 	body := func(parts ...[]byte) []byte { return slices.Concat(append([][]byte{header}, parts...)...) }
 	one := []byte{1}
 	huge := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
@@ -206,7 +206,7 @@ func TestBigBlock(t *testing.T) {
 	big = append(big, 0xfe)
 	big = binary.LittleEndian.AppendUint32(big, size)
 	out := make([]byte, 0, size+1000)
-	out = append(out, raw[:headerSize]...)
+	out = append(out, raw[:HeaderSize]...)
 	out = append(append(out, 2), big...)
 	out = append(out[:len(out)+size], 0, 0, 0, 0)
 	out = append(out, last...)
@@ -241,18 +241,40 @@ func TestWalkAllocates(t *testing.T) {
 	}
 }
 
+// TestMerkleRoot has any number of transactions, around the borders of what is
+// hashed together as well, and repeats the last so many of them where that leaves
+// the root as it is (CVE-2012-2459).
 func TestMerkleRoot(t *testing.T) {
-	var leaves []chainhash.Hash
-	for i := range 70 {
-		leaves = append(leaves, chainhash.Hash{byte(i), 1})
-		var tree merkleTree
-		for _, leaf := range leaves {
-			if !tree.add(leaf) {
-				t.Fatalf("%d leaves: refused", len(leaves))
-			}
+	counts := []int{127, 128, 129, 254, 255, 256, 257, 258, 384, 511, 512, 513, 514, 767, 768, 769, 1024, 1280, 1281}
+	for count := range 70 {
+		counts = append(counts, count+1)
+	}
+	var txs [][]byte
+	for i := range slices.Max(counts) {
+		txs = append(txs, rawTx(nil, binary.LittleEndian.AppendUint16(nil, uint16(i))))
+	}
+	for _, count := range counts {
+		raw := rawBlock(t, txs[:count]...)
+		block, err := ReadBlock(raw)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if got, want := tree.root(), plainMerkleRoot(leaves); got != want {
-			t.Errorf("%d leaves: root %v, expected %v", len(leaves), got, want)
+		if err := block.CheckMerkleRoot(); err != nil {
+			t.Errorf("%d transactions: %v", count, err)
+		}
+		last := count & -count // the smallest subtree stands alone on its level
+		if last == count {
+			continue
+		}
+		twice := rawBlock(t, slices.Concat(txs[:count], txs[count-last:count])...)
+		if !bytes.Equal(twice[:HeaderSize], raw[:HeaderSize]) {
+			t.Fatalf("%d transactions, the last %d twice: another root", count, last)
+		}
+		if block, err = ReadBlock(twice); err != nil {
+			t.Fatal(err)
+		}
+		if err := block.CheckMerkleRoot(); !errors.Is(err, ErrMerkleRoot) || !strings.Contains(err.Error(), "repeats") {
+			t.Errorf("%d transactions, the last %d twice: %v", count, last, err)
 		}
 	}
 }
@@ -276,7 +298,7 @@ func TestCheckMerkleRootRefuses(t *testing.T) {
 
 	// CVE-2012-2459: 5 and 6 once more give the same root.
 	twice := rawBlock(t, append(slices.Clip(txs), txs[4:]...)...)
-	if !bytes.Equal(twice[:headerSize], good[:headerSize]) {
+	if !bytes.Equal(twice[:HeaderSize], good[:HeaderSize]) {
 		t.Fatal("the test block does not show the weakness")
 	}
 	if err := check(twice); !errors.Is(err, ErrMerkleRoot) || !strings.Contains(err.Error(), "repeats") {
@@ -287,7 +309,7 @@ func TestCheckMerkleRootRefuses(t *testing.T) {
 		t.Errorf("a repeated transaction: %v", err)
 	}
 
-	swapped := append(bytes.Clone(good[:headerSize]), rawBlock(t, txs[1], txs[0], txs[2], txs[3], txs[4], txs[5])[headerSize:]...)
+	swapped := append(bytes.Clone(good[:HeaderSize]), rawBlock(t, txs[1], txs[0], txs[2], txs[3], txs[4], txs[5])[HeaderSize:]...)
 	if err := check(swapped); !errors.Is(err, ErrMerkleRoot) {
 		t.Errorf("swapped transactions: %v", err)
 	}

@@ -100,8 +100,9 @@ func wideCompactSize(b []byte, off int) (n uint64, next int, f fault) {
 }
 
 // scanTx walks over the transaction that starts at b[off] and returns the
-// offset behind it, and whether one of its outputs is an action. In case of a
-// fault, end says where.
+// offset behind it, and whether one of its outputs is what is looked for: an
+// action, or, if keys is not nil, P2PKH of one of them. In case of a fault, end
+// says where.
 //
 // This is the loop that an index of the whole chain spends its time in, so it
 // touches only what it must: two counts, the length of each script, and the
@@ -109,7 +110,7 @@ func wideCompactSize(b []byte, off int) (n uint64, next int, f fault) {
 // next step, which checks its own offset before it looks. No count is trusted
 // either: every input and output moves off onwards, so a transaction that
 // announces more of them than can follow ends in truncated after as many as do.
-func scanTx(b []byte, off int) (end int, carries bool, f fault) {
+func scanTx(b []byte, off int, keys *KeySet) (end int, hit bool, f fault) {
 	off += versionSize
 	if uint(off) >= uint(len(b)) {
 		return off, false, truncated
@@ -163,9 +164,12 @@ func scanTx(b []byte, off int) (end int, carries bool, f fault) {
 		}
 		// An empty script shows the byte behind it, which isRecord sorts out.
 		if first := b[off]; first == txscript.OP_RETURN || first == wire.PREFIX_BYTE {
-			carries = carries || isRecord(b, off, size)
+			hit = hit || isRecord(b, off, size, keys)
 		}
 		if size == p2pkhSize {
+			if keys != nil && !hit {
+				hit = keys.paid(b, off)
+			}
 			// Most are of this size. As a branch, which the processor predicts,
 			// the next offset need not wait for the size to arrive from memory.
 			off += p2pkhSize
@@ -178,12 +182,20 @@ func scanTx(b []byte, off int) (end int, carries bool, f fault) {
 	if off > len(b) {
 		return off, false, truncated
 	}
-	return off, carries, wellFormed
+	return off, hit, wellFormed
 }
 
 // isRecord reports whether the walk has to stop at the output script, token
 // prefix included, of size bytes at b[off:]; never if it does not fit there.
 // Another kind of record than the action is to be looked for here.
-func isRecord(b []byte, off, size int) bool {
-	return size <= len(b)-off && actionKind(StripTokenPrefix(b[off:off+size])) != 0
+func isRecord(b []byte, off, size int, keys *KeySet) bool {
+	if size > len(b)-off {
+		return false
+	}
+	script := StripTokenPrefix(b[off : off+size])
+	if keys != nil {
+		key, ok := p2pkhKey(script)
+		return ok && keys.Has(key)
+	}
+	return actionKind(script) != 0
 }
