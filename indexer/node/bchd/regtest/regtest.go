@@ -338,6 +338,16 @@ func (n *Node) URL() string {
 	return u.String()
 }
 
+// RPCURL returns the node's JSON-RPC interface as keytree's --node flag takes
+// it. The password in it is worth nothing.
+func (n *Node) RPCURL() string {
+	u := url.URL{
+		Scheme: "https", User: url.UserPassword(rpcUser, n.password), Host: n.rpcAddress,
+		RawQuery: url.Values{"cert": {n.CertFile()}}.Encode(),
+	}
+	return u.String()
+}
+
 // authToken is sent with every call, as bchd's grpcserver.go expects it.
 type authToken string
 

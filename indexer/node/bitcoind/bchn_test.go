@@ -1,0 +1,372 @@
+package bitcoind_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"text/template"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/indexer/node/bitcoind"
+)
+
+// undo says how a bchn tells what transactions spend.
+type undo uint8
+
+const (
+	noUndo    undo = iota
+	inTx           // getrawtransaction 2, as BCHN answers
+	inPrevout      // getrawtransaction 2, as others do
+	inBlock        // getblock 3 alone
+)
+
+// bchn answers as Bitcoin Cash Node does (testdata/README.md), for what bchd
+// does not do. Its blocks have no proof of work, which the adapter leaves to
+// others.
+type bchn struct {
+	t         *testing.T
+	server    *httptest.Server
+	templates *template.Template
+
+	mu       sync.Mutex // guards what follows
+	blocks   []*wire.MsgBlock
+	outputs  map[wire.OutPoint]*wire.TxOut
+	chain    string
+	password string
+	undo     undo
+	rest     bool
+	txIndex  bool
+	download bool
+	pruned   uint32 // height of the first block that is there
+	asked    map[string]int
+	conns    int
+	// instead, if not nil, may answer a question itself: a method with its
+	// parameters, or a path.
+	instead func(w http.ResponseWriter, question string) bool
+}
+
+func newBCHN(t *testing.T) *bchn {
+	t.Helper()
+	asJSON := func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err }
+	n := &bchn{
+		t: t, blocks: []*wire.MsgBlock{regtest.Params.GenesisBlock}, outputs: make(map[wire.OutPoint]*wire.TxOut),
+		templates: template.Must(template.New("").Funcs(template.FuncMap{"json": asJSON}).ParseGlob("testdata/*.json")),
+		chain:     "regtest", password: "hush", undo: inTx, asked: make(map[string]int),
+	}
+	n.server = httptest.NewUnstartedServer(n)
+	n.server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			n.set(func() { n.conns++ })
+		}
+	}
+	n.server.Start()
+	t.Cleanup(n.server.Close)
+	return n
+}
+
+// set changes the node under its lock.
+func (n *bchn) set(change func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	change()
+}
+
+func (n *bchn) count(question string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked[question]
+}
+
+func (n *bchn) config() bitcoind.Config {
+	return bitcoind.Config{
+		Address: n.server.Listener.Addr().String(), User: "keytree", Password: "hush", Network: regtest.Params,
+		RetryFor: time.Minute,
+	}
+}
+
+// mine adds a block with txs, and returns its hash.
+func (n *bchn) mine(txs ...*wire.MsgTx) chainhash.Hash {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	height := len(n.blocks)
+	coinbase := wire.NewMsgTx(1)
+	coinbase.AddTxIn(wire.NewTxIn(wire.NewOutPoint(&chainhash.Hash{}, wire.MaxPrevOutIndex), []byte{2, byte(height), byte(height >> 8)}))
+	coinbase.AddTxOut(wire.NewTxOut(50, []byte{0x51}, wire.TokenData{}))
+	block := wire.NewMsgBlock(&wire.BlockHeader{PrevBlock: n.blocks[height-1].BlockHash(), Timestamp: time.Unix(int64(height), 0)})
+	for _, tx := range append([]*wire.MsgTx{coinbase}, txs...) {
+		if err := block.AddTransaction(tx); err != nil {
+			n.t.Fatal(err)
+		}
+		for i, out := range tx.TxOut {
+			n.outputs[wire.OutPoint{Hash: tx.TxHash(), Index: uint32(i)}] = out
+		}
+	}
+	n.blocks = append(n.blocks, block)
+	return block.BlockHash()
+}
+
+// payment spends outputs.
+func payment(to []*wire.TxOut, from ...wire.OutPoint) *wire.MsgTx {
+	tx := wire.NewMsgTx(2)
+	for _, out := range from {
+		tx.AddTxIn(wire.NewTxIn(&out, nil))
+	}
+	for _, out := range to {
+		tx.AddTxOut(out)
+	}
+	return tx
+}
+
+// mineSpending mines outputs, with and without tokens, and a transaction that
+// spends them all in another block. It returns that block, the transaction, and
+// what is spent.
+func (n *bchn) mineSpending() (chainhash.Hash, *wire.MsgTx, []*wire.TxOut) {
+	p2pkh := append(append([]byte{0x76, 0xa9, 20}, make([]byte, 20)...), 0x88, 0xac)
+	category := chainhash.Hash{1, 2, 3}
+	outputs := []*wire.TxOut{
+		wire.NewTxOut(1000, p2pkh, wire.TokenData{}),
+		wire.NewTxOut(1000, p2pkh, wire.TokenData{CategoryID: category, Amount: 1 << 60, BitField: wire.HAS_AMOUNT}),
+		wire.NewTxOut(1000, p2pkh, wire.TokenData{CategoryID: category, BitField: wire.HAS_NFT}),
+		wire.NewTxOut(1000, p2pkh, wire.TokenData{CategoryID: category, Amount: 300, Commitment: []byte("ours"),
+			BitField: wire.HAS_AMOUNT | wire.HAS_NFT | wire.HAS_COMMITMENT_LENGTH | wire.MINTING}),
+		wire.NewTxOut(1000, []byte{0x51}, wire.TokenData{CategoryID: category, Commitment: []byte{9},
+			BitField: wire.HAS_NFT | wire.HAS_COMMITMENT_LENGTH | wire.MUTABLE}),
+	}
+	funding := payment(outputs, wire.OutPoint{Hash: chainhash.Hash{7}})
+	n.set(func() { n.outputs[funding.TxIn[0].PreviousOutPoint] = outputs[0] })
+	n.mine(funding)
+	var spends []wire.OutPoint
+	for i := range outputs {
+		spends = append(spends, wire.OutPoint{Hash: funding.TxHash(), Index: uint32(i)})
+	}
+	spender := payment(outputs[:1], spends...)
+	return n.mine(spender), spender, outputs
+}
+
+// scriptOf returns an output's script as it is on chain.
+func scriptOf(out *wire.TxOut) []byte {
+	if out.TokenData.IsEmpty() {
+		return out.PkScript
+	}
+	prefix := out.TokenData.TokenDataBuffer()
+	return append(prefix.Bytes(), out.PkScript...)
+}
+
+func (n *bchn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r.Method == http.MethodGet {
+		n.serveREST(w, r)
+		return
+	}
+	if _, password, _ := r.BasicAuth(); password != n.password {
+		w.Header().Set("WWW-Authenticate", `Basic realm="jsonrpc"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	var question struct {
+		Method string
+		Params []any
+	}
+	if err := json.NewDecoder(r.Body).Decode(&question); err != nil {
+		n.t.Errorf("a question that is no JSON: %v", err)
+		return
+	}
+	text := question.Method
+	for _, p := range question.Params {
+		text += " " + fmt.Sprint(p)
+	}
+	n.asked[question.Method]++
+	if n.instead != nil && n.instead(w, text) {
+		return
+	}
+	result, code, message := n.answer(question.Method, question.Params)
+	if code != 0 {
+		rpcFailure(w, code, message)
+		return
+	}
+	fmt.Fprintf(w, `{"result":%s,"error":null,"id":1}`+"\n", result)
+}
+
+// rpcFailure answers as bitcoind does: the HTTP status too says that it is one.
+func rpcFailure(w http.ResponseWriter, code int, message string) {
+	status := http.StatusInternalServerError
+	if code == -32601 {
+		status = http.StatusNotFound
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	body, _ := json.Marshal(map[string]any{"result": nil, "error": map[string]any{"code": code, "message": message}, "id": 1})
+	_, _ = w.Write(body)
+}
+
+func (n *bchn) serveREST(w http.ResponseWriter, r *http.Request) {
+	n.asked["REST"]++
+	if n.instead != nil && n.instead(w, r.URL.Path) {
+		return
+	}
+	if r.Header.Get("Authorization") != "" {
+		n.t.Error("the password was sent to REST")
+	}
+	name, ok := strings.CutPrefix(r.URL.Path, "/rest/block/")
+	block := n.find(strings.TrimSuffix(name, ".bin"))
+	if !n.rest || !ok || block == nil || n.gone(block) {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	_ = block.Serialize(w)
+}
+
+func (n *bchn) find(hash string) *wire.MsgBlock {
+	for _, b := range n.blocks {
+		if b.BlockHash().String() == hash {
+			return b
+		}
+	}
+	return nil
+}
+
+func (n *bchn) gone(b *wire.MsgBlock) bool { return slices.Index(n.blocks, b) < int(n.pruned) }
+
+// answer returns a result in JSON, or an error's code and message.
+func (n *bchn) answer(method string, params []any) (result string, code int, message string) {
+	param := func(i int) string {
+		if i < len(params) {
+			return fmt.Sprint(params[i])
+		}
+		return ""
+	}
+	last := n.blocks[len(n.blocks)-1]
+	switch method {
+	case "getblockchaininfo":
+		return n.render("getblockchaininfo.json", map[string]any{
+			"Chain": n.chain, "Height": len(n.blocks) - 1, "Headers": len(n.blocks) + 5, "Best": last.BlockHash().String(),
+			"Download": n.download, "Pruned": n.pruned > 0, "PruneHeight": n.pruned,
+		}), 0, ""
+	case "getblockhash":
+		height := int(params[0].(float64))
+		if height >= len(n.blocks) {
+			return "", -8, "Block height out of range"
+		}
+		return fmt.Sprintf("%q", n.blocks[height].BlockHash()), 0, ""
+	case "getblock":
+		block := n.find(param(0))
+		switch {
+		case block == nil:
+			return "", -5, "Block not found"
+		case n.gone(block):
+			return "", -1, "Block not available (pruned data)"
+		case param(1) == "0":
+			var raw bytes.Buffer
+			_ = block.Serialize(&raw)
+			return fmt.Sprintf("%q", hex.EncodeToString(raw.Bytes())), 0, ""
+		}
+		var txs []string
+		for _, tx := range block.Transactions {
+			if param(1) == "1" {
+				txs = append(txs, fmt.Sprintf("%q", tx.TxHash()))
+			} else {
+				txs = append(txs, n.decoded(tx, block, param(1) == "3" && n.undo == inBlock, true))
+			}
+		}
+		return n.render("getblock.json", map[string]any{
+			"Hash": block.BlockHash().String(), "Height": slices.Index(n.blocks, block), "Merkle": block.Header.MerkleRoot.String(),
+			"Txs": txs, "Previous": block.Header.PrevBlock.String(),
+		}), 0, ""
+	case "getindexinfo":
+		if n.txIndex {
+			return fmt.Sprintf(`{"txindex":{"synced":true,"best_block_height":%d}}`, len(n.blocks)-1), 0, ""
+		}
+		return "{}", 0, ""
+	case "getrawtransaction":
+		for _, block := range n.blocks {
+			for _, tx := range block.Transactions {
+				if tx.TxHash().String() != param(0) {
+					continue
+				}
+				switch {
+				case param(1) != "0" && param(2) == block.BlockHash().String():
+					return n.decoded(tx, block, param(1) == "2" && (n.undo == inTx || n.undo == inPrevout), n.undo == inPrevout), 0, ""
+				case param(2) == "" && n.txIndex:
+					var raw bytes.Buffer
+					_ = tx.Serialize(&raw)
+					return fmt.Sprintf("%q", hex.EncodeToString(raw.Bytes())), 0, ""
+				}
+			}
+		}
+		if param(2) != "" {
+			return "", -5, "No such transaction found in the provided block. Use gettransaction for wallet transactions."
+		}
+		return "", -5, "No such mempool transaction. Use -txindex to enable blockchain transaction queries. Use gettransaction for wallet transactions."
+	}
+	return "", -32601, "Method not found"
+}
+
+func (n *bchn) render(name string, values map[string]any) string {
+	var out strings.Builder
+	if err := n.templates.ExecuteTemplate(&out, name, values); err != nil {
+		n.t.Errorf("%s: %v", name, err)
+	}
+	return out.String()
+}
+
+// decoded returns a transaction as the node decodes it.
+func (n *bchn) decoded(tx *wire.MsgTx, block *wire.MsgBlock, undo, prevout bool) string {
+	type nft struct{ Capability, Commitment string }
+	type token struct {
+		Category, Amount string
+		NFT              *nft
+	}
+	type input struct {
+		TxID   string
+		Vout   uint32
+		Script string
+		Token  *token
+	}
+	var inputs []input
+	for _, in := range tx.TxIn {
+		next := input{TxID: in.PreviousOutPoint.Hash.String(), Vout: in.PreviousOutPoint.Index}
+		if out := n.outputs[in.PreviousOutPoint]; out != nil {
+			next.Script = hex.EncodeToString(out.PkScript)
+			if data := out.TokenData; !data.IsEmpty() {
+				next.Token = &token{Category: chainhash.Hash(data.CategoryID).String(), Amount: fmt.Sprint(data.Amount)}
+				if data.HasNFT() {
+					next.Token.NFT = &nft{[]string{"none", "mutable", "minting"}[data.GetCapability()], hex.EncodeToString(data.Commitment)}
+				}
+			}
+		} else {
+			undo = false // a coinbase
+		}
+		inputs = append(inputs, next)
+	}
+	var raw bytes.Buffer
+	_ = tx.Serialize(&raw)
+	return n.render("getrawtransaction.json", map[string]any{
+		"TxID": tx.TxHash().String(), "Size": raw.Len(), "Hex": hex.EncodeToString(raw.Bytes()), "Block": block.BlockHash().String(),
+		"Inputs": inputs, "Undo": undo, "Prevout": undo && prevout,
+	})
+}
+
+// garbage writes n spaces.
+func garbage(w io.Writer, n int) {
+	spaces := bytes.Repeat([]byte{' '}, 1<<20)
+	for ; n > 0; n -= len(spaces) {
+		if _, err := w.Write(spaces); err != nil {
+			return
+		}
+	}
+}

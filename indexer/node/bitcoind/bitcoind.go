@@ -1,0 +1,258 @@
+// Package bitcoind reads the chain from a node that speaks the JSON-RPC of
+// bitcoind, as Bitcoin Cash Node and most others do: blocks in binary by REST
+// where the node serves it (-rest=1), else by JSON-RPC, and spent outputs from
+// the node's transaction index or, without one, from its undo data. In what nodes
+// differ, they are asked at the start; no version is looked at.
+//
+// Who is trusted: whoever answers at the address, to name the best chain. What
+// comes back is checked as far as one answer can be: blocks and transactions
+// against their hashes. Undo data cannot be: a node without a transaction index
+// is believed which scripts were spent, so with one the index is asked.
+// ZeroMQ only hints. Passwords never leave this package but in the
+// Authorization header. What never belongs here: what a transaction means, and
+// which chain to believe.
+package bitcoind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/indexer/node"
+)
+
+const (
+	// maxBlock is the most that a block may take, in bytes: one of 256 MB with
+	// room. Memory grows with what arrives, not with this.
+	maxBlock = 512 << 20
+	// maxBlockAnswer is the most that an answer with a block may take: in JSON
+	// with all inputs and outputs, of which only one transaction at a time is in
+	// memory.
+	maxBlockAnswer = 16 * maxBlock
+	// maxAnswer is the same for other answers: a transaction of 1 MB in JSON with
+	// room.
+	maxAnswer = 64 << 20
+
+	// connections to the node at a time. bchd refuses more than 10 clients by
+	// default, bitcoind more than 16 waiting questions.
+	connections = 8
+	// idleTimeout is less than the 30 s after which bitcoind hangs up.
+	idleTimeout = 20 * time.Second
+	// answerTimeout bounds one attempt of one call, the transfer of the largest
+	// block included.
+	answerTimeout  = 5 * time.Minute
+	connectTimeout = 10 * time.Second
+	// Between attempts to reach the node.
+	firstPause = 100 * time.Millisecond
+	maxPause   = 3 * time.Second
+	// waitNotice is how often Dial says what it waits for.
+	waitNotice = 5 * time.Second
+)
+
+// Client is a connection to one node, and a node.Node. It reconnects by itself.
+// All methods may be called concurrently, Close once and last.
+type Client struct {
+	address    string // HOST:PORT, without a secret
+	url        string // scheme and address
+	fixed      login  // unless there is a cookie file
+	cookieFile string
+	network    *chaincfg.Params
+	from       uint32
+	retryFor   time.Duration
+	log        zerolog.Logger
+	http       *http.Client
+	rest       bool // set by probe
+
+	closing context.Context // ends with Close
+	close   context.CancelFunc
+	hints   *hints
+
+	mu     sync.Mutex
+	cookie login  // mu; zero: to be read
+	source source // mu; undecided until the node could be asked
+	behind bool   // mu; the node was in its initial download at the last Tip
+}
+
+var _ node.Node = (*Client)(nil)
+
+// Dial connects to a node and returns when it has answered and is suitable. It
+// waits for a node that does not answer yet or still loads its chain, saying so
+// in the log, until ctx ends. It fails with node.ErrUnsuitable, saying what to
+// change, for a node of another network, one that can tell nothing of spent
+// outputs or has pruned away what is needed, credentials that the node refuses,
+// a certificate that does not verify, or a port that is no JSON-RPC.
+func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	tlsConfig, err := cfg.tls()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		address: cfg.Address, url: "http://" + cfg.Address, fixed: login{cfg.User, cfg.Password}, cookieFile: cfg.CookieFile,
+		network: cfg.Network, from: cfg.From, retryFor: cfg.RetryFor, log: cfg.Log.With().Str("node", cfg.Address).Logger(),
+	}
+	if cfg.TLS {
+		c.url = "https://" + cfg.Address
+	}
+	if c.retryFor == 0 {
+		c.retryFor = DefaultRetryFor
+	}
+	c.closing, c.close = context.WithCancel(context.Background())
+	// No proxy: the credentials are for the node alone.
+	c.http = &http.Client{
+		Transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			TLSClientConfig:     tlsConfig,
+			TLSHandshakeTimeout: connectTimeout,
+			MaxConnsPerHost:     connections,
+			MaxIdleConnsPerHost: connections,
+			IdleConnTimeout:     idleTimeout,
+			DisableCompression:  true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	c.hints = newHints(cfg.ZMQ, cfg.StallAfter, c.log)
+	if err := c.waitSuitable(ctx); err != nil {
+		c.close()
+		c.http.CloseIdleConnections()
+		return nil, err
+	}
+	go c.hints.follow(c.closing)
+	return c, nil
+}
+
+// Close ends all calls and connections, and closes the channel of Changes.
+func (c *Client) Close() error {
+	c.close()
+	<-c.hints.done
+	c.http.CloseIdleConnections()
+	return nil
+}
+
+// Changes implements node.Node. The hints are the node's ZeroMQ topic hashblock;
+// there is also one whenever the connection was made anew. Without ZeroMQ there
+// is none.
+func (c *Client) Changes() <-chan struct{} { return c.hints.changes }
+
+func (c *Client) waitSuitable(ctx context.Context) error {
+	pauses := newPauses()
+	var lastNotice time.Time
+	for {
+		err := c.probe(ctx)
+		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		if time.Since(lastNotice) >= waitNotice {
+			lastNotice = time.Now()
+			c.log.Warn().Err(err).Msg("waiting for the node to answer")
+		}
+		if !sleep(ctx, pauses.NextBackOff()) {
+			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		}
+	}
+}
+
+// probe tries once whether the node answers and is suitable, and finds out what
+// it can do.
+func (c *Client) probe(ctx context.Context) error {
+	var info chainInfo
+	err := c.once(ctx, "chain info", func(ctx context.Context) error { return c.post(ctx, into(&info), "getblockchaininfo") })
+	if err != nil {
+		return err
+	}
+	tip, err := info.tip()
+	if err != nil {
+		return fmt.Errorf("node at %s: chain info: %w", c.address, err)
+	}
+	if got := networkName(info.Chain); got != c.network.Name {
+		return fmt.Errorf("node at %s: %w: it is on network %.20q, expected %s: give the address of another node, or the network that this one is on",
+			c.address, node.ErrUnsuitable, got, c.network.Name)
+	}
+	err = c.once(ctx, "genesis block", func(ctx context.Context) error {
+		var s string
+		if err := c.post(ctx, into(&s), "getblockhash", 0); err != nil {
+			return err
+		}
+		hash, err := parseHash(s)
+		if err == nil && hash != *c.network.GenesisHash {
+			err = fmt.Errorf("%w: its chain starts with block %v, expected %v of network %s", node.ErrUnsuitable, hash, c.network.GenesisHash, c.network.Name)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if info.Pruned && info.PruneHeight > c.from {
+		return fmt.Errorf("node at %s: %w: it has pruned its blocks below %d away, and those from %d on are needed: "+
+			"give a node that runs without -prune (to prune later is fine, once keytree has read them)",
+			c.address, node.ErrUnsuitable, info.PruneHeight, c.from)
+	}
+	err = c.once(ctx, "REST", func(ctx context.Context) error { return c.probeREST(ctx, tip.Hash) })
+	if err != nil {
+		return err
+	}
+	err = c.once(ctx, "spent outputs", func(ctx context.Context) error { return c.probeSource(ctx, tip) })
+	if err != nil {
+		return err
+	}
+	c.log.Debug().Bool("rest", c.rest).Stringer("spent_outputs", c.source).Bool("zmq", c.hints.address != "").Msg("the node is suitable")
+	return nil
+}
+
+// networkName returns the name in chaincfg of what getblockchaininfo calls
+// chain. bitcoind's names are its own, bchd's those of chaincfg.
+func networkName(chain string) string {
+	switch chain {
+	case "main":
+		return chaincfg.MainNetParams.Name
+	case "test":
+		return chaincfg.TestNet3Params.Name
+	case "test4":
+		return chaincfg.TestNet4Params.Name
+	case "chip":
+		return chaincfg.ChipNetParams.Name
+	}
+	return chain
+}
+
+// parseHash reads a hash in display order, which chainhash would also take when
+// it is too short.
+func parseHash(s string) (chainhash.Hash, error) {
+	hash, err := chainhash.NewHashFromStr(s)
+	if err != nil || len(s) != chainhash.MaxHashStringSize {
+		return chainhash.Hash{}, fmt.Errorf("%w: expected a hash of %d hex characters, got %.80q", node.ErrInvalid, chainhash.MaxHashStringSize, s)
+	}
+	return *hash, nil
+}
+
+// newPauses returns growing pauses without an end.
+func newPauses() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(firstPause),
+		backoff.WithMaxInterval(maxPause),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
+
+// sleep reports whether it slept to the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,100 @@
+package bitcoind
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+)
+
+// blockTxs calls each for the elements of a block's tx, in order, while it
+// returns true. Each takes one element off the decoder. The block is never in
+// memory as a whole, which in JSON would be many times its size.
+func (c *Client) blockTxs(ctx context.Context, block chainhash.Hash, verbosity int, each func(*json.Decoder) (more bool, err error)) error {
+	return c.post(ctx, func(r *bufio.Reader) error {
+		d := json.NewDecoder(r)
+		var failed *rpcError
+		ended, found := false, false
+		err := object(d, func(answerKey string) error {
+			switch answerKey {
+			case "error":
+				return d.Decode(&failed)
+			case "result":
+				return object(d, func(key string) error {
+					if key != "tx" {
+						return d.Decode(new(json.RawMessage))
+					}
+					found = true
+					return array(d, func() error {
+						more, err := each(d)
+						ended = !more
+						if err == nil && ended {
+							err = errEnded
+						}
+						return err
+					})
+				})
+			}
+			return d.Decode(new(json.RawMessage))
+		})
+		switch {
+		case ended && errors.Is(err, errEnded):
+			return nil
+		case err != nil:
+			return err
+		case failed != nil:
+			return failed
+		case !found:
+			return errors.New("expected tx in the block")
+		}
+		return nil
+	}, "getblock", block.String(), verbosity)
+}
+
+// errEnded ends the walk over an answer.
+var errEnded = errors.New("ended")
+
+// object calls member for each key of an object, null having none. Member takes
+// the value off the decoder.
+func object(d *json.Decoder, member func(key string) error) error {
+	start, err := d.Token()
+	if err != nil || start == nil {
+		return err
+	}
+	if start != json.Delim('{') {
+		return fmt.Errorf("expected an object, got %.20v", start)
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		if err := member(key.(string)); err != nil {
+			return err
+		}
+	}
+	_, err = d.Token()
+	return err
+}
+
+// array calls element for each element of an array, which it takes off the
+// decoder.
+func array(d *json.Decoder, element func() error) error {
+	start, err := d.Token()
+	if err != nil {
+		return err
+	}
+	if start != json.Delim('[') {
+		return fmt.Errorf("expected an array, got %.20v", start)
+	}
+	for d.More() {
+		if err := element(); err != nil {
+			return err
+		}
+	}
+	_, err = d.Token()
+	return err
+}

@@ -1,0 +1,156 @@
+package bitcoind
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/indexer/node"
+)
+
+// headerSize is the size in bytes of a serialized block header.
+const headerSize = 80
+
+// chainInfo is what getblockchaininfo tells, as far as it matters here.
+type chainInfo struct {
+	Chain                string
+	Blocks               *uint32
+	Headers              uint32
+	BestBlockHash        string
+	InitialBlockDownload bool
+	Pruned               bool
+	PruneHeight          uint32 // lowest block that is there
+}
+
+func (i chainInfo) tip() (node.Tip, error) {
+	if i.Blocks == nil || *i.Blocks > math.MaxInt32 {
+		return node.Tip{}, fmt.Errorf("%w: expected a number of blocks up to %d", node.ErrInvalid, math.MaxInt32)
+	}
+	hash, err := parseHash(i.BestBlockHash)
+	return node.Tip{Height: *i.Blocks, Hash: hash}, err
+}
+
+// Tip implements node.Node. Of a node that is still in its initial download it
+// is as far as the node has come, which the log says.
+func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
+	var info chainInfo
+	if err := c.call(ctx, "tip", &info, "getblockchaininfo"); err != nil {
+		return node.Tip{}, err
+	}
+	tip, err := info.tip()
+	if err != nil {
+		return node.Tip{}, fmt.Errorf("node at %s: tip: %w", c.address, err)
+	}
+	c.noteDownload(info)
+	if !info.InitialBlockDownload { // during which nothing is announced
+		c.hints.seen(tip.Hash)
+	}
+	return tip, nil
+}
+
+// noteDownload logs the beginning and the end of the node's initial download.
+func (c *Client) noteDownload(info chainInfo) {
+	c.mu.Lock()
+	changed := c.behind != info.InitialBlockDownload
+	c.behind = info.InitialBlockDownload
+	c.mu.Unlock()
+	switch {
+	case changed && info.InitialBlockDownload:
+		c.log.Warn().Uint32("height", *info.Blocks).Uint32("headers", info.Headers).
+			Msg("the node is behind the network: it is still in its initial block download")
+	case changed:
+		c.log.Info().Uint32("height", *info.Blocks).Msg("the node has ended its initial block download")
+	}
+}
+
+// BlockHash implements node.Node.
+func (c *Client) BlockHash(ctx context.Context, height uint32) (chainhash.Hash, error) {
+	what := fmt.Sprintf("block %d", height)
+	if height > math.MaxInt32 {
+		return chainhash.Hash{}, fmt.Errorf("node at %s: %s: %w", c.address, what, node.ErrNotFound)
+	}
+	var s string
+	if err := c.call(ctx, what, &s, "getblockhash", height); err != nil {
+		return chainhash.Hash{}, err
+	}
+	hash, err := parseHash(s)
+	if err != nil {
+		return chainhash.Hash{}, fmt.Errorf("node at %s: %s: %w", c.address, what, err)
+	}
+	return hash, nil
+}
+
+// Block implements node.Node. Nodes also know blocks that have left their best
+// chain.
+func (c *Client) Block(ctx context.Context, hash chainhash.Hash) ([]byte, error) {
+	var raw []byte
+	err := c.retry(ctx, fmt.Sprintf("block %v", hash), func(ctx context.Context) (err error) {
+		if c.rest {
+			// JSON-RPC tells why REST has no such block: there is none, it was pruned, or
+			// the node was started anew without REST.
+			if raw, err = c.restBlock(ctx, hash); !errors.Is(err, errNoREST) {
+				return err
+			}
+		}
+		if err := c.post(ctx, hexInto(&raw, maxBlock), "getblock", hash.String(), 0); err != nil {
+			return err
+		}
+		return checkHeader(raw, hash)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return raw, nil
+}
+
+var errNoREST = errors.New("not served by REST")
+
+// restBlock fetches a block in binary, without credentials.
+func (c *Client) restBlock(ctx context.Context, hash chainhash.Hash) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"/rest/block/"+hash.String()+".bin", nil)
+	if err != nil {
+		return nil, err
+	}
+	var raw []byte
+	err = c.do(req, maxBlock, func(status int, r *bufio.Reader) error {
+		if status >= 500 {
+			return statusError(status)
+		}
+		if status != http.StatusOK {
+			return fmt.Errorf("%w: %w (HTTP %d)", node.ErrNotFound, errNoREST, status)
+		}
+		if raw, err = io.ReadAll(r); err != nil {
+			return err
+		}
+		return checkHeader(raw, hash)
+	})
+	return raw, err
+}
+
+// probeREST finds out whether the node serves REST. What it serves there has to
+// be good; that it serves nothing, or something else, is no error.
+func (c *Client) probeREST(ctx context.Context, hash chainhash.Hash) error {
+	_, err := c.restBlock(ctx, hash)
+	c.rest = err == nil
+	if errors.Is(err, errNoREST) || errors.Is(err, node.ErrInvalid) {
+		c.log.Debug().Err(err).Msg("no blocks by REST, taking them by JSON-RPC")
+		return nil
+	}
+	return err
+}
+
+func checkHeader(raw []byte, hash chainhash.Hash) error {
+	if len(raw) < headerSize {
+		return fmt.Errorf("%w: %d bytes", node.ErrInvalid, len(raw))
+	}
+	if got := chainhash.DoubleHashH(raw[:headerSize]); got != hash {
+		return fmt.Errorf("%w: it sent block %v", node.ErrInvalid, got)
+	}
+	return nil
+}

@@ -1,0 +1,513 @@
+package bitcoind_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/indexer/node/bitcoind"
+)
+
+// wantSpent checks every script that the transaction spends.
+func wantSpent(t *testing.T, c *bitcoind.Client, block chainhash.Hash, tx *wire.MsgTx, spent []*wire.TxOut) {
+	t.Helper()
+	for i, in := range tx.TxIn {
+		got := must[[]byte](t)(c.SpentScript(t.Context(), block, tx.TxHash(), in.PreviousOutPoint))
+		if want := scriptOf(spent[i]); !bytes.Equal(got, want) {
+			t.Errorf("input %d spends script %x, want %x", i, got, want)
+		}
+	}
+}
+
+// TestWays takes blocks and spent outputs in every way in which a node may have
+// them.
+func TestWays(t *testing.T) {
+	for name, test := range map[string]struct {
+		undo          undo
+		txIndex, rest bool
+	}{
+		"undo data of transactions":             {undo: inTx},
+		"undo data of transactions, in prevout": {undo: inPrevout, rest: true},
+		"undo data of blocks":                   {undo: inBlock},
+		"transaction index":                     {txIndex: true, rest: true},
+		"both":                                  {undo: inTx, txIndex: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newBCHN(t)
+			n.undo, n.txIndex, n.rest = test.undo, test.txIndex, test.rest
+			block, tx, spent := n.mineSpending()
+			c := dial(t, n.config())
+			n.set(func() { clear(n.asked) })
+			wantSpent(t, c, block, tx, spent)
+			if test.txIndex && n.count("getblock") > 0 {
+				t.Error("undo data was asked for, although there is an index, whose answers prove themselves")
+			}
+
+			var want bytes.Buffer
+			check(t, n.find(block.String()).Serialize(&want))
+			n.set(func() { clear(n.asked) })
+			if got := must[[]byte](t)(c.Block(t.Context(), block)); !bytes.Equal(got, want.Bytes()) {
+				t.Errorf("block is %x, want %x", got, want.Bytes())
+			}
+			if viaREST, viaRPC := n.count("REST"), n.count("getblock"); viaREST+viaRPC != 1 || (viaREST == 1) != test.rest {
+				t.Errorf("%d blocks by REST, %d by JSON-RPC", viaREST, viaRPC)
+			}
+			_, err := c.Block(t.Context(), chainhash.Hash{1})
+			wantError(t, err, node.ErrNotFound)
+			_, err = c.BlockHash(t.Context(), 99)
+			wantError(t, err, node.ErrNotFound)
+			_, err = c.SpentScript(t.Context(), block, chainhash.Hash{1}, wire.OutPoint{Hash: chainhash.Hash{2}})
+			wantError(t, err, node.ErrNotFound)
+
+			// A node that was started anew without REST.
+			n.set(func() { n.rest = false })
+			if got := must[[]byte](t)(c.Block(t.Context(), block)); !bytes.Equal(got, want.Bytes()) {
+				t.Errorf("without REST, block is %x, want %x", got, want.Bytes())
+			}
+		})
+	}
+}
+
+// TestUndecided begins on a chain where nothing was ever spent.
+func TestUndecided(t *testing.T) {
+	for name, how := range map[string]undo{"with undo data": inTx, "with undo data in blocks": inBlock, "without": noUndo} {
+		t.Run(name, func(t *testing.T) {
+			n := newBCHN(t)
+			n.undo = how
+			for range 20 {
+				n.mine()
+			}
+			c := dial(t, n.config())
+			block, tx, spent := n.mineSpending()
+			if how != noUndo {
+				wantSpent(t, c, block, tx, spent)
+				return
+			}
+			_, err := c.SpentScript(t.Context(), block, tx.TxHash(), tx.TxIn[0].PreviousOutPoint)
+			wantError(t, err, node.ErrNotFound, "-txindex=1")
+			_, err = bitcoind.Dial(t.Context(), n.config())
+			wantError(t, err, node.ErrUnsuitable, "getrawtransaction TXID 2 BLOCKHASH", "-txindex=1")
+		})
+	}
+	t.Run("nothing but the genesis block", func(t *testing.T) {
+		n := newBCHN(t)
+		c := dial(t, n.config())
+		if got := must[node.Tip](t)(c.Tip(t.Context())); got != (node.Tip{Hash: *regtest.Params.GenesisHash}) {
+			t.Errorf("tip is %+v", got)
+		}
+	})
+}
+
+// say answers a question with a body, by its beginning.
+func say(beginning, body string) func(http.ResponseWriter, string) bool {
+	return func(w http.ResponseWriter, question string) bool {
+		if !strings.HasPrefix(question, beginning) {
+			return false
+		}
+		_, _ = w.Write([]byte(body))
+		return true
+	}
+}
+
+func TestLies(t *testing.T) {
+	long := chainhash.Hash{1}.String()
+	info := func(blocks, best string) string {
+		return fmt.Sprintf(`{"result":{"chain":"regtest","blocks":%s,"bestblockhash":"%s"},"error":null,"id":1}`, blocks, best)
+	}
+	getTip := func(ctx context.Context, c *bitcoind.Client) error { _, err := c.Tip(ctx); return err }
+	getHash := func(ctx context.Context, c *bitcoind.Client) error { _, err := c.BlockHash(ctx, 1); return err }
+	getBlock := func(ctx context.Context, c *bitcoind.Client) error {
+		_, err := c.Block(ctx, *regtest.Params.GenesisHash)
+		return err
+	}
+	genesisTx := regtest.Params.GenesisBlock.Transactions[0].TxHash()
+	var tx *wire.MsgTx // the spender, set below
+	var block chainhash.Hash
+	getScript := func(ctx context.Context, c *bitcoind.Client) error {
+		_, err := c.SpentScript(ctx, block, tx.TxHash(), tx.TxIn[0].PreviousOutPoint)
+		return err
+	}
+	hexOf := func(tx *wire.MsgTx) string {
+		var raw bytes.Buffer
+		_ = tx.Serialize(&raw)
+		return fmt.Sprintf("%x", raw.Bytes())
+	}
+	var raw bytes.Buffer
+	check(t, regtest.Params.GenesisBlock.Serialize(&raw))
+	genesisHex := fmt.Sprintf("%x", raw.Bytes())
+	decoded := func(hex, input string) string {
+		return fmt.Sprintf(`{"result":{"txid":"x","hex":"%s","vin":[%s]},"error":null,"id":1}`, hex, input)
+	}
+
+	for name, test := range map[string]struct {
+		question string
+		body     func() string
+		rest     bool
+		txIndex  bool
+		call     func(context.Context, *bitcoind.Client) error
+		says     string
+		want     error // nil: node.ErrInvalid
+	}{
+		"height -1":            {question: "getblockchaininfo", body: func() string { return info("-1", long) }, call: getTip},
+		"height 1.5":           {question: "getblockchaininfo", body: func() string { return info("1.5", long) }, call: getTip},
+		"height 2^31":          {question: "getblockchaininfo", body: func() string { return info("2147483648", long) }, call: getTip},
+		"height 2^70":          {question: "getblockchaininfo", body: func() string { return info("1180591620717411303424", long) }, call: getTip},
+		"height in words":      {question: "getblockchaininfo", body: func() string { return info(`"1"`, long) }, call: getTip},
+		"no height":            {question: "getblockchaininfo", body: func() string { return info("null", long) }, call: getTip},
+		"short hash":           {question: "getblockchaininfo", body: func() string { return info("1", "ab") }, call: getTip, says: "64 hex"},
+		"hash with a space":    {question: "getblockhash", body: func() string { return `{"result":"` + long[1:] + ` "}` }, call: getHash},
+		"hash is a number":     {question: "getblockhash", body: func() string { return `{"result":7,"error":null}` }, call: getHash},
+		"nothing":              {question: "getblockhash", body: func() string { return "" }, call: getHash},
+		"no result":            {question: "getblockhash", body: func() string { return `{"result":null,"error":null}` }, call: getHash},
+		"a web page":           {question: "getblockhash", body: func() string { return "<html>" }, call: getHash},
+		"more than JSON":       {question: "getblockhash", body: func() string { return `{"result":"` + long + `"} {}` }, call: getHash},
+		"another block":        {question: "getblock", body: func() string { return `{"result":"` + strings.Repeat("00", 80) + `"}` }, call: getBlock, says: "it sent block"},
+		"a short block":        {question: "getblock", body: func() string { return `{"result":"00"}` }, call: getBlock, says: "1 bytes"},
+		"an empty block":       {question: "getblock", body: func() string { return `{"result":""}` }, call: getBlock},
+		"odd hex":              {question: "getblock", body: func() string { return `{"result":"000"}` }, call: getBlock, says: "hex"},
+		"no hex":               {question: "getblock", body: func() string { return `{"result":"zz"}` }, call: getBlock, says: "hex"},
+		"two results":          {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `","result":"00"}` }, call: getBlock, says: "more than one result"},
+		"a block and noise":    {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `"}` + strings.Repeat(" ", 5000) }, call: getBlock, says: "longer than"},
+		"a late block":         {question: "getblock", body: func() string { return strings.Repeat(" ", 2000) + `{"result":"00"}` }, call: getBlock},
+		"half a block":         {question: "getblock", body: func() string { return `{"result":"` + genesisHex }, call: getBlock},
+		"a block and an error": {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `","error":{"code":-32602}}` }, call: getBlock, want: node.ErrUnsuitable},
+		"a block not ended":    {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `"` }, call: getBlock},
+		"no block":             {question: "getblock", body: func() string { return `{"result":null}` }, call: getBlock},
+		"REST another block":   {question: "/rest/", body: func() string { return strings.Repeat("\x00", 80) }, rest: true, call: getBlock, says: "it sent block"},
+		"REST a short block":   {question: "/rest/", body: func() string { return "short" }, rest: true, call: getBlock},
+		"index: another transaction": {question: "getrawtransaction", body: func() string { return `{"result":"` + hexOf(tx) + `"}` }, txIndex: true,
+			call: getScript, says: "it sent transaction"},
+		"index: no transaction": {question: "getrawtransaction", body: func() string { return `{"result":"00"}` }, txIndex: true, call: getScript},
+		"undo: another transaction": {question: "getrawtransaction", body: func() string {
+			return decoded(hexOf(regtest.Params.GenesisBlock.Transactions[0]), "")
+		}, call: getScript, says: "it sent transaction " + genesisTx.String()},
+		"undo: no such input": {question: "getrawtransaction", body: func() string { return decoded(hexOf(tx), `{"txid":"`+long+`","vout":0}`) },
+			call: getScript, says: "does not spend it"},
+		"undo: no script": {question: "getrawtransaction", body: func() string {
+			return decoded(hexOf(tx), fmt.Sprintf(`{"txid":"%v","vout":0,"prevout":{}}`, tx.TxIn[0].PreviousOutPoint.Hash))
+		}, call: getScript, says: "scriptPubKey.hex"},
+		"undo: no hex": {question: "getrawtransaction", body: func() string {
+			return decoded(hexOf(tx), fmt.Sprintf(`{"txid":"%v","vout":0,"scriptPubKey":{"hex":"zz"}}`, tx.TxIn[0].PreviousOutPoint.Hash))
+		}, call: getScript, says: "scriptPubKey.hex"},
+		"undo: token without category": {question: "getrawtransaction", body: func() string {
+			return decoded(hexOf(tx), fmt.Sprintf(`{"txid":"%v","vout":0,"scriptPubKey":{"hex":""},"tokenData":{"amount":"1"}}`, tx.TxIn[0].PreviousOutPoint.Hash))
+		}, call: getScript, says: "category"},
+		"undo: token of nothing": {question: "getrawtransaction", body: func() string {
+			return decoded(hexOf(tx), fmt.Sprintf(`{"txid":"%v","vout":0,"scriptPubKey":{"hex":""},"tokenData":{"category":"%s","amount":"0"}}`, tx.TxIn[0].PreviousOutPoint.Hash, long))
+		}, call: getScript, says: "neither an amount"},
+		"undo: negative amount": {question: "getrawtransaction", body: func() string {
+			return decoded(hexOf(tx), fmt.Sprintf(`{"txid":"%v","vout":0,"scriptPubKey":{"hex":""},"tokenData":{"category":"%s","amount":"-1"}}`, tx.TxIn[0].PreviousOutPoint.Hash, long))
+		}, call: getScript, says: "amount"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newBCHN(t)
+			n.rest, n.txIndex = test.rest, test.txIndex
+			block, tx, _ = n.mineSpending()
+			c := dial(t, n.config())
+			n.set(func() { n.instead = say(test.question, test.body()) })
+			want := node.ErrInvalid
+			if test.want != nil {
+				want = test.want
+			}
+			wantError(t, test.call(t.Context(), c), want, test.says)
+		})
+	}
+}
+
+func TestTooLong(t *testing.T) {
+	n := newBCHN(t)
+	n.mine()
+	c := dial(t, n.config())
+	n.set(func() {
+		n.instead = func(w http.ResponseWriter, question string) bool { garbage(w, 66<<20); return true }
+	})
+	_, err := c.BlockHash(t.Context(), 1)
+	wantError(t, err, node.ErrInvalid, "longer than any answer may be")
+}
+
+func TestWrongNetwork(t *testing.T) {
+	for name, test := range map[string]struct {
+		chain   string
+		network *chaincfg.Params
+		says    string
+	}{
+		"other chain":               {"main", regtest.Params, "mainnet"},
+		"other genesis block":       {"main", &chaincfg.MainNetParams, "its chain starts with block"},
+		"same genesis, other chain": {"test4", &chaincfg.ChipNetParams, `"testnet4", expected chipnet`},
+		"unknown chain":             {"signet", regtest.Params, "signet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newBCHN(t)
+			n.chain = test.chain
+			cfg := n.config()
+			cfg.Network = test.network
+			_, err := bitcoind.Dial(t.Context(), cfg)
+			wantError(t, err, node.ErrUnsuitable, test.says)
+		})
+	}
+}
+
+func TestPruned(t *testing.T) {
+	n := newBCHN(t)
+	n.rest = true
+	for range 5 {
+		n.mineSpending()
+	}
+	n.pruned = 4
+	cfg := n.config()
+	cfg.From = 3
+	_, err := bitcoind.Dial(t.Context(), cfg)
+	wantError(t, err, node.ErrUnsuitable, "below 4", "from 3 on", "-prune")
+	cfg.From = 4
+	c := dial(t, cfg)
+	must[[]byte](t)(c.Block(t.Context(), must[chainhash.Hash](t)(c.BlockHash(t.Context(), 4))))
+	n.set(func() { n.pruned = 5 })
+	_, err = c.Block(t.Context(), must[chainhash.Hash](t)(c.BlockHash(t.Context(), 4)))
+	wantError(t, err, node.ErrUnsuitable, "pruned data")
+}
+
+func TestInitialDownload(t *testing.T) {
+	n := newBCHN(t)
+	n.mine()
+	n.download = true
+	log := make(lines, 10)
+	cfg := n.config()
+	cfg.Log = zerolog.New(log)
+	c := dial(t, cfg)
+	drain := func() (all string) {
+		for {
+			select {
+			case line := <-log:
+				all += line
+			default:
+				return all
+			}
+		}
+	}
+	drain()
+	for range 3 {
+		if got := must[node.Tip](t)(c.Tip(t.Context())); got.Height != 1 {
+			t.Errorf("tip is %+v, want height 1", got)
+		}
+	}
+	if said := drain(); strings.Count(said, "behind the network") != 1 {
+		t.Errorf("it logged %q", said)
+	}
+	n.set(func() { n.download = false })
+	must[node.Tip](t)(c.Tip(t.Context()))
+	if said := drain(); !strings.Contains(said, "ended its initial block download") {
+		t.Errorf("it logged %q", said)
+	}
+}
+
+// TestPassingTroubles answers each question with a trouble first.
+func TestPassingTroubles(t *testing.T) {
+	for name, trouble := range map[string]func(http.ResponseWriter){
+		"warm-up": func(w http.ResponseWriter) { rpcFailure(w, -28, "Loading block index...") },
+		"work queue": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte("Work queue depth exceeded"))
+		},
+		"hangs up": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"breaks off": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = w.Write([]byte(`{"result":"00`))
+		},
+		"server error": func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait between attempts
+			n := newBCHN(t)
+			n.rest = true
+			block, tx, spent := n.mineSpending()
+			troubled := make(map[string]bool)
+			n.instead = func(w http.ResponseWriter, question string) bool {
+				first := !troubled[question]
+				troubled[question] = true
+				if first {
+					trouble(w)
+				}
+				return first
+			}
+			c := dial(t, n.config())
+			n.set(func() { clear(troubled) })
+			if got := must[node.Tip](t)(c.Tip(t.Context())); got.Hash != block {
+				t.Errorf("tip is %+v, want %v", got, block)
+			}
+			if got := must[chainhash.Hash](t)(c.BlockHash(t.Context(), 2)); got != block {
+				t.Errorf("block 2 is %v, want %v", got, block)
+			}
+			must[[]byte](t)(c.Block(t.Context(), block))
+			n.set(func() { n.rest = false })
+			must[[]byte](t)(c.Block(t.Context(), block))
+			wantSpent(t, c, block, tx, spent)
+		})
+	}
+}
+
+func TestCookie(t *testing.T) {
+	n := newBCHN(t)
+	n.mine()
+	file := filepath.Join(t.TempDir(), ".cookie")
+	write := func(content string) { check(t, os.WriteFile(file, []byte(content), 0o600)) }
+	cfg := n.config()
+	cfg.User, cfg.Password, cfg.CookieFile = "", "", file
+
+	// The node is not running yet.
+	log := make(lines, 10)
+	cfg.Log = zerolog.New(log)
+	dialed := make(chan *bitcoind.Client)
+	go func() {
+		c, err := bitcoind.Dial(t.Context(), cfg)
+		if err != nil {
+			t.Error(err)
+		}
+		dialed <- c
+	}()
+	if line := <-log; !strings.Contains(line, "waiting for the node") || !strings.Contains(line, file) {
+		t.Errorf("it logged %q", line)
+	}
+	// Not half of it.
+	check(t, os.WriteFile(file+".tmp", []byte("__cookie__:hush"), 0o600))
+	check(t, os.Rename(file+".tmp", file))
+	c := <-dialed
+	t.Cleanup(func() { check(t, c.Close()) })
+
+	// The node was started anew.
+	n.set(func() { n.password = "hush again" })
+	write("__cookie__:hush again\n")
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if _, err := c.Tip(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+
+	n.set(func() { n.password = "something else" })
+	_, err := c.Tip(t.Context())
+	wantError(t, err, node.ErrUnsuitable, "refuses the credentials")
+	for name, content := range map[string]string{"empty": "", "no colon": "hush", "no user": ":hush", "two lines": "a:hush\nb:hush", "large": "a:" + strings.Repeat("hush", 2000)} {
+		write(content)
+		_, err := c.Tip(t.Context())
+		wantError(t, err, node.ErrUnsuitable, "one line USER:PASSWORD")
+		if strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: the error gives the cookie away: %v", name, err)
+		}
+	}
+}
+
+// TestNotTheNode asks what is something else.
+func TestNotTheNode(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("a redirection was followed, with Authorization %q", r.Header.Get("Authorization"))
+	}))
+	defer elsewhere.Close()
+	for name, test := range map[string]struct {
+		handler http.Handler
+		says    string
+	}{
+		"web server":    {http.NotFoundHandler(), "-rpcport"},
+		"redirection":   {http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect), "HTTP 307"},
+		"not allowed":   {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }), "-rpcallowip"},
+		"other methods": {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { rpcFailure(w, -32601, "Method not found") }), "Method not found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(test.handler)
+			defer server.Close()
+			cfg := newBCHN(t).config()
+			cfg.Address = server.Listener.Addr().String()
+			_, err := bitcoind.Dial(t.Context(), cfg)
+			wantError(t, err, node.ErrUnsuitable, test.says)
+		})
+	}
+	t.Run("not HTTP", func(t *testing.T) {
+		l := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+		var served sync.WaitGroup
+		served.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Write([]byte("SSH-2.0-OpenSSH_10.0\r\n\r\n"))
+				_ = conn.Close()
+			}
+		})
+		defer served.Wait()
+		defer l.Close()
+		cfg := newBCHN(t).config()
+		cfg.Address = l.Addr().String()
+		_, err := bitcoind.Dial(t.Context(), cfg)
+		wantError(t, err, node.ErrUnsuitable, "-rpcport")
+	})
+	t.Run("without TLS", func(t *testing.T) {
+		cfg := newBCHN(t).config()
+		cfg.TLS = true
+		_, err := bitcoind.Dial(t.Context(), cfg)
+		wantError(t, err, node.ErrUnsuitable, "does not speak TLS")
+	})
+}
+
+// TestConnections fetches many blocks at a time over few connections that stay.
+func TestConnections(t *testing.T) {
+	n := newBCHN(t)
+	n.rest = true
+	block, _, _ := n.mineSpending()
+	c := dial(t, n.config())
+	for range 5 {
+		var all sync.WaitGroup
+		for range 32 {
+			all.Go(func() {
+				if _, err := c.Block(t.Context(), block); err != nil {
+					t.Error(err)
+				}
+				if _, err := c.BlockHash(t.Context(), 1); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.conns == 0 || n.conns > 8 {
+		t.Errorf("%d connections for 320 questions, want 1 to 8", n.conns)
+	}
+}
+
+// TestEndsWithContext ends a call whose answer does not come.
+func TestEndsWithContext(t *testing.T) {
+	n := newBCHN(t)
+	n.mine()
+	c := dial(t, n.config())
+	asked, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	n.set(func() {
+		n.instead = func(http.ResponseWriter, string) bool { asked <- struct{}{}; <-release; return true }
+	})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("the user had enough")
+	go func() { <-asked; cancel(reason) }()
+	_, err := c.Tip(ctx)
+	wantError(t, err, node.ErrUnavailable)
+	wantError(t, err, reason)
+}
