@@ -1,0 +1,326 @@
+package blockfile
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// Errors of Open and Read, to be matched with errors.Is.
+var (
+	// ErrNoChain says that the folder does not hold a chain of the network from
+	// its genesis block on. The message names what is there.
+	ErrNoChain = errors.New("no chain in these files")
+	// ErrDamaged says that a block is not what it was when Open saw its header. The
+	// message names the file and the place.
+	ErrDamaged = errors.New("block file damaged")
+)
+
+// Chain is the best chain in a folder of block files. All methods but Close may
+// be called concurrently.
+type Chain struct {
+	files   []*file
+	hashes  []chainhash.Hash // by height
+	at      []location       // by height
+	largest int
+	found   Found
+}
+
+// Found is what is in the files besides the best chain.
+type Found struct {
+	Files int
+	Bytes int64 // of the files
+	// Blocks counts those that differ, Stale those of them that lead to genesis
+	// but are not on the best chain.
+	Blocks, Stale int
+	Duplicates    int // records of a block that was there before
+	// Unlinked counts the blocks that do not lead to the genesis block, because
+	// the parent of one of them, Missing, is not there.
+	Unlinked int
+	Missing  chainhash.Hash
+	Foreign  int // blocks that contradict a checkpoint of the network, and those after them
+	// Bad counts the records that are torn, or whose header does not carry the work
+	// that it claims. Named says of some of them what is wrong, and where.
+	Bad   int
+	Named []error
+}
+
+// file is opened when a block is first read from it, and stays open.
+type file struct {
+	path string
+
+	once sync.Once
+	f    *os.File // set by once
+	err  error    // set by once
+}
+
+func (f *file) open() (*os.File, error) {
+	f.once.Do(func() { f.f, f.err = os.Open(f.path) })
+	return f.f, f.err
+}
+
+// Open finds the best chain of net in the block files of dir. It looks at the
+// header of every block, and calls progress, if not nil, with the bytes of the
+// files done and of all, one call at a time. Close the chain.
+//
+// The chain takes some 50 bytes of memory for each block, four times as much
+// meanwhile.
+func Open(ctx context.Context, dir string, net *chaincfg.Params, progress func(done, all int64)) (*Chain, error) {
+	paths, checksum, err := list(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Chain{found: Found{Files: len(paths)}}
+	for _, path := range paths {
+		c.files = append(c.files, &file{path: path})
+	}
+	scans, err := c.scan(ctx, net, checksum, progress)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.choose(scans, net); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), c.Close())
+	}
+	return c, nil
+}
+
+var (
+	datName = regexp.MustCompile(`^blk([0-9]{5,9})\.dat$`)
+	fdbName = regexp.MustCompile(`^([0-9]{9})\.fdb$`)
+)
+
+// list returns the block files of dir, in the order of their numbers, and how
+// many bytes follow each block.
+func list(dir string) (paths []string, checksum int64, err error) {
+	if err := refuseObfuscated(dir); err != nil {
+		return nil, 0, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, 0, err
+	}
+	pattern := datName
+	if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return fdbName.MatchString(e.Name()) }) {
+		pattern, checksum = fdbName, checksumSize
+	}
+	numbers := make(map[string]int)
+	for _, entry := range entries {
+		if match := pattern.FindStringSubmatch(entry.Name()); match != nil {
+			path := filepath.Join(dir, entry.Name())
+			paths = append(paths, path)
+			if numbers[path], err = strconv.Atoi(match[1]); err != nil {
+				return nil, 0, err
+			}
+		}
+	}
+	if len(paths) == 0 {
+		return nil, 0, fmt.Errorf("%w: %s has neither blk*.dat nor *.fdb: expected the folder that the node keeps its blocks in "+
+			"(BCHN: blocks, in its data folder; bchd: blocks_ffldb)", ErrNoChain, dir)
+	}
+	slices.SortFunc(paths, func(a, b string) int { return numbers[a] - numbers[b] })
+	return paths, checksum, nil
+}
+
+// refuseObfuscated refuses a folder whose files are written through a key, as
+// Bitcoin Core does since release 28. No node of this network is known to.
+func refuseObfuscated(dir string) error {
+	path := filepath.Join(dir, "xor.dat")
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(bytes.Trim(key, "\x00")) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the block files are obfuscated with the key in %s, which keytree does not read: "+
+		"let the node write them with -blocksxor=0", ErrNoChain, path)
+}
+
+// scan reads the headers in all files, on all processors.
+func (c *Chain) scan(ctx context.Context, net *chaincfg.Params, checksum int64, progress func(done, all int64)) ([]scanned, error) {
+	var all int64
+	for _, f := range c.files {
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return nil, err
+		}
+		all += info.Size()
+	}
+	scans := make([]scanned, len(c.files))
+	var next atomic.Int64
+	var mu sync.Mutex // guards done, and the calls of progress
+	var done int64
+	group, ctx := errgroup.WithContext(ctx)
+	for range min(runtime.GOMAXPROCS(0), len(c.files)) {
+		group.Go(func() error {
+			s := &scanner{magics: magics(net), limit: net.PowLimit, checksum: checksum}
+			for i := next.Add(1) - 1; i < int64(len(c.files)); i = next.Add(1) - 1 {
+				found, err := s.scan(ctx, c.files[i].path, uint32(i))
+				if err != nil {
+					return err
+				}
+				scans[i] = found
+				mu.Lock()
+				done += found.size
+				if progress != nil {
+					progress(done, all)
+				}
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	return scans, group.Wait()
+}
+
+// choose finds the best chain among the records.
+func (c *Chain) choose(scans []scanned, net *chaincfg.Params) error {
+	c.dropTorn(scans)
+	var records []record
+	byHash := make(map[chainhash.Hash]int32)
+	for _, s := range scans {
+		c.found.Bytes += s.size
+		c.found.Bad += s.count
+		c.found.Named = append(c.found.Named, s.named[:min(len(s.named), maxNamed-len(c.found.Named))]...)
+		for _, r := range s.records {
+			first, ok := byHash[r.hash]
+			if !ok {
+				byHash[r.hash] = int32(len(records))
+				records = append(records, r)
+				continue
+			}
+			c.found.Duplicates++
+			// What was searched for may stand in the middle of something else.
+			if records[first].sought && !r.sought {
+				records[first].at, records[first].sought = r.at, false
+			}
+		}
+	}
+	l, err := link(records, byHash, net)
+	if err != nil {
+		return err
+	}
+	c.found.Blocks, c.found.Unlinked, c.found.Missing, c.found.Foreign = len(records), l.unlinked, l.missing, l.foreign
+	c.found.Stale = len(records) - l.unlinked - l.foreign - len(l.best)
+	if len(l.best) == 0 {
+		return fmt.Errorf("%w: none of %d blocks in %d files is the genesis block of %s, %v: "+
+			"they are another network's, or those of a node that prunes (%d records are bad)",
+			ErrNoChain, len(records), len(c.files), net.Name, net.GenesisHash, c.found.Bad)
+	}
+	c.hashes, c.at = make([]chainhash.Hash, len(l.best)), make([]location, len(l.best))
+	for height, i := range l.best {
+		c.hashes[height], c.at[height] = records[i].hash, records[i].at
+		c.largest = max(c.largest, int(records[i].at.size))
+	}
+	return nil
+}
+
+// dropTorn drops the very last record if a killed node has not written all of it.
+// Its header and length are in place then, and zeros behind them.
+func (c *Chain) dropTorn(scans []scanned) {
+	for i := len(scans) - 1; i >= 0; i-- {
+		s := &scans[i]
+		if len(s.records) == 0 {
+			continue
+		}
+		r := s.records[len(s.records)-1]
+		raw, err := c.read(r.at, nil)
+		if err == nil {
+			var block *protocol.Block
+			if block, err = protocol.ReadBlock(raw); err == nil {
+				err = block.CheckMerkleRoot()
+			}
+		}
+		if err != nil {
+			s.records = s.records[:len(s.records)-1]
+			s.add(fmt.Errorf("%v: %w: %w", c.place(r.at), errTorn, err))
+		}
+		return
+	}
+}
+
+// Height returns the height of the last block.
+func (c *Chain) Height() uint32 { return uint32(len(c.hashes) - 1) }
+
+// Hash returns the hash of the block at height, which must not be above Height.
+func (c *Chain) Hash(height uint32) chainhash.Hash { return c.hashes[height] }
+
+// Size returns the size in bytes of the block at height, which must not be above
+// Height.
+func (c *Chain) Size(height uint32) int { return int(c.at[height].size) }
+
+// Largest returns the size of the largest block in bytes.
+func (c *Chain) Largest() int { return c.largest }
+
+// Found returns what is in the files besides the chain.
+func (c *Chain) Found() Found { return c.found }
+
+// Read reads the block at height, which must not be above Height, into buf if it
+// has the capacity, else into new memory. The header is that of Hash; nothing
+// else has been checked. The error names the file, and wraps ErrDamaged unless it
+// is one of reading.
+func (c *Chain) Read(height uint32, buf []byte) ([]byte, error) {
+	at := c.at[height]
+	raw, err := c.read(at, buf)
+	if err != nil {
+		return nil, err
+	}
+	header, err := protocol.ParseHeader(raw)
+	if err != nil {
+		return nil, err
+	}
+	if want := c.hashes[height]; header.Hash != want {
+		return nil, fmt.Errorf("%w: %s: expected block %v at height %d, got %v", ErrDamaged, c.place(at), want, height, header.Hash)
+	}
+	return raw, nil
+}
+
+// Place says where the block at height is, for people.
+func (c *Chain) Place(height uint32) string { return c.place(c.at[height]) }
+
+func (c *Chain) place(at location) string {
+	return fmt.Sprintf("%s, byte %d", c.files[at.file].path, at.offset)
+}
+
+func (c *Chain) read(at location, buf []byte) ([]byte, error) {
+	f, err := c.files[at.file].open()
+	if err != nil {
+		return nil, err
+	}
+	if cap(buf) < int(at.size) {
+		buf = make([]byte, at.size)
+	}
+	buf = buf[:at.size]
+	if _, err := f.ReadAt(buf, at.offset); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.place(at), err)
+	}
+	return buf, nil
+}
+
+// Close closes the files. Nothing may be read any more.
+func (c *Chain) Close() error {
+	var errs []error
+	for _, f := range c.files {
+		f.once.Do(func() { f.err = fs.ErrClosed })
+		if f.f != nil {
+			errs = append(errs, f.f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
