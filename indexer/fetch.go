@@ -5,87 +5,124 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
-
-	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// fetchAhead is how many blocks are fetched and read at the same time.
-const fetchAhead = 4
-
-// fetched is a block ready for the graph, or why there is none.
-type fetched struct {
-	block graph.Block
-	err   error
-}
-
-// fetch reads the blocks of heights from to to, some of them at a time, and
-// delivers them in order: each element of the returned channel will receive one.
-// The channel is closed after the last one, or soon after ctx ends; by then all
-// goroutines have ended.
-func (ix *Indexer) fetch(ctx context.Context, from, to uint32) <-chan <-chan fetched {
-	ordered := make(chan (<-chan fetched), fetchAhead-1)
-	go func() {
-		defer close(ordered)
-		slots := make(chan struct{}, fetchAhead)
-		defer func() { // wait for all readers
-			for range cap(slots) {
-				slots <- struct{}{}
-			}
-		}()
-		for height := int64(from); height <= int64(to); height++ {
+// fetch reads the blocks of the node's best chain from height from to height to,
+// takes out their actions, establishes the authors, and delivers the blocks in
+// order. The channel is closed after the last one, or soon after ctx ends.
+func (p *pipeline) fetch(ctx context.Context, from, to uint32) <-chan *flight {
+	heights := make(chan *flight)
+	p.running.Go(func() {
+		defer close(heights)
+		for h := int64(from); h <= int64(to); h++ {
 			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-			result := make(chan fetched, 1)
-			go func() {
-				defer func() { <-slots }()
-				block, err := ix.read(ctx, uint32(height))
-				result <- fetched{block, err}
-			}()
-			select {
-			case ordered <- result:
+			case heights <- &flight{height: uint32(h)}:
 			case <-ctx.Done():
 				return
 			}
 		}
-	}()
-	return ordered
+	})
+	named := (<-chan *flight)(heights)
+	if _, ok := p.node.(byHeight); !ok {
+		named = inOrder(ctx, &p.running, named, hashCalls,
+			func(**flight) bool { return true },
+			func(f *flight) *flight { f.err = p.lookUp(ctx, f); return f })
+	}
+	return inOrder(ctx, &p.running, named, blocksAhead,
+		func(f **flight) bool { return p.admit(ctx, *f) },
+		func(f *flight) *flight { f.err = p.read(ctx, f); return f })
 }
 
-// read fetches the block of the node's best chain at height, finds its actions
-// and establishes their authors.
-func (ix *Indexer) read(ctx context.Context, height uint32) (graph.Block, error) {
-	hash, err := ix.node.BlockHash(ctx, height)
-	if err != nil {
-		return graph.Block{}, movedIfNotFound(err)
+// byHeight is a node that is spared one of two questions: bchd reads and decodes
+// a whole block to tell its hash.
+type byHeight interface {
+	// BlockAt returns the serialized block of the best chain at height, or
+	// node.ErrNotFound if the best chain is shorter. Nothing about it has been
+	// checked. The caller owns the bytes.
+	BlockAt(ctx context.Context, height uint32) ([]byte, error)
+}
+
+// lookUp asks which block is at the flight's height.
+func (p *pipeline) lookUp(ctx context.Context, f *flight) (err error) {
+	f.hash, err = p.node.BlockHash(ctx, f.height)
+	return movedIfNotFound(err)
+}
+
+// admit waits for a share of the budget, and until few enough blocks are being
+// downloaded. It reports false if ctx ended before.
+func (p *pipeline) admit(ctx context.Context, f *flight) bool {
+	if f.err != nil {
+		return true // read passes it on
 	}
-	raw, err := ix.node.Block(ctx, hash)
-	if err != nil {
-		return graph.Block{}, movedIfNotFound(err)
+	var err error
+	if f.share, err = p.budget.reserve(ctx); err != nil {
+		return false
 	}
-	block, err := protocol.ReadBlock(raw)
-	if err != nil {
-		return graph.Block{}, fmt.Errorf("%w: block %v at height %d: %w", node.ErrInvalid, hash, height, err)
+	select {
+	case p.blocks <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	out := graph.Block{Height: height, Hash: hash, PrevHash: block.Header.PrevBlock}
-	for carrier := range block.Carriers() {
-		action := graph.Action{Action: carrier.Action, Index: carrier.Index, TxID: carrier.TxID}
-		if action.Author, err = ix.author(ctx, height, hash, &carrier); err != nil {
-			return graph.Block{}, err
+}
+
+// read downloads a block that was admitted and makes it ready for the graph.
+func (p *pipeline) read(ctx context.Context, f *flight) error {
+	if f.err != nil {
+		return f.err
+	}
+	raw, err := p.download(ctx, f)
+	<-p.blocks
+	if err != nil {
+		return err
+	}
+	f.size = int64(len(raw))
+	p.budget.learn(f.size)
+	p.resize(f, f.size)
+	if f.block, err = extract(raw, p.net, p.verify); err != nil {
+		return p.invalid(f, err)
+	}
+	p.resize(f, f.block.memory())
+	return p.authors(ctx, f)
+}
+
+// download asks for the flight's block, and checks that it is the one that the
+// node named before, if it did.
+func (p *pipeline) download(ctx context.Context, f *flight) ([]byte, error) {
+	n, ok := p.node.(byHeight)
+	if !ok {
+		raw, err := p.node.Block(ctx, f.hash)
+		if err != nil {
+			return nil, movedIfNotFound(err)
 		}
-		out.Actions = append(out.Actions, action)
-	}
-	if len(out.Actions) > 0 {
-		if err := block.CheckMerkleRoot(); err != nil {
-			return graph.Block{}, fmt.Errorf("%w: at height %d: %w", node.ErrInvalid, height, err)
+		if header, err := protocol.ParseHeader(raw); err != nil || header.Hash != f.hash {
+			return nil, p.invalid(f, fmt.Errorf("it sent block %v, of %d bytes", header.Hash, len(raw)))
 		}
+		return raw, nil
 	}
-	return out, nil
+	raw, err := n.BlockAt(ctx, f.height)
+	if err != nil {
+		return nil, movedIfNotFound(err)
+	}
+	header, err := protocol.ParseHeader(raw)
+	if err != nil {
+		return nil, p.invalid(f, err)
+	}
+	f.hash = header.Hash
+	return raw, nil
+}
+
+// resize makes the flight's share of the budget as large as it is now.
+func (p *pipeline) resize(f *flight, size int64) {
+	p.budget.change(size - f.share)
+	f.share = size
+}
+
+// invalid says that the node gave us a block that fails a check.
+func (p *pipeline) invalid(f *flight, err error) error {
+	return fmt.Errorf("node %s: %w: block %v at height %d: %w", p.name, node.ErrInvalid, f.hash, f.height, err)
 }
 
 // movedIfNotFound takes it that what the node named a moment ago and does not
@@ -95,32 +132,4 @@ func movedIfNotFound(err error) error {
 		return fmt.Errorf("%w: %w", errMoved, err)
 	}
 	return err
-}
-
-// author establishes who acted in a transaction of the block (identity-rules
-// §2), nil if nobody did. The spent output is fetched only where the scriptSig
-// leaves it open.
-func (ix *Indexer) author(ctx context.Context, height uint32, block chainhash.Hash, c *protocol.Carrier) (*protocol.KeyHash, error) {
-	if _, ok := c.ClaimedAuthor(); !ok {
-		return nil, nil
-	}
-	spent, err := ix.node.SpentScript(ctx, block, c.TxID, c.Spends)
-	if errors.Is(err, node.ErrNotFound) {
-		// Normal if the block has just been reorganised away. Otherwise the node
-		// lacks what it must have, and guessing is not an option.
-		now, hashErr := ix.node.BlockHash(ctx, height)
-		if hashErr == nil && now == block {
-			return nil, fmt.Errorf("%w: it does not know transaction %v, which %v in block %v at height %d spends, so that nobody can tell who acted; "+
-				"let the node finish building its transaction index (bchd: --txindex)", node.ErrUnsuitable, c.Spends.Hash, c.TxID, block, height)
-		}
-		return nil, fmt.Errorf("%w: %w", errMoved, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	author, ok := protocol.Author(c.Unlock, spent)
-	if !ok {
-		return nil, nil
-	}
-	return &author, nil
 }

@@ -7,11 +7,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/chaincfg"
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // Defaults of Options.
@@ -26,8 +27,13 @@ const (
 // Options tune an Indexer; the zero value is what a server wants.
 type Options struct {
 	Log      zerolog.Logger
+	NodeName string        // what errors call the node; no credentials
+	Verify   Verify        // 0: VerifyActions
 	Poll     time.Duration // 0: DefaultPoll
 	Progress time.Duration // 0: DefaultProgress
+	// OnProgress, if not nil, is called after each step of a catch-up, and log
+	// lines under way are left out. Until it returns no other step is made.
+	OnProgress func(Progress)
 }
 
 // startUpCheck is how many stored block hashes are compared with the node's
@@ -49,6 +55,7 @@ type Indexer struct {
 	node  node.Node
 	graph *graph.Graph
 	opt   Options
+	net   *chaincfg.Params // set by Run before anything else
 
 	mu     sync.Mutex
 	status Status // mu
@@ -107,7 +114,10 @@ const maxMoves = 20
 // data (node.ErrInvalid), or has left the graph's chain below the undo horizon
 // (graph.ErrHorizon); or the database fails. The graph is then as of the last
 // block connected.
-func (ix *Indexer) Run(ctx context.Context) error {
+func (ix *Indexer) Run(ctx context.Context) (err error) {
+	if ix.net, err = protocol.Network(ix.graph.Params().Network); err != nil {
+		return err
+	}
 	hints := ix.node.Changes()
 	retry := firstRetry
 	moves := 0
@@ -260,58 +270,3 @@ func (ix *Indexer) lastCommon(ctx context.Context, from uint32, checked bool) (i
 	}
 	return common, nil
 }
-
-// forward connects the blocks up to target.
-func (ix *Indexer) forward(ctx context.Context, target node.Tip) error {
-	next, prev := ix.graph.Params().StartHeight, chainhash.Hash{}
-	tip, started := ix.graph.Tip()
-	if started {
-		next, prev = tip.Height+1, tip.Hash
-	}
-	if next > target.Height {
-		return nil
-	}
-	fetchCtx, stop := context.WithCancel(ctx)
-	fetched := ix.fetch(fetchCtx, next, target.Height)
-	defer func() {
-		stop()
-		for range fetched { // its goroutines end before forward does
-		}
-	}()
-
-	progress := newProgress(ix.opt, next, target.Height)
-	var batch []graph.Block
-	actions := 0
-	for result := range fetched {
-		f := <-result
-		if f.err != nil {
-			return f.err
-		}
-		b := f.block
-		if (started || len(batch) > 0) && b.PrevHash != prev {
-			return fmt.Errorf("%w: block %v at height %d follows %v, expected %v", errMoved, b.Hash, b.Height, b.PrevHash, prev)
-		}
-		batch, prev, actions = append(batch, b), b.Hash, actions+len(b.Actions)
-		// Far from the tip one durable step takes many blocks; near it, each block
-		// is one, so that readers and watchers see it at once.
-		if target.Height-b.Height > batchMargin && len(batch) < maxBatchBlocks && actions < maxBatchActions {
-			continue
-		}
-		if err := ix.graph.Connect(batch...); err != nil {
-			return err
-		}
-		progress.connected(b.Height, actions)
-		batch, actions = nil, 0
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	return ctx.Err()
-}
-
-// How blocks are grouped into steps while catching up.
-const (
-	batchMargin     = 100    // blocks below the tip from which each is a step of its own
-	maxBatchBlocks  = 500    // in one step
-	maxBatchActions = 10_000 // in one step, the last block's not counted: some 20 MB
-)

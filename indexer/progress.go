@@ -1,46 +1,95 @@
 package indexer
 
 import (
+	"math"
 	"time"
 
 	"github.com/rs/zerolog"
 )
 
-// progress reports on catching up: every block near the tip, and long work every
-// few seconds.
+// Progress says how far catching up is.
+type Progress struct {
+	First  uint32 // height of the first block of this catch-up
+	Height uint32 // of the graph's tip
+	Target uint32 // of the node's tip when the catch-up began; Height is at most that
+
+	// Rates of the last moments. A megabyte is a million bytes.
+	BlocksPerSecond, MegabytesPerSecond float64
+	// Left is how long the rest takes if blocks go on coming as they have since the
+	// beginning of the catch-up.
+	Left time.Duration
+}
+
+// rateWindow is how far back the rates of Progress look.
+const rateWindow = 10 * time.Second
+
+// progress reports on one catch-up: every step to OnProgress, or long work to the
+// log every few seconds; and to the log that the target is reached.
 type progress struct {
 	log   zerolog.Logger
-	every time.Duration
+	hear  func(Progress) // nil: nobody
+	every time.Duration  // between log lines
 
-	target  uint32
-	first   uint32 // height at which the work began
-	began   time.Time
+	began  sample
+	height uint32   // of the target
+	recent []sample // of the last rateWindow and one before, or began; oldest first
+
 	logged  time.Time
 	actions int // since logged
 }
 
-func newProgress(opt Options, first, target uint32) *progress {
-	now := time.Now()
-	return &progress{log: opt.Log, every: opt.Progress, target: target, first: first, began: now, logged: now}
+// sample is how far the catch-up was at some time.
+type sample struct {
+	at     time.Time
+	height int64 // of the graph's tip
+	bytes  int64 // of all blocks connected
 }
 
-// connected notes that the graph has reached height, with so many more actions.
-func (p *progress) connected(height uint32, actions int) {
-	p.actions += actions
-	now := time.Now()
-	if height < p.target && now.Sub(p.logged) < p.every {
-		return
-	}
-	event := p.log.Info().Uint32("height", height).Int("actions", p.actions)
-	if height < p.target {
-		done, left := height-p.first+1, p.target-height
-		elapsed := now.Sub(p.began)
-		event.Uint32("of", p.target).
-			Float64("blocks_per_s", float64(int(10*float64(done)/elapsed.Seconds()))/10).
-			Stringer("time_left", (elapsed * time.Duration(left) / time.Duration(done)).Round(time.Second)).
-			Msg("catching up")
-	} else {
-		event.Msg("indexed")
-	}
-	p.logged, p.actions = now, 0
+// newProgress begins a catch-up that connects the blocks from height first to
+// height target.
+func newProgress(opt Options, first, target uint32) *progress {
+	began := sample{at: time.Now(), height: int64(first) - 1}
+	return &progress{log: opt.Log, hear: opt.OnProgress, every: opt.Progress,
+		began: began, height: target, recent: []sample{began}, logged: began.at}
 }
+
+// connected notes that the graph has reached height, with so many more actions
+// and bytes of blocks.
+func (p *progress) connected(height uint32, actions int, bytes int64) {
+	p.actions += actions
+	now := sample{time.Now(), int64(height), p.recent[len(p.recent)-1].bytes + bytes}
+	p.recent = append(p.recent, now)
+	for len(p.recent) > 2 && now.at.Sub(p.recent[1].at) > rateWindow {
+		p.recent = p.recent[1:]
+	}
+	if p.hear != nil {
+		p.hear(p.state(now))
+	}
+	switch {
+	case height == p.height:
+		p.log.Info().Uint32("height", height).Int("actions", p.actions).Msg("indexed")
+	case p.hear != nil || now.at.Sub(p.logged) < p.every:
+		return
+	default:
+		s := p.state(now)
+		p.log.Info().Uint32("height", height).Uint32("of", p.height).Int("actions", p.actions).
+			Float64("blocks_per_s", round(s.BlocksPerSecond)).Float64("mb_per_s", round(s.MegabytesPerSecond)).
+			Stringer("time_left", s.Left).Msg("catching up")
+	}
+	p.logged, p.actions = now.at, 0
+}
+
+func (p *progress) state(now sample) Progress {
+	since := p.recent[0]
+	seconds := now.at.Sub(since.at).Seconds()
+	done, left := now.height-p.began.height, int64(p.height)-now.height
+	return Progress{
+		First: uint32(p.began.height + 1), Height: uint32(now.height), Target: p.height,
+		BlocksPerSecond:    float64(now.height-since.height) / seconds,
+		MegabytesPerSecond: float64(now.bytes-since.bytes) / seconds / 1e6,
+		Left:               time.Duration(float64(now.at.Sub(p.began.at)) / float64(done) * float64(left)).Round(time.Second),
+	}
+}
+
+// round rounds to one decimal.
+func round(x float64) float64 { return math.Round(10*x) / 10 }

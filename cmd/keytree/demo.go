@@ -75,7 +75,7 @@ func (a *app) demo(ctx context.Context, binary string, keep bool) (err error) {
 	go func() {
 		defer close(ended)
 		if err := serve(ctx, serverConfig{
-			network: regtest.Params, node: config, dataDir: filepath.Join(dir, "data"),
+			network: regtest.Params, node: nodeConfig{bchd: &config}, dataDir: filepath.Join(dir, "data"),
 			grpcListen: "127.0.0.1:0", httpListen: "127.0.0.1:0", log: newLog(a.stderr, "auto", "warn"),
 		}, func(grpc, http net.Addr) { addresses <- [2]net.Addr{grpc, http} }); err != nil {
 			fail(fmt.Errorf("the server failed: %w", err))

@@ -10,7 +10,6 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/spf13/pflag"
 
-	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -76,13 +75,6 @@ func networkFlag(flags *pflag.FlagSet) *parsed[*chaincfg.Params] {
 	p := newParsed("NETWORK", chaincfg.MainNetParams.Name, protocol.Network)
 	flags.Var(p, "network", "mainnet, testnet3, testnet4, chipnet or regtest")
 	setting(flags, "network")
-	return p
-}
-
-func nodeFlag(flags *pflag.FlagSet, purpose string) *parsed[bchd.Config] {
-	p := newParsed("URL", "", bchd.ParseURL)
-	flags.Var(p, "node", "bchd to "+purpose+": "+bchd.URLForm+", with the port of its --grpclisten")
-	setting(flags, "node")
 	return p
 }
 

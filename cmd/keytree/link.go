@@ -33,7 +33,8 @@ func (a *app) linkCommand() *cobra.Command {
 
 The acting key comes from a file (--key-file) or standard input (--key-stdin), as
 WIF, never from an argument. It pays the fee: coins come from the node, which
-needs --addrindex, or from --utxo. Coins that carry CashTokens are left alone.
+has to be a bchd with --addrindex, or from --utxo. Coins that carry CashTokens
+are left alone.
 
 Before anything is signed, the keytree server (--server) is asked whether the
 action would be refused. If it would, the command stops with the reason; --force
@@ -132,7 +133,7 @@ type publisher struct {
 	app      *app
 	flags    *pflag.FlagSet
 	network  *parsed[*chaincfg.Params]
-	node     *parsed[bchd.Config]
+	node     nodeFlag
 	server   *parsed[string]
 	keyFile  *string
 	keyStdin *bool
@@ -152,7 +153,7 @@ func (a *app) publisherFlags(cmd *cobra.Command) *publisher {
 	p := &publisher{
 		app: a, flags: flags,
 		network:  networkFlag(flags),
-		node:     nodeFlag(flags, "take coins from and send to"),
+		node:     newNodeFlag(flags, "bchd to take coins from and send to: "+bchd.URLForm+", with the port of its --grpclisten"),
 		server:   serverFlag(flags),
 		keyFile:  flags.String("key-file", "", "`FILE` with the acting key as WIF, readable by its owner alone"),
 		keyStdin: flags.Bool("key-stdin", false, "read the acting key as WIF from standard input"),
@@ -207,8 +208,8 @@ func (p *publisher) publish(ctx context.Context, act action) error {
 		return err
 	}
 	var n *bchd.Client
-	if p.node.text != "" {
-		if n, err = dialNode(ctx, p.node.value, p.network.value); err != nil {
+	if p.node.value.bchd != nil {
+		if n, err = dialNode(ctx, *p.node.value.bchd, p.network.value); err != nil {
 			return err
 		}
 		defer n.Close()
@@ -257,6 +258,8 @@ func (p *publisher) checkFlags() error {
 		return usagef("--from goes with --unsigned: with a key the address is known")
 	case !*p.unsigned && (*p.keyFile == "") == !*p.keyStdin:
 		return usagef("expected the acting key from one of --key-file FILE and --key-stdin")
+	case p.node.value.bitcoind != nil && !(offline && len(p.utxos.values) > 0):
+		return usagef("a link command takes coins from a bchd and sends through one: expected --node %s, or --utxo with --dry-run or --unsigned", bchd.URLForm)
 	case p.node.text == "" && !offline:
 		return usagef("no node to send to: expected --node URL (%s), or --dry-run or --unsigned", bchd.URLForm)
 	case p.node.text == "" && len(p.utxos.values) == 0:

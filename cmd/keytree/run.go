@@ -102,6 +102,7 @@ link transactions of MIP-0003 from a node and answers over gRPC and REST.
 
   keytree demo      everything at work on a private network, nothing to set up
   keytree serve     index a node's chain and answer questions
+  keytree import    index a node's block files first, much faster
   keytree resolve   ask a server which identity is behind an address
   keytree link      publish link transactions
   keytree fsck      check a server's database
@@ -120,7 +121,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
-		a.serveCommand(), a.demoCommand(),
+		a.serveCommand(), a.importCommand(), a.demoCommand(),
 		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.watchCommand(),
 		a.linkCommand(), a.fsckCommand(), a.versionCommand(),
 	)

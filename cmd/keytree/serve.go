@@ -19,7 +19,6 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
-	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
 )
@@ -34,12 +33,24 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --node URL",
 		Short: "Index a node's chain and answer questions about it",
-		Long: `serve follows a bchd, keeps the identity graph of its chain in the data folder,
+		Long: `serve follows a node, keeps the identity graph of its chain in the data folder,
 and answers over gRPC (keytree.v1, with health and reflection) and REST.
 
-The node needs --txindex. Its own certificate is rpc.cert in its folder. It
-answers while it waits for the node and catches up; /readyz and the health
-service tell when it is done.
+The node is a bchd, by gRPC (bchd://, the port of its --grpclisten), which needs
+--txindex and has its certificate as rpc.cert in its folder; or one that speaks
+the JSON-RPC of bitcoind (http://, the port of its -rpcport), such as Bitcoin
+Cash Node 28. That needs no index; it is faster with -rest=1, and followed more
+closely with -zmqpubhashblock. Credentials are a cookie file, which the node
+writes, or user and password: other users of the machine can read the command
+line, so give a password in KEYTREE_NODE or the config file.
+
+It answers while it waits for the node and catches up; /readyz and the health
+service tell when it is done. It can be stopped at any time and goes on where it
+was. Every block has to link to the one before and carry the work that it claims,
+and one from which an action is taken has to match its merkle root; --verify full
+asks that of all blocks. A node that sends one that fails ends the server with an
+error that names node and block.
+
 Both interfaces are unencrypted and open to whoever reaches them: put a TLS proxy
 in front before listening on other than the local machine.
 
@@ -47,14 +58,15 @@ The log goes to standard error. The line "serving" names the addresses, also
 where port 0 left them to the system. SIGINT and SIGTERM stop the server
 gracefully, a second one at once; the database survives both, and kill -9.`,
 		Example: `  keytree serve --node 'bchd://127.0.0.1:8335?cert=/home/me/.bchd/rpc.cert'
-  KEYTREE_NODE='bchd://node:8335?cert=rpc.cert' keytree serve --http-listen :8080
+  keytree serve --node 'http://127.0.0.1:8332?cookie=/home/me/.bitcoin/.cookie&zmq=tcp://127.0.0.1:28332'
+  KEYTREE_NODE='http://me:password@node:8332' keytree serve --http-listen :8080
   keytree serve --config /etc/keytree.yaml --log-format json`,
 		Args: takes(),
 	}
 	flags := cmd.Flags()
 	dataDir := placeFlags(flags)
 	network := networkFlag(flags)
-	node := nodeFlag(flags, "index")
+	node := newNodeFlag(flags, "node to index: "+nodeURLForms)
 	grpcListen := newParsed("HOST:PORT", defaultGRPC, parseHostPort(true))
 	flags.Var(grpcListen, "grpc-listen", "where to answer gRPC; port 0 lets the system choose")
 	httpListen := newParsed("HOST:PORT", defaultHTTP, parseHostPort(true))
@@ -62,6 +74,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 	startHeight := heightFlag(flags, "start-height",
 		fmt.Sprintf("first block to index; another than the network's makes the state hash incomparable (default %d on mainnet, else 0)",
 			protocol.StartHeight(&chaincfg.MainNetParams)))
+	verify := verifyFlag(flags)
 	logFormat := newParsed("FORMAT", "auto", oneOf("auto", "console", "json"))
 	flags.Var(logFormat, "log-format", "console, json, or auto: console on a terminal, else json")
 	logLevel := newParsed("LEVEL", "info", oneOf("debug", "info", "warn", "error"))
@@ -70,7 +83,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if node.text == "" {
-			return usagef("no node given: expected --node URL, KEYTREE_NODE or node in the config file, with %s", bchd.URLForm)
+			return usagef("no node given: expected --node URL, KEYTREE_NODE or node in the config file, with one of %s", nodeURLForms)
 		}
 		if *dataDir == "" {
 			return usagef("no data folder given, and the system has no home folder to put it into: expected --data-dir DIR")
@@ -79,8 +92,9 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
 			grpcListen:  grpcListen.value, httpListen: httpListen.value,
-			log: newLog(a.stderr, logFormat.value, logLevel.value),
+			verify: verify.value,
 		}
+		c.log, c.line = newLogAndLine(a.stderr, logFormat.value, logLevel.value)
 		if h := startHeight.value; h != nil && *h != c.startHeight {
 			c.log.Warn().Uint32("start_height", *h).Uint32("expected", c.startHeight).
 				Msg("not the network's start height: the state hash cannot be compared with that of other indexers")
@@ -91,11 +105,30 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 	return cmd
 }
 
+// newLogAndLine returns a log to w, as newLog does, and, if w is a terminal, the
+// line below it for progress.
+func newLogAndLine(w io.Writer, format, level string) (zerolog.Logger, *progressLine) {
+	if !isTerminal(w) {
+		return newLog(w, format, level), nil
+	}
+	line := &progressLine{w: w}
+	return newLog(line, format, level), line
+}
+
+func isTerminal(w io.Writer) bool {
+	switch w := w.(type) {
+	case *os.File:
+		return isatty.IsTerminal(w.Fd())
+	case *progressLine: // is made for terminals only
+		return true
+	}
+	return false
+}
+
 // newLog returns a log to w, with times in UTC.
 func newLog(w io.Writer, format, level string) zerolog.Logger {
-	f, isFile := w.(*os.File)
-	if format == "console" || format == "auto" && isFile && isatty.IsTerminal(f.Fd()) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.DateTime, NoColor: !isFile || !isatty.IsTerminal(f.Fd()), TimeLocation: time.UTC}
+	if terminal := isTerminal(w); format == "console" || format == "auto" && terminal {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.DateTime, NoColor: !terminal, TimeLocation: time.UTC}
 	}
 	parsedLevel, err := zerolog.ParseLevel(level)
 	if err != nil {
@@ -107,12 +140,14 @@ func newLog(w io.Writer, format, level string) zerolog.Logger {
 // serverConfig is what a server is made of.
 type serverConfig struct {
 	network     *chaincfg.Params
-	node        bchd.Config // without Network and Log
+	node        nodeConfig
 	dataDir     string
 	startHeight uint32
 	grpcListen  string
 	httpListen  string
+	verify      indexer.Verify
 	log         zerolog.Logger
+	line        *progressLine // nil: progress goes to the log
 }
 
 // serve runs a server until ctx ends, which is no error, or a part of it fails.
@@ -153,7 +188,7 @@ func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr
 		}
 	})
 	c.log.Info().Stringer("grpc", grpcListener.Addr()).Stringer("http", httpListener.Addr()).
-		Str("version", version()).Str("network", c.network.Name).Str("data_dir", c.dataDir).Str("node", c.node.Address).Msg("serving")
+		Str("version", version()).Str("network", c.network.Name).Str("data_dir", c.dataDir).Str("node", c.node.address()).Msg("serving")
 	if serving != nil {
 		serving(grpcListener.Addr(), httpListener.Addr())
 	}
@@ -170,18 +205,37 @@ func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr
 
 // index feeds the graph from the node until ctx ends, which is no error.
 func index(ctx context.Context, c serverConfig, g *graph.Graph, p *progress) (err error) {
-	c.node.Network, c.node.Log = c.network, c.log
-	n, err := bchd.Dial(ctx, c.node)
-	if ctx.Err() != nil {
-		return nil
+	from := c.startHeight
+	if tip, started := g.Tip(); started {
+		from = tip.Height + 1
 	}
+	n, err := c.node.dial(ctx, c.network, from, c.log)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	ix := indexer.New(n, g, indexer.Options{Log: c.log})
+	opt := indexer.Options{Log: c.log, NodeName: c.node.address(), Verify: c.verify}
+	if c.line != nil {
+		defer c.line.clear()
+		opt.OnProgress = c.showProgress
+	}
+	ix := indexer.New(n, g, opt)
 	p.indexer.Store(ix)
 	return ix.Run(ctx)
+}
+
+// showProgress shows how far catching up is, on the terminal's last line.
+func (c serverConfig) showProgress(p indexer.Progress) {
+	if p.Height == p.Target {
+		c.line.clear()
+		return
+	}
+	all, done := float64(p.Target)-float64(p.First)+1, float64(p.Height)-float64(p.First)+1
+	c.line.show("catching up  block %d of %d, %.1f %%  %.0f blocks/s  %.1f MB/s  %v left",
+		p.Height, p.Target, 100*done/all, p.BlocksPerSecond, p.MegabytesPerSecond, p.Left)
 }
 
 // progress is how far the indexer is. The server answers from the first moment

@@ -60,6 +60,8 @@ func TestBadSettings(t *testing.T) {
 		{name: "environment", env: map[string]string{"KEYTREE_SERVER": "x"}, want: `environment variable KEYTREE_SERVER: expected HOST:PORT, got "x"`},
 		{name: "environment of serve", command: "serve", env: map[string]string{"KEYTREE_NODE": "bchd://me:secret@127.0.0.1:1"},
 			want: "environment variable KEYTREE_NODE: node URL holds credentials"},
+		{name: "password of a node", command: "serve", content: "node: http://me:secret#@127.0.0.1:1\n",
+			want: "node: node URL cannot be parsed (in a password, write %40 for @"},
 		{name: "network", command: "serve", env: map[string]string{"KEYTREE_NETWORK": "test"}, want: "environment variable KEYTREE_NETWORK: unknown network"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

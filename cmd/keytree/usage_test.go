@@ -38,10 +38,12 @@ func TestWrongUsage(t *testing.T) {
 
 		{[]string{"serve"}, "no node given"},
 		{[]string{"serve", "extra", "--node", goodURL}, `unexpected argument "extra"`},
-		{[]string{"serve", "--node", "http://127.0.0.1:1"}, `--node: node URL has scheme "http"`},
+		{[]string{"serve", "--node", "ftp://127.0.0.1:1"}, "--node: node URL begins with none of bchd://, http:// and https://"},
 		{[]string{"serve", "--node", "bchd://127.0.0.1"}, "--node: node URL has no host or no port"},
 		{[]string{"serve", "--node", "bchd://127.0.0.1:1?certificate=x"}, `--node: node URL has the unknown key "certificate"`},
 		{[]string{"serve", "--node", "bchd://127.0.0.1:1?token_file=/nonexistent"}, "--node: node's auth token"},
+		{[]string{"serve", "--node", "http://127.0.0.1:8332"}, "--node: node URL has no credentials: expected http://HOST:PORT?cookie=FILE or http://USER:PASS@HOST:PORT"},
+		{[]string{"link", "accept", someTxID, "--key-stdin", "--node", "http://me:secret@127.0.0.1:1"}, "takes coins from a bchd and sends through one"},
 		{[]string{"serve", "--node", goodURL, "--network", "main"}, `--network: unknown network "main": expected one of mainnet`},
 		{[]string{"serve", "--node", goodURL, "--data-dir", ""}, "--data-dir DIR"},
 		{[]string{"serve", "--node", goodURL, "--grpc-listen", "8434"}, `--grpc-listen: expected HOST:PORT, got "8434"`},
