@@ -18,6 +18,8 @@ func openBadger(dir string, opt Options) (*badger.DB, error) {
 		// All values stay in the tables.
 		WithValueThreshold(min(1<<20, opt.MemTable*15/100)).
 		WithNumMemtables(3).
+		WithBaseLevelSize(8 * opt.MemTable).
+		WithBaseTableSize(8 << 20).
 		WithBlockCacheSize(opt.BlockCache).
 		WithIndexCacheSize(opt.BlockCache / 2).
 		// Hashes do not get smaller.

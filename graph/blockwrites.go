@@ -6,7 +6,7 @@ import "slices"
 // of each thing that is another after it.
 func (s *step) write(w *writes) {
 	s.writeActions(w)
-	w.setChunks(prefixEffects, s.height, s.effects)
+	w.setChunks(prefixEffects, s.height, s.storedEffects)
 	for _, key := range distinct(s.changed) {
 		r := s.record(key)
 		w.add(

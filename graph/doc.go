@@ -10,6 +10,7 @@
 //	rules.go        one block's actions to transitions, in the four phases
 //	identity.go     which id a tree has when links come and go
 //	effect.go       transitions, their canonical encoding, the state hash
+//	storedeffect.go the same as they are stored, by number
 //	state.go        what is held in memory: keys, actions, names that merged
 //	numbering.go    keys and actions by number
 //	forest/         the links in force, in memory: root and depth without walking

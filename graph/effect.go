@@ -2,7 +2,6 @@ package graph
 
 import (
 	"crypto/sha256"
-	"fmt"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
@@ -72,46 +71,6 @@ func (e *Effect) appendTo(b []byte) []byte {
 		b = append(b, e.Into[:]...)
 	}
 	return b
-}
-
-func decodeEffects(b []byte) (effects []Effect, err error) {
-	err = eachEffect(b, func(e *Effect) error {
-		effects = append(effects, *e)
-		return nil
-	})
-	return effects, err
-}
-
-// eachEffect visits the effects of a block in their order.
-func eachEffect(b []byte, visit func(e *Effect) error) error {
-	d := decoder{rest: b}
-	for len(d.rest) > 0 {
-		e := Effect{Type: EffectType(d.byte())}
-		switch e.Type {
-		case RequestOpened:
-			e.Tx, e.Child, e.Parent = d.hash(), d.key(), d.key()
-		case LinkFormed, LinkCut:
-			e.Tx, e.Ref, e.Child, e.Parent, e.ID = d.hash(), d.hash(), d.key(), d.key(), d.hash()
-		case ActionRefused:
-			e.Tx, e.Kind, e.Reason, e.Author = d.hash(), protocol.Kind(d.byte()), Reason(d.byte()), d.key()
-		case ActionWaiting:
-			e.Tx, e.Kind, e.Author = d.hash(), protocol.Kind(d.byte()), d.key()
-			e.Reference = protocol.Reference(d.hash())
-		case IdentityNamed:
-			e.ID, e.Root = d.hash(), d.key()
-		case IdentityMerged:
-			e.ID, e.Into = d.hash(), d.hash()
-		default:
-			return fmt.Errorf("%w: unknown effect %d", ErrDamaged, e.Type)
-		}
-		if d.short {
-			break
-		}
-		if err := visit(&e); err != nil {
-			return err
-		}
-	}
-	return d.finish("list of effects")
 }
 
 // nextStateHash is H(h) of identity-rules §9: the previous state hash, the

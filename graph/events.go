@@ -7,49 +7,52 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // BlockHash returns the hash of the applied block at height. ErrHeight if there
 // is none.
 func (g *Graph) BlockHash(height uint32) (hash chainhash.Hash, err error) {
-	err = g.viewBlock(height, func(_ *badger.Txn, block blockRecord) error {
-		hash = block.hash
-		return nil
-	})
-	return hash, err
+	v, err := g.At(&height)
+	if err != nil {
+		return hash, err
+	}
+	defer v.Close()
+	return v.Hash(), nil
 }
 
 // Events returns what the applied block at height changed. ErrHeight if there is
-// none.
+// none; ErrReorganised if it is taken back meanwhile.
 func (g *Graph) Events(height uint32) (events BlockEvents, err error) {
-	err = g.viewBlock(height, func(txn *badger.Txn, block blockRecord) error {
-		var encoded []byte
-		for n := uint32(0); ; n++ {
-			chunk, err := read(txn, chunkKey(prefixEffects, height, n))
+	v, err := g.At(&height)
+	if err != nil {
+		return BlockEvents{}, err
+	}
+	defer v.Close()
+	events = BlockEvents{Height: height, Hash: v.block.hash, PrevHash: v.block.prev, StateHash: v.block.stateHash}
+	err = v.inMemory(func(s *state, txn *badger.Txn) error {
+		encoded, err := readChunks(txn, prefixEffects, height)
+		if err != nil {
+			return err
+		}
+		storedEffects, err := decodeStoredEffects(encoded, s.txids.len(), s.keys.len())
+		if err != nil {
+			return err
+		}
+		events.Effects = make([]Effect, len(storedEffects))
+		for i := range storedEffects {
+			events.Effects[i], err = s.effectOf(&storedEffects[i], func(action int32) (protocol.Reference, error) {
+				stored, err := s.stored(txn, action)
+				return stored.reference, err
+			})
 			if err != nil {
 				return err
 			}
-			if chunk == nil {
-				break
-			}
-			encoded = append(encoded, chunk...)
 		}
-		effects, err := decodeEffects(encoded)
-		events = BlockEvents{height, block.hash, block.prev, block.stateHash, effects}
-		return err
+		return nil
 	})
 	return events, err
-}
-
-// viewBlock calls ask with a snapshot and the record of the applied block at
-// height in it.
-func (g *Graph) viewBlock(height uint32, ask func(*badger.Txn, blockRecord) error) error {
-	v, err := g.At(&height)
-	if err != nil {
-		return err
-	}
-	defer v.Close()
-	return ask(v.txn, v.block)
 }
 
 // Disconnects returns the stale blocks with a height in [from, to], in the order

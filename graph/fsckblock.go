@@ -42,17 +42,16 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 	}
 	// One wrong link of the chain is reported once: what follows may build on the
 	// stored hash or on the right one.
-	follows := func(effects []byte) bool {
-		return b.stateHash == nextStateHash(*hash, b.hash, effects) || b.stateHash == nextStateHash(above.stateHash, b.hash, effects)
+	should := nextStateHash(*hash, b.hash, s.effects)
+	if b.stateHash != should && b.stateHash != nextStateHash(above.stateHash, b.hash, s.effects) {
+		if !bytes.Equal(effects, s.storedEffects) {
+			i.find(chunkKey(prefixActions, i.height, 0), "by the rules these actions have neither the effects that are stored nor the state hash: %s",
+				i.difference(effects, s.storedEffects))
+			return nil, nil
+		}
+		i.find(key, "state hash %x, by the block's actions it is %x", b.stateHash, should)
 	}
-	switch right, stored := follows(s.effects), follows(effects); {
-	case stored && !bytes.Equal(effects, s.effects):
-		i.find(chunkKey(prefixActions, i.height, 0), "by the rules these actions do not have the effects that the state hash is of: %s", difference(effects, s.effects))
-		return nil, nil
-	case !right:
-		i.find(key, "state hash %x, by its effects it is %x", b.stateHash, nextStateHash(*hash, b.hash, s.effects))
-	}
-	*hash = nextStateHash(*hash, b.hash, s.effects)
+	*hash = should
 	if s.counts != b.counts {
 		i.find(key, "counts %+v, expected %+v", b.counts, s.counts)
 	}
@@ -117,30 +116,26 @@ func (i *inspection) message(at position, length uint32) ([]byte, error) {
 }
 
 // difference says where two lists of effects part.
-func difference(stored, right []byte) string {
-	a, err := decodeEffects(stored)
+func (i *inspection) difference(stored, right []byte) string {
+	a, err := decodeStoredEffects(stored, i.state.txids.len(), i.state.keys.len())
 	if err != nil {
 		return err.Error()
 	}
-	b, err := decodeEffects(right)
+	b, err := decodeStoredEffects(right, i.state.txids.len(), i.state.keys.len())
 	if err != nil {
 		return err.Error()
 	}
 	for n := range max(len(a), len(b)) {
 		switch {
 		case n >= len(a):
-			return fmt.Sprintf("effect %d should be %s, there is none", n, shownEffect(&b[n]))
+			return fmt.Sprintf("effect %d should be %+v, there is none", n, b[n])
 		case n >= len(b):
-			return fmt.Sprintf("effect %d is %s, there should be none", n, shownEffect(&a[n]))
+			return fmt.Sprintf("effect %d is %+v, there should be none", n, a[n])
 		case a[n] != b[n]:
-			return fmt.Sprintf("effect %d is %s, it should be %s", n, shownEffect(&a[n]), shownEffect(&b[n]))
+			return fmt.Sprintf("effect %d is %+v, it should be %+v", n, a[n], b[n])
 		}
 	}
 	return "they are encoded otherwise"
-}
-
-func shownEffect(e *Effect) string {
-	return fmt.Sprintf("of type %d: %x", e.Type, e.appendTo(nil)[1:])
 }
 
 // compareMemory compares what Open would hold in memory with what the rules came

@@ -20,8 +20,7 @@ func (s *step) join(accept, request int32) {
 	case rootID != none:
 		id = rootID
 	}
-	s.emit(Effect{Type: LinkFormed, Tx: s.txids.values[accept], Ref: s.txids.values[request],
-		Child: s.keys.values[child], Parent: s.keys.values[parent], ID: s.txids.values[id]})
+	s.emit(storedEffect{effect: LinkFormed, action: accept, target: request, id: id})
 	s.places[child].id = none
 	if rootID != id {
 		s.places[root].id = id
@@ -31,11 +30,11 @@ func (s *step) join(accept, request int32) {
 	switch {
 	case childID == none && rootID == none:
 		s.counts.Identities++
-		s.emit(Effect{Type: IdentityNamed, ID: s.txids.values[id], Root: s.keys.values[root]})
+		s.emit(storedEffect{effect: IdentityNamed, action: id, root: root})
 	case childID != none && rootID != none:
 		merged := max(childID, rootID)
 		s.counts.Identities--
-		s.emit(Effect{Type: IdentityMerged, ID: s.txids.values[merged], Into: s.txids.values[id]})
+		s.emit(storedEffect{effect: IdentityMerged, action: merged, target: id})
 		s.sized[merged] = none
 		names := s.merge(merged, id)
 		s.renamed = append(s.renamed, names[:]...)
@@ -54,9 +53,8 @@ func (s *step) part(revoke, accept int32) {
 	s.counts.Identities++
 
 	trunk := s.places[root].id
-	s.emit(Effect{Type: LinkCut, Tx: s.txids.values[revoke], Ref: s.txids.values[accept],
-		Child: s.keys.values[child], Parent: s.keys.values[parent], ID: s.txids.values[trunk]})
-	s.emit(Effect{Type: IdentityNamed, ID: s.txids.values[revoke], Root: s.keys.values[child]})
+	s.emit(storedEffect{effect: LinkCut, action: revoke, target: accept, id: trunk})
+	s.emit(storedEffect{effect: IdentityNamed, action: revoke, root: child})
 	s.places[child].id = revoke
 	s.sized[trunk], s.sized[revoke] = root, child
 }

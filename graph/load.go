@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/forest"
 	"github.com/keytree-bch/keytree/protocol"
@@ -164,9 +163,14 @@ func (l *loader) block(height uint32, actions []storedAction, effects []byte) er
 	for int(l.keys.len()) > len(l.parents) {
 		l.parents = append(l.parents, none)
 	}
-	err := eachEffect(effects, func(e *Effect) error { return l.effect(e, height, first, actions) })
+	storedEffects, err := decodeStoredEffects(effects, l.txids.len(), l.keys.len())
 	if err != nil {
 		return err
+	}
+	for i := range storedEffects {
+		if err := l.effect(&storedEffects[i], height, first, actions); err != nil {
+			return err
+		}
 	}
 	for i := range actions {
 		n := first + int32(i)
@@ -183,55 +187,49 @@ func (l *loader) block(height uint32, actions []storedAction, effects []byte) er
 }
 
 // effect adds an effect of the block at height.
-func (l *loader) effect(e *Effect, height uint32, first int32, actions []storedAction) error {
-	unknown := func(id chainhash.Hash) error { return fmt.Errorf("%w: no action %v", ErrDamaged, id) }
-	switch e.Type {
+func (l *loader) effect(o *storedEffect, height uint32, first int32, actions []storedAction) error {
+	n := o.action
+	a := &l.actions[n]
+	switch o.effect {
 	case IdentityNamed:
 		return nil // the link before it says all
 	case IdentityMerged:
-		merged, into := l.txids.find(e.ID), l.txids.find(e.Into)
-		if merged == none || into == none {
-			return unknown(e.ID)
-		}
-		l.merge(merged, into)
-		delete(l.holds, merged)
+		l.merge(n, o.target)
+		delete(l.holds, n)
 		return nil
 	}
-	n := l.txids.find(e.Tx)
-	if n == none {
-		return unknown(e.Tx)
-	}
-	a := &l.actions[n]
 	ref := l.references[n]
 	if n >= first {
 		ref = actions[n-first].reference
 	}
-	if e.Type == ActionWaiting {
+	if o.effect == ActionWaiting {
 		l.wait(n, ref)
 		return nil
 	}
+	if a.decided != never {
+		return fmt.Errorf("%w: action %v is decided twice", ErrDamaged, l.txids.values[n])
+	}
 	l.unwait(n)
 	a.decided = height
-	target := none
-	if a.kind != protocol.MLR && e.Reason != Malformed && e.Reason != NoAuthor {
-		if target = l.find(ref); target != none {
-			l.attach(n, target)
+	switch o.effect {
+	case RequestOpened:
+		return nil
+	case ActionRefused:
+		a.reason = o.reason
+		if a.kind != protocol.MLR && o.reason != Malformed && o.reason != NoAuthor {
+			if target := l.find(ref); target != none {
+				l.attach(n, target)
+			}
 		}
-	}
-	if e.Type == ActionRefused {
-		a.reason = e.Reason
 		return nil
 	}
-	if e.Type == RequestOpened {
-		return nil
+	l.attach(n, o.target)
+	if a.child == none || a.parent == none {
+		return fmt.Errorf("%w: action %v cannot have made or cut a link", ErrDamaged, l.txids.values[n])
 	}
-	id := l.txids.find(e.ID)
-	if target == none || l.txids.values[target] != e.Ref || id == none || a.child == none || a.parent == none {
-		return unknown(e.Ref)
-	}
-	l.actions[target].ended = n
-	l.holds[id] = a.parent
-	if e.Type == LinkFormed {
+	l.actions[o.target].ended = n
+	l.holds[o.id] = a.parent
+	if o.effect == LinkFormed {
 		if l.parents[a.child] != none {
 			return fmt.Errorf("%w: a key has two parents", ErrDamaged)
 		}

@@ -34,9 +34,10 @@ type step struct {
 	height uint32
 	counts Counts
 
-	effects []byte         // in their canonical encoding
-	fresh   []storedAction // the block's own actions, in order of position
-	first   int32          // the number of the first of them
+	effects       []byte         // in their canonical encoding
+	storedEffects []byte         // the same, as they are stored
+	fresh         []storedAction // the block's own actions, in order of position
+	first         int32          // the number of the first of them
 
 	changed []int32         // keys whose record is another, some more than once
 	sized   map[int32]int32 // roots of the identities whose record is another; none: merged
@@ -215,7 +216,7 @@ func (s *step) decideRequest(n int32) {
 		return
 	}
 	a.decided = s.height
-	s.emit(Effect{Type: RequestOpened, Tx: s.txids.values[n], Child: s.keys.values[a.child], Parent: s.keys.values[a.parent]})
+	s.emit(storedEffect{effect: RequestOpened, action: n})
 }
 
 // decideAccept puts the link of an MLA in force, refuses it, or lets it wait.
@@ -291,7 +292,7 @@ func (s *step) refuse(n int32, reason Reason) {
 	a := &s.actions[n]
 	a.decided, a.reason = s.height, reason
 	s.counts.Refused++
-	s.emit(Effect{Type: ActionRefused, Tx: s.txids.values[n], Kind: a.kind, Reason: reason, Author: s.authorOf(a)})
+	s.emit(storedEffect{effect: ActionRefused, action: n, reason: reason})
 }
 
 // letWait lets an action of the block wait for what it refers to.
@@ -299,19 +300,13 @@ func (s *step) letWait(n int32) {
 	if n < s.first {
 		return // it goes on waiting
 	}
-	ref := s.reference(n)
-	s.wait(n, ref)
+	s.wait(n, s.reference(n))
 	s.counts.Waiting++
-	a := &s.actions[n]
-	s.emit(Effect{Type: ActionWaiting, Tx: s.txids.values[n], Kind: a.kind, Author: s.authorOf(a), Reference: ref})
+	s.emit(storedEffect{effect: ActionWaiting, action: n})
 }
 
-// authorOf returns the author's hash, zero if there is none.
-func (s *step) authorOf(a *actionFate) protocol.KeyHash {
-	if a.author == none {
-		return protocol.KeyHash{}
-	}
-	return s.keys.values[a.author]
+func (s *step) emit(o storedEffect) {
+	s.storedEffects = o.appendTo(s.storedEffects)
+	e, _ := s.effectOf(&o, func(action int32) (protocol.Reference, error) { return s.reference(action), nil })
+	s.effects = e.appendTo(s.effects)
 }
-
-func (s *step) emit(e Effect) { s.effects = e.appendTo(s.effects) }

@@ -20,7 +20,7 @@ import (
 //	'b'     height 4                       blockRecord                 block hash, state hash, totals
 //	'a'     height 4, chunk 4              storedActions, up to 32     actions of the block, in order of position
 //	'm'     height 4, index 4, chunk 4     message, cut in chunks      a message too long for its action
-//	'e'     height 4, chunk 4              canonical encoding, cut     effects of the block (SPEC.md)
+//	'e'     height 4, chunk 4              storedEffects, in chunks     effects of the block, by number
 //	'k'     key 20, ^height 4              keyRecord                   a key's parent, children and id from then on
 //	'i'     id 32, ^height 4               root 20, keys 4; or empty   an identity's tree; empty: merged into another
 //	'n'     id 32, ^height 4               nameRecord                  where to look for the identity that a name merged into

@@ -48,7 +48,7 @@ func (g *Graph) Disconnect() error {
 type takenBack struct {
 	height  uint32
 	actions []storedAction
-	effects []Effect
+	effects []storedEffect
 	changed [][]byte // what it added under k and n
 }
 
@@ -65,7 +65,7 @@ func (g *Graph) takeBack() (*writes, *takenBack, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if t.effects, err = decodeEffects(encoded); err != nil {
+	if t.effects, err = decodeStoredEffects(encoded, g.state.txids.len(), g.state.keys.len()); err != nil {
 		return nil, nil, err
 	}
 	if t.actions, err = readActions(txn, t.height); err != nil {
@@ -107,7 +107,7 @@ func (g *Graph) undoInMemory(t *takenBack) (tip *Tip, err error) {
 		}
 		s.forgetMentions(t, first)
 		for _, e := range slices.Backward(t.effects) {
-			if err := s.undo(txn, &e, t.height, first); err != nil {
+			if err := s.undo(txn, &e, first); err != nil {
 				return err
 			}
 		}
@@ -150,24 +150,21 @@ func (s *state) forgetMentions(t *takenBack, first int32) {
 }
 
 // undo reverses an effect, but for what reload reads back.
-func (s *state) undo(txn *badger.Txn, e *Effect, height uint32, first int32) error {
-	if e.Tx == (chainhash.Hash{}) {
-		return nil // about an identity
-	}
-	n := s.txids.find(e.Tx)
+func (s *state) undo(txn *badger.Txn, o *storedEffect, first int32) error {
+	n := o.action
 	a := &s.actions[n]
-	if e.Type == ActionWaiting {
+	switch o.effect {
+	case IdentityNamed, IdentityMerged:
+		return nil
+	case ActionWaiting:
 		s.unwait(n)
 		return nil
-	}
-	switch e.Type {
 	case LinkFormed:
 		s.forest.Cut(a.child)
+		s.actions[o.target].ended = none
 	case LinkCut:
 		s.forest.Link(a.child, a.parent)
-	}
-	if e.Type == LinkFormed || e.Type == LinkCut {
-		s.actions[s.txids.find(e.Ref)].ended = none
+		s.actions[o.target].ended = none
 	}
 	a.decided, a.reason = never, NoReason
 	if n >= first {

@@ -1,0 +1,94 @@
+package graph
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// storedEffect is an effect as it is stored: by number, a tenth as long as its
+// canonical encoding, which follows from it and from the actions.
+type storedEffect struct {
+	effect EffectType
+	action int32  // whose effect it is; IdentityNamed, IdentityMerged: that names the identity
+	reason Reason // ActionRefused
+	target int32  // LinkFormed, LinkCut: the action that it refers to; IdentityMerged: that names the surviving identity
+	id     int32  // LinkFormed, LinkCut: as Effect.ID
+	root   int32  // IdentityNamed: key
+}
+
+func (o *storedEffect) appendTo(b []byte) []byte {
+	b = append(b, byte(o.effect))
+	b = binary.AppendUvarint(b, uint64(o.action))
+	switch o.effect {
+	case LinkFormed, LinkCut:
+		b = binary.AppendUvarint(b, uint64(o.target))
+		b = binary.AppendUvarint(b, uint64(o.id))
+	case ActionRefused:
+		b = append(b, byte(o.reason))
+	case IdentityNamed:
+		b = binary.AppendUvarint(b, uint64(o.root))
+	case IdentityMerged:
+		b = binary.AppendUvarint(b, uint64(o.target))
+	}
+	return b
+}
+
+// decodeStoredEffects reads the storedEffects of a block up to which there are so many
+// actions and keys.
+func decodeStoredEffects(b []byte, actions, keys int32) (storedEffects []storedEffect, err error) {
+	d := decoder{rest: b}
+	action := func() int32 { return int32(d.uvarint(uint64(max(0, actions-1)))) }
+	for len(d.rest) > 0 {
+		o := storedEffect{effect: EffectType(d.byte()), action: action()}
+		switch o.effect {
+		case RequestOpened, ActionWaiting:
+		case LinkFormed, LinkCut:
+			o.target, o.id = action(), action()
+		case ActionRefused:
+			o.reason = Reason(d.byte())
+		case IdentityNamed:
+			o.root = int32(d.uvarint(uint64(max(0, keys-1))))
+		case IdentityMerged:
+			o.target = action()
+		default:
+			return nil, fmt.Errorf("%w: unknown effect %d", ErrDamaged, o.effect)
+		}
+		storedEffects = append(storedEffects, o)
+	}
+	return storedEffects, d.finish("list of effects")
+}
+
+// effectOf returns what an storedEffect says. reference returns what an action that
+// waits refers to.
+func (s *state) effectOf(o *storedEffect, reference func(action int32) (protocol.Reference, error)) (e Effect, err error) {
+	a := &s.actions[o.action]
+	e.Type = o.effect
+	switch o.effect {
+	case IdentityNamed:
+		e.ID, e.Root = s.txids.values[o.action], s.keys.values[o.root]
+		return e, nil
+	case IdentityMerged:
+		e.ID, e.Into = s.txids.values[o.action], s.txids.values[o.target]
+		return e, nil
+	}
+	e.Tx = s.txids.values[o.action]
+	switch o.effect {
+	case RequestOpened:
+		e.Child, e.Parent = s.keys.values[a.child], s.keys.values[a.parent]
+	case LinkFormed, LinkCut:
+		t := &s.actions[o.target]
+		e.Ref, e.ID = s.txids.values[o.target], s.txids.values[o.id]
+		e.Child, e.Parent = s.keys.values[t.child], s.keys.values[t.parent]
+	default:
+		e.Kind, e.Reason = a.kind, o.reason
+		if a.author != none {
+			e.Author = s.keys.values[a.author]
+		}
+		if o.effect == ActionWaiting {
+			e.Reference, err = reference(o.action)
+		}
+	}
+	return e, err
+}
