@@ -1,27 +1,47 @@
 package graph
 
 import (
+	"context"
 	"errors"
-	"fmt"
-	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
 )
 
-// openBadger opens the database in dir, or makes one there. The files must have
-// been checked (checkFiles): Badger drops without a word what it cannot read.
+// maxValue is more than any value that is written, in bytes: longer ones are cut
+// at chunkSize, or a little behind it.
+const maxValue = 4 * chunkSize
+
+// ready makes sure that Badger can be let at the files in dir, unless some are
+// damaged.
+func ready(ctx context.Context, dir string) (found []badgerfiles.Damage, err error) {
+	release, err := badgerfiles.Lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	found, err = badgerfiles.Check(ctx, dir, maxValue)
+	if err == nil && len(found) == 0 {
+		err = badgerfiles.RemoveUnbegun(dir)
+	}
+	return found, errors.Join(err, release())
+}
+
+// openBadger opens the database in dir, or makes one there. The files must be
+// ready: Badger drops without a word what it cannot read.
 func openBadger(dir string, opt Options) (*badger.DB, error) {
-	db, err := badger.Open(badger.LSMOnlyOptions(dir).
-		WithLogger(badgerLog{opt.Log}).
+	return badgerfiles.Open(badger.LSMOnlyOptions(dir).
 		WithMemTableSize(opt.MemTable).
 		// All values stay in the tables.
 		WithValueThreshold(min(1<<20, opt.MemTable*15/100)).
 		WithNumMemtables(3).
-		WithBaseLevelSize(8 * opt.MemTable).
-		WithBaseTableSize(8 << 20).
+		// A table of level 0 is as large as a memtable; a smaller level 1 would be
+		// rewritten for each.
+		WithBaseLevelSize(8*opt.MemTable).
+		WithBaseTableSize(8<<20).
 		WithBlockCacheSize(opt.BlockCache).
-		WithIndexCacheSize(opt.BlockCache / 2).
+		WithIndexCacheSize(opt.BlockCache/2).
 		// Hashes do not get smaller.
 		WithCompression(options.None).
 		// What is damaged after it was checked must at least not be taken for data.
@@ -31,24 +51,16 @@ func openBadger(dir string, opt Options) (*badger.DB, error) {
 		WithSyncWrites(true).
 		WithDetectConflicts(false). // one writer
 		WithMetricsEnabled(false).
-		WithValueLogFileSize(1 << 20)) // it stays empty
-	switch {
-	case err == nil:
-		return db, nil
-	case strings.Contains(err.Error(), "Cannot acquire directory lock"): // Badger has no error value for it
-		return nil, errLocked(dir)
-	case errors.Is(err, badger.ErrTruncateNeeded), errors.Is(err, badger.ErrEncryptionKeyMismatch):
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	return nil, err
+		WithValueLogFileSize(1<<20), // it stays empty
+		opt.Log)
 }
 
 // badgerStore is the store of a graph in a Badger database.
 type badgerStore struct{ db *badger.DB }
 
 // stampKey is written by every transaction. So the versions that Badger gives
-// to transactions have no gaps, which is how checkFiles tells that some are
-// missing.
+// to transactions have no gaps, which is how badgerfiles.Check tells that
+// some are missing.
 var stampKey = []byte{prefixStamp}
 
 // commit implements store.

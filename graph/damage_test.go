@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -79,12 +80,12 @@ func damageGraph(t *testing.T, closed bool) (dir string, after map[uint32]outcom
 	for n, transactions := range []int{10, 6, 1000} {
 		part := slices.Clone(header)
 		for transactions > 0 {
-			r, ok := readLogRecord(rest)
-			if !ok {
+			size, ends := logRecord(rest)
+			if size == 0 {
 				break
 			}
-			part, rest = append(part, rest[:r.size]...), rest[r.size:]
-			if r.ends {
+			part, rest = append(part, rest[:size]...), rest[size:]
+			if ends {
 				transactions--
 			}
 		}
@@ -97,6 +98,24 @@ func damageGraph(t *testing.T, closed bool) (dir string, after map[uint32]outcom
 		t.Fatal(err)
 	}
 	return dir, after
+}
+
+// logHeader is the size of the header of Badger's logs.
+const logHeader = 20
+
+// logRecord returns the size of the record that a log goes on with, 0 if it ends,
+// and whether the record ends its transaction. A record is two bytes, the lengths
+// of key and value and a zero as varints, key, value and four bytes of checksum.
+func logRecord(b []byte) (size int, ends bool) {
+	if len(b) < 2 || b[0] == 0 {
+		return 0, false
+	}
+	at, rest := 2, 4
+	for range 3 {
+		length, n := binary.Uvarint(b[at:])
+		at, rest = at+n, rest+int(length)
+	}
+	return at + rest, b[0]&(1<<7) != 0
 }
 
 // files lists the files in dir with a suffix.

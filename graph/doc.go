@@ -22,8 +22,8 @@
 //	writes.go       one step in the making, cut in pieces
 //	store.go        where writes go: the place where they can fail; the sweep
 //	badger.go       Badger as that store
-//	files.go        whether the files are what was written, before Badger sees them
-//	disk.go         whether there is room for a step
+//	badgerfiles/    whether the files are what was written, before Badger sees them;
+//	                whether there is room for a step. A keyserver uses it as well
 //	graph.go        open, connect
 //	view.go         questions as of a block: resolving, identities
 //	members.go      the keys of an identity

@@ -7,6 +7,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
 )
 
 // inMemory puts the test's folders into memory where the system has such a
@@ -64,7 +66,7 @@ func (s *faultyStore) limits() (entries, bytes int64) {
 
 // openFaulty opens a graph on a faulty store.
 func openFaulty(dir string, s *faultyStore) (*Graph, error) {
-	return open(dir, testParams, faultOptions(), surroundings{freeSpace, func(db *badger.DB) store {
+	return open(dir, testParams, faultOptions(), surroundings{badgerfiles.FreeSpace, func(db *badger.DB) store {
 		s.store = badgerStore{db}
 		return s
 	}})
@@ -270,7 +272,7 @@ func playFaulty(t *testing.T, tasks []task, outcomes []outcome, fault *faultySto
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	found, err := checkFiles(t.Context(), dir)
+	found, err := badgerfiles.Check(t.Context(), dir, maxValue)
 	if err != nil || len(found) > 0 {
 		t.Fatal(found, err)
 	}

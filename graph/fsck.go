@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
 )
 
 // MaxFindings is how many findings a report lists at most.
@@ -106,13 +108,19 @@ func Check(ctx context.Context, dir string, params Params, opt Options, progress
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("no graph to check: %w", err)
 	}
-	if err := (disk{dir, reserveMemTables * uint64(opt.MemTable), freeSpace}).room(0); err != nil {
+	if err := (badgerfiles.Disk{Dir: dir, MemTable: opt.MemTable, Free: badgerfiles.FreeSpace}).Room(0); err != nil {
+		return nil, err
+	}
+	found, err := ready(ctx, dir)
+	if err != nil {
 		return nil, err
 	}
 	report := &Report{}
-	sound, err := report.checkFiles(ctx, dir)
-	if err != nil || !sound {
-		return report, err
+	for _, d := range found {
+		report.add(Finding{File: d.File, Problem: d.Problem})
+	}
+	if len(found) > 0 {
+		return report, nil
 	}
 	db, err := openBadger(dir, opt)
 	if err != nil {
@@ -128,27 +136,6 @@ func (r *Report) add(f Finding) {
 		return
 	}
 	r.Findings = append(r.Findings, f)
-}
-
-// checkFiles reports whether the files in dir are sound, and readies them for
-// Badger.
-func (r *Report) checkFiles(ctx context.Context, dir string) (sound bool, err error) {
-	release, err := lockFolder(dir)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, release()) }()
-	found, err := checkFiles(ctx, dir)
-	if err != nil {
-		return false, err
-	}
-	for _, d := range found {
-		r.add(Finding{File: d.File, Problem: d.Problem})
-	}
-	if len(found) > 0 {
-		return false, nil
-	}
-	return true, removeUnbegun(dir)
 }
 
 // checkStore checks all records.

@@ -14,6 +14,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
 )
 
 // Errors of Open, Connect and Disconnect, to be matched with errors.Is.
@@ -22,7 +24,10 @@ var (
 	// height or format. Use another folder, or the parameters that it names.
 	ErrMismatch = errors.New("database made for something else")
 	// ErrLocked says that another process has the database open.
-	ErrLocked = errors.New("database in use")
+	ErrLocked = badgerfiles.ErrLocked
+	// ErrDiskFull says that the disk has too little room left for a step, or for
+	// opening the graph. Nothing was changed. Make room, then go on.
+	ErrDiskFull = badgerfiles.ErrDiskFull
 	// ErrBlock says that a block cannot be connected: it does not continue the
 	// chain, or contradicts itself. Nothing was changed.
 	ErrBlock = errors.New("block cannot be connected")
@@ -78,7 +83,7 @@ type formatRecord struct {
 type Graph struct {
 	params Params
 	opt    Options
-	disk   disk
+	disk   badgerfiles.Disk
 	db     *badger.DB // for reading
 	store  store      // for writing
 
@@ -107,26 +112,30 @@ type Graph struct {
 // other is for Check to say. ErrLocked, ErrMismatch and ErrDiskFull are the other
 // reasons not to open.
 func Open(dir string, params Params, opt Options) (*Graph, error) {
-	return open(dir, params, opt, surroundings{freeSpace, func(db *badger.DB) store { return badgerStore{db} }})
+	return open(dir, params, opt, surroundings{badgerfiles.FreeSpace, func(db *badger.DB) store { return badgerStore{db} }})
 }
 
 // surroundings are what a graph depends on; tests make them fail.
 type surroundings struct {
-	free  func(dir string) (bytes uint64, ok bool, err error) // of disk
+	free  func(dir string) (bytes uint64, ok bool, err error) // of badgerfiles.Disk
 	store func(*badger.DB) store
 }
 
 func open(dir string, params Params, opt Options, s surroundings) (*Graph, error) {
 	opt = opt.withDefaults()
-	g := &Graph{params: params, opt: opt, disk: disk{dir, reserveMemTables * uint64(opt.MemTable), s.free},
+	g := &Graph{params: params, opt: opt, disk: badgerfiles.Disk{Dir: dir, MemTable: opt.MemTable, Free: s.free},
 		changed: make(chan struct{}), done: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the graph's folder: %w", err)
 	}
-	if err := g.disk.room(0); err != nil {
+	if err := g.disk.Room(0); err != nil {
 		return nil, err
 	}
-	if err := ready(dir); err != nil {
+	found, err := ready(context.Background(), dir)
+	if err == nil {
+		err = damaged(found)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
 	}
 	db, err := openBadger(dir, opt)
@@ -146,25 +155,9 @@ func open(dir string, params Params, opt Options, s surroundings) (*Graph, error
 	return g, nil
 }
 
-// ready makes sure that Badger can be let at the files in dir.
-func ready(dir string) error {
-	release, err := lockFolder(dir)
-	if err != nil {
-		return err
-	}
-	found, err := checkFiles(context.Background(), dir)
-	if err == nil {
-		err = damaged(found)
-	}
-	if err == nil {
-		err = removeUnbegun(dir)
-	}
-	return errors.Join(err, release())
-}
-
 // damaged returns ErrDamaged with the first of what was found, nil if nothing
 // was.
-func damaged(found []fileDamage) error {
+func damaged(found []badgerfiles.Damage) error {
 	if len(found) == 0 {
 		return nil
 	}
@@ -278,7 +271,7 @@ func (g *Graph) maintain(ctx context.Context) {
 // inspect checks the tables of the open graph; if one is damaged, the graph
 // answers nothing any more.
 func (g *Graph) inspect(ctx context.Context) {
-	found, err := checkOpenFiles(ctx, g.disk.dir)
+	found, err := badgerfiles.CheckOpen(ctx, g.disk.Dir)
 	if ctx.Err() != nil {
 		return
 	}
@@ -366,8 +359,7 @@ func (g *Graph) Connect(blocks ...Block) error {
 
 // commit makes the step durable, if there is room for it.
 func (g *Graph) commit(w *writes) error {
-	// Once in the log, once in a table, and both once more in compactions.
-	if err := g.disk.room(4 * size(w.entries)); err != nil {
+	if err := g.disk.Room(size(w.entries)); err != nil {
 		return err
 	}
 	return g.write(w.entries)

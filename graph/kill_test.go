@@ -17,6 +17,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
 )
 
 const (
@@ -70,7 +72,7 @@ func TestWriter(t *testing.T) {
 	}
 	debug.SetMemoryLimit(writerLimit)
 	stop := reportMemory()
-	around := surroundings{freeSpace, func(db *badger.DB) store { return badgerStore{db} }}
+	around := surroundings{badgerfiles.FreeSpace, func(db *badger.DB) store { return badgerStore{db} }}
 	opt := Options{}
 	if os.Getenv(blindWriter) != "" {
 		opt = faultOptions()

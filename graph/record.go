@@ -2,18 +2,18 @@ package graph
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
 // ErrDamaged says that the database holds something that keytree did not write.
 // It cannot be used; rebuild it from the node.
-var ErrDamaged = errors.New("database damaged")
+var ErrDamaged = badgerfiles.ErrDamaged
 
 // never is a height that no block reaches: "not yet".
 const never = math.MaxUint32

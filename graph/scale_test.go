@@ -13,6 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -202,7 +203,7 @@ func (gr *grower) rejoin(accept *chainhash.Hash, n int) Block {
 func checkTime(b *testing.B, dir string) time.Duration {
 	b.Helper()
 	start := time.Now()
-	if found, err := checkFiles(b.Context(), dir); err != nil || len(found) > 0 {
+	if found, err := badgerfiles.Check(b.Context(), dir, maxValue); err != nil || len(found) > 0 {
 		b.Fatal(found, err)
 	}
 	return time.Since(start)

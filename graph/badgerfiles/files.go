@@ -1,4 +1,30 @@
-package graph
+// Package badgerfiles makes sure that Badger can be let at the files of a
+// database, and opens it: that they are what was written, that nobody else has
+// them, and that there is room on the disk.
+//
+// Where Badger finds that a file is damaged, it goes on without what it cannot
+// read, or ends the process: a log ends at the first record that does not check,
+// whatever follows; a table's block that cannot be read is a gap in which keys do
+// not exist, also for the compaction that writes the table anew; without the
+// manifest, all tables are leftovers to be removed. So every byte is checked
+// before, and from time to time afterwards.
+//
+// What cannot be told from a crash is taken for one: the end of the newest log
+// may be missing. Then the last transactions are, each as a whole, as if the
+// process had been killed before them.
+//
+// It relies on how keytree uses Badger: without encryption, with all values in
+// the tables, in transactions whose versions have no gaps because each writes one
+// and the same key.
+//
+//	files.go   the check
+//	log.go     the logs of the memtables, as the check reads them
+//	open.go    opening Badger
+//	disk.go    how much room there has to be on the disk
+//	system_*   the lock on a folder, and its free space
+//
+// What never belongs here: what the keys and values mean.
+package badgerfiles
 
 import (
 	"bytes"
@@ -25,58 +51,49 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 )
 
-// Where Badger finds that a file is damaged, it goes on without what it cannot
-// read: a log ends at the first record that does not check, whatever follows; a
-// table's block that cannot be read is a gap in which keys do not exist, also
-// for the compaction that writes the table anew; without the manifest, all
-// tables are leftovers to be removed. So every byte is checked before Badger is
-// let at the files, and from time to time afterwards.
-//
-// What cannot be told from a crash is taken for one: the end of the newest log
-// may be missing. Then the last steps are, each as a whole, as if the process
-// had been killed before them.
-
-// fileDamage is what is wrong with a file of the database.
-type fileDamage struct {
-	File    string // name in the graph's folder
+// Damage is what is wrong with a file of the database.
+type Damage struct {
+	File    string // name in the database's folder
 	Problem string
 }
 
-func (d fileDamage) Error() string { return d.File + ": " + d.Problem }
+func (d Damage) Error() string { return d.File + ": " + d.Problem }
 
-// fileCheck reads the files of the database in dir.
-type fileCheck struct {
-	dir string
-	// live: a graph is open on the files, so that the logs and whatever is newest
-	// are in motion; only what is at rest is checked.
+// check reads the files of the database in dir.
+type check struct {
+	dir      string
+	maxValue int // the longest value that is written, in bytes
+	// live: the database is open, so that the logs and whatever is newest are in
+	// motion; only what is at rest is checked.
 	live bool
 
 	mu     sync.Mutex
-	damage []fileDamage // mu
+	damage []Damage // mu
 }
 
-// checkFiles checks every file of the database in dir, which nobody must have
-// open, and returns what is wrong. A folder without a database is sound.
-func checkFiles(ctx context.Context, dir string) ([]fileDamage, error) {
-	c := &fileCheck{dir: dir}
-	err := c.check(ctx)
+// Check checks every file of the database in dir, which nobody must have open, and
+// returns what is wrong. maxValue is the longest value that is ever written, in
+// bytes. A folder without a database is sound.
+func Check(ctx context.Context, dir string, maxValue int) ([]Damage, error) {
+	c := &check{dir: dir, maxValue: maxValue}
+	err := c.all(ctx)
 	return c.damage, err
 }
 
-// checkOpenFiles checks the tables of a database that is open.
-func checkOpenFiles(ctx context.Context, dir string) ([]fileDamage, error) {
-	c := &fileCheck{dir: dir, live: true}
-	err := c.check(ctx)
+// CheckOpen checks the tables of a database that this process has open.
+func CheckOpen(ctx context.Context, dir string) ([]Damage, error) {
+	c := &check{dir: dir, live: true}
+	err := c.all(ctx)
 	return c.damage, err
 }
 
-func (c *fileCheck) report(file, format string, args ...any) {
+func (c *check) report(file, format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.damage = append(c.damage, fileDamage{file, fmt.Sprintf(format, args...)})
+	c.damage = append(c.damage, Damage{file, fmt.Sprintf(format, args...)})
 }
 
-func (c *fileCheck) check(ctx context.Context) error {
+func (c *check) all(ctx context.Context) error {
 	names, err := c.names()
 	if err != nil {
 		return err
@@ -97,7 +114,7 @@ func (c *fileCheck) check(ctx context.Context) error {
 }
 
 // names lists the folder.
-func (c *fileCheck) names() ([]string, error) {
+func (c *check) names() ([]string, error) {
 	entries, err := os.ReadDir(c.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -110,7 +127,7 @@ func (c *fileCheck) names() ([]string, error) {
 }
 
 // manifest reads which tables there must be.
-func (c *fileCheck) manifest(names []string) (map[uint64]badger.TableManifest, error) {
+func (c *check) manifest(names []string) (map[uint64]badger.TableManifest, error) {
 	const name = badger.ManifestFilename
 	f, err := os.Open(filepath.Join(c.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -143,7 +160,7 @@ func (c *fileCheck) manifest(names []string) (map[uint64]badger.TableManifest, e
 	for at := int(end) + 1; at+8 <= len(content); at++ {
 		length, sum := binary.BigEndian.Uint32(content[at:]), binary.BigEndian.Uint32(content[at+4:])
 		rest := content[at+8:]
-		if length > 0 && uint64(length) <= uint64(len(rest)) && crc32.Checksum(rest[:length], castagnoli) == sum {
+		if length > 0 && uint64(length) <= uint64(len(rest)) && crc32c(rest[:length]) == sum {
 			c.report(name, "the record at offset %d cannot be read, one at %d can", end, at)
 			break
 		}
@@ -151,10 +168,11 @@ func (c *fileCheck) manifest(names []string) (map[uint64]badger.TableManifest, e
 	return manifest.Tables, nil
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// crc32c is the checksum that Badger uses.
+func crc32c(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
 // tables checks each table whole and returns the newest version in them.
-func (c *fileCheck) tables(ctx context.Context, tables map[uint64]badger.TableManifest) (newest uint64, err error) {
+func (c *check) tables(ctx context.Context, tables map[uint64]badger.TableManifest) (newest uint64, err error) {
 	ids := slices.Sorted(maps.Keys(tables))
 	var next atomic.Int64
 	versions := make([]uint64, len(ids))
@@ -182,8 +200,8 @@ func (c *fileCheck) tables(ctx context.Context, tables map[uint64]badger.TableMa
 }
 
 // gone reports whether a table is no longer needed by now.
-func (c *fileCheck) gone(id uint64) bool {
-	again := &fileCheck{dir: c.dir, live: true}
+func (c *check) gone(id uint64) bool {
+	again := &check{dir: c.dir, live: true}
 	tables, err := again.manifest(nil)
 	_, needed := tables[id]
 	return err == nil && len(again.damage) == 0 && !needed
@@ -220,14 +238,14 @@ func firstLine(s string) string {
 // logs checks the logs of the memtables, oldest first: within one and from one
 // to the next, no transaction may be missing, nor between the tables, whose
 // newest version is given, and the first. It reports whether there are logs.
-func (c *fileCheck) logs(names []string, newest uint64) (found bool, err error) {
+func (c *check) logs(names []string, newest uint64) (found bool, err error) {
 	for _, name := range filesInOrder(names, ".mem") {
 		content, err := os.ReadFile(filepath.Join(c.dir, name))
 		if err != nil {
 			return false, err
 		}
 		found = true
-		l, err := readLog(content, newest)
+		l, err := readLog(content, newest, c.maxValue)
 		if err == nil && l.first > newest+1 {
 			err = fmt.Errorf("starts with transaction %d, what is before it ends with %d", l.first, newest)
 		}
@@ -253,9 +271,9 @@ func filesInOrder(names []string, suffix string) []string {
 	return slices.SortedFunc(maps.Keys(numbers), func(a, b string) int { return cmp.Compare(numbers[a], numbers[b]) })
 }
 
-// rest checks the files that hold none of the graph's data. inUse says that
-// there are tables or logs: then all files have been made.
-func (c *fileCheck) rest(names []string, inUse bool) error {
+// rest checks the files that hold no data. inUse says that there are tables or
+// logs: then all files have been made.
+func (c *check) rest(names []string, inUse bool) error {
 	const registry = badger.KeyRegistryFileName
 	// A key registry without keys: 16 random bytes that are not used, and a text.
 	content, err := os.ReadFile(filepath.Join(c.dir, registry))
@@ -283,7 +301,7 @@ func (c *fileCheck) rest(names []string, inUse bool) error {
 }
 
 // valueLog checks that a value log is empty: all values are in the tables.
-func (c *fileCheck) valueLog(name string) error {
+func (c *check) valueLog(name string) error {
 	f, err := os.Open(filepath.Join(c.dir, name))
 	if err != nil {
 		return err
@@ -321,9 +339,9 @@ func (c *fileCheck) valueLog(name string) error {
 
 func isZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
 
-// removeUnbegun removes logs of no bytes: a process killed between making and
+// RemoveUnbegun removes logs of no bytes: a process killed between making and
 // sizing one leaves it, and Badger refuses to open then.
-func removeUnbegun(dir string) error {
+func RemoveUnbegun(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package graph
+package badgerfiles
 
 import (
 	"encoding/binary"
@@ -30,7 +30,7 @@ type logRange struct{ first, last uint64 }
 //
 // What a crash leaves behind the last whole transaction is no error: part of one
 // more. Records of another one behind that are.
-func readLog(content []byte, known uint64) (logRange, error) {
+func readLog(content []byte, known uint64, maxValue int) (logRange, error) {
 	var l logRange
 	if len(content) < logHeader {
 		return l, nil // never begun: Badger starts it afresh
@@ -41,7 +41,7 @@ func readLog(content []byte, known uint64) (logRange, error) {
 	at, end := logHeader, logHeader // behind the last record, and transaction
 	var open uint64                 // version of the transaction under way
 	for {
-		r, ok := readLogRecord(content[at:])
+		r, ok := readLogRecord(content[at:], maxValue)
 		if !ok || open != 0 && r.version != open {
 			break
 		}
@@ -62,7 +62,7 @@ func readLog(content []byte, known uint64) (logRange, error) {
 		if content[at] < logInTransaction {
 			continue // quickly over the zeros behind the end
 		}
-		if r, ok := readLogRecord(content[at:]); ok && r.version > known+1 {
+		if r, ok := readLogRecord(content[at:], maxValue); ok && r.version > known+1 {
 			return l, fmt.Errorf("at offset %d, behind transaction %d, something cannot be read; transaction %d at offset %d can", end, l.last, r.version, at)
 		}
 	}
@@ -75,13 +75,9 @@ type logRecord struct {
 	ends    bool // the transaction
 }
 
-// maxLogValue is more than any value that is written, in bytes: a chunk of the
-// journal and the entry that filled it.
-const maxLogValue = 4 * chunkSize
-
 // readLogRecord reads the record that b starts with; ok is false if there is
 // none.
-func readLogRecord(b []byte) (r logRecord, ok bool) {
+func readLogRecord(b []byte, maxValue int) (r logRecord, ok bool) {
 	if len(b) < 2 || b[0]&(logInTransaction|logEndTransaction) == 0 || b[1] != 0 {
 		return r, false
 	}
@@ -95,13 +91,13 @@ func readLogRecord(b []byte) (r logRecord, ok bool) {
 		fields[i], at = v, at+n
 	}
 	keyLen, valueLen := fields[0], fields[1]
-	if keyLen <= 8 || keyLen > 1<<16 || valueLen > maxLogValue || fields[2] != 0 ||
+	if keyLen <= 8 || keyLen > 1<<16 || valueLen > uint64(maxValue) || fields[2] != 0 ||
 		uint64(len(b)-at) < keyLen+valueLen+crc32.Size {
 		return r, false
 	}
 	version := b[at+int(keyLen)-8:]
 	at += int(keyLen + valueLen)
-	if crc32.Checksum(b[:at], castagnoli) != binary.BigEndian.Uint32(b[at:]) {
+	if crc32c(b[:at]) != binary.BigEndian.Uint32(b[at:]) {
 		return r, false
 	}
 	return logRecord{at + crc32.Size, math.MaxUint64 - binary.BigEndian.Uint64(version), b[0]&logEndTransaction != 0}, true

@@ -1,6 +1,6 @@
 //go:build linux || darwin || freebsd
 
-package graph
+package badgerfiles
 
 import (
 	"errors"
@@ -9,7 +9,9 @@ import (
 	"time"
 )
 
-func freeSpace(dir string) (bytes uint64, ok bool, err error) {
+// FreeSpace returns the bytes that are free for this process where dir is; ok is
+// false on systems where they are not asked for. It is a Disk's Free.
+func FreeSpace(dir string) (bytes uint64, ok bool, err error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, false, os.NewSyscallError("statfs", err)
@@ -17,9 +19,9 @@ func freeSpace(dir string) (bytes uint64, ok bool, err error) {
 	return uint64(max(0, s.Bavail)) * uint64(s.Bsize), true, nil
 }
 
-// lockFolder takes the lock that Badger takes, for the time before Badger does.
-// ErrLocked if somebody else has it.
-func lockFolder(dir string) (release func() error, err error) {
+// Lock takes the lock that Badger takes on a folder, for the time before Badger
+// does. ErrLocked if somebody else has it.
+func Lock(dir string) (release func() error, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
