@@ -1,0 +1,232 @@
+package keyserver
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// entriesAtOnce is how many entries are read in one go.
+const entriesAtOnce = 1024
+
+// Capabilities is what clients ask first. METHODS is for the wire to fill in.
+type Capabilities struct {
+	Methods               []string `json:"METHODS"`
+	Domains               []string `json:"DOMAINS"`
+	KeyRepositoryURIs     []string `json:"KEYREPOSITORYURIS"`
+	KeyInitRepositoryURIs []string `json:"KEYINITREPOSITORYURIS"`
+	KeyHashchainURIs      []string `json:"KEYHASHCHAINURIS"`
+	// KeyHashchainEntry is the last entry, base64.
+	KeyHashchainEntry string `json:"KEYHASHCHAINENTRY"`
+	TknPubKey         string `json:"TKNPUBKEY"` // Tokens.PublicKey
+	// SigPubKeys are the server's public signature keys, base64: the present one
+	// first, then those before it, which older replies are signed by.
+	SigPubKeys []string `json:"SIGPUBKEYS"`
+}
+
+// Capabilities returns what this keyserver is and where its chain ends.
+func (s *Service) Capabilities(ctx context.Context) (*Capabilities, error) {
+	entry, _, err := s.LastEntry(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &Capabilities{
+		Domains:               []string{s.opt.Domain},
+		KeyRepositoryURIs:     s.opt.URIs,
+		KeyInitRepositoryURIs: s.opt.URIs,
+		KeyHashchainURIs:      s.opt.URIs,
+		KeyHashchainEntry:     entry.String(),
+		TknPubKey:             s.opt.Tokens.PublicKey(),
+	}
+	rotations := s.writer.state.Load().rotations
+	for i := len(rotations) - 1; i >= 0; i-- {
+		c.SigPubKeys = append(c.SigPubKeys, canonical.Encode(rotations[i].public))
+	}
+	return c, nil
+}
+
+// Chain returns the chain's present state. Its Edge must not be changed.
+func (s *Service) Chain() hashchain.Chain { return s.writer.state.Load().chain }
+
+// SignedHead states where the chain ends now.
+func (s *Service) SignedHead(context.Context) (hashchain.SignedHead, error) {
+	if err := s.view(func(*badger.Txn) error { return nil }); err != nil {
+		return hashchain.SignedHead{}, err
+	}
+	state := s.writer.state.Load()
+	return hashchain.SignHead(&state.chain, s.opt.Domain, s.now(), state.keys.sign), nil
+}
+
+// LastEntry returns the last entry and its position.
+func (s *Service) LastEntry(context.Context) (hashchain.Entry, uint64, error) {
+	position := s.Chain().Size - 1
+	var r entryRecord
+	err := s.view(func(txn *badger.Txn) (err error) {
+		r, err = readEntry(txn, position)
+		return err
+	})
+	return r.entry, position, err
+}
+
+// Entries returns the entries at first…last, both included, in their order. A last
+// behind the end of the chain means its end; a first behind it means the last
+// entry. from is the position of the first one returned. ErrRange if last < first.
+//
+// The sequence reads as it is consumed, holding about a thousand entries; it ends
+// with an error if one occurs or ctx ends.
+func (s *Service) Entries(ctx context.Context, first, last uint64) (from uint64, entries iter.Seq2[hashchain.Entry, error], err error) {
+	if last < first {
+		return 0, nil, fmt.Errorf("%w: first position %d is behind the last, %d", ErrRange, first, last)
+	}
+	end := s.Chain().Size - 1
+	from, last = min(first, end), min(last, end)
+	return from, func(yield func(hashchain.Entry, error) bool) {
+		for at := from; at <= last; {
+			piece, err := s.readEntries(ctx, at, min(last-at+1, entriesAtOnce))
+			for _, e := range piece {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(hashchain.Entry{}, err)
+				return
+			}
+			at += uint64(len(piece))
+		}
+	}, nil
+}
+
+func (s *Service) readEntries(ctx context.Context, from, count uint64) ([]hashchain.Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	entries := make([]hashchain.Entry, 0, count)
+	err := s.view(func(txn *badger.Txn) error {
+		opt := badger.DefaultIteratorOptions
+		opt.Prefix = []byte{prefixEntry}
+		opt.PrefetchSize = int(count)
+		it := txn.NewIterator(opt)
+		defer it.Close()
+		it.Seek(entryKey(from))
+		for position := from; position < from+count; position++ {
+			if !it.Valid() || binary.BigEndian.Uint64(it.Item().Key()[1:]) != position {
+				return fmt.Errorf("%w: no entry at position %d", ErrDamaged, position)
+			}
+			err := it.Item().Value(func(b []byte) error {
+				r, err := decodeEntryRecord(b)
+				entries = append(entries, r.entry)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			it.Next()
+		}
+		return nil
+	})
+	return entries, err
+}
+
+// LookupUID returns the positions of all entries of an identity (mapped),
+// ascending; none if nobody has registered it.
+func (s *Service) LookupUID(_ context.Context, identity string) (found []uint64, err error) {
+	if err := uid.CheckMapped(identity); err != nil {
+		return nil, err
+	}
+	err = s.view(func(txn *badger.Txn) error {
+		found = positions(txn, identity)
+		return nil
+	})
+	return found, err
+}
+
+// FetchUID returns the canonical uid.Reply under a UIDIndex, exactly as it was
+// first returned. ErrUnknown if there is none.
+func (s *Service) FetchUID(_ context.Context, index hashchain.Hash) (reply []byte, err error) {
+	err = s.view(func(txn *badger.Txn) (err error) {
+		var ok bool
+		if reply, ok, err = get(txn, replyKey(index)); err == nil && !ok {
+			err = fmt.Errorf("%w: UIDIndex %s", ErrUnknown, index)
+		}
+		return err
+	})
+	return reply, err
+}
+
+// GetLink returns the identity and position of the first authoritative link for a
+// domain. ErrUnknown if there is none.
+func (s *Service) GetLink(_ context.Context, domain string) (identity string, position uint64, err error) {
+	if err := uid.CheckDomain(domain); err != nil {
+		return "", 0, err
+	}
+	err = s.view(func(txn *badger.Txn) error {
+		b, ok, err := get(txn, linkKey(domain))
+		if err == nil && !ok {
+			err = fmt.Errorf("%w: link for %s", ErrUnknown, domain)
+		}
+		if err != nil {
+			return err
+		}
+		if len(b) < 8 {
+			return fmt.Errorf("%w: link record of %d bytes", ErrDamaged, len(b))
+		}
+		identity, position = string(b[8:]), binary.BigEndian.Uint64(b)
+		return nil
+	})
+	return identity, position, err
+}
+
+// InclusionProof proves that the entry at a position is in the tree of the first
+// size entries. ErrRange unless position < size and size is within the chain.
+func (s *Service) InclusionProof(_ context.Context, position, size uint64) ([]hashchain.Hash, error) {
+	return s.prove(size, position < size, func(n hashchain.Nodes) ([]hashchain.Hash, error) {
+		return hashchain.InclusionProof(position, size, n)
+	})
+}
+
+// ConsistencyProof proves that the tree of the first size1 entries is the
+// beginning of that of the first size2. ErrRange unless size1 <= size2 and size2 is
+// within the chain.
+func (s *Service) ConsistencyProof(_ context.Context, size1, size2 uint64) ([]hashchain.Hash, error) {
+	return s.prove(size2, size1 <= size2, func(n hashchain.Nodes) ([]hashchain.Hash, error) {
+		return hashchain.ConsistencyProof(size1, size2, n)
+	})
+}
+
+func (s *Service) prove(size uint64, sensible bool, build func(hashchain.Nodes) ([]hashchain.Hash, error)) (proof []hashchain.Hash, err error) {
+	if have := s.Chain().Size; !sensible || size > have {
+		return nil, fmt.Errorf("%w: the chain has %d entries", ErrRange, have)
+	}
+	err = s.view(func(txn *badger.Txn) (err error) {
+		proof, err = build(nodes{txn})
+		return err
+	})
+	return proof, err
+}
+
+// nodes is the Merkle tree as it is stored.
+type nodes struct{ txn *badger.Txn }
+
+// Node implements hashchain.Nodes.
+func (n nodes) Node(id hashchain.NodeID) (hashchain.Hash, error) {
+	if id.Level == 0 {
+		r, err := readEntry(n.txn, id.Index)
+		return hashchain.LeafHash(&r.entry), err
+	}
+	b, ok, err := get(n.txn, nodeKey(id))
+	if err == nil && (!ok || len(b) != len(hashchain.Hash{})) {
+		err = fmt.Errorf("%w: missing in the database", ErrDamaged)
+	}
+	if err != nil {
+		return hashchain.Hash{}, err
+	}
+	return hashchain.Hash(b), nil
+}

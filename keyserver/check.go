@@ -1,0 +1,122 @@
+package keyserver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// Check compares everything stored with everything else, beyond what Open does:
+// every node of the Merkle tree, every reply with its entry and the server's
+// signature, every index of identities, every KeyInit. ErrDamaged names the first
+// thing that is wrong. The service may go on meanwhile.
+func (s *Service) Check(ctx context.Context) error {
+	state := s.writer.state.Load()
+	return s.view(func(txn *badger.Txn) error {
+		var c hashchain.Chain
+		tree := nodes{txn}
+		for position := range state.chain.Size {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			r, err := readEntry(txn, position)
+			if err != nil {
+				return err
+			}
+			var wrong error
+			err = c.Append([]hashchain.Entry{r.entry}, func(id hashchain.NodeID, h hashchain.Hash) {
+				if stored, err := tree.Node(id); err != nil || stored != h {
+					wrong = fmt.Errorf("%w: Merkle tree: node %d of level %d: %v", ErrDamaged, id.Index, id.Level, err)
+				}
+			})
+			if err != nil {
+				return fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
+			if wrong == nil {
+				wrong = checkReply(txn, state, position, &r.entry)
+			}
+			if wrong != nil {
+				return wrong
+			}
+		}
+		if c.Head != state.chain.Head {
+			return fmt.Errorf("%w: the last entry is not the head", ErrDamaged)
+		}
+		if err := checkIdentities(ctx, txn, state.chain.Size); err != nil {
+			return err
+		}
+		return checkKeyInits(txn)
+	})
+}
+
+// checkReply checks what belongs to one entry.
+func checkReply(txn *badger.Txn, state *state, position uint64, e *hashchain.Entry) error {
+	at, ok, err := get(txn, byHashKey(e.Hash()))
+	if err != nil || !ok || !bytes.Equal(at, number(position)) {
+		return fmt.Errorf("%w: the entry at position %d is not found by its hash: %v", ErrDamaged, position, err)
+	}
+	b, ok, err := get(txn, replyKey(e.UIDIndex()))
+	if err != nil || !ok {
+		return fmt.Errorf("%w: no reply for position %d: %v", ErrDamaged, position, err)
+	}
+	reply, err := uid.ParseReply(b)
+	if err == nil {
+		err = reply.Verify(state.signer(position))
+	}
+	if err != nil || reply.Entry.HashchainPos != position || reply.Entry.HashchainEntry != e.String() {
+		return fmt.Errorf("%w: the reply for position %d is not: %v", ErrDamaged, position, err)
+	}
+	return nil
+}
+
+// checkIdentities follows each identity through its messages.
+func checkIdentities(ctx context.Context, txn *badger.Txn, size uint64) (err error) {
+	var identities []string
+	keysUnder(txn, []byte{prefixIdentity}, func(k []byte) bool {
+		identities = append(identities, string(k[1:]))
+		return true
+	})
+	entries := uint64(0)
+	for _, identity := range identities {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var last *uid.Message
+		all := positions(txn, identity)
+		for _, position := range all {
+			m, err := readMessage(txn, identity, position)
+			if err != nil {
+				return err
+			}
+			if m.Content.MsgCount == 0 {
+				err = m.VerifyCreation()
+			} else if last == nil {
+				err = fmt.Errorf("MSGCOUNT %d at first", m.Content.MsgCount)
+			} else {
+				err = m.VerifyUpdate(last)
+			}
+			if err != nil {
+				return fmt.Errorf("%w: %s at position %d: %w", ErrDamaged, identity, position, err)
+			}
+			last = m
+		}
+		entries += uint64(len(all))
+		r, _, err := readIdentity(txn, identity)
+		if err != nil {
+			return err
+		}
+		if last == nil || r.position != all[len(all)-1] || r.uidHash != last.Hash() || r.notAfter != last.Content.NotAfter ||
+			!has(txn, sigKeyKey(uid.SigKeyHash(last.Content.SigKey.Public()), identity)) {
+			return fmt.Errorf("%w: the record of %s is not of its last message", ErrDamaged, identity)
+		}
+	}
+	if entries != size {
+		return fmt.Errorf("%w: %d entries, but identities have %d", ErrDamaged, size, entries)
+	}
+	return nil
+}

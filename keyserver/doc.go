@@ -1,0 +1,63 @@
+// Package keyserver is a keyserver without its wire: the key repository, the key
+// hashchain and the KeyInit repository of one domain (keyserver-wire), kept in a
+// database of its own.
+//
+// A [Service] answers the calls of the wire's table as Go methods. Messages come in
+// as decoded by the packages uid and keyinit; errors wrap the values in errors.go
+// and theirs, which the wire turns into codes.
+//
+//	errors.go    what can go wrong, and what to do then
+//	options.go   what a service is told at its start
+//	service.go   opening and closing
+//	start.go     the first start; verification of what is stored at the next ones
+//	identity.go  CreateUID, UpdateUID: who may have and change a name
+//	chain.go     entries, replies, look-ups, proofs, the signed head
+//	keyinits.go  KeyInits: add, fetch, flush, forget
+//	rotate.go    a new server key
+//	serverkey.go the file with the server's secrets
+//	writer.go    one writer, which makes concurrent calls durable in groups
+//	tx.go        one call's part in such a group
+//	schema.go    every key of the database, in one table
+//	badger.go    opening Badger
+//	backup.go    backup while running, restore
+//	check.go     whether everything stored agrees with everything else
+//
+// What never belongs here: JSON-RPC, gRPC, HTTP; clients; Bitcoin Cash.
+//
+// # Durability
+//
+// What a keyserver has said it cannot take back: a chain that lost an entry, or
+// has another at its place, is misbehaviour for whoever saw the first. So:
+//
+//  1. A call is verified by its caller's goroutine, as far as the message alone
+//     tells, and then handed to the one writer.
+//  2. The writer takes all calls that wait, decides them one after the other, and
+//     commits what they write (entry, reply, indexes, tokens spent) as one synced
+//     transaction. Each call is in it as a whole or not at all. If there is too
+//     little room on the disk, nothing is written, all of them are refused
+//     (ErrDiskFull), and the service goes on.
+//  3. Only then are the calls answered, refusals included, and only then can a
+//     reader see an entry.
+//  4. If the commit fails, nobody can say whether it is on disk. The service
+//     answers nothing any more (ErrFailed) until it is opened anew: an entry that
+//     was shown and is gone after a crash would be a second history.
+//
+// At every start each byte of the database's files is checked (graph/badgerfiles),
+// then all entries from position 0 against each other, the Merkle tree and the
+// recorded head, and the server's key against its identity in the chain. Known
+// gaps: if the end of the database's newest log is lost, the chain is shorter but
+// sound; only somebody who remembers a later head can tell. The same is true of a
+// restored backup. A disk that somebody else fills within one commit ends the
+// process, as a kill would. What gets damaged between two starts is refused where
+// Badger's checksums cover it, not searched for.
+//
+// # Secrets
+//
+// The server's private keys are in a file outside of the database and of its
+// backups. The database knows which names are registered, and can read all UID
+// messages: who steals it can list the users, but not speak for the server.
+//
+// # Concurrency
+//
+// All methods may be called concurrently. Readers see a state that is on disk.
+package keyserver

@@ -1,0 +1,56 @@
+package keyserver
+
+import (
+	"errors"
+
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
+)
+
+// Why a call is refused. Nothing was changed, and no token spent. Besides these
+// there are canonical.ErrMalformed, uid.ErrInvalid, uid.ErrSignature,
+// uid.ErrExpired and token.ErrInvalid: the message or token must be corrected.
+var (
+	// ErrTaken says that a name, or one that looks like it, is not free.
+	ErrTaken = errors.New("identity is taken")
+	// ErrUnknown says that an identity, message or entry is not here.
+	ErrUnknown = errors.New("not found")
+	// ErrReserved says that nobody may have a name.
+	ErrReserved = errors.New("localpart is reserved")
+	// ErrDomain says that the keyserver does not serve a domain.
+	ErrDomain = errors.New("domain is not served here")
+	// ErrLastEntry says that LASTENTRY is not an entry of this chain, or too old:
+	// the author should update the hashchain and sign anew.
+	ErrLastEntry = errors.New("LASTENTRY")
+	// ErrSpent says that a token has paid for something else before.
+	ErrSpent = errors.New("token was spent before")
+	// ErrUsed says that a KeyInit is or was in the repository already.
+	ErrUsed = errors.New("KeyInit was added before")
+	// ErrFull says that a key has as many KeyInits as it may have.
+	ErrFull = errors.New("too many KeyInits")
+	// ErrRate says that too much is asked at once; try again later.
+	ErrRate = errors.New("too many requests")
+	// ErrRange says that positions or sizes make no sense, or are beyond the chain.
+	ErrRange = errors.New("range not in the hashchain")
+	// ErrDiskFull says that the disk has too little room left for a write, or for
+	// opening or restoring the database. An open service goes on, and writes again
+	// as soon as there is room.
+	ErrDiskFull = badgerfiles.ErrDiskFull
+)
+
+// Why a service does not work.
+var (
+	// ErrClosed says that the service has been closed.
+	ErrClosed = errors.New("keyserver is closed")
+	// ErrFailed says that something could not be written, or that what is stored was
+	// found damaged. Whether the call has been stored is not known: look for it
+	// after the service was opened anew.
+	ErrFailed = errors.New("keyserver has failed and must be started anew")
+	// ErrMismatch says that database, key file and options do not belong together.
+	// Nothing was changed; correct what is named.
+	ErrMismatch = errors.New("wrong database or key")
+	// ErrDamaged says that the database holds something else than was written.
+	// Restore a backup, and compare its head with what others have seen.
+	ErrDamaged = badgerfiles.ErrDamaged
+	// ErrLocked says that another process has the database open.
+	ErrLocked = badgerfiles.ErrLocked
+)

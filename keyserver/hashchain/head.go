@@ -1,0 +1,59 @@
+package hashchain
+
+import (
+	"crypto/ed25519"
+	"fmt"
+
+	"github.com/keytree-bch/keytree/keyserver/canonical"
+)
+
+// Head is a keyserver's statement of where its chain ends.
+type Head struct {
+	Domain    string `json:"DOMAIN"`
+	EntryHash string `json:"ENTRYHASH"` // of the last entry, base64
+	Size      uint64 `json:"SIZE"`      // entries
+	Time      uint64 `json:"TIME"`      // of the statement, Unix seconds
+	TreeRoot  string `json:"TREEROOT"`  // Merkle tree hash over all entries, base64
+}
+
+// SignedHead is a Head under the keyserver's key: with another one that no
+// consistency proof can join to it, evidence that the keyserver has shown two
+// histories.
+type SignedHead struct {
+	Head            Head   `json:"HEAD"`
+	ServerSignature string `json:"SERVERSIGNATURE"` // over canonical HEAD, base64
+}
+
+// SignHead states, at a time in Unix seconds, where a domain's chain ends.
+func SignHead(c *Chain, domain string, time uint64, key ed25519.PrivateKey) SignedHead {
+	root := c.Root()
+	h := Head{
+		Domain:    domain,
+		EntryHash: canonical.Encode(c.Head[:]),
+		Size:      c.Size,
+		Time:      time,
+		TreeRoot:  canonical.Encode(root[:]),
+	}
+	return SignedHead{h, canonical.Encode(ed25519.Sign(key, canonical.Marshal(h)))}
+}
+
+// Verify checks the signature against the keyserver's public key and returns the
+// two hashes. canonical.ErrMalformed or ErrProof otherwise.
+func (s *SignedHead) Verify(key ed25519.PublicKey) (entryHash, root Hash, err error) {
+	signature, err := canonical.Decode(s.ServerSignature, ed25519.SignatureSize)
+	if err != nil {
+		return Hash{}, Hash{}, fmt.Errorf("SERVERSIGNATURE: %w", err)
+	}
+	if !ed25519.Verify(key, canonical.Marshal(s.Head), signature) {
+		return Hash{}, Hash{}, fmt.Errorf("%w: SERVERSIGNATURE of the head of %d entries is not by the keyserver's key", ErrProof, s.Head.Size)
+	}
+	head, err := canonical.Decode(s.Head.EntryHash, len(entryHash))
+	if err != nil {
+		return Hash{}, Hash{}, fmt.Errorf("ENTRYHASH: %w", err)
+	}
+	tree, err := canonical.Decode(s.Head.TreeRoot, len(root))
+	if err != nil {
+		return Hash{}, Hash{}, fmt.Errorf("TREEROOT: %w", err)
+	}
+	return Hash(head), Hash(tree), nil
+}

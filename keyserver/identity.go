@@ -1,0 +1,236 @@
+package keyserver
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// MaxLastEntryAge is how long ago, in seconds, the LASTENTRY of a new identity may
+// have ceased to be the last.
+const MaxLastEntryAge = 24 * 60 * 60
+
+// reserved returns the localparts, mapped, that nobody may have.
+func reserved() []string {
+	return []string{
+		"abuse", "admin", "administrator", "anonymous", "hostmaster", uid.KeyserverLocalpart, "mailer-daemon",
+		"no-reply", "nobody", "noreply", "postmaster", "root", "security", "sysadmin", "system", "webmaster",
+	}
+}
+
+// CreateUID registers an identity (keyserver-wire, "The server checks") and
+// returns what is then stored under the message's UIDIndex. The message must be
+// its first; the name is free if nobody has it, or if who had it has let it expire
+// for twice uid.Rollover.
+func (s *Service) CreateUID(ctx context.Context, m *uid.Message, payment string) (*uid.Reply, error) {
+	if err := s.admit(m); err != nil {
+		return nil, err
+	}
+	if err := m.VerifyCreation(); err != nil {
+		return nil, err
+	}
+	return s.accept(ctx, m, payment, func(t *tx) error {
+		r, exists, err := readIdentity(t.txn, m.Content.Identity)
+		if err != nil {
+			return err
+		}
+		if exists && uid.Taken(r.notAfter, t.now) {
+			return fmt.Errorf("%w: %s, by the entry at position %d", ErrTaken, m.Content.Identity, r.position)
+		}
+		return t.checkLastEntry(m.Content.LastEntry, true)
+	})
+}
+
+// UpdateUID replaces an identity's message by the next one, and returns what is
+// then stored under its UIDIndex.
+func (s *Service) UpdateUID(ctx context.Context, m *uid.Message, payment string) (*uid.Reply, error) {
+	if err := s.admit(m); err != nil {
+		return nil, err
+	}
+	for {
+		var (
+			before   identityRecord
+			previous *uid.Message
+		)
+		err := s.view(func(txn *badger.Txn) (err error) {
+			var exists bool
+			before, exists, err = readIdentity(txn, m.Content.Identity)
+			if err == nil && !exists {
+				err = fmt.Errorf("%w: identity %s", ErrUnknown, m.Content.Identity)
+			}
+			if err == nil {
+				previous, err = readByHash(txn, before.uidHash)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if now := s.now(); !uid.Updatable(before.notAfter, now) {
+			return nil, fmt.Errorf("%w: %s expired at %d and could be updated for %d seconds", uid.ErrExpired,
+				m.Content.Identity, before.notAfter, uid.Rollover)
+		}
+		if err := m.VerifyUpdate(previous); err != nil {
+			return nil, err
+		}
+		reply, err := s.accept(ctx, m, payment, func(t *tx) error {
+			r, _, err := readIdentity(t.txn, m.Content.Identity)
+			if err == nil && r.uidHash != before.uidHash {
+				err = errOvertaken
+			}
+			if err != nil {
+				return err
+			}
+			return t.checkLastEntry(m.Content.LastEntry, false)
+		})
+		if !errors.Is(err, errOvertaken) {
+			return reply, err
+		}
+	}
+}
+
+// errOvertaken says that another update came in between: this one must be
+// verified against that.
+var errOvertaken = errors.New("overtaken by another update")
+
+// admit checks what the message and the time alone tell.
+func (s *Service) admit(m *uid.Message) error {
+	if err := m.Check(); err != nil {
+		return err
+	}
+	local, domain, _ := uid.Split(m.Content.Identity)
+	if domain != s.opt.Domain {
+		return fmt.Errorf("%w: %s: this is the keyserver of %s", ErrDomain, domain, s.opt.Domain)
+	}
+	if slices.Contains(reserved(), local) {
+		return fmt.Errorf("%w: %s", ErrReserved, local)
+	}
+	if err := m.Content.CheckTime(s.now()); err != nil {
+		return err
+	}
+	return m.VerifyLink(s.opt.LinkAuthority)
+}
+
+// accept has a message that was verified entered, if decide agrees, and its token
+// spent.
+func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, decide func(*tx) error) (*uid.Reply, error) {
+	id, spend, err := s.opt.Tokens.Check(payment)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := m.Seal(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	var reply *uid.Reply
+	err = s.writer.do(ctx, sizeOf(m), func(t *tx) (err error) {
+		if err := decide(t); err != nil {
+			return err
+		}
+		if spend {
+			if err := t.spend([]token.ID{id}); err != nil {
+				return err
+			}
+		}
+		reply, err = t.enter(m, sealed)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// sizeOf bounds what entering a message writes, in bytes.
+func sizeOf(m *uid.Message) int64 {
+	size := 8<<10 + 2*len(m.Canonical())
+	if link := m.Content.ChainLink; link != nil {
+		size += 512 * len(link.Domains)
+	}
+	return int64(size)
+}
+
+// enter appends a message's entry to the chain and stores what belongs to it.
+func (t *tx) enter(m *uid.Message, sealed uid.Sealed) (*uid.Reply, error) {
+	c := &m.Content
+	before, exists, err := readIdentity(t.txn, c.Identity)
+	if err != nil {
+		return nil, err
+	}
+	if exists {
+		previous, err := readByHash(t.txn, before.uidHash)
+		if err != nil {
+			return nil, err
+		}
+		t.delete(sigKeyKey(uid.SigKeyHash(previous.Content.SigKey.Public()), c.Identity))
+	}
+	position := t.state.chain.Size
+	entry, err := hashchain.Seal(t.state.chain.Head, c.Identity, sealed.Hash, rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.append(entry); err != nil {
+		return nil, err
+	}
+	reply := uid.NewReply(sealed.Encrypted, &entry, position, t.state.keys.sign)
+	record := identityRecord{position, c.NotAfter, sealed.Hash}
+	t.set(replyKey(entry.UIDIndex()), reply.Canonical())
+	t.set(identityKey(c.Identity), record.encode())
+	t.set(append(positionsOf(c.Identity), number(position)...), nil)
+	t.set(sigKeyKey(uid.SigKeyHash(c.SigKey.Public()), c.Identity), nil)
+	if link := c.ChainLink; link != nil && link.Authoritative {
+		for _, domain := range link.Domains {
+			if _, known, err := get(t.txn, linkKey(domain)); err != nil {
+				return nil, err
+			} else if !known {
+				t.set(linkKey(domain), append(number(position), c.Identity...))
+			}
+		}
+	}
+	return reply, nil
+}
+
+// checkLastEntry returns ErrLastEntry unless text is an entry of this chain; if
+// it must be fresh, one that was the last at some time within MaxLastEntryAge.
+func (t *tx) checkLastEntry(text string, fresh bool) error {
+	entry, err := hashchain.Parse(text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLastEntry, err)
+	}
+	foreign := fmt.Errorf("%w is not an entry of this hashchain", ErrLastEntry)
+	b, ok, err := get(t.txn, byHashKey(entry.Hash()))
+	if err != nil || !ok {
+		return errors.Join(err, foreign)
+	}
+	position, err := decodeNumber(b)
+	if err != nil {
+		return err
+	}
+	here, err := readEntry(t.txn, position)
+	if err != nil {
+		return err
+	}
+	if here.entry != entry {
+		return foreign
+	}
+	if !fresh || position+1 == t.state.chain.Size {
+		return nil
+	}
+	successor, err := readEntry(t.txn, position+1)
+	if err != nil {
+		return err
+	}
+	if t.now > successor.time && t.now-successor.time > MaxLastEntryAge {
+		return fmt.Errorf("%w is at position %d and was followed %d seconds ago, at most %d are allowed: update the hashchain",
+			ErrLastEntry, position, t.now-successor.time, MaxLastEntryAge)
+	}
+	return nil
+}

@@ -1,0 +1,435 @@
+package keyserver
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+func TestCreateAndUpdate(t *testing.T) {
+	s, _ := newTest(t)
+	const alice, carol = "alice@example.org", "carol@example.org"
+
+	a0 := message(s, alice, newKey(1))
+	checkReplyOf(t, s, a0, mustCreate(t, s, a0))
+	c0 := message11(s, carol, newKey(2), newKey(3))
+	checkReplyOf(t, s, c0, mustCreate(t, s, c0))
+
+	update := func(m *uid.Message) {
+		t.Helper()
+		reply, err := s.UpdateUID(t.Context(), m, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkReplyOf(t, s, m, reply)
+	}
+	a1 := next(a0, newKey(1), newKey(11)) // keeps LASTENTRY and NOTAFTER, as the deployed client does
+	update(a1)
+	update(next(a1, newKey(11), newKey(12)))
+
+	// The escrow key recovers from a lost SIGKEY, and replaces itself.
+	c1 := next(c0, newKey(2), newKey(21))
+	c1.UserSignature = ""
+	escrow := uid.NewKeyEntry(uid.Ed25519, public(newKey(31)))
+	c1.Content.SigEscrow = &escrow
+	c1.Sign(newKey(21))
+	c1.SignEscrow(newKey(3))
+	update(c1)
+
+	for identity, want := range map[string][]uint64{
+		alice: {1, 3, 4}, carol: {2, 5}, "keyserver@example.org": {0}, "nobody2@example.org": nil,
+	} {
+		got, err := s.LookupUID(t.Context(), identity)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v; want %v", identity, got, err, want)
+		}
+		found, err := hashchain.Search(t.Context(), collect(t, s, 0, 99), identity)
+		if err != nil || len(found) != len(want) {
+			t.Errorf("%s: searched: %v", identity, found)
+		}
+	}
+	if _, err := s.LookupUID(t.Context(), "Alice@example.org"); !errors.Is(err, uid.ErrInvalid) {
+		t.Errorf("a name that is not mapped: %v", err)
+	}
+	if _, err := s.FetchUID(t.Context(), hashchain.Hash{}); !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+	mustCheck(t, s)
+}
+
+// refused checks that a call is refused, and that it changed nothing.
+func refused(t *testing.T, s *Service, name string, want error, call func() error) {
+	t.Helper()
+	before := s.Chain()
+	err := call()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: got %v, want %v", name, err, want)
+	}
+	if after := s.Chain(); after.Size != before.Size || after.Head != before.Head {
+		t.Errorf("%s: the chain changed", name)
+	}
+}
+
+func TestCreateRefuses(t *testing.T) {
+	s, c := newTest(t)
+	mustCreate(t, s, message(s, "iohnl@example.org", newKey(1)))
+	other, _ := newTest(t)
+	mustCreate(t, other, message(other, "somebody@example.org", newKey(1)))
+	key := newKey(2)
+	signed := func(identity string, change func(*uid.Content)) *uid.Message {
+		m := message(s, identity, key)
+		change(&m.Content)
+		m.Sign(key)
+		return m
+	}
+	nothing := func(*uid.Content) {}
+	tampered := func(i int) string {
+		e, err := hashchain.Parse(s.lastText())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e[i] ^= 1
+		return e.String()
+	}
+	for name, test := range map[string]struct {
+		message *uid.Message
+		want    error
+	}{
+		"taken":             {signed("iohnl@example.org", nothing), ErrTaken},
+		"not mapped":        {signed("john1@example.org", nothing), uid.ErrInvalid},
+		"reserved":          {signed("root@example.org", nothing), ErrReserved},
+		"the keyserver":     {signed("keyserver@example.org", func(c *uid.Content) { c.LastEntry = "" }), ErrReserved},
+		"foreign domain":    {signed("alice@example.net", func(c *uid.Content) { c.RepoURIs = []string{"example.net"} }), ErrDomain},
+		"subdomain":         {signed("alice@a.example.org", func(c *uid.Content) { c.RepoURIs = []string{"a.example.org"} }), ErrDomain},
+		"expired":           {signed("alice@example.org", func(c *uid.Content) { c.NotAfter = s.now() }), uid.ErrExpired},
+		"too long":          {signed("alice@example.org", func(c *uid.Content) { c.NotAfter = s.now() + uid.MaxValidity + 1 }), uid.ErrExpired},
+		"backwards":         {signed("alice@example.org", func(c *uid.Content) { c.NotBefore = c.NotAfter }), uid.ErrExpired},
+		"MSGCOUNT":          {signed("alice@example.org", func(c *uid.Content) { c.MsgCount = 1 }), uid.ErrInvalid},
+		"no LASTENTRY":      {signed("alice@example.org", func(c *uid.Content) { c.LastEntry = "" }), uid.ErrInvalid},
+		"foreign LASTENTRY": {signed("alice@example.org", func(c *uid.Content) { c.LastEntry = other.lastText() }), ErrLastEntry},
+		"LASTENTRY's hash":  {signed("alice@example.org", func(c *uid.Content) { c.LastEntry = tampered(0) }), ErrLastEntry},
+		"LASTENTRY's end":   {signed("alice@example.org", func(c *uid.Content) { c.LastEntry = tampered(152) }), ErrLastEntry},
+		"SIGKEY hash":       {signed("alice@example.org", func(c *uid.Content) { c.SigKey.Hash = c.LastEntry[:88] }), uid.ErrInvalid},
+		"PUBKEYS hash":      {signed("alice@example.org", func(c *uid.Content) { c.PubKeys[0].Hash = c.LastEntry[:88] }), uid.ErrInvalid},
+		"profile":           {signed("alice@example.org", func(c *uid.Content) { c.Version = "0.9" }), uid.ErrInvalid},
+		"1.0 and more":      {signed("alice@example.org", func(c *uid.Content) { c.Preferences.ForwardSec = uid.Optional }), uid.ErrInvalid},
+		"signed by another": {func() *uid.Message { m := signed("alice@example.org", nothing); m.Sign(newKey(3)); return m }(), uid.ErrSignature},
+		"unsigned":          {func() *uid.Message { m := signed("alice@example.org", nothing); m.SelfSignature = ""; return m }(), uid.ErrSignature},
+		"1.1 without escrow's signature": {func() *uid.Message {
+			m := message11(s, "alice@example.org", key, newKey(4))
+			m.EscrowSignature = ""
+			return m
+		}(), uid.ErrSignature},
+		"1.1 with another's": {func() *uid.Message {
+			m := message11(s, "alice@example.org", key, newKey(4))
+			m.SignEscrow(newKey(5))
+			return m
+		}(), uid.ErrSignature},
+	} {
+		refused(t, s, name, test.want, func() error { _, err := s.CreateUID(t.Context(), test.message, ""); return err })
+	}
+
+	// LASTENTRY may be a day behind; on a chain without new entries, any age.
+	old := message(s, "bernd@example.org", newKey(6)) // LASTENTRY at position 1
+	c.advance(40 * day)
+	mustCreate(t, s, message(s, "anna@example.org", newKey(7)))
+	c.advance(day)
+	mustCreate(t, s, old)
+	old = message(s, "berta@example.org", newKey(8)) // LASTENTRY at position 3
+	old.Content.LastEntry = collectText(t, s, 1)
+	old.Sign(newKey(8))
+	c.advance(time.Second)
+	refused(t, s, "stale LASTENTRY", ErrLastEntry, func() error { _, err := s.CreateUID(t.Context(), old, ""); return err })
+	old.Content.LastEntry = collectText(t, s, 2)
+	old.Sign(newKey(8))
+	mustCreate(t, s, old)
+	mustCheck(t, s)
+}
+
+func collectText(t *testing.T, s *Service, position uint64) string {
+	e := collect(t, s, position, position)[0]
+	return e.String()
+}
+
+func TestUpdateRefuses(t *testing.T) {
+	s, c := newTest(t)
+	other, _ := newTest(t)
+	a0 := message11(s, "alice@example.org", newKey(1), newKey(2))
+	mustCreate(t, s, a0)
+	b0 := message(s, "bert@example.org", newKey(5))
+	mustCreate(t, s, b0)
+	a1 := func(change func(*uid.Message)) *uid.Message {
+		m := next(a0, newKey(1), newKey(11))
+		change(m)
+		return m
+	}
+	resign := func(m *uid.Message) { m.Sign(newKey(11)); m.SignUser(newKey(1)) }
+	for name, test := range map[string]struct {
+		message *uid.Message
+		want    error
+	}{
+		"unknown":               {next(message(s, "nobody2@example.org", newKey(1)), newKey(1), newKey(1)), ErrUnknown},
+		"the same again":        {a0, uid.ErrInvalid},
+		"MSGCOUNT skips":        {a1(func(m *uid.Message) { m.Content.MsgCount = 2; resign(m) }), uid.ErrInvalid},
+		"by a stranger":         {a1(func(m *uid.Message) { m.SignUser(newKey(99)) }), uid.ErrSignature},
+		"by the new key alone":  {a1(func(m *uid.Message) { m.SignUser(newKey(11)) }), uid.ErrSignature},
+		"by nobody":             {a1(func(m *uid.Message) { m.UserSignature = "" }), uid.ErrSignature},
+		"by both":               {a1(func(m *uid.Message) { m.SignEscrow(newKey(2)) }), uid.ErrSignature},
+		"wrong SELFSIGNATURE":   {a1(func(m *uid.Message) { m.Sign(newKey(1)) }), uid.ErrSignature},
+		"wrong ESCROWSIGNATURE": {a1(func(m *uid.Message) { m.UserSignature = ""; m.SignEscrow(newKey(1)) }), uid.ErrSignature},
+		"escrow changed by user": {a1(func(m *uid.Message) {
+			e := uid.NewKeyEntry(uid.Ed25519, public(newKey(3)))
+			m.Content.SigEscrow = &e
+			resign(m)
+		}), uid.ErrSignature},
+		"foreign LASTENTRY":  {a1(func(m *uid.Message) { m.Content.LastEntry = other.lastText(); resign(m) }), ErrLastEntry},
+		"expired":            {a1(func(m *uid.Message) { m.Content.NotAfter = s.now(); resign(m) }), uid.ErrExpired},
+		"another's identity": {a1(func(m *uid.Message) { m.Content.Identity = "bert@example.org"; resign(m) }), uid.ErrInvalid},
+		"other profile": {func() *uid.Message {
+			m := message11(s, "bert@example.org", newKey(5), newKey(2))
+			m.Content.MsgCount = 1
+			m.EscrowSignature = ""
+			m.Sign(newKey(5))
+			m.SignUser(newKey(5))
+			return m
+		}(), uid.ErrInvalid},
+		"the keyserver": {func() *uid.Message {
+			m := message(s, "keyserver@example.org", newKey(5))
+			m.Content.MsgCount = 1
+			m.Sign(newKey(5))
+			return m
+		}(), ErrReserved},
+	} {
+		refused(t, s, name, test.want, func() error { _, err := s.UpdateUID(t.Context(), test.message, ""); return err })
+	}
+
+	// A year after NOTAFTER, and no longer, it can still be updated.
+	c.advance(365*day + 365*day)
+	late := a1(func(m *uid.Message) { m.Content.NotAfter = s.now() + 1000; resign(m) })
+	if _, err := s.UpdateUID(t.Context(), late, ""); err != nil {
+		t.Errorf("a year after NOTAFTER: %v", err)
+	}
+	c.advance(time.Second)
+	later := next(b0, newKey(5), newKey(5))
+	later.Content.NotAfter = s.now() + 1000
+	later.Sign(newKey(5))
+	later.SignUser(newKey(5))
+	refused(t, s, "more than a year after", uid.ErrExpired, func() error { _, err := s.UpdateUID(t.Context(), later, ""); return err })
+
+	// Two years after it, and no sooner, the name is free again.
+	c.advance(365*day - time.Second)
+	refused(t, s, "two years after", ErrTaken, func() error {
+		_, err := s.CreateUID(t.Context(), message(s, "bert@example.org", newKey(6)), "")
+		return err
+	})
+	c.advance(time.Second)
+	mustCreate(t, s, message(s, "bert@example.org", newKey(6)))
+	if got, err := s.LookupUID(t.Context(), "bert@example.org"); len(got) != 2 || err != nil {
+		t.Errorf("%v %v", got, err)
+	}
+	if _, err := s.AddKeyInit(t.Context(), public(newKey(5)), keyInits(t, s, newKey(5), 1), free(1)); !errors.Is(err, ErrUnknown) {
+		t.Errorf("the former owner's key: %v", err)
+	}
+	mustCheck(t, s)
+}
+
+// Whoever comes first has the name, and all names that look like it; the others
+// are refused and pay nothing.
+func TestConcurrentCreate(t *testing.T) {
+	inMemory(t)
+	dir, c := t.TempDir(), newClock()
+	issuer, err := token.OpenIssuer(filepath.Join(dir, "issuer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := testOptions(dir, c)
+	opt.Tokens = token.Issued{Domain: testDomain, Issuer: issuer.Public()}
+	s := openTest(t, opt)
+	const each, names = 16, 4
+	var won [names]atomic.Int32
+	var tokens [names * each]string
+	var racing sync.WaitGroup
+	for n := range names * each {
+		if tokens[n], err = issuer.Issue(testDomain); err != nil {
+			t.Fatal(err)
+		}
+		name := n % names
+		// 0 and o, 1 and l, j and i are one: each asks for what its name maps to.
+		written := []string{"l0lj", "1oli", "10li", "L0Lj"}[n/names%4]
+		identity, err := uid.Map(fmt.Sprintf("%s%c@example.org", written, 'a'+name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := message(s, identity, newKey(uint64(n)))
+		racing.Go(func() {
+			switch _, err := s.CreateUID(t.Context(), m, tokens[n]); {
+			case err == nil:
+				won[name].Add(1)
+			case !errors.Is(err, ErrTaken):
+				t.Error(err)
+			}
+		})
+	}
+	racing.Wait()
+	for name := range won {
+		if n := won[name].Load(); n != 1 {
+			t.Errorf("%d have name %d", n, name)
+		}
+	}
+	if size := s.Chain().Size; size != 1+names {
+		t.Errorf("%d entries", size)
+	}
+	spent := 0
+	for n, text := range tokens {
+		_, err := s.CreateUID(t.Context(), message(s, fmt.Sprintf("user%c%c@example.org", 'a'+n/8, 'a'+n%8), newKey(1)), text)
+		if errors.Is(err, ErrSpent) {
+			spent++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if spent != names {
+		t.Errorf("%d tokens were spent for %d names", spent, names)
+	}
+	mustCheck(t, s)
+}
+
+// Of concurrent updates of one identity exactly one succeeds.
+func TestConcurrentUpdate(t *testing.T) {
+	s, _ := newTest(t)
+	first := message(s, "alice@example.org", newKey(0))
+	mustCreate(t, s, first)
+	var won atomic.Int32
+	var racing sync.WaitGroup
+	for n := range uint64(32) {
+		m := next(first, newKey(0), newKey(100+n))
+		racing.Go(func() {
+			switch _, err := s.UpdateUID(t.Context(), m, ""); {
+			case err == nil:
+				won.Add(1)
+			case !errors.Is(err, uid.ErrInvalid): // MSGCOUNT
+				t.Error(err)
+			}
+		})
+	}
+	racing.Wait()
+	if n := won.Load(); n != 1 || s.Chain().Size != 3 {
+		t.Errorf("%d succeeded, %d entries", n, s.Chain().Size)
+	}
+	mustCheck(t, s)
+}
+
+func TestTokens(t *testing.T) {
+	inMemory(t)
+	dir, c := t.TempDir(), newClock()
+	issuer, err := token.OpenIssuer(filepath.Join(dir, "issuer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := testOptions(dir, c)
+	opt.Tokens = token.Issued{Domain: testDomain, Issuer: issuer.Public()}
+	s := openTest(t, opt)
+	text, err := issuer.Issue(testDomain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := func(name, payment string) error {
+		_, err := s.CreateUID(t.Context(), message(s, name+"@example.org", newKey(1)), payment)
+		return err
+	}
+	refused(t, s, "no token", token.ErrInvalid, func() error { return create("alice", "") })
+	refused(t, s, "bad token", token.ErrInvalid, func() error { return create("alice", "AAAA"+text[4:]) })
+	refused(t, s, "refused for another reason", ErrReserved, func() error { return create("root", text) })
+	if err := create("alice", text); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, s, "spent", ErrSpent, func() error { return create("bob", text) })
+	refused(t, s, "spent on a KeyInit", ErrSpent, func() error {
+		_, err := s.AddKeyInit(t.Context(), public(newKey(1)), keyInits(t, s, newKey(1), 1), []string{text})
+		return err
+	})
+	fresh, err := issuer.Issue(testDomain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, s, "one token for two", ErrSpent, func() error {
+		_, err := s.AddKeyInit(t.Context(), public(newKey(1)), keyInits(t, s, newKey(1), 2), []string{fresh, fresh})
+		return err
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, opt)
+	refused(t, s, "spent before the restart", ErrSpent, func() error { return create("bob", text) })
+	if err := create("bob", fresh); err != nil {
+		t.Errorf("the token of a refused call: %v", err)
+	}
+}
+
+func TestLinks(t *testing.T) {
+	inMemory(t)
+	operator := newKey(77)
+	opt := testOptions(t.TempDir(), newClock())
+	opt.LinkAuthority = public(operator)
+	s := openTest(t, opt)
+	link := func(identity string, n uint64, sign ed25519.PrivateKey) *uid.Message {
+		m := message11(s, identity, newKey(n), newKey(n+1))
+		m.Content.ChainLink = &uid.ChainLink{URI: []string{"example.net"}, Last: m.Content.LastEntry,
+			Authoritative: true, Domains: []string{"example.net"}, Identity: "keyserver@example.net"}
+		m.Sign(newKey(n))
+		m.SignEscrow(newKey(n + 1))
+		m.SignLink(sign)
+		return m
+	}
+	if _, _, err := s.GetLink(t.Context(), "example.net"); !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+	refused(t, s, "authority of nobody", uid.ErrSignature, func() error {
+		_, err := s.CreateUID(t.Context(), link("linka@example.org", 1, newKey(1)), "")
+		return err
+	})
+	for i, name := range []string{"linka@example.org", "linkb@example.org"} {
+		m := link(name, uint64(10*i), operator)
+		checkReplyOf(t, s, m, mustCreate(t, s, m))
+	}
+	identity, position, err := s.GetLink(t.Context(), "example.net")
+	if identity != "linka@example.org" || position != 1 || err != nil {
+		t.Errorf("got %s at %d, %v; want the first", identity, position, err)
+	}
+	mustCheck(t, s)
+}
+
+func TestReservedNamesAreMapped(t *testing.T) {
+	for _, local := range reserved() {
+		if err := uid.CheckMapped(local + "@example.org"); err != nil {
+			t.Errorf("%s: %v", local, err)
+		}
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	s, _ := newTest(t)
+	got, err := s.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Capabilities{
+		Domains: []string{testDomain}, KeyRepositoryURIs: []string{testDomain}, KeyInitRepositoryURIs: []string{testDomain},
+		KeyHashchainURIs: []string{testDomain}, KeyHashchainEntry: s.lastText(),
+		SigPubKeys: []string{canonical.Encode(s.writer.state.Load().keys.public())},
+	}
+	if a, b := canonical.Marshal(got), canonical.Marshal(want); string(a) != string(b) {
+		t.Errorf("got %s, want %s", a, b)
+	}
+}

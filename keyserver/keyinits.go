@@ -1,0 +1,355 @@
+package keyserver
+
+import (
+	"context"
+	"crypto/ed25519"
+	cryptorand "crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/time/rate"
+
+	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// AddKeyInit stores KeyInits of the user with a public signature key, which must be
+// the present SIGKEY of an identity, and returns the server's signature over each,
+// in their order. payments are as many tokens. Either all are stored or none.
+func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, inits []*keyinit.KeyInit, payments []string) (receipts []string, err error) {
+	if n := len(inits); n == 0 || n > MaxKeyInitsPerCall || n != len(payments) {
+		return nil, fmt.Errorf("%w: expected 1 to %d KeyInits and as many tokens, got %d and %d",
+			uid.ErrInvalid, MaxKeyInitsPerCall, n, len(payments))
+	}
+	now := s.now()
+	size := int64(4 << 10)
+	var spend []token.ID
+	for i, k := range inits {
+		if _, err := k.Verify(sigKey, s.opt.URIs, now); err != nil {
+			return nil, fmt.Errorf("KeyInit %d: %w", i+1, err)
+		}
+		id, spends, err := s.opt.Tokens.Check(payments[i])
+		if err != nil {
+			return nil, fmt.Errorf("token %d: %w", i+1, err)
+		}
+		if spends {
+			spend = append(spend, id)
+		}
+		size += int64(len(k.Canonical())) + 512
+	}
+	hash := uid.SigKeyHash(sigKey)
+	err = s.writer.do(ctx, size, func(t *tx) error {
+		if !has(t.txn, key(prefixSigKey, hash[:])) {
+			return fmt.Errorf("%w: no identity has this SIGKEY", ErrUnknown)
+		}
+		if err := t.spend(spend); err != nil {
+			return err
+		}
+		return t.addKeyInits(hash, inits, s.opt.MaxKeyInits)
+	})
+	if err != nil {
+		return nil, err
+	}
+	server := s.writer.state.Load().keys.sign
+	for _, k := range inits {
+		receipts = append(receipts, k.SignServer(server))
+	}
+	return receipts, nil
+}
+
+func (t *tx) addKeyInits(hash sigKeyHash, inits []*keyinit.KeyInit, most int) error {
+	var held []heldKeyInit
+	for _, h := range t.keyInits(hash) {
+		if h.NotAfter <= t.now {
+			t.forget(h, false)
+		} else {
+			held = append(held, h)
+		}
+	}
+	if n := len(held) + len(inits); n > most {
+		return fmt.Errorf("%w: %d are stored for this key, %d more would be above %d", ErrFull, len(held), len(inits), most)
+	}
+	b, counted, err := get(t.txn, msgCountKey(hash))
+	if err != nil {
+		return err
+	}
+	var count uint64
+	if counted {
+		if count, err = decodeNumber(b); err != nil {
+			return err
+		}
+	}
+	here := make(map[[sha256.Size]byte]bool, len(inits))
+	for i, k := range inits {
+		c := &k.Contents
+		h := heldKeyInit{
+			Stored: keyinit.Stored{Fallback: c.Fallback, NotBefore: c.NotBefore, NotAfter: c.NotAfter},
+			hash:   hash,
+			digest: k.Digest(),
+		}
+		_, used, err1 := get(t.txn, h.usedKey())
+		_, stored, err2 := get(t.txn, h.key())
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		if used || stored || here[h.digest] {
+			return fmt.Errorf("%w: KeyInit %d of the call", ErrUsed, i+1)
+		}
+		here[h.digest] = true
+		if c.Version == uid.Version11 {
+			if counted && c.MsgCount <= count {
+				return fmt.Errorf("%w: KeyInit %d: MSGCOUNT: expected more than %d, got %d", uid.ErrInvalid, i+1, count, c.MsgCount)
+			}
+			count, counted = c.MsgCount, true
+			t.set(msgCountKey(hash), number(count))
+		}
+		t.set(h.key(), k.Canonical())
+		t.set(h.expiryKey(), nil)
+	}
+	return nil
+}
+
+// FetchKeyInit hands out a KeyInit, in canonical form, for the given SIGKEYHASH by
+// the dispersing rules (keyinit.Choose). One that is used up by that is never
+// handed out again, also if this call's answer gets lost. ErrUnknown if there is
+// none, ErrRate if too many were fetched lately.
+func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte) (message []byte, err error) {
+	unknown := fmt.Errorf("%w: KeyInit of this SIGKEYHASH", ErrUnknown)
+	err = s.view(func(txn *badger.Txn) error {
+		if !has(txn, key(prefixKeyInit, hash[:])) {
+			return unknown // without keeping the writer from its work
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.writer.do(ctx, 1<<10, func(t *tx) error {
+		held := t.valid(hash)
+		stored := make([]keyinit.Stored, len(held))
+		for i, h := range held {
+			stored[i] = h.Stored
+		}
+		chosen, remove := keyinit.Choose(stored, t.now, s.fetch.random)
+		if chosen < 0 {
+			return unknown
+		}
+		if !s.fetch.allow(hash, t.now) {
+			return fmt.Errorf("%w: KeyInits of this SIGKEYHASH", ErrRate)
+		}
+		var ok bool
+		var err error
+		if message, ok, err = get(t.txn, held[chosen].key()); err == nil && !ok {
+			err = fmt.Errorf("%w: KeyInit %x vanished", ErrDamaged, held[chosen].digest)
+		}
+		if remove {
+			t.forget(held[chosen], true)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return message, nil
+}
+
+// valid returns what Choose needs to see of a key's messages: the first valid one
+// that is not for fallback, or all fallback ones.
+func (t *tx) valid(hash sigKeyHash) (found []heldKeyInit) {
+	keysUnder(t.txn, key(prefixKeyInit, hash[:]), func(k []byte) bool {
+		h := readHeldKey(k)
+		if h.NotBefore > t.now || h.NotAfter <= t.now {
+			return true
+		}
+		found = append(found, h)
+		return h.Fallback // they come last
+	})
+	return found
+}
+
+// FlushKeyInit forgets all KeyInits of a public signature key, so that none of
+// them is handed out any more. nonce is the time in Unix seconds at which the
+// order was signed (keyinit.SignFlush); an order older than the last one is
+// refused with uid.ErrExpired.
+func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, nonce uint64, signature string) error {
+	if err := keyinit.VerifyFlush(sigKey, nonce, signature, s.now()); err != nil {
+		return err
+	}
+	hash := uid.SigKeyHash(sigKey)
+	return s.writer.do(ctx, int64(s.opt.MaxKeyInits)*512, func(t *tx) error {
+		b, flushed, err := get(t.txn, flushKey(hash))
+		if err != nil {
+			return err
+		}
+		if flushed {
+			last, err := decodeNumber(b)
+			if err != nil {
+				return err
+			}
+			if nonce < last {
+				return fmt.Errorf("%w: Nonce: expected at least that of the last flush, %d, got %d", uid.ErrExpired, last, nonce)
+			}
+		}
+		all := t.keyInits(hash)
+		for _, h := range all {
+			t.forget(h, true)
+		}
+		if len(all) > 0 { // or anybody could fill the database with flushes
+			t.set(flushKey(hash), number(nonce))
+		}
+		return nil
+	})
+}
+
+// forgetAtOnce is how many expired KeyInits are removed in one transaction.
+const forgetAtOnce = 1000
+
+// forgetExpired removes KeyInits, and what is remembered of used ones, after their
+// NOTAFTER.
+func (s *Service) forgetExpired(ctx context.Context) error {
+	for more := true; more; {
+		err := s.writer.do(ctx, forgetAtOnce*512, func(t *tx) error {
+			n := 0
+			expired := func(remove func(k []byte)) func(k []byte) bool {
+				return func(k []byte) bool {
+					if n == forgetAtOnce || binary.BigEndian.Uint64(k[1:]) > t.now {
+						return false
+					}
+					n++
+					remove(k)
+					return true
+				}
+			}
+			keysUnder(t.txn, []byte{prefixExpiry}, expired(func(k []byte) { t.forget(readExpiryKey(k), false) }))
+			keysUnder(t.txn, []byte{prefixUsed}, expired(func(k []byte) { t.delete(append([]byte(nil), k...)) }))
+			s.fetch.tidy(t.now)
+			more = n == forgetAtOnce
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heldKeyInit is what the keys of the database say of a stored KeyInit.
+type heldKeyInit struct {
+	keyinit.Stored
+	hash   sigKeyHash
+	digest [sha256.Size]byte
+}
+
+func (h *heldKeyInit) key() []byte {
+	fallback := byte(0)
+	if h.Fallback {
+		fallback = 1
+	}
+	return key(prefixKeyInit, h.hash[:], []byte{fallback}, number(h.NotAfter), number(h.NotBefore), h.digest[:])
+}
+
+func (h *heldKeyInit) expiryKey() []byte {
+	return key(prefixExpiry, number(h.NotAfter), h.key()[1:])
+}
+
+func (h *heldKeyInit) usedKey() []byte {
+	return key(prefixUsed, number(h.NotAfter), h.digest[:])
+}
+
+// readHeldKey reads a key under 'i'.
+func readHeldKey(k []byte) (h heldKeyInit) {
+	k = k[1+copy(h.hash[:], k[1:]):]
+	h.Fallback = k[0] == 1
+	h.NotAfter, h.NotBefore = binary.BigEndian.Uint64(k[1:]), binary.BigEndian.Uint64(k[9:])
+	copy(h.digest[:], k[17:])
+	return h
+}
+
+// readExpiryKey reads a key under 'x'.
+func readExpiryKey(k []byte) heldKeyInit { return readHeldKey(k[8:]) }
+
+// keyInits returns a key's stored KeyInits: those that are not for fallback first,
+// each sort by NOTAFTER.
+func (t *tx) keyInits(hash sigKeyHash) (found []heldKeyInit) {
+	keysUnder(t.txn, key(prefixKeyInit, hash[:]), func(k []byte) bool {
+		found = append(found, readHeldKey(k))
+		return true
+	})
+	return found
+}
+
+// forget removes a KeyInit. If it is used up, that is remembered until its
+// NOTAFTER: anybody who has it could add it again.
+func (t *tx) forget(h heldKeyInit, used bool) {
+	t.delete(h.key())
+	t.delete(h.expiryKey())
+	if used && h.NotAfter > t.now {
+		t.set(h.usedKey(), nil)
+	}
+}
+
+// fetchLimits bounds how fast the KeyInits of one key are handed out. It belongs
+// to the writer's goroutine.
+type fetchLimits struct {
+	burst  int
+	every  time.Duration
+	of     map[sigKeyHash]*rate.Limiter // of keys that have or had KeyInits
+	random *rand.Rand
+}
+
+func newFetchLimits(burst int, every time.Duration) *fetchLimits {
+	var seed [32]byte
+	cryptorand.Read(seed[:]) // never fails
+	return &fetchLimits{burst, every, make(map[sigKeyHash]*rate.Limiter), rand.New(rand.NewChaCha8(seed))}
+}
+
+// allow takes one fetch at a time in Unix seconds out of a key's allowance.
+func (f *fetchLimits) allow(hash sigKeyHash, now uint64) bool {
+	l := f.of[hash]
+	if l == nil {
+		l = rate.NewLimiter(rate.Every(f.every), f.burst)
+		f.of[hash] = l
+	}
+	return l.AllowN(time.Unix(int64(now), 0), 1)
+}
+
+// tidy drops the limits of keys that nobody fetches from.
+func (f *fetchLimits) tidy(now uint64) {
+	for hash, l := range f.of {
+		if l.TokensAt(time.Unix(int64(now), 0)) >= float64(f.burst) {
+			delete(f.of, hash)
+		}
+	}
+}
+
+// checkKeyInits compares the two records of each KeyInit (see Check).
+func checkKeyInits(txn *badger.Txn) error {
+	held, expiring := 0, 0
+	var problem error
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = []byte{prefixKeyInit}
+	it := txn.NewIterator(opt)
+	defer it.Close()
+	for it.Rewind(); it.Valid() && problem == nil; it.Next() {
+		held++
+		h := readHeldKey(it.Item().Key())
+		problem = it.Item().Value(func(b []byte) error {
+			k, err := keyinit.Parse(b)
+			if err != nil || k.Digest() != h.digest || !has(txn, h.expiryKey()) {
+				return fmt.Errorf("%w: KeyInit %x: %v", ErrDamaged, h.digest, err)
+			}
+			return nil
+		})
+	}
+	keysUnder(txn, []byte{prefixExpiry}, func([]byte) bool { expiring++; return true })
+	if problem == nil && held != expiring {
+		problem = fmt.Errorf("%w: %d KeyInits, but %d dates of expiry", ErrDamaged, held, expiring)
+	}
+	return problem
+}

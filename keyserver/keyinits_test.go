@@ -1,0 +1,310 @@
+package keyserver
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// keyInits makes KeyInits that are not for fallback.
+func keyInits(t testing.TB, s *Service, key ed25519.PrivateKey, n int) (made []*keyinit.KeyInit) {
+	t.Helper()
+	for range n {
+		made = append(made, keyInit(t, s, key, rand.Uint64(), 80*day, false))
+	}
+	return made
+}
+
+func addAll(t testing.TB, s *Service, key ed25519.PrivateKey, inits ...*keyinit.KeyInit) {
+	t.Helper()
+	receipts, err := s.AddKeyInit(t.Context(), public(key), inits, free(len(inits)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range inits {
+		if err := k.VerifyServer(receipts[i], s.writer.state.Load().keys.public()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestKeyInits(t *testing.T) {
+	s, c := newTest(t)
+	key := newKey(1)
+	hash := uid.SigKeyHash(public(key))
+	mustCreate(t, s, message(s, "alice@example.org", key))
+	fetch := func(want *keyinit.KeyInit) {
+		t.Helper()
+		got, err := s.FetchKeyInit(t.Context(), hash)
+		if err != nil || !bytes.Equal(got, want.Canonical()) {
+			t.Errorf("got %.80s, %v; want %.80s", got, err, want.Canonical())
+		}
+	}
+	none := func() {
+		t.Helper()
+		if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
+			t.Errorf("there should be none: %v", err)
+		}
+	}
+	none()
+	long, short := keyInit(t, s, key, 1, 50*day, false), keyInit(t, s, key, 2, 2*day, false)
+	fallback := keyInit(t, s, key, 3, 60*day, true)
+	later := keyInit(t, s, key, 4, 70*day, false)
+	later.Contents.NotBefore = s.now() + uint64(10*day/time.Second)
+	later.Sign(key)
+	addAll(t, s, key, long, fallback, later, short)
+	fetch(short)
+	fetch(long)
+	fetch(fallback)
+	fetch(fallback)
+	for _, used := range []*keyinit.KeyInit{short, long, fallback, later} {
+		refused(t, s, "added again", ErrUsed, func() error {
+			_, err := s.AddKeyInit(t.Context(), public(key), []*keyinit.KeyInit{used}, free(1))
+			return err
+		})
+	}
+	c.advance(10 * day)
+	fetch(later)
+	fetch(fallback)
+	c.advance(50 * day)
+	none() // the fallback one has expired
+	if err := s.forgetExpired(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(20 * day)
+	if err := s.forgetExpired(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.db.View(func(txn *badger.Txn) error {
+		for _, prefix := range []byte{prefixKeyInit, prefixExpiry, prefixUsed} {
+			if has(txn, []byte{prefix}) {
+				t.Errorf("%c: something is left", prefix)
+			}
+		}
+		return nil
+	})
+	mustCheck(t, s)
+}
+
+func TestAddKeyInitRefuses(t *testing.T) {
+	inMemory(t)
+	opt := testOptions(t.TempDir(), newClock())
+	opt.MaxKeyInits = 5
+	s := openTest(t, opt)
+	key := newKey(1)
+	mustCreate(t, s, message(s, "alice@example.org", key))
+	good := keyInit(t, s, key, 1, day, false)
+	changed := func(change func(*keyinit.Contents)) *keyinit.KeyInit {
+		k := *good
+		change(&k.Contents)
+		k.Sign(key)
+		return &k
+	}
+	unsigned := *good
+	unsigned.Signature = ""
+	for name, test := range map[string]struct {
+		key   ed25519.PrivateKey
+		inits []*keyinit.KeyInit
+		want  error
+	}{
+		"none":             {key, nil, uid.ErrInvalid},
+		"unknown key":      {newKey(2), []*keyinit.KeyInit{keyInit(t, s, newKey(2), 1, day, false)}, ErrUnknown},
+		"another's key":    {newKey(2), []*keyinit.KeyInit{good}, uid.ErrInvalid},
+		"unsigned":         {key, []*keyinit.KeyInit{&unsigned}, uid.ErrSignature},
+		"other repository": {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.RepoURI = "example.net" })}, uid.ErrInvalid},
+		"expired":          {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.NotAfter = s.now() })}, uid.ErrExpired},
+		"1.0 MSGCOUNT":     {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.MsgCount = 1 })}, uid.ErrInvalid},
+		"twice":            {key, []*keyinit.KeyInit{good, good}, ErrUsed},
+		"one bad":          {key, append(keyInits(t, s, key, 3), &unsigned), uid.ErrSignature},
+		"too many to keep": {key, keyInits(t, s, key, 6), ErrFull},
+		"too many at once": {key, keyInits(t, s, key, MaxKeyInitsPerCall+1), uid.ErrInvalid},
+	} {
+		refused(t, s, name, test.want, func() error {
+			_, err := s.AddKeyInit(t.Context(), public(test.key), test.inits, free(len(test.inits)))
+			return err
+		})
+	}
+	if _, err := s.AddKeyInit(t.Context(), public(key), keyInits(t, s, key, 2), free(1)); !errors.Is(err, uid.ErrInvalid) {
+		t.Errorf("one token for two: %v", err)
+	}
+	if _, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(key))); !errors.Is(err, ErrUnknown) {
+		t.Errorf("something was stored: %v", err)
+	}
+	addAll(t, s, key, keyInits(t, s, key, 5)...)
+	if _, err := s.AddKeyInit(t.Context(), public(key), keyInits(t, s, key, 1), free(1)); !errors.Is(err, ErrFull) {
+		t.Error(err)
+	}
+
+	// After a change of SIGKEY, only the new key's are taken.
+	first := message(s, "bert@example.org", newKey(3))
+	mustCreate(t, s, first)
+	if _, err := s.UpdateUID(t.Context(), next(first, newKey(3), newKey(4)), ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.AddKeyInit(t.Context(), public(newKey(3)), keyInits(t, s, newKey(3), 1), free(1)); !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+	addAll(t, s, newKey(4), keyInits(t, s, newKey(4), 1)...)
+
+	// In profile 1.1 MSGCOUNT increases, within a call and from call to call.
+	counted := func(count uint64) *keyinit.KeyInit {
+		k := keyInit(t, s, newKey(4), count, day, true)
+		k.Contents.Version, k.Contents.MsgCount = uid.Version11, count
+		k.Sign(newKey(4))
+		return k
+	}
+	addAll(t, s, newKey(4), counted(3), counted(7))
+	for _, count := range []uint64{0, 7} {
+		if _, err := s.AddKeyInit(t.Context(), public(newKey(4)), []*keyinit.KeyInit{counted(count)}, free(1)); !errors.Is(err, uid.ErrInvalid) {
+			t.Errorf("MSGCOUNT %d after 7: %v", count, err)
+		}
+	}
+	addAll(t, s, newKey(4), counted(8))
+	mustCheck(t, s)
+}
+
+// No KeyInit that is not for fallback goes to two of 64 fetchers.
+func TestConcurrentFetch(t *testing.T) {
+	inMemory(t)
+	opt := testOptions(t.TempDir(), newClock())
+	opt.FetchBurst = 1000
+	s := openTest(t, opt)
+	key := newKey(1)
+	mustCreate(t, s, message(s, "alice@example.org", key))
+	const stored = 90
+	addAll(t, s, key, keyInits(t, s, key, stored)...)
+	var (
+		fetching sync.WaitGroup
+		mu       sync.Mutex
+		got      = make(map[string]int) // mu
+		missed   int                    // mu
+	)
+	for range 64 {
+		fetching.Go(func() {
+			for range 2 {
+				k, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(key)))
+				mu.Lock()
+				switch {
+				case err == nil:
+					got[string(k)]++
+				case errors.Is(err, ErrUnknown):
+					missed++
+				default:
+					t.Error(err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	fetching.Wait()
+	for k, n := range got {
+		if n != 1 {
+			t.Errorf("handed out %d times: %.80s", n, k)
+		}
+	}
+	if len(got) != stored || missed != 128-stored {
+		t.Errorf("%d were handed out, %d fetches came too late", len(got), missed)
+	}
+	mustCheck(t, s)
+}
+
+func TestFetchRate(t *testing.T) {
+	inMemory(t)
+	c := newClock()
+	opt := testOptions(t.TempDir(), c)
+	opt.FetchBurst, opt.FetchEvery = 3, 10*time.Second
+	s := openTest(t, opt)
+	for n := range uint64(2) {
+		key := newKey(n)
+		mustCreate(t, s, message(s, []string{"alice@example.org", "bert@example.org"}[n], key))
+		addAll(t, s, key, keyInits(t, s, key, 8)...)
+	}
+	for n := range uint64(2) {
+		fetch := func() error {
+			_, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(n))))
+			return err
+		}
+		for range 3 {
+			if err := fetch(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := fetch(); !errors.Is(err, ErrRate) {
+			t.Errorf("the fourth at once: %v", err)
+		}
+		c.advance(10 * time.Second)
+		if err := errors.Join(s.forgetExpired(t.Context()), fetch()); err != nil {
+			t.Errorf("ten seconds later: %v", err)
+		}
+		if err := fetch(); !errors.Is(err, ErrRate) {
+			t.Errorf("and one more: %v", err)
+		}
+	}
+	c.advance(time.Hour)
+	if err := s.forgetExpired(t.Context()); err != nil || len(s.fetch.of) != 0 {
+		t.Errorf("%d limits are kept for nobody, %v", len(s.fetch.of), err)
+	}
+}
+
+func TestFlush(t *testing.T) {
+	s, c := newTest(t)
+	key := newKey(1)
+	hash := uid.SigKeyHash(public(key))
+	mustCreate(t, s, message(s, "alice@example.org", key))
+	flush := func(nonce uint64, by ed25519.PrivateKey) error {
+		return s.FlushKeyInit(t.Context(), public(key), nonce, keyinit.SignFlush(nonce, by))
+	}
+	inits := append(keyInits(t, s, key, 3), keyInit(t, s, key, 9, day, true))
+	addAll(t, s, key, inits...)
+	for name, err := range map[string]error{
+		"by another": flush(s.now(), newKey(2)),
+		"too old":    flush(s.now()-1000, key),
+	} {
+		if err == nil {
+			t.Errorf("flushed: %s", name)
+		}
+	}
+	if err := flush(s.now(), key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
+		t.Errorf("after the flush: %v", err)
+	}
+	if _, err := s.AddKeyInit(t.Context(), public(key), inits[:1], free(1)); !errors.Is(err, ErrUsed) {
+		t.Errorf("a flushed one is back: %v", err)
+	}
+	// Two within one second are legitimate, an older one is a replay.
+	addAll(t, s, key, keyInits(t, s, key, 1)...)
+	if err := flush(s.now(), key); err != nil {
+		t.Errorf("within the same second: %v", err)
+	}
+	c.advance(10 * time.Second)
+	addAll(t, s, key, keyInits(t, s, key, 1)...)
+	if err := flush(s.now()-11, key); !errors.Is(err, uid.ErrExpired) {
+		t.Errorf("an older one: %v", err)
+	}
+	if _, err := s.FetchKeyInit(t.Context(), hash); err != nil {
+		t.Error(err)
+	}
+	// Keys that nobody knows may flush, and leave no trace.
+	stranger := newKey(50)
+	if err := s.FlushKeyInit(t.Context(), public(stranger), s.now(), keyinit.SignFlush(s.now(), stranger)); err != nil {
+		t.Error(err)
+	}
+	s.db.View(func(txn *badger.Txn) error {
+		if has(txn, flushKey(uid.SigKeyHash(public(stranger)))) {
+			t.Error("a stranger's flush is kept")
+		}
+		return nil
+	})
+	mustCheck(t, s)
+}

@@ -1,0 +1,104 @@
+package keyserver
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// Defaults and bounds of Options.
+const (
+	// DefaultMaxKeyInits is how many KeyInits a key may have stored.
+	DefaultMaxKeyInits = 1000
+	// mostKeyInits is the highest value of Options.MaxKeyInits: a flush of all of
+	// them is one transaction.
+	mostKeyInits = 5000
+
+	// DefaultFetchBurst is how many KeyInits of a key are handed out at once before
+	// DefaultFetchEvery applies.
+	DefaultFetchBurst = 100
+	// DefaultFetchEvery is how often another one is handed out then.
+	DefaultFetchEvery = 10 * time.Second
+
+	// MaxKeyInitsPerCall is how many KeyInits one AddKeyInit may bring.
+	MaxKeyInitsPerCall = 100
+
+	// maxDomain is the longest domain, in bytes, whose hashchain can be anchored.
+	maxDomain = 63
+)
+
+// Tokens decides what calls are paid with.
+type Tokens interface {
+	// Check returns the ID under which a token is to be remembered as spent, or
+	// spend false if there is nothing to remember. token.ErrInvalid if the token is
+	// not good. It is called concurrently and changes nothing.
+	Check(text string) (id token.ID, spend bool, err error)
+	// PublicKey is what clients need to buy or check tokens, "" if nothing.
+	PublicKey() string
+}
+
+// Options are what a Service is told. Domain, Dir, KeyFile and Tokens are
+// required; elsewhere zero means the default.
+type Options struct {
+	Domain  string // that is served, for good: a host name in lower case of at most 63 bytes
+	Dir     string // of the database, made if it does not exist
+	KeyFile string // with the server's secrets, made at the first start
+	Tokens  Tokens
+
+	// URIs under which clients reach this server, as Capabilities lists them and as
+	// KeyInits must name it. Domain alone by default; it must be one of them.
+	URIs []string
+
+	// LinkAuthority is the public key of whoever may vouch for authoritative links
+	// (LINKAUTHORITY); nil if nobody may.
+	LinkAuthority ed25519.PublicKey
+
+	MaxKeyInits int           // stored for one key, at most 5000
+	FetchBurst  int           // of one key's KeyInits at once
+	FetchEvery  time.Duration // between them afterwards
+
+	Now func() time.Time // the clock; time.Now by default
+	Log zerolog.Logger
+
+	memTable int64 // bytes; tests make it small
+}
+
+func (o *Options) complete() error {
+	if err := uid.CheckDomain(o.Domain); err != nil || len(o.Domain) > maxDomain {
+		return fmt.Errorf("%w: domain %q: expected a host name in lower case of at most %d bytes", ErrMismatch, o.Domain, maxDomain)
+	}
+	if o.Dir == "" || o.KeyFile == "" || o.Tokens == nil {
+		return fmt.Errorf("%w: folder, key file and tokens must be given", ErrMismatch)
+	}
+	if len(o.URIs) == 0 {
+		o.URIs = []string{o.Domain}
+	}
+	if !slices.Contains(o.URIs, o.Domain) {
+		return fmt.Errorf("%w: URIs %q: must include the domain, %s, under which profile 1.0 finds everything", ErrMismatch, o.URIs, o.Domain)
+	}
+	if o.MaxKeyInits == 0 {
+		o.MaxKeyInits = DefaultMaxKeyInits
+	}
+	if o.FetchBurst == 0 {
+		o.FetchBurst = DefaultFetchBurst
+	}
+	if o.FetchEvery == 0 {
+		o.FetchEvery = DefaultFetchEvery
+	}
+	if o.MaxKeyInits < 0 || o.MaxKeyInits > mostKeyInits || o.FetchBurst < 0 || o.FetchEvery < 0 {
+		return fmt.Errorf("%w: limits of KeyInits: expected 1 to %d stored, and a positive rate", ErrMismatch, mostKeyInits)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.memTable == 0 {
+		o.memTable = 64 << 20
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package keyserver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+const (
+	// sweepEvery is how often KeyInits that nobody fetched any more are removed.
+	sweepEvery = time.Hour
+	// renewBefore is how long before the keyserver's own identity expires it says so.
+	renewBefore = 30 * 24 * time.Hour
+)
+
+// Service is a keyserver for one domain. Its methods may be called concurrently.
+type Service struct {
+	opt    Options
+	db     *badger.DB
+	writer *writer
+	fetch  *fetchLimits
+
+	gate   sync.RWMutex // held for reading while db is read
+	closed bool         // gate
+
+	rotating sync.Mutex // held while the key file is changed
+
+	stopSweeper context.CancelFunc
+	sweeper     sync.WaitGroup
+}
+
+// Open opens the keyserver's database, or makes it together with the server's
+// keys and the first entry. It verifies what is stored (see the package's
+// comment), which takes time in proportion to the length of the chain.
+//
+// ErrMismatch if folder, key file and domain do not belong together, ErrDamaged,
+// ErrLocked, ErrDiskFull, or an error of the file system.
+func Open(ctx context.Context, opt Options) (*Service, error) {
+	if err := opt.complete(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	disk := badgerfiles.Disk{Dir: opt.Dir, MemTable: opt.memTable, Free: badgerfiles.FreeSpace}
+	db, err := openBadger(ctx, disk, opt.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{opt: opt, db: db, fetch: newFetchLimits(opt.FetchBurst, opt.FetchEvery)}
+	// Half of what Badger takes in one transaction.
+	s.writer = newWriter(db, disk, s.now, opt.memTable*15/200)
+	if err := s.start(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	go s.writer.run()
+	ctx, s.stopSweeper = context.WithCancel(context.Background())
+	s.sweeper.Go(func() { s.sweep(ctx) })
+	return s, nil
+}
+
+// Close ends the service: calls that are at the writer are still made and
+// answered, later ones get ErrClosed. It waits for reads, backups among them.
+func (s *Service) Close() error {
+	s.stopSweeper()
+	s.sweeper.Wait()
+	s.gate.Lock()
+	again := s.closed
+	s.closed = true
+	s.gate.Unlock()
+	if again {
+		return nil
+	}
+	s.writer.stop()
+	return s.db.Close()
+}
+
+// Failed is closed when the service cannot go on; Err says why then. The process
+// should end, or open the service anew.
+func (s *Service) Failed() <-chan struct{} { return s.writer.failed }
+
+// Err returns why the service has failed, wrapping ErrFailed, or nil.
+func (s *Service) Err() error {
+	select {
+	case <-s.writer.failed:
+		return s.writer.err
+	default:
+		return nil
+	}
+}
+
+func (s *Service) now() uint64 { return uint64(max(0, s.opt.Now().Unix())) }
+
+// view runs a read of what is on disk.
+func (s *Service) view(read func(*badger.Txn) error) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if err := s.Err(); err != nil {
+		return err
+	}
+	return s.db.View(read)
+}
+
+// sweep removes what has expired, from time to time, until ctx ends.
+func (s *Service) sweep(ctx context.Context) {
+	timer := time.NewTicker(sweepEvery)
+	defer timer.Stop()
+	for {
+		if err := s.forgetExpired(ctx); err != nil && ctx.Err() == nil {
+			s.opt.Log.Error().Err(err).Msg("removing expired KeyInits")
+		}
+		s.warnExpiry()
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// warnExpiry says in time that the keyserver's own identity must be renewed:
+// clients stop trusting it after its NOTAFTER.
+func (s *Service) warnExpiry() {
+	rotations := s.writer.state.Load().rotations
+	notAfter := rotations[len(rotations)-1].notAfter
+	if now := s.now(); !uid.Trusted(notAfter, now+uint64(renewBefore/time.Second)) {
+		s.opt.Log.Warn().Time("not_after", time.Unix(int64(notAfter), 0).UTC()).
+			Msg("the keyserver's own identity expires: rotate its key")
+	}
+}
+
+// identity is the keyserver's own.
+func (s *Service) identity() string { return uid.KeyserverLocalpart + "@" + s.opt.Domain }
+
+// checkFormat compares the format record with the options; fresh is true if
+// there is none because the database is empty.
+func (s *Service) checkFormat(txn *badger.Txn) (fresh bool, err error) {
+	b, ok, err := get(txn, []byte{prefixFormat})
+	if err != nil {
+		return false, err
+	}
+	if !ok {
+		if has(txn, nil) {
+			return false, fmt.Errorf("%w: %s: no format record", ErrDamaged, s.opt.Dir)
+		}
+		return true, nil
+	}
+	var f formatRecord
+	if err := json.Unmarshal(b, &f); err != nil {
+		return false, fmt.Errorf("%w: format record: %w", ErrDamaged, err)
+	}
+	if f.Version != formatVersion {
+		return false, fmt.Errorf("%w: %s has format %d, this keytree uses %d", ErrMismatch, s.opt.Dir, f.Version, formatVersion)
+	}
+	if f.Domain != s.opt.Domain {
+		return false, fmt.Errorf("%w: %s is the database of %q, not of %q", ErrMismatch, s.opt.Dir, f.Domain, s.opt.Domain)
+	}
+	return false, nil
+}

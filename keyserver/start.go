@@ -1,0 +1,239 @@
+package keyserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// start makes the first entry, if there is none, and verifies and loads the
+// state.
+func (s *Service) start(ctx context.Context) error {
+	var fresh bool
+	err := s.db.View(func(txn *badger.Txn) (err error) {
+		fresh, err = s.checkFormat(txn)
+		return err
+	})
+	if err == nil && fresh {
+		err = s.first()
+	}
+	if err != nil {
+		return err
+	}
+	var state state
+	err = s.db.View(func(txn *badger.Txn) (err error) {
+		if state.chain, err = verifyChain(ctx, txn); err != nil {
+			return err
+		}
+		state.rotations, err = s.readRotations(txn)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	public := state.rotations[len(state.rotations)-1].public
+	if state.keys, err = settleKeys(s.opt.KeyFile, public); err != nil {
+		return err
+	}
+	s.writer.state.Store(&state)
+	return nil
+}
+
+// first writes position 0: the keyserver's own UID message (keyserver-wire,
+// "First entry"). A key file without a database belongs to a chain that is
+// elsewhere: to begin another under the same key would be a second history.
+func (s *Service) first() error {
+	if _, err := os.Stat(s.opt.KeyFile); err == nil {
+		return fmt.Errorf("%w: %s is there, but %s is empty: restore the database of this key, or give another key file",
+			ErrMismatch, s.opt.KeyFile, s.opt.Dir)
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	keys, err := readKeys(nextFile(s.opt.KeyFile)) // of a first start that was interrupted
+	if err != nil {
+		return err
+	}
+	if keys == nil {
+		if keys, err = generateKeys(); err != nil {
+			return err
+		}
+		if err := keys.create(nextFile(s.opt.KeyFile)); err != nil {
+			return err
+		}
+	}
+	m := &uid.Message{Content: uid.Content{
+		Identity:    s.identity(),
+		NotAfter:    s.yearAhead(),
+		Preferences: uid.Preferences{Ciphersuites: []string{uid.Ciphersuite}, ForwardSec: uid.Strict},
+		PubKeys:     uid.KeyList{uid.NewKeyEntry(uid.ECDHE25519, keys.agree.PublicKey().Bytes())},
+		RepoURIs:    []string{s.opt.Domain},
+		SigKey:      uid.NewKeyEntry(uid.Ed25519, keys.public()),
+		Version:     uid.Version10,
+	}}
+	m.Sign(keys.sign)
+	if err := errors.Join(m.Check(), m.VerifyCreation()); err != nil {
+		return err
+	}
+	sealed, err := m.Seal(rand.Reader)
+	if err != nil {
+		return err
+	}
+	format, err := json.Marshal(formatRecord{formatVersion, s.opt.Domain})
+	if err != nil {
+		return err
+	}
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	t := &tx{txn: txn, now: s.now(), state: state{keys: keys}}
+	if _, err := t.enter(m, sealed); err != nil {
+		return err
+	}
+	t.set([]byte{prefixFormat}, format)
+	t.set([]byte{prefixStamp}, nil)
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return s.writer.commit(txn)
+}
+
+// yearAhead is when a message that is made now ends to be valid.
+func (s *Service) yearAhead() uint64 { return uint64(s.opt.Now().AddDate(1, 0, 0).Unix()) }
+
+// verifyChain reads and verifies all entries.
+func verifyChain(ctx context.Context, txn *badger.Txn) (hashchain.Chain, error) {
+	var (
+		c     hashchain.Chain
+		piece []hashchain.Entry
+		err   error
+	)
+	add := func() bool {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil && len(piece) > 0 {
+			if err = c.Append(piece, nil); err != nil {
+				err = fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
+			piece = piece[:0]
+		}
+		return err == nil
+	}
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = []byte{prefixEntry}
+	it := txn.NewIterator(opt)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		position := c.Size + uint64(len(piece))
+		if !bytes.Equal(it.Item().Key(), entryKey(position)) {
+			return c, fmt.Errorf("%w: no entry at position %d, but later ones", ErrDamaged, position)
+		}
+		var r entryRecord
+		if err = it.Item().Value(func(b []byte) (err error) {
+			r, err = decodeEntryRecord(b)
+			return err
+		}); err != nil {
+			return c, err
+		}
+		if piece = append(piece, r.entry); len(piece) == entriesAtOnce && !add() {
+			return c, err
+		}
+	}
+	if !add() {
+		return c, err
+	}
+	head, _, err := get(txn, []byte{prefixHead})
+	if err != nil {
+		return c, err
+	}
+	if !bytes.Equal(head, headRecord(&c)) {
+		return c, fmt.Errorf("%w: the entries end at size %d, the recorded head is %x", ErrDamaged, c.Size, head)
+	}
+	stored, err := hashchain.ChainAt(c.Size, c.Head, nodes{txn})
+	if err != nil {
+		return c, err
+	}
+	if !slices.Equal(stored.Edge, c.Edge) {
+		return c, fmt.Errorf("%w: the Merkle tree is not that of the entries", ErrDamaged)
+	}
+	return c, nil
+}
+
+// readRotations follows the keyserver's own identity through the chain.
+func (s *Service) readRotations(txn *badger.Txn) (rotations []rotation, err error) {
+	var previous *uid.Message
+	for _, position := range positions(txn, s.identity()) {
+		m, err := readMessage(txn, s.identity(), position)
+		if err != nil {
+			return nil, err
+		}
+		if err = m.Check(); err == nil {
+			if previous == nil {
+				err = m.VerifyCreation()
+			} else {
+				err = m.VerifyUpdate(previous)
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s at position %d: %w", ErrDamaged, s.identity(), position, err)
+		}
+		rotations = append(rotations, rotation{position, m.Content.SigKey.Public(), m.Content.NotAfter})
+		previous = m
+	}
+	if len(rotations) == 0 || rotations[0].position != 0 {
+		return nil, fmt.Errorf("%w: position 0 is not of %s", ErrDamaged, s.identity())
+	}
+	return rotations, nil
+}
+
+// positions returns where the entries of an identity are, ascending.
+func positions(txn *badger.Txn, identity string) (found []uint64) {
+	keysUnder(txn, positionsOf(identity), func(key []byte) bool {
+		found = append(found, binary.BigEndian.Uint64(key[len(key)-8:]))
+		return true
+	})
+	return found
+}
+
+// readMessage returns the message of an identity whose entry is at a position.
+func readMessage(txn *badger.Txn, identity string, position uint64) (*uid.Message, error) {
+	r, err := readEntry(txn, position)
+	if err != nil {
+		return nil, err
+	}
+	uidHash, ok := r.entry.Open(identity)
+	if !ok {
+		return nil, fmt.Errorf("%w: the entry at position %d is not of %s", ErrDamaged, position, identity)
+	}
+	return readByHash(txn, uidHash)
+}
+
+// readByHash returns the message with a UIDHash.
+func readByHash(txn *badger.Txn, uidHash hashchain.Hash) (*uid.Message, error) {
+	b, ok, err := get(txn, replyKey(uid.Index(uidHash)))
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: no reply with UIDIndex %s", ErrDamaged, uid.Index(uidHash))
+	}
+	if err != nil {
+		return nil, err
+	}
+	reply, err := uid.ParseReply(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	m, err := reply.Open(uidHash)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return m, nil
+}

@@ -1,0 +1,159 @@
+package keyserver
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/token"
+)
+
+// state is what is held in memory of what is on disk. It is never changed, only
+// replaced.
+type state struct {
+	chain hashchain.Chain
+	keys  *serverKeys
+	// rotations are the keyserver's own entries, oldest first.
+	rotations []rotation
+}
+
+// rotation is an entry of the keyserver's own identity: at position 0 or where
+// the key was changed.
+type rotation struct {
+	position uint64
+	public   ed25519.PublicKey // signs the entries behind it, and position 0
+	notAfter uint64            // of the message
+}
+
+// signer returns the key that has signed the reply at a position.
+func (s *state) signer(position uint64) ed25519.PublicKey {
+	n := len(s.rotations) - 1
+	for n > 0 && s.rotations[n].position >= position {
+		n--
+	}
+	return s.rotations[n].public
+}
+
+// tx is one change in the making. It reads what the changes before it in its
+// group have written, not what it writes itself.
+type tx struct {
+	txn    *badger.Txn
+	now    uint64 // Unix seconds
+	state  state  // as of this change
+	writes []write
+}
+
+type write struct {
+	key, value []byte // value nil: delete the key
+}
+
+func (t *tx) set(key, value []byte) {
+	if value == nil {
+		value = []byte{}
+	}
+	t.writes = append(t.writes, write{key, value})
+}
+
+func (t *tx) delete(key []byte) { t.writes = append(t.writes, write{key, nil}) }
+
+func (t *tx) flush() error {
+	for _, w := range t.writes {
+		var err error
+		if w.value == nil {
+			err = t.txn.Delete(w.key)
+		} else {
+			err = t.txn.Set(w.key, w.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// get returns a value; ok is false if there is none.
+func get(txn *badger.Txn, key []byte) (value []byte, ok bool, err error) {
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	value, err = item.ValueCopy(nil)
+	return value, err == nil, err
+}
+
+// keysUnder calls visit with each key that begins with a prefix, in order, until
+// it returns false. The key is valid during the call only.
+func keysUnder(txn *badger.Txn, prefix []byte, visit func(key []byte) bool) {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = prefix
+	opt.PrefetchValues = false
+	it := txn.NewIterator(opt)
+	defer it.Close()
+	for it.Seek(prefix); it.Valid() && visit(it.Item().Key()); it.Next() {
+	}
+}
+
+// has reports whether there is a key that begins with a prefix.
+func has(txn *badger.Txn, prefix []byte) (found bool) {
+	keysUnder(txn, prefix, func([]byte) bool { found = true; return false })
+	return found
+}
+
+func readEntry(txn *badger.Txn, position uint64) (entryRecord, error) {
+	b, ok, err := get(txn, entryKey(position))
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: no entry at position %d", ErrDamaged, position)
+	}
+	if err != nil {
+		return entryRecord{}, err
+	}
+	return decodeEntryRecord(b)
+}
+
+func readIdentity(txn *badger.Txn, identity string) (r identityRecord, ok bool, err error) {
+	b, ok, err := get(txn, identityKey(identity))
+	if !ok {
+		return r, false, err
+	}
+	r, err = decodeIdentityRecord(b)
+	return r, err == nil, err
+}
+
+// spend marks tokens as spent. ErrSpent if one was, or is here twice.
+func (t *tx) spend(ids []token.ID) error {
+	here := make(map[token.ID]bool, len(ids))
+	for i, id := range ids {
+		_, spent, err := get(t.txn, tokenKey(id))
+		if err != nil {
+			return err
+		}
+		if spent || here[id] {
+			return fmt.Errorf("%w: token %d of the call", ErrSpent, i+1)
+		}
+		here[id] = true
+		t.set(tokenKey(id), number(t.now))
+	}
+	return nil
+}
+
+// append adds an entry to the chain.
+func (t *tx) append(e hashchain.Entry) error {
+	position := t.state.chain.Size
+	err := t.state.chain.Append([]hashchain.Entry{e}, func(id hashchain.NodeID, h hashchain.Hash) {
+		t.set(nodeKey(id), h[:])
+	})
+	if err != nil {
+		return err
+	}
+	record := entryRecord{e, t.now}
+	t.set(entryKey(position), record.encode())
+	t.set(byHashKey(e.Hash()), number(position))
+	t.set([]byte{prefixHead}, headRecord(&t.state.chain))
+	return nil
+}
