@@ -222,7 +222,7 @@ func (g *Graph) checkFormat() error {
 // parameters asked for.
 func (have formatRecord) matches(params Params) error {
 	if want := (formatRecord{formatVersion, params}); have != want {
-		return fmt.Errorf("%w: it holds format %d, network %s, start height %d; asked for format %d, network %s, start height %d",
+		return fmt.Errorf("%w: it holds format %d, network %s, start height %d; asked for format %d, network %s, start height %d: use another folder, or remove this one and index again",
 			ErrMismatch, have.Format, have.Network, have.StartHeight, want.Format, want.Network, want.StartHeight)
 	}
 	return nil
