@@ -197,9 +197,10 @@ func (s *identityService) notFoundOr(err error, field, what string, hash chainha
 	return s.fault(err)
 }
 
-// offChain reports whether err says that there is no block at a height.
+// offChain reports whether err says that there is no block at a height, or not
+// any more.
 func offChain(err error) bool {
-	return errors.Is(err, graph.ErrHeight) || errors.Is(err, graph.ErrEmpty)
+	return errors.Is(err, graph.ErrHeight) || errors.Is(err, graph.ErrEmpty) || errors.Is(err, graph.ErrReorganised)
 }
 
 // fault is the error for a call that could not be answered: that its time is up
