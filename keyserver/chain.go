@@ -112,7 +112,7 @@ func (s *Service) readEntries(ctx context.Context, from, count uint64) ([]hashch
 	err := s.view(func(txn *badger.Txn) error {
 		opt := badger.DefaultIteratorOptions
 		opt.Prefix = []byte{prefixEntry}
-		opt.PrefetchSize = int(count)
+		opt.PrefetchValues = false // they are beside the keys
 		it := txn.NewIterator(opt)
 		defer it.Close()
 		it.Seek(entryKey(from))

@@ -5,39 +5,63 @@ import (
 	"log"
 	"net/http"
 	"runtime/debug"
+	"strings"
 
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
 var (
-	errInternal = status.Error(codes.Internal, "internal error; the server's log has the cause")
-	errStopping = status.Error(codes.Unavailable, "the server is shutting down; try again later")
+	errInternal     = status.Error(codes.Internal, "internal error; the server's log has the cause")
+	errTooManyCalls = status.Error(codes.ResourceExhausted, "too many calls from your address; try again later")
+	errStopping     = status.Error(codes.Unavailable, "the server is shutting down; try again later")
 )
 
 // unary bounds the time of a call and keeps a panic from the client.
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			s.logPanic(info.FullMethod, cause)
+			logPanic(s.log, info.FullMethod, cause)
 			answer, err = nil, errInternal
 		}
 	}()
+	if !s.allowed(ctx, info.FullMethod) {
+		return nil, errTooManyCalls
+	}
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	return handler(ctx, request)
+}
+
+// allowed tells whether the client may make a call now. Only those of the keyserver
+// are counted.
+func (s *Server) allowed(ctx context.Context, method string) bool {
+	if !strings.HasPrefix(method, "/"+keytreev1.KeyserverService_ServiceDesc.ServiceName+"/") {
+		return true
+	}
+	remote := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		remote = p.Addr.String()
+	}
+	return s.limits.allow(remote)
 }
 
 // stream ends a stream when the server stops, and keeps a panic from the client.
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			s.logPanic(info.FullMethod, cause)
+			logPanic(s.log, info.FullMethod, cause)
 			err = errInternal
 		}
 	}()
+	if !s.allowed(stream.Context(), info.FullMethod) {
+		return errTooManyCalls
+	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
@@ -68,7 +92,7 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		defer s.gate.RUnlock()
 		defer func() {
 			if cause := recover(); cause != nil {
-				s.logPanic(r.Method+" "+r.URL.Path, cause)
+				logPanic(s.log, r.Method+" "+r.URL.Path, cause)
 				writeError(w, http.StatusInternalServerError, errInternal)
 			}
 		}()
@@ -79,8 +103,8 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) logPanic(call string, cause any) {
-	s.log.Error().Str("call", call).Any("panic", cause).Bytes("stack", debug.Stack()).Msg("a call panicked")
+func logPanic(to zerolog.Logger, call string, cause any) {
+	to.Error().Str("call", call).Any("panic", cause).Bytes("stack", debug.Stack()).Msg("a call panicked")
 }
 
 // newHTTPLog sends what net/http has to say about connections to the log.

@@ -9,6 +9,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -16,24 +17,42 @@ import (
 // never late.
 const healthInterval = time.Second
 
-// healthService says whether the answers are about the node's present chain:
-// gRPC's health protocol, for the server as a whole and for IdentityService, and
-// what /readyz answers.
+// healthService says whether the answers are about the node's present chain, and
+// whether the keyserver works: gRPC's health protocol, for the server as a whole and
+// for each service, and what /readyz answers.
 type healthService struct {
 	*health.Server
-	graph   *graph.Graph
-	indexer Indexer
+	graph     *graph.Graph // nil if none is served
+	indexer   Indexer
+	keyserver *keyserver.Service // nil if none is served
 }
 
-func newHealthService(g *graph.Graph, i Indexer) *healthService {
-	h := &healthService{Server: health.NewServer(), graph: g, indexer: i}
+func newHealthService(c Config) *healthService {
+	h := &healthService{Server: health.NewServer(), graph: c.Graph, indexer: c.Indexer, keyserver: c.Keyserver}
 	h.refresh()
 	return h
 }
 
-// unready says what is missing before the server may be relied on, "" if
+// unready says what is missing before all of the server may be relied on, "" if
 // nothing.
 func (h *healthService) unready() string {
+	if problem := h.unreadyKeyserver(); problem != "" {
+		return problem
+	}
+	return h.unreadyGraph()
+}
+
+func (h *healthService) unreadyKeyserver() string {
+	if h.keyserver != nil && h.keyserver.Err() != nil {
+		return "the keyserver has failed"
+	}
+	return ""
+}
+
+func (h *healthService) unreadyGraph() string {
+	if h.graph == nil {
+		return ""
+	}
 	tip, ok := h.graph.Tip()
 	state := h.indexer.Status()
 	switch {
@@ -48,12 +67,21 @@ func (h *healthService) unready() string {
 }
 
 func (h *healthService) refresh() {
+	h.set("", h.unready())
+	if h.graph != nil {
+		h.set(keytreev1.IdentityService_ServiceDesc.ServiceName, h.unreadyGraph())
+	}
+	if h.keyserver != nil {
+		h.set(keytreev1.KeyserverService_ServiceDesc.ServiceName, h.unreadyKeyserver())
+	}
+}
+
+func (h *healthService) set(service, problem string) {
 	state := healthpb.HealthCheckResponse_SERVING
-	if h.unready() != "" {
+	if problem != "" {
 		state = healthpb.HealthCheckResponse_NOT_SERVING
 	}
-	h.SetServingStatus("", state)
-	h.SetServingStatus(keytreev1.IdentityService_ServiceDesc.ServiceName, state)
+	h.SetServingStatus(service, state)
 }
 
 // follow keeps the state that Watch streams see up to date until ctx is done.

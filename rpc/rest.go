@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
 	"maps"
 	"math"
 	"net/http"
@@ -32,19 +33,17 @@ var (
 	errorJSON  = protojson.MarshalOptions{UseProtoNames: true}
 )
 
-// newREST returns the handler of all of REST.
-func newREST(identities keytreev1.IdentityServiceServer, health *healthService) (http.Handler, error) {
+// newREST returns the handler of all of REST. The services are yet to be registered
+// with it.
+func newREST(health *healthService, limits *callLimits) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{MarshalOptions: answerJSON}),
-		runtime.WithMiddlewares(strictQuery(), strictBody),
+		runtime.WithMiddlewares(limited(limits), strictQuery(), strictBody),
 		runtime.WithErrorHandler(restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 	)
-	if err := keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), mux, identities); err != nil {
-		return nil, err
-	}
 	alive := func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
 		writeJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
 	}
@@ -87,23 +86,49 @@ func strictQuery() runtime.Middleware {
 // query may set: those of the request message that neither path nor body sets.
 func queryFields() map[string]map[string]protoreflect.Kind {
 	calls := make(map[string]map[string]protoreflect.Kind)
-	methods := keytreev1.File_keytree_v1_identity_proto.Services().ByName("IdentityService").Methods()
-	for i := range methods.Len() {
-		rule, _ := proto.GetExtension(methods.Get(i).Options(), annotations.E_Http).(*annotations.HttpRule)
+	for method, rule := range restCalls() {
 		verb, path := http.MethodGet, rule.GetGet()
 		if rule.GetPost() != "" {
 			verb, path = http.MethodPost, rule.GetPost()
 		}
 		fields := make(map[string]protoreflect.Kind)
 		calls[verb+" "+strings.ReplaceAll(path, "}", "=*}")] = fields // as runtime.Pattern spells it
-		for j := range methods.Get(i).Input().Fields().Len() {
-			field := methods.Get(i).Input().Fields().Get(j)
+		for j := range method.Input().Fields().Len() {
+			field := method.Input().Fields().Get(j)
 			if rule.GetBody() == "" && !strings.Contains(path, "{"+field.TextName()+"}") {
 				fields[field.TextName()] = field.Kind()
 			}
 		}
 	}
 	return calls
+}
+
+// restCalls yields the calls of all services that can be made over REST.
+func restCalls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule] {
+	return func(yield func(protoreflect.MethodDescriptor, *annotations.HttpRule) bool) {
+		for _, file := range []protoreflect.FileDescriptor{keytreev1.File_keytree_v1_identity_proto, keytreev1.File_keytree_v1_keyserver_proto} {
+			methods := file.Services().Get(0).Methods()
+			for i := range methods.Len() {
+				rule, _ := proto.GetExtension(methods.Get(i).Options(), annotations.E_Http).(*annotations.HttpRule)
+				if rule != nil && !yield(methods.Get(i), rule) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// limited refuses what a client asks of the keyserver above its allowance.
+func limited(limits *callLimits) runtime.Middleware {
+	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+			if strings.HasPrefix(r.URL.Path, "/v1/keyserver") && !limits.allow(r.RemoteAddr) {
+				writeError(w, http.StatusTooManyRequests, errTooManyCalls)
+				return
+			}
+			next(w, r, path)
+		}
+	}
 }
 
 // checkQuery tells whether the gateway will understand every parameter.
@@ -122,10 +147,13 @@ func checkQuery(query string, fields map[string]protoreflect.Kind) error {
 				strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 		case len(values[name]) > 1:
 			return fieldError(codes.InvalidArgument, name, "given %d times, expected once", len(values[name]))
-		case kind == protoreflect.Uint32Kind:
-			if _, err := strconv.ParseUint(values.Get(name), 10, 32); err != nil {
-				return fieldError(codes.InvalidArgument, name, "expected a whole number from 0 to %d, got %q",
-					uint32(math.MaxUint32), shortened(values.Get(name)))
+		case kind == protoreflect.Uint32Kind || kind == protoreflect.Uint64Kind:
+			most := uint64(math.MaxUint32)
+			if kind == protoreflect.Uint64Kind {
+				most = math.MaxUint64
+			}
+			if n, err := strconv.ParseUint(values.Get(name), 10, 64); err != nil || n > most {
+				return fieldError(codes.InvalidArgument, name, "expected a whole number from 0 to %d, got %q", most, shortened(values.Get(name)))
 			}
 		}
 	}
@@ -180,8 +208,10 @@ func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w
 	switch code {
 	case http.StatusMethodNotAllowed:
 		allowed := http.MethodGet
-		if r.URL.Path == "/v1/addresses:batchResolve" {
-			allowed = http.MethodPost
+		for _, rule := range restCalls() {
+			if rule.GetPost() == r.URL.Path {
+				allowed = http.MethodPost
+			}
 		}
 		w.Header().Set("Allow", allowed)
 		writeError(w, code, status.Errorf(codes.Unimplemented, "%s is not a method of this path, expected %s", shortened(r.Method), allowed))

@@ -1,10 +1,11 @@
-// Package rpc answers keytree's questions over the network: the gRPC services of
-// package keytree.v1 with health and reflection, and REST made from the same
-// .proto files.
+// Package rpc answers over the network. A [Server] has the gRPC services of package
+// keytree.v1, with health and reflection, and REST made from the same .proto files;
+// a [KeyserverServer] has a keyserver's own wire, JSON-RPC. They can be run side by
+// side, on one keyserver.
 //
-// It translates and limits: requests into questions to the graph, answers and
-// errors into wire form. What never belongs here: an identity rule, a decision
-// about a block, anything that writes.
+// It translates and limits: requests into questions to the graph and calls of the
+// keyserver, answers and errors into wire form. What never belongs here: an identity
+// rule, a decision about a block or a message, storage.
 //
 // Nothing that a client sends is trusted. Anonymous clients may ask everything,
 // so every request is bounded in size, work and time, and none holds up another.
@@ -28,6 +29,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -52,20 +54,29 @@ type Indexer interface {
 	Status() indexer.Status
 }
 
-// Config is what a Server works with. All fields are required.
+// Config is what a Server works with: a graph with its indexer and network, a
+// keyserver, or both. What it has stays the caller's and may be closed when Serve has
+// returned.
 type Config struct {
-	Graph   *graph.Graph // stays the caller's; may be closed when Serve has returned
+	Graph   *graph.Graph // nil for none; then Indexer and Net are unused
 	Indexer Indexer
 	Net     *chaincfg.Params // the graph's network
-	Log     zerolog.Logger
+
+	Keyserver *keyserver.Service // nil for none
+	// Limits bounds the calls of KeyserverService as KeyserverConfig.Limits does those
+	// of the keyserver's own wire; each has its own allowance.
+	Limits ClientLimits
+
+	Log zerolog.Logger
 }
 
-// Server serves one graph over gRPC and REST.
+// Server serves a graph, a keyserver or both over gRPC and REST.
 type Server struct {
 	log    zerolog.Logger
 	health *healthService
 	grpc   *grpc.Server
 	http   *http.Server
+	limits *callLimits // of KeyserverService
 
 	// stopping is done as soon as Serve begins to stop.
 	stopping context.Context
@@ -77,13 +88,12 @@ type Server struct {
 
 // NewServer prepares a server. Nothing is running before Serve.
 func NewServer(c Config) (*Server, error) {
-	if name := c.Graph.Params().Network; name != c.Net.Name {
-		return nil, fmt.Errorf("rpc: the graph is of network %s, the server was configured for %s", name, c.Net.Name)
+	if c.Graph != nil && c.Graph.Params().Network != c.Net.Name {
+		return nil, fmt.Errorf("rpc: the graph is of network %s, the server was configured for %s", c.Graph.Params().Network, c.Net.Name)
 	}
-	s := &Server{log: c.Log, health: newHealthService(c.Graph, c.Indexer)}
+	s := &Server{log: c.Log, health: newHealthService(c), limits: newCallLimits(c.Limits)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
-	identities := &identityService{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxRequest),
 		grpc.MaxConcurrentStreams(MaxStreams),
@@ -94,14 +104,22 @@ func NewServer(c Config) (*Server, error) {
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	)
-	keytreev1.RegisterIdentityServiceServer(s.grpc, identities)
-	healthpb.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
-
-	rest, err := newREST(identities, s.health)
+	rest, err := newREST(s.health, s.limits)
+	if c.Graph != nil && err == nil {
+		identities := &identityService{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
+		keytreev1.RegisterIdentityServiceServer(s.grpc, identities)
+		err = keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), rest, identities)
+	}
+	if c.Keyserver != nil && err == nil {
+		calls := &keyserverService{service: c.Keyserver, log: c.Log}
+		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
+		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), rest, calls)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
 	s.http = &http.Server{
 		Handler:           s.guarded(rest),
 		ReadHeaderTimeout: 5 * time.Second,

@@ -1,0 +1,364 @@
+package rpc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/keyserver/canonical"
+)
+
+// The limits on JSON-RPC.
+const (
+	// MaxBatch is how many calls a batch may have.
+	MaxBatch = 100
+	// smallBody is how many bytes of a body are read without further ado: more
+	// than any single message has. Larger ones are read few at a time.
+	smallBody = 128 << 10
+	// maxLarge is how many bodies above smallBody are held at once.
+	maxLarge = 16
+	// maxID is how many bytes the id of a request may have.
+	maxID = 256
+	// maxMembers is how many members a request or its params may have.
+	maxMembers = 16
+	// sendTimeout is how long a client may take to accept each piece of an answer.
+	sendTimeout = 30 * time.Second
+	// sendBuffer is how many bytes of a long answer are sent at once.
+	sendBuffer = 64 << 10
+)
+
+// method answers one call. What it returns is written as JSON, or, if it is a
+// stream, writes itself. An error goes to the client as refusal says.
+type method func(ctx context.Context, p *params) (result any, err error)
+
+// stream writes a result of any length as JSON. If it fails, the connection is
+// broken off: the client must not take what it got for the whole.
+type stream func(w io.Writer) error
+
+// jsonRPC answers JSON-RPC 2.0 by HTTP POST to "/": single calls, notifications
+// and batches. Every answer to a call has the status 200; what cannot be taken
+// for calls at all is refused by the status that HTTP has for it, with a JSON-RPC
+// error for a body.
+type jsonRPC struct {
+	methods map[string]method
+	allow   func(r *http.Request) bool // whether the client may make another call now
+	large   chan struct{}              // holds one element for each large body
+	pace    time.Duration              // sendTimeout
+	log     zerolog.Logger
+}
+
+func newJSONRPC(methods map[string]method, allow func(*http.Request) bool, log zerolog.Logger) *jsonRPC {
+	return &jsonRPC{methods: methods, allow: allow, large: make(chan struct{}, maxLarge), pace: sendTimeout, log: log}
+}
+
+// callError is the error of a call as JSON-RPC has it.
+type callError struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+func callErrorf(code int, format string, args ...any) *callError {
+	return &callError{code, fmt.Sprintf(format, args...)}
+}
+
+// ServeHTTP implements http.Handler.
+func (j *jsonRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case r.URL.Path != "/":
+		refuse(w, http.StatusNotFound, callErrorf(CodeInvalidRequest, "no such path: %q; JSON-RPC is at /", shortened(r.URL.Path)))
+		return
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		refuse(w, http.StatusMethodNotAllowed, callErrorf(CodeInvalidRequest, "expected POST, got %s", shortened(r.Method)))
+		return
+	case err != nil || media != "application/json":
+		refuse(w, http.StatusUnsupportedMediaType, callErrorf(CodeInvalidRequest, "expected the Content-Type application/json, got %q",
+			shortened(r.Header.Get("Content-Type"))))
+		return
+	}
+	body, release, status, problem := j.read(w, r)
+	defer release()
+	if problem != nil {
+		refuse(w, status, problem)
+		return
+	}
+
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	out := bufio.NewWriter(&pacedWriter{w, http.NewResponseController(w), j.pace})
+	answered, err := j.answerAll(r, out, body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if !answered { // notifications alone
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	out.Flush() // a client that went away is no fault to report
+}
+
+// read reads a body of at most MaxRequest bytes. release must be called when it is
+// no longer in use.
+func (j *jsonRPC) read(w http.ResponseWriter, r *http.Request) (body []byte, release func(), status int, problem *callError) {
+	release = func() {}
+	tooLarge := callErrorf(CodeInvalidRequest, "expected a body of at most %d bytes, got more", MaxRequest)
+	if r.ContentLength > MaxRequest {
+		return nil, release, http.StatusRequestEntityTooLarge, tooLarge
+	}
+	limited := http.MaxBytesReader(w, r.Body, MaxRequest)
+	body, err := io.ReadAll(io.LimitReader(limited, smallBody+1))
+	if err == nil && len(body) > smallBody {
+		select {
+		case j.large <- struct{}{}:
+			release = func() { <-j.large }
+		default:
+			return nil, release, http.StatusServiceUnavailable,
+				callErrorf(CodeDown, "too many bodies of more than %d bytes at once; try again later", smallBody)
+		}
+		rest := bytes.NewBuffer(body)
+		_, err = rest.ReadFrom(limited)
+		body = rest.Bytes()
+	}
+	switch {
+	case errors.As(err, new(*http.MaxBytesError)):
+		return nil, release, http.StatusRequestEntityTooLarge, tooLarge
+	case err != nil:
+		return nil, release, http.StatusBadRequest, callErrorf(CodeParse, "the body cannot be read to its end")
+	case !utf8.Valid(body):
+		return nil, release, http.StatusBadRequest, callErrorf(CodeParse, "expected JSON, got what is not UTF-8")
+	}
+	return body, release, 0, nil
+}
+
+// refuse answers a request that holds no calls.
+func refuse(w http.ResponseWriter, status int, problem *callError) {
+	body, _ := json.Marshal(failed{"2.0", problem, nullID()}) // always marshals
+	writeJSON(w, status, body)
+}
+
+// failed and succeeded are the two forms of an answer; that of a stream is written
+// piece by piece.
+type (
+	failed struct {
+		Version string          `json:"jsonrpc"`
+		Error   *callError      `json:"error"`
+		ID      json.RawMessage `json:"id"`
+	}
+	succeeded struct {
+		Version string          `json:"jsonrpc"`
+		Result  any             `json:"result"`
+		ID      json.RawMessage `json:"id"`
+	}
+)
+
+func nullID() json.RawMessage { return json.RawMessage("null") }
+
+// answerAll answers the call or the calls of a body, and tells whether there was
+// anything to answer. An error means that the answer cannot be completed.
+func (j *jsonRPC) answerAll(r *http.Request, out *bufio.Writer, body []byte) (answered bool, err error) {
+	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '[' {
+		return j.answer(r, out, "", body)
+	}
+	calls, problem := splitBatch(body)
+	if problem != nil {
+		return true, write(out, failed{"2.0", problem, nullID()})
+	}
+	before := "["
+	for _, call := range calls {
+		this, err := j.answer(r, out, before, call)
+		if err != nil {
+			return true, err
+		}
+		if this {
+			answered, before = true, ","
+		}
+	}
+	if answered {
+		out.WriteByte(']') // errors stay in out
+	}
+	return answered, nil
+}
+
+// splitBatch reads a list of calls. It reads no further than MaxBatch: what is
+// there must not become a multiple of its size.
+func splitBatch(body []byte) (calls []json.RawMessage, problem *callError) {
+	if !json.Valid(body) {
+		return nil, callErrorf(CodeParse, "expected JSON, got what is none")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.Token() // the bracket
+	for d.More() {
+		if len(calls) == MaxBatch {
+			return nil, callErrorf(CodeInvalidRequest, "expected a batch of at most %d calls, got more; none was made", MaxBatch)
+		}
+		var call json.RawMessage
+		if err := d.Decode(&call); err != nil {
+			return nil, callErrorf(CodeParse, "expected JSON: %v", err)
+		}
+		calls = append(calls, call)
+	}
+	if len(calls) == 0 {
+		return nil, callErrorf(CodeInvalidRequest, "expected a batch of 1 to %d calls, got none", MaxBatch)
+	}
+	return calls, nil
+}
+
+// answer makes one call and writes its answer, with a text before it, unless it is
+// a notification.
+func (j *jsonRPC) answer(r *http.Request, out *bufio.Writer, before string, text []byte) (answered bool, err error) {
+	c, problem := readCall(text)
+	var result any
+	if problem == nil {
+		result, problem = j.make(r, c)
+	}
+	if c.notification && (problem == nil || problem.Code != CodeInvalidRequest) {
+		return false, nil
+	}
+	out.WriteString(before) // errors stay in out
+	if problem != nil {
+		return true, write(out, failed{"2.0", problem, c.id})
+	}
+	if s, ok := result.(stream); ok {
+		out.WriteString(`{"jsonrpc":"2.0","result":`)
+		if err := s(out); err != nil {
+			return true, err
+		}
+		out.WriteString(`,"id":`)
+		out.Write(c.id)
+		return true, out.WriteByte('}')
+	}
+	return true, write(out, succeeded{"2.0", result, c.id})
+}
+
+func write(out *bufio.Writer, answer any) error {
+	b, err := json.Marshal(answer)
+	if err == nil {
+		_, err = out.Write(b)
+	}
+	return err
+}
+
+// call is one request as JSON-RPC has it.
+type call struct {
+	method       string
+	params       json.RawMessage // nil if absent
+	id           json.RawMessage // as it came; null if it cannot be read
+	notification bool            // there is no id
+}
+
+func readCall(text []byte) (call, *callError) {
+	c := call{id: nullID()}
+	if !json.Valid(text) {
+		return c, callErrorf(CodeParse, "expected JSON, got what is none")
+	}
+	members, err := readObject(text)
+	if err != nil {
+		return c, callErrorf(CodeInvalidRequest, "request: %v", err)
+	}
+	if id, ok := members["id"]; !ok {
+		c.notification = true
+	} else if len(id) > maxID || id[0] == '{' || id[0] == '[' || id[0] == 't' || id[0] == 'f' {
+		return c, callErrorf(CodeInvalidRequest, "id: expected a string, a number or null, of at most %d bytes", maxID)
+	} else {
+		c.id = id
+	}
+	if version := string(members["jsonrpc"]); version != `"2.0"` {
+		return c, callErrorf(CodeInvalidRequest, `jsonrpc: expected "2.0", got %s`, got(members["jsonrpc"]))
+	}
+	if method := members["method"]; len(method) == 0 || method[0] != '"' || json.Unmarshal(method, &c.method) != nil {
+		return c, callErrorf(CodeInvalidRequest, "method: expected a string, got %s", got(method))
+	}
+	c.params = members["params"]
+	return c, nil
+}
+
+// make makes a call.
+func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			logPanic(j.log, c.method, cause)
+			result, problem = nil, callErrorf(CodeInternal, internalError)
+		}
+	}()
+	if !j.allow(r) {
+		return nil, callErrorf(CodeRate, "too many calls from your address; try again later")
+	}
+	m, ok := j.methods[c.method]
+	if !ok {
+		return nil, callErrorf(CodeUnknownMethod, "no such method: %q; Capabilities lists those there are", shortened(c.method))
+	}
+	p, err := readParams(c.params)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
+		defer cancel()
+		result, err = m(ctx, p)
+	}
+	if err != nil {
+		code, _, text := refusal(err, j.log)
+		return nil, &callError{code, text}
+	}
+	return result, nil
+}
+
+// readObject reads the members of a JSON object, each once, in their exact case.
+func readObject(text []byte) (map[string]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if start, err := d.Token(); err != nil || start != json.Delim('{') {
+		return nil, fmt.Errorf("%w: expected an object, got %s", canonical.ErrMalformed, got(text))
+	}
+	members := make(map[string]json.RawMessage)
+	for d.More() {
+		token, err := d.Token()
+		name, ok := token.(string)
+		if err != nil || !ok {
+			return nil, fmt.Errorf("%w: expected a name, got none", canonical.ErrMalformed)
+		}
+		if _, twice := members[name]; twice {
+			return nil, fmt.Errorf("%w: %s: appears twice", canonical.ErrMalformed, shortened(name))
+		}
+		if len(members) == maxMembers {
+			return nil, fmt.Errorf("%w: expected at most %d members, got more", canonical.ErrMalformed, maxMembers)
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", canonical.ErrMalformed, shortened(name), err)
+		}
+		members[name] = value
+	}
+	return members, nil
+}
+
+// got describes a JSON value that is not what it should be.
+func got(value []byte) string {
+	if len(bytes.TrimSpace(value)) == 0 {
+		return "nothing"
+	}
+	return shortened(string(value))
+}
+
+// pacedWriter writes to a client that has to take each piece in time, and as long
+// as it does may take any number of them.
+type pacedWriter struct {
+	w          http.ResponseWriter
+	connection *http.ResponseController
+	timeout    time.Duration
+}
+
+// Write implements io.Writer.
+func (p *pacedWriter) Write(b []byte) (int, error) {
+	if err := p.connection.SetWriteDeadline(time.Now().Add(p.timeout)); err != nil {
+		return 0, err
+	}
+	return p.w.Write(b)
+}

@@ -1,0 +1,213 @@
+package rpc_test
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/keytree-bch/keytree/rpc"
+)
+
+// testCertificate makes a certificate for hosts, and the pool that trusts it.
+func testCertificate(t *testing.T, hosts ...string) (*tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	certFile, keyFile := writeCertificate(t, time.Now().Add(time.Hour), hosts...)
+	certificate, err := rpc.LoadCertificate(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(certificate.Leaf)
+	return certificate, pool
+}
+
+func writeCertificate(t *testing.T, notAfter time.Time, hosts ...string) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, NotAfter: notAfter}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
+}
+
+// trust makes the rig's client accept a certificate.
+func (r *keyserverRig) trust(pool *x509.CertPool) {
+	r.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+}
+
+func TestTLSVersions(t *testing.T) {
+	certificate, pool := testCertificate(t, "127.0.0.1")
+	r := newKeyserverRig(t, rigOptions{certificate: certificate})
+	r.trust(pool)
+	for version, want := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		conn, err := tls.Dial("tcp", r.address, &tls.Config{RootCAs: pool, MinVersion: version, MaxVersion: version})
+		if (err == nil) != want {
+			t.Errorf("%s: %v", tls.VersionName(version), err)
+		}
+		if err == nil {
+			if got := conn.ConnectionState().Version; got != version {
+				t.Errorf("%s, want %s", tls.VersionName(got), tls.VersionName(version))
+			}
+			conn.Close()
+		}
+	}
+	response, err := r.http.Get("http://" + r.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusBadRequest {
+		t.Errorf("http to https: %s", response.Status)
+	}
+}
+
+func TestLoadCertificate(t *testing.T) {
+	good, goodKey := writeCertificate(t, time.Now().Add(time.Hour), "example.org")
+	_, otherKey := writeCertificate(t, time.Now().Add(time.Hour), "example.org")
+	nameless, namelessKey := writeCertificate(t, time.Now().Add(time.Hour))
+	old, oldKey := writeCertificate(t, time.Now().Add(-time.Hour), "example.org")
+	for _, test := range []struct{ name, cert, key, says string }{
+		{"good", good, goodKey, ""},
+		{"another's key", good, otherKey, "private key does not match"},
+		{"no SAN", nameless, namelessKey, "subject alternative name"},
+		{"expired", old, oldKey, "expired"},
+		{"missing", good + ".none", goodKey, "no such file"},
+	} {
+		_, err := rpc.LoadCertificate(test.cert, test.key)
+		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.says)
+		}
+	}
+}
+
+// TestCallRate uses up an allowance over each wire.
+func TestCallRate(t *testing.T) {
+	r := newKeyserverRig(t, rigOptions{callRate: 1}) // ten at once
+	const call = `{"jsonrpc":"2.0","method":"KeyHashchain.FetchLastHashChain","id":1}`
+	_, answer := r.post(t, "["+strings.Repeat(call+",", 99)+call+"]")
+	if n := strings.Count(string(answer), `"HCPos":0`); n < 10 || n > 50 {
+		t.Errorf("%d of 100 calls of a batch were answered, want about 10", n)
+	}
+	if n := strings.Count(string(answer), fmt.Sprintf(`"code":%d`, rpc.CodeRate)); n < 50 {
+		t.Errorf("%d of 100 calls were refused", n)
+	}
+	refused := 0
+	for range 40 {
+		response, err := r.http.Get(r.rest + "/v1/keyserver/head")
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+		if response.StatusCode == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	if refused < 10 {
+		t.Errorf("REST refused %d of 40 calls", refused)
+	}
+}
+
+// TestConnections opens more connections than one client may have.
+func TestConnections(t *testing.T) {
+	r := newKeyserverRig(t, rigOptions{callRate: 1000})
+	var open []net.Conn
+	defer func() {
+		for _, conn := range open {
+			conn.Close()
+		}
+	}()
+	for range 200 {
+		conn, err := net.Dial("tcp", r.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, conn)
+	}
+	// The first ones are served, the last ones were closed.
+	if _, err := io.WriteString(open[0], "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Error(err)
+	}
+	if line, err := bufio.NewReader(open[0]).ReadString('\n'); err != nil || !strings.Contains(line, "405") {
+		t.Errorf("the first connection: %q, %v", line, err)
+	}
+	if _, err := open[199].Read(make([]byte, 1)); err == nil {
+		t.Error("the 200th connection is open")
+	}
+	// When some are gone, others may come.
+	for _, conn := range open {
+		conn.Close()
+	}
+	for try := 0; ; try++ {
+		response, err := r.http.Get(r.url)
+		if err == nil {
+			response.Body.Close()
+			return
+		}
+		if try == 1000 {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestKeyserverShutdown stops a server with connections of all sorts open.
+func TestKeyserverShutdown(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	t.Run("with connections open", func(t *testing.T) {
+		r := newKeyserverRig(t, rigOptions{})
+		r.lastEntry(t) // leaves an idle connection
+		half, err := net.Dial("tcp", r.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer half.Close()
+		if _, err := io.WriteString(half, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		r.stop()
+		if _, err := net.Dial("tcp", r.address); err == nil {
+			t.Error("it still listens")
+		}
+	})
+}

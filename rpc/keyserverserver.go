@@ -1,0 +1,114 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/keyserver"
+)
+
+// The limits on clients of the keyserver's wire, beside those on JSON-RPC.
+const (
+	// DefaultCallRate is a ClientLimits.CallRate for a server that is reached directly.
+	DefaultCallRate = 100
+	// maxConnections is how many connections are open at once, maxOfClient how many
+	// of one client, where clients are told apart.
+	maxConnections = 1024
+	maxOfClient    = 128
+)
+
+// KeyserverConfig is what a KeyserverServer works with.
+type KeyserverConfig struct {
+	Service *keyserver.Service // stays the caller's; may be closed when Serve has returned
+	// Certificate, from LoadCertificate, makes it serve https; nil means http.
+	Certificate *tls.Certificate
+	Limits      ClientLimits
+	Log         zerolog.Logger
+}
+
+// KeyserverServer serves a keyserver over its own wire: JSON-RPC 2.0 by HTTP POST,
+// the wire that deployed clients speak (keyserver-wire).
+type KeyserverServer struct {
+	http   *http.Server
+	secure bool
+	limits ClientLimits
+	gate   sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
+}
+
+// NewKeyserverServer prepares a server. Nothing is running before Serve.
+func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
+	limits := newCallLimits(c.Limits)
+	handler := newJSONRPC(keyserverWire{c.Service}.methods(),
+		func(r *http.Request) bool { return limits.allow(r.RemoteAddr) }, c.Log)
+	s := &KeyserverServer{limits: c.Limits, secure: c.Certificate != nil}
+	s.http = &http.Server{
+		Handler:           s.guarded(handler),
+		ReadHeaderTimeout: 5 * time.Second, // also for the TLS handshake
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      RequestTimeout, // of what is not sent in pieces
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          newHTTPLog(c.Log.With().Str("wire", "keyserver").Logger()),
+		Protocols:         new(http.Protocols),
+	}
+	// HTTP/2 would put many requests behind one connection, and past its limits.
+	s.http.Protocols.SetHTTP1(true)
+	if s.secure {
+		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*c.Certificate}}
+	}
+	return s
+}
+
+// LoadCertificate reads a certificate with its chain, and its private key, in PEM.
+// It must name the hosts that it is for as subject alternative names, without which
+// no client accepts it.
+func LoadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
+	certificate, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("rpc: TLS certificate: %w", err)
+	}
+	leaf := certificate.Leaf
+	switch {
+	case len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) == 0:
+		return nil, fmt.Errorf("rpc: TLS certificate %s: expected one with a subject alternative name, got none: clients ignore the common name", certFile)
+	case time.Now().After(leaf.NotAfter):
+		return nil, fmt.Errorf("rpc: TLS certificate %s: it expired at %s", certFile, leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return &certificate, nil
+}
+
+// Serve answers on the listener, which it closes, until ctx is done or it fails;
+// then it lets calls finish for at most ShutdownGrace. Once it has returned, nothing
+// of the server runs any more. It returns nil if ctx ended it. A KeyserverServer
+// serves once.
+func (s *KeyserverServer) Serve(ctx context.Context, listener net.Listener) error {
+	limited := limitConnections(listener, s.limits)
+	served := make(chan error, 1)
+	go func() {
+		if s.secure {
+			served <- s.http.ServeTLS(limited, "", "")
+		} else {
+			served <- s.http.Serve(limited)
+		}
+	}()
+	return endHTTP(ctx, s.http, &s.gate, served, "the keyserver on "+listener.Addr().String())
+}
+
+// guarded keeps handlers from running on when Serve has ended.
+func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.gate.TryRLock() {
+			refuse(w, http.StatusServiceUnavailable, callErrorf(CodeDown, "the server is shutting down; try again later"))
+			return
+		}
+		defer s.gate.RUnlock()
+		next.ServeHTTP(w, r)
+	})
+}

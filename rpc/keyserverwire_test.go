@@ -1,0 +1,439 @@
+package rpc_test
+
+import (
+	"crypto/ed25519"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/rpc"
+)
+
+type uidReply struct{ UIDMessageReply uid.Reply }
+
+// TestVectors sends what a deployed client's own packages have computed.
+func TestVectors(t *testing.T) {
+	text, err := os.ReadFile("../keyserver/testdata/keyserver.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors struct {
+		Flush struct {
+			Nonce     uint64
+			SigPubKey string
+			Signature string
+		} `json:"flush"`
+		KeyInit struct {
+			Canonical  string `json:"KeyInit_canonical_json_is_FetchKeyInit_reply_string"`
+			SigKeyHash string `json:"SIGKEYHASH"`
+			SigPubKey  string
+			Wire       string `json:"wire_json_struct_order"`
+		} `json:"keyinit"`
+		Messages []struct {
+			Seed string `json:"sigkey_ed25519_seed_hex"`
+			Wire string `json:"wire_json_struct_order"`
+		} `json:"uid_messages"`
+	}
+	if err := json.Unmarshal(text, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	// Everything in the vectors is valid until then; a KeyInit for 90 days at most.
+	now := time.Unix(4102444800, 0).AddDate(0, 0, -80)
+	r := newKeyserverRig(t, rigOptions{now: func() time.Time { return now }})
+
+	// The message is about another chain, and that is all that is wrong with it.
+	create := func(message string) *wireError {
+		return r.try(t, "KeyRepository.CreateUID", object{"UIDMessage": json.RawMessage(message), "Token": ""}, nil)
+	}
+	alice := vectors.Messages[1].Wire
+	if problem := create(alice); problem == nil || problem.Code != rpc.CodeLastEntry {
+		t.Errorf("alice: %+v, want code %d", problem, rpc.CodeLastEntry)
+	}
+	other := strings.Replace(alice, `"NOTBEFORE":0`, `"NOTBEFORE":1`, 1)
+	if problem := create(other); problem == nil || problem.Code != rpc.CodeSignature {
+		t.Errorf("alice, changed: %+v, want code %d", problem, rpc.CodeSignature)
+	}
+
+	seed, err := hex.DecodeString(vectors.Messages[1].Seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.register(t, "alice@example.org", ed25519.NewKeyFromSeed(seed), now)
+	r.call(t, "KeyInitRepository.AddKeyInit", object{
+		"SigPubKey": vectors.KeyInit.SigPubKey, "KeyInits": []json.RawMessage{json.RawMessage(vectors.KeyInit.Wire)}, "Tokens": []string{""},
+	}, nil)
+	var fetched struct{ KeyInit string }
+	r.call(t, "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": vectors.KeyInit.SigKeyHash}, &fetched)
+	if fetched.KeyInit != vectors.KeyInit.Canonical {
+		t.Errorf("fetched %s", fetched.KeyInit)
+	}
+
+	r = newKeyserverRig(t, rigOptions{now: func() time.Time { return time.Unix(int64(vectors.Flush.Nonce), 0) }})
+	r.call(t, "KeyInitRepository.FlushKeyInit", vectors.Flush, &struct{}{})
+}
+
+// TestRefusedCalls checks that what is wrong is refused by its code and named, and
+// that nothing is changed.
+func TestRefusedCalls(t *testing.T) {
+	now := time.Now()
+	r := newKeyserverRig(t, rigOptions{})
+	alice := r.register(t, "alice@example.org", newKey(1), now)
+	last, position := r.lastEntry(t)
+	_, before := r.chain(t)
+	create := func(change func(*uid.Message)) object {
+		m := newMessage("bob@example.org", last, newKey(2), now)
+		change(m)
+		m.Sign(newKey(2))
+		return object{"UIDMessage": m, "Token": ""}
+	}
+	raw := func(text string) json.RawMessage { return json.RawMessage(text) }
+	good := string(canonical.Marshal(newMessage("bob@example.org", last, newKey(2), now)))
+	update := nextMessage(alice, newKey(9), newKey(2)) // signed by a stranger
+	hash := uid.SigKeyHash(public(newKey(1)))
+	sigKey := canonical.Encode(public(newKey(1)))
+	nonce := uint64(now.Unix())
+
+	for _, test := range []struct {
+		name, method string
+		params       any
+		code         int
+		says         string
+	}{
+		{"unknown method", "KeyRepository.Nothing", object{}, rpc.CodeUnknownMethod, `no such method: "KeyRepository.Nothing"`},
+		{"another case", "keyrepository.capabilities", object{}, rpc.CodeUnknownMethod, "no such method"},
+		{"params a list", "KeyRepository.Capabilities", []int{}, rpc.CodeInvalidParams, "params: malformed message: expected an object"},
+		{"params a string", "KeyRepository.Capabilities", "x", rpc.CodeInvalidParams, "expected an object"},
+		{"params that it does not take", "KeyRepository.Capabilities", object{"x": 1}, rpc.CodeInvalidParams, "does not take x"},
+		{"params twice", "KeyHashchain.LookupUID", raw(`{"Identity":"a","Identity":"b"}`), rpc.CodeInvalidParams, "Identity: appears twice"},
+		{"too many params", "KeyHashchain.LookupUID", raw(`{"1":1,"2":1,"3":1,"4":1,"5":1,"6":1,"7":1,"8":1,"9":1,"10":1,"11":1,"12":1,"13":1,"14":1,"15":1,"16":1,"17":1}`),
+			rpc.CodeInvalidParams, "at most 16 members"},
+
+		{"no start", "KeyHashchain.FetchHashChain", object{"EndPosition": 1}, rpc.CodeInvalidParams, "StartPosition: expected a whole number from 0 to 18446744073709551615, got nothing"},
+		{"negative", "KeyHashchain.FetchHashChain", object{"StartPosition": -1}, rpc.CodeInvalidParams, "got -1"},
+		{"fraction", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":0.0}`), rpc.CodeInvalidParams, "got 0.0"},
+		{"exponent", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":1e0}`), rpc.CodeInvalidParams, "got 1e0"},
+		{"beyond 64 bits", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":18446744073709551616}`), rpc.CodeInvalidParams, "got 18446744073709551616"},
+		{"a number as string", "KeyRepository.FetchHashChain", object{"StartPosition": "0"}, rpc.CodeInvalidParams, `got "0"`},
+		{"backwards", "KeyHashchain.FetchHashChain", object{"StartPosition": 1, "EndPosition": 0}, rpc.CodeRange, "range"},
+
+		{"no identity", "KeyHashchain.LookupUID", object{}, rpc.CodeInvalidParams, "Identity: expected a string, got nothing"},
+		{"identity null", "KeyHashchain.LookupUID", object{"Identity": nil}, rpc.CodeInvalidParams, "got null"},
+		{"not mapped", "KeyHashchain.LookupUID", object{"Identity": "Alice@example.org"}, rpc.CodeInvalidParams, `expected "alice@example.org"`},
+		{"endless identity", "KeyHashchain.LookupUID", object{"Identity": strings.Repeat("X", 100_000) + "@example.org"}, rpc.CodeInvalidParams, "localpart of 100000 bytes"},
+		{"no index", "KeyRepository.FetchUID", object{}, rpc.CodeInvalidParams, "UIDIndex"},
+		{"short index", "KeyRepository.FetchUID", object{"UIDIndex": "AAAA"}, rpc.CodeInvalidParams, "UIDIndex: malformed message: expected base64 of 32 bytes"},
+		{"unknown index", "KeyRepository.FetchUID", object{"UIDIndex": canonical.Encode(make([]byte, 32))}, rpc.CodeUnknown, "not found"},
+		{"no link", "KeyRepository.GetLink", object{"Domain": "example.com"}, rpc.CodeUnknown, "example.com"},
+		{"no host", "KeyRepository.GetLink", object{"Domain": "not a host"}, rpc.CodeInvalidParams, "not a host"},
+
+		{"no message", "KeyRepository.CreateUID", object{"Token": ""}, rpc.CodeInvalidParams, "UIDMessage: expected an object, got nothing"},
+		{"message as string", "KeyRepository.CreateUID", object{"UIDMessage": good, "Token": ""}, rpc.CodeInvalidParams, "UIDMessage: expected an object"},
+		{"no token", "KeyRepository.CreateUID", object{"UIDMessage": raw(good)}, rpc.CodeInvalidParams, "Token: expected a string, got nothing"},
+		{"member missing", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"CHAINLINK":null,`, "", 1)), "Token": ""}, rpc.CodeInvalidParams, "UIDContent.CHAINLINK: missing"},
+		{"member twice", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT":0`, `"MSGCOUNT":0,"MSGCOUNT":0`, 1)), "Token": ""}, rpc.CodeInvalidParams, "MSGCOUNT: appears twice"},
+		{"member of another case", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT"`, `"MsgCount"`, 1)), "Token": ""}, rpc.CodeInvalidParams, "MsgCount: unknown"},
+		{"float", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT":0`, `"MSGCOUNT":0.0`, 1)), "Token": ""}, rpc.CodeInvalidParams, "MSGCOUNT: expected an unsigned integer"},
+		{"deep", "KeyRepository.CreateUID", object{"UIDMessage": raw(`{"UIDContent":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`), "Token": ""}, rpc.CodeInvalidParams, "UIDContent: expected an object"},
+		{"large message", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.MixAddress = strings.Repeat("x", uid.MaxMessage) }), rpc.CodeInvalidParams, "at most 65536"},
+		{"taken", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "alice@example.org" }), rpc.CodeTaken, "alice@example.org"},
+		{"reserved", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "root@example.org" }), rpc.CodeReserved, "root"},
+		{"foreign domain", "KeyRepository.CreateUID", create(func(m *uid.Message) {
+			m.Content.Identity, m.Content.RepoURIs = "bob@example.com", []string{"example.com"}
+		}), rpc.CodeDomain, "example.com"},
+		{"not mapped", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "b0b@example.org" }), rpc.CodeInvalidParams, `expected "bob@example.org"`},
+		{"expired", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.NotAfter = uint64(now.Unix()) - 1 }), rpc.CodeExpired, "NOTAFTER"},
+		{"no entry", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.LastEntry = "" }), rpc.CodeInvalidParams, "LASTENTRY"},
+		{"another chain's entry", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.LastEntry = foreignEntry() }), rpc.CodeLastEntry, "LASTENTRY"},
+		{"signed by another", "KeyRepository.CreateUID", func() object {
+			m := newMessage("bob@example.org", last, newKey(2), now)
+			m.Sign(newKey(3))
+			return object{"UIDMessage": m, "Token": ""}
+		}(), rpc.CodeSignature, "SELFSIGNATURE"},
+		{"update by another", "KeyRepository.UpdateUID", object{"UIDMessage": update, "Token": ""}, rpc.CodeSignature, "USERSIGNATURE"},
+		{"update of nobody", "KeyRepository.UpdateUID", create(func(m *uid.Message) { m.Content.MsgCount, m.UserSignature = 1, m.SelfSignature }), rpc.CodeUnknown, "bob@example.org"},
+
+		{"no KeyInits", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "Tokens": []string{}}, rpc.CodeInvalidParams, "KeyInits: expected a list, got nothing"},
+		{"none", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{}, "Tokens": []string{}}, rpc.CodeInvalidParams, "expected 1 to 100"},
+		{"101", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": make([]int, 101), "Tokens": make([]string, 101)}, rpc.CodeInvalidParams, "KeyInits: expected at most 100"},
+		{"not a KeyInit", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{1}, "Tokens": []string{""}}, rpc.CodeInvalidParams, "KeyInits[0]"},
+		{"token not a string", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{1}, "Tokens": []int{1}}, rpc.CodeInvalidParams, "Tokens[0]: expected a string, got 1"},
+		{"tokens missing", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []any{newKeyInit(t, newKey(1), 1, false, now)}, "Tokens": []string{}}, rpc.CodeInvalidParams, "as many tokens"},
+		{"KeyInit of nobody", "KeyInitRepository.AddKeyInit", object{"SigPubKey": canonical.Encode(public(newKey(7))), "KeyInits": []any{newKeyInit(t, newKey(7), 1, false, now)}, "Tokens": []string{""}}, rpc.CodeUnknown, "no identity has this SIGKEY"},
+		{"short key", "KeyInitRepository.AddKeyInit", object{"SigPubKey": "AAAA", "KeyInits": []int{}, "Tokens": []string{}}, rpc.CodeInvalidParams, "SigPubKey: malformed message: expected base64 of 32 bytes"},
+		{"none stored", "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, rpc.CodeUnknown, "KeyInit of this SIGKEYHASH"},
+		{"short hash", "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": "AAAA"}, rpc.CodeInvalidParams, "SigKeyHash"},
+		{"flush by another", "KeyInitRepository.FlushKeyInit", object{"SigPubKey": sigKey, "Nonce": nonce, "Signature": keyinit.SignFlush(nonce, newKey(2))}, rpc.CodeSignature, ""},
+		{"old flush", "KeyInitRepository.FlushKeyInit", object{"SigPubKey": sigKey, "Nonce": nonce - 1000, "Signature": keyinit.SignFlush(nonce-1000, newKey(1))}, rpc.CodeExpired, "Nonce"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			problem := r.try(t, test.method, test.params, nil)
+			if problem == nil || problem.Code != test.code || !strings.Contains(problem.Message, test.says) || len(problem.Message) > 600 {
+				t.Errorf("got %+v, want code %d and %q", problem, test.code, test.says)
+			}
+		})
+	}
+	if now, after := r.chain(t); after.Head != before.Head || uint64(len(now)) != position+1 {
+		t.Errorf("the chain changed")
+	}
+}
+
+// foreignEntry is an entry of no chain.
+func foreignEntry() string {
+	var e hashchain.Entry
+	e[32] = 1 // its type
+	return e.String()
+}
+
+// TestRanges checks what FetchHashChain answers at the ends of the chain.
+func TestRanges(t *testing.T) {
+	r := newKeyserverRig(t, rigOptions{})
+	for i, name := range []string{"alice", "bob", "carol"} {
+		r.register(t, name+"@example.org", newKey(byte(i+1)), time.Now())
+	}
+	entries, _ := r.chain(t)
+	for _, test := range []struct {
+		params     object
+		from, last int
+	}{
+		{object{"StartPosition": 0}, 0, 0},
+		{object{"StartPosition": 2}, 2, 2},
+		{object{"StartPosition": 2, "EndPosition": nil}, 2, 2},
+		{object{"StartPosition": 1, "EndPosition": 2}, 1, 2},
+		{object{"StartPosition": 1, "EndPosition": 1000}, 1, 3},
+		{object{"StartPosition": 0, "EndPosition": uint64(1<<64 - 1)}, 0, 3},
+		{object{"StartPosition": 4}, 3, 3},
+		{object{"StartPosition": uint64(1<<64 - 1), "EndPosition": uint64(1<<64 - 1)}, 3, 3},
+	} {
+		for _, method := range []string{"KeyHashchain.FetchHashChain", "KeyRepository.FetchHashChain"} {
+			var got struct {
+				HCEntries  []string
+				HCFirstPos uint64
+			}
+			r.call(t, method, test.params, &got)
+			var want []string
+			for _, e := range entries[test.from : test.last+1] {
+				want = append(want, e.String())
+			}
+			if got.HCFirstPos != uint64(test.from) || !slices.Equal(got.HCEntries, want) {
+				t.Errorf("%s %v: %d from %d, want %d from %d", method, test.params, len(got.HCEntries), got.HCFirstPos, len(want), test.from)
+			}
+		}
+	}
+}
+
+// TestEnvelopes checks what is around calls: requests, batches, notifications, HTTP.
+func TestEnvelopes(t *testing.T) {
+	r := newKeyserverRig(t, rigOptions{})
+	const lookup = `"method":"KeyHashchain.LookupUID","params":{"Identity":"bob@example.org"}`
+	const found = `"result":{"HCPositions":null}`
+	const call = `{"jsonrpc":"2.0",` + lookup + `,"id":1}`
+	for _, test := range []struct {
+		name, body string
+		status     int
+		want       string // exactly, or with ... at the end the beginning
+	}{
+		{"number", call, 200, `{"jsonrpc":"2.0",` + found + `,"id":1}`},
+		{"string", `{"id":"a\u0000b","jsonrpc":"2.0",` + lookup + `}`, 200, `{"jsonrpc":"2.0",` + found + `,"id":"a\u0000b"}`},
+		{"large number", `{"id":12345678901234567890,"jsonrpc":"2.0",` + lookup + `}`, 200, `{"jsonrpc":"2.0",` + found + `,"id":12345678901234567890}`},
+		{"null", `{"id":null,"jsonrpc":"2.0",` + lookup + `}`, 200, `{"jsonrpc":"2.0",` + found + `,"id":null}`},
+		{"white space", " \r\n\t" + call + "\n", 200, `{"jsonrpc":"2.0",` + found + `,"id":1}`},
+		{"another member", `{"x":[],"jsonrpc":"2.0",` + lookup + `,"id":1}`, 200, `{"jsonrpc":"2.0",` + found + `,"id":1}`},
+		{"no params", `{"jsonrpc":"2.0","method":"KeyHashchain.FetchLastHashChain","id":1}`, 200, `{"jsonrpc":"2.0","result":{"HCEntry":...`},
+		{"notification", `{"jsonrpc":"2.0",` + lookup + `}`, 204, ``},
+		{"failing notification", `{"jsonrpc":"2.0","method":"x"}`, 204, ``},
+
+		{"nothing", "", 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"no JSON", "{", 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"two", call + call, 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"not UTF-8", "\"\xff\"", 400, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"too deep", strings.Repeat("[", 100_000), 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"too deep inside", `{"jsonrpc":"2.0","method":"x","id":1,"params":` + strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_000) + "}", 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"a number", "1", 200, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"request: malformed message: expected an object, got 1"},"id":null}`},
+		{"version", `{"jsonrpc":"1.0",` + lookup + `,"id":1}`, 200, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"jsonrpc: expected \"2.0\", got \"1.0\""},"id":1}`},
+		{"no version", `{` + lookup + `,"id":1}`, 200, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"jsonrpc: expected \"2.0\", got nothing"},"id":1}`},
+		{"no version nor id", `{` + lookup + `}`, 200, `{"jsonrpc":"2.0","error":{"code":-32600,...`},
+		{"no method", `{"jsonrpc":"2.0","id":1}`, 200, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"method: expected a string, got nothing"},"id":1}`},
+		{"method twice", `{"jsonrpc":"2.0","method":"a","method":"b","id":1}`, 200, `{"jsonrpc":"2.0","error":{"code":-32600,...`},
+		{"id an object", `{"jsonrpc":"2.0",` + lookup + `,"id":{}}`, 200, `{"jsonrpc":"2.0","error":{"code":-32600,...`},
+		{"id a bool", `{"jsonrpc":"2.0",` + lookup + `,"id":true}`, 200, `{"jsonrpc":"2.0","error":{"code":-32600,...`},
+		{"endless id", `{"jsonrpc":"2.0",` + lookup + `,"id":"` + strings.Repeat("x", 1000) + `"}`, 200, `{"jsonrpc":"2.0","error":{"code":-32600,...`},
+
+		{"batch", "[" + call + `,{"jsonrpc":"2.0",` + lookup + `},1,{"jsonrpc":"2.0","method":"x","id":"2"}]`, 200,
+			`[{"jsonrpc":"2.0",` + found + `,"id":1},{"jsonrpc":"2.0","error":{"code":-32600,"message":"request: malformed message: expected an object, got 1"},"id":null},` +
+				`{"jsonrpc":"2.0","error":{"code":-32601,"message":"no such method: \"x\"; Capabilities lists those there are"},"id":"2"}]`},
+		{"batch of notifications", `[{"jsonrpc":"2.0",` + lookup + `},{"jsonrpc":"2.0",` + lookup + `}]`, 204, ``},
+		{"empty batch", "[]", 200, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"expected a batch of 1 to 100 calls, got none"},"id":null}`},
+		{"batch in a batch", "[[" + call + "]]", 200, `[{"jsonrpc":"2.0","error":{"code":-32600,...`},
+		{"open batch", "[" + call, 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"batch of 100", "[" + strings.Repeat(call+",", 99) + call + "]", 200, `[{"jsonrpc":"2.0",` + found + `,"id":1},...`},
+		{"batch of 101", "[" + strings.Repeat(call+",", 100) + call + "]", 200, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"expected a batch of at most 100 calls, got more; none was made"},"id":null}`},
+		{"large batch of nothing", "[" + strings.Repeat("0,", 900_000) + "0]", 200, `{"jsonrpc":"2.0","error":{"code":-32600,...`},
+		{"large body", call + strings.Repeat(" ", rpc.MaxRequest), 413, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"expected a body of at most 2097152 bytes, got more"},"id":null}`},
+		{"largest body", call + strings.Repeat(" ", rpc.MaxRequest-len(call)), 200, `{"jsonrpc":"2.0",` + found + `,"id":1}`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, got := r.post(t, test.body)
+			beginning, more := strings.CutSuffix(test.want, "...")
+			if status != test.status || !strings.HasPrefix(string(got), beginning) || !more && string(got) != beginning {
+				t.Errorf("got %d %.300s, want %d %s", status, got, test.status, test.want)
+			}
+			if len(got) > 0 && !json.Valid(got) {
+				t.Errorf("not JSON: %.300s", got)
+			}
+		})
+	}
+
+	for _, test := range []struct {
+		method, path, media string
+		want                int
+	}{
+		{"GET", "", "application/json", 405},
+		{"PUT", "", "application/json", 405},
+		{"POST", "rpc", "application/json", 404},
+		{"POST", "", "text/plain", 415},
+		{"POST", "", "", 415},
+		{"POST", "", "application/json; charset=utf-8", 200},
+	} {
+		request, err := http.NewRequest(test.method, r.url+test.path, strings.NewReader(call))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", test.media)
+		response, err := r.http.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer object
+		if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || response.StatusCode != test.want || response.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%+v: %d %v %v", test, response.StatusCode, answer, err)
+		}
+		response.Body.Close()
+	}
+}
+
+// TestTwins lets many register names that look alike, at once: one gets it.
+func TestTwins(t *testing.T) {
+	now := time.Now()
+	r := newKeyserverRig(t, rigOptions{})
+	last, _ := r.lastEntry(t)
+	var names []string
+	for _, local := range []string{"jill.o", "ji1l.0", "ill.o", "Jill.O", "iill.o", "jIll.0"} {
+		names = append(names, local+"@example.org")
+	}
+	var (
+		wait      sync.WaitGroup
+		mu        sync.Mutex
+		succeeded = map[string]int{}
+		refused   = map[int]int{}
+	)
+	for i := range 24 {
+		mapped, err := uid.Map(names[i%len(names)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := newMessage(mapped, last, newKey(byte(i+1)), now)
+		wait.Go(func() {
+			problem := r.try(t, "KeyRepository.CreateUID", object{"UIDMessage": m, "Token": ""}, nil)
+			mu.Lock()
+			defer mu.Unlock()
+			if problem == nil {
+				succeeded[mapped]++
+			} else {
+				refused[problem.Code]++
+			}
+		})
+	}
+	wait.Wait()
+	if len(succeeded) != 2 || succeeded["iill.o@example.org"] != 1 || succeeded["ill.o@example.org"] != 1 || refused[rpc.CodeTaken] != 22 {
+		t.Errorf("registered %v, refused by code %v", succeeded, refused)
+	}
+	if entries, _ := r.chain(t); len(entries) != 3 {
+		t.Errorf("%d entries", len(entries))
+	}
+}
+
+// TestTokensOverTheWire pays with issued tokens: each once.
+func TestTokensOverTheWire(t *testing.T) {
+	now := time.Now()
+	dir := testDir(t)
+	issuer, err := token.OpenIssuer(dir + "/issuer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newKeyserverRig(t, rigOptions{dir: dir, tokens: token.Issued{Domain: testDomain, Issuer: issuer.Public()}})
+	paid, err := issuer.Issue(testDomain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := issuer.Issue("example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, _ := r.lastEntry(t)
+	for _, test := range []struct {
+		name, token string
+		code        int
+	}{
+		{"alice", "", rpc.CodeToken}, {"alice", "!", rpc.CodeToken}, {"alice", foreign, rpc.CodeToken},
+		{"root", paid, rpc.CodeReserved}, // spends nothing
+		{"alice", paid, 0}, {"bob", paid, rpc.CodeSpent},
+	} {
+		m := newMessage(test.name+"@example.org", last, newKey(1), now)
+		problem := r.try(t, "KeyRepository.CreateUID", object{"UIDMessage": m, "Token": test.token}, nil)
+		if got := problem; (got == nil) != (test.code == 0) || got != nil && got.Code != test.code {
+			t.Errorf("%s with %.10q: %+v, want code %d", test.name, test.token, got, test.code)
+		}
+	}
+}
+
+// TestRestart stops a server and starts it on the same data.
+func TestRestart(t *testing.T) {
+	dir := testDir(t)
+	r := newKeyserverRig(t, rigOptions{dir: dir})
+	r.register(t, "alice@example.org", newKey(1), time.Now())
+	before, chain := r.chain(t)
+	index := before[1].UIDIndex()
+	var reply, again uidReply
+	r.call(t, "KeyRepository.FetchUID", object{"UIDIndex": canonical.Encode(index[:])}, &reply)
+	r.stop()
+
+	r = newKeyserverRig(t, rigOptions{dir: dir})
+	if _, after := r.chain(t); after.Head != chain.Head {
+		t.Error("another chain after the restart")
+	}
+	r.call(t, "KeyRepository.FetchUID", object{"UIDIndex": canonical.Encode(index[:])}, &again)
+	if reply != again {
+		t.Error("another reply after the restart")
+	}
+	r.register(t, "bob@example.org", newKey(2), time.Now())
+}
+
+// TestClosedService asks a server whose keyserver has gone.
+func TestClosedService(t *testing.T) {
+	r := newKeyserverRig(t, rigOptions{})
+	if err := r.service.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range []string{"KeyHashchain.FetchLastHashChain", "KeyRepository.Capabilities"} {
+		if problem := r.try(t, method, object{}, nil); problem == nil || problem.Code != rpc.CodeDown {
+			t.Errorf("%s: %+v, want code %d", method, problem, rpc.CodeDown)
+		}
+	}
+	// The answer has begun when this is noticed: it must not look whole.
+	response, err := r.http.Post(r.url, "application/json", strings.NewReader(`{"jsonrpc":"2.0","method":"KeyHashchain.FetchHashChain","params":{"StartPosition":0},"id":1}`))
+	if err == nil {
+		response.Body.Close()
+		t.Errorf("FetchHashChain of a closed keyserver answered %s", response.Status)
+	}
+}

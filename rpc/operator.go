@@ -1,0 +1,150 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// Paths of the operator's requests.
+const (
+	operatorRotateKey = "/rotate-key" // POST; the answer is the uid.Reply in JSON
+	operatorBackup    = "/backup"     // GET; the answer is what Service.Backup writes
+)
+
+// OperatorServer does for a keyserver's operator what cannot be done from outside
+// while a server has the database open. It asks nobody who he is: whoever reaches
+// its listener is the operator, so that must be a socket that only he can open.
+type OperatorServer struct {
+	http *http.Server
+	gate sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
+}
+
+// NewOperatorServer prepares a server. Nothing is running before Serve.
+func NewOperatorServer(service *keyserver.Service, log zerolog.Logger) *OperatorServer {
+	s := new(OperatorServer)
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+operatorRotateKey, func(w http.ResponseWriter, r *http.Request) {
+		reply, err := service.RotateKey(r.Context())
+		if err != nil {
+			log.Error().Err(err).Msg("rotating the keyserver's key")
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		log.Info().Uint64("position", reply.Entry.HashchainPos).Msg("the keyserver's key was rotated")
+		writeJSON(w, http.StatusOK, reply.Canonical())
+	})
+	mux.HandleFunc("GET "+operatorBackup, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		if err := service.Backup(r.Context(), w); err != nil {
+			log.Error().Err(err).Msg("backup")
+			panic(http.ErrAbortHandler) // what was sent is not a whole backup
+		}
+	})
+	s.http = &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !s.gate.TryRLock() {
+				http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
+				return
+			}
+			defer s.gate.RUnlock()
+			mux.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: 5 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          newHTTPLog(log.With().Str("wire", "operator").Logger()),
+	}
+	return s
+}
+
+// Serve answers on the listener, which it closes, until ctx is done, which is no
+// error, or it fails. What goes on then has ShutdownGrace to end.
+func (s *OperatorServer) Serve(ctx context.Context, listener net.Listener) error {
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(listener) }()
+	return endHTTP(ctx, s.http, &s.gate, served, "the operator on "+listener.Addr().String())
+}
+
+// endHTTP waits until ctx is done or a server has failed, ends the server, by force
+// after ShutdownGrace, and waits for its handlers, which hold the gate.
+func endHTTP(ctx context.Context, server *http.Server, gate *sync.RWMutex, served <-chan error, what string) error {
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-served:
+	}
+	grace, cancel := context.WithTimeout(context.Background(), ShutdownGrace)
+	defer cancel()
+	if server.Shutdown(grace) != nil {
+		server.Close() // nothing is left to do about an error of a dying connection
+	}
+	gate.Lock()
+	if failure != nil {
+		return fmt.Errorf("rpc: serving %s: %w", what, failure)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("rpc: serving %s: %w", what, err)
+	}
+	return nil
+}
+
+// Operator makes the operator's requests to the server at a socket.
+type Operator struct{ client *http.Client }
+
+// NewOperator returns an Operator. It connects for each request anew.
+func NewOperator(socket string) *Operator {
+	return &Operator{&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+		DisableKeepAlives: true,
+	}}}
+}
+
+// RotateKey has the server rotate its key.
+func (o *Operator) RotateKey(ctx context.Context) (reply *uid.Reply, err error) {
+	err = o.request(ctx, http.MethodPost, operatorRotateKey, func(body io.Reader) error {
+		text, err := io.ReadAll(body)
+		if err == nil {
+			reply, err = uid.ParseReply(text)
+		}
+		return err
+	})
+	return reply, err
+}
+
+// Backup has the server write a backup. If it fails, what was written is none.
+func (o *Operator) Backup(ctx context.Context, to io.Writer) error {
+	return o.request(ctx, http.MethodGet, operatorBackup, func(body io.Reader) error {
+		_, err := io.Copy(to, body)
+		return err
+	})
+}
+
+func (o *Operator) request(ctx context.Context, method, path string, read func(io.Reader) error) error {
+	request, err := http.NewRequestWithContext(ctx, method, "http://operator"+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := o.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		problem, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10)) // whatever came of it
+		return fmt.Errorf("the running keyserver refused: %s", bytes.TrimSpace(problem))
+	}
+	return read(response.Body)
+}
