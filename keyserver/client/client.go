@@ -1,0 +1,337 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+var (
+	// ErrNotInitialized says that a folder has no copy of a hashchain: see Init.
+	ErrNotInitialized = errors.New("no copy of a keyserver's hashchain")
+	// ErrInitialized says that a folder belongs to another keyserver.
+	ErrInitialized = errors.New("the folder belongs to another keyserver")
+	// ErrLocked says that another process works with the folder.
+	ErrLocked = errors.New("another process uses the folder")
+	// ErrDamaged says that a file in the folder is not what was written. What can be
+	// downloaded can be: move the folder away and Init another; identities are files
+	// of their own that can be copied into it.
+	ErrDamaged = errors.New("local file damaged")
+	// ErrFingerprint says that the chain does not begin as it should.
+	ErrFingerprint = errors.New("another hashchain than expected")
+)
+
+// Options are what a client is told. All may be left out.
+type Options struct {
+	Transport http.RoundTripper // http.DefaultTransport by default
+	Now       func() time.Time  // the clock; time.Now by default
+	// Progress is called now and then while something takes long, from the goroutine
+	// that called: what is done is "downloading", "comparing", "searching" or
+	// "waiting"; done and all are entries.
+	Progress func(what string, done, all uint64)
+
+	argonMemory uint32 // KiB; tests take less
+}
+
+// Client is a folder with the copy of a keyserver's hashchain and the identities
+// of its user. It is for one goroutine at a time.
+type Client struct {
+	dir   string
+	opt   Options
+	lock  *flock.Flock
+	wire  *wire
+	caps  *capabilities // nil until the first call
+	since uint64        // size of the copy when caps came
+	// compared is set when caps was found to agree with the chain.
+	compared bool
+	chain    *chainCopy
+	state    state
+}
+
+// state is keyserver.json.
+type state struct {
+	Domain string   `json:"domain"`
+	URL    string   `json:"url"`
+	Size   uint64   `json:"size"` // entries in the copy
+	Head   []byte   `json:"head"` // hash of the last
+	Keys   []SigKey `json:"keys"` // of the keyserver, each since the entry that named it
+	// Message is the keyserver's last UID message, which the next must follow.
+	Message *uid.Message `json:"message"`
+}
+
+const (
+	stateFile     = "keyserver.json"
+	chainFile     = "chain"
+	lookupsDir    = "lookups"
+	identitiesDir = "identities"
+	evidenceDir   = "evidence"
+
+	// maxFile is the most bytes that are read of a file other than chain.
+	maxFile = 64 << 20
+)
+
+// Init begins a copy of the hashchain of a keyserver in a folder, which is made if
+// it does not exist, and downloads it from position 0. Called again for the same
+// keyserver it goes on where it was. domain is the one to use of a keyserver that
+// serves several; "" if it serves one. fingerprint is that of the expected chain,
+// nil to take whatever comes.
+//
+// The client is returned, open, also with an error of the download, unless that
+// shows the folder or the keyserver to be the wrong one.
+func Init(ctx context.Context, dir, url, domain string, fingerprint *hashchain.Hash, opt Options) (*Client, error) {
+	if err := CheckURL(url); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	c, err := open(dir, opt)
+	if errors.Is(err, ErrNotInitialized) {
+		c, err = begin(ctx, dir, url, domain, opt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c.state.URL != url || domain != "" && c.state.Domain != domain {
+		return nil, errors.Join(fmt.Errorf("%w: %s (%s)", ErrInitialized, c.state.Domain, c.state.URL), c.Close())
+	}
+	if fingerprint != nil && c.chain.size == 0 {
+		err = c.checkFirst(ctx, *fingerprint) // before anything is taken
+	} else if fingerprint != nil && *fingerprint != c.Fingerprint() {
+		err = fmt.Errorf("%w: it begins with %s", ErrFingerprint, c.Fingerprint())
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	_, err = c.Sync(ctx)
+	return c, err
+}
+
+// checkFirst compares the keyserver's first entry with the expected one.
+func (c *Client) checkFirst(ctx context.Context, fingerprint hashchain.Hash) error {
+	caps, err := c.online(ctx)
+	if err != nil {
+		return err
+	}
+	entries, err := c.wire.entries(ctx, caps, 0, 1)
+	if err == nil && entries[0].Hash() != fingerprint {
+		err = fmt.Errorf("%w: it begins with %s", ErrFingerprint, entries[0].Hash())
+	}
+	return err
+}
+
+// begin writes the state of a copy that has no entry yet.
+func begin(ctx context.Context, dir, url, domain string, opt Options) (*Client, error) {
+	w := newWire(url, opt.Transport)
+	caps, err := w.capabilities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if domain == "" && len(caps.Domains) == 1 {
+		domain = caps.Domains[0]
+	}
+	if !slices.Contains(caps.Domains, domain) {
+		return nil, fmt.Errorf("%w: the domain is one of %.200q", ErrUnsupported, caps.Domains)
+	}
+	if err := errors.Join(uid.CheckDomain(domain), uid.CheckMapped(uid.KeyserverLocalpart+"@"+domain)); err != nil {
+		return nil, fmt.Errorf("%w: domain: %w", ErrAnswer, err)
+	}
+	for _, sub := range []string{lookupsDir, identitiesDir, evidenceDir} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeJSON(filepath.Join(dir, stateFile), state{Domain: domain, URL: url}); err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
+	if err := lock.Unlock(); err != nil {
+		return nil, err
+	}
+	return open(dir, opt)
+}
+
+// Open opens a folder that Init has made. ErrNotInitialized, ErrLocked, ErrDamaged.
+func Open(dir string, opt Options) (*Client, error) { return open(dir, opt) }
+
+func open(dir string, opt Options) (_ *Client, err error) {
+	if _, err := os.Stat(filepath.Join(dir, stateFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w in %s", ErrNotInitialized, dir)
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Progress == nil {
+		opt.Progress = func(string, uint64, uint64) {}
+	}
+	if opt.argonMemory == 0 {
+		opt.argonMemory = argonMemory
+	}
+	c := &Client{dir: dir, opt: opt}
+	if c.lock, err = lockDir(dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.lock.Unlock())
+		}
+	}()
+	if err := readJSON(c.path(stateFile), &c.state); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(CheckURL(c.state.URL), uid.CheckDomain(c.state.Domain)); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, c.path(stateFile), err)
+	}
+	c.wire = newWire(c.state.URL, opt.Transport)
+	c.chain, err = openCopy(c.path(chainFile), c.state.Size, c.state.Head)
+	return c, err
+}
+
+func lockDir(dir string) (*flock.Flock, error) {
+	lock := flock.New(filepath.Join(dir, ".lock"), flock.SetPermissions(0o600))
+	ok, err := lock.TryLock()
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %s", ErrLocked, dir)
+	}
+	return lock, err
+}
+
+// Close ends the use of the folder.
+func (c *Client) Close() error { return errors.Join(c.chain.close(), c.lock.Unlock()) }
+
+func (c *Client) path(parts ...string) string {
+	return filepath.Join(append([]string{c.dir}, parts...)...)
+}
+
+func (c *Client) now() uint64 { return uint64(c.opt.Now().Unix()) }
+
+// Domain is the keyserver's.
+func (c *Client) Domain() string { return c.state.Domain }
+
+// URL is where the keyserver is.
+func (c *Client) URL() string { return c.state.URL }
+
+// Size is how many entries the copy has.
+func (c *Client) Size() uint64 { return c.chain.size }
+
+// Head is the hash of the copy's last entry: who has the same at the same size has
+// the same chain.
+func (c *Client) Head() hashchain.Hash { return c.chain.head }
+
+// Fingerprint is the hash of the entry at position 0, which names the chain.
+func (c *Client) Fingerprint() hashchain.Hash { return c.chain.first }
+
+// ServerKeys are the keyserver's public signature keys, the present one last.
+func (c *Client) ServerKeys() []SigKey { return slices.Clone(c.state.Keys) }
+
+// ServerNotAfter is until when the keyserver's present key is valid, in Unix
+// seconds; 0 if it is not known yet. It should have been replaced by then.
+func (c *Client) ServerNotAfter() uint64 {
+	if c.state.Message == nil {
+		return 0
+	}
+	return c.state.Message.Content.NotAfter
+}
+
+// signer returns the key that a reply about a position must be signed by: the one
+// in use before that entry, of which the first signed itself.
+func (c *Client) signer(position uint64) ed25519.PublicKey {
+	if len(c.state.Keys) == 0 {
+		return nil
+	}
+	key := c.state.Keys[0]
+	for _, k := range c.state.Keys[1:] {
+		if k.Position < position {
+			key = k
+		}
+	}
+	return key.Public
+}
+
+// saveState writes the state with the copy's present end.
+func (c *Client) saveState() error {
+	c.state.Size, c.state.Head = c.chain.size, c.chain.head[:]
+	return writeJSON(c.path(stateFile), c.state)
+}
+
+// online asks the keyserver what it offers, once.
+func (c *Client) online(ctx context.Context) (*capabilities, error) {
+	if c.caps != nil {
+		return c.caps, nil
+	}
+	caps, err := c.wire.capabilities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(caps.Domains, c.state.Domain) {
+		return nil, fmt.Errorf("%w: it serves %.200q, and %s no more", ErrUnsupported, caps.Domains, c.state.Domain)
+	}
+	c.caps, c.since = caps, c.Size()
+	return caps, nil
+}
+
+// writeFile replaces a file as a whole; it is on disk then.
+func writeFile(path string, content []byte) error {
+	next := path + ".next"
+	if err := secretfile.Remove(next); err != nil {
+		return err
+	}
+	if err := secretfile.Create(next, content); err != nil {
+		return err
+	}
+	return secretfile.Replace(path, next)
+}
+
+func writeJSON(path string, value any) error {
+	content, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(content, '\n'))
+}
+
+// readJSON reads what writeJSON wrote.
+func readJSON(path string, into any) error {
+	content, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(content))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	}
+	return nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(content) > maxFile {
+		err = fmt.Errorf("%w: %s has more than %d bytes", ErrDamaged, path, maxFile)
+	}
+	return content, err
+}

@@ -1,0 +1,51 @@
+// Package client is what a user keeps and does of a keyserver (keyserver-wire):
+// a verified copy of its hashchain, look-ups in that copy, and the user's own
+// identities with their private keys.
+//
+//	client.go    the folder that all is kept in; Init, Open
+//	wire.go      the JSON-RPC calls, bounded
+//	copy.go      the local copy of the hashchain
+//	sync.go      downloading, verifying, following the keyserver's own keys
+//	evidence.go  what a keyserver did that an honest one does not
+//	reply.go     UID messages as the keyserver returns them
+//	lookup.go    exhaustive search, and who is behind an identity
+//	paper.go     the escrow key on paper
+//	vault.go     secrets at rest
+//	identity.go  an identity of the user's own, and what is done with its keys
+//	register.go  Create, Update, Recover, Confirm
+//	keyinits.go  KeyInits: add, fetch, flush
+//
+// What never belongs here: the server; the terminal; what is sent from user to
+// user (package session).
+//
+// # What is trusted
+//
+// The first download trusts the keyserver for the entry at position 0 alone,
+// whose hash can be compared with what others have (Client.Fingerprint). From
+// then on nothing is believed that does not follow from it: every entry is
+// verified against the one before it, the keyserver's keys are followed through
+// the entries of keyserver@domain, each of which the one before it has signed,
+// and a reply must be signed by the key that was the keyserver's at its position
+// and be about the entry that the copy has there. What is refused that way is kept
+// as evidence (Misbehaviour).
+//
+// A keyserver can still show different chains to users who never compare, and
+// withhold what it has not acknowledged. The first is noticed as soon as somebody
+// looks up an identity whose message names, as LASTENTRY, an entry of the other
+// chain.
+//
+// # Files
+//
+// A folder belongs to one keyserver; only one process has it open at a time.
+//
+//	keyserver.json        where the keyserver is, how far the copy goes, its keys
+//	chain                 the entries, 153 bytes each
+//	lookups/HASH.json     how far an identity was searched, and what was found
+//	identities/HASH.json  one of the user's own, encrypted under its passphrase
+//	evidence/*.json       misbehaviour
+//
+// HASH is the SHA-256 of the identity. Every file but chain is replaced as a
+// whole, and is on disk before what relies on it is done; chain only grows, and
+// what was written beyond the length in keyserver.json by a process that was
+// killed is written again. Whenever a process is killed the next one goes on.
+package client
