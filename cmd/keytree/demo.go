@@ -45,6 +45,7 @@ needs the Go toolchain and the project's folder; otherwise give a bchd with
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.demo(cmd.Context(), *binary, *keep)
 	}
+	cmd.AddCommand(a.demoKeyserverCommand())
 	return cmd
 }
 

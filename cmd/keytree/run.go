@@ -106,6 +106,8 @@ link transactions of MIP-0003 from a node and answers over gRPC and REST.
   keytree resolve   ask a server which identity is behind an address
   keytree link      publish link transactions
   keytree fsck      check a server's database
+  keytree keyserver run a keyserver, and look after it
+  keytree user      be a user of a keyserver: register, look others up
 
 Settings come from, in this order: flags, environment variables (KEYTREE_ and
 the flag's name: --data-dir is KEYTREE_DATA_DIR), a config file, defaults. The
@@ -123,7 +125,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage.`,
 	root.AddCommand(
 		a.serveCommand(), a.importCommand(), a.demoCommand(),
 		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.watchCommand(),
-		a.linkCommand(), a.fsckCommand(), a.versionCommand(),
+		a.linkCommand(), a.fsckCommand(), a.keyserverCommand(), a.userCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())
 	a.prepare(root)

@@ -16,6 +16,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
@@ -54,6 +55,9 @@ error that names node and block.
 Both interfaces are unencrypted and open to whoever reaches them: put a TLS proxy
 in front before listening on other than the local machine.
 
+With --keyserver-domain it runs a keyserver beside, as keytree keyserver serve does
+alone, which tells more about it.
+
 The log goes to standard error. The line "serving" names the addresses, also
 where port 0 left them to the system. SIGINT and SIGTERM stop the server
 gracefully, a second one at once; the database survives both, and kill -9.`,
@@ -67,19 +71,14 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 	dataDir := placeFlags(flags)
 	network := networkFlag(flags)
 	node := newNodeFlag(flags, "node to index: "+nodeURLForms)
-	grpcListen := newParsed("HOST:PORT", defaultGRPC, parseHostPort(true))
-	flags.Var(grpcListen, "grpc-listen", "where to answer gRPC; port 0 lets the system choose")
-	httpListen := newParsed("HOST:PORT", defaultHTTP, parseHostPort(true))
-	flags.Var(httpListen, "http-listen", "where to answer REST; port 0 lets the system choose")
+	listen := newListenFlags(flags)
 	startHeight := heightFlag(flags, "start-height",
 		fmt.Sprintf("first block to index; another than the network's makes the state hash incomparable (default %d on mainnet, else 0)",
 			protocol.StartHeight(&chaincfg.MainNetParams)))
 	verify := verifyFlag(flags)
-	logFormat := newParsed("FORMAT", "auto", oneOf("auto", "console", "json"))
-	flags.Var(logFormat, "log-format", "console, json, or auto: console on a terminal, else json")
-	logLevel := newParsed("LEVEL", "info", oneOf("debug", "info", "warn", "error"))
-	flags.Var(logLevel, "log-level", "debug, info, warn or error")
-	setting(flags, "grpc-listen", "http-listen", "start-height", "log-format", "log-level")
+	log := newLogFlags(flags)
+	ks := newKeyserverFlags(flags)
+	setting(flags, "start-height")
 
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if node.text == "" {
@@ -91,10 +90,14 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 		c := serverConfig{
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
-			grpcListen:  grpcListen.value, httpListen: httpListen.value,
+			grpcListen:  listen.grpc.value, httpListen: listen.http.value,
 			verify: verify.value,
 		}
-		c.log, c.line = newLogAndLine(a.stderr, logFormat.value, logLevel.value)
+		var err error
+		if c.keyserver, err = ks.config(*dataDir); err != nil {
+			return err
+		}
+		c.log, c.line = newLogAndLine(a.stderr, log.format.value, log.level.value)
 		if h := startHeight.value; h != nil && *h != c.startHeight {
 			c.log.Warn().Uint32("start_height", *h).Uint32("expected", c.startHeight).
 				Msg("not the network's start height: the state hash cannot be compared with that of other indexers")
@@ -103,6 +106,34 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 		return serve(cmd.Context(), c, nil)
 	}
 	return cmd
+}
+
+// listenFlags tell where a server answers.
+type listenFlags struct{ grpc, http *parsed[string] }
+
+func newListenFlags(flags *pflag.FlagSet) listenFlags {
+	f := listenFlags{
+		grpc: newParsed("HOST:PORT", defaultGRPC, parseHostPort(true)),
+		http: newParsed("HOST:PORT", defaultHTTP, parseHostPort(true)),
+	}
+	flags.Var(f.grpc, "grpc-listen", "where to answer gRPC; port 0 lets the system choose")
+	flags.Var(f.http, "http-listen", "where to answer REST; port 0 lets the system choose")
+	setting(flags, "grpc-listen", "http-listen")
+	return f
+}
+
+// logFlags tell how a server logs.
+type logFlags struct{ format, level *parsed[string] }
+
+func newLogFlags(flags *pflag.FlagSet) logFlags {
+	f := logFlags{
+		format: newParsed("FORMAT", "auto", oneOf("auto", "console", "json")),
+		level:  newParsed("LEVEL", "info", oneOf("debug", "info", "warn", "error")),
+	}
+	flags.Var(f.format, "log-format", "console, json, or auto: console on a terminal, else json")
+	flags.Var(f.level, "log-level", "debug, info, warn or error")
+	setting(flags, "log-format", "log-level")
+	return f
 }
 
 // newLogAndLine returns a log to w, as newLog does, and, if w is a terminal, the
@@ -139,13 +170,14 @@ func newLog(w io.Writer, format, level string) zerolog.Logger {
 
 // serverConfig is what a server is made of.
 type serverConfig struct {
-	network     *chaincfg.Params
+	network     *chaincfg.Params // nil: no chain is indexed
 	node        nodeConfig
 	dataDir     string
 	startHeight uint32
 	grpcListen  string
 	httpListen  string
 	verify      indexer.Verify
+	keyserver   *keyserverConfig // nil: none is run
 	log         zerolog.Logger
 	line        *progressLine // nil: progress goes to the log
 }
@@ -154,12 +186,25 @@ type serverConfig struct {
 // When it returns, all of it has ended. serving, if not nil, hears the addresses
 // as soon as the server answers.
 func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr)) (err error) {
-	g, err := graph.Open(filepath.Join(c.dataDir, "graph"),
-		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Log: c.log})
-	if err != nil {
-		return err
+	config := rpc.Config{Net: c.network, Log: c.log}
+	state := new(progress)
+	if c.network != nil {
+		config.Indexer = state
+		config.Graph, err = graph.Open(filepath.Join(c.dataDir, "graph"),
+			graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Log: c.log})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, config.Graph.Close()) }()
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
+	var keyserver *runningKeyserver
+	if c.keyserver != nil {
+		if keyserver, err = c.keyserver.start(ctx, c.log); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, keyserver.close()) }()
+		config.Keyserver, config.Limits = keyserver.service, rpc.ClientLimits{CallRate: c.keyserver.callRate}
+	}
 
 	grpcListener, err := net.Listen("tcp", c.grpcListen)
 	if err != nil {
@@ -172,8 +217,7 @@ func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr
 	}
 	defer httpListener.Close()
 
-	state := new(progress)
-	server, err := rpc.NewServer(rpc.Config{Graph: g, Indexer: state, Net: c.network, Log: c.log})
+	server, err := rpc.NewServer(config)
 	if err != nil {
 		return err
 	}
@@ -182,13 +226,24 @@ func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var parts sync.WaitGroup
-	parts.Go(func() {
-		if err := index(running, c, g, state); err != nil {
-			fail(err)
-		}
-	})
-	c.log.Info().Stringer("grpc", grpcListener.Addr()).Stringer("http", httpListener.Addr()).
-		Str("version", version()).Str("network", c.network.Name).Str("data_dir", c.dataDir).Str("node", c.node.address()).Msg("serving")
+	line := c.log.Info().Stringer("grpc", grpcListener.Addr()).Stringer("http", httpListener.Addr())
+	if config.Graph != nil {
+		line = line.Str("network", c.network.Name).Str("node", c.node.address())
+		parts.Go(func() {
+			if err := index(running, c, config.Graph, state); err != nil {
+				fail(err)
+			}
+		})
+	}
+	if keyserver != nil {
+		line = line.Stringer("keyserver", keyserver.listener.Addr()).Str("domain", c.keyserver.domain)
+		parts.Go(func() {
+			if err := keyserver.run(running); err != nil {
+				fail(err)
+			}
+		})
+	}
+	line.Str("version", version()).Str("data_dir", c.dataDir).Msg("serving")
 	if serving != nil {
 		serving(grpcListener.Addr(), httpListener.Addr())
 	}

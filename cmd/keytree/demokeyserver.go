@@ -1,0 +1,424 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keytree-bch/keytree/keyserver/canonical"
+	keyclient "github.com/keytree-bch/keytree/keyserver/client"
+	"github.com/keytree-bch/keytree/keyserver/session"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/rpc"
+)
+
+const (
+	demoDomain   = "example.org"
+	demoAlice    = "alice@" + demoDomain
+	demoBob      = "bob@" + demoDomain
+	demoMixMail  = "mix@mix.example"
+	demoNym      = "a nym of Alice's"
+	demoKeyInits = 3
+	// demoFurther is how many entries Alice lets follow hers.
+	demoFurther = 3
+)
+
+func (a *app) demoKeyserverCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keyserver",
+		Short: "Play the use-case of a keyserver: Alice registers, Bob starts a session",
+		Long: `demo keyserver starts a keyserver and a mail server, which stands for a mix, on the
+local machine, and has two users do what the use-case tells: each copies the
+hashchain, Alice registers a name with keys of her own, Bob finds her in his copy and
+writes to her, and she answers when the keyserver is gone. It says what each side
+checks. Then it shows what is refused. The first thing that is not as it must be
+ends the demo with exit code 1.
+
+Everything is in a temporary folder, which is removed at the end.`,
+		Example: `  go run ./cmd/keytree demo keyserver`,
+		Args:    takes(),
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		dir, err := os.MkdirTemp("", "keytree-demo-")
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		return a.demoKeyserver(cmd.Context(), dir)
+	}
+	return cmd
+}
+
+// demoKeyserver sets up everything in dir, plays, and ends everything, in whichever way
+// it ends.
+func (a *app) demoKeyserver(ctx context.Context, dir string) (err error) {
+	config := &keyserverConfig{
+		domain: demoDomain, dir: filepath.Join(dir, "keyserver"), keyFile: filepath.Join(dir, "keyserver.key"),
+		issuerFile: filepath.Join(dir, "issuer.key"), operator: filepath.Join(dir, "operator", "socket"),
+		listen: "127.0.0.1:0", callRate: rpc.DefaultCallRate,
+	}
+	server, err := config.start(ctx, newLog(a.stderr, "auto", "error"))
+	if err != nil {
+		return err
+	}
+	mix, err := startDemoMix()
+	if err != nil {
+		return errors.Join(err, server.close())
+	}
+	defer func() { err = errors.Join(err, mix.close()) }()
+	issuer, err := token.OpenIssuer(config.issuerFile)
+	if err != nil {
+		return errors.Join(err, server.close())
+	}
+
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(server.run(running), server.close()) }()
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	defer transport.CloseIdleConnections()
+	p := &keyserverPlay{
+		out: a.stdout, dir: dir, url: "http://" + server.listener.Addr().String() + "/", transport: transport, issuer: issuer, mix: mix,
+	}
+	p.stopServer = func() error {
+		if stop == nil {
+			return nil
+		}
+		stop()
+		stop = nil
+		return <-ended
+	}
+	defer func() { err = errors.Join(err, p.stopServer()) }()
+	return p.play(ctx)
+}
+
+// keyserverPlay is the use-case, with its parties.
+type keyserverPlay struct {
+	out        io.Writer
+	dir        string
+	url        string // of the keyserver
+	transport  http.RoundTripper
+	issuer     *token.Issuer
+	mix        *demoMix
+	stopServer func() error
+	number     int // of the last scene
+
+	alice, bob, others party
+	first              []byte // Bob's message, as the mix delivered it
+}
+
+// party is a user of the keyserver, with a folder and one identity of its own.
+type party struct {
+	client *keyclient.Client
+	id     *keyclient.Identity // nil before it was created
+}
+
+func (p *keyserverPlay) play(ctx context.Context) (err error) {
+	fmt.Fprintf(p.out, "A keyserver for %s is at %s, a mix at %s.\n", demoDomain, p.url, p.mix.client().Server)
+	defer func() {
+		for _, party := range []party{p.alice, p.bob, p.others} {
+			if party.client != nil {
+				err = errors.Join(err, party.client.Close())
+			}
+		}
+	}()
+	for _, scene := range []struct {
+		title string
+		play  func(context.Context) error
+	}{
+		{"The hashchain: Alice and Bob copy it", p.copies},
+		{"Alice becomes a user", p.register},
+		{"Alice waits, and verifies that she is there", p.confirm},
+		{"Bob finds Alice, and starts a session", p.startSession},
+		{"What is refused", p.refusals},
+		{"Alice opens and answers, without the keyserver", p.answer},
+	} {
+		p.number++
+		fmt.Fprintf(p.out, "\n── %d. %s %s\n\n", p.number, scene.title, strings.Repeat("─", max(0, 60-len(scene.title))))
+		if err := scene.play(ctx); err != nil {
+			return fmt.Errorf("%s: %w", scene.title, err)
+		}
+	}
+	fmt.Fprintf(p.out, "\n✓ as the use-case tells\n\n")
+	return nil
+}
+
+// says prints what a party does.
+func (p *keyserverPlay) says(who, format string, args ...any) {
+	fmt.Fprintf(p.out, "%-10s %s\n", who, fmt.Sprintf(format, args...))
+}
+
+// checked prints what a party has checked.
+func (p *keyserverPlay) checked(format string, args ...any) {
+	fmt.Fprintf(p.out, "%-10s ✓ %s\n", "", fmt.Sprintf(format, args...))
+}
+
+// join begins the copy of a party.
+func (p *keyserverPlay) join(ctx context.Context, name string) (party, error) {
+	c, err := keyclient.Init(ctx, filepath.Join(p.dir, name), p.url, "", nil, keyclient.Options{Transport: p.transport})
+	return party{client: c}, err
+}
+
+func (p *keyserverPlay) token() (string, error) { return p.issuer.Issue(demoDomain) }
+
+// create registers a name for a party. paper hears the escrow key.
+func (p *keyserverPlay) create(ctx context.Context, who *party, name string, forwardSec string, paper func(string) error) error {
+	pay, err := p.token()
+	if err != nil {
+		return err
+	}
+	who.id, err = who.client.Create(ctx, name, []byte("passphrase of "+name), keyclient.Wishes{ForwardSec: forwardSec, Token: pay, Paper: paper})
+	return err
+}
+
+func onPaper(string) error { return nil }
+
+func (p *keyserverPlay) copies(ctx context.Context) (err error) {
+	for _, who := range []struct {
+		name  string
+		party *party
+	}{{"Alice", &p.alice}, {"Bob", &p.bob}, {"others", &p.others}} {
+		if *who.party, err = p.join(ctx, strings.ToLower(who.name)); err != nil {
+			return err
+		}
+	}
+	p.says("Alice, Bob", "ask what the keyserver offers, and download its hashchain from position 0")
+	p.checked("each entry is the hash of itself and the one before: %d so far", p.alice.client.Size())
+	p.checked("position 0 is keyserver@%s; its message names the key that must sign from now on:", demoDomain)
+	p.checked("%x", p.alice.client.ServerKeys()[0].Public)
+	if p.alice.client.Fingerprint() != p.bob.client.Fingerprint() {
+		return errors.New("expected one hashchain for both, they have two")
+	}
+	p.checked("both have the same fingerprint, %s", p.alice.client.Fingerprint())
+	return nil
+}
+
+func (p *keyserverPlay) register(ctx context.Context) error {
+	p.says("Alice", "makes SIGKEY and SIGESCROW, and a UID message for %s signed by both", demoAlice)
+	err := p.create(ctx, &p.alice, demoAlice, uid.Strict, func(key string) error {
+		p.checked("no entry of her copy has the name")
+		p.says("Alice", "puts the escrow key on paper:")
+		fmt.Fprintf(p.out, "\n    %s\n    %s\n\n", key[:len(key)/2], key[len(key)/2+1:])
+		p.says("Alice", "pays with a token, and calls CreateUID")
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	p.says("Keyserver", "checks signatures, name, LASTENTRY, dates, token; appends an entry, returns a signed reply")
+	p.checked("Alice: the reply is signed by the keyserver's key, and decrypts to her message")
+	p.checked("Alice: the entry is in her copy, at position %d; SIGESCROW is deleted here", p.alice.id.Position())
+
+	tokens := make([]string, demoKeyInits)
+	for i := range tokens {
+		if tokens[i], err = p.token(); err != nil {
+			return err
+		}
+	}
+	made, err := p.alice.client.AddKeyInits(ctx, p.alice.id, tokens,
+		keyclient.Anchor{MixAddress: demoMixMail, NymAddress: canonical.Encode([]byte(demoNym))}, 30*24*time.Hour, false)
+	if err != nil {
+		return err
+	}
+	p.says("Alice", "publishes %d KeyInits, each with a key and her address at the mix for one session", len(made))
+	p.checked("the keyserver's receipts are signatures over them")
+	return nil
+}
+
+func (p *keyserverPlay) confirm(ctx context.Context) error {
+	for i := range demoFurther {
+		name := fmt.Sprintf("somebody.%c@%s", 'a'+i, demoDomain)
+		if i == demoFurther-1 {
+			name = demoBob
+		}
+		who := &p.others
+		if name == demoBob {
+			who = &p.bob
+		}
+		if err := p.create(ctx, who, name, uid.Mandatory, onPaper); err != nil {
+			return err
+		}
+		p.says("Keyserver", "%s registers, too: position %d", name, who.id.Position())
+	}
+	if err := p.alice.client.Confirm(ctx, p.alice.id, demoFurther, time.Second); err != nil {
+		return err
+	}
+	p.says("Alice", "brings her copy up to date: %d entries", p.alice.client.Size())
+	p.checked("her entry is where the keyserver said, as she demanded it, with %d behind it", demoFurther)
+	p.checked("no other entry has her name, and who asks gets the same message")
+	p.says("Alice", "tells Bob her name: %s", demoAlice)
+	return nil
+}
+
+func (p *keyserverPlay) startSession(ctx context.Context) error {
+	p.says("Bob", "brings his copy up to date, and searches all of it for the name: the keyserver does not learn it")
+	if _, err := p.bob.client.Sync(ctx); err != nil {
+		return err
+	}
+	if a, b := p.alice.client.Head(), p.bob.client.Head(); a != b {
+		return fmt.Errorf("expected the head %s, Bob has %s", a, b)
+	}
+	p.checked("his hashchain ends like Alice's: %s", p.bob.client.Head())
+	contact, err := p.bob.client.Lookup(ctx, demoAlice)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(contact.SigKey(), p.aliceKey()) {
+		return errors.New("expected Alice's own signature key")
+	}
+	p.checked("%d entry, at position %d; the message is signed by SIGKEY and SIGESCROW", len(contact.History), contact.Position())
+	p.says("Bob", "fetches a KeyInit, makes the first message, keeps what opens the answer, and sends it by mail")
+	letter, _, err := begin(ctx, p.bob.client, p.bob.id, demoAlice, draft{
+		reply: session.Address{Mix: demoMixMail, Nym: []byte("bob, this time")}, text: []byte("Hello Alice, it is Bob."),
+	})
+	if err != nil {
+		return err
+	}
+	p.checked("the KeyInit is signed by Alice's SIGKEY, valid now, for this keyserver")
+	if err := p.mix.client().Send(ctx, letter); err != nil {
+		return err
+	}
+	if p.first, err = p.mix.fetch(demoNym); err != nil {
+		return err
+	}
+	p.says("Mix", "has a mail of %d bytes for the nym, from nobody; delivers it to Alice", len(p.first))
+	for _, secret := range []string{"Hello Alice", demoAlice, demoBob} {
+		if bytes.Contains(p.first, []byte(secret)) {
+			return fmt.Errorf("the mix can read %q", secret)
+		}
+	}
+	p.checked("neither the text nor a name can be read in it")
+	return nil
+}
+
+func (p *keyserverPlay) aliceKey() []byte { return p.alice.id.Message().Content.SigKey.Public() }
+
+// refusals shows what does not work.
+func (p *keyserverPlay) refusals(ctx context.Context) error {
+	size := p.others.client.Size()
+	err := p.create(ctx, &party{client: p.others.client}, "A1ice@"+demoDomain, uid.Strict, onPaper)
+	if err := p.refused("a name that looks like hers, A1ice@"+demoDomain, err, keyclient.ErrTaken); err != nil {
+		return err
+	}
+	if p.others.client.Size() < size {
+		return errors.New("the hashchain became shorter")
+	}
+
+	contact, err := p.bob.client.Lookup(ctx, demoAlice)
+	if err != nil {
+		return err
+	}
+	first, err := session.Parse(p.first)
+	if err != nil {
+		return err
+	}
+	seen := map[[sha256.Size]byte]bool{first.For: true}
+	for range demoKeyInits - 1 {
+		k, _, err := p.bob.client.FetchKeyInit(ctx, contact)
+		if err != nil {
+			return err
+		}
+		seen[k.Digest()] = true
+	}
+	if len(seen) != demoKeyInits {
+		return errors.New("a KeyInit was handed out twice")
+	}
+	_, _, err = p.bob.client.FetchKeyInit(ctx, contact)
+	if err == nil || !errors.As(err, new(*keyclient.ServerError)) {
+		return fmt.Errorf("expected that no KeyInit is left, got %w", err)
+	}
+	p.checked("refused: a KeyInit twice. All were different, and none is left")
+
+	victim, err := keyclient.Init(ctx, filepath.Join(p.dir, "victim"), p.url, "", nil, keyclient.Options{Transport: tampering{p.transport}})
+	if victim != nil {
+		if err := victim.Close(); err != nil {
+			return err
+		}
+	}
+	if err := p.refused("a hashchain with one letter changed", err, keyclient.ErrMisbehaviour); err != nil {
+		return err
+	}
+
+	changed := bytes.Clone(p.first)
+	changed[len(changed)/2] ^= 1
+	return p.refused("Bob's message with one bit changed", p.open(ctx, changed), session.ErrForged)
+}
+
+// refused checks that something was, for a reason.
+func (p *keyserverPlay) refused(what string, err, want error) error {
+	if !errors.Is(err, want) {
+		return fmt.Errorf("%s: expected it refused (%w), got %w", what, want, err)
+	}
+	p.checked("refused: %s: %s", what, oneLine(err))
+	return nil
+}
+
+// open has Alice open a message, with her copy as it is.
+func (p *keyserverPlay) open(ctx context.Context, message []byte) error {
+	m, err := session.Parse(message)
+	if err != nil {
+		return err
+	}
+	_, err = receive(ctx, p.alice.client, p.alice.id, m, false)
+	return err
+}
+
+func (p *keyserverPlay) answer(ctx context.Context) error {
+	if _, err := p.alice.client.Sync(ctx); err != nil {
+		return err
+	}
+	if err := p.stopServer(); err != nil {
+		return err
+	}
+	p.says("Keyserver", "is stopped")
+	m, err := session.Parse(p.first)
+	if err != nil {
+		return err
+	}
+	got, err := receive(ctx, p.alice.client, p.alice.id, m, false)
+	if err != nil {
+		return err
+	}
+	if got.From != demoBob {
+		return fmt.Errorf("expected a message from %s, got one from %s", demoBob, got.From)
+	}
+	p.says("Alice", "opens Bob's message with the private key of the KeyInit, which is deleted then: %q", got.Text)
+	p.checked("the sender's key is in the UID message in force of %s, by her own copy of the hashchain", got.From)
+	if err := p.refused("the same message again", p.open(ctx, p.first), session.ErrUnknown); err != nil {
+		return err
+	}
+
+	letter, _, err := answer(p.alice.id, got.id, draft{
+		reply: session.Address{Mix: demoMixMail, Nym: []byte("alice, this time")}, text: []byte("Hello Bob, it is Alice."),
+	})
+	if err != nil {
+		return err
+	}
+	p.says("Alice", "answers with a new key for this session, to the address that came with the message")
+	if err := p.mix.client().Send(ctx, letter); err != nil {
+		return err
+	}
+	delivered, err := p.mix.fetch("bob, this time")
+	if err != nil {
+		return err
+	}
+	if m, err = session.Parse(delivered); err != nil {
+		return err
+	}
+	if got, err = receive(ctx, p.bob.client, p.bob.id, m, false); err != nil {
+		return err
+	}
+	p.says("Bob", "opens the answer, and deletes the session's key: %q", got.Text)
+	p.checked("it is in the session that he began, and only who has the private keys of %s could make it", got.From)
+	return nil
+}

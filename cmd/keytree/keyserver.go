@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/rpc"
+)
+
+// defaultKeyserver is where a keyserver listens by default.
+const defaultKeyserver = "127.0.0.1:8436"
+
+func (a *app) keyserverCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keyserver",
+		Short: "Run and look after a keyserver",
+		Long: `keyserver runs and looks after a keyserver: the key repository, key hashchain and
+KeyInit repository of one domain. Its database is the folder keyserver in the data
+folder, and cannot be made again from anything else: back it up, and the key file
+apart from it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usagef("expected keyserver serve, rotate-key, issue-tokens, backup, restore or fsck")
+		},
+	}
+	cmd.AddCommand(
+		a.keyserverServeCommand(), a.rotateKeyCommand(), a.issueTokensCommand(),
+		a.keyserverBackupCommand(), a.keyserverRestoreCommand(), a.keyserverFsckCommand(),
+	)
+	return cmd
+}
+
+func (a *app) keyserverServeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve --keyserver-domain DOMAIN",
+		Short: "Run a keyserver alone, without indexing a chain",
+		Long: `keyserver serve runs the keyserver that keytree serve --keyserver-domain runs beside
+the index, alone.
+
+The first start makes the server's keys, in a file that only its owner can read,
+and the first entry of the hashchain. Every start verifies the whole database.
+
+Clients speak JSON-RPC to --keyserver-listen: https with --keyserver-tls-cert and
+--keyserver-tls-key, else http, for the local machine or behind a proxy. The same
+calls, with proofs, are answered over gRPC (keytree.v1.KeyserverService) and REST
+(/v1/keyserver), unencrypted.
+
+Registering and adding KeyInits is paid with tokens, which issue-tokens makes;
+--keyserver-tokens open lets everybody in without.`,
+		Example: `  keytree keyserver serve --keyserver-domain example.org --keyserver-tokens open
+  keytree keyserver serve --keyserver-domain example.org --keyserver-listen :8436 \
+    --keyserver-tls-cert cert.pem --keyserver-tls-key key.pem --data-dir /srv/keyserver`,
+		Args: takes(),
+	}
+	flags := cmd.Flags()
+	dataDir := placeFlags(flags)
+	listen := newListenFlags(flags)
+	log := newLogFlags(flags)
+	ks := newKeyserverFlags(flags)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c := serverConfig{dataDir: *dataDir, grpcListen: listen.grpc.value, httpListen: listen.http.value}
+		var err error
+		if c.keyserver, err = ks.config(*dataDir); err != nil {
+			return err
+		}
+		if c.keyserver == nil {
+			return errNoDomain
+		}
+		c.log, c.line = newLogAndLine(a.stderr, log.format.value, log.level.value)
+		return serve(cmd.Context(), c, nil)
+	}
+	return cmd
+}
+
+var errNoDomain = usageError{errors.New("no domain given: expected --keyserver-domain DOMAIN, KEYTREE_KEYSERVER_DOMAIN or keyserver-domain in the config file")}
+
+// keyserverPlace are the flags that tell where a keyserver's things are.
+type keyserverPlace struct {
+	domain  *string
+	keyFile *string
+}
+
+func newKeyserverPlace(flags *pflag.FlagSet) keyserverPlace {
+	p := keyserverPlace{
+		domain:  flags.String("keyserver-domain", "", "`DOMAIN` that the keyserver serves, for good"),
+		keyFile: flags.String("keyserver-key-file", "", "`FILE` with the server's secrets, made at the first start (default DIR/keyserver.key)"),
+	}
+	setting(flags, "keyserver-domain", "keyserver-key-file")
+	return p
+}
+
+// config returns the keyserver of the data folder, nil if no domain is given.
+func (p keyserverPlace) config(dataDir string) (*keyserverConfig, error) {
+	if *p.domain == "" {
+		return nil, nil
+	}
+	if dataDir == "" {
+		return nil, usagef("no data folder given, and the system has no home folder to put it into: expected --data-dir DIR")
+	}
+	c := &keyserverConfig{
+		domain:     *p.domain,
+		dir:        filepath.Join(dataDir, "keyserver"),
+		keyFile:    *p.keyFile,
+		issuerFile: filepath.Join(dataDir, "keyserver-issuer.key"),
+		operator:   filepath.Join(dataDir, "keyserver-operator", "socket"),
+	}
+	if c.keyFile == "" {
+		c.keyFile = filepath.Join(dataDir, "keyserver.key")
+	}
+	return c, nil
+}
+
+// keyserverFlags are the flags of a running keyserver.
+type keyserverFlags struct {
+	flags  *pflag.FlagSet
+	place  keyserverPlace
+	listen *parsed[string]
+	cert   *string
+	key    *string
+	tokens *parsed[string]
+	rate   *parsed[uint32]
+}
+
+func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
+	f := keyserverFlags{
+		flags:  flags,
+		place:  newKeyserverPlace(flags),
+		listen: newParsed("HOST:PORT", defaultKeyserver, parseHostPort(true)),
+		cert:   flags.String("keyserver-tls-cert", "", "certificate `FILE` of the keyserver, with its chain, PEM; makes it https"),
+		key:    flags.String("keyserver-tls-key", "", "private key `FILE` of the certificate, PEM"),
+		tokens: newParsed("WHICH", "issued", oneOf("open", "issued")),
+		rate: numberFlag(flags, "keyserver-rate", rpc.DefaultCallRate, 0, 1_000_000,
+			"calls per second that one client address may make, but the machine's own; 0, for use behind a proxy, does not tell clients apart"),
+	}
+	flags.Var(f.listen, "keyserver-listen", "where to answer the keyserver's JSON-RPC; port 0 lets the system choose")
+	flags.Var(f.tokens, "keyserver-tokens", "what the keyserver is paid with: issued (by issue-tokens), or open: everybody may register, for tests")
+	setting(flags, "keyserver-listen", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyserver-rate")
+	return f
+}
+
+// config returns what was asked for, nil if no keyserver was.
+func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
+	c, err := f.place.config(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil {
+		for _, name := range []string{"keyserver-listen", "keyserver-key-file", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyserver-rate"} {
+			if f.flags.Changed(name) {
+				return nil, usagef("--%s goes with --keyserver-domain, which says that there is to be a keyserver", name)
+			}
+		}
+		return nil, nil
+	}
+	if (*f.cert == "") != (*f.key == "") {
+		return nil, usagef("expected both or none of --keyserver-tls-cert and --keyserver-tls-key")
+	}
+	c.listen, c.tlsCert, c.tlsKey = f.listen.value, *f.cert, *f.key
+	c.open, c.callRate = f.tokens.value == "open", int(f.rate.value)
+	return c, nil
+}
+
+// keyserverConfig is what a keyserver is made of.
+type keyserverConfig struct {
+	domain     string
+	dir        string // of the database
+	keyFile    string
+	issuerFile string // of the token issuer's key
+	operator   string // socket for rotate-key and backup
+
+	listen          string
+	tlsCert, tlsKey string
+	open            bool // takes calls without a token
+	callRate        int
+}
+
+// options are those of the service, without tokens.
+func (c *keyserverConfig) options(log zerolog.Logger) keyserver.Options {
+	return keyserver.Options{Domain: c.domain, Dir: c.dir, KeyFile: c.keyFile, Log: log}
+}
+
+// runningKeyserver is a keyserver and what serves it. run serves, close ends it.
+type runningKeyserver struct {
+	service  *keyserver.Service
+	state    failing // the service
+	server   *rpc.KeyserverServer
+	listener net.Listener
+	operator net.Listener // nil if the socket could not be made
+	log      zerolog.Logger
+}
+
+// failing is what may have to end because of itself.
+type failing interface {
+	Failed() <-chan struct{}
+	Err() error // why, once Failed is closed
+}
+
+func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger) (k *runningKeyserver, err error) {
+	k = &runningKeyserver{log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, k.close())
+		}
+	}()
+	config := rpc.KeyserverConfig{Limits: rpc.ClientLimits{CallRate: c.callRate}, Log: log}
+	if c.tlsCert != "" {
+		if config.Certificate, err = rpc.LoadCertificate(c.tlsCert, c.tlsKey); err != nil {
+			return k, err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(c.dir), 0o700); err != nil {
+		return k, err
+	}
+	opt := c.options(log)
+	if c.open {
+		log.Warn().Msg("keyserver: everybody may register and add KeyInits without a token")
+		opt.Tokens = token.Open{}
+	} else {
+		issuer, err := token.OpenIssuer(c.issuerFile)
+		if err != nil {
+			return k, fmt.Errorf("token issuer's key: %w", err)
+		}
+		opt.Tokens = token.Issued{Domain: c.domain, Issuer: issuer.Public()}
+	}
+	if k.service, err = keyserver.Open(ctx, opt); err != nil {
+		return k, fmt.Errorf("keyserver: %w", err)
+	}
+	k.state = k.service
+	if k.listener, err = net.Listen("tcp", c.listen); err != nil {
+		return k, fmt.Errorf("--keyserver-listen: %w", err)
+	}
+	if k.operator, err = listenOperator(c.operator); err != nil {
+		log.Warn().Err(err).Msg("keyserver: rotate-key and backup have to wait until it is stopped")
+	}
+	config.Service = k.service
+	k.server = rpc.NewKeyserverServer(config)
+	return k, nil
+}
+
+// listenOperator listens on a socket in a folder that only its owner can enter.
+// Whoever has the database open is alone here, so a socket that is there is one that
+// a killed process has left.
+func listenOperator(socket string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(filepath.Dir(socket), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return net.Listen("unix", socket)
+}
+
+// run serves until ctx ends, which is no error, or until the keyserver, or what
+// serves it, fails.
+func (k *runningKeyserver) run(ctx context.Context) error {
+	running, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var parts sync.WaitGroup
+	serve := func(part interface {
+		Serve(context.Context, net.Listener) error
+	}, on net.Listener) {
+		parts.Go(func() {
+			if err := part.Serve(running, on); err != nil {
+				fail(err)
+			}
+		})
+	}
+	serve(k.server, k.listener)
+	if k.operator != nil {
+		serve(rpc.NewOperatorServer(k.service, k.log), k.operator)
+	}
+	select {
+	case <-running.Done():
+	case <-k.state.Failed():
+		fail(k.state.Err())
+	}
+	parts.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(running)
+}
+
+func (k *runningKeyserver) close() error {
+	for _, l := range []net.Listener{k.listener, k.operator} {
+		if l != nil {
+			l.Close() // after its server has closed it, this does nothing
+		}
+	}
+	if k.service == nil {
+		return nil
+	}
+	return k.service.Close()
+}

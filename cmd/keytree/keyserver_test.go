@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/keyserver/canonical"
+)
+
+func TestKeyserverUsage(t *testing.T) {
+	serve := func(more ...string) []string {
+		return append([]string{"keyserver", "serve", "--data-dir", filepath.Join(t.TempDir(), "none"), "--keyserver-domain", "example.org"}, more...)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"keyserver"}, "expected keyserver serve, rotate-key, issue-tokens, backup, restore or fsck"},
+		{[]string{"keyserver", "stop"}, `unknown command "stop"`},
+		{[]string{"keyserver", "serve"}, "no domain given: expected --keyserver-domain"},
+		{[]string{"keyserver", "rotate-key"}, "no domain given: expected --keyserver-domain"},
+		{[]string{"keyserver", "serve", "--keyserver-tokens", "open"}, "--keyserver-tokens goes with --keyserver-domain"},
+		{[]string{"serve", "--node", goodURL, "--keyserver-listen", ":1"}, "--keyserver-listen goes with --keyserver-domain"},
+		{serve("--keyserver-tokens", "free"), `--keyserver-tokens: expected one of open, issued, got "free"`},
+		{serve("--keyserver-listen", "8436"), "--keyserver-listen: expected HOST:PORT"},
+		{serve("--keyserver-tls-cert", "x"), "expected both or none of --keyserver-tls-cert and --keyserver-tls-key"},
+		{serve("--keyserver-tls-key", "x"), "expected both or none of"},
+		{serve("--keyserver-rate", "-1"), "--keyserver-rate: expected a whole number"},
+		{serve("--node", goodURL), "unknown flag: --node"},
+		{[]string{"keyserver", "issue-tokens"}, "expected N, got nothing"},
+		{[]string{"keyserver", "issue-tokens", "0", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "expected a number of tokens from 1 to 1000000"},
+		{[]string{"keyserver", "backup"}, "expected FILE, got nothing"},
+	} {
+		keytree(t, test.args...).wantError(t, exitUsage, test.want)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{serve("--keyserver-tls-cert", "/nonexistent", "--keyserver-tls-key", "/nonexistent"), "TLS certificate: open /nonexistent"},
+		{[]string{"keyserver", "rotate-key", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "there is no keyserver"},
+		{[]string{"keyserver", "fsck", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "there is no keyserver"},
+		{[]string{"keyserver", "restore", "/nonexistent", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "the key file that belongs to the backup"},
+		{append(serve("--log-level", "error"), "--keyserver-domain", "Example.org"), "expected a host name in lower case"},
+	} {
+		keytree(t, test.args...).wantError(t, exitFailed, test.want)
+	}
+	for _, command := range []string{"serve", "rotate-key", "issue-tokens", "backup", "restore", "fsck"} {
+		wantParts(t, mustKeytree(t, "keyserver", command, "--help"), "Examples:", "keytree keyserver "+command)
+	}
+}
+
+// keyserverProgram is a process that runs a keyserver.
+type keyserverProgram struct {
+	*program
+	rest   string // host and port
+	url    string // of the JSON-RPC wire
+	client *http.Client
+}
+
+func startKeyserver(t *testing.T, args ...string) *keyserverProgram {
+	t.Helper()
+	p := &keyserverProgram{program: startProgram(t, nil, append(args, "--keyserver-domain", "example.org", "--keyserver-listen", "127.0.0.1:0",
+		"--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-format", "json")...)}
+	p.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	var line struct{ HTTP, Keyserver string }
+	if err := json.Unmarshal([]byte(p.await(&p.stderr, `"message":"serving"`)), &line); err != nil {
+		t.Fatal(err)
+	}
+	p.rest, p.url = line.HTTP, "http://"+line.Keyserver+"/"
+	return p
+}
+
+// call makes a call without params and reads its result.
+func (p *keyserverProgram) call(method string, result any) {
+	p.t.Helper()
+	body := `{"jsonrpc":"2.0","method":"` + method + `","params":{},"id":1}`
+	response, err := p.client.Post(p.url, "application/json", strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var answer struct{ Result json.RawMessage }
+	if err := json.Unmarshal(text, &answer); err != nil || answer.Result == nil {
+		p.t.Fatalf("%s: %s, %v", method, text, err)
+	}
+	if err := json.Unmarshal(answer.Result, result); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+type lastEntry struct {
+	HCEntry string
+	HCPos   uint64
+}
+
+func (p *keyserverProgram) wantLast(want lastEntry) {
+	p.t.Helper()
+	var got lastEntry
+	if p.call("KeyHashchain.FetchLastHashChain", &got); got != want {
+		p.t.Errorf("the last entry is %+v, want %+v", got, want)
+	}
+}
+
+// TestKeyserverAlone runs a keyserver by itself, and everything that looks after it,
+// while it runs, after it was killed, and when it is stopped.
+func TestKeyserverAlone(t *testing.T) {
+	dir := t.TempDir()
+	place := []string{"--keyserver-domain", "example.org", "--data-dir", dir}
+	admin := func(args ...string) []string { return append(append([]string{"keyserver"}, args...), place...) }
+	args := []string{"keyserver", "serve", "--keyserver-tokens", "open", "--data-dir", dir}
+
+	p := startKeyserver(t, args...)
+	var first lastEntry
+	p.call("KeyHashchain.FetchLastHashChain", &first)
+	if first.HCPos != 0 {
+		t.Errorf("a new chain ends at %+v", first)
+	}
+	for file, want := range map[string]os.FileMode{"keyserver.key": 0o600, "keyserver-operator": 0o700 | os.ModeDir} {
+		if info, err := os.Stat(filepath.Join(dir, file)); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v; want mode %v", file, info.Mode(), err, want)
+		}
+	}
+	keytree(t, admin("fsck")...).wantError(t, exitFailed, "database in use")
+	backup := filepath.Join(t.TempDir(), "backup")
+	mustKeytree(t, admin("backup", backup)...)
+	keytree(t, admin("backup", backup)...).wantError(t, exitFailed, "exists already")
+	oldKey, err := os.ReadFile(filepath.Join(dir, "keyserver.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantParts(t, mustKeytree(t, admin("rotate-key")...), "keyserver@example.org", "position 1")
+	var capabilities struct{ Capabilities struct{ SigPubKeys []string } }
+	if p.call("KeyRepository.Capabilities", &capabilities); len(capabilities.Capabilities.SigPubKeys) != 2 {
+		t.Errorf("after a rotation: %+v", capabilities)
+	}
+	var last lastEntry
+	p.call("KeyHashchain.FetchLastHashChain", &last)
+	p.kill()
+
+	p = startKeyserver(t, args...) // beside what the killed one has left
+	p.wantLast(last)
+	wantParts(t, mustKeytree(t, admin("rotate-key")...), "position 2")
+	if code := p.signal(os.Interrupt); code != exitDone {
+		t.Errorf("exit code %d after SIGINT: %s", code, p.errors())
+	}
+
+	wantParts(t, mustKeytree(t, admin("rotate-key")...), "position 3")
+	wantParts(t, mustKeytree(t, admin("fsck")...), "is sound", "4 entries", "position 3")
+	stopped := filepath.Join(t.TempDir(), "stopped")
+	mustKeytree(t, admin("backup", stopped)...)
+
+	restored := t.TempDir()
+	restore := func(file string) []string {
+		return []string{"keyserver", "restore", file, "--keyserver-domain", "example.org", "--data-dir", restored}
+	}
+	if err := os.WriteFile(filepath.Join(restored, "keyserver.key"), oldKey, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantParts(t, mustKeytree(t, restore(backup)...), "is restored", "1 entries")
+	keytree(t, restore(backup)...).wantError(t, exitFailed, "is not empty")
+	p = startKeyserver(t, "keyserver", "serve", "--keyserver-tokens", "open", "--data-dir", restored)
+	p.wantLast(first)
+	if code := p.signal(syscall.SIGTERM); code != exitDone {
+		t.Errorf("exit code %d after SIGTERM: %s", code, p.errors())
+	}
+	keytree(t, "keyserver", "restore", stopped, "--keyserver-domain", "example.org", "--data-dir", dir).wantError(t, exitFailed, "is not empty")
+}
+
+// TestKeyserverBesideIndex runs both in one process, with https and tokens.
+func TestKeyserverBesideIndex(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, pool := certificateFiles(t)
+	p := startKeyserver(t, "serve", "--network", "regtest", "--node", "http://me:pass@127.0.0.1:1", "--data-dir", dir,
+		"--keyserver-tls-cert", cert, "--keyserver-tls-key", key)
+	p.url = "https" + strings.TrimPrefix(p.url, "http")
+	p.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: pool}
+
+	tokens := strings.Fields(mustKeytree(t, "keyserver", "issue-tokens", "3", "--keyserver-domain", "example.org", "--data-dir", dir))
+	if len(tokens) != 3 || tokens[0] == tokens[1] {
+		t.Errorf("tokens %q", tokens)
+	}
+	var capabilities struct{ Capabilities struct{ TknPubKey string } }
+	if p.call("KeyRepository.Capabilities", &capabilities); capabilities.Capabilities.TknPubKey == "" {
+		t.Error("it takes everything, and was not asked to")
+	}
+	if info, err := os.Stat(filepath.Join(dir, "keyserver-issuer.key")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the issuer's key: %v, %v", info, err)
+	}
+	// The graph and the keyserver answer on one REST interface.
+	for path, want := range map[string]string{"/v1/status": `"network":"regtest"`, "/v1/keyserver/head": `"domain":"example.org"`} {
+		response, err := p.client.Get("http://" + p.rest + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || !bytes.Contains(bytes.ReplaceAll(body, []byte(" "), nil), []byte(want)) {
+			t.Errorf("%s: %s, %v", path, body, err)
+		}
+	}
+	if code := p.signal(os.Interrupt); code != exitDone {
+		t.Errorf("exit code %d after SIGINT: %s", code, p.errors())
+	}
+	wantParts(t, mustKeytree(t, "keyserver", "fsck", "--keyserver-domain", "example.org", "--data-dir", dir), "is sound", "1 entries")
+	if key, err := canonical.Decode(capabilities.Capabilities.TknPubKey, 32); err != nil {
+		t.Errorf("TKNPUBKEY %x, %v", key, err)
+	}
+}
+
+// failed is what has failed.
+type failed struct{ error }
+
+func (failed) Failed() <-chan struct{} { c := make(chan struct{}); close(c); return c }
+func (f failed) Err() error            { return f.error }
+
+// TestKeyserverFails checks that a keyserver that cannot go on ends what serves it.
+func TestKeyserverFails(t *testing.T) {
+	dir := t.TempDir()
+	c := &keyserverConfig{
+		domain: "example.org", dir: filepath.Join(dir, "keyserver"), keyFile: filepath.Join(dir, "key"),
+		operator: filepath.Join(dir, "operator", "socket"), listen: "127.0.0.1:0", open: true,
+	}
+	k, err := c.start(t.Context(), zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.state = failed{errors.New("the disk is gone")}
+	if err := k.run(t.Context()); !errors.Is(err, k.state.Err()) {
+		t.Errorf("it ended with %v", err)
+	}
+	if _, err := net.Dial("tcp", k.listener.Addr().String()); err == nil {
+		t.Error("it still listens")
+	}
+	if err := k.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// certificateFiles writes a certificate for this machine, and returns the pool that
+// trusts it.
+func certificateFiles(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	certFile, keyFile = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
+	for file, content := range map[string][]byte{certFile: certPEM, keyFile: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool = x509.NewCertPool()
+	pool.AppendCertsFromPEM(certPEM)
+	return certFile, keyFile, pool
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/rpc"
+)
+
+// looksAfter completes a command that does something with the keyserver of the data
+// folder.
+func (a *app) looksAfter(cmd *cobra.Command, do func(ctx context.Context, c *keyserverConfig, args []string) error) *cobra.Command {
+	dataDir := placeFlags(cmd.Flags())
+	place := newKeyserverPlace(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := place.config(*dataDir)
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			return errNoDomain
+		}
+		return do(cmd.Context(), c, args)
+	}
+	return cmd
+}
+
+// withService runs a job on the keyserver's database, which no server may have
+// open.
+func (a *app) withService(ctx context.Context, c *keyserverConfig, job func(*keyserver.Service) error) (err error) {
+	for _, needed := range []string{c.dir, c.keyFile} {
+		if _, err := os.Stat(needed); err != nil {
+			return fmt.Errorf("there is no keyserver: %w", err)
+		}
+	}
+	opt := c.options(zerolog.Nop())
+	opt.Tokens = token.Open{} // nothing is paid here
+	service, err := keyserver.Open(ctx, opt)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, service.Close()) }()
+	return job(service)
+}
+
+// notRunning tells from an Operator's error whether there is no server.
+func notRunning(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+func (a *app) rotateKeyCommand() *cobra.Command {
+	return a.looksAfter(&cobra.Command{
+		Use:   "rotate-key",
+		Short: "Replace the keyserver's signature key, and renew its identity for a year",
+		Long: `rotate-key gives the keyserver a new signature key, by an update of its identity
+keyserver@DOMAIN, which the old key still signs; clients follow it through the
+hashchain. The identity is then valid for another year. The old key is deleted.
+
+A running server does it itself, asked through a socket in the data folder that only
+its owner can open, since nobody else can write to its database: nothing has to
+stop, and no client is turned away. Without one, it is done here.`,
+		Example: `  keytree keyserver rotate-key --keyserver-domain example.org
+  keytree keyserver rotate-key --config /etc/keytree.yaml`,
+		Args: takes(),
+	}, func(ctx context.Context, c *keyserverConfig, _ []string) error {
+		reply, err := rpc.NewOperator(c.operator).RotateKey(ctx)
+		if notRunning(err) {
+			err = a.withService(ctx, c, func(s *keyserver.Service) (err error) {
+				reply, err = s.RotateKey(ctx)
+				return err
+			})
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "the key of keyserver@%s was replaced by the entry at position %d\n", c.domain, reply.Entry.HashchainPos)
+		return nil
+	})
+}
+
+func (a *app) issueTokensCommand() *cobra.Command {
+	return a.looksAfter(&cobra.Command{
+		Use:   "issue-tokens N",
+		Short: "Make tokens, with which clients pay the keyserver",
+		Long: `issue-tokens prints N tokens, one a line, each good for one registration, update or
+KeyInit. They are signed by the issuer's key, keyserver-issuer.key in the data folder,
+which is made if it is not there. The server may be running.`,
+		Example: `  keytree keyserver issue-tokens 100 --keyserver-domain example.org > tokens.txt`,
+		Args:    takes("N"),
+	}, func(ctx context.Context, c *keyserverConfig, args []string) error {
+		n, err := parseNumber(args[0], "a number of tokens", 1, 1_000_000)
+		if err != nil {
+			return usageError{err}
+		}
+		if err := os.MkdirAll(filepath.Dir(c.issuerFile), 0o700); err != nil {
+			return err
+		}
+		issuer, err := token.OpenIssuer(c.issuerFile)
+		if err != nil {
+			return fmt.Errorf("token issuer's key: %w", err)
+		}
+		for range n {
+			text, err := issuer.Issue(c.domain)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintln(a.stdout, text); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
+}
+
+func (a *app) keyserverBackupCommand() *cobra.Command {
+	return a.looksAfter(&cobra.Command{
+		Use:   "backup FILE",
+		Short: "Back up the keyserver's database",
+		Long: `backup writes the keyserver's database to a new file, as it is at one moment. A
+running server does it itself and goes on meanwhile; without one, it is done here.
+
+The key file is not in it: keep a copy of that apart, and another after each
+rotate-key. A backup that is not the newest state must not be put into service again
+lightly: clients that have seen later entries will find that they are gone.`,
+		Example: `  keytree keyserver backup /backup/keyserver-2026-01-31 --keyserver-domain example.org`,
+		Args:    takes("FILE"),
+	}, func(ctx context.Context, c *keyserverConfig, args []string) error {
+		return writeNew(args[0], func(to io.Writer) error {
+			err := rpc.NewOperator(c.operator).Backup(ctx, to)
+			if notRunning(err) {
+				err = a.withService(ctx, c, func(s *keyserver.Service) error { return s.Backup(ctx, to) })
+			}
+			return err
+		})
+	})
+}
+
+// writeNew writes a file that is there only when it is whole and on disk. It
+// overwrites none.
+func writeNew(path string, write func(io.Writer) error) error {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, fmt.Errorf("%s exists already: expected the name of a new file", path))
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // under that name it is not there any more once all is well
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func (a *app) keyserverRestoreCommand() *cobra.Command {
+	return a.looksAfter(&cobra.Command{
+		Use:   "restore FILE",
+		Short: "Make the keyserver's database from a backup",
+		Long: `restore makes the database in the data folder, where none may be, from a backup, and
+verifies it with the key file, which has to be in its place. Compare the position
+that it prints with what others have seen: what was registered later is lost.`,
+		Example: `  keytree keyserver restore /backup/keyserver-2026-01-31 --keyserver-domain example.org`,
+		Args:    takes("FILE"),
+	}, func(ctx context.Context, c *keyserverConfig, args []string) error {
+		if _, err := os.Stat(c.keyFile); err != nil {
+			return fmt.Errorf("the key file that belongs to the backup: %w", err)
+		}
+		f, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := keyserver.Restore(ctx, c.dir, f, zerolog.Nop()); err != nil {
+			return err
+		}
+		return a.withService(ctx, c, func(s *keyserver.Service) error { return a.printHead(ctx, c, s, "restored") })
+	})
+}
+
+func (a *app) keyserverFsckCommand() *cobra.Command {
+	return a.looksAfter(&cobra.Command{
+		Use:   "fsck",
+		Short: "Check the keyserver's database",
+		Long: `fsck compares everything in the keyserver's database with everything else in it:
+the files with their checksums, the hashchain and its Merkle tree, every reply with
+its entry and signature, every identity with its messages, every KeyInit. No server
+may be running on it. Nothing is repaired: restore a backup.`,
+		Example: `  keytree keyserver fsck --keyserver-domain example.org`,
+		Args:    takes(),
+	}, func(ctx context.Context, c *keyserverConfig, _ []string) error {
+		return a.withService(ctx, c, func(s *keyserver.Service) error {
+			if err := s.Check(ctx); err != nil {
+				return err
+			}
+			return a.printHead(ctx, c, s, "sound")
+		})
+	})
+}
+
+// printHead says how it is with a database, and where its hashchain ends.
+func (a *app) printHead(ctx context.Context, c *keyserverConfig, s *keyserver.Service, how string) error {
+	entry, position, err := s.LastEntry(ctx)
+	if err != nil {
+		return err
+	}
+	chain := s.Chain()
+	fmt.Fprintf(a.stdout, "%s is %s: the keyserver of %s, %d entries, the last one %s at position %d, tree root %s\n",
+		c.dir, how, c.domain, chain.Size, entry.Hash(), position, chain.Root())
+	return nil
+}

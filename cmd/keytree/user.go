@@ -1,0 +1,393 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	keyclient "github.com/keytree-bch/keytree/keyserver/client"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+func (a *app) userCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "user",
+		Short: "Be a user of a keyserver: copy its hashchain, register, look others up",
+		Long: `user does what a user of a keyserver does, trusting it as little as possible.
+
+  keytree user init      begin a copy of a keyserver's hashchain
+  keytree user create    register an identity, with an escrow key for paper
+  keytree user confirm   wait for others to follow, then verify; tell the name then
+  keytree user keyinit   publish, fetch and flush keys for the beginning of sessions
+  keytree user lookup    find out who is behind a name, by the local copy alone
+  keytree user send      begin a session with somebody; receive and answer messages
+  keytree user update    new signature key, another year
+  keytree user recover   new keys with the help of the paper
+
+Everything the keyserver says is verified. What an honest one does not say, a
+rewritten or withheld entry above all, ends the command with the position in the
+hashchain, and is kept as evidence in the user's folder.
+
+The folder is --user-dir, by default user in the data folder: one for each
+keyserver. Private keys are encrypted in it. The passphrase comes from
+--passphrase-file, the environment variable KEYTREE_PASSPHRASE or the terminal.
+Tokens to pay with come from --tokens FILE, one a line; spent ones are removed.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return usagef("expected one of: user init, sync, status, create, confirm, update, recover, keyinit, lookup, send, receive, answer")
+		},
+	}
+	cmd.AddCommand(
+		a.userInitCommand(), a.userSyncCommand(), a.userStatusCommand(),
+		a.userCreateCommand(), a.userConfirmCommand(), a.userUpdateCommand(), a.userRecoverCommand(),
+		a.userKeyInitCommand(), a.userLookupCommand(),
+		a.userSendCommand(), a.userReceiveCommand(), a.userAnswerCommand(),
+	)
+	return cmd
+}
+
+// userFlags are what all user commands take.
+type userFlags struct {
+	app     *app
+	flags   *pflag.FlagSet
+	dataDir *string
+	userDir *string
+	ca      *string
+	json    *bool
+	line    *progressLine // nil without a terminal
+}
+
+func (a *app) userFlags(cmd *cobra.Command) *userFlags {
+	flags := cmd.Flags()
+	u := &userFlags{
+		app: a, flags: flags,
+		dataDir: placeFlags(flags),
+		userDir: flags.String("user-dir", "", "`DIR` of the copy of the hashchain and of the user's keys (default user in the data folder)"),
+		ca:      flags.String("keyserver-ca", "", "`FILE` with certificates to trust besides the system's for https, PEM"),
+		json:    flags.Bool("json", false, "print the outcome as JSON, one object a line"),
+	}
+	setting(flags, "user-dir", "keyserver-ca")
+	return u
+}
+
+// dir is the user's folder.
+func (u *userFlags) dir() (string, error) {
+	switch {
+	case *u.userDir != "":
+		return *u.userDir, nil
+	case *u.dataDir != "":
+		return filepath.Join(*u.dataDir, "user"), nil
+	}
+	return "", usagef("no folder given, and the system has no home folder to put one into: expected --user-dir DIR")
+}
+
+// use opens the user's folder with open and lets job work with it.
+func (u *userFlags) use(open func(dir string, opt keyclient.Options) (*keyclient.Client, error), job func(*keyclient.Client) error) (err error) {
+	dir, err := u.dir()
+	if err != nil {
+		return err
+	}
+	transport, err := u.transport()
+	if err != nil {
+		return err
+	}
+	defer transport.CloseIdleConnections()
+	opt := keyclient.Options{Transport: transport}
+	if isTerminal(u.app.stderr) {
+		u.line = &progressLine{w: u.app.stderr}
+		defer u.line.clear()
+		said := time.Time{}
+		opt.Progress = func(what string, done, all uint64) {
+			if now := time.Now(); now.Sub(said) >= 100*time.Millisecond {
+				said = now
+				u.line.show("%s  %d of %d entries (%d %%)", what, done, all, 100*done/max(all, 1))
+			}
+		}
+	}
+	c, err := open(dir, opt)
+	if c != nil {
+		defer func() { err = errors.Join(err, c.Close()) }()
+	}
+	if errors.Is(err, keyclient.ErrNotInitialized) {
+		return fmt.Errorf("%w: begin with keytree user init", err)
+	}
+	if err != nil {
+		return err
+	}
+	return job(c)
+}
+
+// with opens the user's folder and lets job work with it.
+func (u *userFlags) with(job func(*keyclient.Client) error) error { return u.use(keyclient.Open, job) }
+
+func (u *userFlags) transport() (*http.Transport, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	if *u.ca == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(*u.ca)
+	if err != nil {
+		return nil, fmt.Errorf("--keyserver-ca: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--keyserver-ca: %s: expected a certificate as PEM", *u.ca)
+	}
+	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return t, nil
+}
+
+// print prints an outcome: as JSON, or else by text.
+func (u *userFlags) print(outcome any, text func(out *output)) error {
+	if u.line != nil {
+		u.line.clear()
+	}
+	if *u.json {
+		return json.NewEncoder(u.app.stdout).Encode(outcome)
+	}
+	text(u.app.stdout)
+	return nil
+}
+
+// identityArgument checks an identity from the command line.
+func identityArgument(s string) (string, error) {
+	mapped, err := uid.Map(s)
+	if err == nil {
+		_, domain, _ := uid.Split(mapped)
+		err = uid.CheckDomain(domain)
+	}
+	if err != nil {
+		return "", usagef("expected NAME@DOMAIN, got %q: %w", shortened(s), err)
+	}
+	return mapped, nil
+}
+
+// date writes a time in Unix seconds.
+func date(seconds uint64) string {
+	return time.Unix(int64(seconds), 0).UTC().Format(time.DateTime + " MST")
+}
+
+func (a *app) userInitCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "init --keyserver URL",
+		Short: "Begin a copy of a keyserver's hashchain",
+		Long: `init asks a keyserver what it offers, and downloads its hashchain from the first
+entry on, verifying it as it arrives and following the keyserver's own keys
+through it. An interrupted download goes on when init, or sync, is called again.
+
+The fingerprint that is printed, the hash of the first entry, names the hashchain:
+compare it with what the keyserver's operator has published, or others have. With
+--fingerprint nothing else is taken.`,
+		Example: `  keytree user init --keyserver https://keys.example.org/
+  keytree user init --keyserver http://127.0.0.1:8436/ --user-dir ~/alice --fingerprint 3f2c...`,
+		Args: takes(),
+	}
+	u := a.userFlags(cmd)
+	url := newParsed("URL", "http://"+defaultKeyserver+"/", func(s string) (string, error) { return s, keyclient.CheckURL(s) })
+	u.flags.Var(url, "keyserver", "where the keyserver is")
+	domain := u.flags.String("domain", "", "`DOMAIN` to use, of a keyserver that serves several")
+	fingerprint := newParsed("HEX", "", func(s string) (*hashchain.Hash, error) {
+		id, err := parseTxID(s) // has the same form, but the bytes in reverse
+		h := hashchain.Hash{}
+		for i := range h {
+			h[i] = id[len(id)-1-i]
+		}
+		return &h, err
+	})
+	u.flags.Var(fingerprint, "fingerprint", "hash of the first entry, 64 hex characters; refuse any other hashchain")
+	setting(u.flags, "keyserver")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return u.use(func(dir string, opt keyclient.Options) (*keyclient.Client, error) {
+			return keyclient.Init(cmd.Context(), dir, url.value, *domain, fingerprint.value, opt)
+		}, u.printStatus)
+	}
+	return cmd
+}
+
+func (a *app) userSyncCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sync",
+		Short: "Bring the copy of the hashchain up to date",
+		Long: `sync downloads and verifies what the hashchain has grown by. A keyserver whose
+hashchain does not go on from the copy has rewritten or withheld an entry: its
+position is named, and what it showed instead is kept as evidence.
+
+--recheck downloads everything again and compares each entry with the copy.`,
+		Example: `  keytree user sync
+  keytree user sync --recheck --json`,
+		Args: takes(),
+	}
+	u := a.userFlags(cmd)
+	recheck := u.flags.Bool("recheck", false, "compare the whole hashchain with the copy, too")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return u.with(func(c *keyclient.Client) error {
+			if _, err := c.Sync(cmd.Context()); err != nil {
+				return err
+			}
+			if *recheck {
+				if err := c.Recheck(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			return u.printStatus(c)
+		})
+	}
+	return cmd
+}
+
+func (a *app) userStatusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Tell how far the copy goes, and which identities are the user's own",
+		Example: `  keytree user status --json`,
+		Args:    takes(),
+	}
+	u := a.userFlags(cmd)
+	cmd.RunE = func(*cobra.Command, []string) error { return u.with(u.printStatus) }
+	return cmd
+}
+
+// userStatus is what --json prints of a copy.
+type userStatus struct {
+	Domain      string       `json:"domain"`
+	URL         string       `json:"url"`
+	Entries     uint64       `json:"entries"`
+	Head        string       `json:"head"`
+	Fingerprint string       `json:"fingerprint"`
+	ServerKeys  []userSigKey `json:"server_keys"`
+	NotAfter    uint64       `json:"server_not_after"`
+	Identities  []string     `json:"identities"`
+}
+
+// userSigKey is a public signature key and the position of the entry that named it.
+type userSigKey struct {
+	Position uint64 `json:"position"`
+	Public   []byte `json:"public"` // base64
+}
+
+func userSigKeys(keys []keyclient.SigKey) []userSigKey {
+	list := []userSigKey{}
+	for _, k := range keys {
+		list = append(list, userSigKey{k.Position, k.Public})
+	}
+	return list
+}
+
+func (u *userFlags) printStatus(c *keyclient.Client) error {
+	names, err := c.Names()
+	if err != nil {
+		return err
+	}
+	s := userStatus{
+		Domain: c.Domain(), URL: c.URL(), Entries: c.Size(), Head: c.Head().String(), Fingerprint: c.Fingerprint().String(),
+		ServerKeys: userSigKeys(c.ServerKeys()), NotAfter: c.ServerNotAfter(), Identities: append([]string{}, names...),
+	}
+	if s.NotAfter != 0 && !uid.Trusted(s.NotAfter, uint64(time.Now().Unix())) {
+		fmt.Fprintf(u.app.stderr, "keytree: the keyserver's own key expired at %s and was not renewed\n", date(s.NotAfter))
+	}
+	return u.print(s, func(out *output) {
+		fmt.Fprintf(out, "keyserver    %s (%s)\n", s.Domain, s.URL)
+		fmt.Fprintf(out, "hashchain    %d entries, head %s\n", s.Entries, s.Head)
+		fmt.Fprintf(out, "fingerprint  %s\n", s.Fingerprint)
+		for _, k := range s.ServerKeys {
+			fmt.Fprintf(out, "server key   %x since position %d\n", k.Public, k.Position)
+		}
+		for _, name := range s.Identities {
+			fmt.Fprintf(out, "yours        %s\n", name)
+		}
+	})
+}
+
+func (a *app) userLookupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lookup NAME",
+		Short: "Find out who is behind a name",
+		Long: `lookup brings the copy of the hashchain up to date and searches all of it for a
+name, on all cores: the keyserver does not learn which. Of what is found it fetches
+the UID messages and verifies each against the one before it. The next look-up of
+the name goes on where this one ended, or was interrupted.`,
+		Example: `  keytree user lookup alice@example.org
+  keytree user lookup alice@example.org --no-sync --json`,
+		Args: takes("NAME"),
+	}
+	u := a.userFlags(cmd)
+	noSync := u.flags.Bool("no-sync", false, "search the copy as it is")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		name, err := identityArgument(args[0])
+		if err != nil {
+			return err
+		}
+		return u.with(func(c *keyclient.Client) error {
+			contact, err := lookUp(cmd.Context(), c, name, !*noSync)
+			if err != nil {
+				return err
+			}
+			return u.printContact(c, contact)
+		})
+	}
+	return cmd
+}
+
+// lookUp finds out who is behind a name, after bringing the copy up to date if sync
+// is set.
+func lookUp(ctx context.Context, c *keyclient.Client, name string, sync bool) (*keyclient.Contact, error) {
+	if sync {
+		if _, err := c.Sync(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return c.Lookup(ctx, name)
+}
+
+// userContact is what --json prints of a look-up.
+type userContact struct {
+	Identity   string       `json:"identity"`
+	Trusted    bool         `json:"trusted"` // not expired
+	NotAfter   uint64       `json:"not_after"`
+	Position   uint64       `json:"position"` // of the entry in force
+	UIDIndex   []byte       `json:"uid_index"`
+	MsgCount   uint64       `json:"msg_count"`
+	SigKeys    []userSigKey `json:"sig_keys"` // the last is the present one
+	ForwardSec string       `json:"forward_sec"`
+	MixAddress string       `json:"mix_address"`
+	NymAddress string       `json:"nym_address"`
+	Entries    []uint64     `json:"entries"` // positions of all
+	Searched   uint64       `json:"searched"`
+}
+
+func (u *userFlags) printContact(c *keyclient.Client, contact *keyclient.Contact) error {
+	content := &contact.Message().Content
+	o := userContact{
+		Identity: contact.Identity, Trusted: c.Trusted(contact) == nil, NotAfter: content.NotAfter,
+		Position: contact.Position(), UIDIndex: contact.UIDIndex[:], MsgCount: content.MsgCount, SigKeys: userSigKeys(contact.Keys),
+		ForwardSec: content.Preferences.ForwardSec, MixAddress: content.MixAddress, NymAddress: content.NymAddress,
+		Entries: contact.Positions, Searched: c.Size(),
+	}
+	if !o.Trusted {
+		fmt.Fprintf(u.app.stderr, "keytree: %s expired at %s and was not renewed: do not rely on it\n", o.Identity, date(o.NotAfter))
+	}
+	return u.print(o, func(out *output) {
+		fmt.Fprintf(out, "%s, message %d, position %d, valid until %s\n", o.Identity, o.MsgCount, o.Position, date(o.NotAfter))
+		for _, k := range o.SigKeys {
+			fmt.Fprintf(out, "signature key  %x since position %d\n", k.Public, k.Position)
+		}
+		fmt.Fprintf(out, "forward sec.   %s\n", o.ForwardSec)
+		if o.MixAddress != "" {
+			fmt.Fprintf(out, "mix address    %s %s\n", o.MixAddress, o.NymAddress)
+		}
+	})
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/keytree-bch/keytree/keyserver/secretfile"
+)
+
+// passphraseVariable is the environment variable that a passphrase is taken from.
+const passphraseVariable = envPrefix + "PASSPHRASE"
+
+// passphraseFlag tells where the passphrase of an identity's keys comes from.
+type passphraseFlag struct {
+	app  *app
+	file *string
+}
+
+func (u *userFlags) passphraseFlag() passphraseFlag {
+	p := passphraseFlag{u.app, u.flags.String("passphrase-file", "", "`FILE` with the passphrase of the keys, readable by its owner alone")}
+	setting(u.flags, "passphrase-file")
+	return p
+}
+
+// read returns the passphrase. A new one is asked for twice.
+func (p passphraseFlag) read(ctx context.Context, name string, isNew bool) ([]byte, error) {
+	if *p.file != "" {
+		content, err := secretfile.Read(*p.file)
+		if err != nil {
+			return nil, fmt.Errorf("passphrase: %w", err)
+		}
+		return bytes.TrimRight(content, "\r\n"), nil
+	}
+	if text := os.Getenv(passphraseVariable); text != "" {
+		return []byte(text), nil
+	}
+	first, err := p.app.ask(ctx, "Passphrase of "+name+": ")
+	if err != nil {
+		return nil, fmt.Errorf("passphrase: %w; or give --passphrase-file FILE or %s", err, passphraseVariable)
+	}
+	if isNew {
+		again, err := p.app.ask(ctx, "Again: ")
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Equal(first, again) {
+			return nil, errors.New("passphrase: the two are not the same")
+		}
+	}
+	return first, nil
+}
+
+var errNoTerminal = errors.New("there is no terminal to ask on")
+
+// ask reads a secret from the terminal, which does not show it.
+func (a *app) ask(ctx context.Context, prompt string) ([]byte, error) {
+	in, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return nil, errNoTerminal
+	}
+	fd := int(in.Fd())
+	state, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprint(a.stderr, prompt)
+	defer fmt.Fprintln(a.stderr)
+	type answer struct {
+		secret []byte
+		err    error
+	}
+	answers := make(chan answer, 1)
+	go func() { // ends with a line of input or with the process
+		secret, err := term.ReadPassword(fd)
+		answers <- answer{secret, err}
+	}()
+	select {
+	case got := <-answers:
+		return got.secret, got.err
+	case <-ctx.Done():
+		return nil, errors.Join(context.Cause(ctx), term.Restore(fd, state))
+	}
+}
+
+// tokensFlag is a file of tokens, one a line.
+type tokensFlag struct{ file *string }
+
+func newTokensFlag(flags *pflag.FlagSet) tokensFlag {
+	f := tokensFlag{flags.String("tokens", "", "`FILE` with tokens to pay with, one a line; those that were spent are removed from it")}
+	setting(flags, "tokens")
+	return f
+}
+
+// maxTokens is the size in bytes above which a file is no file of tokens.
+const maxTokens = 64 << 20
+
+// take returns the first n tokens of the file; n empty ones without a file.
+func (f tokensFlag) take(n int) ([]string, error) {
+	if *f.file == "" {
+		return make([]string, n), nil
+	}
+	all, _, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	if len(all) < n {
+		return nil, fmt.Errorf("tokens: %s has %d, this takes %d", *f.file, len(all), n)
+	}
+	return all[:n], nil
+}
+
+func (f tokensFlag) read() (all []string, mode os.FileMode, err error) {
+	info, err := os.Stat(*f.file)
+	if err != nil {
+		return nil, 0, fmt.Errorf("tokens: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxTokens {
+		return nil, 0, fmt.Errorf("tokens: %s: expected a file of at most %d bytes", *f.file, maxTokens)
+	}
+	content, err := os.ReadFile(*f.file)
+	if err != nil {
+		return nil, 0, fmt.Errorf("tokens: %w", err)
+	}
+	return strings.Fields(string(content)), info.Mode().Perm(), nil
+}
+
+// spent removes tokens from the file, which is replaced as a whole.
+func (f tokensFlag) spent(tokens []string) error {
+	if *f.file == "" {
+		return nil
+	}
+	all, mode, err := f.read()
+	if err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(all, func(t string) bool { return slices.Contains(tokens, t) })
+	next, err := os.CreateTemp(filepath.Dir(*f.file), filepath.Base(*f.file)+".*")
+	if err != nil {
+		return fmt.Errorf("tokens: %w", err)
+	}
+	_, err = next.WriteString(strings.Join(append(left, ""), "\n"))
+	err = errors.Join(err, next.Chmod(mode), next.Sync(), next.Close())
+	if err == nil {
+		err = os.Rename(next.Name(), *f.file)
+	}
+	if err != nil {
+		return fmt.Errorf("tokens: %w", errors.Join(err, os.Remove(next.Name())))
+	}
+	return nil
+}
