@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -36,10 +38,7 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 		return nil, err
 	}
 	s := newStep(i.state, i.height, above.counts)
-	if err := s.apply(Block{Height: i.height, Actions: actions}); err != nil {
-		i.find(chunkKey(prefixActions, i.height, 0), "%v", err)
-		return nil, nil
-	}
+	s.apply(Block{Height: i.height, Actions: actions})
 	// One wrong link of the chain is reported once: what follows may build on the
 	// stored hash or on the right one.
 	should := nextStateHash(*hash, b.hash, s.effects)
@@ -80,8 +79,15 @@ func (i *inspection) actions() (actions []Action, err error) {
 	if err != nil {
 		return nil, err
 	}
+	txids := make(map[chainhash.Hash]bool, len(stored))
 	for n := range stored {
 		a := &stored[n]
+		if _, known := i.state.heightOfTx(a.txid); known || txids[a.txid] {
+			i.find(chunkKey(prefixActions, i.height, uint32(n/actionsPerChunk)), "action %v is on the chain already", a.txid)
+			i.stopped = true
+			return nil, nil
+		}
+		txids[a.txid] = true
 		if n > 0 && stored[n-1].index >= a.index {
 			i.find(chunkKey(prefixActions, i.height, uint32(n/actionsPerChunk)), "action %v is not in order of position", a.txid)
 			i.stopped = true

@@ -340,12 +340,8 @@ func (g *Graph) Connect(blocks ...Block) error {
 		return g.broken
 	}
 	var w writes
-	undoFrom := g.undoFrom
-	tip, err := g.applyAll(&w, blocks)
-	if err == nil {
-		w.setTip(tip.Height, tip.Hash)
-		undoFrom, err = g.prune(&w, tip.Height)
-	}
+	tip := g.applyAll(&w, blocks)
+	undoFrom, err := g.prune(&w, tip.Height)
 	if err == nil {
 		err = g.commit(&w)
 	}
@@ -366,11 +362,12 @@ func (g *Graph) commit(w *writes) error {
 }
 
 // continues checks that the blocks follow the tip and each other, and that no
-// transaction comes twice in one.
+// transaction comes twice on the chain.
 func (g *Graph) continues(blocks []Block) error {
 	g.mu.RLock()
+	defer g.mu.RUnlock()
 	tip := g.tip
-	g.mu.RUnlock()
+	heights := make(map[chainhash.Hash]uint32) // of the transactions in blocks
 	for _, b := range blocks {
 		switch {
 		case tip == nil && b.Height != g.params.StartHeight:
@@ -381,33 +378,41 @@ func (g *Graph) continues(blocks []Block) error {
 			return fmt.Errorf("%w: block %v at height %d follows %v, not the tip %v", ErrBlock, b.Hash, b.Height, b.PrevHash, tip.Hash)
 		}
 		seen := make(map[uint32]bool, len(b.Actions))
-		txids := make(map[chainhash.Hash]bool, len(b.Actions))
-		for _, a := range b.Actions {
-			if seen[a.Index] || txids[a.TxID] {
+		for i := range b.Actions {
+			a := &b.Actions[i]
+			height, known := heights[a.TxID]
+			if seen[a.Index] || known && height == b.Height {
 				return fmt.Errorf("%w: block %v has transaction %v, index %d, twice", ErrBlock, b.Hash, a.TxID, a.Index)
 			}
-			seen[a.Index], txids[a.TxID] = true, true
+			if !known {
+				height, known = g.state.heightOfTx(a.TxID)
+			}
+			if known {
+				return fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, a.TxID, height)
+			}
+			seen[a.Index], heights[a.TxID] = true, b.Height
 		}
 		tip = &Tip{Height: b.Height, Hash: b.Hash}
 	}
 	return nil
 }
 
-func (g *Graph) applyAll(w *writes, blocks []Block) (*Tip, error) {
+// applyAll applies the blocks to the state in memory, collects what they write,
+// and returns the new tip.
+func (g *Graph) applyAll(w *writes, blocks []Block) *Tip {
 	var tip Tip
 	if g.tip != nil {
 		tip = *g.tip
 	}
 	for _, b := range blocks {
 		s := newStep(g.state, b.Height, tip.Counts)
-		if err := s.apply(b); err != nil {
-			return nil, err
-		}
+		s.apply(b)
 		tip = Tip{Height: b.Height, Hash: b.Hash, StateHash: nextStateHash(tip.StateHash, b.Hash, s.effects), Counts: s.counts}
 		w.set(heightKey(prefixBlock, b.Height), blockRecord{b.Hash, b.PrevHash, tip.StateHash, tip.Counts}.encode())
 		s.write(w)
 	}
-	return &tip, nil
+	w.setTip(tip.Height, tip.Hash)
+	return &tip
 }
 
 // pruneEvery is how many undo records are dropped at a time.

@@ -2,7 +2,6 @@ package graph
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -54,12 +53,10 @@ func newStep(s *state, height uint32, counts Counts) *step {
 	return &step{state: s, height: height, counts: counts, first: s.txids.len(), sized: make(map[int32]int32)}
 }
 
-// apply runs the block through the four phases of identity-rules §4. ErrBlock if
-// it has a transaction that is on the chain already; nothing has changed then.
-func (s *step) apply(b Block) error {
-	if err := s.admit(b); err != nil {
-		return err
-	}
+// apply runs the block, none of whose transactions may be on the chain already,
+// through the four phases of identity-rules §4.
+func (s *step) apply(b Block) {
+	s.admit(b)
 	var requests, accepts, revokes, lateRevokes []int32
 	for i := range s.fresh {
 		a, n := &s.fresh[i], s.first+int32(i)
@@ -116,19 +113,12 @@ func (s *step) apply(b Block) error {
 		s.decideRevoke(n, s.find(s.reference(n)))
 	}
 	s.mention()
-	return nil
 }
 
 // admit adds the block's actions, undecided.
-func (s *step) admit(b Block) error {
-	for i := range b.Actions {
-		a := &b.Actions[i]
-		if known := s.txids.find(a.TxID); known != none {
-			return fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, a.TxID, s.heightOf(known))
-		}
-	}
+func (s *step) admit(b Block) {
 	if len(b.Actions) == 0 {
-		return nil
+		return
 	}
 	s.blocks = append(s.blocks, blockSpan{s.height, s.first})
 	s.fresh = make([]storedAction, 0, len(b.Actions))
@@ -155,7 +145,6 @@ func (s *step) admit(b Block) error {
 	for s.forest.Len() < s.keys.len() {
 		s.forest.Add()
 	}
-	return nil
 }
 
 // mention lists the block's actions among those of the keys that they mention.

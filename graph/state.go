@@ -81,6 +81,16 @@ type blockSpan struct {
 // heightOf returns the height of the block that an action is in.
 func (s *state) heightOf(action int32) uint32 { return s.blocks[s.spanOf(action)].height }
 
+// heightOfTx returns the height of the block that an action is in, by its txid; ok
+// is false if it is not on the chain.
+func (s *state) heightOfTx(txid chainhash.Hash) (height uint32, ok bool) {
+	n := s.txids.find(txid)
+	if n == none {
+		return 0, false
+	}
+	return s.heightOf(n), true
+}
+
 // spanOf returns which of s.blocks an action is in.
 func (s *state) spanOf(action int32) int {
 	i, exact := slices.BinarySearchFunc(s.blocks, action, func(b blockSpan, action int32) int { return cmp.Compare(b.first, action) })
