@@ -31,7 +31,7 @@ func (g *Graph) Events(height uint32) (events BlockEvents, err error) {
 	}
 	defer v.Close()
 	events = BlockEvents{Height: height, Hash: v.block.hash, PrevHash: v.block.prev, StateHash: v.block.stateHash}
-	err = v.inMemory(func(s *state, txn *badger.Txn) error {
+	err = v.withStore(func(s *state, txn *badger.Txn) error {
 		encoded, err := readChunks(txn, prefixEffects, height)
 		if err != nil {
 			return err

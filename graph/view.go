@@ -102,18 +102,27 @@ func (v *View) iterator(prefix byte) *badger.Iterator {
 	return it
 }
 
-// inMemory calls ask with the state in memory and a snapshot of the store that
-// agrees with it, which may be newer than the view. ErrReorganised if the view's
-// block is not on the chain any more.
-func (v *View) inMemory(ask func(*state, *badger.Txn) error) error {
+// inMemory calls ask with the state in memory, which may be newer than the view.
+// ErrReorganised if the view's block is not on the chain any more.
+func (v *View) inMemory(ask func(*state) error) error {
 	v.g.mu.RLock()
 	defer v.g.mu.RUnlock()
 	if v.g.broken != nil {
 		return v.g.broken
 	}
-	txn := v.g.db.NewTransaction(false)
-	defer txn.Discard()
 	if v.taken != v.g.taken {
+		if err := v.stillThere(); err != nil {
+			return err
+		}
+		v.taken = v.g.taken
+	}
+	return ask(v.g.state)
+}
+
+// stillThere returns ErrReorganised if the view's block is not on the chain.
+// Called with Graph.mu held.
+func (v *View) stillThere() error {
+	return v.g.db.View(func(txn *badger.Txn) error {
 		value, err := read(txn, heightKey(prefixBlock, v.height))
 		if err != nil {
 			return err
@@ -121,9 +130,15 @@ func (v *View) inMemory(ask func(*state, *badger.Txn) error) error {
 		if v.g.tip == nil || v.g.tip.Height < v.height || string(value) != string(v.block.encode()) {
 			return fmt.Errorf("%w: block %v at height %d was taken back while it was asked about, ask again", ErrReorganised, v.block.hash, v.height)
 		}
-		v.taken = v.g.taken
-	}
-	return ask(v.g.state, txn)
+		return nil
+	})
+}
+
+// withStore is inMemory with a snapshot of the store that agrees with the state.
+func (v *View) withStore(ask func(*state, *badger.Txn) error) error {
+	return v.inMemory(func(s *state) error {
+		return v.g.db.View(func(txn *badger.Txn) error { return ask(s, txn) })
+	})
 }
 
 // version returns the version as of the view of the thing with the given stem,
@@ -191,7 +206,7 @@ func (v *View) Resolve(ctx context.Context, key protocol.KeyHash) (Resolution, e
 	if r, ok := v.resolveInMemory(key); ok {
 		return r, nil
 	}
-	if err := v.inMemory(func(*state, *badger.Txn) error { return nil }); err != nil {
+	if err := v.inMemory(func(*state) error { return nil }); err != nil {
 		return Resolution{}, err
 	}
 	return v.resolveStored(ctx, key)
@@ -303,7 +318,7 @@ func (v *View) Identity(id chainhash.Hash) (Identity, error) {
 		return Identity{}, err
 	}
 	answer.Root, answer.Keys = record.root, record.keys
-	err = v.inMemory(func(s *state, _ *badger.Txn) error {
+	err = v.inMemory(func(s *state) error {
 		n, err := v.find(s, id)
 		if err == nil {
 			answer.NamedAt = s.heightOf(n)

@@ -46,7 +46,7 @@ func (s *state) stateAt(action int32, height uint32) (state State, since uint32)
 // Action describes an action by its txid. ErrNotFound if no action of that txid
 // was confirmed as of the view; ErrReorganised.
 func (v *View) Action(txid chainhash.Hash) (a ActionStatus, err error) {
-	err = v.inMemory(func(s *state, txn *badger.Txn) error {
+	err = v.withStore(func(s *state, txn *badger.Txn) error {
 		n, err := v.find(s, txid)
 		if err != nil {
 			return err
@@ -131,7 +131,7 @@ const maxPageBytes = 1 << 20
 // after the cursor; a nil cursor starts with the first. next is nil at the end.
 // A page of very long messages holds fewer than limit. ErrReorganised.
 func (v *View) ActionsOf(ctx context.Context, key protocol.KeyHash, after *ActionCursor, limit int) (actions []ActionStatus, next *ActionCursor, err error) {
-	err = v.inMemory(func(s *state, txn *badger.Txn) error {
+	err = v.withStore(func(s *state, txn *badger.Txn) error {
 		n := s.keys.find(key)
 		if n == none {
 			return nil
