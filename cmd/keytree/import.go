@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg"
-	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -74,16 +72,7 @@ full checks all blocks, at a fraction of the speed.`,
 		if h := startHeight.value; h != nil {
 			c.startHeight = *h
 		}
-		if f, ok := a.stderr.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-			format := logFormat.value
-			if format == "auto" {
-				format = "console"
-			}
-			c.line = &progressLine{w: f}
-			c.log = newLog(c.line, format, logLevel.value)
-		} else {
-			c.log = newLog(a.stderr, logFormat.value, logLevel.value)
-		}
+		c.log, c.line = newLogAndLine(a.stderr, logFormat.value, logLevel.value)
 		return importBlocks(cmd.Context(), c)
 	}
 	return cmd
