@@ -1,0 +1,72 @@
+package protocol
+
+import (
+	"fmt"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+)
+
+// MaxBranch is how many hashes the merkle branch of a transaction has at most: an
+// index has 32 bits.
+const MaxBranch = 32
+
+// MinTxSize is the size in bytes below which no transaction may be (65 bytes since
+// May 2023, 100 before). Bytes of 64 could as well be two hashes of a merkle tree.
+const MinTxSize = 65
+
+// MerkleBranch returns what it takes to see that the transaction at index is in
+// the block: the hashes beside the path from its txid up to the merkle root, from
+// the bottom. It hashes all transactions. It panics if there is no such index.
+func (b *Block) MerkleBranch(index uint32) []chainhash.Hash {
+	if int(index) >= b.TxCount {
+		panic(fmt.Sprintf("protocol: block %v has %d transactions, no transaction %d", b.Hash, b.TxCount, index))
+	}
+	level := make([]chainhash.Hash, 0, b.TxCount)
+	for _, tx := range b.Txs() {
+		level = append(level, tx.TxID())
+	}
+	var branch []chainhash.Hash
+	for at := int(index); len(level) > 1; at /= 2 {
+		if len(level)%2 == 1 {
+			level = append(level, level[len(level)-1])
+		}
+		branch = append(branch, level[at^1])
+		for i := range len(level) / 2 {
+			level[i] = hashPair(&level[2*i], &level[2*i+1])
+		}
+		level = level[:len(level)/2]
+	}
+	return branch
+}
+
+// CheckMerkleBranch checks that the transaction with the serialization raw is the
+// one at index of a block whose merkle root is given. The error wraps
+// ErrMerkleRoot, or ErrMalformed if raw is no transaction: then nothing is shown.
+func CheckMerkleBranch(raw []byte, index uint32, branch []chainhash.Hash, root chainhash.Hash) error {
+	if len(raw) < MinTxSize {
+		return fmt.Errorf("%w: a transaction has at least %d bytes, got %d", ErrMalformed, MinTxSize, len(raw))
+	}
+	tx, err := ParseTx(raw)
+	if err != nil {
+		return err
+	}
+	if len(branch) > MaxBranch || uint64(index)>>len(branch) != 0 {
+		return fmt.Errorf("%w: a branch of %d hashes does not lead to index %d", ErrMerkleRoot, len(branch), index)
+	}
+	h := tx.TxID()
+	for i, beside := range branch {
+		if index>>i&1 == 0 {
+			h = hashPair(&h, &beside)
+			continue
+		}
+		if beside == h {
+			// The right one of two equal hashes is a copy (CVE-2012-2459).
+			return fmt.Errorf("%w: the branch leads to a copy of a transaction, not to one", ErrMerkleRoot)
+		}
+		h = hashPair(&beside, &h)
+	}
+	if h != root {
+		return fmt.Errorf("%w: the branch of transaction %v leads to %v, expected %v", ErrMerkleRoot, tx.TxID(), h, root)
+	}
+	return nil
+}
