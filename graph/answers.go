@@ -10,7 +10,7 @@ import (
 
 // Errors of questions, to be matched with errors.Is.
 var (
-	// ErrNotFound says that no such identity or action is indexed as of the
+	// ErrNotFound says that no such identity, action or anchor is indexed as of the
 	// height asked for. (An address is never "not found": a key that was never
 	// linked is its own identity.)
 	ErrNotFound = errors.New("not found")
@@ -152,7 +152,8 @@ type BlockEvents struct {
 	Hash      chainhash.Hash
 	PrevHash  chainhash.Hash
 	StateHash [32]byte
-	Effects   []Effect // in the order of the canonical encoding
+	Effects   []Effect       // in the order of the canonical encoding
+	Anchors   []AnchorEffect // likewise, after Effects
 }
 
 // Disconnected is a block that was taken off the best chain.

@@ -31,6 +31,7 @@ func (s *step) write(w *writes) {
 	for _, id := range distinct(s.renamed) {
 		w.add(version(nameStem(s.txids.values[id]), s.height), w.make(s.nameRecord(id).appendTo))
 	}
+	s.writeAnchors(w)
 	w.finishBlock(s.height)
 }
 

@@ -55,7 +55,7 @@ func damageGraph(t *testing.T, closed bool) (dir string, after map[uint32]outcom
 	r := newRandomBlocks(8)
 	var prev chainhash.Hash
 	for height := range uint32(30) {
-		b := r.next(height, prev, 40)
+		b := r.next(t, height, prev, 40)
 		prev = b.Hash
 		if err := g.Connect(b); err != nil {
 			t.Fatal(err)
@@ -366,7 +366,7 @@ func TestInspectWhileWriting(t *testing.T) {
 	r := newRandomBlocks(9)
 	var prev chainhash.Hash
 	for height := range uint32(25) {
-		b := r.next(height, prev, 400)
+		b := r.next(t, height, prev, 400)
 		prev = b.Hash
 		if err := g.Connect(b); err != nil {
 			t.Fatal(err)

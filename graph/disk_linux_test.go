@@ -144,7 +144,7 @@ func TestDiskFullUnseen(t *testing.T) {
 	defer reference.Close()
 	landed, _ := g.Tip()
 	enough := errors.New("enough")
-	err = killChain(0, func(b Block) error {
+	err = killChain(t, 0, func(b Block) error {
 		if err := reference.Connect(b); err != nil {
 			return err
 		}

@@ -1,5 +1,6 @@
 // Package graph holds the identity graph of MIP-0003: the rules that turn a
-// chain's actions into identities (identity-rules §3 to §9), and their store.
+// chain's actions into identities (identity-rules §3 to §9), and their store; and
+// the chains of anchors (anchors, "The chain of anchors").
 //
 // Blocks go in by [Graph.Connect] and out by [Graph.Disconnect]; questions are
 // asked of a [View], as of any block. The graph knows neither node nor network:
@@ -11,6 +12,8 @@
 //	identity.go     which id a tree has when links come and go
 //	effect.go       transitions, their canonical encoding, the state hash
 //	storedeffect.go the same as they are stored, by number
+//	anchors.go      keyservers' anchors: whose chain each goes on with, begins, breaks
+//	anchorrecord.go their values
 //	state.go        what is held in memory: keys, actions, names that merged
 //	numbering.go    keys and actions by number
 //	forest/         the links in force, in memory: root and depth without walking
@@ -28,6 +31,7 @@
 //	view.go         questions as of a block: resolving, identities
 //	members.go      the keys of an identity
 //	viewactions.go  actions and what became of them
+//	anchorview.go   chains of anchors, and what shows that they are on the chain
 //	events.go       what each block changed, and the blocks that were taken back
 //	fsck.go         whether everything stored is what the rules make of the actions
 //
@@ -56,6 +60,15 @@
 // has gone: each key names its first child and its next sibling as of each height,
 // and each action the one before it that mentions the same key, with a landmark
 // every 64.
+//
+// # Anchors
+//
+// Beside identities the graph holds the anchors by which keyservers commit to
+// their hashchains. The two have nothing to do with each other but the blocks, one
+// step and the state hash; an anchor's author is a key like any other. In memory
+// there is only where a chain may go on: its baton. An anchor is stored with the
+// proof that its block has it, which is checked when it comes in: an auditor can be
+// given it whatever has become of the node.
 //
 // # Durability
 //

@@ -11,8 +11,8 @@ import (
 // EffectType says what an Effect is. Values are part of the canonical encoding.
 type EffectType uint8
 
-// The effects: the transitions of identity-rules §3 and §5. Each lists its
-// fields in the order of the canonical encoding.
+// The effects: the transitions of identity-rules §3 and §5, and of anchors, "The
+// chain of anchors". Each lists its fields in the order of the canonical encoding.
 const (
 	RequestOpened  EffectType = 1 // Tx (MLR), Child, Parent
 	LinkFormed     EffectType = 2 // Tx (MLA), Ref (MLR), Child, Parent, ID of the joined tree
@@ -21,6 +21,10 @@ const (
 	ActionWaiting  EffectType = 5 // Tx, Kind, Author, Reference (as pushed)
 	IdentityNamed  EffectType = 6 // ID, Root
 	IdentityMerged EffectType = 7 // ID, Into
+
+	// Those of anchors (AnchorEffect).
+	AnchorAdded EffectType = 8 // Tx, Chain, Position, Head, Root, Author (zero if none), Domain
+	ChainBroken EffectType = 9 // Tx, Chain, Break
 )
 
 // Effect is one transition. Fields that its type does not name are zero.

@@ -50,7 +50,8 @@ func (g *Graph) Events(height uint32) (events BlockEvents, err error) {
 				return err
 			}
 		}
-		return nil
+		events.Anchors, err = anchorEffects(txn, height)
+		return err
 	})
 	return events, err
 }

@@ -122,7 +122,7 @@ func faultTasks(t *testing.T, big int) (tasks []task, outcomes []outcome) {
 		t.Helper()
 		var s task
 		for range blocks {
-			b := r.next(height, prev, actions)
+			b := r.next(t, height, prev, actions)
 			height, prev = height+1, b.Hash
 			s = append(s, b)
 		}

@@ -59,6 +59,24 @@ func recordName(prefix byte) string {
 		return "landmark"
 	case prefixLate:
 		return "late mention"
+	case prefixHeader:
+		return "header"
+	case prefixAnchorTxs:
+		return "anchors"
+	case prefixProof:
+		return "anchor's proof"
+	case prefixBreaks:
+		return "broken chains"
+	case prefixChain:
+		return "chain of anchors"
+	case prefixChainAnchor:
+		return "chain's anchor"
+	case prefixAnchorTx:
+		return "anchor's transaction"
+	case prefixDomainAnchor:
+		return "domain's anchor"
+	case prefixDomainChain:
+		return "domain's chain of anchors"
 	case prefixUndo:
 		return "undo"
 	case prefixUndoFrom:
@@ -91,8 +109,8 @@ func (f Finding) String() string {
 // Check compares everything in the graph in dir, which nobody must have open,
 // with everything else in it: the files with their checksums; the effects of each
 // block with the chain of state hashes and with what the rules make of its
-// actions; and every other record, byte by byte, with what applying those actions
-// again would write. It removes what a killed process left half done, as Open
+// actions and anchors; anchors with the proof that their block has them; and every
+// other record, byte by byte, with what applying those again would write. It removes what a killed process left half done, as Open
 // does, and changes nothing else.
 //
 // What cannot be compared with anything but its checksum: messages, the places of

@@ -45,17 +45,18 @@ func (g *Graph) wantSound(t testing.TB) {
 }
 
 // randomBlocks makes blocks of conflicting actions between few keys, some of
-// which wait, and some of which are nonsense.
+// which wait, and some of which are nonsense; and of anchors.
 type randomBlocks struct {
 	*rand.Rand
 	seed     uint64
 	serial   int
 	requests []Action
 	accepts  []Action
+	anchors  *randomAnchors
 }
 
 func newRandomBlocks(seed uint64) *randomBlocks {
-	return &randomBlocks{Rand: rand.New(rand.NewPCG(seed, 2)), seed: seed}
+	return &randomBlocks{Rand: rand.New(rand.NewPCG(seed, 2)), seed: seed, anchors: newRandomAnchors(seed)}
 }
 
 func (r *randomBlocks) key() protocol.KeyHash { return key(fmt.Sprint("key", r.IntN(12))) }
@@ -68,7 +69,8 @@ func (r *randomBlocks) recent(actions []Action) Action {
 	return actions[max(0, len(actions)-1-r.IntN(12))]
 }
 
-func (r *randomBlocks) next(height uint32, prev chainhash.Hash, actions int) Block {
+func (r *randomBlocks) next(t testing.TB, height uint32, prev chainhash.Hash, actions int) Block {
+	t.Helper()
 	b := Block{Height: height, PrevHash: prev}
 	for i := range actions {
 		r.serial++
@@ -105,7 +107,18 @@ func (r *randomBlocks) next(height uint32, prev chainhash.Hash, actions int) Blo
 		}
 		b.Actions = append(b.Actions, a)
 	}
-	b.Hash = sha256.Sum256(fmt.Append(nil, r.seed, r.serial, height, prev))
+	if actions == 0 || r.serial%2 == 0 {
+		b.Hash = sha256.Sum256(fmt.Append(nil, r.seed, r.serial, height, prev))
+		return b
+	}
+	txs := r.anchors.next(t, r.IntN(2+actions/2))
+	author := r.key()
+	b.anchorBlock(t, uint64(r.serial), txs...)
+	for i := range b.Anchors {
+		if i%3 > 0 {
+			b.Anchors[i].Author = &author
+		}
+	}
 	return b
 }
 
@@ -127,7 +140,7 @@ func richGraph(t *testing.T) *Graph {
 			height, prev = tip.Height+1, tip.Hash
 		}
 		for range n {
-			b := r.next(height, prev, actions)
+			b := r.next(t, height, prev, actions)
 			if len(b.Actions) > 10 {
 				b.Actions[0].Malformed, b.Actions[0].Message = nil, bytes.Repeat([]byte("long"), chunkSize/3)
 			}
@@ -210,7 +223,7 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 			key, value := all[n][0], all[n][1]
 			switch prefix {
 			case prefixStale: // nothing else says what was taken off
-			case prefixUndo, prefixEffects, prefixActions:
+			case prefixUndo, prefixEffects, prefixActions, prefixAnchorTxs:
 				set(key, nil)
 				wantNamed(key, "loss", prefixBlock, prefix)
 			case prefixUndoFrom:
@@ -251,6 +264,8 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 					}
 				case prefixEffects, prefixUndoFrom, prefixTip, prefixActions:
 					wantNamed(key, what, prefixBlock, prefixUndo, prefixActions, prefixTip, prefixEffects, prefixMessage)
+				case prefixAnchorTxs: // the state hash alone tells who the author was
+					wantNamed(key, what, prefix, prefixBlock)
 				default:
 					wantNamed(key, what, prefix)
 				}

@@ -37,8 +37,12 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 	if err != nil {
 		return nil, err
 	}
+	again := Block{Height: i.height, Hash: b.hash, Actions: actions}
+	if err := i.anchors(&again); err != nil || i.stopped {
+		return nil, err
+	}
 	s := newStep(i.state, i.height, above.counts)
-	s.apply(Block{Height: i.height, Actions: actions})
+	s.apply(again)
 	// One wrong link of the chain is reported once: what follows may build on the
 	// stored hash or on the right one.
 	should := nextStateHash(*hash, b.hash, s.effects)
@@ -71,13 +75,8 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 // they cannot be read.
 func (i *inspection) actions() (actions []Action, err error) {
 	stored, err := readActions(i.txn, i.height)
-	if errors.Is(err, ErrDamaged) {
-		i.find(chunkKey(prefixActions, i.height, 0), "%v", err)
-		i.stopped = true
-		return nil, nil
-	}
 	if err != nil {
-		return nil, err
+		return nil, i.unusable(chunkKey(prefixActions, i.height, 0), err)
 	}
 	txids := make(map[chainhash.Hash]bool, len(stored))
 	for n := range stored {
@@ -108,6 +107,49 @@ func (i *inspection) actions() (actions []Action, err error) {
 		actions = append(actions, action)
 	}
 	return actions, nil
+}
+
+// anchors reads the anchors of the block under way, of which only the proofs and
+// the authors are believed. It stops the inspection if they cannot be.
+func (i *inspection) anchors(b *Block) error {
+	stored, err := readAnchorTxs(i.txn, i.height)
+	if err != nil || len(stored) == 0 {
+		return i.unusable(chunkKey(prefixAnchorTxs, i.height, 0), err)
+	}
+	if b.Header, err = readHeader(i.txn, i.height); err == nil {
+		err = b.checkHeader()
+	}
+	if err != nil {
+		return i.unusable(heightKey(prefixHeader, i.height), err)
+	}
+	for n := range stored {
+		t := &stored[n]
+		a := AnchorTx{Index: t.index}
+		if t.hasAuthor {
+			a.Author = &t.author
+		}
+		place := anchorPlace{i.height, uint32(n)}
+		if a.Branch, a.Raw, err = readProof(i.txn, place); err == nil {
+			err = b.checkAnchor(&a)
+		}
+		if err != nil {
+			i.find(chunkKey(prefixAnchorTxs, i.height, place.number/anchorsPerChunk), "transaction %v cannot be shown to be in the block", t.txid)
+			return i.unusable(proofKey(i.height, place.number, 0), err)
+		}
+		b.Anchors = append(b.Anchors, a)
+	}
+	return nil
+}
+
+// unusable reports damage to what the rules are applied to, and stops the
+// inspection. Other errors it returns.
+func (i *inspection) unusable(key []byte, err error) error {
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrBlock) {
+		i.find(key, "%v", err)
+		i.stopped = true
+		return nil
+	}
+	return err
 }
 
 // message reads a long message, or returns another one of its length if it is
@@ -193,6 +235,9 @@ func (s *state) differs(t *state) string {
 	}
 	if !maps.EqualFunc(s.waiting, t.waiting, slices.Equal[[]int32]) || !maps.Equal(s.references, t.references) {
 		return "waiting actions"
+	}
+	if !maps.Equal(s.batons, t.batons) {
+		return "batons of chains of anchors"
 	}
 	return ""
 }

@@ -72,7 +72,7 @@ func (opt Options) withDefaults() Options {
 
 // formatVersion is raised with every change of schema.go that an older or newer
 // keytree could misread.
-const formatVersion = 2
+const formatVersion = 3
 
 type formatRecord struct {
 	Format int `json:"format"`
@@ -391,6 +391,9 @@ func (g *Graph) continues(blocks []Block) error {
 				return fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, a.TxID, height)
 			}
 			seen[a.Index], heights[a.TxID] = true, b.Height
+		}
+		if err := g.newAnchors(&b, heights); err != nil {
+			return err
 		}
 		tip = &Tip{Height: b.Height, Hash: b.Hash}
 	}

@@ -40,14 +40,14 @@ const (
 )
 
 // killChain calls connect with each block from height on.
-func killChain(from uint32, connect func(Block) error) error {
+func killChain(t testing.TB, from uint32, connect func(Block) error) error {
 	r := newRandomBlocks(5)
 	var prev chainhash.Hash
 	for height := range uint32(killBlocks) {
 		var b Block
 		switch {
 		case height != largeHeight:
-			b = r.next(height, prev, 20)
+			b = r.next(t, height, prev, 20)
 		case height < from:
 			b.Hash = tx("large")
 		default:
@@ -87,7 +87,7 @@ func TestWriter(t *testing.T) {
 		fmt.Printf("open %d %x\n", tip.Height, tip.StateHash)
 		from = tip.Height + 1
 	}
-	err = killChain(from, func(b Block) error {
+	err = killChain(t, from, func(b Block) error {
 		if b.Height == largeHeight {
 			fmt.Println("large")
 		}
@@ -167,7 +167,7 @@ func TestKill(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		err = killChain(0, func(b Block) error {
+		err = killChain(t, 0, func(b Block) error {
 			err := reference.Connect(b)
 			tip, _ := reference.Tip()
 			hashes[tip.Height] = fmt.Sprintf("%x", tip.StateHash)

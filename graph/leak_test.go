@@ -49,7 +49,7 @@ func TestNothingLeaks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := r.next(height, prev, 10)
+		b := r.next(t, height, prev, 10)
 		prev = b.Hash
 		if err := g.Connect(b); err != nil {
 			t.Fatal(err)

@@ -148,7 +148,7 @@ func (s *state) load(txn *badger.Txn) error {
 	for id, key := range l.holds {
 		s.places[s.forest.Root(key)].id = id
 	}
-	return nil
+	return s.loadBatons(txn)
 }
 
 // block adds a block as it was applied.

@@ -18,12 +18,17 @@ type Action struct {
 	Author *protocol.KeyHash // nil: the tx has none
 }
 
-// Block is a block's actions, in any order.
+// Block is a block's actions, in any order, and its anchors.
 type Block struct {
 	Height   uint32
 	Hash     chainhash.Hash
 	PrevHash chainhash.Hash
 	Actions  []Action
+
+	Anchors []AnchorTx // in any order
+	// Header is the serialized header, of which Hash is the hash. It is looked at
+	// only if there are Anchors.
+	Header [protocol.HeaderSize]byte
 }
 
 // step applies the rules to one block. It changes the state in memory, and notes
@@ -44,6 +49,11 @@ type step struct {
 
 	landmarks []mention // of every 64th action of a key
 	late      []mention // of actions of earlier blocks
+
+	header    [protocol.HeaderSize]byte      // if there are anchorTxs
+	anchorTxs []anchorTx                     // in the order in which they were applied
+	breaks    []storedBreak                  // in the same order
+	chains    map[chainhash.Hash]chainRecord // those that have changed; may be nil
 }
 
 // mention says that an action is by or about a key.
@@ -54,7 +64,8 @@ func newStep(s *state, height uint32, counts Counts) *step {
 }
 
 // apply runs the block, none of whose transactions may be on the chain already,
-// through the four phases of identity-rules §4.
+// through the four phases of identity-rules §4, and after them its anchors, which
+// have nothing to do with links.
 func (s *step) apply(b Block) {
 	s.admit(b)
 	var requests, accepts, revokes, lateRevokes []int32
@@ -113,6 +124,7 @@ func (s *step) apply(b Block) {
 		s.decideRevoke(n, s.find(s.reference(n)))
 	}
 	s.mention()
+	s.anchor(&b)
 }
 
 // admit adds the block's actions, undecided.

@@ -26,11 +26,20 @@ import (
 //	'n'     id 32, ^height 4               nameRecord                  where to look for the identity that a name merged into
 //	'x'     key 20, action 4               empty                       every 64th action by or about a key
 //	'y'     key 20, action 4               empty                       an action that turned out later to be about a key
+//	'H'     height 4                       80 bytes                    header of a block that has anchors or what broke a chain of them
+//	'A'     height 4, chunk 4              storedAnchorTxs, up to 16   these transactions, in the order in which they were applied
+//	'P'     height 4, number 4, chunk 4    proof, cut in chunks        what shows that the block has the transaction of that number
+//	'B'     height 4, chunk 4              storedBreaks, in chunks     chains of anchors that they broke
+//	'c'     txid 32, ^height 4             chainRecord                 a chain of anchors from then on, by its genesis anchor
+//	'h'     txid 32, number 4              height 4, number 4          an anchor of a chain: where it is under A and P
+//	't'     txid 32                        height 4, number 4          the same of any transaction under A
+//	'j'     length 1, domain, height 4, index 4  height 4, number 4    the same of a domain's anchors
+//	'g'     length 1, domain, height 4, index 4  txid 32               a domain's chains of anchors
 //
 // These say how the graph came to be, not what it is: two graphs of the same
 // chain may differ in them.
 //
-//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, x and y
+//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, x, y, c, h, t, j and g
 //	'U'     -                              height 4                    the lowest block that can be taken back
 //	'd'     height 4, hash 32              seq 8, previous hash 32     a block that was taken off the chain
 //	'W'     -                              empty                       stamp of every transaction (badger.go)
@@ -48,6 +57,17 @@ const (
 	prefixName     = 'n'
 	prefixLandmark = 'x'
 	prefixLate     = 'y'
+
+	prefixHeader       = 'H'
+	prefixAnchorTxs    = 'A'
+	prefixProof        = 'P'
+	prefixBreaks       = 'B'
+	prefixChain        = 'c'
+	prefixChainAnchor  = 'h'
+	prefixAnchorTx     = 't'
+	prefixDomainAnchor = 'j'
+	prefixDomainChain  = 'g'
+
 	prefixUndo     = 'u'
 	prefixUndoFrom = 'U'
 	prefixStale    = 'd'
@@ -56,11 +76,11 @@ const (
 
 // statePrefixes are those of the first table: two graphs of the same chain hold
 // the same bytes under them (identity-rules §8).
-const statePrefixes = "MTbamekinxy"
+const statePrefixes = "MTbamekinxyHAPBchtjg"
 
 // blockPrefixes are those whose keys go on with the height of the block that
 // they belong to, the undo record aside.
-const blockPrefixes = "bame"
+const blockPrefixes = "bameHAPB"
 
 // chunkSize is where long values are cut, in bytes, so that they stay in the
 // LSM tree and below Badger's limits.
@@ -108,6 +128,13 @@ func nameStem(id chainhash.Hash) []byte {
 	return append(append(make([]byte, 0, 37), prefixName), id[:]...)
 }
 
+// chainStemSize is the size of a chain of anchors' stem in bytes.
+const chainStemSize = 1 + chainhash.HashSize
+
+func chainStem(genesis chainhash.Hash) []byte {
+	return append(append(make([]byte, 0, chainStemSize+4), prefixChain), genesis[:]...)
+}
+
 // version appends to a stem the height of a version.
 func version(stem []byte, height uint32) []byte {
 	return binary.BigEndian.AppendUint32(stem, newest(height))
@@ -116,6 +143,25 @@ func version(stem []byte, height uint32) []byte {
 // versionHeight reads the height off the end of a versioned key.
 func versionHeight(key []byte) uint32 {
 	return newest(binary.BigEndian.Uint32(key[len(key)-4:]))
+}
+
+func proofKey(height, number, chunk uint32) []byte {
+	return binary.BigEndian.AppendUint32(chunkKey(prefixProof, height, number), chunk)
+}
+
+func chainAnchorKey(genesis chainhash.Hash, number uint32) []byte {
+	b := append(append(make([]byte, 0, chainStemSize+4), prefixChainAnchor), genesis[:]...)
+	return binary.BigEndian.AppendUint32(b, number)
+}
+
+func anchorTxKey(txid chainhash.Hash) []byte {
+	return append([]byte{prefixAnchorTx}, txid[:]...)
+}
+
+// domainStem is what keys under prefixDomainAnchor or prefixDomainChain begin with.
+// The length keeps a domain from being the beginning of another.
+func domainStem(prefix byte, domain string) []byte {
+	return append([]byte{prefix, byte(len(domain))}, domain...)
 }
 
 func staleKey(height uint32, hash chainhash.Hash) []byte {

@@ -31,12 +31,15 @@ type state struct {
 	waiting map[protocol.Reference][]int32
 	// references are those of the actions in waiting, as pushed.
 	references map[int32]protocol.Reference
+
+	batons map[chainhash.Hash]baton // by the txid whose output 0 they are
 }
 
 func newState() *state {
 	return &state{
 		keys: newNumbering[protocol.KeyHash](), txids: newNumbering[chainhash.Hash](), forest: forest.New(),
 		names: make(map[int32]name), waiting: make(map[protocol.Reference][]int32), references: make(map[int32]protocol.Reference),
+		batons: make(map[chainhash.Hash]baton),
 	}
 }
 

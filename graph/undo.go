@@ -50,6 +50,9 @@ type takenBack struct {
 	actions []storedAction
 	effects []storedEffect
 	changed [][]byte // what it added under k and n
+
+	anchors []storedAnchorTx
+	chains  [][]byte // stems of the chains of anchors that it changed
 }
 
 // takeBack reads what the tip did, and collects the writes that take it back.
@@ -71,6 +74,9 @@ func (g *Graph) takeBack() (*writes, *takenBack, error) {
 	if t.actions, err = readActions(txn, t.height); err != nil {
 		return nil, nil, err
 	}
+	if t.anchors, err = readAnchorTxs(txn, t.height); err != nil {
+		return nil, nil, err
+	}
 	removed, err := removal(txn, t.height)
 	if err != nil {
 		return nil, nil, err
@@ -78,6 +84,9 @@ func (g *Graph) takeBack() (*writes, *takenBack, error) {
 	for _, e := range removed {
 		if e.key[0] == prefixKey || e.key[0] == prefixName {
 			t.changed = append(t.changed, e.key)
+		}
+		if e.key[0] == prefixChain {
+			t.chains = append(t.chains, e.key[:chainStemSize])
 		}
 	}
 	seq, err := nextStale(txn)
@@ -116,7 +125,7 @@ func (g *Graph) undoInMemory(t *takenBack) (tip *Tip, err error) {
 				return err
 			}
 		}
-		return nil
+		return s.undoAnchors(txn, t.anchors, t.chains)
 	})
 	if err != nil {
 		return nil, err
@@ -195,23 +204,15 @@ func (s *state) stored(txn *badger.Txn, action int32) (storedAction, error) {
 // what the version before it says.
 func (s *state) reload(txn *badger.Txn, removed []byte) error {
 	stem := removed[:len(removed)-4]
-	it := newIterator(txn, stem)
-	defer it.Close()
-	var value []byte
-	var since uint32
-	if it.Rewind(); it.Valid() {
-		var err error
-		since = versionHeight(it.Item().Key())
-		if value, err = it.Item().ValueCopy(nil); err != nil {
-			return fmt.Errorf("reading the database: %w", err)
-		}
+	value, since, err := newestVersion(txn, stem)
+	if err != nil {
+		return err
 	}
 	if stem[0] == prefixName {
 		return s.reloadName(s.txids.find(chainhash.Hash(stem[1:])), value)
 	}
 	var r keyRecord
 	if value != nil {
-		var err error
 		if r, err = decodeKeyRecord(value); err != nil {
 			return err
 		}
@@ -220,6 +221,20 @@ func (s *state) reload(txn *badger.Txn, removed []byte) error {
 	s.setPlace(key, &r)
 	s.places[key].moved = since // or earlier: that version may have brought an id alone
 	return nil
+}
+
+// newestVersion reads the newest version of the thing with the given stem, and the
+// height from which on it holds; nil if there is none.
+func newestVersion(txn *badger.Txn, stem []byte) (value []byte, since uint32, err error) {
+	it := newIterator(txn, stem)
+	defer it.Close()
+	if it.Rewind(); !it.Valid() {
+		return nil, 0, nil
+	}
+	if value, err = it.Item().ValueCopy(nil); err != nil {
+		return nil, 0, fmt.Errorf("reading the database: %w", err)
+	}
+	return value, versionHeight(it.Item().Key()), nil
 }
 
 // setPlace puts a key where a record says. Of the keys beside it, those whose own

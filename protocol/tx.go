@@ -57,6 +57,21 @@ func (t Tx) Input0() (wire.OutPoint, []byte) {
 	return spends, t[off:end:end]
 }
 
+// Inputs iterates over the outputs that the inputs spend, with their index.
+func (t Tx) Inputs() iter.Seq2[uint32, wire.OutPoint] {
+	return func(yield func(uint32, wire.OutPoint) bool) {
+		inputs, off, _ := compactSize(t, versionSize)
+		for n := range inputs {
+			spends := wire.OutPoint{Hash: chainhash.Hash(t[off : off+chainhash.HashSize]), Index: binary.LittleEndian.Uint32(t[off+chainhash.HashSize:])}
+			if !yield(uint32(n), spends) {
+				return
+			}
+			size, next, _ := compactSize(t, off+outPointSize)
+			off = next + int(size) + sequenceSize
+		}
+	}
+}
+
 // Outputs iterates over the outputs, with their index.
 func (t Tx) Outputs() iter.Seq2[uint32, Output] {
 	return func(yield func(uint32, Output) bool) {

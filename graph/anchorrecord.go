@@ -1,0 +1,238 @@
+package graph
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// anchorsPerChunk is how many transactions of a block share a value.
+const anchorsPerChunk = 16
+
+// storedAnchorTx is an anchor, or a transaction that broke chains of anchors, one
+// of those under 'A'.
+type storedAnchorTx struct {
+	index    uint32 // in the block
+	txid     chainhash.Hash
+	isAnchor bool // else the rest is zero
+
+	record    protocol.Anchor
+	hasAuthor bool
+	author    protocol.KeyHash
+	chain     chainhash.Hash // txid of the genesis anchor
+	number    uint32         // in the chain
+}
+
+// Bits of a storedAnchorTx's first byte.
+const (
+	flagAnchor       = 1 << 0
+	flagAnchorAuthor = 1 << 1
+)
+
+// appendTo appends the transaction to a chunk: its length, and itself.
+func (t *storedAnchorTx) appendTo(chunk []byte) []byte {
+	var space [256]byte
+	b := append(space[:0], 0)
+	b = binary.BigEndian.AppendUint32(b, t.index)
+	b = append(b, t.txid[:]...)
+	if t.isAnchor {
+		b[0] |= flagAnchor
+		b = appendAnchor(b, &t.record)
+		if t.hasAuthor {
+			b[0] |= flagAnchorAuthor
+			b = append(b, t.author[:]...)
+		}
+		b = append(b, t.chain[:]...)
+		b = binary.BigEndian.AppendUint32(b, t.number)
+	}
+	return append(binary.AppendUvarint(chunk, uint64(len(b))), b...)
+}
+
+func decodeAnchorTx(b []byte) (storedAnchorTx, error) {
+	d := decoder{rest: b}
+	flags := d.byte()
+	t := storedAnchorTx{index: d.uint32(), txid: d.hash()}
+	if t.isAnchor = flags&flagAnchor != 0; t.isAnchor {
+		t.record = d.anchor()
+		if t.hasAuthor = flags&flagAnchorAuthor != 0; t.hasAuthor {
+			t.author = d.key()
+		}
+		t.chain, t.number = d.hash(), d.uint32()
+	}
+	return t, d.finish("stored anchor")
+}
+
+func appendAnchor(b []byte, a *protocol.Anchor) []byte {
+	b = append(append(b, byte(len(a.Domain))), a.Domain...)
+	b = binary.BigEndian.AppendUint64(b, a.Position)
+	return append(append(b, a.Head[:]...), a.Root[:]...)
+}
+
+func (d *decoder) anchor() (a protocol.Anchor) {
+	a.Domain = string(d.take(int(d.byte())))
+	a.Position, a.Head, a.Root = d.uint64(), d.hash(), d.hash()
+	return a
+}
+
+// readAnchorTxs reads those of the block at height, in the order in which they
+// were applied.
+func readAnchorTxs(txn *badger.Txn, height uint32) (txs []storedAnchorTx, err error) {
+	for n := uint32(0); ; n++ {
+		chunk, err := read(txn, chunkKey(prefixAnchorTxs, height, n))
+		if err != nil || chunk == nil {
+			return txs, err
+		}
+		d := decoder{rest: chunk}
+		for len(d.rest) > 0 {
+			t, err := decodeAnchorTx(d.take(d.length()))
+			if err != nil {
+				return nil, err
+			}
+			txs = append(txs, t)
+		}
+		if err := d.finish("chunk of anchors"); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// anchorPlace is where a transaction is found under 'A' and 'P'.
+type anchorPlace struct {
+	height uint32
+	number uint32 // in the order in which the block's were applied
+}
+
+func (p anchorPlace) encode() []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, p.height), p.number)
+}
+
+func decodeAnchorPlace(b []byte) (anchorPlace, error) {
+	d := decoder{rest: b}
+	p := anchorPlace{d.uint32(), d.uint32()}
+	return p, d.finish("place of an anchor")
+}
+
+// readAnchorTx reads the transaction at a place.
+func readAnchorTx(txn *badger.Txn, p anchorPlace) (storedAnchorTx, error) {
+	chunk, err := read(txn, chunkKey(prefixAnchorTxs, p.height, p.number/anchorsPerChunk))
+	if err != nil {
+		return storedAnchorTx{}, err
+	}
+	d := decoder{rest: chunk}
+	for range p.number % anchorsPerChunk {
+		d.take(d.length())
+	}
+	return decodeAnchorTx(d.take(d.length()))
+}
+
+// storedBreak is a chain that a transaction broke, one of those under 'B'.
+type storedBreak struct {
+	tx    uint32 // anchorPlace.number of the transaction
+	chain chainhash.Hash
+	how   protocol.Break
+}
+
+func (o *storedBreak) appendTo(b []byte) []byte {
+	b = append(binary.BigEndian.AppendUint32(b, o.tx), o.chain[:]...)
+	return append(b, byte(o.how))
+}
+
+// readBreaks reads those of the block at height, in the order of the
+// transactions.
+func readBreaks(txn *badger.Txn, height uint32) (breaks []storedBreak, err error) {
+	value, err := readChunks(txn, prefixBreaks, height)
+	if err != nil {
+		return nil, err
+	}
+	d := decoder{rest: value}
+	for len(d.rest) > 0 {
+		breaks = append(breaks, storedBreak{tx: d.uint32(), chain: d.hash(), how: protocol.Break(d.byte())})
+	}
+	return breaks, d.finish("list of broken chains")
+}
+
+// chainRecord is one version of a chain of anchors, the value under 'c'.
+type chainRecord struct {
+	anchors uint32          // how many there are
+	last    chainhash.Hash  // the last of them
+	anchor  protocol.Anchor // its record
+	how     protocol.Break  // the chain was broken; else the next two are zero
+	by      chainhash.Hash  // tx that broke it
+	at      uint32          // height of by
+}
+
+// baton returns the baton of the chain, which the last anchor's output 0 is; ok is
+// false if the chain is broken.
+func (r *chainRecord) baton(chain chainhash.Hash) (b baton, ok bool) {
+	return baton{chain, r.anchors - 1, r.anchor}, r.how == protocol.Unbroken
+}
+
+func (r *chainRecord) encode() []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 200), r.anchors)
+	b = append(b, r.last[:]...)
+	b = append(appendAnchor(b, &r.anchor), byte(r.how))
+	if r.how != protocol.Unbroken {
+		b = append(b, r.by[:]...)
+		b = binary.BigEndian.AppendUint32(b, r.at)
+	}
+	return b
+}
+
+func decodeChainRecord(b []byte) (r chainRecord, err error) {
+	d := decoder{rest: b}
+	r.anchors, r.last, r.anchor = d.uint32(), d.hash(), d.anchor()
+	if r.how = protocol.Break(d.byte()); r.how != protocol.Unbroken {
+		r.by, r.at = d.hash(), d.uint32()
+	}
+	if err := d.finish("chain of anchors"); err != nil {
+		return r, err
+	}
+	if r.anchors == 0 {
+		return r, fmt.Errorf("%w: a chain of no anchors", ErrDamaged)
+	}
+	return r, nil
+}
+
+// encodeProof encodes what shows that a block has a transaction: a value under
+// 'P', before it is cut in chunks.
+func encodeProof(branch []chainhash.Hash, raw []byte) []byte {
+	b := append(make([]byte, 0, 1+len(branch)*chainhash.HashSize+len(raw)), byte(len(branch)))
+	for i := range branch {
+		b = append(b, branch[i][:]...)
+	}
+	return append(b, raw...)
+}
+
+// readProof reads what shows that a block has the transaction at a place.
+func readProof(txn *badger.Txn, p anchorPlace) (branch []chainhash.Hash, raw []byte, err error) {
+	var value []byte
+	for n := uint32(0); ; n++ {
+		chunk, err := read(txn, proofKey(p.height, p.number, n))
+		if err != nil {
+			return nil, nil, err
+		}
+		if chunk == nil {
+			break
+		}
+		value = append(value, chunk...)
+	}
+	d := decoder{rest: value}
+	for range d.byte() {
+		branch = append(branch, d.hash())
+	}
+	raw = d.take(len(d.rest))
+	return branch, raw, d.finish("proof of an anchor")
+}
+
+// readHeader reads the header of a block that has anchors.
+func readHeader(txn *badger.Txn, height uint32) (header [protocol.HeaderSize]byte, err error) {
+	value, err := read(txn, heightKey(prefixHeader, height))
+	if err == nil && copy(header[:], value) != len(header) {
+		err = fmt.Errorf("%w: the header of block %d is missing", ErrDamaged, height)
+	}
+	return header, err
+}
