@@ -16,7 +16,7 @@ import (
 // come in stepTime, but not too many for memory.
 const (
 	stepTime    = time.Second
-	stepRecords = 10_000          // blocks and actions, the last block's not counted: some 20 MB
+	stepRecords = 10_000          // blocks and claims, the last block's not counted: some 20 MB
 	stepBytes   = flightBytes / 4 // of the budget, the last block's not counted
 	// stepMargin is how many blocks below the node's tip each becomes a step of its
 	// own, so that readers and watchers see it at once.
@@ -34,6 +34,7 @@ type applier struct {
 	// The step in the making.
 	step    []graph.Block
 	actions int
+	claims  int
 	size    int64 // bytes of the serialized blocks
 	shares  int64 // of the budget
 }
@@ -69,7 +70,7 @@ func (a *applier) collect(ctx context.Context, in <-chan *flight) (more bool, er
 				return false, err
 			}
 			a.take(f)
-			if a.target.Height-f.height <= stepMargin || len(a.step)+a.actions >= stepRecords || a.shares >= stepBytes {
+			if a.target.Height-f.height <= stepMargin || len(a.step)+a.claims >= stepRecords || a.shares >= stepBytes {
 				return true, nil
 			}
 			if due == nil {
@@ -118,11 +119,10 @@ func (a *applier) follows(ctx context.Context, f *flight) error {
 // take adds a block to the step.
 func (a *applier) take(f *flight) {
 	b := graph.Block{Height: f.height, Hash: f.hash, PrevHash: f.block.Header.PrevBlock}
-	for i := range f.block.Actions {
-		b.Actions = append(b.Actions, f.block.Actions[i].Action)
-	}
+	f.block.addTo(&b)
 	a.step, a.prev = append(a.step, b), new(b.Hash)
 	a.actions += len(b.Actions)
+	a.claims += len(f.block.Claims)
 	a.size += f.size
 	a.shares += f.share
 }
@@ -137,6 +137,6 @@ func (a *applier) connect() error {
 	}
 	a.progress.connected(a.step[len(a.step)-1].Height, a.actions, a.size)
 	a.budget.change(-a.shares)
-	a.step, a.actions, a.size, a.shares = nil, 0, 0, 0
+	a.step, a.actions, a.claims, a.size, a.shares = nil, 0, 0, 0, 0
 	return nil
 }

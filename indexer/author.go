@@ -13,9 +13,12 @@ import (
 // authors establishes who acted in the block (identity-rules §2). A spent output
 // is asked for only where the scriptSig leaves it open.
 func (p *pipeline) authors(ctx context.Context, f *flight) error {
+	if f.err != nil {
+		return f.err
+	}
 	calls, ctx := errgroup.WithContext(ctx)
-	for i := range f.block.Actions {
-		c := &f.block.Actions[i]
+	for i := range f.block.Claims {
+		c := &f.block.Claims[i]
 		if c.Claimed == nil {
 			continue
 		}

@@ -3,7 +3,12 @@
 // A block flows one way: from the node (indexer/node), through the walk, the
 // decoder and the author check (protocol), into the rules and the store (graph).
 // Run does all of it: the start-up check, catching up, following, reorganising.
-// pipeline.go names the stages on the way.
+// pipeline.go names the stages on the way. Import does the same from a node's files.
+//
+// Of each block, what matters are the transactions with an action or an anchor, and
+// those that spend the baton of a chain of anchors. Which batons there are depends
+// on the blocks before; batons.go says how blocks are walked over all the same
+// before those are connected.
 //
 // What never belongs here: what an action means (graph), how a node is spoken to
 // (indexer/node/...), who asks (rpc).

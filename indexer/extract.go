@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/graph"
@@ -16,9 +17,9 @@ type Verify uint8
 
 const (
 	// VerifyActions is enough to trust what the graph is told: the blocks from
-	// which an action is taken.
+	// which an action is taken, or a transaction for a chain of anchors.
 	VerifyActions Verify = iota
-	// VerifyFull means all blocks, so that none can hide an action either. It
+	// VerifyFull means all blocks, so that none can hide one either. It
 	// costs a double SHA-256 of every transaction.
 	VerifyFull
 )
@@ -26,20 +27,36 @@ const (
 // extracted is what is kept of a block after the walk over its transactions.
 // Nothing in it aliases the block.
 type extracted struct {
-	Header  protocol.Header
-	Actions []claim // in the order of the block
+	Header protocol.Header
+	Claims []claim // in the order of the block
+	// Serialized is the header; only if there are anchors.
+	Serialized [protocol.HeaderSize]byte
+
+	batons int // how many batons had been found when the walk began
 }
 
-// claim is an action, and what it takes to establish its author (identity-rules
-// §2).
+// claim is a transaction with an action or an anchor, or one that spends a baton,
+// and what it takes to establish its author (identity-rules §2).
 type claim struct {
-	graph.Action // its Author is nil until settle
-	// Claimed is who the scriptSig names, nil if nobody can have acted and the
-	// spent output need not be looked at. It proves nothing.
+	Index  uint32 // in the block
+	TxID   chainhash.Hash
+	Action protocol.Action   // Kind is 0 if there is none
+	Author *protocol.KeyHash // nil until settle
+	// Claimed is who the scriptSig names, nil if nobody can have acted, or nothing
+	// has been done that takes an author, and the spent output need not be looked at.
+	// It proves nothing.
 	Claimed *protocol.KeyHash
 	Spends  wire.OutPoint // by input 0
 
-	unlock []byte // scriptSig of input 0; nil if Claimed is
+	unlock []byte      // scriptSig of input 0; nil if Claimed is
+	anchor *anchorHalf // nil if it neither carries an anchor nor spends a baton
+}
+
+// anchorHalf is what is kept of a transaction for the chains of anchors.
+type anchorHalf struct {
+	carries bool // an anchor
+	raw     protocol.Tx
+	branch  []chainhash.Hash
 }
 
 // settle sets the author, given the script field of the output that input 0
@@ -50,47 +67,122 @@ func (c *claim) settle(spentScript []byte) {
 	}
 }
 
-// extract walks over a serialized block of net and takes out its actions. It
-// checks what can be checked of a block alone: its form, the work that its header
-// claims, and, as verify says, its merkle root. The error wraps that of protocol,
-// and means that whoever sent the block lies or is broken; whether the header
-// links to the block before is for the caller to check.
-func extract(raw []byte, net *chaincfg.Params, verify Verify) (*extracted, error) {
-	block, err := protocol.ReadBlock(raw)
+// extract walks over the serialized block of net at height and takes out what
+// matters; the batons that it makes are added to the others. It checks what can be
+// checked of a block alone: its form, the work that its header claims, and, as
+// verify says, its merkle root. The error wraps that of protocol, and means that
+// whoever sent the block lies or is broken; whether the header links to the block
+// before is for the caller to check.
+func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, batons *batons) (*extracted, error) {
+	walk := protocol.Walk{Root: protocol.RootIfFound}
+	if verify == VerifyFull {
+		walk.Root = protocol.RootAlways
+	}
+	x := new(extracted)
+	walk.Batons, x.batons = batons.now()
+	block, err := walk.Read(raw)
 	if err != nil {
 		return nil, err
 	}
-	if err := block.Header.CheckWork(net.PowLimit); err != nil {
+	x.Header = block.Header
+	if err := x.Header.CheckWork(net.PowLimit); err != nil {
 		return nil, err
 	}
-	x := &extracted{Header: block.Header}
-	for carrier := range block.Carriers() {
-		c := claim{Action: graph.Action{Action: carrier.Action, Index: carrier.Index, TxID: carrier.TxID}, Spends: carrier.Spends}
-		if claimed, ok := carrier.ClaimedAuthor(); ok {
-			c.Claimed, c.unlock = &claimed, bytes.Clone(carrier.Unlock)
-		}
-		x.Actions = append(x.Actions, c)
-	}
-	if verify == VerifyFull || len(x.Actions) > 0 {
-		if err := block.CheckMerkleRoot(); err != nil {
+	x.take(block)
+	if anchors := x.anchors(); len(anchors) > 0 {
+		// A transaction that spends the baton of another in its block may stand before
+		// it.
+		batons.add(height, anchors)
+		walk.Root = protocol.RootNever // it has been checked
+		walk.Batons, x.batons = batons.now()
+		if block, err = walk.Read(raw); err != nil {
 			return nil, err
 		}
+		x.take(block)
 	}
+	x.prove(block, raw)
 	return x, nil
 }
 
-// What a block and an action take in memory at most, in bytes, besides their
-// messages and scriptSigs.
+// take takes what matters out of the block.
+func (x *extracted) take(block *protocol.Block) {
+	x.Claims = nil
+	for carrier := range block.Carriers() {
+		c := claim{Index: carrier.Index, TxID: carrier.TxID, Action: carrier.Action, Spends: carrier.Spends}
+		if carrier.Anchor != nil || carrier.SpendsBaton {
+			c.anchor = &anchorHalf{carries: carrier.Anchor != nil, raw: bytes.Clone(carrier.Raw)}
+		}
+		if carrier.Anchor != nil || carrier.Action.Kind != 0 {
+			if claimed, ok := carrier.ClaimedAuthor(); ok {
+				c.Claimed, c.unlock = &claimed, bytes.Clone(carrier.Unlock)
+			}
+		}
+		x.Claims = append(x.Claims, c)
+	}
+}
+
+// prove adds the branches that lead from the transactions for chains of anchors to
+// the merkle root, all in one pass over the block.
+func (x *extracted) prove(block *protocol.Block, raw []byte) {
+	var indices []uint32
+	for i := range x.Claims {
+		if x.Claims[i].anchor != nil {
+			indices = append(indices, x.Claims[i].Index)
+		}
+	}
+	if len(indices) == 0 {
+		return
+	}
+	x.Serialized = [protocol.HeaderSize]byte(raw)
+	branches := block.MerkleBranches(indices...)
+	for i := range x.Claims {
+		if a := x.Claims[i].anchor; a != nil {
+			a.branch, branches = branches[0], branches[1:]
+		}
+	}
+}
+
+// anchors returns the txids of the transactions that carry an anchor: their outputs
+// 0 are batons.
+func (x *extracted) anchors() (txids []chainhash.Hash) {
+	for i := range x.Claims {
+		if c := &x.Claims[i]; c.anchor != nil && c.anchor.carries {
+			txids = append(txids, c.TxID)
+		}
+	}
+	return txids
+}
+
+// addTo adds what was found to the block, when all authors are settled.
+func (x *extracted) addTo(b *graph.Block) {
+	b.Header = x.Serialized
+	for i := range x.Claims {
+		c := &x.Claims[i]
+		if c.Action.Kind != 0 {
+			b.Actions = append(b.Actions, graph.Action{Action: c.Action, Index: c.Index, TxID: c.TxID, Author: c.Author})
+		}
+		if c.anchor != nil {
+			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: c.Index, Author: c.Author, Raw: c.anchor.raw, Branch: c.anchor.branch})
+		}
+	}
+}
+
+// What a block and a claim take in memory at most, in bytes, besides their
+// messages, scriptSigs and transactions.
 const (
-	blockMemory  = 1 << 10
-	actionMemory = 1 << 10
+	blockMemory = 1 << 10
+	claimMemory = 1 << 10
 )
 
 // memory is about how many bytes the block takes until the graph has it.
 func (x *extracted) memory() int64 {
-	n := blockMemory + actionMemory*len(x.Actions)
-	for i := range x.Actions {
-		n += len(x.Actions[i].Message) + len(x.Actions[i].unlock)
+	n := blockMemory + claimMemory*len(x.Claims)
+	for i := range x.Claims {
+		c := &x.Claims[i]
+		n += len(c.Action.Message) + len(c.unlock)
+		if c.anchor != nil {
+			n += len(c.anchor.raw) + chainhash.HashSize*len(c.anchor.branch)
+		}
 	}
 	return int64(n)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ type fakeNode struct {
 	// onBlock, if not nil, is called before each block is handed out, in the
 	// goroutine that asks; its error is the answer.
 	onBlock func(height uint32) error
+	// downloading is what the node says of itself.
+	downloading atomic.Bool
 
 	mu     sync.Mutex
 	chain  []chainhash.Hash         // mu; by height
@@ -88,7 +91,7 @@ func (f *fakeNode) Tip(ctx context.Context) (node.Tip, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	last := len(f.chain) - 1
-	return node.Tip{Height: uint32(last), Hash: f.chain[last]}, nil
+	return node.Tip{Height: uint32(last), Hash: f.chain[last], Downloading: f.downloading.Load()}, nil
 }
 
 func (f *fakeNode) BlockHash(ctx context.Context, height uint32) (chainhash.Hash, error) {

@@ -10,7 +10,7 @@ import (
 )
 
 // fetch reads the blocks of the node's best chain from height from to height to,
-// takes out their actions, establishes the authors, and delivers the blocks in
+// takes out what matters, establishes the authors, and delivers the blocks in
 // order. The channel is closed after the last one, or soon after ctx ends.
 func (p *pipeline) fetch(ctx context.Context, from, to uint32) <-chan *flight {
 	heights := make(chan *flight)
@@ -30,9 +30,12 @@ func (p *pipeline) fetch(ctx context.Context, from, to uint32) <-chan *flight {
 			func(**flight) bool { return true },
 			func(f *flight) *flight { f.err = p.lookUp(ctx, f); return f })
 	}
-	return inOrder(ctx, &p.running, named, blocksAhead,
+	walked := inOrder(ctx, &p.running, named, blocksAhead,
 		func(f **flight) bool { return p.admit(ctx, *f) },
 		func(f *flight) *flight { f.err = p.read(ctx, f); return f })
+	return inOrder(ctx, &p.running, walked, blocksAhead,
+		func(f **flight) bool { (*f).err = p.inTurn(*f); return true },
+		func(f *flight) *flight { f.err = p.authors(ctx, f); return f })
 }
 
 // byHeight is a node that is spared one of two questions: bchd reads and decodes
@@ -68,24 +71,43 @@ func (p *pipeline) admit(ctx context.Context, f *flight) bool {
 	}
 }
 
-// read downloads a block that was admitted and makes it ready for the graph.
-func (p *pipeline) read(ctx context.Context, f *flight) error {
+// read downloads a block that was admitted and walks over it.
+func (p *pipeline) read(ctx context.Context, f *flight) (err error) {
 	if f.err != nil {
 		return f.err
 	}
-	raw, err := p.download(ctx, f)
+	f.raw, err = p.download(ctx, f)
 	<-p.blocks
 	if err != nil {
 		return err
 	}
-	f.size = int64(len(raw))
+	f.size = int64(len(f.raw))
 	p.budget.learn(f.size)
 	p.resize(f, f.size)
-	if f.block, err = extract(raw, p.net, p.verify); err != nil {
+	return p.walk(f)
+}
+
+func (p *pipeline) walk(f *flight) (err error) {
+	if f.block, err = extract(int64(f.height), f.raw, p.net, p.verify, p.batons); err != nil {
 		return p.invalid(f, err)
 	}
+	return nil
+}
+
+// inTurn walks over the block once more if there was a baton to look out for that
+// was not known yet, and lets go of it. It is called in order.
+func (p *pipeline) inTurn(f *flight) error {
+	if f.err != nil {
+		return f.err
+	}
+	if !p.batons.inTurn(f.block.anchors(), f.block.batons) {
+		if err := p.walk(f); err != nil {
+			return err
+		}
+	}
+	f.raw = nil
 	p.resize(f, f.block.memory())
-	return p.authors(ctx, f)
+	return nil
 }
 
 // download asks for the flight's block, and checks that it is the one that the

@@ -21,8 +21,9 @@ import (
 
 // Bounds on the memory of an import, in bytes. The graph's own comes on top.
 const (
-	// rangeMemory is what the actions of one range of blocks may take: 250,000 of
-	// them with short messages. After each range, all that it found is on disk.
+	// rangeMemory is what the actions and anchors of one range of blocks may take:
+	// 250,000 of them with short messages. After each range, all that it found is on
+	// disk.
 	rangeMemory = 256 << 20
 	// readMemory is what the blocks being read at a time may take, unless a single
 	// one is larger.
@@ -55,7 +56,7 @@ type ImportOptions struct {
 //
 // It makes two passes over the files, for one range of blocks after the other:
 //
-//  1. From the range's first block on: find the actions.
+//  1. From the range's first block on: find the actions and anchors.
 //  2. From its last block back to the genesis block, or until all are found: find
 //     the outputs that these spend, which tell their authors; see spentOutputs.
 func Import(ctx context.Context, chain *blockfile.Chain, g *graph.Graph, opt ImportOptions) error {
@@ -140,47 +141,96 @@ func (im *importer) begin(ctx context.Context) (int64, error) {
 // blockRange is a range of blocks and what was found in it.
 type blockRange struct {
 	first, end int64        // heights; end is that behind the last block
-	blocks     []importable // those with actions, by height
+	blocks     []importable // those in which something matters, by height
 }
 
-// importable is a block with its actions.
+// importable is a block in which something matters.
 type importable struct {
 	height int64
-	claims []claim
+	*extracted
 }
 
-// actions finds the actions in the blocks from first on, up to the last or until
-// they fill the memory set aside for them. With an error, which is that of a block,
-// the range ends before this block.
+// actions finds the actions and anchors in the blocks from first on, up to the last
+// or until they fill the memory set aside for them. With an error, which is that of
+// a block, the range ends before this block.
 func (im *importer) actions(ctx context.Context, first int64) (blockRange, error) {
 	found := blockRange{first: first}
-	var mu sync.Mutex // guards found.blocks
+	last := int64(im.chain.Height())
+	batons := newBatons(im.graph, batonsKept)
+	known := make([]int, last-first+1) // how many of them had been found when the block was walked over
+	var mu sync.Mutex                  // guards found.blocks
 	var memory atomic.Int64
-	im.meter.begin(stageActions, first, int64(im.chain.Height()))
-	done, err := im.each(ctx, first, int64(im.chain.Height()),
+	im.meter.begin(stageActions, first, last)
+	done, err := im.each(ctx, first, last,
 		func() bool { return memory.Load() < im.opt.rangeMemory },
 		func(height int64, raw []byte) error {
-			x, err := extract(raw, im.net, im.opt.Verify)
+			x, err := extract(height, raw, im.net, im.opt.Verify, batons)
 			if err != nil {
 				return im.damaged(height, err)
 			}
-			if len(x.Actions) > 0 {
+			known[height-first] = x.batons
+			if len(x.Claims) > 0 {
 				memory.Add(x.memory())
 				mu.Lock()
 				defer mu.Unlock()
-				found.blocks = append(found.blocks, importable{height, x.Actions})
+				found.blocks = append(found.blocks, importable{height, x})
 			}
 			return nil
 		})
-	found.end = first + done
 	slices.SortFunc(found.blocks, func(a, b importable) int { return cmp.Compare(a.height, b.height) })
-	for i, b := range found.blocks {
-		if b.height >= found.end { // others were faster than the one that failed
-			found.blocks = found.blocks[:i]
-			break
-		}
+	found.cut(first + done)
+	if ctx.Err() != nil {
+		return found, ctx.Err()
+	}
+	if err := im.missed(&found, batons, known); err != nil {
+		return found, err
 	}
 	return found, err
+}
+
+// cut ends the range before a height. (Blocks above one that fails may have been
+// walked over before.)
+func (r *blockRange) cut(end int64) {
+	r.end = end
+	at, _ := r.at(end)
+	r.blocks = r.blocks[:at]
+}
+
+// at returns where the block at height is among r.blocks, or has to be.
+func (r *blockRange) at(height int64) (int, bool) {
+	return slices.BinarySearchFunc(r.blocks, height, func(b importable, height int64) int { return cmp.Compare(b.height, height) })
+}
+
+// missed walks once more over the blocks for which not all batons were known. With
+// an error, which is that of a block, the range ends before this block.
+func (im *importer) missed(found *blockRange, batons *batons, known []int) error {
+	nothing := new(extracted)
+	for height := found.first; height < found.end; height++ {
+		at, some := found.at(height)
+		x := nothing
+		if some {
+			x = found.blocks[at].extracted
+		}
+		if batons.inTurn(x.anchors(), known[height-found.first]) {
+			continue
+		}
+		if err := im.chain.Lend(uint32(height), func(raw []byte) (err error) {
+			if x, err = extract(height, raw, im.net, im.opt.Verify, batons); err != nil {
+				return im.damaged(height, err)
+			}
+			return nil
+		}); err != nil {
+			found.cut(height)
+			return err
+		}
+		switch {
+		case some:
+			found.blocks[at].extracted = x
+		case len(x.Claims) > 0:
+			found.blocks = slices.Insert(found.blocks, at, importable{height, x})
+		}
+	}
+	return nil
 }
 
 // finish establishes the authors of the actions that were found, and connects the
@@ -199,28 +249,26 @@ func (im *importer) finish(ctx context.Context, found blockRange, ended error) e
 func (im *importer) connect(ctx context.Context, found blockRange) error {
 	im.meter.begin(stageConnect, found.first, found.end-1)
 	var step []graph.Block
-	actions := 0
+	claims := 0
 	for height := found.first; height < found.end; height++ {
 		b := graph.Block{Height: uint32(height), Hash: im.chain.Hash(uint32(height))}
 		if height > 0 {
 			b.PrevHash = im.chain.Hash(uint32(height - 1))
 		}
 		if len(found.blocks) > 0 && found.blocks[0].height == height {
-			for _, c := range found.blocks[0].claims {
-				b.Actions = append(b.Actions, c.Action)
-			}
-			actions += len(b.Actions)
+			found.blocks[0].addTo(&b)
+			claims += len(found.blocks[0].Claims)
 			found.blocks = found.blocks[1:]
 		}
 		step = append(step, b)
 		im.meter.done(height)
-		if len(step)+actions < stepRecords && height+1 < found.end {
+		if len(step)+claims < stepRecords && height+1 < found.end {
 			continue
 		}
 		if err := im.graph.Connect(step...); err != nil {
 			return err
 		}
-		step, actions = step[:0], 0
+		step, claims = step[:0], 0
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -252,17 +300,13 @@ func (im *importer) each(ctx context.Context, from, to int64, more func() bool, 
 	var workers sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), max(1, readMemory/im.chain.Largest())) {
 		workers.Go(func() {
-			buf := make([]byte, im.chain.Largest())
 			for ctx.Err() == nil && !failed.Load() && (more == nil || more()) {
 				i := taken.Add(1) - 1
 				if i >= count {
 					return
 				}
 				height := from + step*i
-				raw, failure := im.chain.Read(uint32(height), buf)
-				if failure == nil {
-					failure = work(height, raw)
-				}
+				failure := im.chain.Lend(uint32(height), func(raw []byte) error { return work(height, raw) })
 				if failure != nil {
 					failed.Store(true)
 					mu.Lock()

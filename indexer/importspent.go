@@ -35,8 +35,8 @@ type spentOutputs struct {
 func newSpentOutputs(blocks []importable) *spentOutputs {
 	s := &spentOutputs{wanted: make(map[chainhash.Hash][]*claim), found: make(map[chainhash.Hash]bool)}
 	for _, b := range blocks {
-		for i := range b.claims {
-			if c := &b.claims[i]; c.Claimed != nil {
+		for i := range b.Claims {
+			if c := &b.Claims[i]; c.Claimed != nil {
 				s.wanted[c.Spends.Hash] = append(s.wanted[c.Spends.Hash], c)
 			}
 		}
@@ -130,7 +130,7 @@ func (im *importer) authors(ctx context.Context, found blockRange) error {
 // missing returns the error about an output that is in no block.
 func (s *spentOutputs) missing(in blockRange) error {
 	for _, b := range in.blocks {
-		for _, c := range b.claims {
+		for _, c := range b.Claims {
 			if c.Claimed != nil && !s.found[c.Spends.Hash] {
 				return fmt.Errorf("%w: no block up to height %d has transaction %v, an output of which is spent by %v at height %d, "+
 					"so that nobody can tell who acted there; let the node check its files (BCHN: -checkblocks=0 -checklevel=1)",

@@ -34,6 +34,8 @@ type Options struct {
 	// OnProgress, if not nil, is called after each step of a catch-up, and log
 	// lines under way are left out. Until it returns no other step is made.
 	OnProgress func(Progress)
+
+	batonsKept int // 0: the constant; tests have few
 }
 
 // startUpCheck is how many stored block hashes are compared with the node's
@@ -46,7 +48,8 @@ type Status struct {
 	// Checked is set once the last stored blocks have been compared with the
 	// node's chain. Until then the graph may hold what is no longer true.
 	Checked bool
-	// Synced is set while the graph ends with the node's tip.
+	// Synced is set while the graph ends with the node's tip, and the node is not in
+	// its initial block download.
 	Synced bool
 }
 
@@ -168,7 +171,7 @@ func (ix *Indexer) sync(ctx context.Context) error {
 	tip, started := ix.graph.Tip()
 	ix.setStatus(func(s *Status) {
 		s.NodeHeight = target.Height
-		s.Synced = s.Checked && started && tip.Hash == target.Hash
+		s.Synced = s.Checked && started && tip.Hash == target.Hash && !target.Downloading
 	})
 	if !started && target.Height < ix.graph.Params().StartHeight {
 		return fmt.Errorf("%w: it is at height %d, the index starts at %d", errBehind, target.Height, ix.graph.Params().StartHeight)
@@ -183,7 +186,7 @@ func (ix *Indexer) sync(ctx context.Context) error {
 		return err
 	}
 	tip, started = ix.graph.Tip()
-	ix.setStatus(func(s *Status) { s.Synced = started && tip.Hash == target.Hash })
+	ix.setStatus(func(s *Status) { s.Synced = started && tip.Hash == target.Hash && !target.Downloading })
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package indexer
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
@@ -34,6 +35,7 @@ type flight struct {
 	hash   chainhash.Hash // once it is known
 	share  int64          // of the budget, in bytes
 	size   int64          // of the serialized block
+	raw    []byte         // the serialized block, until its turn has come
 	block  *extracted
 	err    error // why there is no block
 }
@@ -44,14 +46,16 @@ type flight struct {
 //
 //	hashes   of the node's best chain, if it wants blocks asked for by hash    fetch.go
 //	blocks   several at a time                                                 fetch.go
-//	extract  their actions, on all cores                                       extract.go
-//	authors  of the actions                                                    author.go
+//	extract  what matters in them, on all cores                                extract.go
+//	in turn  once more, if a block before makes a baton that was not known     batons.go
+//	authors  of actions and anchors                                            author.go
 //	apply    in order, many in one step                                        apply.go
 type pipeline struct {
 	node   node.Node
 	name   string // of the node
 	net    *chaincfg.Params
 	verify Verify
+	batons *batons
 	budget *budget
 	blocks chan struct{} // holds a value for each block being downloaded
 	spents chan struct{} // holds a value for each spent output being asked for
@@ -61,7 +65,7 @@ type pipeline struct {
 
 func (ix *Indexer) newPipeline(net *chaincfg.Params) *pipeline {
 	return &pipeline{
-		node: ix.node, name: ix.opt.NodeName, net: net, verify: ix.opt.Verify,
+		node: ix.node, name: ix.opt.NodeName, net: net, verify: ix.opt.Verify, batons: newBatons(ix.graph, cmp.Or(ix.opt.batonsKept, batonsKept)),
 		budget: newBudget(flightBytes, firstGuess),
 		blocks: make(chan struct{}, blockCalls),
 		spents: make(chan struct{}, spentCalls),

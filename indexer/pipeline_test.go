@@ -237,6 +237,42 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestDownloading has a node that has yet to come to the network's tip: the graph
+// follows, and does not count as synced.
+func TestDownloading(t *testing.T) {
+	noLeaks(t)
+	f := chainWithActions(t, 30)
+	f.downloading.Store(true)
+	g := newGraph(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ix := indexer.New(f, g, indexer.Options{Poll: time.Millisecond})
+	done := make(chan error, 1)
+	go func() { done <- ix.Run(ctx) }()
+	for end := uint32(30); end <= 31; end++ {
+		for tip, _ := g.Tip(); tip.Height < end; tip, _ = g.Tip() {
+			time.Sleep(time.Millisecond)
+		}
+		for range 20 {
+			if ix.Status().Synced {
+				t.Fatalf("synced at height %d with a node that is not", end)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if end == 30 {
+			f.extend()
+		}
+	}
+	f.downloading.Store(false)
+	for !ix.Status().Synced {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSteps looks at how blocks are grouped: many in one step far from the tip,
 // and each alone near it.
 func TestSteps(t *testing.T) {

@@ -16,8 +16,9 @@ type Block struct {
 	TxCount int
 
 	raw     []byte
-	firstTx int    // offset of transaction 0
-	found   []span // the transactions that were looked for: carriers, of ReadBlock
+	firstTx int       // offset of transaction 0
+	found   []span    // the transactions that were looked for: carriers, unless keys were
+	batons  *BatonSet // that were looked for
 }
 
 // span is where one transaction lies in a block.
@@ -26,36 +27,62 @@ type span struct {
 	start, end int
 }
 
-// Carrier is a transaction of a block that carries an action.
+// Carrier is a transaction of a block that carries an action or an anchor, or
+// spends a baton.
 type Carrier struct {
 	Index  uint32 // of the transaction in the block
 	TxID   chainhash.Hash
-	Raw    Tx            // aliases the block
-	Action Action        // of its first output that is one; nothing of it aliases the block
-	Spends wire.OutPoint // the output that input 0 spends; null in a coinbase
-	Unlock []byte        // scriptSig of input 0; aliases the block
+	Raw    Tx      // aliases the block
+	Action Action  // of its first output that is one; Kind is 0 if there is none. Nothing of it aliases the block
+	Anchor *Anchor // of its first output that is one; nil if there is none. Nothing of it aliases the block
+	// SpendsBaton says that an input spends one of the walk's batons.
+	SpendsBaton bool
+	Spends      wire.OutPoint // the output that input 0 spends; null in a coinbase
+	Unlock      []byte        // scriptSig of input 0; aliases the block
 }
 
-// ReadBlock checks the form of a serialized block, to its last byte, and finds
-// the transactions that carry an action. The error wraps ErrMalformed and says
-// what is wrong, where: truncated (which is also what a count or length becomes
-// that does not fit into the bytes left), a CompactSize that is not the
-// shortest, no transactions, bytes after the last one. Nothing is known about
-// the block beyond its form; see CheckMerkleRoot.
+// RootCheck says of which blocks a Walk compares the transactions with the merkle
+// root in the header, as CheckMerkleRoot does. That takes a double SHA-256 of each
+// transaction, and ten times as long as the walk.
+type RootCheck uint8
+
+const (
+	RootNever   RootCheck = iota
+	RootIfFound           // of those in which there is a carrier
+	RootAlways
+)
+
+// Walk is a way of reading blocks. The zero value is that of ReadBlock. It is not
+// changed by reading, which may be done concurrently.
+type Walk struct {
+	Root   RootCheck
+	Batons *BatonSet // a transaction that spends one of them is a carrier too
+
+	keys *KeySet // if not nil, transactions that pay one of them are looked for, in place of carriers
+}
+
+// ReadBlock checks the form of a serialized block, to its last byte, and finds the
+// transactions that carry an action or an anchor. The error wraps ErrMalformed and
+// says what is wrong, where: truncated (which is also what a count or length
+// becomes that does not fit into the bytes left), a CompactSize that is not the
+// shortest, no transactions, bytes after the last one. Nothing is known about the
+// block beyond its form; see CheckMerkleRoot.
 //
-// It allocates nothing per transaction, other than 24 bytes for one that
-// carries an action. Sizes are ints, a block may have any size that fits into
-// memory. (bchd's wire is not for bytes from a stranger: as of v0.22.2 it
-// panics on a token prefix that announces a long enough commitment, and gets the
-// txid wrong where a token prefix is invalid.)
+// It allocates nothing per transaction, other than 24 bytes for one that is found.
+// Sizes are ints, a block may have any size that fits into memory. (bchd's wire is
+// not for bytes from a stranger: as of v0.22.2 it panics on a token prefix that
+// announces a long enough commitment, and gets the txid wrong where a token prefix
+// is invalid.)
 func ReadBlock(raw []byte) (*Block, error) {
-	return readBlock(raw, nil)
+	return new(Walk).Read(raw)
 }
 
-// readBlock is ReadBlock; if keys is not nil, the transactions that are found are
-// those that pay one of them.
-func readBlock(raw []byte, keys *KeySet) (*Block, error) {
-	b := &Block{raw: raw}
+// Read is ReadBlock, finds also the transactions that spend one of w.Batons, and
+// checks the merkle root of the blocks that w.Root names. The error of that check
+// wraps ErrMerkleRoot. Transactions are hashed while they are in the processor's
+// cache, so that a large block has to come from memory only once.
+func (w *Walk) Read(raw []byte) (*Block, error) {
+	b := &Block{raw: raw, batons: w.Batons}
 	header, err := ParseHeader(raw)
 	if err != nil {
 		return nil, err
@@ -70,20 +97,38 @@ func readBlock(raw []byte, keys *KeySet) (*Block, error) {
 		return nil, fmt.Errorf("%w: block %v has no transactions", ErrMalformed, b.Hash)
 	}
 	b.firstTx = off
+	var merkle merkleHasher
+	hashing, keys, batons := w.Root == RootAlways, w.keys, w.Batons
 	for i := range count {
-		end, hit, f := scanTx(raw, off, keys)
-		if f != wellFormed {
-			return nil, f.at(end, len(raw), fmt.Sprintf("block %v, transaction %d of %d", b.Hash, i, count))
+		start := off
+		var hit bool
+		if off, hit, f = scanTx(raw, start, keys, batons); f != wellFormed {
+			return nil, f.at(off, len(raw), fmt.Sprintf("block %v, transaction %d of %d", b.Hash, i, count))
 		}
-		if hit {
-			b.found = append(b.found, span{index: uint32(i), start: off, end: end})
+		if hashing {
+			merkle.add(raw[start:off])
 		}
-		off = end
+		if !hit {
+			continue
+		}
+		b.found = append(b.found, span{index: uint32(i), start: start, end: off})
+		if !hashing && w.Root == RootIfFound {
+			hashing = true
+			b.TxCount = int(i) + 1
+			for _, tx := range b.Txs() { // up to here
+				merkle.add(tx)
+			}
+		}
 	}
+	b.TxCount = int(count)
 	if off != len(raw) {
 		return nil, fmt.Errorf("%w: block %v ends at byte %d, %d bytes follow", ErrMalformed, b.Hash, off, len(raw)-off)
 	}
-	b.TxCount = int(count)
+	if hashing {
+		if err := merkle.check(b); err != nil {
+			return nil, err
+		}
+	}
 	return b, nil
 }
 
@@ -92,7 +137,7 @@ func (b *Block) Txs() iter.Seq2[uint32, Tx] {
 	return func(yield func(uint32, Tx) bool) {
 		off := b.firstTx
 		for i := range b.TxCount {
-			end, _, _ := scanTx(b.raw, off, nil)
+			end, _, _ := scanTx(b.raw, off, nil, nil)
 			if !yield(uint32(i), b.raw[off:end:end]) {
 				return
 			}
@@ -101,23 +146,23 @@ func (b *Block) Txs() iter.Seq2[uint32, Tx] {
 	}
 }
 
-// Carriers iterates over the transactions that carry an action, in the order of
-// the block. Each is decoded, and its txid computed, when its turn comes.
+// Carriers iterates over the transactions that were found, in the order of the
+// block. Each is decoded, and its txid computed, when its turn comes.
 func (b *Block) Carriers() iter.Seq[Carrier] {
 	return func(yield func(Carrier) bool) {
 		for _, s := range b.found {
-			if !yield(readCarrier(s.index, b.raw[s.start:s.end:s.end])) {
+			tx := Tx(b.raw[s.start:s.end:s.end])
+			c := Carrier{Index: s.index, TxID: tx.TxID(), Raw: tx, SpendsBaton: b.batons.Spent(tx)}
+			c.Action, _ = tx.Action()
+			if anchor, ok := tx.Anchor(); ok {
+				c.Anchor = &anchor
+			}
+			c.Spends, c.Unlock = tx.Input0()
+			if !yield(c) {
 				return
 			}
 		}
 	}
-}
-
-func readCarrier(index uint32, tx Tx) Carrier {
-	c := Carrier{Index: index, TxID: tx.TxID(), Raw: tx}
-	c.Action, _ = tx.Action()
-	c.Spends, c.Unlock = tx.Input0()
-	return c
 }
 
 // ClaimedAuthor returns the key that the transaction claims to act for (see the

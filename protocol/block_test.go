@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -84,6 +85,7 @@ func compare(t *testing.T, raw []byte) {
 		}
 		tokens := false // bchd writes invalid token prefixes, and category 0, otherwise than it read them
 		var kind Kind
+		anchored := false
 		n := 0
 		for i, output := range tx.Outputs() {
 			if int(i) != n || n == len(wantTx.TxOut) {
@@ -96,6 +98,8 @@ func compare(t *testing.T, raw []byte) {
 			if kind == 0 {
 				kind = actionKind(script)
 			}
+			_, isOne := DecodeAnchor(script)
+			anchored = anchored || isOne
 			tokens = tokens || len(output.Script) > 0 && output.Script[0] == wire.PREFIX_BYTE
 			n++
 		}
@@ -109,9 +113,9 @@ func compare(t *testing.T, raw []byte) {
 		if len(wantTx.TxIn) > 0 && (spends != wantTx.TxIn[0].PreviousOutPoint || !bytes.Equal(unlock, wantTx.TxIn[0].SignatureScript)) {
 			t.Fatalf("input 0 spends %v", spends)
 		}
-		if kind != 0 {
-			if len(carriers) == 0 || carriers[0].Index != i || carriers[0].Action.Kind != kind || !bytes.Equal(carriers[0].Raw, tx) {
-				t.Fatalf("tx %d carries %v, the carriers left are %+v", i, kind, carriers)
+		if kind != 0 || anchored {
+			if len(carriers) == 0 || carriers[0].Index != i || carriers[0].Action.Kind != kind || carriers[0].Anchor != nil != anchored || !bytes.Equal(carriers[0].Raw, tx) {
+				t.Fatalf("tx %d carries %v, anchored %v, the carriers left are %+v", i, kind, anchored, carriers)
 			}
 			carriers = carriers[1:]
 		}
@@ -290,7 +294,11 @@ func TestCheckMerkleRootRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return block.CheckMerkleRoot()
+		err = block.CheckMerkleRoot()
+		if _, walked := (&Walk{Root: RootAlways}).Read(raw); fmt.Sprint(walked) != fmt.Sprint(err) {
+			t.Errorf("checked in the walk: %v, afterwards: %v", walked, err)
+		}
+		return err
 	}
 	if err := check(good); err != nil {
 		t.Fatal(err)
@@ -317,6 +325,45 @@ func TestCheckMerkleRootRefuses(t *testing.T) {
 	changed[len(changed)-1]++ // the last lock time
 	if err := check(changed); !errors.Is(err, ErrMerkleRoot) {
 		t.Errorf("changed lock time: %v", err)
+	}
+}
+
+// TestWalkRoot has walks check the root while they go, from the first transaction
+// on or from the first one found, wherever that is.
+func TestWalkRoot(t *testing.T) {
+	script, err := RequestScript(KeyHash{7}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, count := range []int{1, 2, 255, 256, 257, 600} {
+		for _, carrier := range []int{-1, 0, 1, 255, 256, 300, 599} {
+			if carrier >= count {
+				continue
+			}
+			var txs [][]byte
+			for i := range count {
+				txs = append(txs, rawTx(nil, binary.LittleEndian.AppendUint32(nil, uint32(i))))
+			}
+			if carrier >= 0 {
+				txs[carrier] = rawTx(nil, script)
+			}
+			good := rawBlock(t, txs...)
+			changed := bytes.Clone(good)
+			changed[len(changed)-1]++ // the last lock time
+			for root, refuses := range map[RootCheck]bool{RootNever: false, RootIfFound: carrier >= 0, RootAlways: true} {
+				walk := Walk{Root: root}
+				block, err := walk.Read(good)
+				if err != nil {
+					t.Fatalf("%d transactions, an action in %d, %v: %v", count, carrier, root, err)
+				}
+				if block.TxCount != count || len(block.found) != min(carrier+1, 1) {
+					t.Errorf("%d transactions, an action in %d, %v: found %+v", count, carrier, root, block)
+				}
+				if _, err := walk.Read(changed); errors.Is(err, ErrMerkleRoot) != refuses {
+					t.Errorf("%d transactions, an action in %d, %v: a changed lock time: %v", count, carrier, root, err)
+				}
+			}
+		}
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/protocol/internal/sha256d"
 )
 
 // MaxBranch is how many hashes the merkle branch of a transaction has at most: an
@@ -14,29 +16,39 @@ const MaxBranch = 32
 // May 2023, 100 before). Bytes of 64 could as well be two hashes of a merkle tree.
 const MinTxSize = 65
 
-// MerkleBranch returns what it takes to see that the transaction at index is in
-// the block: the hashes beside the path from its txid up to the merkle root, from
-// the bottom. It hashes all transactions. It panics if there is no such index.
+// MerkleBranch is MerkleBranches for one transaction.
 func (b *Block) MerkleBranch(index uint32) []chainhash.Hash {
-	if int(index) >= b.TxCount {
-		panic(fmt.Sprintf("protocol: block %v has %d transactions, no transaction %d", b.Hash, b.TxCount, index))
-	}
-	level := make([]chainhash.Hash, 0, b.TxCount)
+	return b.MerkleBranches(index)[0]
+}
+
+// MerkleBranches returns for each index what it takes to see that the transaction
+// there is in the block: the hashes beside the path from its txid up to the merkle
+// root, from the bottom. It hashes all transactions, and takes some 60 bytes of
+// memory for each. It panics if there is no such index.
+func (b *Block) MerkleBranches(indices ...uint32) [][]chainhash.Hash {
+	txs := make([][]byte, 0, b.TxCount)
 	for _, tx := range b.Txs() {
-		level = append(level, tx.TxID())
+		txs = append(txs, tx)
 	}
-	var branch []chainhash.Hash
-	for at := int(index); len(level) > 1; at /= 2 {
+	for _, index := range indices {
+		if int(index) >= len(txs) {
+			panic(fmt.Sprintf("protocol: block %v has %d transactions, no transaction %d", b.Hash, len(txs), index))
+		}
+	}
+	level := make([]chainhash.Hash, len(txs), len(txs)+1)
+	sha256d.Messages(level, txs)
+	branches := make([][]chainhash.Hash, len(indices))
+	for height := 0; len(level) > 1; height++ {
 		if len(level)%2 == 1 {
 			level = append(level, level[len(level)-1])
 		}
-		branch = append(branch, level[at^1])
-		for i := range len(level) / 2 {
-			level[i] = hashPair(&level[2*i], &level[2*i+1])
+		for i, index := range indices {
+			branches[i] = append(branches[i], level[index>>height^1])
 		}
+		sha256d.Pairs(level, level)
 		level = level[:len(level)/2]
 	}
-	return branch
+	return branches
 }
 
 // CheckMerkleBranch checks that the transaction with the serialization raw is the

@@ -1,6 +1,6 @@
-// Package protocol knows keytree's wire formats: the three MIP-0003 actions,
-// who their author is, the walk over raw serialized blocks that finds them,
-// addresses, and the transactions that publish links.
+// Package protocol knows keytree's wire formats: the three MIP-0003 actions and
+// who their author is, keyservers' anchors, the walk over raw serialized blocks
+// that finds them, addresses, and the transactions that publish links.
 //
 // It works on bytes that its callers hold: no I/O, no clock, no state, no
 // goroutines. Whatever an action brings about is the graph's business

@@ -67,7 +67,7 @@ func (s *KeySet) paid(b []byte, off int) bool {
 // stripped, that is P2PKH of a key in the set. They alias raw. No txid is
 // computed, which costs ten times as much as this walk.
 func (s *KeySet) Payments(raw []byte) (iter.Seq[Tx], error) {
-	b, err := readBlock(raw, s)
+	b, err := (&Walk{keys: s}).Read(raw)
 	if err != nil {
 		return nil, err
 	}

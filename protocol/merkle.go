@@ -15,7 +15,8 @@ import (
 var ErrMerkleRoot = errors.New("merkle root does not match")
 
 // CheckMerkleRoot computes the txids of all transactions and checks that the
-// header commits to just them. The error wraps ErrMerkleRoot.
+// header commits to just them. The error wraps ErrMerkleRoot. It is what Walk does
+// with RootAlways, in a second pass over the block.
 //
 // A block whose tree pairs two equal hashes is refused although its root
 // matches (CVE-2012-2459). A level of odd length is hashed as if its last entry
@@ -24,56 +25,76 @@ var ErrMerkleRoot = errors.New("merkle root does not match")
 //
 // It runs in constant memory and allocates nothing.
 func (b *Block) CheckMerkleRoot() error {
-	var tree merkleTree
-	var batch merkleBatch
-	for i, tx := range b.Txs() {
-		batch.txs[batch.count] = tx
-		if batch.count++; batch.count < merkleBatchSize && int(i) < b.TxCount-1 {
-			continue
-		}
-		if !batch.addTo(&tree) {
-			return fmt.Errorf("%w: block %v repeats transactions before transaction %d (CVE-2012-2459)", ErrMerkleRoot, b.Hash, i+1)
-		}
+	var m merkleHasher
+	for _, tx := range b.Txs() {
+		m.add(tx)
 	}
-	if root := tree.root(); root != b.Header.MerkleRoot {
-		return fmt.Errorf("%w: block %v: expected %v, got %v", ErrMerkleRoot, b.Hash, b.Header.MerkleRoot, root)
-	}
-	return nil
+	return m.check(b)
 }
 
 // merkleBatchSize is how many transactions are hashed together, a power of two: so
-// many that it pays off, and few enough to fit into the processor's first cache.
+// many that it pays off, and few enough to be in the processor's cache still.
 const merkleBatchSize = 256
 
-// merkleBatch is a run of transactions that begins at a multiple of its size.
-type merkleBatch struct {
-	txs    [merkleBatchSize][]byte
-	count  int
-	hashes [merkleBatchSize]chainhash.Hash
+// merkleHasher computes a block's merkle root from its transactions.
+type merkleHasher struct {
+	txs     [merkleBatchSize][]byte // added, but not in the tree yet
+	pending int                     // of txs
+	hashes  [merkleBatchSize]chainhash.Hash
+	tree    merkleTree
+	// repeated is the number of transactions in the tree when it had to pair two
+	// equal hashes; 0: it did not. No more are added then.
+	repeated uint64
 }
 
-// addTo adds the batch to the tree, as the largest subtrees that are full, and
-// empties it. It returns false if that pairs two equal hashes.
-func (b *merkleBatch) addTo(tree *merkleTree) bool {
-	sha256d.Messages(b.hashes[:], b.txs[:b.count])
-	for at := 0; at < b.count; {
-		height := bits.Len(uint(b.count-at)) - 1
-		subtree := b.hashes[at : at+1<<height]
+// add appends a transaction, which must not change until check.
+func (m *merkleHasher) add(tx []byte) {
+	m.txs[m.pending] = tx
+	if m.pending++; m.pending == merkleBatchSize {
+		m.flush()
+	}
+}
+
+// flush adds the pending transactions to the tree, as the largest subtrees that are
+// full.
+func (m *merkleHasher) flush() {
+	count := m.pending
+	m.pending = 0
+	if m.repeated > 0 {
+		return
+	}
+	sha256d.Messages(m.hashes[:], m.txs[:count])
+	for at := 0; at < count; {
+		height := bits.Len(uint(count-at)) - 1
+		subtree := m.hashes[at : at+1<<height]
 		at += len(subtree)
 		for ; len(subtree) > 1; subtree = subtree[:len(subtree)/2] {
 			for i := 0; i < len(subtree); i += 2 {
 				if subtree[i] == subtree[i+1] {
-					return false
+					m.repeated = m.tree.count + uint64(count)
+					return
 				}
 			}
 			sha256d.Pairs(subtree, subtree)
 		}
-		if !tree.add(subtree[0], height) {
-			return false
+		if !m.tree.add(subtree[0], height) {
+			m.repeated = m.tree.count + uint64(count)
+			return
 		}
 	}
-	b.count = 0
-	return true
+}
+
+// check compares the root of all transactions, which have been added, with that in
+// the header of their block.
+func (m *merkleHasher) check(b *Block) error {
+	m.flush()
+	if m.repeated > 0 {
+		return fmt.Errorf("%w: block %v repeats transactions, before transaction %d (CVE-2012-2459)", ErrMerkleRoot, b.Hash, m.repeated)
+	}
+	if root := m.tree.root(); root != b.Header.MerkleRoot {
+		return fmt.Errorf("%w: block %v: expected %v, got %v", ErrMerkleRoot, b.Hash, b.Header.MerkleRoot, root)
+	}
+	return nil
 }
 
 // merkleTree computes a merkle root from one full subtree after the other. Like a

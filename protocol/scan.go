@@ -100,9 +100,9 @@ func wideCompactSize(b []byte, off int) (n uint64, next int, f fault) {
 }
 
 // scanTx walks over the transaction that starts at b[off] and returns the
-// offset behind it, and whether one of its outputs is what is looked for: an
-// action, or, if keys is not nil, P2PKH of one of them. In case of a fault, end
-// says where.
+// offset behind it, and whether it is one that is looked for: an output is an
+// action or an anchor, or, if keys is not nil, P2PKH of one of them; or an input
+// spends one of batons. In case of a fault, end says where.
 //
 // This is the loop that an index of the whole chain spends its time in, so it
 // touches only what it must: two counts, the length of each script, and the
@@ -110,7 +110,7 @@ func wideCompactSize(b []byte, off int) (n uint64, next int, f fault) {
 // next step, which checks its own offset before it looks. No count is trusted
 // either: every input and output moves off onwards, so a transaction that
 // announces more of them than can follow ends in truncated after as many as do.
-func scanTx(b []byte, off int, keys *KeySet) (end int, hit bool, f fault) {
+func scanTx(b []byte, off int, keys *KeySet, batons *BatonSet) (end int, hit bool, f fault) {
 	off += versionSize
 	if uint(off) >= uint(len(b)) {
 		return off, false, truncated
@@ -126,6 +126,9 @@ func scanTx(b []byte, off int, keys *KeySet) (end int, hit bool, f fault) {
 		off += outPointSize
 		if uint(off) >= uint(len(b)) {
 			return off, false, truncated
+		}
+		if batons != nil && !hit {
+			hit = batons.spentBy(b, off-outPointSize)
 		}
 		size := int(b[off])
 		off++
@@ -187,7 +190,6 @@ func scanTx(b []byte, off int, keys *KeySet) (end int, hit bool, f fault) {
 
 // isRecord reports whether the walk has to stop at the output script, token
 // prefix included, of size bytes at b[off:]; never if it does not fit there.
-// Another kind of record than the action is to be looked for here.
 func isRecord(b []byte, off, size int, keys *KeySet) bool {
 	if size > len(b)-off {
 		return false
@@ -197,5 +199,12 @@ func isRecord(b []byte, off, size int, keys *KeySet) bool {
 		key, ok := p2pkhKey(script)
 		return ok && keys.Has(key)
 	}
-	return actionKind(script) != 0
+	if actionKind(script) != 0 {
+		return true
+	}
+	if !isAnchor(script) {
+		return false
+	}
+	_, ok := DecodeAnchor(script)
+	return ok
 }

@@ -36,6 +36,9 @@ var (
 type Tip struct {
 	Height uint32
 	Hash   chainhash.Hash
+	// Downloading is set while the node is in its initial block download and knows
+	// that the network's best chain is longer. Not every node tells (bchd).
+	Downloading bool
 }
 
 // Node serves one best chain. All methods may be called concurrently, honour

@@ -20,7 +20,7 @@
 //   - walk: protocol.ReadBlock, which checks a block's form and finds the actions.
 //   - wire decode: bchd's decoder, then a look at each output script.
 //   - sha256: one pass of SHA-256 over the same bytes.
-//   - walk and merkle root: also all txids and CheckMerkleRoot. That takes a double
+//   - walk and merkle root: also all txids and the merkle root. That takes a double
 //     SHA-256 of each transaction and two or so more of 64 bytes, so about two and
 //     a half passes for payments.
 //

@@ -243,6 +243,23 @@ func TestWallet(t *testing.T) {
 	_, err = c.Submit(ctx, []byte("nonsense"))
 	wantError(t, err, bchd.ErrRejected, "unable to deserialize")
 
+	unpaid, err := regtest.NewTx([]regtest.Input{{Coin: coins[1], Key: key}}, key.Output(40_000))
+	check(t, err)
+	_, err = c.Submit(ctx, serialized(t, unpaid))
+	wantError(t, err, bchd.ErrRejected)
+	wantError(t, err, bchd.ErrFee)
+	for out, want := range map[wire.OutPoint]bool{
+		coins[1].OutPoint:             true,
+		coins[0].OutPoint:             false, // spent in the mempool
+		{Hash: tx.TxHash()}:           true,  // there
+		{Hash: tx.TxHash(), Index: 7}: false,
+		{Hash: conflict.TxHash()}:     false,
+	} {
+		if got := must[bool](t)(c.Unspent(ctx, out)); got != want {
+			t.Errorf("output %v is unspent: %v", out, got)
+		}
+	}
+
 	// A token is flagged.
 	issue, _, err := regtest.Spend(key, coins[1], wire.NewTxOut(2000, key.Script(),
 		wire.TokenData{CategoryID: coins[1].OutPoint.Hash, Amount: 1, BitField: wire.HAS_AMOUNT}))

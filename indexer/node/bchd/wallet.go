@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/gcash/bchd/bchrpc/pb"
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -76,9 +77,13 @@ func (c *Client) UnspentOutputs(ctx context.Context, address bchutil.Address) ([
 	return outputs, nil
 }
 
+// ErrFee is the ErrRejected of a transaction that pays too little for the node to pass
+// it on.
+var ErrFee = fmt.Errorf("%w: its fee is too low", ErrRejected)
+
 // Submit hands a serialized transaction to the node, which checks it and passes
 // it on to the network, and returns its txid. What the node does not take is
-// ErrRejected; one that it has already is taken.
+// ErrRejected, or ErrFee; one that it has already is taken.
 func (c *Client) Submit(ctx context.Context, raw []byte) (chainhash.Hash, error) {
 	txid := chainhash.DoubleHashH(raw)
 	what := fmt.Sprintf("submitting transaction %v", txid)
@@ -89,6 +94,9 @@ func (c *Client) Submit(ctx context.Context, raw []byte) (chainhash.Hash, error)
 		if _, lookup := c.Transaction(ctx, txid); lookup == nil {
 			return txid, nil
 		}
+		if aboutFee(err) {
+			return chainhash.Hash{}, fmt.Errorf("%w: %w", ErrFee, err)
+		}
 	}
 	if err != nil {
 		return chainhash.Hash{}, err
@@ -98,4 +106,15 @@ func (c *Client) Submit(ctx context.Context, raw []byte) (chainhash.Hash, error)
 			c.address, what, node.ErrInvalid, answer.Hash)
 	}
 	return txid, nil
+}
+
+// aboutFee tells from the words of bchd 0.22, which has no code for it, whether it
+// rejected a transaction for its fee.
+func aboutFee(err error) bool {
+	for _, words := range []string{"insufficient priority", "fees which is under the required amount", "due to low fees"} {
+		if strings.Contains(err.Error(), words) {
+			return true
+		}
+	}
+	return false
 }

@@ -50,6 +50,7 @@ type bchn struct {
 	rest     bool
 	txIndex  bool
 	download bool
+	ahead    int    // headers without their blocks
 	pruned   uint32 // height of the first block that is there
 	asked    map[string]int
 	conns    int
@@ -254,7 +255,7 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 	switch method {
 	case "getblockchaininfo":
 		return n.render("getblockchaininfo.json", map[string]any{
-			"Chain": n.chain, "Height": len(n.blocks) - 1, "Headers": len(n.blocks) + 5, "Best": last.BlockHash().String(),
+			"Chain": n.chain, "Height": len(n.blocks) - 1, "Headers": len(n.blocks) - 1 + n.ahead, "Best": last.BlockHash().String(),
 			"Download": n.download, "Pruned": n.pruned > 0, "PruneHeight": n.pruned,
 		}), 0, ""
 	case "getblockhash":

@@ -28,12 +28,20 @@ type chainInfo struct {
 	PruneHeight          uint32 // lowest block that is there
 }
 
+// downloading reports whether the node knows of blocks that it has yet to download
+// for the first time. That it calls itself in its initial download is not enough: it
+// does so whenever its tip is a day old, on a test network where nobody mines for
+// good.
+func (i chainInfo) downloading() bool {
+	return i.InitialBlockDownload && i.Blocks != nil && i.Headers > *i.Blocks
+}
+
 func (i chainInfo) tip() (node.Tip, error) {
 	if i.Blocks == nil || *i.Blocks > math.MaxInt32 {
 		return node.Tip{}, fmt.Errorf("%w: expected a number of blocks up to %d", node.ErrInvalid, math.MaxInt32)
 	}
 	hash, err := parseHash(i.BestBlockHash)
-	return node.Tip{Height: *i.Blocks, Hash: hash}, err
+	return node.Tip{Height: *i.Blocks, Hash: hash, Downloading: i.downloading()}, err
 }
 
 // Tip implements node.Node. Of a node that is still in its initial download it
@@ -57,11 +65,12 @@ func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 // noteDownload logs the beginning and the end of the node's initial download.
 func (c *Client) noteDownload(info chainInfo) {
 	c.mu.Lock()
-	changed := c.behind != info.InitialBlockDownload
-	c.behind = info.InitialBlockDownload
+	downloading := info.downloading()
+	changed := c.behind != downloading
+	c.behind = downloading
 	c.mu.Unlock()
 	switch {
-	case changed && info.InitialBlockDownload:
+	case changed && downloading:
 		c.log.Warn().Uint32("height", *info.Blocks).Uint32("headers", info.Headers).
 			Msg("the node is behind the network: it is still in its initial block download")
 	case changed:

@@ -285,7 +285,7 @@ func TestPruned(t *testing.T) {
 func TestInitialDownload(t *testing.T) {
 	n := newBCHN(t)
 	n.mine()
-	n.download = true
+	n.download, n.ahead = true, 6
 	log := make(lines, 10)
 	cfg := n.config()
 	cfg.Log = zerolog.New(log)
@@ -302,15 +302,18 @@ func TestInitialDownload(t *testing.T) {
 	}
 	drain()
 	for range 3 {
-		if got := must[node.Tip](t)(c.Tip(t.Context())); got.Height != 1 {
-			t.Errorf("tip is %+v, want height 1", got)
+		if got := must[node.Tip](t)(c.Tip(t.Context())); got.Height != 1 || !got.Downloading {
+			t.Errorf("tip is %+v, want height 1, downloading", got)
 		}
 	}
 	if said := drain(); strings.Count(said, "behind the network") != 1 {
 		t.Errorf("it logged %q", said)
 	}
-	n.set(func() { n.download = false })
-	must[node.Tip](t)(c.Tip(t.Context()))
+	// It says so until its tip is of today, but there is nothing left to download.
+	n.set(func() { n.ahead = 0 })
+	if got := must[node.Tip](t)(c.Tip(t.Context())); got.Downloading {
+		t.Errorf("tip is %+v", got)
+	}
 	if said := drain(); !strings.Contains(said, "ended its initial block download") {
 		t.Errorf("it logged %q", said)
 	}

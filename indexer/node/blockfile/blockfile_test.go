@@ -225,7 +225,7 @@ func TestOpen(t *testing.T) {
 			}
 			largest := 0
 			for height, name := range names {
-				raw, err := chain.Read(uint32(height), make([]byte, 100))
+				raw, err := read(chain, uint32(height))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -319,6 +319,14 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
+func read(chain *blockfile.Chain, height uint32) (raw []byte, err error) {
+	err = chain.Lend(height, func(lent []byte) error {
+		raw = bytes.Clone(lent)
+		return nil
+	})
+	return raw, err
+}
+
 // TestReadDamaged changes a file behind the chain's back.
 func TestReadDamaged(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
@@ -332,22 +340,26 @@ func TestReadDamaged(t *testing.T) {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := chain.Read(1, nil); !errors.Is(err, blockfile.ErrDamaged) || !strings.Contains(err.Error(), path) {
+	if _, err := read(chain, 1); !errors.Is(err, blockfile.ErrDamaged) || !strings.Contains(err.Error(), path) {
 		t.Errorf("a changed header: %v", err)
 	}
 	if err := os.Truncate(path, int64(len(content)-1)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := chain.Read(2, nil); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := read(chain, 2); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("a truncated file: %v", err)
 	}
-	if _, err := chain.Read(0, nil); err != nil {
+	if _, err := read(chain, 0); err != nil {
 		t.Error(err)
+	}
+	want := errors.New("what use says")
+	if err := chain.Lend(0, func([]byte) error { return want }); err != want {
+		t.Errorf("%v, expected the error of whom it was lent to", err)
 	}
 	if err := chain.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := chain.Read(0, nil); err == nil {
+	if _, err := read(chain, 0); err == nil {
 		t.Error("a closed chain can be read")
 	}
 }

@@ -240,14 +240,11 @@ func (c *Chain) dropTorn(scans []scanned) {
 			continue
 		}
 		r := s.records[len(s.records)-1]
-		raw, err := c.read(r.at, nil)
-		if err == nil {
-			var block *protocol.Block
-			if block, err = protocol.ReadBlock(raw); err == nil {
-				err = block.CheckMerkleRoot()
-			}
-		}
-		if err != nil {
+		whole := protocol.Walk{Root: protocol.RootAlways}
+		if err := c.lend(r.at, func(raw []byte) error {
+			_, err := whole.Read(raw)
+			return err
+		}); err != nil {
 			s.records = s.records[:len(s.records)-1]
 			s.add(fmt.Errorf("%v: %w: %w", c.place(r.at), errTorn, err))
 		}
@@ -271,24 +268,23 @@ func (c *Chain) Largest() int { return c.largest }
 // Found returns what is in the files besides the chain.
 func (c *Chain) Found() Found { return c.found }
 
-// Read reads the block at height, which must not be above Height, into buf if it
-// has the capacity, else into new memory. The header is that of Hash; nothing
-// else has been checked. The error names the file, and wraps ErrDamaged unless it
-// is one of reading.
-func (c *Chain) Read(height uint32, buf []byte) ([]byte, error) {
+// Lend has use look at the block at height, which must not be above Height, and
+// returns its error. The bytes are the file's, may not be changed, and are gone when
+// use returns. The header is that of Hash; nothing else has been checked. If the
+// block cannot be read, now or under way in use, the error names the file; it wraps
+// ErrDamaged if another block is there.
+func (c *Chain) Lend(height uint32, use func(raw []byte) error) error {
 	at := c.at[height]
-	raw, err := c.read(at, buf)
-	if err != nil {
-		return nil, err
-	}
-	header, err := protocol.ParseHeader(raw)
-	if err != nil {
-		return nil, err
-	}
-	if want := c.hashes[height]; header.Hash != want {
-		return nil, fmt.Errorf("%w: %s: expected block %v at height %d, got %v", ErrDamaged, c.place(at), want, height, header.Hash)
-	}
-	return raw, nil
+	return c.lend(at, func(raw []byte) error {
+		header, err := protocol.ParseHeader(raw)
+		if err != nil {
+			return err
+		}
+		if want := c.hashes[height]; header.Hash != want {
+			return fmt.Errorf("%w: %s: expected block %v at height %d, got %v", ErrDamaged, c.place(at), want, height, header.Hash)
+		}
+		return use(raw)
+	})
 }
 
 // Place says where the block at height is, for people.
@@ -298,19 +294,19 @@ func (c *Chain) place(at location) string {
 	return fmt.Sprintf("%s, byte %d", c.files[at.file].path, at.offset)
 }
 
-func (c *Chain) read(at location, buf []byte) ([]byte, error) {
+func (c *Chain) lend(at location, use func(raw []byte) error) error {
 	f, err := c.files[at.file].open()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if cap(buf) < int(at.size) {
-		buf = make([]byte, at.size)
+	var used error
+	if err := lend(f, at.offset, int(at.size), func(raw []byte) error {
+		used = use(raw)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("%s: %w", c.place(at), err)
 	}
-	buf = buf[:at.size]
-	if _, err := f.ReadAt(buf, at.offset); err != nil {
-		return nil, fmt.Errorf("%s: %w", c.place(at), err)
-	}
-	return buf, nil
+	return used
 }
 
 // Close closes the files. Nothing may be read any more.

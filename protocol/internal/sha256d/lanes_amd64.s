@@ -35,6 +35,42 @@ DATA K<>+0xf0(SB)/8, $0xa4506ceb90befffa
 DATA K<>+0xf8(SB)/8, $0xc67178f2bef9a3f7
 GLOBL K<>(SB), RODATA|NOPTR, $256
 
+// The constants of all rounds with the words of what follows a message of 64 bytes
+// added, which is the same for all.
+DATA KW<>+0x00(SB)/8, $0x71374491c28a2f98
+DATA KW<>+0x08(SB)/8, $0xe9b5dba5b5c0fbcf
+DATA KW<>+0x10(SB)/8, $0x59f111f13956c25b
+DATA KW<>+0x18(SB)/8, $0xab1c5ed5923f82a4
+DATA KW<>+0x20(SB)/8, $0x12835b01d807aa98
+DATA KW<>+0x28(SB)/8, $0x550c7dc3243185be
+DATA KW<>+0x30(SB)/8, $0x80deb1fe72be5d74
+DATA KW<>+0x38(SB)/8, $0xc19bf3749bdc06a7
+DATA KW<>+0x40(SB)/8, $0xf0fe4786649b69c1
+DATA KW<>+0x48(SB)/8, $0x240cf2540fe1edc6
+DATA KW<>+0x50(SB)/8, $0x6cc984be4fe9346f
+DATA KW<>+0x58(SB)/8, $0x16f988fa61b9411e
+DATA KW<>+0x60(SB)/8, $0xa88e5a6df2c65152
+DATA KW<>+0x68(SB)/8, $0xb9d99ec7b019fc65
+DATA KW<>+0x70(SB)/8, $0xe70eeaa09a1231c3
+DATA KW<>+0x78(SB)/8, $0xc7353eb0fdb1232b
+DATA KW<>+0x80(SB)/8, $0xcb976d5f3069bad5
+DATA KW<>+0x88(SB)/8, $0xdc1eeefd5a0f118f
+DATA KW<>+0x90(SB)/8, $0xde0b7a040a35b689
+DATA KW<>+0x98(SB)/8, $0xe15d5b1658f4ca9d
+DATA KW<>+0xa0(SB)/8, $0x37088980007f3e86
+DATA KW<>+0xa8(SB)/8, $0x6fab9537a507ea32
+DATA KW<>+0xb0(SB)/8, $0x0d8cd6f117406110
+DATA KW<>+0xb8(SB)/8, $0xc0bbbe37cdaa3b6d
+DATA KW<>+0xc0(SB)/8, $0xdb48a36383613bda
+DATA KW<>+0xc8(SB)/8, $0x6fd15ca70b02e931
+DATA KW<>+0xd0(SB)/8, $0x31338431521afaca
+DATA KW<>+0xd8(SB)/8, $0x6d4378906ed41a95
+DATA KW<>+0xe0(SB)/8, $0x9eccabbdc39c91f2
+DATA KW<>+0xe8(SB)/8, $0x532fb63cb5c9a0e6
+DATA KW<>+0xf0(SB)/8, $0x07237ea3d2c741c6
+DATA KW<>+0xf8(SB)/8, $0x4c191d76a4954b68
+GLOBL KW<>(SB), RODATA|NOPTR, $256
+
 // swap turns the bytes of each word around.
 DATA swap<>+0x00(SB)/8, $0x0405060700010203
 DATA swap<>+0x08(SB)/8, $0x0c0d0e0f08090a0b
@@ -98,10 +134,21 @@ GLOBL padding<>(SB), RODATA|NOPTR, $8
 	VPSHUFB    Z31, C, C;      \
 	VPSHUFB    Z31, D, D
 
-// ROUND is one round with the word W and the constant at k.
-#define ROUND(k, W, A, B, C, D, E, F, G, H) \
-	VPADDD.BCST K<>+k(SB), W, Z24;      \
-	VPADDD      Z24, H, H;              \
+// TURN makes of a register for each lane, with the lane's words, one for each word,
+// or the other way round, and turns the bytes of all words around. Between its two
+// halves register 4g+k has of lanes 4g to 4g+3 the words k, 4+k, 8+k, 12+k.
+#define TURN() \
+	TURN4(Z0, Z1, Z2, Z3, Z16, Z17, Z18, Z19);     \
+	TURN4(Z4, Z5, Z6, Z7, Z16, Z17, Z18, Z19);     \
+	TURN4(Z8, Z9, Z10, Z11, Z16, Z17, Z18, Z19);   \
+	TURN4(Z12, Z13, Z14, Z15, Z16, Z17, Z18, Z19); \
+	QUARTERS(Z0, Z4, Z8, Z12, Z16, Z17, Z18, Z19); \
+	QUARTERS(Z1, Z5, Z9, Z13, Z16, Z17, Z18, Z19); \
+	QUARTERS(Z2, Z6, Z10, Z14, Z16, Z17, Z18, Z19); \
+	QUARTERS(Z3, Z7, Z11, Z15, Z16, Z17, Z18, Z19)
+
+// MIX is the rest of a round, when its word and its constant are in H.
+#define MIX(A, B, C, D, E, F, G, H) \
 	VPRORD      $6, E, Z24;             \
 	VPRORD      $11, E, Z25;            \
 	VPRORD      $25, E, Z26;            \
@@ -119,6 +166,17 @@ GLOBL padding<>(SB), RODATA|NOPTR, $8
 	VPTERNLOGD  $0xe8, C, B, Z25;       \
 	VPADDD      Z24, H, H;              \
 	VPADDD      Z25, H, H
+
+// ROUND is one round with the word W and the constant at k.
+#define ROUND(k, W, A, B, C, D, E, F, G, H) \
+	VPADDD.BCST K<>+k(SB), W, Z24; \
+	VPADDD      Z24, H, H;         \
+	MIX(A, B, C, D, E, F, G, H)
+
+// SUM is one round with the word that has been added to the constant at k.
+#define SUM(k, A, B, C, D, E, F, G, H) \
+	VPADDD.BCST KW<>+k(SB), H, H; \
+	MIX(A, B, C, D, E, F, G, H)
 
 // NEXT makes the word W into the one that comes 16 later, given those that now
 // come 1, 9 and 14 after it.
@@ -173,6 +231,17 @@ GLOBL padding<>(SB), RODATA|NOPTR, $8
 	NEXT(Z14, Z15, Z7, Z12); \
 	NEXT(Z15, Z0, Z8, Z13)
 
+// SUMS is eight rounds with the words and constants from k on.
+#define SUMS(k) \
+	SUM(k+0, Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23); \
+	SUM(k+4, Z23, Z16, Z17, Z18, Z19, Z20, Z21, Z22); \
+	SUM(k+8, Z22, Z23, Z16, Z17, Z18, Z19, Z20, Z21); \
+	SUM(k+12, Z21, Z22, Z23, Z16, Z17, Z18, Z19, Z20); \
+	SUM(k+16, Z20, Z21, Z22, Z23, Z16, Z17, Z18, Z19); \
+	SUM(k+20, Z19, Z20, Z21, Z22, Z23, Z16, Z17, Z18); \
+	SUM(k+24, Z18, Z19, Z20, Z21, Z22, Z23, Z16, Z17); \
+	SUM(k+28, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z16)
+
 // ALL_ROUNDS is what a block does to the state.
 #define ALL_ROUNDS() \
 	ROUNDS(0);   \
@@ -208,16 +277,7 @@ block:
 	LOAD(13, Z13)
 	LOAD(14, Z14)
 	LOAD(15, Z15)
-	TURN4(Z0, Z1, Z2, Z3, Z16, Z17, Z18, Z19)
-	TURN4(Z4, Z5, Z6, Z7, Z16, Z17, Z18, Z19)
-	TURN4(Z8, Z9, Z10, Z11, Z16, Z17, Z18, Z19)
-	TURN4(Z12, Z13, Z14, Z15, Z16, Z17, Z18, Z19)
-
-	// Now register 4g+k has of lanes 4g to 4g+3 the words k, 4+k, 8+k, 12+k.
-	QUARTERS(Z0, Z4, Z8, Z12, Z16, Z17, Z18, Z19)
-	QUARTERS(Z1, Z5, Z9, Z13, Z16, Z17, Z18, Z19)
-	QUARTERS(Z2, Z6, Z10, Z14, Z16, Z17, Z18, Z19)
-	QUARTERS(Z3, Z7, Z11, Z15, Z16, Z17, Z18, Z19)
+	TURN()
 
 	VMOVDQU32 0(AX), Z16
 	VMOVDQU32 64(AX), Z17
@@ -254,9 +314,51 @@ block:
 	VZEROUPPER
 	RET
 
-// func rehash(s *states)
-TEXT ·rehash(SB), NOSPLIT, $0-8
+// func endPair(s *states)
+TEXT ·endPair(SB), NOSPLIT, $0-8
 	MOVQ s+0(FP), AX
+	VMOVDQU32 0(AX), Z16
+	VMOVDQU32 64(AX), Z17
+	VMOVDQU32 128(AX), Z18
+	VMOVDQU32 192(AX), Z19
+	VMOVDQU32 256(AX), Z20
+	VMOVDQU32 320(AX), Z21
+	VMOVDQU32 384(AX), Z22
+	VMOVDQU32 448(AX), Z23
+
+	SUMS(0)
+	SUMS(32)
+	SUMS(64)
+	SUMS(96)
+	SUMS(128)
+	SUMS(160)
+	SUMS(192)
+	SUMS(224)
+
+	VPADDD 0(AX), Z16, Z16
+	VPADDD 64(AX), Z17, Z17
+	VPADDD 128(AX), Z18, Z18
+	VPADDD 192(AX), Z19, Z19
+	VPADDD 256(AX), Z20, Z20
+	VPADDD 320(AX), Z21, Z21
+	VPADDD 384(AX), Z22, Z22
+	VPADDD 448(AX), Z23, Z23
+	VMOVDQU32 Z16, 0(AX)
+	VMOVDQU32 Z17, 64(AX)
+	VMOVDQU32 Z18, 128(AX)
+	VMOVDQU32 Z19, 192(AX)
+	VMOVDQU32 Z20, 256(AX)
+	VMOVDQU32 Z21, 320(AX)
+	VMOVDQU32 Z22, 384(AX)
+	VMOVDQU32 Z23, 448(AX)
+
+	VZEROUPPER
+	RET
+
+// func rehash(sums *[lanes]chainhash.Hash, s *states)
+TEXT ·rehash(SB), NOSPLIT, $0-16
+	MOVQ sums+0(FP), BX
+	MOVQ s+8(FP), AX
 	VMOVDQU32 0(AX), Z0
 	VMOVDQU32 64(AX), Z1
 	VMOVDQU32 128(AX), Z2
@@ -284,22 +386,40 @@ TEXT ·rehash(SB), NOSPLIT, $0-8
 
 	ALL_ROUNDS()
 
-	VPADDD.BCST initial<>+0(SB), Z16, Z16
-	VPADDD.BCST initial<>+4(SB), Z17, Z17
-	VPADDD.BCST initial<>+8(SB), Z18, Z18
-	VPADDD.BCST initial<>+12(SB), Z19, Z19
-	VPADDD.BCST initial<>+16(SB), Z20, Z20
-	VPADDD.BCST initial<>+20(SB), Z21, Z21
-	VPADDD.BCST initial<>+24(SB), Z22, Z22
-	VPADDD.BCST initial<>+28(SB), Z23, Z23
-	VMOVDQU32 Z16, 0(AX)
-	VMOVDQU32 Z17, 64(AX)
-	VMOVDQU32 Z18, 128(AX)
-	VMOVDQU32 Z19, 192(AX)
-	VMOVDQU32 Z20, 256(AX)
-	VMOVDQU32 Z21, 320(AX)
-	VMOVDQU32 Z22, 384(AX)
-	VMOVDQU32 Z23, 448(AX)
+	VPADDD.BCST initial<>+0(SB), Z16, Z0
+	VPADDD.BCST initial<>+4(SB), Z17, Z1
+	VPADDD.BCST initial<>+8(SB), Z18, Z2
+	VPADDD.BCST initial<>+12(SB), Z19, Z3
+	VPADDD.BCST initial<>+16(SB), Z20, Z4
+	VPADDD.BCST initial<>+20(SB), Z21, Z5
+	VPADDD.BCST initial<>+24(SB), Z22, Z6
+	VPADDD.BCST initial<>+28(SB), Z23, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VMOVDQU32 swap<>(SB), Z31
+	TURN()
+	VMOVDQU Y0, 0(BX)
+	VMOVDQU Y1, 32(BX)
+	VMOVDQU Y2, 64(BX)
+	VMOVDQU Y3, 96(BX)
+	VMOVDQU Y4, 128(BX)
+	VMOVDQU Y5, 160(BX)
+	VMOVDQU Y6, 192(BX)
+	VMOVDQU Y7, 224(BX)
+	VMOVDQU Y8, 256(BX)
+	VMOVDQU Y9, 288(BX)
+	VMOVDQU Y10, 320(BX)
+	VMOVDQU Y11, 352(BX)
+	VMOVDQU Y12, 384(BX)
+	VMOVDQU Y13, 416(BX)
+	VMOVDQU Y14, 448(BX)
+	VMOVDQU Y15, 480(BX)
 
 	VZEROUPPER
 	RET

@@ -40,7 +40,7 @@ func TestMessages(t *testing.T) {
 		check([][]byte{random(rng, size), random(rng, 299-size)})
 	}
 	for range 300 {
-		messages := make([][]byte, rng.IntN(20))
+		messages := make([][]byte, rng.IntN(1<<rng.IntN(11)))
 		for i := range messages {
 			messages[i] = random(rng, rng.IntN(1<<rng.IntN(12)))
 		}
@@ -84,6 +84,21 @@ func BenchmarkMessages(b *testing.B) {
 				Messages(sums, messages)
 			}
 		})
+	}
+}
+
+// BenchmarkMixed is of messages about as long as a block's transactions.
+func BenchmarkMixed(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 3))
+	messages, size := make([][]byte, 256), 0
+	for i := range messages {
+		messages[i] = random(rng, []int{191, 192, 226, 226, 225, 373, 372, 340, 519, 700 + rng.IntN(3000)}[rng.IntN(10)])
+		size += len(messages[i])
+	}
+	sums := make([]chainhash.Hash, len(messages))
+	b.SetBytes(int64(size))
+	for b.Loop() {
+		Messages(sums, messages)
 	}
 }
 
