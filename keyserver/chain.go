@@ -29,6 +29,8 @@ type Capabilities struct {
 	// SigPubKeys are the server's public signature keys, base64: the present one
 	// first, then those before it, which older replies are signed by.
 	SigPubKeys []string `json:"SIGPUBKEYS"`
+	// AnchorChain is hashchain.Head.AnchorChain.
+	AnchorChain string `json:"ANCHORCHAIN,omitempty"`
 }
 
 // Capabilities returns what this keyserver is and where its chain ends.
@@ -44,6 +46,7 @@ func (s *Service) Capabilities(ctx context.Context) (*Capabilities, error) {
 		KeyHashchainURIs:      s.opt.URIs,
 		KeyHashchainEntry:     entry.String(),
 		TknPubKey:             s.opt.Tokens.PublicKey(),
+		AnchorChain:           s.anchorChainName(),
 	}
 	rotations := s.writer.state.Load().rotations
 	for i := len(rotations) - 1; i >= 0; i-- {
@@ -55,13 +58,40 @@ func (s *Service) Capabilities(ctx context.Context) (*Capabilities, error) {
 // Chain returns the chain's present state. Its Edge must not be changed.
 func (s *Service) Chain() hashchain.Chain { return s.writer.state.Load().chain }
 
+// ChainAt returns the chain's state as it was after its first size entries.
+// ErrRange unless there are so many, and at least one.
+func (s *Service) ChainAt(_ context.Context, size uint64) (c hashchain.Chain, err error) {
+	if have := s.Chain().Size; size == 0 || size > have {
+		return hashchain.Chain{}, fmt.Errorf("%w: expected 1 to %d entries, got %d", ErrRange, have, size)
+	}
+	err = s.view(func(txn *badger.Txn) error {
+		last, err := readEntry(txn, size-1)
+		if err == nil {
+			c, err = hashchain.ChainAt(size, last.entry.Hash(), nodes{txn})
+		}
+		return err
+	})
+	return c, err
+}
+
+// SetAnchorChain says in which chain of anchors the hashchain is anchored from now
+// on (hashchain.Head.AnchorChain).
+func (s *Service) SetAnchorChain(name string) { s.anchorChain.Store(&name) }
+
+func (s *Service) anchorChainName() string {
+	if name := s.anchorChain.Load(); name != nil {
+		return *name
+	}
+	return ""
+}
+
 // SignedHead states where the chain ends now.
 func (s *Service) SignedHead(context.Context) (hashchain.SignedHead, error) {
 	if err := s.view(func(*badger.Txn) error { return nil }); err != nil {
 		return hashchain.SignedHead{}, err
 	}
 	state := s.writer.state.Load()
-	return hashchain.SignHead(&state.chain, s.opt.Domain, s.now(), state.keys.sign), nil
+	return hashchain.SignHead(&state.chain, s.opt.Domain, s.anchorChainName(), s.now(), state.keys.sign), nil
 }
 
 // LastEntry returns the last entry and its position.

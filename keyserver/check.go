@@ -14,7 +14,7 @@ import (
 // Check compares everything stored with everything else, beyond what Open does:
 // every node of the Merkle tree, every reply with its entry and the server's
 // signature, every index of identities, every KeyInit. ErrDamaged names the first
-// thing that is wrong. The service may go on meanwhile.
+// thing that is wrong, and the service has failed then. Until then it may go on.
 func (s *Service) Check(ctx context.Context) error {
 	state := s.writer.state.Load()
 	return s.view(func(txn *badger.Txn) error {

@@ -11,7 +11,7 @@
 //	service.go   opening and closing
 //	start.go     the first start; verification of what is stored at the next ones
 //	identity.go  CreateUID, UpdateUID: who may have and change a name
-//	chain.go     entries, replies, look-ups, proofs, the signed head
+//	chain.go     entries, replies, look-ups, proofs, the signed head; the state at any size
 //	keyinits.go  KeyInits: add, fetch, flush, forget
 //	rotate.go    a new server key
 //	serverkey.go the file with the server's secrets
@@ -46,8 +46,8 @@
 // then all entries from position 0 against each other, the Merkle tree and the
 // recorded head, and the server's key against its identity in the chain. Known
 // gaps: if the end of the database's newest log is lost, the chain is shorter but
-// sound; only somebody who remembers a later head can tell. The same is true of a
-// restored backup. A disk that somebody else fills within one commit ends the
+// sound; only somebody who remembers a later head can tell, as an anchor does
+// (package anchor). The same is true of a restored backup. A disk that somebody else fills within one commit ends the
 // process, as a kill would. What gets damaged between two starts is refused where
 // Badger's checksums cover it, not searched for.
 //

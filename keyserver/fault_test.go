@@ -97,6 +97,43 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
+// TestDamageFound takes an entry away under a service that is open. Whichever call
+// finds that is the last that is answered.
+func TestDamageFound(t *testing.T) {
+	inMemory(t)
+	for name, call := range map[string]func(*Service, *uid.Message) error{
+		"read":  func(s *Service, _ *uid.Message) error { _, _, err := s.LastEntry(t.Context()); return err },
+		"check": func(s *Service, _ *uid.Message) error { return s.Check(t.Context()) },
+		"write": func(s *Service, m *uid.Message) error { _, err := s.CreateUID(t.Context(), m, ""); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newTest(t)
+			mustCreate(t, s, message(s, "alice@example.org", newKey(1)))
+			last := message(s, "carl@example.org", newKey(3))
+			if err := s.db.Update(func(txn *badger.Txn) error { return txn.Delete(entryKey(1)) }); err != nil {
+				t.Fatal(err)
+			}
+			if err := call(s, last); !errors.Is(err, ErrDamaged) {
+				t.Errorf("got %v", err)
+			}
+			select {
+			case <-s.Failed():
+			default:
+				t.Error("it goes on")
+			}
+			if err := s.Err(); !errors.Is(err, ErrFailed) || !errors.Is(err, ErrDamaged) {
+				t.Errorf("Err: %v", err)
+			}
+			if _, err := s.CreateUID(t.Context(), last, ""); !errors.Is(err, ErrFailed) {
+				t.Errorf("a write afterwards: %v", err)
+			}
+			if _, err := s.LookupUID(t.Context(), "alice@example.org"); !errors.Is(err, ErrFailed) {
+				t.Errorf("a read afterwards: %v", err)
+			}
+		})
+	}
+}
+
 // messagesOf returns the messages of an identity.
 func messagesOf(t *testing.T, s *Service, identity string) (messages []*uid.Message) {
 	t.Helper()

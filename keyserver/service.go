@@ -3,9 +3,11 @@ package keyserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -32,6 +34,8 @@ type Service struct {
 	closed bool         // gate
 
 	rotating sync.Mutex // held while the key file is changed
+
+	anchorChain atomic.Pointer[string] // nil until SetAnchorChain
 
 	stopSweeper context.CancelFunc
 	sweeper     sync.WaitGroup
@@ -100,7 +104,7 @@ func (s *Service) Err() error {
 
 func (s *Service) now() uint64 { return uint64(max(0, s.opt.Now().Unix())) }
 
-// view runs a read of what is on disk.
+// view runs a read of what is on disk. If that is found damaged the service fails.
 func (s *Service) view(read func(*badger.Txn) error) error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -110,7 +114,11 @@ func (s *Service) view(read func(*badger.Txn) error) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	return s.db.View(read)
+	err := s.db.View(read)
+	if errors.Is(err, ErrDamaged) {
+		s.writer.fail(err) // nothing may be built on it
+	}
+	return err
 }
 
 // sweep removes what has expired, from time to time, until ctx ends.

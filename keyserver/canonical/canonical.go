@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -39,8 +40,9 @@ func Marshal(message any) []byte {
 
 // Unmarshal reads JSON into the message that into points to, and returns
 // ErrMalformed unless the JSON is one value with exactly the message's fields:
-// all there, none twice, none else, names in their exact case, integers written
-// as integers, null only for lists and for what may be absent.
+// all there but those that Marshal omits when empty, none twice, none else, names in
+// their exact case, integers written as integers, null only for lists and for what
+// may be absent.
 func Unmarshal(data []byte, into any) error {
 	if !utf8.Valid(data) {
 		return fmt.Errorf("%w: not UTF-8", ErrMalformed)
@@ -102,8 +104,9 @@ func exact(d *json.Decoder, t reflect.Type, at string) error {
 			return wrong("true or false")
 		}
 	case reflect.Uint64:
-		if n, ok := token.(json.Number); !ok || strings.ContainsAny(n.String(), "-.eE") {
-			return wrong("an unsigned integer")
+		n, _ := token.(json.Number)
+		if _, err := strconv.ParseUint(n.String(), 10, 64); err != nil {
+			return wrong("an unsigned integer of 64 bits")
 		}
 	default:
 		panic(fmt.Sprintf("canonical: %s in a message", t))
@@ -115,8 +118,8 @@ func exactFields(d *json.Decoder, t reflect.Type, at string) error {
 	missing := make(map[string]reflect.Type, t.NumField())
 	known := make(map[string]bool, t.NumField())
 	for f := range t.Fields() {
-		missing[f.Tag.Get("json")] = f.Type
-		known[f.Tag.Get("json")] = true
+		name, _ := fieldName(f)
+		missing[name], known[name] = f.Type, true
 	}
 	for d.More() {
 		token, err := d.Token()
@@ -141,11 +144,17 @@ func exactFields(d *json.Decoder, t reflect.Type, at string) error {
 		return err
 	}
 	for f := range t.Fields() { // the first in order, so that the error is always the same
-		if name := f.Tag.Get("json"); missing[name] != nil {
+		if name, optional := fieldName(f); missing[name] != nil && !optional {
 			return fmt.Errorf("%s: missing", join(at, name))
 		}
 	}
 	return nil
+}
+
+// fieldName returns a field's name in JSON, and whether it is left out when empty.
+func fieldName(f reflect.StructField) (name string, optional bool) {
+	name, option, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name, option == "omitempty"
 }
 
 func join(at, name string) string {

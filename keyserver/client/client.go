@@ -88,12 +88,13 @@ const (
 
 // Init begins a copy of the hashchain of a keyserver in a folder, which is made if
 // it does not exist, and downloads it from position 0. Called again for the same
-// keyserver it goes on where it was. domain is the one to use of a keyserver that
+// keyserver, also at another URL, it goes on where it was. domain is the one to use of a keyserver that
 // serves several; "" if it serves one. fingerprint is that of the expected chain,
 // nil to take whatever comes.
 //
 // The client is returned, open, also with an error of the download, unless that
-// shows the folder or the keyserver to be the wrong one.
+// shows the folder or the keyserver to be the wrong one. ErrInitialized if the folder
+// has the copy of another hashchain.
 func Init(ctx context.Context, dir, url, domain string, fingerprint *hashchain.Hash, opt Options) (*Client, error) {
 	if err := CheckURL(url); err != nil {
 		return nil, err
@@ -108,8 +109,13 @@ func Init(ctx context.Context, dir, url, domain string, fingerprint *hashchain.H
 	if err != nil {
 		return nil, err
 	}
-	if c.state.URL != url || domain != "" && c.state.Domain != domain {
-		return nil, errors.Join(fmt.Errorf("%w: %s (%s)", ErrInitialized, c.state.Domain, c.state.URL), c.Close())
+	if domain != "" && c.state.Domain != domain {
+		err = fmt.Errorf("%w: %s (%s)", ErrInitialized, c.state.Domain, c.state.URL)
+	} else if c.state.URL != url {
+		err = c.move(ctx, url)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	if fingerprint != nil && c.chain.size == 0 {
 		err = c.checkFirst(ctx, *fingerprint) // before anything is taken
@@ -121,6 +127,24 @@ func Init(ctx context.Context, dir, url, domain string, fingerprint *hashchain.H
 	}
 	_, err = c.Sync(ctx)
 	return c, err
+}
+
+// move goes on at another URL, if the keyserver there has a hashchain that begins like
+// the copy: ErrInitialized otherwise.
+func (c *Client) move(ctx context.Context, url string) error {
+	before := c.state.URL
+	c.wire, c.state.URL = newWire(url, c.opt.Transport), url
+	_, err := c.online(ctx)
+	if err == nil && c.chain.size > 0 {
+		err = c.checkFirst(ctx, c.Fingerprint())
+	}
+	if errors.Is(err, ErrUnsupported) || errors.Is(err, ErrFingerprint) {
+		return fmt.Errorf("%w: %s (%s): %s: %w", ErrInitialized, c.state.Domain, before, url, err)
+	}
+	if err != nil {
+		return err
+	}
+	return c.saveState()
 }
 
 // checkFirst compares the keyserver's first entry with the expected one.

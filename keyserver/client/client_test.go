@@ -403,7 +403,7 @@ func TestLife(t *testing.T) {
 	}
 	again := s.mustInit(t.TempDir())
 	typed := must(ParsePaperKey(strings.ToLower(strings.ReplaceAll(printed.keys[0], " ", "-"))))(t)
-	id, err = again.Recover(ctx, "alice@example.org", testPassphrase, typed, true, Wishes{Paper: printed.show})
+	id, err = again.Recover(ctx, "alice@example.org", testPassphrase, typed, true, Wishes{ForwardSec: uid.Mandatory, Paper: printed.show})
 	if err != nil || id.Stage() != Registered || len(printed.keys) != 2 || printed.keys[0] == printed.keys[1] {
 		t.Fatalf("%d papers, %v", len(printed.keys), err)
 	}
@@ -451,6 +451,9 @@ func TestIssuedTokens(t *testing.T) {
 		t.Errorf("with a spent token: %v", err)
 	}
 	tokens := []string{must(issuer.Issue(testDomain))(t), must(issuer.Issue(testDomain))(t)}
+	if _, err := c.AddKeyInits(t.Context(), id, tokens, Anchor{MixAddress: "mix@example.net"}, day, true); !errors.Is(err, uid.ErrInvalid) {
+		t.Errorf("for fallback, of an identity that is strict: %v", err)
+	}
 	if _, err := c.AddKeyInits(t.Context(), id, tokens, Anchor{MixAddress: "mix@example.net"}, day, false); err != nil {
 		t.Error(err) // its MSGCOUNTs are behind those of the refused call
 	}

@@ -235,6 +235,9 @@ func (id *Identity) BeginSession(s Session) error {
 	return nil
 }
 
+// Sessions returns all recorded sessions, the oldest first.
+func (id *Identity) Sessions() []Session { return slices.Clone(id.record.Sessions) }
+
 // Session returns a recorded session; ok is false if there is none.
 func (id *Identity) Session(sessionID [sha256.Size]byte) (s Session, ok bool) {
 	for _, s := range id.record.Sessions {

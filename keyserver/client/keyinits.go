@@ -31,7 +31,8 @@ type Anchor struct {
 }
 
 // AddKeyInits makes KeyInits, one for each token, and gives them to the keyserver.
-// fallback makes them such that may be handed out more than once. They are valid for
+// fallback makes them such that may be handed out more than once, which is
+// uid.ErrInvalid for an identity that wants strict forward security. They are valid for
 // the given time from now on. The private keys are on disk before anything is sent;
 // those of a call that fails are forgotten when they expire.
 func (c *Client) AddKeyInits(ctx context.Context, id *Identity, tokens []string, anchor Anchor, valid time.Duration, fallback bool) ([]*keyinit.KeyInit, error) {
@@ -43,6 +44,10 @@ func (c *Client) AddKeyInits(ctx context.Context, id *Identity, tokens []string,
 	}
 	if err := id.usable(); err != nil {
 		return nil, err
+	}
+	if content := &id.record.Message.Content; fallback && content.Version == uid.Version11 && content.Preferences.ForwardSec == uid.Strict {
+		return nil, fmt.Errorf("%w: %s wants %s forward security, so that nobody begins a session on a KeyInit for fallback: update it to %s first, or do without fallback",
+			uid.ErrInvalid, id.Name(), uid.Strict, uid.Mandatory)
 	}
 	if _, err := c.Sync(ctx); err != nil {
 		return nil, err

@@ -368,7 +368,24 @@ func TestLyingCapabilities(t *testing.T) {
 	if _, err := Init(t.Context(), dir, s.url, "", &wrong, s.options()); !errors.Is(err, ErrFingerprint) {
 		t.Errorf("another fingerprint, afterwards: %v", err)
 	}
-	if _, err := Init(t.Context(), dir, "http://127.0.0.1:1/", "", nil, s.options()); !errors.Is(err, ErrInitialized) {
-		t.Errorf("another keyserver: %v", err)
+	if _, err := Init(t.Context(), dir, newServer(t, token.Open{}).url, "", nil, s.options()); !errors.Is(err, ErrInitialized) {
+		t.Errorf("another keyserver of the domain: %v", err)
+	}
+	if _, err := Init(t.Context(), dir, s.url, "example.net", nil, s.options()); !errors.Is(err, ErrInitialized) {
+		t.Errorf("another domain: %v", err)
+	}
+	if _, err := Init(t.Context(), dir, "http://127.0.0.1:1/", "", nil, s.options()); err == nil || errors.Is(err, ErrInitialized) {
+		t.Errorf("nobody there: %v", err)
+	}
+	moved := s.url + "moved/"
+	for _, url := range []string{s.url, moved} { // it has stayed where it was, and moves
+		c = must(Init(t.Context(), dir, url, "", &right, s.options()))(t)
+		if err := c.Close(); err != nil || c.URL() != url {
+			t.Errorf("%s, %v", c.URL(), err)
+		}
+	}
+	c = must(Open(dir, s.options()))(t)
+	if err := c.Close(); err != nil || c.URL() != moved {
+		t.Errorf("%s, %v", c.URL(), err)
 	}
 }

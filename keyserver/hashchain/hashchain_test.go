@@ -311,7 +311,7 @@ func TestSignedHead(t *testing.T) {
 	if err := c.Append(sealed(t, 5), nil); err != nil {
 		t.Fatal(err)
 	}
-	h := hashchain.SignHead(&c, "example.org", 1700000000, key)
+	h := hashchain.SignHead(&c, "example.org", "", 1700000000, key)
 	head, root, err := h.Verify(public)
 	if err != nil || head != c.Head || root != c.Root() {
 		t.Errorf("%s %s %v", head, root, err)
@@ -320,7 +320,23 @@ func TestSignedHead(t *testing.T) {
 	if got := string(canonical.Marshal(h)); !strings.HasPrefix(got, want) {
 		t.Errorf("got %s", got)
 	}
+	const genesis = "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"
+	anchored := hashchain.SignHead(&c, "example.org", genesis, 1700000000, key)
+	if _, _, err := anchored.Verify(public); err != nil {
+		t.Error(err)
+	}
+	want = `{"HEAD":{"ANCHORCHAIN":"` + genesis + `","DOMAIN":"example.org","ENTRYHASH":"`
+	if got := string(canonical.Marshal(anchored)); !strings.HasPrefix(got, want) {
+		t.Errorf("got %s", got)
+	}
+	for _, whole := range []hashchain.SignedHead{h, anchored} {
+		var read hashchain.SignedHead
+		if err := canonical.Unmarshal(canonical.Marshal(whole), &read); err != nil || read != whole {
+			t.Errorf("%+v was read as %+v, %v", whole, read, err)
+		}
+	}
 	for name, change := range map[string]func(*hashchain.SignedHead){
+		"anchors":   func(h *hashchain.SignedHead) { h.Head.AnchorChain = genesis },
 		"domain":    func(h *hashchain.SignedHead) { h.Head.Domain = "example.net" },
 		"size":      func(h *hashchain.SignedHead) { h.Head.Size++ },
 		"time":      func(h *hashchain.SignedHead) { h.Head.Time++ },

@@ -9,11 +9,14 @@ import (
 
 // Head is a keyserver's statement of where its chain ends.
 type Head struct {
-	Domain    string `json:"DOMAIN"`
-	EntryHash string `json:"ENTRYHASH"` // of the last entry, base64
-	Size      uint64 `json:"SIZE"`      // entries
-	Time      uint64 `json:"TIME"`      // of the statement, Unix seconds
-	TreeRoot  string `json:"TREEROOT"`  // Merkle tree hash over all entries, base64
+	// AnchorChain is where the keyserver anchors its chain: the txid of the genesis
+	// anchor as it is displayed. "" if it does not.
+	AnchorChain string `json:"ANCHORCHAIN,omitempty"`
+	Domain      string `json:"DOMAIN"`
+	EntryHash   string `json:"ENTRYHASH"` // of the last entry, base64
+	Size        uint64 `json:"SIZE"`      // entries
+	Time        uint64 `json:"TIME"`      // of the statement, Unix seconds
+	TreeRoot    string `json:"TREEROOT"`  // Merkle tree hash over all entries, base64
 }
 
 // SignedHead is a Head under the keyserver's key: with another one that no
@@ -24,15 +27,17 @@ type SignedHead struct {
 	ServerSignature string `json:"SERVERSIGNATURE"` // over canonical HEAD, base64
 }
 
-// SignHead states, at a time in Unix seconds, where a domain's chain ends.
-func SignHead(c *Chain, domain string, time uint64, key ed25519.PrivateKey) SignedHead {
+// SignHead states, at a time in Unix seconds, where a domain's chain ends, and in
+// which chain of anchors it is anchored, "" for none.
+func SignHead(c *Chain, domain, anchorChain string, time uint64, key ed25519.PrivateKey) SignedHead {
 	root := c.Root()
 	h := Head{
-		Domain:    domain,
-		EntryHash: canonical.Encode(c.Head[:]),
-		Size:      c.Size,
-		Time:      time,
-		TreeRoot:  canonical.Encode(root[:]),
+		AnchorChain: anchorChain,
+		Domain:      domain,
+		EntryHash:   canonical.Encode(c.Head[:]),
+		Size:        c.Size,
+		Time:        time,
+		TreeRoot:    canonical.Encode(root[:]),
 	}
 	return SignedHead{h, canonical.Encode(ed25519.Sign(key, canonical.Marshal(h)))}
 }

@@ -54,6 +54,9 @@ func signed(domain string, id ID) []byte {
 
 // Check returns the token's ID, or ErrInvalid.
 func (s Issued) Check(token string) (id ID, spend bool, err error) {
+	if token == "" {
+		return ID{}, false, fmt.Errorf("%w: expected one that the operator of the keyserver of %s has issued, got none", ErrInvalid, s.Domain)
+	}
 	b, err := canonical.Decode(token, issuedSize)
 	if err != nil {
 		return ID{}, false, fmt.Errorf("%w: %w", ErrInvalid, err)

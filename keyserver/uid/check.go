@@ -231,9 +231,18 @@ func (m *Message) checkLink() error {
 
 func checkURIs(uris []string) error {
 	for i, uri := range uris {
-		if err := checkAddress(uri); err != nil || uri == "" {
-			return fmt.Errorf("%w: [%d]: expected 1 to %d visible ASCII characters", ErrInvalid, i, maxURI)
+		if err := CheckURI(uri); err != nil {
+			return fmt.Errorf("[%d]: %w", i, err)
 		}
+	}
+	return nil
+}
+
+// CheckURI returns ErrInvalid unless a text can be the URI of a keyserver: 1 to 254
+// visible ASCII characters.
+func CheckURI(uri string) error {
+	if err := checkAddress(uri); err != nil || uri == "" {
+		return fmt.Errorf("%w: expected 1 to %d visible ASCII characters", ErrInvalid, maxURI)
 	}
 	return nil
 }

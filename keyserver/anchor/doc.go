@@ -1,0 +1,48 @@
+// Package anchor publishes a keyserver's hashchain heads on the chain, as one chain
+// of anchors (anchors, "The chain of anchors"), so that the keyserver cannot show two
+// histories without anybody being able to prove it.
+//
+//	doc.go       what is promised
+//	ask.go       what a publisher asks: the hashchain, the chain's index, a node
+//	publisher.go options, start, the loop, the operator's requests
+//	survey.go    which anchors there are, and whether they agree with the hashchain
+//	recover.go   anchors that are out there, but not in the state file
+//	publish.go   making the next anchor, and getting one to the node
+//	tx.go        the transactions
+//	state.go     the state file
+//	keys.go      the key file, and its two siblings while the key is replaced
+//	status.go    what the operator is told
+//
+// What never belongs here: serving anything; judging other people's anchors, which the
+// graph and the auditor do; how a node is reached.
+//
+// # What is promised
+//
+//   - One chain. A genesis anchor is made only if neither the state file, nor the chain,
+//     nor the node's mempool knows one by this key. Every later anchor spends the baton
+//     of the newest one with its first input, so of two versions of one anchor only one
+//     can ever be confirmed.
+//   - What was signed first is what is broadcast: a transaction is on disk before any
+//     node sees it, and it is this one that is broadcast again after a restart, or when a
+//     reorganisation took it out of the chain. It is replaced only if the node refuses
+//     it; the replacement then has the same record, and spends the same baton.
+//   - Positions never decrease, and only what the keyserver has on disk is anchored.
+//   - Before the keyserver answers anybody, Check compares its hashchain with the newest
+//     anchors. If they are ahead of it or contradict it, the database is not the one that
+//     was anchored, and serving it would fork history. There is no way around that.
+//
+// # What is trusted
+//
+// The node, to pass transactions on and to tell what is unspent; the index, to tell
+// what is confirmed. If they lie, anchors are late or missing, and money for fees may be
+// lost, but there are no two histories: signatures are made for one hashchain only.
+//
+// # Known gaps
+//
+// If the payment that the genesis anchor spends is itself undone before that anchor is
+// confirmed, no anchor can be made until it is back. The payment must have been confirmed
+// once before it is used, so this takes a reorganisation and a double spend.
+//
+// If state file and database are both restored from an old backup while later anchors are
+// neither confirmed nor in the node's mempool, nothing here can know of them.
+package anchor

@@ -1,0 +1,48 @@
+package keyserver
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+)
+
+func TestChainAt(t *testing.T) {
+	s, _ := newTest(t)
+	states := []hashchain.Chain{s.Chain()}
+	for range 12 {
+		grow(t, s, 1)
+		states = append(states, s.Chain())
+	}
+	for _, want := range states {
+		got, err := s.ChainAt(t.Context(), want.Size)
+		if err != nil || got.Size != want.Size || got.Head != want.Head || got.Root() != want.Root() {
+			t.Errorf("after %d entries: %+v, %v; want %+v", want.Size, got, err, want)
+		}
+	}
+	for _, size := range []uint64{0, 14, 1 << 63} {
+		if _, err := s.ChainAt(t.Context(), size); !errors.Is(err, ErrRange) {
+			t.Errorf("after %d entries: %v", size, err)
+		}
+	}
+}
+
+func TestSetAnchorChain(t *testing.T) {
+	s, _ := newTest(t)
+	for _, name := range []string{"", "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"} {
+		if name != "" {
+			s.SetAnchorChain(name)
+		}
+		c, err := s.Capabilities(t.Context())
+		if err != nil || c.AnchorChain != name {
+			t.Errorf("Capabilities name %q (%v), want %q", c.AnchorChain, err, name)
+		}
+		h, err := s.SignedHead(t.Context())
+		if err != nil || h.Head.AnchorChain != name {
+			t.Errorf("the head names %q (%v), want %q", h.Head.AnchorChain, err, name)
+		}
+		if _, _, err := h.Verify(s.writer.state.Load().keys.public()); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package bundle_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"pgregory.net/rapid"
+
+	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+func drawItem(t *rapid.T) *bundle.Item {
+	it := &bundle.Item{
+		Height: rapid.Uint32().Draw(t, "height"),
+		Index:  rapid.Uint32().Draw(t, "index"),
+		Raw:    rapid.SliceOfN(rapid.Byte(), protocol.MinTxSize, 300).Draw(t, "raw"),
+		Branch: []chainhash.Hash{},
+	}
+	copy(it.Header[:], rapid.SliceOfN(rapid.Byte(), protocol.HeaderSize, protocol.HeaderSize).Draw(t, "header"))
+	for range rapid.IntRange(0, protocol.MaxBranch).Draw(t, "hashes") {
+		it.Branch = append(it.Branch, chainhash.Hash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "hash")))
+	}
+	return it
+}
+
+func write(t rapid.TB, h bundle.Header, items []*bundle.Item) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := bundle.NewWriter(&out, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, it := range items {
+		if err := w.Write(it); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func read(in io.Reader) (h bundle.Header, items []*bundle.Item, err error) {
+	r, err := bundle.NewReader(in)
+	if err != nil {
+		return h, nil, err
+	}
+	for it, err := range r.Items() {
+		if err != nil {
+			return r.Header, items, err
+		}
+		items = append(items, it)
+	}
+	return r.Header, items, nil
+}
+
+func same(a, b *bundle.Item) bool {
+	if len(a.Branch) != len(b.Branch) {
+		return false
+	}
+	for i := range a.Branch {
+		if a.Branch[i] != b.Branch[i] {
+			return false
+		}
+	}
+	return a.Height == b.Height && a.Header == b.Header && a.Index == b.Index && bytes.Equal(a.Raw, b.Raw)
+}
+
+func TestWhatIsWrittenIsRead(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := bundle.Header{
+			Network: rapid.StringN(1, -1, 32).Draw(t, "network"),
+			Chain:   chainhash.Hash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "chain")),
+			First:   rapid.Uint32().Draw(t, "first"),
+		}
+		var items []*bundle.Item
+		for range rapid.IntRange(0, 4).Draw(t, "items") {
+			items = append(items, drawItem(t))
+		}
+		gotHeader, got, err := read(iotest.OneByteReader(bytes.NewReader(write(t, h, items))))
+		if err != nil || gotHeader != h || len(got) != len(items) {
+			t.Fatalf("read %+v with %d items, %v: expected %+v with %d", gotHeader, len(got), err, h, len(items))
+		}
+		for i := range got {
+			if !same(got[i], items[i]) {
+				t.Fatalf("item %d: read %+v, expected %+v", i, got[i], items[i])
+			}
+		}
+	})
+}
+
+// sample is a small bundle.
+func sample(t *testing.T) []byte {
+	t.Helper()
+	items := []*bundle.Item{
+		{Height: 1, Index: 1, Branch: make([]chainhash.Hash, 2), Raw: bytes.Repeat([]byte{7}, 70)},
+		{Height: 2, Branch: []chainhash.Hash{}, Raw: bytes.Repeat([]byte{8}, 200)},
+	}
+	return write(t, bundle.Header{Network: "regtest", Chain: chainhash.Hash{1, 2, 3}}, items)
+}
+
+func TestABundleThatEndsAtAnyByteIsCutShort(t *testing.T) {
+	whole := sample(t)
+	for end := range whole {
+		if _, _, err := read(bytes.NewReader(whole[:end])); !errors.Is(err, bundle.ErrTruncated) {
+			t.Errorf("%d of %d bytes: got %v, expected %v", end, len(whole), err, bundle.ErrTruncated)
+		}
+	}
+}
+
+func TestAChangedByteIsNoticed(t *testing.T) {
+	whole := sample(t)
+	for at := range whole {
+		for bit := range 8 {
+			changed := bytes.Clone(whole)
+			changed[at] ^= 1 << bit
+			if _, _, err := read(bytes.NewReader(changed)); err == nil {
+				t.Errorf("bit %d of byte %d changed: no error", bit, at)
+			}
+		}
+	}
+	if _, _, err := read(bytes.NewReader(append(bytes.Clone(whole), 0))); !errors.Is(err, bundle.ErrFormat) {
+		t.Errorf("a byte behind the trailer: got %v, expected %v", err, bundle.ErrFormat)
+	}
+}
+
+func TestAFailingReaderIsNamed(t *testing.T) {
+	whole, cause := sample(t), errors.New("the disk fell out")
+	for end := range whole {
+		in := io.MultiReader(bytes.NewReader(whole[:end]), iotest.ErrReader(cause))
+		if _, _, err := read(in); !errors.Is(err, cause) || errors.Is(err, bundle.ErrTruncated) {
+			t.Errorf("failing at byte %d: got %v, expected %v", end, err, cause)
+		}
+	}
+}
+
+func TestWhatCannotBeInABundleIsRefused(t *testing.T) {
+	raw := make([]byte, 100)
+	for name, it := range map[string]*bundle.Item{
+		"long branch":       {Raw: raw, Branch: make([]chainhash.Hash, protocol.MaxBranch+1)},
+		"small transaction": {Raw: raw[:protocol.MinTxSize-1]},
+		"large transaction": {Raw: make([]byte, bundle.MaxTxSize+1)},
+	} {
+		var out bytes.Buffer
+		w, err := bundle.NewWriter(&out, bundle.Header{Network: "regtest"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := out.Len()
+		if err := w.Write(it); !errors.Is(err, bundle.ErrFormat) || out.Len() != before {
+			t.Errorf("%s: got %v, %d bytes written, expected %v and none", name, err, out.Len()-before, bundle.ErrFormat)
+		}
+	}
+	for _, network := range []string{"", string(make([]byte, 33))} {
+		if _, err := bundle.NewWriter(io.Discard, bundle.Header{Network: network}); !errors.Is(err, bundle.ErrFormat) {
+			t.Errorf("network of %d bytes: got %v, expected %v", len(network), err, bundle.ErrFormat)
+		}
+	}
+}
+
+func TestItemsOneBehindTheOther(t *testing.T) {
+	_, items, err := read(bytes.NewReader(sample(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file []byte
+	for _, it := range items {
+		if file, err = it.Append(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := bufio.NewReader(bytes.NewReader(file))
+	for i, want := range items {
+		if got, err := bundle.ReadItem(in); err != nil || !same(got, want) {
+			t.Fatalf("item %d: got %+v, %v", i, got, err)
+		}
+	}
+	if _, err := bundle.ReadItem(in); err != io.EOF {
+		t.Errorf("behind the last item: got %v, expected %v", err, io.EOF)
+	}
+	if _, err := bundle.ReadItem(bufio.NewReader(bytes.NewReader(file[:50]))); !errors.Is(err, bundle.ErrTruncated) {
+		t.Errorf("half an item: got %v, expected %v", err, bundle.ErrTruncated)
+	}
+}

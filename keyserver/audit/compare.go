@@ -1,0 +1,133 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+)
+
+// items reads verified anchors from a place in the file on.
+func (a *Auditor) items(from int64) iter.Seq2[*bundle.Item, error] {
+	return func(yield func(*bundle.Item, error) bool) {
+		in := bufio.NewReader(io.NewSectionReader(a.anchors, from, a.state.AnchorBytes-from))
+		for {
+			it, err := bundle.ReadItem(in)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				err = fmt.Errorf("%w: %s: %w", ErrDamaged, a.anchors.Name(), err)
+			}
+			if !yield(it, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// bundleTo makes a bundle of the first count anchors and, unless it is nil, one more
+// item.
+func (a *Auditor) bundleTo(count uint32, more *bundle.Item) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := bundle.NewWriter(&out, bundle.Header{Network: a.net.Name, Chain: a.genesis})
+	if err != nil {
+		return nil, err
+	}
+	n := uint32(0)
+	for it, err := range a.items(0) {
+		if err != nil {
+			return nil, err
+		}
+		if n++; n > count {
+			break
+		}
+		if err := w.Write(it); err != nil {
+			return nil, err
+		}
+	}
+	if more != nil {
+		if err := w.Write(more); err != nil {
+			return nil, err
+		}
+	}
+	err = w.Close()
+	return out.Bytes(), err
+}
+
+// compare is check 4, and the roots of check 1.
+func (u *run) compare(ctx context.Context) error {
+	const name = "anchors and entries"
+	if err := u.compareAnchors(ctx); err != nil {
+		return u.fails(name, err)
+	}
+	switch {
+	case u.contradicts != nil:
+		u.report.check(name, Failed, "anchor %d commits to another history than the one shown, the %d before it agree", u.contradicts.Number, u.state.Compared)
+	case u.state.Compared == 0:
+		u.report.check(name, NotDone, "there is no anchor")
+	default:
+		u.report.check(name, Passed, "%d anchors, the last commits to the first %d entries: position, head and root agree", u.state.Compared, u.chain.Size)
+	}
+	return nil
+}
+
+func (u *run) compareAnchors(ctx context.Context) error {
+	for it, err := range u.items(u.state.ComparedBytes) {
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		a, err := anchorOf(it, u.state.Compared)
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrDamaged, u.anchors.Name(), err)
+		}
+		if a.Position >= u.copy.size && u.fetched {
+			if err := u.fetchEntries(ctx); err != nil { // they may have come since
+				return err
+			}
+		}
+		if a.Position >= u.copy.size {
+			return problemf(Behind, "anchor %d, block %d, commits to the entry at position %d, the keyserver shows %d entries: it withholds some, or has lost them", a.Number, a.Height, a.Position, u.copy.size)
+		}
+		chain := u.chain
+		if err := u.copy.advance(&chain, a.Position+1); err != nil {
+			return err
+		}
+		if chain.Head != a.Head || chain.Root() != a.Root {
+			u.contradicts = a
+			return nil
+		}
+		raw, err := it.Append(nil)
+		if err != nil {
+			return err
+		}
+		u.chain = chain
+		u.state.Compared++
+		u.state.ComparedBytes += int64(len(raw))
+		u.config.Progress("anchors compared", uint64(u.state.Compared), uint64(u.count()))
+	}
+	return nil
+}
+
+// prefixRoot returns the root over the first size entries of a file of entries, and
+// the proof that joins it to the root over the first total.
+func prefixRoot(e *entryFile, size, total uint64) (root []byte, consistency [][]byte, err error) {
+	h, err := e.root(size)
+	if err != nil {
+		return nil, nil, err
+	}
+	proof, err := hashchain.ConsistencyProof(size, total, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	return h[:], hashesOf(proof), nil
+}

@@ -1,0 +1,49 @@
+// Package audit finds out whether a keyserver has shown everyone one history
+// (anchors, "The auditor checks"), trusting neither the keyserver, nor an
+// indexer, nor whoever handed out a proof bundle.
+//
+//	audit.go      the auditor and the order of its checks
+//	report.go     what it found: verdict, checks, findings
+//	entries.go    its own copy of the hashchain (check 1)
+//	anchors.go    transactions, blocks, and the baton (checks 2 and 3)
+//	headers.go    which blocks are on the best chain, from a file of headers
+//	difficulty.go how much work their headers must carry
+//	compare.go    the anchors against the copy (check 4)
+//	statements.go what the keyserver has signed, and by which key
+//	prove.go      from a contradiction to evidence of it
+//	evidence.go   the evidence file
+//	verify.go     reading one, on a machine that has nothing else
+//	state.go      what is kept from one audit to the next
+//
+// What never belongs here: the network, whose parts are behind Keyserver,
+// Headers and Sources; the terminal; publishing anchors.
+//
+// # What is trusted
+//
+// The genesis anchor that the user pins, and what says which blocks are on the
+// best chain: one's own node, or a file of headers behind a pinned checkpoint
+// (HeaderFile, which says what it does not check). Nothing else: not even that
+// the keyserver answers the same to others, which is what the anchors are for.
+//
+// # Verdicts
+//
+// Misbehaviour is only what others can be convinced of: each such finding comes
+// with a file of evidence, which was verified before it was written. What a
+// keyserver merely shows is not signed, and whoever is between it and the auditor
+// can change it; a contradiction to that alone is no evidence, and the verdict is
+// that the audit could not be done. So is everything else that is missing or
+// broken.
+//
+// # Files
+//
+// A folder belongs to one chain of anchors; only one process has it open.
+//
+//	audit.json      how far the copy goes, what was verified, what was signed
+//	entries         the hashchain, 153 bytes for each entry
+//	anchors         the anchors that were verified, as items of a proof bundle
+//	evidence/*.json misbehaviour
+//
+// entries and anchors only grow, are on disk before audit.json says so, and what
+// a process wrote beyond that before it was killed is written again. The other
+// files are replaced as a whole.
+package audit

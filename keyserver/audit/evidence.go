@@ -1,0 +1,137 @@
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// Proof names how a file of evidence convinces.
+type Proof string
+
+// The proofs. Root, where it is named, is R.
+const (
+	// Two signed heads, of n1 <= n2 entries. Consistency joins R at n1 to the second
+	// head's root, so its first n1 entries have R, and the first head states another
+	// root. Without Root n1 = n2.
+	ByHeads Proof = "two heads"
+	// Two signed replies with different entries at one position, or with entries at
+	// two positions in a row of which the second does not follow the first.
+	ByReplies Proof = "two replies"
+	// A signed reply and a signed head whose last entry is at the same position and
+	// another, or whose tree has another there, which Inclusion shows.
+	ByReplyAndHead Proof = "reply and head"
+	// A signed head that names its chain of anchors, and that chain up to an anchor
+	// (Bundle). Consistency joins R at the anchor's position + 1 to the head's root,
+	// and the anchor states another root. Without Root the head's last entry is the
+	// anchor's.
+	ByHeadAndAnchor Proof = "head and anchor"
+	// A signed reply about an anchor's position, with an entry whose hash is not the
+	// anchor's head.
+	ByReplyAndAnchor Proof = "reply and anchor"
+	// A chain of anchors up to the tx that broke it (Bundle).
+	ByAnchors Proof = "chain of anchors"
+)
+
+// Evidence is a file of evidence: what it takes to see, with nothing else, that
+// statements which the keyserver signed, or the chain has, cannot all be true.
+// Binary fields are base64.
+type Evidence struct {
+	Version int    `json:"version"` // 1
+	Proof   Proof  `json:"proof"`
+	Finding Kind   `json:"finding"`
+	Text    string `json:"text"`
+	Domain  string `json:"domain"`
+	Time    uint64 `json:"time"` // at which it was noticed, Unix seconds
+
+	Keyserver   []*uid.Reply            `json:"keyserver,omitempty"` // to its own messages: its keys
+	Heads       []*hashchain.SignedHead `json:"heads,omitempty"`
+	Replies     []*uid.Reply            `json:"replies,omitempty"`
+	Root        []byte                  `json:"root,omitempty"`
+	Consistency [][]byte                `json:"consistency,omitempty"` // RFC 6962 §2.1.2
+	Inclusion   *Inclusion              `json:"inclusion,omitempty"`
+
+	Genesis string `json:"genesis,omitempty"` // txid
+	Bundle  []byte `json:"bundle,omitempty"`  // package bundle
+}
+
+// Inclusion shows which entry is at the position of a reply in a head's tree (RFC
+// 6962 §2.1.1).
+type Inclusion struct {
+	Entry  string   `json:"entry"` // base64
+	Hashes [][]byte `json:"hashes"`
+}
+
+const (
+	evidenceVersion = 1
+	// maxEvidence is the most bytes that are read of a file of evidence.
+	maxEvidence = 512 << 20
+)
+
+// ReadEvidence reads a file of evidence. Whether it convinces, Verify says.
+// ErrNoEvidence if it is none.
+func ReadEvidence(in io.Reader) (*Evidence, error) {
+	d := json.NewDecoder(io.LimitReader(in, maxEvidence))
+	d.DisallowUnknownFields()
+	e := new(Evidence)
+	if err := d.Decode(e); err != nil {
+		return nil, fmt.Errorf("%w: it cannot be read: %w", ErrNoEvidence, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: more follows it, or it has more than %d bytes", ErrNoEvidence, maxEvidence)
+	}
+	if e.Version != evidenceVersion {
+		return nil, fmt.Errorf("%w: expected version %d, got %d: is this keytree too old?", ErrNoEvidence, evidenceVersion, e.Version)
+	}
+	return e, nil
+}
+
+// keepEvidence writes a file of evidence and returns its path. The same evidence is
+// kept once.
+func (a *Auditor) keepEvidence(e *Evidence) (string, error) {
+	e.Version, e.Time = evidenceVersion, 0
+	content, err := json.Marshal(e)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(content)
+	path := a.path(evidenceDir, fmt.Sprintf("%x.json", sum[:8]))
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return path, err
+	}
+	e.Time = uint64(a.now().Unix())
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetIndent("", " ")
+	if err := enc.Encode(e); err != nil {
+		return "", err
+	}
+	return path, writeFile(path, out.Bytes())
+}
+
+func hashesOf(hashes []hashchain.Hash) [][]byte {
+	var raw [][]byte
+	for _, h := range hashes {
+		raw = append(raw, bytes.Clone(h[:]))
+	}
+	return raw
+}
+
+func toHashes(raw [][]byte) ([]hashchain.Hash, error) {
+	hashes := make([]hashchain.Hash, len(raw))
+	for i, b := range raw {
+		if len(b) != len(hashes[i]) {
+			return nil, fmt.Errorf("%w: a hash of %d bytes, expected %d", ErrNoEvidence, len(b), len(hashes[i]))
+		}
+		hashes[i] = hashchain.Hash(b)
+	}
+	return hashes, nil
+}

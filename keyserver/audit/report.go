@@ -1,0 +1,162 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Verdict is the result of an audit.
+type Verdict string
+
+// The verdicts.
+const (
+	Sound         Verdict = "sound"
+	CouldNotCheck Verdict = "could not check"
+	Misbehaviour  Verdict = "misbehaviour" // there is a file of evidence
+)
+
+// Kind names what was found.
+type Kind string
+
+// What a keyserver, or whoever holds the baton, can be convicted of.
+const (
+	RewrittenEntry     Kind = "rewritten entry"                      // before the last anchor
+	TwoEntries         Kind = "two entries at one position"          // after the last anchor
+	BrokenLink         Kind = "entry does not follow"                // the one before it
+	OtherRoot          Kind = "another root than the anchor's"       // over the same entries
+	TwoHistories       Kind = "signed head of another history"       // than the one shown
+	LowerPosition      Kind = "anchor with a lower position"         // protocol.LowerPosition
+	OtherHead          Kind = "another head at the same position"    // protocol.OtherHead
+	SpentWithoutRecord Kind = "baton spent without a record"         // protocol.NoRecord
+	SpentForOther      Kind = "baton spent for another domain"       // protocol.OtherDomain
+	SpentByOtherInput  Kind = "baton spent by another input"         // protocol.NotFirstInput
+	AlteredStatement   Kind = "signed head contradicts signed entry" // UID message reply
+)
+
+// What keeps an audit from being done.
+const (
+	Unavailable  Kind = "not available"           // a source failed
+	Truncated    Kind = "truncated file"          // bundle.ErrTruncated
+	BadBundle    Kind = "not a proof bundle"      // its form, its network
+	WrongBranch  Kind = "wrong merkle branch"     // the tx is not shown to be in the block
+	NoWork       Kind = "header without work"     // protocol.ErrWork
+	NotOnChain   Kind = "block not on best chain" // ErrNotOnBestChain
+	Unrelated    Kind = "unrelated anchors"       // they do not descend from the pinned genesis: no misbehaviour
+	Gap          Kind = "gap in the anchor chain" // an anchor is missing, or the order is wrong
+	Behind       Kind = "keyserver shows too few" // fewer entries than it has anchored, signed, or shown before
+	Stale        Kind = "last anchor too old"     // beyond a limit
+	OtherServer  Kind = "another keyserver"       // the chain begins differently
+	NoStatement  Kind = "no signed statement"     // to compare with: no finding, but less is covered
+	StaleHeaders Kind = "not enough headers"      // the file ends before a block
+)
+
+// Finding is one thing that is not as it should be.
+type Finding struct {
+	Kind Kind   `json:"kind"`
+	Text string `json:"text"`
+	// Evidence is the file that convinces others; "" if there is nothing signed.
+	Evidence string `json:"evidence,omitempty"`
+}
+
+// Status is what became of a check.
+type Status string
+
+// What can become of a check.
+const (
+	Passed  Status = "passed"
+	Failed  Status = "failed"
+	NotDone Status = "not done" // something before it failed
+)
+
+// Check is one of the checks of the spec.
+type Check struct {
+	Name   string `json:"name"`
+	Status Status `json:"status"`
+	Detail string `json:"detail"`
+}
+
+// Report is what an audit found.
+type Report struct {
+	Verdict  Verdict   `json:"verdict"`
+	Network  string    `json:"network"`
+	Genesis  string    `json:"genesis"`          // txid of the pinned genesis anchor
+	Domain   string    `json:"domain,omitempty"` // that it names
+	Time     time.Time `json:"time"`             // of the audit
+	Checks   []Check   `json:"checks"`           // in the order of the spec
+	Findings []Finding `json:"findings,omitempty"`
+	Notes    []string  `json:"notes,omitempty"` // no fault of anybody's, but worth knowing
+
+	Entries uint64    `json:"entries"` // of the hashchain, verified
+	Anchors uint32    `json:"anchors"` // verified
+	Last    *Anchored `json:"last,omitempty"`
+	// Covered is how many entries the last anchor that was compared commits to.
+	Covered uint64 `json:"covered"`
+	// NotCovered says what this audit cannot know.
+	NotCovered []string `json:"not_covered,omitempty"`
+
+	NewEntries uint64 `json:"new_entries"` // since the audit before
+	NewAnchors uint32 `json:"new_anchors"`
+}
+
+// Uncovered is how many entries come after the last anchor.
+func (r *Report) Uncovered() uint64 { return r.Entries - min(r.Entries, r.Covered) }
+
+// Age is how old the last anchor is, by the time in its block, which may be ahead of
+// the clock; 0 then, and if there is none.
+func (r *Report) Age() time.Duration {
+	if r.Last == nil {
+		return 0
+	}
+	return max(r.Time.Sub(r.Last.Time), 0)
+}
+
+// problem is an error that ends up in a report. All other errors are the
+// auditor's own, of its disk. Without a kind the finding is still to be made, with
+// evidence (prove).
+type problem struct {
+	kind Kind
+	err  error
+}
+
+func (p *problem) Error() string { return p.err.Error() }
+func (p *problem) Unwrap() error { return p.err }
+
+func problemf(kind Kind, format string, args ...any) error {
+	return &problem{kind, fmt.Errorf(format, args...)}
+}
+
+// note adds a problem to the report and returns nil; any other error it returns.
+func (r *Report) note(err error) error {
+	if p := new(problem); errors.As(err, &p) {
+		if p.kind == "" {
+			return nil
+		}
+		r.Findings = append(r.Findings, Finding{Kind: p.kind, Text: err.Error()})
+		return nil
+	}
+	return err
+}
+
+// check adds what became of a check.
+func (r *Report) check(name string, status Status, format string, args ...any) {
+	r.Checks = append(r.Checks, Check{name, status, fmt.Sprintf(format, args...)})
+}
+
+// conclude sets the verdict.
+func (r *Report) conclude() {
+	r.Verdict = Sound
+	if len(r.Findings) > 0 {
+		r.Verdict = CouldNotCheck
+	}
+	for _, f := range r.Findings {
+		if f.Evidence != "" {
+			r.Verdict = Misbehaviour
+		}
+	}
+}
+
+// unixTime writes a time in Unix seconds.
+func unixTime(seconds uint64) string {
+	return time.Unix(int64(min(seconds, 1<<40)), 0).UTC().Format("2006-01-02 15:04:05 MST")
+}

@@ -1,0 +1,216 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/gofrs/flock"
+
+	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+const (
+	stateFile   = "audit.json"
+	entriesFile = "entries"
+	anchorsFile = "anchors"
+	otherFile   = "other" // another history, while it is compared with the copy
+	evidenceDir = "evidence"
+
+	stateVersion = 1
+	// maxState is the most bytes that the state is read of.
+	maxState = 64 << 20
+)
+
+var (
+	// ErrLocked says that another process works with the folder.
+	ErrLocked = errors.New("another process uses the folder")
+	// ErrOtherChain says that a folder belongs to another chain of anchors.
+	ErrOtherChain = errors.New("the folder belongs to another chain of anchors")
+)
+
+// state is audit.json.
+type state struct {
+	Version int    `json:"version"`
+	Network string `json:"network"`
+	Genesis string `json:"genesis"`
+
+	Size uint64 `json:"size"` // entries in the copy
+	Head []byte `json:"head"` // hash of the last
+
+	Last        *Anchored `json:"last"`         // anchor that was verified
+	AnchorBytes int64     `json:"anchor_bytes"` // of the anchors up to it
+
+	// How far the anchors agree with the copy.
+	Compared      uint32   `json:"compared"`       // anchors
+	ComparedBytes int64    `json:"compared_bytes"` // in the file of anchors
+	ChainSize     uint64   `json:"chain_size"`     // hashchain.Chain at the last of them
+	ChainHead     []byte   `json:"chain_head"`
+	ChainEdge     [][]byte `json:"chain_edge"`
+
+	// What the keyserver signed and the copy agrees with.
+	Keyserver []*uid.Reply          `json:"keyserver"`  // to the messages of keyserver@domain
+	LastHead  *hashchain.SignedHead `json:"last_head"`  // nil: none yet
+	LastReply *uid.Reply            `json:"last_reply"` // about the copy's last entry then
+}
+
+func (s *state) chain() (hashchain.Chain, error) {
+	c := hashchain.Chain{Size: s.ChainSize}
+	if c.Size > s.Size || c.Size > 0 && len(s.ChainHead) != len(c.Head) {
+		return c, errors.New("the recorded chain")
+	}
+	copy(c.Head[:], s.ChainHead)
+	for _, h := range s.ChainEdge {
+		if len(h) != len(hashchain.Hash{}) {
+			return c, errors.New("the recorded chain")
+		}
+		c.Edge = append(c.Edge, hashchain.Hash(h))
+	}
+	return c, nil
+}
+
+func (s *state) setChain(c *hashchain.Chain) {
+	s.ChainSize, s.ChainHead, s.ChainEdge = c.Size, c.Head[:], nil
+	for _, h := range c.Edge {
+		s.ChainEdge = append(s.ChainEdge, bytes.Clone(h[:]))
+	}
+}
+
+// open opens the folder, or makes it.
+func (a *Auditor) open() (err error) {
+	if err := os.MkdirAll(filepath.Join(a.dir, evidenceDir), 0o700); err != nil {
+		return err
+	}
+	a.lock = flock.New(a.path(".lock"), flock.SetPermissions(0o600))
+	ok, err := a.lock.TryLock()
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %s", ErrLocked, a.dir)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	fresh := state{Version: stateVersion, Network: a.net.Name, Genesis: a.genesis.String()}
+	err = readState(a.path(stateFile), &a.state)
+	if errors.Is(err, fs.ErrNotExist) {
+		a.state, err = fresh, nil
+	}
+	if err != nil {
+		return err
+	}
+	if a.state.Version != stateVersion {
+		return fmt.Errorf("%s: expected version %d, got %d: is this keytree too old?", a.path(stateFile), stateVersion, a.state.Version)
+	}
+	if a.state.Network != fresh.Network || a.state.Genesis != fresh.Genesis {
+		return fmt.Errorf("%w: %s, %s in %s", ErrOtherChain, a.state.Genesis, a.state.Network, a.dir)
+	}
+	var head hashchain.Hash
+	if a.state.Size > 0 && len(a.state.Head) != len(head) {
+		return fmt.Errorf("%w: %s: the hash of the last entry", ErrDamaged, a.path(stateFile))
+	}
+	copy(head[:], a.state.Head)
+	if a.chain, err = a.state.chain(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, a.path(stateFile), err)
+	}
+	if a.copy, err = openEntries(a.path(entriesFile), a.state.Size, head); err != nil {
+		return err
+	}
+	if a.anchors, err = os.OpenFile(a.path(anchorsFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	info, err := a.anchors.Stat()
+	if err == nil && (info.Size() < a.state.AnchorBytes || a.state.ComparedBytes > a.state.AnchorBytes) {
+		err = fmt.Errorf("%w: %s has %d bytes, expected at least %d", ErrDamaged, a.anchors.Name(), info.Size(), a.state.AnchorBytes)
+	}
+	return err
+}
+
+// Close ends the use of the folder.
+func (a *Auditor) Close() error {
+	var errs []error
+	if a.copy != nil {
+		errs = append(errs, a.copy.file.Close())
+	}
+	if a.anchors != nil {
+		errs = append(errs, a.anchors.Close())
+	}
+	return errors.Join(append(errs, a.lock.Unlock())...)
+}
+
+func (a *Auditor) path(parts ...string) string {
+	return filepath.Join(append([]string{a.dir}, parts...)...)
+}
+
+// save puts everything on disk that the state speaks of, and then the state.
+func (a *Auditor) save() error {
+	if err := errors.Join(a.copy.file.Sync(), a.anchors.Sync()); err != nil {
+		return err
+	}
+	a.state.Size, a.state.Head = a.copy.size, a.copy.head[:]
+	a.state.setChain(&a.chain)
+	content, err := json.Marshal(&a.state)
+	if err != nil {
+		return err
+	}
+	return writeFile(a.path(stateFile), append(content, '\n'))
+}
+
+// forgetAnchors takes back all anchors: a reorganisation has undone the last.
+func (a *Auditor) forgetAnchors() error {
+	s := &a.state
+	s.Last, s.AnchorBytes, s.Compared, s.ComparedBytes = nil, 0, 0, 0
+	a.chain = hashchain.Chain{}
+	return a.save()
+}
+
+// keep writes an anchor, which follows the last, behind it. It counts when the
+// state is saved.
+func (a *Auditor) keep(it *bundle.Item, last *Anchored) error {
+	b, err := it.Append(nil)
+	if err != nil {
+		return err
+	}
+	if _, err := a.anchors.WriteAt(b, a.state.AnchorBytes); err != nil {
+		return err
+	}
+	a.state.Last, a.state.AnchorBytes = last, a.state.AnchorBytes+int64(len(b))
+	return nil
+}
+
+func readState(path string, into *state) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	d := json.NewDecoder(io.LimitReader(f, maxState))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	}
+	return nil
+}
+
+// writeFile replaces a file as a whole; it is on disk then.
+func writeFile(path string, content []byte) error {
+	next := path + ".next"
+	if err := secretfile.Remove(next); err != nil {
+		return err
+	}
+	if err := secretfile.Create(next, content); err != nil {
+		return err
+	}
+	return secretfile.Replace(path, next)
+}

@@ -1,0 +1,92 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// Reader asks a keyserver for what it shows to everybody. Nothing of the answers
+// has been verified: that is for who asks. It is for one goroutine at a time.
+type Reader struct {
+	wire *wire
+	caps *capabilities // nil until the first call
+}
+
+// NewReader returns a reader of the keyserver under a URL (CheckURL). transport may
+// be nil.
+func NewReader(url string, transport http.RoundTripper) *Reader {
+	return &Reader{wire: newWire(url, transport)}
+}
+
+func (r *Reader) online(ctx context.Context) (*capabilities, error) {
+	if r.caps == nil {
+		caps, err := r.wire.capabilities(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r.caps = caps
+	}
+	return r.caps, nil
+}
+
+// errEnough ends a download that nobody wants more of.
+var errEnough = errors.New("enough")
+
+// Entries yields the hashchain from a position on, in pieces, to its end as of the
+// call; nothing if it ends before.
+func (r *Reader) Entries(ctx context.Context, from uint64) iter.Seq2[[]hashchain.Entry, error] {
+	return func(yield func([]hashchain.Entry, error) bool) {
+		caps, err := r.online(ctx)
+		var last uint64
+		if err == nil {
+			_, last, err = r.wire.last(ctx, caps)
+		}
+		if err == nil {
+			load := func(ctx context.Context, first, count uint64) ([]hashchain.Entry, error) {
+				return r.wire.entries(ctx, caps, first, count)
+			}
+			err = inPieces(ctx, from, last+1, load, func(_ uint64, entries []hashchain.Entry) error {
+				if !yield(entries, nil) {
+					return errEnough
+				}
+				return nil
+			})
+		}
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(nil, err)
+		}
+	}
+}
+
+// Positions returns where the keyserver says that the entries of an identity
+// (mapped) are.
+func (r *Reader) Positions(ctx context.Context, identity string) ([]uint64, error) {
+	caps, err := r.online(ctx)
+	if err != nil {
+		return nil, err
+	}
+	method, err := caps.offers("KeyHashchain.LookupUID", "KeyRepository.LookupUID")
+	if err != nil {
+		return nil, err
+	}
+	answer, err := call[struct{ HCPositions []uint64 }](ctx, r.wire, method, struct{ Identity string }{identity}, maxAnswer)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", identity, err)
+	}
+	return answer.HCPositions, nil
+}
+
+// Reply returns what the key repository has under a UIDIndex.
+func (r *Reader) Reply(ctx context.Context, index hashchain.Hash) (*uid.Reply, error) {
+	caps, err := r.online(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.wire.reply(ctx, caps, index)
+}
