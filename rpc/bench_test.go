@@ -55,3 +55,22 @@ func benchmarkGet(b *testing.B, path string) {
 		response.Body.Close()
 	}
 }
+
+// BenchmarkProofBundle downloads the proof bundle of 10,000 anchors.
+func BenchmarkProofBundle(b *testing.B) {
+	blocks, genesis := long(b, &chain{}, 10_000)
+	url := newRig(b, blocks...).url + "/v1/anchors/chains/" + id(genesis) + "/bundle"
+	b.ReportAllocs()
+	for b.Loop() {
+		response, err := http.Get(url)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			b.Fatal(response.Status, err)
+		}
+		response.Body.Close()
+		b.SetBytes(n)
+	}
+}

@@ -142,7 +142,7 @@ func (s *identityService) eventPage(ctx context.Context, from, to uint32, cursor
 		if err != nil {
 			return nil, nil, s.fault(err)
 		}
-		if cursor.event > 0 && int(cursor.event) >= len(block.Effects) {
+		if cursor.event > 0 && int(cursor.event) >= eventCount(block) {
 			return nil, nil, errCursor()
 		}
 		rendered, nextEvent := s.render().connected(block, int(cursor.event), room, bytes)

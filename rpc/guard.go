@@ -19,6 +19,7 @@ import (
 var (
 	errInternal     = status.Error(codes.Internal, "internal error; the server's log has the cause")
 	errTooManyCalls = status.Error(codes.ResourceExhausted, "too many calls from your address; try again later")
+	errHeld         = status.Error(codes.Unavailable, heldBack+"; try again later")
 	errStopping     = status.Error(codes.Unavailable, "the server is shutting down; try again later")
 )
 
@@ -30,25 +31,31 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 			answer, err = nil, errInternal
 		}
 	}()
-	if !s.allowed(ctx, info.FullMethod) {
-		return nil, errTooManyCalls
+	if err := s.admit(ctx, info.FullMethod); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	return handler(ctx, request)
 }
 
-// allowed tells whether the client may make a call now. Only those of the keyserver
-// are counted.
-func (s *Server) allowed(ctx context.Context, method string) bool {
+// admit tells whether the client may make a call now. Only those of the keyserver
+// are counted, and held back.
+func (s *Server) admit(ctx context.Context, method string) error {
 	if !strings.HasPrefix(method, "/"+keytreev1.KeyserverService_ServiceDesc.ServiceName+"/") {
-		return true
+		return nil
 	}
 	remote := ""
 	if p, ok := peer.FromContext(ctx); ok {
 		remote = p.Addr.String()
 	}
-	return s.limits.allow(remote)
+	switch {
+	case !s.limits.allow(remote):
+		return errTooManyCalls
+	case s.hold.on():
+		return errHeld
+	}
+	return nil
 }
 
 // stream ends a stream when the server stops, and keeps a panic from the client.
@@ -59,8 +66,8 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 			err = errInternal
 		}
 	}()
-	if !s.allowed(stream.Context(), info.FullMethod) {
-		return errTooManyCalls
+	if err := s.admit(stream.Context(), info.FullMethod); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -92,6 +99,9 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		defer s.gate.RUnlock()
 		defer func() {
 			if cause := recover(); cause != nil {
+				if cause == http.ErrAbortHandler {
+					panic(cause) // to net/http, which breaks the connection off
+				}
 				logPanic(s.log, r.Method+" "+r.URL.Path, cause)
 				writeError(w, http.StatusInternalServerError, errInternal)
 			}

@@ -25,10 +25,11 @@ type healthService struct {
 	graph     *graph.Graph // nil if none is served
 	indexer   Indexer
 	keyserver *keyserver.Service // nil if none is served
+	hold      Hold               // on the keyserver
 }
 
 func newHealthService(c Config) *healthService {
-	h := &healthService{Server: health.NewServer(), graph: c.Graph, indexer: c.Indexer, keyserver: c.Keyserver}
+	h := &healthService{Server: health.NewServer(), graph: c.Graph, indexer: c.Indexer, keyserver: c.Keyserver, hold: c.Hold}
 	h.refresh()
 	return h
 }
@@ -45,6 +46,9 @@ func (h *healthService) unready() string {
 func (h *healthService) unreadyKeyserver() string {
 	if h.keyserver != nil && h.keyserver.Err() != nil {
 		return "the keyserver has failed"
+	}
+	if h.keyserver != nil && h.hold.on() {
+		return heldBack
 	}
 	return ""
 }
@@ -69,7 +73,9 @@ func (h *healthService) unreadyGraph() string {
 func (h *healthService) refresh() {
 	h.set("", h.unready())
 	if h.graph != nil {
-		h.set(keytreev1.IdentityService_ServiceDesc.ServiceName, h.unreadyGraph())
+		problem := h.unreadyGraph()
+		h.set(keytreev1.IdentityService_ServiceDesc.ServiceName, problem)
+		h.set(keytreev1.AnchorService_ServiceDesc.ServiceName, problem)
 	}
 	if h.keyserver != nil {
 		h.set(keytreev1.KeyserverService_ServiceDesc.ServiceName, h.unreadyKeyserver())

@@ -3,16 +3,10 @@ package rpc
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 
-	"github.com/gcash/bchd/chaincfg"
-	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/rs/zerolog"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
@@ -24,13 +18,8 @@ const maxBatch = 10_000
 // documents its calls. It keeps nothing between calls.
 type identityService struct {
 	keytreev1.UnimplementedIdentityServiceServer
-	graph   *graph.Graph
-	indexer Indexer
-	net     *chaincfg.Params
-	log     zerolog.Logger
+	graphReader
 }
-
-func (s *identityService) render() renderer { return renderer{s.net} }
 
 // GetStatus implements IdentityService.
 func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest) (*keytreev1.GetStatusResponse, error) {
@@ -147,72 +136,4 @@ func (s *identityService) GetAction(_ context.Context, request *keytreev1.GetAct
 		return nil, s.notFoundOr(err, "tx_hash", "action", txid, view)
 	}
 	return s.render().action(action, asOfView(view)), nil
-}
-
-var (
-	errUnchecked = status.Error(codes.Unavailable, "the stored blocks have not been compared with the node's yet; try again later")
-	errNoBlock   = status.Error(codes.Unavailable, "no block is indexed yet; try again later")
-)
-
-// unavailable is the error for every question to a graph that may hold what was
-// true before a restart only, nil otherwise.
-func (s *identityService) unavailable() error {
-	if !s.indexer.Status().Checked {
-		return errUnchecked
-	}
-	return nil
-}
-
-// viewAt opens the view that at_height asks for. The caller closes it.
-func (s *identityService) viewAt(height *uint32) (*graph.View, error) {
-	if err := s.unavailable(); err != nil {
-		return nil, err
-	}
-	view, err := s.graph.At(height)
-	switch {
-	case err == nil:
-		return view, nil
-	case errors.Is(err, graph.ErrEmpty):
-		return nil, errNoBlock
-	case errors.Is(err, graph.ErrHeight):
-		return nil, s.outOfRange("at_height", *height)
-	}
-	return nil, s.fault(err)
-}
-
-// outOfRange says between which bounds the height in a field has to be.
-func (s *identityService) outOfRange(field string, height uint32) error {
-	tip, ok := s.graph.Tip()
-	if !ok {
-		return errNoBlock
-	}
-	return fieldError(codes.OutOfRange, field, "expected a height from %d (start height) to %d (tip), got %d",
-		s.graph.Params().StartHeight, tip.Height, height)
-}
-
-func (s *identityService) notFoundOr(err error, field, what string, hash chainhash.Hash, view *graph.View) error {
-	if errors.Is(err, graph.ErrNotFound) {
-		return fieldError(codes.NotFound, field, "no %s %s is known as of height %d", what, hash, view.Height())
-	}
-	return s.fault(err)
-}
-
-// offChain reports whether err says that there is no block at a height, or not
-// any more.
-func offChain(err error) bool {
-	return errors.Is(err, graph.ErrHeight) || errors.Is(err, graph.ErrEmpty) || errors.Is(err, graph.ErrReorganised)
-}
-
-// fault is the error for a call that could not be answered: that its time is up
-// or its client gone, or its block; or else what no client can do anything about, which is
-// logged and hidden.
-func (s *identityService) fault(err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return status.FromContextError(err).Err()
-	}
-	if errors.Is(err, graph.ErrReorganised) {
-		return status.Error(codes.Aborted, "the block that the answer is as of was reorganised away meanwhile; ask again")
-	}
-	s.log.Error().Err(err).Msg("the graph could not answer")
-	return errInternal
 }

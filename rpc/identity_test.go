@@ -182,9 +182,9 @@ func TestAnswers(t *testing.T) {
 		},
 		want: `{"blocks": [{"type": "CONNECT", "height": 2, "hash": "@block2", "prev_hash": "@block1", "state_hash": "@state2", "more": false, "events": [
 				{"type": "LINK_FORMED", "kind": "", "reason": "", "tx_hash": "#mla1", "ref_tx_hash": "#mlr1", "reference": "",
-				"child_address": "@child", "parent_address": "@parent", "author_address": "", "id_tx_hash": "#mlr1", "merged_into": "", "main_address": ""},
+				"child_address": "@child", "parent_address": "@parent", "author_address": "", "id_tx_hash": "#mlr1", "merged_into": "", "main_address": "", "anchor": null},
 				{"type": "IDENTITY_NAMED", "kind": "", "reason": "", "tx_hash": "", "ref_tx_hash": "", "reference": "",
-				"child_address": "", "parent_address": "", "author_address": "", "id_tx_hash": "#mlr1", "merged_into": "", "main_address": "@parent"}]}],
+				"child_address": "", "parent_address": "", "author_address": "", "id_tx_hash": "#mlr1", "merged_into": "", "main_address": "@parent", "anchor": null}]}],
 			"next_page_token": "", "as_of_height": 2, "as_of_hash": "@block2"}`,
 	}} {
 		t.Run(test.name, func(t *testing.T) {

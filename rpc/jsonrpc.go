@@ -136,7 +136,7 @@ func (j *jsonRPC) read(w http.ResponseWriter, r *http.Request) (body []byte, rel
 	case err != nil:
 		return nil, release, http.StatusBadRequest, callErrorf(CodeParse, "the body cannot be read to its end")
 	case !utf8.Valid(body):
-		return nil, release, http.StatusBadRequest, callErrorf(CodeParse, "expected JSON, got what is not UTF-8")
+		return nil, release, http.StatusOK, callErrorf(CodeParse, "expected JSON, got what is not UTF-8") // as for all that is not JSON
 	}
 	return body, release, 0, nil
 }
@@ -190,11 +190,20 @@ func (j *jsonRPC) answerAll(r *http.Request, out *bufio.Writer, body []byte) (an
 	return answered, nil
 }
 
+// checkJSON says where a text is not JSON.
+func checkJSON(text []byte) *callError {
+	var wrong *json.SyntaxError
+	if err := json.Unmarshal(text, new(json.RawMessage)); errors.As(err, &wrong) {
+		return callErrorf(CodeParse, "expected JSON: %v, at byte %d", wrong, wrong.Offset)
+	}
+	return nil
+}
+
 // splitBatch reads a list of calls. It reads no further than MaxBatch: what is
 // there must not become a multiple of its size.
 func splitBatch(body []byte) (calls []json.RawMessage, problem *callError) {
-	if !json.Valid(body) {
-		return nil, callErrorf(CodeParse, "expected JSON, got what is none")
+	if problem := checkJSON(body); problem != nil {
+		return nil, problem
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.Token() // the bracket
@@ -259,8 +268,8 @@ type call struct {
 
 func readCall(text []byte) (call, *callError) {
 	c := call{id: nullID()}
-	if !json.Valid(text) {
-		return c, callErrorf(CodeParse, "expected JSON, got what is none")
+	if problem := checkJSON(text); problem != nil {
+		return c, problem
 	}
 	members, err := readObject(text)
 	if err != nil {

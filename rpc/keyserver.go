@@ -48,6 +48,7 @@ func (s *keyserverService) GetCapabilities(ctx context.Context, _ *keytreev1.Get
 		KeyInitRepositoryUris: c.KeyInitRepositoryURIs,
 		KeyHashchainUris:      c.KeyHashchainURIs,
 		TknPubKey:             c.TknPubKey,
+		AnchorChain:           c.AnchorChain,
 	}
 	if answer.KeyHashchainEntry, err = canonical.Decode(c.KeyHashchainEntry, hashchain.EntrySize); err != nil {
 		return nil, s.damaged(err)
@@ -73,7 +74,7 @@ func (s *keyserverService) GetSignedHead(ctx context.Context, _ *keytreev1.GetSi
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	answer := &keytreev1.SignedHead{Domain: signed.Head.Domain, Size: signed.Head.Size, Time: signed.Head.Time}
+	answer := &keytreev1.SignedHead{Domain: signed.Head.Domain, Size: signed.Head.Size, Time: signed.Head.Time, AnchorChain: signed.Head.AnchorChain}
 	for to, from := range map[*[]byte]string{
 		&answer.EntryHash:       signed.Head.EntryHash,
 		&answer.TreeRoot:        signed.Head.TreeRoot,

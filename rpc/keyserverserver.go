@@ -30,6 +30,7 @@ type KeyserverConfig struct {
 	// Certificate, from LoadCertificate, makes it serve https; nil means http.
 	Certificate *tls.Certificate
 	Limits      ClientLimits
+	Hold        Hold
 	Log         zerolog.Logger
 }
 
@@ -39,6 +40,7 @@ type KeyserverServer struct {
 	http   *http.Server
 	secure bool
 	limits ClientLimits
+	hold   Hold
 	gate   sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
 }
 
@@ -47,7 +49,7 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	limits := newCallLimits(c.Limits)
 	handler := newJSONRPC(keyserverWire{c.Service}.methods(),
 		func(r *http.Request) bool { return limits.allow(r.RemoteAddr) }, c.Log)
-	s := &KeyserverServer{limits: c.Limits, secure: c.Certificate != nil}
+	s := &KeyserverServer{limits: c.Limits, hold: c.Hold, secure: c.Certificate != nil}
 	s.http = &http.Server{
 		Handler:           s.guarded(handler),
 		ReadHeaderTimeout: 5 * time.Second, // also for the TLS handshake
@@ -109,6 +111,10 @@ func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
 			return
 		}
 		defer s.gate.RUnlock()
+		if s.hold.on() {
+			refuse(w, http.StatusServiceUnavailable, callErrorf(CodeDown, "%s; try again later", heldBack))
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -33,7 +33,7 @@ func (r *keyserverRig) head(t *testing.T, server ed25519.PublicKey) (size uint64
 	}
 	signed := hashchain.SignedHead{
 		Head: hashchain.Head{
-			Domain: h.Domain, EntryHash: canonical.Encode(h.EntryHash), Size: h.Size, Time: h.Time, TreeRoot: canonical.Encode(h.TreeRoot),
+			AnchorChain: h.AnchorChain, Domain: h.Domain, EntryHash: canonical.Encode(h.EntryHash), Size: h.Size, Time: h.Time, TreeRoot: canonical.Encode(h.TreeRoot),
 		},
 		ServerSignature: canonical.Encode(h.ServerSignature),
 	}

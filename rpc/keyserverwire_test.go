@@ -254,9 +254,9 @@ func TestEnvelopes(t *testing.T) {
 		{"failing notification", `{"jsonrpc":"2.0","method":"x"}`, 204, ``},
 
 		{"nothing", "", 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
-		{"no JSON", "{", 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"no JSON", "{", 200, `{"jsonrpc":"2.0","error":{"code":-32700,"message":"expected JSON: unexpected end of JSON input, at byte 1"},"id":null}`},
 		{"two", call + call, 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
-		{"not UTF-8", "\"\xff\"", 400, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
+		{"not UTF-8", "\"\xff\"", 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
 		{"too deep", strings.Repeat("[", 100_000), 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
 		{"too deep inside", `{"jsonrpc":"2.0","method":"x","id":1,"params":` + strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_000) + "}", 200, `{"jsonrpc":"2.0","error":{"code":-32700,...`},
 		{"a number", "1", 200, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"request: malformed message: expected an object, got 1"},"id":null}`},

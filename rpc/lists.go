@@ -36,7 +36,7 @@ type listing struct {
 
 // openListing opens the view that a page is as of: on the first page, what
 // at_height asks for, then the same block.
-func (s *identityService) openListing(query [16]byte, atHeight *uint32, pageSize uint32, sentToken string) (*listing, error) {
+func (r *graphReader) openListing(query [16]byte, atHeight *uint32, pageSize uint32, sentToken string) (*listing, error) {
 	limit, err := parsePageSize(pageSize, defaultPage, maxPage)
 	if err != nil {
 		return nil, err
@@ -46,21 +46,21 @@ func (s *identityService) openListing(query [16]byte, atHeight *uint32, pageSize
 		return nil, err
 	}
 	if token == nil {
-		view, err := s.viewAt(atHeight)
+		view, err := r.viewAt(atHeight)
 		if err != nil {
 			return nil, err
 		}
 		return &listing{view, limit, pageToken{query: query, height: view.Height(), hash: view.Hash()}}, nil
 	}
-	if err := s.unavailable(); err != nil {
+	if err := r.unavailable(); err != nil {
 		return nil, err
 	}
-	view, err := s.graph.At(&token.height)
+	view, err := r.graph.At(&token.height)
 	if offChain(err) {
 		return nil, errReorganised(token.height, token.hash)
 	}
 	if err != nil {
-		return nil, s.fault(err)
+		return nil, r.fault(err)
 	}
 	if view.Hash() != token.hash {
 		view.Close()

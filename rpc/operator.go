@@ -3,17 +3,21 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -21,7 +25,22 @@ import (
 const (
 	operatorRotateKey = "/rotate-key" // POST; the answer is the uid.Reply in JSON
 	operatorBackup    = "/backup"     // GET; the answer is what Service.Backup writes
+
+	operatorAnchorStatus = "/anchor/status" // GET; the answer is an anchor.Status in JSON
+	operatorAnchors      = "/anchor/list"   // GET, ?from=NUMBER; a list of anchor.Anchor in JSON
+	operatorAnchorRotate = "/anchor/rotate" // POST; the answer is the txid in JSON
 )
+
+// anchorsAtOnce is how many anchors are listed in one answer.
+const anchorsAtOnce = 1000
+
+// OperatorConfig is what an OperatorServer works with.
+type OperatorConfig struct {
+	Service *keyserver.Service
+	Hold    Hold              // on what would change the hashchain, or its anchors
+	Anchors *anchor.Publisher // nil if there is none
+	Log     zerolog.Logger
+}
 
 // OperatorServer does for a keyserver's operator what cannot be done from outside
 // while a server has the database open. It asks nobody who he is: whoever reaches
@@ -32,10 +51,15 @@ type OperatorServer struct {
 }
 
 // NewOperatorServer prepares a server. Nothing is running before Serve.
-func NewOperatorServer(service *keyserver.Service, log zerolog.Logger) *OperatorServer {
+func NewOperatorServer(c OperatorConfig) *OperatorServer {
 	s := new(OperatorServer)
+	service, log := c.Service, c.Log
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+operatorRotateKey, func(w http.ResponseWriter, r *http.Request) {
+		if c.Hold.on() {
+			http.Error(w, heldBack, http.StatusServiceUnavailable)
+			return
+		}
 		reply, err := service.RotateKey(r.Context())
 		if err != nil {
 			log.Error().Err(err).Msg("rotating the keyserver's key")
@@ -52,6 +76,7 @@ func NewOperatorServer(service *keyserver.Service, log zerolog.Logger) *Operator
 			panic(http.ErrAbortHandler) // what was sent is not a whole backup
 		}
 	})
+	handleAnchors(mux, c.Anchors, c.Hold)
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !s.gate.TryRLock() {
@@ -66,6 +91,43 @@ func NewOperatorServer(service *keyserver.Service, log zerolog.Logger) *Operator
 		ErrorLog:          newHTTPLog(log.With().Str("wire", "operator").Logger()),
 	}
 	return s
+}
+
+// handleAnchors adds the requests about anchors.
+func handleAnchors(mux *http.ServeMux, anchors *anchor.Publisher, hold Hold) {
+	handle := func(pattern string, answer func(r *http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if anchors == nil {
+				http.Error(w, "it does not anchor: it was started without --anchor-key-file", http.StatusNotFound)
+				return
+			}
+			result, err := answer(r)
+			var body []byte
+			if err == nil {
+				body, err = json.Marshal(result)
+			}
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			writeJSON(w, http.StatusOK, body)
+		})
+	}
+	handle("GET "+operatorAnchorStatus, func(*http.Request) (any, error) { return anchors.Status(), nil })
+	handle("GET "+operatorAnchors, func(r *http.Request) (any, error) {
+		from, err := strconv.ParseUint(r.URL.Query().Get("from"), 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("from: expected the number of an anchor: %w", err)
+		}
+		return anchors.List(r.Context(), uint32(from), anchorsAtOnce)
+	})
+	handle("POST "+operatorAnchorRotate, func(r *http.Request) (any, error) {
+		if hold.on() {
+			return nil, errors.New(heldBack)
+		}
+		txid, err := anchors.Rotate(r.Context())
+		return txid.String(), err
+	})
 }
 
 // Serve answers on the listener, which it closes, until ctx is done, which is no
@@ -130,6 +192,46 @@ func (o *Operator) Backup(ctx context.Context, to io.Writer) error {
 		_, err := io.Copy(to, body)
 		return err
 	})
+}
+
+// AnchorStatus returns how the anchoring stands.
+func (o *Operator) AnchorStatus(ctx context.Context) (status anchor.Status, err error) {
+	err = o.request(ctx, http.MethodGet, operatorAnchorStatus, readJSON(&status))
+	return status, err
+}
+
+// Anchors returns the anchors that are confirmed, in their order, from a number on.
+func (o *Operator) Anchors(ctx context.Context, from uint32) iter.Seq2[anchor.Anchor, error] {
+	return func(yield func(anchor.Anchor, error) bool) {
+		for {
+			var page []anchor.Anchor
+			err := o.request(ctx, http.MethodGet, fmt.Sprintf("%s?from=%d", operatorAnchors, from), readJSON(&page))
+			if err != nil {
+				yield(anchor.Anchor{}, err)
+				return
+			}
+			for _, a := range page {
+				if !yield(a, nil) {
+					return
+				}
+			}
+			if len(page) < anchorsAtOnce {
+				return
+			}
+			from += anchorsAtOnce
+		}
+	}
+}
+
+// RotateAnchorKey has the server hand the baton to a new key, and returns the txid of
+// the anchor that does so.
+func (o *Operator) RotateAnchorKey(ctx context.Context) (txid string, err error) {
+	err = o.request(ctx, http.MethodPost, operatorAnchorRotate, readJSON(&txid))
+	return txid, err
+}
+
+func readJSON(into any) func(io.Reader) error {
+	return func(body io.Reader) error { return json.NewDecoder(body).Decode(into) }
 }
 
 func (o *Operator) request(ctx context.Context, method, path string, read func(io.Reader) error) error {

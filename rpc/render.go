@@ -194,6 +194,31 @@ func (r renderer) event(in graph.Effect) *keytreev1.Event {
 	return &keytreev1.Event{Type: fmt.Sprintf("EFFECT_%d", uint8(in.Type))}
 }
 
+func (r renderer) anchorEvent(in graph.AnchorEffect) *keytreev1.Event {
+	switch in.Type {
+	case graph.AnchorAdded:
+		return &keytreev1.Event{Type: "ANCHOR_ADDED", TxHash: in.Tx.String(), AuthorAddress: r.addressOrNone(in.Author),
+			Anchor: &keytreev1.AnchorEvent{ChainTxHash: in.Chain.String(), Domain: in.Anchor.Domain,
+				Position: in.Anchor.Position, Head: in.Anchor.Head[:], Root: in.Anchor.Root[:]}}
+	case graph.ChainBroken:
+		return &keytreev1.Event{Type: "ANCHOR_CHAIN_BROKEN", TxHash: in.Tx.String(),
+			Anchor: &keytreev1.AnchorEvent{ChainTxHash: in.Chain.String(), BreakReason: breakName(in.Break)}}
+	}
+	return &keytreev1.Event{Type: fmt.Sprintf("EFFECT_%d", uint8(in.Type))}
+}
+
+// eventAt renders the event at an index: first those of identities, then those of
+// anchors.
+func (r renderer) eventAt(in graph.BlockEvents, index int) *keytreev1.Event {
+	if index < len(in.Effects) {
+		return r.event(in.Effects[index])
+	}
+	return r.anchorEvent(in.Anchors[index-len(in.Effects)])
+}
+
+// eventCount is how many events a block has.
+func eventCount(in graph.BlockEvents) int { return len(in.Effects) + len(in.Anchors) }
+
 func disconnected(in graph.Disconnected) *keytreev1.BlockEvents {
 	return &keytreev1.BlockEvents{
 		Type:     "DISCONNECT",
@@ -203,9 +228,9 @@ func disconnected(in graph.Disconnected) *keytreev1.BlockEvents {
 	}
 }
 
-// connected renders the effects of a block from index first on, as many as fit:
+// connected renders the events of a block from index first on, as many as fit:
 // at most maxEvents, and at most some maxBytes, but at least one of those left.
-// next is the index of the first effect left out.
+// next is the index of the first one left out.
 func (r renderer) connected(in graph.BlockEvents, first, maxEvents, maxBytes int) (out *keytreev1.BlockEvents, next int) {
 	out = &keytreev1.BlockEvents{
 		Type:      "CONNECT",
@@ -215,13 +240,13 @@ func (r renderer) connected(in graph.BlockEvents, first, maxEvents, maxBytes int
 		StateHash: hex.EncodeToString(in.StateHash[:]),
 	}
 	size := proto.Size(out)
-	for next = first; next < len(in.Effects) && next-first < maxEvents; next++ {
-		event := r.event(in.Effects[next])
+	for next = first; next < eventCount(in) && next-first < maxEvents; next++ {
+		event := r.eventAt(in, next)
 		if size += proto.Size(event); size > maxBytes && next > first {
 			break
 		}
 		out.Events = append(out.Events, event)
 	}
-	out.More = next < len(in.Effects)
+	out.More = next < eventCount(in)
 	return out, next
 }

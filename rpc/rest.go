@@ -35,10 +35,10 @@ var (
 
 // newREST returns the handler of all of REST. The services are yet to be registered
 // with it.
-func newREST(health *healthService, limits *callLimits) (*runtime.ServeMux, error) {
+func newREST(health *healthService, limits *callLimits, hold Hold) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{MarshalOptions: answerJSON}),
-		runtime.WithMiddlewares(limited(limits), strictQuery(), strictBody),
+		runtime.WithMiddlewares(limited(limits, hold), strictQuery(), strictBody),
 		runtime.WithErrorHandler(restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithDisablePathLengthFallback(),
@@ -106,7 +106,9 @@ func queryFields() map[string]map[string]protoreflect.Kind {
 // restCalls yields the calls of all services that can be made over REST.
 func restCalls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule] {
 	return func(yield func(protoreflect.MethodDescriptor, *annotations.HttpRule) bool) {
-		for _, file := range []protoreflect.FileDescriptor{keytreev1.File_keytree_v1_identity_proto, keytreev1.File_keytree_v1_keyserver_proto} {
+		for _, file := range []protoreflect.FileDescriptor{
+			keytreev1.File_keytree_v1_identity_proto, keytreev1.File_keytree_v1_anchor_proto, keytreev1.File_keytree_v1_keyserver_proto,
+		} {
 			methods := file.Services().Get(0).Methods()
 			for i := range methods.Len() {
 				rule, _ := proto.GetExtension(methods.Get(i).Options(), annotations.E_Http).(*annotations.HttpRule)
@@ -118,15 +120,20 @@ func restCalls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule]
 	}
 }
 
-// limited refuses what a client asks of the keyserver above its allowance.
-func limited(limits *callLimits) runtime.Middleware {
+// limited refuses what a client asks of the keyserver while that is held back, and
+// above its allowance.
+func limited(limits *callLimits, hold Hold) runtime.Middleware {
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
-			if strings.HasPrefix(r.URL.Path, "/v1/keyserver") && !limits.allow(r.RemoteAddr) {
+			ofKeyserver := strings.HasPrefix(r.URL.Path, "/v1/keyserver")
+			switch {
+			case ofKeyserver && !limits.allow(r.RemoteAddr):
 				writeError(w, http.StatusTooManyRequests, errTooManyCalls)
-				return
+			case ofKeyserver && hold.on():
+				writeError(w, http.StatusServiceUnavailable, errHeld)
+			default:
+				next(w, r, path)
 			}
-			next(w, r, path)
 		}
 	}
 }

@@ -63,6 +63,7 @@ type Config struct {
 	Net     *chaincfg.Params // the graph's network
 
 	Keyserver *keyserver.Service // nil for none
+	Hold      Hold               // on the keyserver
 	// Limits bounds the calls of KeyserverService as KeyserverConfig.Limits does those
 	// of the keyserver's own wire; each has its own allowance.
 	Limits ClientLimits
@@ -77,6 +78,7 @@ type Server struct {
 	grpc   *grpc.Server
 	http   *http.Server
 	limits *callLimits // of KeyserverService
+	hold   Hold        // on KeyserverService
 
 	// stopping is done as soon as Serve begins to stop.
 	stopping context.Context
@@ -91,7 +93,7 @@ func NewServer(c Config) (*Server, error) {
 	if c.Graph != nil && c.Graph.Params().Network != c.Net.Name {
 		return nil, fmt.Errorf("rpc: the graph is of network %s, the server was configured for %s", c.Graph.Params().Network, c.Net.Name)
 	}
-	s := &Server{log: c.Log, health: newHealthService(c), limits: newCallLimits(c.Limits)}
+	s := &Server{log: c.Log, health: newHealthService(c), limits: newCallLimits(c.Limits), hold: c.Hold}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
 	s.grpc = grpc.NewServer(
@@ -104,11 +106,17 @@ func NewServer(c Config) (*Server, error) {
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	)
-	rest, err := newREST(s.health, s.limits)
+	rest, err := newREST(s.health, s.limits, s.hold)
 	if c.Graph != nil && err == nil {
-		identities := &identityService{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
+		reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
+		identities, anchors := &identityService{graphReader: reader}, &anchorService{graphReader: reader}
 		keytreev1.RegisterIdentityServiceServer(s.grpc, identities)
-		err = keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), rest, identities)
+		keytreev1.RegisterAnchorServiceServer(s.grpc, anchors)
+		err = errors.Join(
+			keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), rest, identities),
+			keytreev1.RegisterAnchorServiceHandlerServer(context.Background(), rest, anchors),
+			rest.HandlePath(http.MethodGet, bundlePath, anchors.download),
+		)
 	}
 	if c.Keyserver != nil && err == nil {
 		calls := &keyserverService{service: c.Keyserver, log: c.Log}

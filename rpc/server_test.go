@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -203,7 +204,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	r := newRig(t)
 	check := func(wantHealth healthpb.HealthCheckResponse_ServingStatus, wantCode int, wantReason string) {
 		t.Helper()
-		for _, service := range []string{"", "keytree.v1.IdentityService"} {
+		for _, service := range []string{"", "keytree.v1.IdentityService", "keytree.v1.AnchorService"} {
 			got, err := healthpb.NewHealthClient(r.conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 			if err != nil || got.Status != wantHealth {
 				t.Errorf("health of %q: %v, %v; want %v", service, got, err, wantHealth)
@@ -233,7 +234,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	}
 }
 
-func TestReflectionListsTheService(t *testing.T) {
+func TestReflectionListsTheServices(t *testing.T) {
 	r := newRig(t)
 	stream, err := reflectionpb.NewServerReflectionClient(r.conn).ServerReflectionInfo(t.Context())
 	if err != nil {
@@ -250,12 +251,15 @@ func TestReflectionListsTheService(t *testing.T) {
 	if err := stream.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
+	var names []string
 	for _, service := range answer.GetListServicesResponse().GetService() {
-		if service.Name == "keytree.v1.IdentityService" {
-			return
+		names = append(names, service.Name)
+	}
+	for _, want := range []string{"keytree.v1.IdentityService", "keytree.v1.AnchorService"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("reflection lists %v, and not %s", names, want)
 		}
 	}
-	t.Errorf("reflection lists %v", answer)
 }
 
 // TestUnavailable asks everything of a server that must not answer yet.
@@ -279,6 +283,11 @@ func TestUnavailable(t *testing.T) {
 				"/v1/identities/" + hashOf("tx").String() + "/keys",
 				"/v1/actions/" + hashOf("tx").String(),
 				"/v1/events",
+				"/v1/anchors?domain=example.org",
+				"/v1/anchors/chains?domain=example.org",
+				"/v1/anchors/chains/" + hashOf("tx").String(),
+				"/v1/anchors/chains/" + hashOf("tx").String() + "/bundle",
+				"/v1/anchors/txs/" + hashOf("tx").String(),
 			} {
 				response, answer := r.rest(t, "GET", path, "")
 				if message, _ := answer["message"].(string); response.StatusCode != 503 || !strings.Contains(message, test.says) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +31,10 @@ code 1.
 
 bchd is built from the versions in go.mod, once per machine, about a minute. That
 needs the Go toolchain and the project's folder; otherwise give a bchd with
---bchd. Everything is in a temporary folder, which is removed at the end.`,
+--bchd. Everything is in a temporary folder, which is removed at the end.
+
+keytree demo keyserver plays the use-case of the keyserver instead, which needs no
+node; demo anchor shows how a keyserver that tells two stories is found out.`,
 		Example: `  go run ./cmd/keytree demo
   keytree demo --keep
   keytree demo --bchd /usr/local/bin/bchd`,
@@ -45,7 +47,7 @@ needs the Go toolchain and the project's folder; otherwise give a bchd with
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.demo(cmd.Context(), *binary, *keep)
 	}
-	cmd.AddCommand(a.demoKeyserverCommand())
+	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand())
 	return cmd
 }
 
@@ -71,26 +73,14 @@ func (a *app) demo(ctx context.Context, binary string, keep bool) (err error) {
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	addresses := make(chan [2]net.Addr, 1)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := serve(ctx, serverConfig{
-			network: regtest.Params, node: nodeConfig{bchd: &config}, dataDir: filepath.Join(dir, "data"),
-			grpcListen: "127.0.0.1:0", httpListen: "127.0.0.1:0", log: newLog(a.stderr, "auto", "warn"),
-		}, func(grpc, http net.Addr) { addresses <- [2]net.Addr{grpc, http} }); err != nil {
-			fail(fmt.Errorf("the server failed: %w", err))
-		}
-	}()
+	at, ended, err := a.demoServer(ctx, fail, serverConfig{
+		network: regtest.Params, node: nodeConfig{bchd: &config}, dataDir: filepath.Join(dir, "data"),
+	})
 	defer func() { fail(nil); <-ended }()
-
-	var at [2]net.Addr
-	select {
-	case at = <-addresses:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err != nil {
+		return err
 	}
-	s, err := newStory(ctx, chain, config, at[0].String(), a.stdout)
+	s, err := newStory(ctx, chain, config, at.grpc.String(), a.stdout)
 	if err != nil {
 		return orCause(ctx, err)
 	}
@@ -101,10 +91,29 @@ func (a *app) demo(ctx context.Context, binary string, keep bool) (err error) {
 	if !keep {
 		return nil
 	}
-	if err := a.printKept(s, filepath.Join(dir, "keys"), at[1].String()); err != nil {
+	if err := a.printKept(s, filepath.Join(dir, "keys"), at.http.String()); err != nil {
 		return err
 	}
 	return s.mineOn(ctx)
+}
+
+// demoServer runs a server on the local machine until ctx ends, and returns when it
+// answers. ended is closed when the server has ended; if it fails, fail is told.
+func (a *app) demoServer(ctx context.Context, fail context.CancelCauseFunc, c serverConfig) (at addresses, ended <-chan struct{}, err error) {
+	c.grpcListen, c.httpListen, c.log = "127.0.0.1:0", "127.0.0.1:0", newLog(a.stderr, "auto", "warn")
+	serving, done := make(chan addresses, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := serve(ctx, c, func(at addresses) { serving <- at }); err != nil {
+			fail(fmt.Errorf("the server failed: %w", err))
+		}
+	}()
+	select {
+	case at = <-serving:
+		return at, done, nil
+	case <-ctx.Done():
+		return at, done, context.Cause(ctx)
+	}
 }
 
 // orCause returns why ctx ended, if it did, since err then only follows from it.

@@ -35,6 +35,21 @@ func TestDemo(t *testing.T) {
 	wantGone(t, tmp, demoNode(t, p))
 }
 
+// TestDemoAnchor runs the demo of the anchors: the twin must be found out, and
+// nothing be left behind.
+func TestDemoAnchor(t *testing.T) {
+	tmp := t.TempDir()
+	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "anchor")
+	if code := p.end(); code != exitDone {
+		t.Fatalf("exit code %d; standard error:\n%s\nstandard output:\n%s", code, p.errors(), p.output())
+	}
+	wantParts(t, p.output(),
+		"── 1. The operator pays", "asks for a payment to", "bchreg:q", "pins this",
+		"── 3. An auditor finds it sound", "verdict       sound", "── 4. It goes on", "verdict       sound",
+		"── 5. A twin of the keyserver", "verdict       misbehaviour", "finding       rewritten entry", "both cannot be true")
+	wantGone(t, tmp, demoNode(t, p))
+}
+
 // TestDemoKeep looks at what --keep leaves running, and that Ctrl-C ends all of it.
 func TestDemoKeep(t *testing.T) {
 	tmp := t.TempDir()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net"
@@ -14,7 +15,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
 )
 
@@ -77,6 +80,9 @@ Registering and adding KeyInits is paid with tokens, which issue-tokens makes;
 		if c.keyserver == nil {
 			return errNoDomain
 		}
+		if c.keyserver.anchor.keyFile != "" {
+			return usagef("--anchor-key-file needs an index of the chain, which keytree keyserver serve does without: run keytree serve")
+		}
 		c.log, c.line = newLogAndLine(a.stderr, log.format.value, log.level.value)
 		return serve(cmd.Context(), c, nil)
 	}
@@ -114,6 +120,7 @@ func (p keyserverPlace) config(dataDir string) (*keyserverConfig, error) {
 		keyFile:    *p.keyFile,
 		issuerFile: filepath.Join(dataDir, "keyserver-issuer.key"),
 		operator:   filepath.Join(dataDir, "keyserver-operator", "socket"),
+		anchor:     anchoringConfig{stateFile: filepath.Join(dataDir, "keyserver-anchor.json")},
 	}
 	if c.keyFile == "" {
 		c.keyFile = filepath.Join(dataDir, "keyserver.key")
@@ -130,6 +137,10 @@ type keyserverFlags struct {
 	key    *string
 	tokens *parsed[string]
 	rate   *parsed[uint32]
+	uris   *list[string]
+	link   *parsed[ed25519.PublicKey]
+	anchor anchoringFlags
+	names  []string // of all these but place's
 }
 
 func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
@@ -142,10 +153,20 @@ func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 		tokens: newParsed("WHICH", "issued", oneOf("open", "issued")),
 		rate: numberFlag(flags, "keyserver-rate", rpc.DefaultCallRate, 0, 1_000_000,
 			"calls per second that one client address may make, but the machine's own; 0, for use behind a proxy, does not tell clients apart"),
+		uris: &list[string]{kind: "URI", parse: func(s string) (string, error) { return s, uid.CheckURI(s) }},
+		link: newParsed("BASE64", "", func(s string) (ed25519.PublicKey, error) {
+			public, err := canonical.Decode(s, ed25519.PublicKeySize)
+			return public, err
+		}),
 	}
 	flags.Var(f.listen, "keyserver-listen", "where to answer the keyserver's JSON-RPC; port 0 lets the system choose")
 	flags.Var(f.tokens, "keyserver-tokens", "what the keyserver is paid with: issued (by issue-tokens), or open: everybody may register, for tests")
-	setting(flags, "keyserver-listen", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyserver-rate")
+	flags.Var(f.uris, "keyserver-uri", "a name besides the domain under which clients reach the keyserver, for Capabilities and KeyInits; can be given more than once")
+	flags.Var(f.link, "keyserver-link-authority", "public Ed25519 key of who may vouch for authoritative links to other hashchains (default nobody)")
+	f.names = []string{"keyserver-listen", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyserver-rate", "keyserver-uri", "keyserver-link-authority"}
+	setting(flags, f.names...)
+	f.anchor = newAnchoringFlags(flags)
+	f.names = append(f.names, anchoringFlagNames()...)
 	return f
 }
 
@@ -156,7 +177,7 @@ func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
 		return nil, err
 	}
 	if c == nil {
-		for _, name := range []string{"keyserver-listen", "keyserver-key-file", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyserver-rate"} {
+		for _, name := range append(f.names, "keyserver-key-file") {
 			if f.flags.Changed(name) {
 				return nil, usagef("--%s goes with --keyserver-domain, which says that there is to be a keyserver", name)
 			}
@@ -168,7 +189,9 @@ func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
 	}
 	c.listen, c.tlsCert, c.tlsKey = f.listen.value, *f.cert, *f.key
 	c.open, c.callRate = f.tokens.value == "open", int(f.rate.value)
-	return c, nil
+	c.uris, c.linkAuthority = f.uris.values, f.link.value
+	c.anchor, err = f.anchor.config(f.flags, c.anchor.stateFile)
+	return c, err
 }
 
 // keyserverConfig is what a keyserver is made of.
@@ -183,27 +206,27 @@ type keyserverConfig struct {
 	tlsCert, tlsKey string
 	open            bool // takes calls without a token
 	callRate        int
+	uris            []string          // besides the domain
+	linkAuthority   ed25519.PublicKey // nil: nobody
+	anchor          anchoringConfig
 }
 
 // options are those of the service, without tokens.
 func (c *keyserverConfig) options(log zerolog.Logger) keyserver.Options {
-	return keyserver.Options{Domain: c.domain, Dir: c.dir, KeyFile: c.keyFile, Log: log}
+	return keyserver.Options{
+		Domain: c.domain, Dir: c.dir, KeyFile: c.keyFile, Log: log,
+		URIs: append([]string{c.domain}, c.uris...), LinkAuthority: c.linkAuthority,
+	}
 }
 
 // runningKeyserver is a keyserver and what serves it. run serves, close ends it.
 type runningKeyserver struct {
 	service  *keyserver.Service
-	state    failing // the service
-	server   *rpc.KeyserverServer
+	wire     rpc.KeyserverConfig // of the service
 	listener net.Listener
 	operator net.Listener // nil if the socket could not be made
+	anchors  *anchoring   // nil if there is none
 	log      zerolog.Logger
-}
-
-// failing is what may have to end because of itself.
-type failing interface {
-	Failed() <-chan struct{}
-	Err() error // why, once Failed is closed
 }
 
 func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger) (k *runningKeyserver, err error) {
@@ -213,9 +236,9 @@ func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger) (k *run
 			err = errors.Join(err, k.close())
 		}
 	}()
-	config := rpc.KeyserverConfig{Limits: rpc.ClientLimits{CallRate: c.callRate}, Log: log}
+	k.wire = rpc.KeyserverConfig{Limits: rpc.ClientLimits{CallRate: c.callRate}, Log: log}
 	if c.tlsCert != "" {
-		if config.Certificate, err = rpc.LoadCertificate(c.tlsCert, c.tlsKey); err != nil {
+		if k.wire.Certificate, err = rpc.LoadCertificate(c.tlsCert, c.tlsKey); err != nil {
 			return k, err
 		}
 	}
@@ -236,15 +259,13 @@ func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger) (k *run
 	if k.service, err = keyserver.Open(ctx, opt); err != nil {
 		return k, fmt.Errorf("keyserver: %w", err)
 	}
-	k.state = k.service
 	if k.listener, err = net.Listen("tcp", c.listen); err != nil {
 		return k, fmt.Errorf("--keyserver-listen: %w", err)
 	}
 	if k.operator, err = listenOperator(c.operator); err != nil {
 		log.Warn().Err(err).Msg("keyserver: rotate-key and backup have to wait until it is stopped")
 	}
-	config.Service = k.service
-	k.server = rpc.NewKeyserverServer(config)
+	k.wire.Service = k.service
 	return k, nil
 }
 
@@ -279,14 +300,23 @@ func (k *runningKeyserver) run(ctx context.Context) error {
 			}
 		})
 	}
-	serve(k.server, k.listener)
+	serve(rpc.NewKeyserverServer(k.wire), k.listener)
+	operator := rpc.OperatorConfig{Service: k.service, Hold: k.wire.Hold, Log: k.log}
+	if k.anchors != nil {
+		operator.Anchors = k.anchors.Publisher
+		parts.Go(func() {
+			if err := k.anchors.run(running, k.log); err != nil {
+				fail(err)
+			}
+		})
+	}
 	if k.operator != nil {
-		serve(rpc.NewOperatorServer(k.service, k.log), k.operator)
+		serve(rpc.NewOperatorServer(operator), k.operator)
 	}
 	select {
 	case <-running.Done():
-	case <-k.state.Failed():
-		fail(k.state.Err())
+	case <-k.service.Failed():
+		fail(k.service.Err())
 	}
 	parts.Wait()
 	if ctx.Err() != nil {

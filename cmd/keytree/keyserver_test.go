@@ -10,18 +10,20 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
+	"github.com/dgraph-io/badger/v4"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 )
@@ -45,6 +47,9 @@ func TestKeyserverUsage(t *testing.T) {
 		{serve("--keyserver-tls-cert", "x"), "expected both or none of --keyserver-tls-cert and --keyserver-tls-key"},
 		{serve("--keyserver-tls-key", "x"), "expected both or none of"},
 		{serve("--keyserver-rate", "-1"), "--keyserver-rate: expected a whole number"},
+		{serve("--keyserver-uri", "keys example"), "--keyserver-uri: invalid message: expected 1 to 254 visible ASCII characters"},
+		{serve("--keyserver-link-authority", "AAAA"), "--keyserver-link-authority: malformed message: expected base64 of 32 bytes"},
+		{[]string{"serve", "--node", goodURL, "--keyserver-uri", "x"}, "--keyserver-uri goes with --keyserver-domain"},
 		{serve("--node", goodURL), "unknown flag: --node"},
 		{[]string{"keyserver", "issue-tokens"}, "expected N, got nothing"},
 		{[]string{"keyserver", "issue-tokens", "0", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "expected a number of tokens from 1 to 1000000"},
@@ -79,8 +84,11 @@ type keyserverProgram struct {
 
 func startKeyserver(t *testing.T, args ...string) *keyserverProgram {
 	t.Helper()
-	p := &keyserverProgram{program: startProgram(t, nil, append(args, "--keyserver-domain", "example.org", "--keyserver-listen", "127.0.0.1:0",
-		"--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-format", "json")...)}
+	args = append(args, "--keyserver-domain", "example.org", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-format", "json")
+	if !slices.Contains(args, "--keyserver-listen") {
+		args = append(args, "--keyserver-listen", "127.0.0.1:0")
+	}
+	p := &keyserverProgram{program: startProgram(t, nil, args...)}
 	p.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	var line struct{ HTTP, Keyserver string }
 	if err := json.Unmarshal([]byte(p.await(&p.stderr, `"message":"serving"`)), &line); err != nil {
@@ -195,7 +203,8 @@ func TestKeyserverBesideIndex(t *testing.T) {
 	dir := t.TempDir()
 	cert, key, pool := certificateFiles(t)
 	p := startKeyserver(t, "serve", "--network", "regtest", "--node", "http://me:pass@127.0.0.1:1", "--data-dir", dir,
-		"--keyserver-tls-cert", cert, "--keyserver-tls-key", key)
+		"--keyserver-tls-cert", cert, "--keyserver-tls-key", key, "--keyserver-uri", "keys.example.org", "--keyserver-uri", "keys2.example.org",
+		"--keyserver-link-authority", canonical.Encode(make([]byte, 32)))
 	p.url = "https" + strings.TrimPrefix(p.url, "http")
 	p.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: pool}
 
@@ -203,9 +212,17 @@ func TestKeyserverBesideIndex(t *testing.T) {
 	if len(tokens) != 3 || tokens[0] == tokens[1] {
 		t.Errorf("tokens %q", tokens)
 	}
-	var capabilities struct{ Capabilities struct{ TknPubKey string } }
+	var capabilities struct {
+		Capabilities struct {
+			TknPubKey             string
+			KeyInitRepositoryURIs []string
+		}
+	}
 	if p.call("KeyRepository.Capabilities", &capabilities); capabilities.Capabilities.TknPubKey == "" {
 		t.Error("it takes everything, and was not asked to")
+	}
+	if uris := strings.Join(capabilities.Capabilities.KeyInitRepositoryURIs, " "); uris != "example.org keys.example.org keys2.example.org" {
+		t.Errorf("URIs %s", uris)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "keyserver-issuer.key")); err != nil || info.Mode() != 0o600 {
 		t.Errorf("the issuer's key: %v, %v", info, err)
@@ -231,32 +248,54 @@ func TestKeyserverBesideIndex(t *testing.T) {
 	}
 }
 
-// failed is what has failed.
-type failed struct{ error }
-
-func (failed) Failed() <-chan struct{} { c := make(chan struct{}); close(c); return c }
-func (f failed) Err() error            { return f.error }
-
-// TestKeyserverFails checks that a keyserver that cannot go on ends what serves it.
+// TestKeyserverFails checks that a keyserver whose database turns out to be damaged
+// ends the program: a reply is taken out, which only an update looks for.
 func TestKeyserverFails(t *testing.T) {
-	dir := t.TempDir()
-	c := &keyserverConfig{
-		domain: "example.org", dir: filepath.Join(dir, "keyserver"), keyFile: filepath.Join(dir, "key"),
-		operator: filepath.Join(dir, "operator", "socket"), listen: "127.0.0.1:0", open: true,
+	withPassphrase(t)
+	dir, userDir := t.TempDir(), t.TempDir()
+	args := []string{"serve", "--network", "regtest", "--node", "http://me:pass@127.0.0.1:1", "--data-dir", dir, "--keyserver-tokens", "open"}
+	p := startKeyserver(t, args...)
+	mustKeytree(t, "user", "init", "--user-dir", userDir, "--keyserver", p.url)
+	mustKeytree(t, "user", "create", "alice@example.org", "--user-dir", userDir)
+	if code := p.signal(os.Interrupt); code != exitDone {
+		t.Fatalf("exit code %d after SIGINT: %s", code, p.errors())
 	}
-	k, err := c.start(t.Context(), zerolog.Nop())
+	dropReply(t, filepath.Join(dir, "keyserver"), 1)
+
+	p = startKeyserver(t, append(args, "--keyserver-listen", strings.Trim(p.url, "htp:/"))...)
+	keytree(t, "user", "update", "alice@example.org", "--user-dir", userDir).wantError(t, exitFailed, "keyserver")
+	if code := p.end(); code != exitFailed || !strings.Contains(p.errors(), "keytree: keyserver has failed and must be started anew: database damaged: no reply") {
+		t.Errorf("exit code %d: %s", code, p.errors())
+	}
+}
+
+// dropReply takes the reply that belongs to a position out of a keyserver's database.
+func dropReply(t *testing.T, dir string, position int) {
+	t.Helper()
+	db, err := badger.Open(badger.LSMOnlyOptions(dir).WithLoggingLevel(badger.ERROR))
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.state = failed{errors.New("the disk is gone")}
-	if err := k.run(t.Context()); !errors.Is(err, k.state.Err()) {
-		t.Errorf("it ended with %v", err)
-	}
-	if _, err := net.Dial("tcp", k.listener.Addr().String()); err == nil {
-		t.Error("it still listens")
-	}
-	if err := k.close(); err != nil {
-		t.Error(err)
+	mark, dropped := fmt.Appendf(nil, `"HASHCHAINPOS":%d,`, position), 0
+	err = db.Update(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.DefaultIteratorOptions)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			value, err := it.Item().ValueCopy(nil)
+			if err != nil {
+				return err
+			}
+			if bytes.Contains(value, mark) {
+				dropped++
+				if err := txn.Delete(it.Item().KeyCopy(nil)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil || dropped != 1 {
+		t.Fatalf("%d replies dropped: %v", dropped, err)
 	}
 }
 

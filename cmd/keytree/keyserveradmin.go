@@ -76,6 +76,9 @@ stop, and no client is turned away. Without one, it is done here.`,
 	}, func(ctx context.Context, c *keyserverConfig, _ []string) error {
 		reply, err := rpc.NewOperator(c.operator).RotateKey(ctx)
 		if notRunning(err) {
+			if err := c.anchor.refuseUnchecked("to rotate its key without a running server"); err != nil {
+				return err
+			}
 			err = a.withService(ctx, c, func(s *keyserver.Service) (err error) {
 				reply, err = s.RotateKey(ctx)
 				return err

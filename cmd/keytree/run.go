@@ -18,6 +18,8 @@ const (
 	exitDone   = 0
 	exitFailed = 1 // the job failed
 	exitUsage  = 2 // it was asked for in a way that is not understood
+	// exitMisbehaviour is audit's: it has evidence.
+	exitMisbehaviour = 3
 )
 
 // app is one run of the command line.
@@ -55,6 +57,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "keytree: %s\n", oneLine(err))
+	if errors.As(err, new(misbehaviour)) {
+		return exitMisbehaviour
+	}
 	return exitFailed
 }
 
@@ -100,14 +105,17 @@ func (a *app) rootCommand() *cobra.Command {
 		Long: `keytree tells which identity is behind a Bitcoin Cash address: it indexes the
 link transactions of MIP-0003 from a node and answers over gRPC and REST.
 
-  keytree demo      everything at work on a private network, nothing to set up
+  keytree demo      everything at work on a private network, nothing to set up;
+                    demo keyserver does it for the keyserver
   keytree serve     index a node's chain and answer questions
   keytree import    index a node's block files first, much faster
   keytree resolve   ask a server which identity is behind an address
   keytree link      publish link transactions
   keytree fsck      check a server's database
   keytree keyserver run a keyserver, and look after it
+  keytree anchor    look after the anchors of a keyserver
   keytree user      be a user of a keyserver: register, look others up
+  keytree audit     find out whether a keyserver has shown everyone one history
 
 Settings come from, in this order: flags, environment variables (KEYTREE_ and
 the flag's name: --data-dir is KEYTREE_DATA_DIR), a config file, defaults. The
@@ -115,7 +123,7 @@ config file is YAML, one "flag: value" a line; it is --config FILE, or
 keytree.yaml in the data folder if that exists. Flags that say what one call is
 about (--at, --json, --dry-run, ...) are taken from the command line alone.
 
-Exit codes: 0 done, 1 the job failed, 2 wrong usage.`,
+Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 audit found misbehaviour.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -125,7 +133,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage.`,
 	root.AddCommand(
 		a.serveCommand(), a.importCommand(), a.demoCommand(),
 		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.watchCommand(),
-		a.linkCommand(), a.fsckCommand(), a.keyserverCommand(), a.userCommand(), a.versionCommand(),
+		a.linkCommand(), a.fsckCommand(), a.keyserverCommand(), a.anchorCommand(), a.userCommand(), a.auditCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())
 	a.prepare(root)

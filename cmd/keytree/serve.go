@@ -20,6 +20,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
 )
@@ -57,6 +58,16 @@ in front before listening on other than the local machine.
 
 With --keyserver-domain it runs a keyserver beside, as keytree keyserver serve does
 alone, which tells more about it.
+
+With --anchor-key-file it anchors that keyserver's hashchain on the chain, so that
+the keyserver cannot show two histories: each anchor is a transaction with the
+hashchain's head that spends the one before it. The key file is made at the first
+start; a payment to its address, which keytree anchor status tells, pays for
+thousands. keyserver-anchor.json in the data folder holds the last anchors, whole and
+signed: keep it, and a copy of the key. The node has to be a bchd with --addrindex. The keyserver does not answer
+before the index has caught up and its hashchain was compared with its anchors. If
+those are ahead of the hashchain or contradict it, as after an old backup was
+restored, the server ends: nothing makes it serve a second history.
 
 The log goes to standard error. The line "serving" names the addresses, also
 where port 0 left them to the system. SIGINT and SIGTERM stop the server
@@ -96,6 +107,9 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
 			return err
+		}
+		if c.keyserver != nil && c.keyserver.anchor.keyFile != "" && c.node.bchd == nil {
+			return usagef("--anchor-key-file needs a node that tells what an address can spend: expected --node %s, of a bchd with --addrindex", bchd.URLForm)
 		}
 		c.log, c.line = newLogAndLine(a.stderr, log.format.value, log.level.value)
 		if h := startHeight.value; h != nil && *h != c.startHeight {
@@ -182,10 +196,16 @@ type serverConfig struct {
 	line        *progressLine // nil: progress goes to the log
 }
 
+// addresses are where a server answers.
+type addresses struct {
+	grpc, http net.Addr
+	keyserver  net.Addr // nil if none is run
+}
+
 // serve runs a server until ctx ends, which is no error, or a part of it fails.
 // When it returns, all of it has ended. serving, if not nil, hears the addresses
 // as soon as the server answers.
-func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr)) (err error) {
+func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err error) {
 	config := rpc.Config{Net: c.network, Log: c.log}
 	state := new(progress)
 	if c.network != nil {
@@ -204,6 +224,12 @@ func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr
 		}
 		defer func() { err = errors.Join(err, keyserver.close()) }()
 		config.Keyserver, config.Limits = keyserver.service, rpc.ClientLimits{CallRate: c.keyserver.callRate}
+		if c.keyserver.anchor.keyFile != "" {
+			if err := keyserver.anchor(c, anchorIndex{config.Graph, state}); err != nil {
+				return err
+			}
+			config.Hold = keyserver.wire.Hold
+		}
 	}
 
 	grpcListener, err := net.Listen("tcp", c.grpcListen)
@@ -226,7 +252,8 @@ func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var parts sync.WaitGroup
-	line := c.log.Info().Stringer("grpc", grpcListener.Addr()).Stringer("http", httpListener.Addr())
+	at := addresses{grpc: grpcListener.Addr(), http: httpListener.Addr()}
+	line := c.log.Info().Stringer("grpc", at.grpc).Stringer("http", at.http)
 	if config.Graph != nil {
 		line = line.Str("network", c.network.Name).Str("node", c.node.address())
 		parts.Go(func() {
@@ -236,7 +263,8 @@ func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr
 		})
 	}
 	if keyserver != nil {
-		line = line.Stringer("keyserver", keyserver.listener.Addr()).Str("domain", c.keyserver.domain)
+		at.keyserver = keyserver.listener.Addr()
+		line = line.Stringer("keyserver", at.keyserver).Str("domain", c.keyserver.domain)
 		parts.Go(func() {
 			if err := keyserver.run(running); err != nil {
 				fail(err)
@@ -245,7 +273,7 @@ func serve(ctx context.Context, c serverConfig, serving func(grpc, http net.Addr
 	}
 	line.Str("version", version()).Str("data_dir", c.dataDir).Msg("serving")
 	if serving != nil {
-		serving(grpcListener.Addr(), httpListener.Addr())
+		serving(at)
 	}
 	if err := server.Serve(running, grpcListener, httpListener); err != nil {
 		fail(err)

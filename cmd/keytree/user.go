@@ -32,6 +32,7 @@ func (a *app) userCommand() *cobra.Command {
   keytree user keyinit   publish, fetch and flush keys for the beginning of sessions
   keytree user lookup    find out who is behind a name, by the local copy alone
   keytree user send      begin a session with somebody; receive and answer messages
+  keytree user sessions  show the messages again with which sessions began
   keytree user update    new signature key, another year
   keytree user recover   new keys with the help of the paper
 
@@ -45,14 +46,14 @@ keyserver. Private keys are encrypted in it. The passphrase comes from
 Tokens to pay with come from --tokens FILE, one a line; spent ones are removed.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("expected one of: user init, sync, status, create, confirm, update, recover, keyinit, lookup, send, receive, answer")
+			return usagef("expected one of: user init, sync, status, create, confirm, update, recover, keyinit, lookup, send, receive, answer, sessions")
 		},
 	}
 	cmd.AddCommand(
 		a.userInitCommand(), a.userSyncCommand(), a.userStatusCommand(),
 		a.userCreateCommand(), a.userConfirmCommand(), a.userUpdateCommand(), a.userRecoverCommand(),
 		a.userKeyInitCommand(), a.userLookupCommand(),
-		a.userSendCommand(), a.userReceiveCommand(), a.userAnswerCommand(),
+		a.userSendCommand(), a.userReceiveCommand(), a.userAnswerCommand(), a.userSessionsCommand(),
 	)
 	return cmd
 }
@@ -131,12 +132,16 @@ func (u *userFlags) use(open func(dir string, opt keyclient.Options) (*keyclient
 // with opens the user's folder and lets job work with it.
 func (u *userFlags) with(job func(*keyclient.Client) error) error { return u.use(keyclient.Open, job) }
 
-func (u *userFlags) transport() (*http.Transport, error) {
+func (u *userFlags) transport() (*http.Transport, error) { return keyserverTransport(*u.ca) }
+
+// keyserverTransport reaches keyservers, also those whose certificates only a file
+// vouches for, unless it is "".
+func keyserverTransport(ca string) (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	if *u.ca == "" {
+	if ca == "" {
 		return t, nil
 	}
-	pem, err := os.ReadFile(*u.ca)
+	pem, err := os.ReadFile(ca)
 	if err != nil {
 		return nil, fmt.Errorf("--keyserver-ca: %w", err)
 	}
@@ -145,7 +150,7 @@ func (u *userFlags) transport() (*http.Transport, error) {
 		pool = x509.NewCertPool()
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--keyserver-ca: %s: expected a certificate as PEM", *u.ca)
+		return nil, fmt.Errorf("--keyserver-ca: %s: expected a certificate as PEM", ca)
 	}
 	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	return t, nil
@@ -188,6 +193,7 @@ func (a *app) userInitCommand() *cobra.Command {
 		Long: `init asks a keyserver what it offers, and downloads its hashchain from the first
 entry on, verifying it as it arrives and following the keyserver's own keys
 through it. An interrupted download goes on when init, or sync, is called again.
+Called with another URL, init goes on there, if the hashchain is the same.
 
 The fingerprint that is printed, the hash of the first entry, names the hashchain:
 compare it with what the keyserver's operator has published, or others have. With

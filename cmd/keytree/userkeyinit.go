@@ -51,7 +51,7 @@ encrypted, until they are used or expire.`,
 	mix, nym := anchorFlags(u.flags, "where first messages go (needed)")
 	count := numberFlag(u.flags, "count", 10, 1, keyclient.MaxKeyInits, "how many")
 	days := numberFlag(u.flags, "days", 90, 1, uint32(keyclient.MaxKeyInitValidity/(24*time.Hour)), "for how many days they are valid")
-	fallback := u.flags.Bool("fallback", false, "may be handed out more than once")
+	fallback := u.flags.Bool("fallback", false, "may be handed out more than once; not for an identity with --forward-sec strict")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		name, err := identityArgument(args[0])
 		if err != nil {

@@ -347,7 +347,8 @@ func (a *app) userReceiveCommand() *cobra.Command {
 		Use:   "receive FILE",
 		Short: "Open a message: the first of a session, or the answer",
 		Long: `receive opens a message for one of the user's identities, from a file with the mail
-as it arrived, or with the message alone. A message opens once.
+as it arrived, or with the message alone. A message opens once; keytree user
+sessions shows the first one of a session again.
 
 Of a first message it verifies, on the copy of the hashchain, brought up to date,
 that the sender is who it says: the keyserver learns nothing of it. --no-sync takes

@@ -72,6 +72,14 @@ func TestSendAndReceive(t *testing.T) {
 	got := alice.must("receive", file)
 	wantParts(t, got, "bob@example.org wrote to alice@example.org, session "+sent.Session, "Hi Alice\n\uFFFD[2J")
 	alice.run("", "receive", file).wantError(t, exitFailed, "used up")
+	wantParts(t, alice.must("sessions"), "bob@example.org wrote to alice@example.org, session "+sent.Session, "Hi Alice\n\uFFFD[2J")
+	var kept userSession
+	if err := json.Unmarshal([]byte(bob.must("sessions", "--json")), &kept); err != nil {
+		t.Fatal(err)
+	}
+	if kept.Session != sent.Session || kept.From != "bob@example.org" || kept.To != "alice@example.org" || string(kept.Text) != "Hi Alice\n\x1b[2J" || kept.MixAddress != "" {
+		t.Errorf("Bob has kept %+v", kept)
+	}
 
 	// And back, through a file, when the keyserver is gone.
 	k.signal(os.Interrupt)
@@ -88,6 +96,9 @@ func TestSendAndReceive(t *testing.T) {
 		t.Errorf("received %+v", received)
 	}
 	bob.run("", "receive", mail).wantError(t, exitFailed, "waits for no answer")
+	if got := bob.must("sessions"); got != "" {
+		t.Errorf("the session is over, but: %s", got)
+	}
 	alice.run("", "receive", mail).wantError(t, exitFailed, "waits for no answer")
 	bob.run("x", "answer", sent.Session, "--mix-address", demoMixMail, "--out", mail).wantError(t, exitFailed, "has received no first message")
 	alice.run("x", "answer", sent.Session, "--mix-address", demoMixMail, "--out", mail).wantError(t, exitFailed, "--out: open")
@@ -134,7 +145,7 @@ func TestSendUsage(t *testing.T) {
 	} {
 		keytree(t, test.args...).wantError(t, test.code, test.want)
 	}
-	for _, command := range []string{"send", "receive", "answer"} {
+	for _, command := range []string{"send", "receive", "answer", "sessions"} {
 		wantParts(t, mustKeytree(t, "user", command, "--help"), "Examples:", fmt.Sprintf("keytree user %s", command))
 	}
 }

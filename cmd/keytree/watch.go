@@ -155,6 +155,14 @@ func describe(e *keytreev1.Event) string {
 		return fmt.Sprintf("%s, main address %s", e.IdTxHash, e.MainAddress)
 	case "IDENTITY_MERGED":
 		return fmt.Sprintf("%s into %s", e.IdTxHash, e.MergedInto)
+	case "ANCHOR_ADDED":
+		by := ""
+		if e.AuthorAddress != "" {
+			by = " by " + e.AuthorAddress
+		}
+		return fmt.Sprintf("%s at position %d%s, chain %s, tx %s", e.GetAnchor().GetDomain(), e.GetAnchor().GetPosition(), by, e.GetAnchor().GetChainTxHash(), e.TxHash)
+	case "ANCHOR_CHAIN_BROKEN":
+		return fmt.Sprintf("chain %s: %s, tx %s", e.GetAnchor().GetChainTxHash(), e.GetAnchor().GetBreakReason(), e.TxHash)
 	}
 	// A type of a later version.
 	var fields []string

@@ -20,8 +20,8 @@
 //     its block in as_of_height and as_of_hash.
 //   - at_height asks as of a past block. Absent means the tip. Any height from
 //     start_height to tip_height of GetStatus is allowed.
-//   - No field is wider than 32 bits, so that heights and counts are JSON
-//     numbers everywhere.
+//   - No field is wider than 32 bits, but for the position in an AnchorEvent, so that
+//     heights and counts are JSON numbers everywhere.
 //   - Names that come from a fixed set (kind, state, reason, type) are strings
 //     with the values listed at the field. Readers must expect new ones in later
 //     versions.
@@ -1639,7 +1639,7 @@ func (x *BlockEvents) GetMore() bool {
 	return false
 }
 
-// Event is one change. Fields that its type does not name are "".
+// Event is one change. Fields that its type does not name are "" or absent.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// REQUEST_OPENED: tx_hash (MLR), child_address, parent_address.
@@ -1655,19 +1655,23 @@ type Event struct {
 	// ACTION_WAITING: tx_hash, kind, author_address, reference.
 	// IDENTITY_NAMED: id_tx_hash, main_address.
 	// IDENTITY_MERGED: id_tx_hash, merged_into.
+	// ANCHOR_ADDED: tx_hash, author_address ("" if none), anchor (but break_reason).
+	// ANCHOR_CHAIN_BROKEN: tx_hash, anchor (chain_tx_hash and break_reason alone).
+	// Those of anchors come after all others of their block.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// As in Action, as are reason and reference.
-	Kind          string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	TxHash        string `protobuf:"bytes,4,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"`
-	RefTxHash     string `protobuf:"bytes,5,opt,name=ref_tx_hash,json=refTxHash,proto3" json:"ref_tx_hash,omitempty"`
-	Reference     string `protobuf:"bytes,6,opt,name=reference,proto3" json:"reference,omitempty"`
-	ChildAddress  string `protobuf:"bytes,7,opt,name=child_address,json=childAddress,proto3" json:"child_address,omitempty"`
-	ParentAddress string `protobuf:"bytes,8,opt,name=parent_address,json=parentAddress,proto3" json:"parent_address,omitempty"`
-	AuthorAddress string `protobuf:"bytes,9,opt,name=author_address,json=authorAddress,proto3" json:"author_address,omitempty"`
-	IdTxHash      string `protobuf:"bytes,10,opt,name=id_tx_hash,json=idTxHash,proto3" json:"id_tx_hash,omitempty"`
-	MergedInto    string `protobuf:"bytes,11,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
-	MainAddress   string `protobuf:"bytes,12,opt,name=main_address,json=mainAddress,proto3" json:"main_address,omitempty"`
+	Kind          string       `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Reason        string       `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	TxHash        string       `protobuf:"bytes,4,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"`
+	RefTxHash     string       `protobuf:"bytes,5,opt,name=ref_tx_hash,json=refTxHash,proto3" json:"ref_tx_hash,omitempty"`
+	Reference     string       `protobuf:"bytes,6,opt,name=reference,proto3" json:"reference,omitempty"`
+	ChildAddress  string       `protobuf:"bytes,7,opt,name=child_address,json=childAddress,proto3" json:"child_address,omitempty"`
+	ParentAddress string       `protobuf:"bytes,8,opt,name=parent_address,json=parentAddress,proto3" json:"parent_address,omitempty"`
+	AuthorAddress string       `protobuf:"bytes,9,opt,name=author_address,json=authorAddress,proto3" json:"author_address,omitempty"`
+	IdTxHash      string       `protobuf:"bytes,10,opt,name=id_tx_hash,json=idTxHash,proto3" json:"id_tx_hash,omitempty"`
+	MergedInto    string       `protobuf:"bytes,11,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
+	MainAddress   string       `protobuf:"bytes,12,opt,name=main_address,json=mainAddress,proto3" json:"main_address,omitempty"`
+	Anchor        *AnchorEvent `protobuf:"bytes,13,opt,name=anchor,proto3" json:"anchor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1786,6 +1790,101 @@ func (x *Event) GetMainAddress() string {
 	return ""
 }
 
+func (x *Event) GetAnchor() *AnchorEvent {
+	if x != nil {
+		return x.Anchor
+	}
+	return nil
+}
+
+// AnchorEvent is what happened to a chain of anchors, in the words of anchor.proto.
+type AnchorEvent struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ChainTxHash string                 `protobuf:"bytes,1,opt,name=chain_tx_hash,json=chainTxHash,proto3" json:"chain_tx_hash,omitempty"`
+	Domain      string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	// A position in a hashchain, which JSON writes as a string.
+	Position uint64 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`
+	// 32 bytes each, in JSON base64.
+	Head []byte `protobuf:"bytes,4,opt,name=head,proto3" json:"head,omitempty"`
+	Root []byte `protobuf:"bytes,5,opt,name=root,proto3" json:"root,omitempty"`
+	// As in AnchorChain.
+	BreakReason   string `protobuf:"bytes,6,opt,name=break_reason,json=breakReason,proto3" json:"break_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnchorEvent) Reset() {
+	*x = AnchorEvent{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnchorEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnchorEvent) ProtoMessage() {}
+
+func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnchorEvent.ProtoReflect.Descriptor instead.
+func (*AnchorEvent) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AnchorEvent) GetChainTxHash() string {
+	if x != nil {
+		return x.ChainTxHash
+	}
+	return ""
+}
+
+func (x *AnchorEvent) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *AnchorEvent) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *AnchorEvent) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *AnchorEvent) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *AnchorEvent) GetBreakReason() string {
+	if x != nil {
+		return x.BreakReason
+	}
+	return ""
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First block to send, from start_height to one beyond the tip. Absent means
@@ -1802,7 +1901,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1913,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +1926,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchRequest) GetFromHeight() uint32 {
@@ -1855,7 +1954,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +1966,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +1979,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchResponse) GetBlock() *BlockEvents {
@@ -2061,7 +2160,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"state_hash\x18\x05 \x01(\tR\tstateHash\x12)\n" +
 	"\x06events\x18\x06 \x03(\v2\x11.keytree.v1.EventR\x06events\x12\x12\n" +
-	"\x04more\x18\a \x01(\bR\x04more\"\xf3\x02\n" +
+	"\x04more\x18\a \x01(\bR\x04more\"\xa4\x03\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
@@ -2077,7 +2176,15 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	" \x01(\tR\bidTxHash\x12\x1f\n" +
 	"\vmerged_into\x18\v \x01(\tR\n" +
 	"mergedInto\x12!\n" +
-	"\fmain_address\x18\f \x01(\tR\vmainAddress\"c\n" +
+	"\fmain_address\x18\f \x01(\tR\vmainAddress\x12/\n" +
+	"\x06anchor\x18\r \x01(\v2\x17.keytree.v1.AnchorEventR\x06anchor\"\xb0\x01\n" +
+	"\vAnchorEvent\x12\"\n" +
+	"\rchain_tx_hash\x18\x01 \x01(\tR\vchainTxHash\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\x04R\bposition\x12\x12\n" +
+	"\x04head\x18\x04 \x01(\fR\x04head\x12\x12\n" +
+	"\x04root\x18\x05 \x01(\fR\x04root\x12!\n" +
+	"\fbreak_reason\x18\x06 \x01(\tR\vbreakReason\"c\n" +
 	"\fWatchRequest\x12$\n" +
 	"\vfrom_height\x18\x01 \x01(\rH\x00R\n" +
 	"fromHeight\x88\x01\x01\x12\x1d\n" +
@@ -2112,7 +2219,7 @@ func file_keytree_v1_identity_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_identity_proto_rawDescData
 }
 
-var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_keytree_v1_identity_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: keytree.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),          // 1: keytree.v1.GetStatusResponse
@@ -2135,8 +2242,9 @@ var file_keytree_v1_identity_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),         // 18: keytree.v1.ListEventsResponse
 	(*BlockEvents)(nil),                // 19: keytree.v1.BlockEvents
 	(*Event)(nil),                      // 20: keytree.v1.Event
-	(*WatchRequest)(nil),               // 21: keytree.v1.WatchRequest
-	(*WatchResponse)(nil),              // 22: keytree.v1.WatchResponse
+	(*AnchorEvent)(nil),                // 21: keytree.v1.AnchorEvent
+	(*WatchRequest)(nil),               // 22: keytree.v1.WatchRequest
+	(*WatchResponse)(nil),              // 23: keytree.v1.WatchResponse
 }
 var file_keytree_v1_identity_proto_depIdxs = []int32{
 	2,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
@@ -2146,30 +2254,31 @@ var file_keytree_v1_identity_proto_depIdxs = []int32{
 	14, // 4: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
 	19, // 5: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
 	20, // 6: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
-	19, // 7: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
-	0,  // 8: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
-	3,  // 9: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
-	5,  // 10: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
-	7,  // 11: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
-	10, // 12: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
-	13, // 13: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
-	15, // 14: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
-	17, // 15: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
-	21, // 16: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
-	1,  // 17: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
-	4,  // 18: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
-	6,  // 19: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
-	8,  // 20: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
-	11, // 21: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
-	14, // 22: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
-	16, // 23: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
-	18, // 24: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
-	22, // 25: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
-	17, // [17:26] is the sub-list for method output_type
-	8,  // [8:17] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	21, // 7: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
+	19, // 8: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
+	0,  // 9: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
+	3,  // 10: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
+	5,  // 11: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
+	7,  // 12: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
+	10, // 13: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
+	13, // 14: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
+	15, // 15: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
+	17, // 16: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
+	22, // 17: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
+	1,  // 18: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
+	4,  // 19: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
+	6,  // 20: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
+	8,  // 21: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
+	11, // 22: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
+	14, // 23: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
+	16, // 24: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
+	18, // 25: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
+	23, // 26: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
+	18, // [18:27] is the sub-list for method output_type
+	9,  // [9:18] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_identity_proto_init() }
@@ -2184,14 +2293,14 @@ func file_keytree_v1_identity_proto_init() {
 	file_keytree_v1_identity_proto_msgTypes[13].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[15].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[17].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[21].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_identity_proto_rawDesc), len(file_keytree_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,8 +20,8 @@
 //     its block in as_of_height and as_of_hash.
 //   - at_height asks as of a past block. Absent means the tip. Any height from
 //     start_height to tip_height of GetStatus is allowed.
-//   - No field is wider than 32 bits, so that heights and counts are JSON
-//     numbers everywhere.
+//   - No field is wider than 32 bits, but for the position in an AnchorEvent, so that
+//     heights and counts are JSON numbers everywhere.
 //   - Names that come from a fixed set (kind, state, reason, type) are strings
 //     with the values listed at the field. Readers must expect new ones in later
 //     versions.

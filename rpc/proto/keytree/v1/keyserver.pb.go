@@ -102,7 +102,10 @@ type Capabilities struct {
 	// What tokens are checked with; "" if there is nothing to pay.
 	TknPubKey string `protobuf:"bytes,7,opt,name=tkn_pub_key,json=tknPubKey,proto3" json:"tkn_pub_key,omitempty"`
 	// Ed25519, the present one first, then those before it.
-	SigPubKeys    [][]byte `protobuf:"bytes,8,rep,name=sig_pub_keys,json=sigPubKeys,proto3" json:"sig_pub_keys,omitempty"`
+	SigPubKeys [][]byte `protobuf:"bytes,8,rep,name=sig_pub_keys,json=sigPubKeys,proto3" json:"sig_pub_keys,omitempty"`
+	// Where the hashchain is anchored: the txid of the genesis anchor, hex as it is
+	// displayed; "" if it is not.
+	AnchorChain   string `protobuf:"bytes,9,opt,name=anchor_chain,json=anchorChain,proto3" json:"anchor_chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -193,6 +196,13 @@ func (x *Capabilities) GetSigPubKeys() [][]byte {
 	return nil
 }
 
+func (x *Capabilities) GetAnchorChain() string {
+	if x != nil {
+		return x.AnchorChain
+	}
+	return ""
+}
+
 type GetSignedHeadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -242,10 +252,13 @@ type SignedHead struct {
 	TreeRoot []byte `protobuf:"bytes,4,opt,name=tree_root,json=treeRoot,proto3" json:"tree_root,omitempty"`
 	Time     uint64 `protobuf:"varint,5,opt,name=time,proto3" json:"time,omitempty"`
 	// By the keyserver's key over the canonical JSON
-	// {"DOMAIN","ENTRYHASH","SIZE","TIME","TREEROOT"} of the above.
+	// {"ANCHORCHAIN","DOMAIN","ENTRYHASH","SIZE","TIME","TREEROOT"} of what is here,
+	// without the first if it is "".
 	ServerSignature []byte `protobuf:"bytes,6,opt,name=server_signature,json=serverSignature,proto3" json:"server_signature,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// As in Capabilities.
+	AnchorChain   string `protobuf:"bytes,7,opt,name=anchor_chain,json=anchorChain,proto3" json:"anchor_chain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignedHead) Reset() {
@@ -318,6 +331,13 @@ func (x *SignedHead) GetServerSignature() []byte {
 		return x.ServerSignature
 	}
 	return nil
+}
+
+func (x *SignedHead) GetAnchorChain() string {
+	if x != nil {
+		return x.AnchorChain
+	}
+	return ""
 }
 
 type ListEntriesRequest struct {
@@ -1437,7 +1457,7 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"\n" +
 	"\x1akeytree/v1/keyserver.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x18\n" +
-	"\x16GetCapabilitiesRequest\"\xcb\x02\n" +
+	"\x16GetCapabilitiesRequest\"\xee\x02\n" +
 	"\fCapabilities\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\x12\x18\n" +
 	"\adomains\x18\x02 \x03(\tR\adomains\x12.\n" +
@@ -1447,8 +1467,9 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"\x13key_hashchain_entry\x18\x06 \x01(\fR\x11keyHashchainEntry\x12\x1e\n" +
 	"\vtkn_pub_key\x18\a \x01(\tR\ttknPubKey\x12 \n" +
 	"\fsig_pub_keys\x18\b \x03(\fR\n" +
-	"sigPubKeys\"\x16\n" +
-	"\x14GetSignedHeadRequest\"\xb3\x01\n" +
+	"sigPubKeys\x12!\n" +
+	"\fanchor_chain\x18\t \x01(\tR\vanchorChain\"\x16\n" +
+	"\x14GetSignedHeadRequest\"\xd6\x01\n" +
 	"\n" +
 	"SignedHead\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x12\n" +
@@ -1457,7 +1478,8 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"entry_hash\x18\x03 \x01(\fR\tentryHash\x12\x1b\n" +
 	"\ttree_root\x18\x04 \x01(\fR\btreeRoot\x12\x12\n" +
 	"\x04time\x18\x05 \x01(\x04R\x04time\x12)\n" +
-	"\x10server_signature\x18\x06 \x01(\fR\x0fserverSignature\"X\n" +
+	"\x10server_signature\x18\x06 \x01(\fR\x0fserverSignature\x12!\n" +
+	"\fanchor_chain\x18\a \x01(\tR\vanchorChain\"X\n" +
 	"\x12ListEntriesRequest\x12%\n" +
 	"\x0efirst_position\x18\x01 \x01(\x04R\rfirstPosition\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\"y\n" +

@@ -1,0 +1,442 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/txscript"
+	"github.com/gcash/bchd/wire"
+	"github.com/gcash/bchutil"
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/indexer/node/bchd"
+	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+func TestAnchorUsage(t *testing.T) {
+	anchored := func(more ...string) []string {
+		return append([]string{"serve", "--node", goodURL, "--data-dir", filepath.Join(t.TempDir(), "none"),
+			"--keyserver-domain", "example.org", "--anchor-key-file", "x"}, more...)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"anchor"}, "expected one of: anchor status, anchor list, anchor rotate"},
+		{[]string{"anchor", "status"}, "no domain given"},
+		{[]string{"serve", "--node", goodURL, "--anchor-key-file", "x"}, "--anchor-key-file goes with --keyserver-domain"},
+		{[]string{"serve", "--node", goodURL, "--keyserver-domain", "example.org", "--anchor-interval", "2h"}, "--anchor-interval goes with --anchor-key-file"},
+		{[]string{"keyserver", "serve", "--keyserver-domain", "example.org", "--anchor-key-file", "x"}, "--anchor-key-file needs an index of the chain"},
+		{anchored("--node", "http://me:secret@127.0.0.1:1"), "--anchor-key-file needs a node that tells what an address can spend: expected --node bchd://"},
+		{anchored("--anchor-interval", "1ms"), "--anchor-interval: expected at least 1s, got 1ms"},
+		{anchored("--anchor-interval", "soon"), "--anchor-interval: expected a duration"},
+		{anchored("--anchor-max-entries", "0"), "--anchor-max-entries: expected a whole number from 1"},
+		{anchored("--anchor-fee-rate", "101"), "--anchor-fee-rate: expected a whole number from 1 to 100"},
+	} {
+		keytree(t, test.args...).wantError(t, exitUsage, test.want)
+	}
+	keytree(t, "anchor", "status", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()).
+		wantError(t, exitFailed, "no server is running on this data folder")
+	for _, command := range []string{"status", "list", "rotate"} {
+		wantParts(t, mustKeytree(t, "anchor", command, "--help"), "Examples:", "keytree anchor "+command)
+	}
+	if code := qrCode("bchreg:q"); strings.Count(code, "\n") < 10 || !strings.Contains(code, "▄") {
+		t.Errorf("not a QR code:\n%s", code)
+	}
+}
+
+// anchoredServer is a server process whose keyserver anchors.
+type anchoredServer struct {
+	*keyserverProgram
+	node *regtest.Node
+	grpc string
+	dir  string
+}
+
+func startAnchored(t *testing.T, n *regtest.Node, dir string) *anchoredServer {
+	t.Helper()
+	args := append(serveArgs(n.URL(), dir), "--keyserver-tokens", "open",
+		"--anchor-key-file", filepath.Join(dir, "anchor.key"), "--anchor-interval", "1s", "--anchor-fee-rate", "1")
+	s := &anchoredServer{keyserverProgram: startKeyserver(t, args...), node: n, dir: dir}
+	s.grpc, _ = s.awaitServing()
+	return s
+}
+
+func (s *anchoredServer) command(args ...string) outcome {
+	s.t.Helper()
+	return keytree(s.t, append(args, "--keyserver-domain", "example.org", "--data-dir", s.dir)...)
+}
+
+func (s *anchoredServer) must(args ...string) string {
+	s.t.Helper()
+	o := s.command(args...)
+	if o.code != exitDone {
+		s.t.Fatalf("%q: exit code %d: %s", args, o.code, o.stderr)
+	}
+	return o.stdout
+}
+
+func (s *anchoredServer) status() (status anchor.Status) {
+	s.t.Helper()
+	if err := json.Unmarshal([]byte(s.must("anchor", "status", "--json")), &status); err != nil {
+		s.t.Fatal(err)
+	}
+	return status
+}
+
+// awaitAnchor mines until so many anchors are confirmed.
+func (s *anchoredServer) awaitAnchor(anchors uint32) anchor.Status {
+	s.t.Helper()
+	var status anchor.Status
+	eventually(s.t, func() string {
+		if status = s.status(); status.Last != nil && status.Last.Number+1 >= anchors {
+			return ""
+		}
+		if len(status.Pending) > 0 {
+			mine(s.t, s.grpc, s.node)
+		}
+		return fmt.Sprintf("there are no %d anchors: %+v; standard error:\n%s", anchors, status, s.errors())
+	})
+	return status
+}
+
+// TestAnchoring runs a server whose keyserver anchors on a real node: kills it, undoes
+// blocks, changes the key, and restores an old backup.
+func TestAnchoring(t *testing.T) {
+	n := regtest.ForTest(t, regtest.Options{Blocks: 110, Args: []string{"--minrelaytxfee=0.00003"}})
+	dir := t.TempDir()
+	if err := n.Halt(); err != nil {
+		t.Fatal(err)
+	}
+	s := startAnchored(t, n, dir)
+
+	// Nobody is answered until the comparison has been made.
+	response, err := s.client.Post(s.url, "application/json", strings.NewReader(`{"jsonrpc":"2.0","method":"KeyRepository.Capabilities","params":{},"id":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("JSON-RPC answers %s before the anchors are compared", response.Status)
+	}
+	wantParts(t, string(mustGet(t, s.program, "/v1/keyserver/head")), "held back")
+	wantParts(t, string(mustGet(t, s.program, "/readyz")), `"ready":false`, "held back")
+	s.command("keyserver", "rotate-key").wantError(t, exitFailed, "held back")
+	s.command("anchor", "rotate").wantError(t, exitFailed, "held back")
+	if err := n.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.await(&s.stderr, "the hashchain agrees with its anchors")
+	uri := s.await(&s.stderr, "pay for the first anchors")
+
+	status := s.status()
+	wantParts(t, uri, `"uri":"`+status.Address+"?")
+	wantParts(t, s.must("anchor", "status", "--qr"), status.Address, "none yet", "not anchored  1 of 1 entries", "▄", status.URI)
+	payTo(t, n, status.Address, 1_000_000)
+	if _, err := n.Mine(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	status = s.awaitAnchor(1)
+	var capabilities struct {
+		Capabilities struct{ AnchorChain string } `json:"CAPABILITIES"`
+	}
+	eventually(t, func() string {
+		if s.call("KeyRepository.Capabilities", &capabilities); capabilities.Capabilities.AnchorChain == status.Chain {
+			return ""
+		}
+		return fmt.Sprintf("ANCHORCHAIN is %q, want %s", capabilities.Capabilities.AnchorChain, status.Chain)
+	})
+	if got := field(t, string(mustGet(t, s.program, "/v1/keyserver/head")), "anchor_chain"); got != status.Chain {
+		t.Errorf("the signed head names %q, want %s", got, status.Chain)
+	}
+	backup := filepath.Join(t.TempDir(), "backup")
+	s.must("keyserver", "backup", backup)
+	oldKey, err := os.ReadFile(filepath.Join(dir, "keyserver.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	s.must("keyserver", "rotate-key")
+	s.awaitAnchor(2)
+	if _, err := n.Reorg(t.Context(), 2, nil, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitAnchor(2)
+	s.must("keyserver", "rotate-key")
+	s.kill()
+	s = startAnchored(t, n, dir)
+	s.await(&s.stderr, "the hashchain agrees with its anchors")
+	s.awaitAnchor(3)
+	wantParts(t, s.must("anchor", "rotate"), "the anchor key was replaced by transaction ")
+	if after := s.status(); after.Address == status.Address || !after.OldKey {
+		t.Errorf("after the change of keys: %+v", after)
+	}
+	s.awaitAnchor(4)
+	s.must("keyserver", "rotate-key")
+	last := s.awaitAnchor(5)
+	if last.Chain != status.Chain || last.Last.Position != 3 || last.NotAnchored != 0 || last.Problem != "" {
+		t.Errorf("the status is %+v of %+v", last, last.Last)
+	}
+	list := strings.Split(strings.TrimSpace(s.must("anchor", "list")), "\n")
+	if len(list) != 5 || !strings.HasSuffix(list[0], status.Chain) || !strings.HasPrefix(list[4], "4\t3\t") {
+		t.Errorf("listed\n%s", strings.Join(list, "\n"))
+	}
+	if code := s.signal(syscall.SIGTERM); code != exitDone {
+		t.Errorf("exit code %d; standard error:\n%s", code, s.errors())
+	}
+	if strings.Contains(s.errors(), wifIn(t, filepath.Join(dir, "anchor.key"))) {
+		t.Error("the key is in the log")
+	}
+
+	// Nothing that would go on unchecked is done on this folder.
+	s.command("keyserver", "rotate-key").wantError(t, exitFailed, "could fork history")
+	s.command("keyserver", "serve").wantError(t, exitFailed, "could fork history")
+	s.command("serve", "--node", n.URL(), "--network", "regtest").wantError(t, exitFailed, "could fork history")
+
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "keyserver")), os.WriteFile(filepath.Join(dir, "keyserver.key"), oldKey, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s.must("keyserver", "restore", backup)
+	s = startAnchored(t, n, dir)
+	if code := s.end(); code != exitFailed {
+		t.Errorf("exit code %d for a backup that is older than its anchors", code)
+	}
+	wantParts(t, s.errors(), "keytree: anchors: the keyserver must not be served: an anchor is ahead of the hashchain", last.Last.TxID,
+		fmt.Sprintf("confirmed in block %d", last.Last.Height), "commits to position 3", "the hashchain ends at position 0")
+}
+
+func wifIn(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(bytes.TrimSpace(content))
+}
+
+// payTo makes a payment to an address.
+func payTo(t *testing.T, n *regtest.Node, address string, value int64) {
+	t.Helper()
+	to, err := bchutil.DecodeAddress(address, regtest.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := txscript.PayToAddrScript(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Fund(t.Context(), wire.NewTxOut(value, script, wire.TokenData{})); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// memoryChain is a hashchain that is kept in memory, for more entries than anybody
+// would want to register.
+type memoryChain struct {
+	mu     sync.Mutex
+	states []hashchain.Chain // mu; by size
+	named  string            // mu
+}
+
+func (m *memoryChain) grow(t *testing.T, entries int) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for range entries {
+		c := m.states[len(m.states)-1]
+		e, err := hashchain.Seal(c.Head, fmt.Sprintf("user%d@example.org", c.Size), hashchain.Hash{byte(c.Size)}, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Append([]hashchain.Entry{e}, nil); err != nil {
+			t.Fatal(err)
+		}
+		m.states = append(m.states, c)
+	}
+}
+
+// Chain implements anchor.Hashchain.
+func (m *memoryChain) Chain() hashchain.Chain {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.states[len(m.states)-1]
+}
+
+// ChainAt implements anchor.Hashchain.
+func (m *memoryChain) ChainAt(_ context.Context, size uint64) (hashchain.Chain, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if size >= uint64(len(m.states)) {
+		return hashchain.Chain{}, fmt.Errorf("there are no %d entries", size)
+	}
+	return m.states[size], nil
+}
+
+// SetAnchorChain implements anchor.Hashchain.
+func (m *memoryChain) SetAnchorChain(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.named = name
+}
+
+// TestAnchorsThroughReorgs publishes many anchors on a real node, while blocks are
+// undone, the node is started anew and loses its mempool, and the publisher is
+// started anew at any moment. There must be one chain, with every position in its order.
+func TestAnchorsThroughReorgs(t *testing.T) {
+	const anchors = 100
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := mathrand.New(mathrand.NewPCG(seed, 0))
+	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
+	config, err := bchd.ParseURL(n.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Network, config.Log = regtest.Params, zerolog.Nop()
+	client, err := bchd.Dial(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	g, err := graph.Open(filepath.Join(t.TempDir(), "graph"), graph.Params{Network: regtest.Params.Name}, graph.Options{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	state := new(progress)
+	ix := indexer.New(client, g, indexer.Options{Log: zerolog.Nop(), Poll: 20 * time.Millisecond})
+	state.indexer.Store(ix)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := ix.Run(ctx); err != nil {
+			t.Errorf("indexer: %v", err)
+		}
+	})
+	defer running.Wait()
+	defer cancel()
+
+	entries := &memoryChain{states: []hashchain.Chain{{}}}
+	entries.grow(t, 1)
+	dir := t.TempDir()
+	start := func() (p *anchor.Publisher, stop func()) {
+		p, err := anchor.Open(anchor.Options{
+			Domain: "example.org", Network: regtest.Params, KeyFile: filepath.Join(dir, "key"), StateFile: filepath.Join(dir, "state"),
+			Hashchain: entries, Chain: anchorIndex{g, state}, Node: &anchorNode{network: regtest.Params, client: client},
+			Interval: time.Nanosecond, Poll: 10 * time.Millisecond, Log: zerolog.New(zerolog.NewTestWriter(t)),
+		})
+		if err == nil {
+			err = p.Check(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- p.Run(ctx) }()
+		return p, func() {
+			cancel()
+			if err := <-ran; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	p, stop := start()
+	defer func() { stop() }()
+	payTo(t, n, p.Status().Address, 10_000_000)
+	if _, err := n.Mine(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	restarts := 2
+	for made := 0; made < anchors; {
+		switch random.IntN(20) {
+		case 0:
+			depth := uint32(1 + random.IntN(3))
+			if tip, _, err := n.Tip(t.Context()); err != nil || tip < 112+depth { // the payment stays
+				break
+			}
+			if _, err := n.Reorg(t.Context(), depth, make([][]*wire.MsgTx, depth+1)...); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			stop()
+			p, stop = start()
+		case 2:
+			if restarts == 0 {
+				break
+			}
+			restarts--
+			if err := n.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		case 3, 4, 5:
+			if _, err := n.Mine(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			entries.grow(t, 1+random.IntN(3))
+		}
+		s := p.Status()
+		if made = len(s.Pending); s.Last != nil {
+			made += int(s.Last.Number) + 1
+		}
+		for range random.IntN(20) { // some of what comes next comes while the publisher is busy
+			if s := p.Status(); s.NotAnchored == 0 || len(s.Pending) == anchor.MaxUnconfirmed {
+				break
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	var chain graph.AnchorChain
+	eventually(t, func() string {
+		if _, err := n.Mine(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		if s := p.Status(); s.NotAnchored > 0 || len(s.Pending) > 0 || s.Last == nil {
+			return fmt.Sprintf("not all is anchored: %+v", s)
+		}
+		v, err := anchorIndex{g, state}.View()
+		if err != nil {
+			return err.Error()
+		}
+		defer v.Close()
+		chains, _, err := v.AnchorChainsOf(t.Context(), "example.org", nil, 10)
+		if err != nil || len(chains) != 1 {
+			t.Fatalf("there are %d chains of anchors (%v), want 1: %+v", len(chains), err, chains)
+		}
+		chain = chains[0]
+		found, err := v.Anchors(t.Context(), chain.ID, 0, 10*anchors)
+		if err != nil || len(found) < anchors || chain.Break != protocol.Unbroken {
+			return fmt.Sprintf("%d anchors, %v (%v)", len(found), chain.Break, err)
+		}
+		seen := make(map[chainhash.Hash]bool)
+		for i, a := range found {
+			then, err := entries.ChainAt(t.Context(), a.Position+1)
+			if err != nil || then.Head != a.Head || then.Root() != a.Root || seen[a.Head] || i > 0 && a.Position <= found[i-1].Position {
+				t.Fatalf("anchor %d is at position %d: %v", i, a.Position, err)
+			}
+			seen[a.Head] = true
+		}
+		return ""
+	})
+	t.Logf("%d anchors up to position %d, in blocks up to %d", chain.Anchors, chain.Last.Position, chain.Last.Height)
+}

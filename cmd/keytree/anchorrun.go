@@ -1,0 +1,252 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+	"github.com/gcash/bchutil"
+	"github.com/mdp/qrterminal/v3"
+	"github.com/rs/zerolog"
+	"github.com/spf13/pflag"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/node/bchd"
+	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+const (
+	// minAnchorInterval is the shortest --anchor-interval that makes sense.
+	minAnchorInterval = time.Second
+	// anchorRetry is how long one question to the node is tried: the publisher waits
+	// by itself.
+	anchorRetry = 5 * time.Second
+)
+
+// anchoringFlags are the flags of a keyserver that anchors.
+type anchoringFlags struct {
+	keyFile    *string
+	interval   *parsed[time.Duration]
+	maxEntries *parsed[uint32]
+	feeRate    *parsed[uint32]
+}
+
+// anchoringFlagNames are those of anchoringFlags.
+func anchoringFlagNames() []string {
+	return []string{"anchor-key-file", "anchor-interval", "anchor-max-entries", "anchor-fee-rate"}
+}
+
+func newAnchoringFlags(flags *pflag.FlagSet) anchoringFlags {
+	f := anchoringFlags{
+		keyFile:    flags.String("anchor-key-file", "", "anchor the hashchain on the chain, with the key in `FILE`, which is made at the first start"),
+		interval:   durationFlag(flags, "anchor-interval", anchor.DefaultInterval, "time between anchors, if the hashchain has grown"),
+		maxEntries: numberFlag(flags, "anchor-max-entries", anchor.DefaultMaxEntries, 1, 1<<31, "how many entries at most wait for that time to pass"),
+		feeRate:    numberFlag(flags, "anchor-fee-rate", anchor.DefaultFeeRate, 1, anchor.MostFeeRate, "fee of anchors in satoshi per byte; raised if the node wants more"),
+	}
+	setting(flags, anchoringFlagNames()...)
+	return f
+}
+
+// anchoringConfig is what a publisher of anchors is made of.
+type anchoringConfig struct {
+	keyFile    string // "": none is run
+	stateFile  string
+	interval   time.Duration
+	maxEntries uint64
+	feeRate    int64
+}
+
+func (f anchoringFlags) config(flags *pflag.FlagSet, stateFile string) (anchoringConfig, error) {
+	c := anchoringConfig{
+		keyFile: *f.keyFile, stateFile: stateFile,
+		interval: f.interval.value, maxEntries: uint64(f.maxEntries.value), feeRate: int64(f.feeRate.value),
+	}
+	if c.keyFile == "" {
+		for _, name := range anchoringFlagNames() {
+			if flags.Changed(name) {
+				return c, usagef("--%s goes with --anchor-key-file, which says that the hashchain is to be anchored", name)
+			}
+		}
+		return c, c.refuseUnchecked("to serve it without --anchor-key-file")
+	}
+	if c.interval < minAnchorInterval {
+		return c, usagef("--anchor-interval: expected at least %v, got %v", minAnchorInterval, c.interval)
+	}
+	return c, nil
+}
+
+// refuseUnchecked refuses to do what would let the hashchain grow, or be seen, without
+// comparing it with its anchors, if there are any.
+func (c anchoringConfig) refuseUnchecked(what string) error {
+	switch _, err := os.Stat(c.stateFile); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("this keyserver's hashchain is anchored (%s): %s could fork history, since nothing would compare it with its anchors; "+
+		"run keytree serve with --anchor-key-file", c.stateFile, what)
+}
+
+// anchoring is a running publisher of anchors.
+type anchoring struct {
+	*anchor.Publisher
+	node *anchorNode
+	// release lets the keyserver be served.
+	release func()
+}
+
+// anchor adds a publisher to a keyserver, which is held back then until run has
+// released it.
+func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error) {
+	own := c.keyserver.anchor
+	a := &anchoring{node: &anchorNode{network: c.network, config: *c.node.bchd}}
+	a.node.config.Network, a.node.config.Log, a.node.config.RetryFor = c.network, c.log, anchorRetry
+	if err := os.MkdirAll(filepath.Dir(own.keyFile), 0o700); err != nil {
+		return err
+	}
+	a.Publisher, err = anchor.Open(anchor.Options{
+		Domain: c.keyserver.domain, Network: c.network, KeyFile: own.keyFile, StateFile: own.stateFile,
+		Hashchain: k.service, Chain: chain, Node: a.node,
+		Interval: own.interval, MaxEntries: own.maxEntries, FeeRate: own.feeRate, Log: c.log,
+		NeedFunds: func(uri string) {
+			c.log.Info().Str("uri", uri).Msg("the hashchain is not anchored yet: pay for the first anchors")
+			if c.line != nil {
+				// If the terminal is gone, the log and keytree anchor status have it.
+				_, _ = fmt.Fprintf(c.line, "\nPay for the anchors of %s; one payment is enough for thousands:\n\n%s\n%s\n",
+					c.keyserver.domain, uri, qrCode(uri))
+			}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("anchors: %w", err)
+	}
+	released := make(chan struct{})
+	a.release = func() { close(released) }
+	k.anchors, k.wire.Hold = a, released
+	return nil
+}
+
+// run compares the hashchain with its anchors, releases the keyserver, and publishes,
+// until ctx ends, which is no error.
+func (a *anchoring) run(ctx context.Context, log zerolog.Logger) (err error) {
+	if a.node.client, err = bchd.Dial(ctx, a.node.config); err == nil {
+		defer func() { err = errors.Join(err, a.node.client.Close()) }()
+		err = a.Check(ctx)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return fmt.Errorf("anchors: the keyserver must not be served: %w", err)
+	}
+	log.Info().Msg("the hashchain agrees with its anchors: the keyserver answers")
+	a.release()
+	return a.Run(ctx)
+}
+
+// qrCode draws a text for a terminal.
+func qrCode(text string) string {
+	var b bytes.Buffer
+	qrterminal.GenerateHalfBlock(text, qrterminal.M, &b)
+	return b.String()
+}
+
+// anchorIndex is what the graph says of anchors, as far as it stands at the end of the
+// node's chain.
+type anchorIndex struct {
+	graph *graph.Graph
+	state *progress
+}
+
+// View implements anchor.Chain.
+func (i anchorIndex) View() (anchor.View, error) {
+	if s := i.state.Status(); !s.Checked || !s.Synced {
+		return nil, anchor.ErrBehind
+	}
+	v, err := i.graph.At(nil)
+	if errors.Is(err, graph.ErrEmpty) {
+		return nil, anchor.ErrBehind
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Changed implements anchor.Chain.
+func (i anchorIndex) Changed() <-chan struct{} { return i.graph.Changed() }
+
+// anchorNode is a bchd as the publisher needs it.
+type anchorNode struct {
+	network *chaincfg.Params
+	config  bchd.Config
+	client  *bchd.Client // set before the publisher asks
+}
+
+// translated gives an error of the node's the meaning that it has for the publisher.
+func translated(err error) error {
+	for _, kind := range []struct{ from, to error }{
+		{node.ErrUnsuitable, anchor.ErrUnsuitable},
+		{node.ErrNotFound, anchor.ErrUnknown},
+		{bchd.ErrFee, anchor.ErrFee},
+		{bchd.ErrRejected, anchor.ErrRefused},
+	} {
+		if errors.Is(err, kind.from) {
+			return fmt.Errorf("%w: %w", kind.to, err)
+		}
+	}
+	return err
+}
+
+// Coins implements anchor.Node.
+func (n *anchorNode) Coins(ctx context.Context, key protocol.KeyHash) ([]anchor.Coin, error) {
+	address, err := bchutil.NewAddressPubKeyHash(key[:], n.network)
+	if err != nil {
+		return nil, err
+	}
+	tip, err := n.client.Tip(ctx)
+	if err != nil {
+		return nil, translated(err)
+	}
+	outputs, err := n.client.UnspentOutputs(ctx, address)
+	if err != nil {
+		return nil, translated(err)
+	}
+	coins := make([]anchor.Coin, len(outputs))
+	for i, o := range outputs {
+		mature := !o.Coinbase || tip.Height+1 >= o.Height+uint32(n.network.CoinbaseMaturity)
+		coins[i] = anchor.Coin{
+			UTXO:      protocol.UTXO{OutPoint: o.OutPoint, Value: o.Value, Script: o.Script, HasToken: o.Token},
+			Confirmed: o.Height > 0 && mature,
+		}
+	}
+	return coins, nil
+}
+
+// Unspent implements anchor.Node.
+func (n *anchorNode) Unspent(ctx context.Context, out wire.OutPoint) (bool, error) {
+	unspent, err := n.client.Unspent(ctx, out)
+	return unspent, translated(err)
+}
+
+// Transaction implements anchor.Node.
+func (n *anchorNode) Transaction(ctx context.Context, txid chainhash.Hash) ([]byte, error) {
+	raw, err := n.client.Transaction(ctx, txid)
+	return raw, translated(err)
+}
+
+// Submit implements anchor.Node.
+func (n *anchorNode) Submit(ctx context.Context, raw []byte) error {
+	_, err := n.client.Submit(ctx, raw)
+	return translated(err)
+}

@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/keyserver/audit"
+	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
+	keyclient "github.com/keytree-bch/keytree/keyserver/client"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+func TestAuditUsage(t *testing.T) {
+	good := []string{"--genesis", someTxID, "--state", t.TempDir()}
+	with := func(args []string, more ...string) []string { return append(append([]string{}, args...), more...) }
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "no genesis anchor given: expected --genesis TXID"},
+		{[]string{"now"}, `"now"`},
+		{[]string{"--genesis", txid31}, "--genesis: expected 64 hex characters, got 62"},
+		{good, "expected what to audit from one of --keyserver URL and --entries FILE"},
+		{with(good, "--keyserver", "http://"+nowhere+"/", "--entries", "x"), "expected what to audit from one of"},
+		{with(good, "--entries", "x", "--keyserver-grpc", nowhere), "--keyserver-grpc goes with --keyserver"},
+		{with(good, "--keyserver", "ftp://example.org/"), "--keyserver: expected a keyserver's URL"},
+		{with(good, "--entries", "x", "--headers", "x"), "--headers and --checkpoint go together"},
+		{with(good, "--entries", "x", "--checkpoint", "1:"+someTxID), "--headers and --checkpoint go together"},
+		{with(good, "--entries", "x", "--headers", "x", "--checkpoint", "1:"+someTxID, "--node", goodURL), "expected one of --node and --headers, got both"},
+		{with(good, "--entries", "x", "--checkpoint", "800000"), "--checkpoint: expected a block as HEIGHT:HASH"},
+		{with(good, "--entries", "x", "--max-age", "-1h"), "--max-age: expected a duration such as 90m"},
+		{with(good, "--entries", "x", "--max-age", "3"), "--max-age: expected a duration such as 90m"},
+		{with(good, "--entries", "x", "--metrics-listen", nowhere), "--metrics-listen goes with --watch"},
+		{with(good, "--entries", "x", "--watch", "--every", "1ms"), "--every: expected a second at least"},
+		{with(good, "--entries", "x", "--network", "main"), "--network: unknown network"},
+		{[]string{"bundle"}, "no chain of anchors given: expected --genesis TXID"},
+		{[]string{"bundle", "--genesis", someTxID}, "no file given: expected --out FILE"},
+		{[]string{"headers"}, "no node given: expected --node URL"},
+		{[]string{"headers", "--node", goodURL}, "no height given: expected --from HEIGHT"},
+		{[]string{"headers", "--node", goodURL, "--from", "0"}, "no file given: expected --out FILE"},
+		{[]string{"verify-evidence"}, "expected FILE, got nothing"},
+		{[]string{"verify-evidence", "x", "--headers", "x"}, "--headers and --checkpoint go together"},
+	} {
+		keytree(t, append([]string{"audit"}, test.args...)...).wantError(t, exitUsage, test.want)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{with(good, "--entries", "x", "--headers", "/nonexistent", "--checkpoint", "1:"+someTxID), "--headers: open /nonexistent"},
+		{with(good, "--entries", "x", "--headers", secretFile(t, "x"), "--checkpoint", "1:"+someTxID), "expected a multiple of 80 bytes"},
+		{[]string{"verify-evidence", "/nonexistent"}, "open /nonexistent"},
+		{[]string{"verify-evidence", secretFile(t, "{}")}, "not evidence of misbehaviour"},
+		{[]string{"bundle", "--genesis", someTxID, "--out", filepath.Join(t.TempDir(), "x"), "--server", nowhere}, "is keytree serve running there?"},
+	} {
+		keytree(t, append([]string{"audit"}, test.args...)...).wantError(t, exitFailed, test.want)
+	}
+	for _, command := range []string{"bundle", "headers", "verify-evidence"} {
+		wantParts(t, mustKeytree(t, "audit", command, "--help"), "Examples:", "keytree audit "+command)
+	}
+	wantParts(t, mustKeytree(t, "audit", "--help"), "Examples:", "keytree audit --genesis")
+}
+
+// anchorer anchors a keyserver on a node by hand.
+type anchorer struct {
+	t     *testing.T
+	node  *regtest.Node
+	key   *regtest.Key
+	coin  regtest.Coin // the baton
+	chain chainhash.Hash
+	items []*bundle.Item
+}
+
+func newAnchorer(t *testing.T, node *regtest.Node) *anchorer {
+	t.Helper()
+	a := &anchorer{t: t, node: node, key: regtest.NewKey()}
+	var err error
+	if a.coin, err = node.FundKey(t.Context(), a.key, 1_000_000); err == nil {
+		_, err = node.Mine(t.Context(), 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// spend spends the baton with a record, or nil, in the next block.
+func (a *anchorer) spend(record *protocol.Anchor) {
+	a.t.Helper()
+	var outputs []*wire.TxOut
+	if record != nil {
+		script, err := record.Script()
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		outputs = append(outputs, wire.NewTxOut(0, script, wire.TokenData{}))
+	}
+	tx, coin, err := regtest.Spend(a.key, a.coin, outputs...)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	hash, err := a.node.MineBlock(a.t.Context(), tx)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if len(a.items) == 0 {
+		a.chain = coin.OutPoint.Hash
+	}
+	a.coin = coin
+	height, _, err := a.node.Tip(a.t.Context())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	block, err := a.node.Block(a.t.Context(), hash)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	var raw bytes.Buffer
+	if err := block.Serialize(&raw); err != nil {
+		a.t.Fatal(err)
+	}
+	read, err := protocol.ReadBlock(raw.Bytes())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	for i, in := range read.Txs() {
+		if in.TxID() == coin.OutPoint.Hash {
+			a.items = append(a.items, &bundle.Item{
+				Height: height, Header: [protocol.HeaderSize]byte(raw.Bytes()), Index: i, Branch: read.MerkleBranch(i), Raw: in,
+			})
+		}
+	}
+}
+
+// anchor anchors what a keyserver shows.
+func (a *anchorer) anchor(url string) {
+	a.t.Helper()
+	var c hashchain.Chain
+	for entries, err := range keyclient.NewReader(url, nil).Entries(a.t.Context(), 0) {
+		if err == nil {
+			err = c.Append(entries, nil)
+		}
+		if err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	a.spend(&protocol.Anchor{Domain: "example.org", Position: c.Size - 1, Head: c.Head, Root: c.Root()})
+}
+
+// bundle writes the proof bundle.
+func (a *anchorer) bundle() string {
+	a.t.Helper()
+	path := filepath.Join(a.t.TempDir(), "bundle")
+	file, err := os.Create(path)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer file.Close()
+	w, err := bundle.NewWriter(file, bundle.Header{Network: regtest.Params.Name, Chain: a.chain})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	for _, it := range a.items {
+		if err := w.Write(it); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		a.t.Fatal(err)
+	}
+	return path
+}
+
+// TestAudit audits a real keyserver that is anchored on a real chain, and a twin of
+// it that shows another history.
+func TestAudit(t *testing.T) {
+	withPassphrase(t)
+	defer http.DefaultClient.CloseIdleConnections()
+	node := regtest.ForTest(t, regtest.Options{Blocks: 101})
+	anchors := newAnchorer(t, node)
+	serve := func(dir string) (p *keyserverProgram, grpc string) {
+		p = startKeyserver(t, "keyserver", "serve", "--data-dir", dir, "--keyserver-tokens", "open")
+		grpc, _ = p.awaitServing()
+		return p, grpc
+	}
+	create := func(p *keyserverProgram, name string) {
+		dir := t.TempDir()
+		mustKeytree(t, "user", "init", "--keyserver", p.url, "--user-dir", dir)
+		mustKeytree(t, "user", "create", name+"@example.org", "--user-dir", dir)
+	}
+	honestDir, twinDir, state := t.TempDir(), t.TempDir(), t.TempDir()
+	honest, _ := serve(honestDir)
+	anchors.anchor(honest.url)
+	create(honest, "alice")
+	honest.signal(syscall.SIGTERM)
+	if err := os.CopyFS(twinDir, os.DirFS(honestDir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{honestDir, twinDir} { // CopyFS keeps no modes
+		if err := os.Chmod(filepath.Join(dir, "keyserver.key"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	honest, grpc := serve(honestDir)
+	create(honest, "bert")
+	anchors.anchor(honest.url)
+	file := anchors.bundle()
+	args := func(p *keyserverProgram, more ...string) []string {
+		return append([]string{"audit", "--network", "regtest", "--genesis", anchors.chain.String(), "--keyserver", p.url, "--bundle", file}, more...)
+	}
+	attached := []string{"--node", node.URL()}
+
+	out := mustKeytree(t, args(honest, append(attached, "--state", state, "--keyserver-grpc", grpc)...)...)
+	wantParts(t, out, "verdict       sound", "example.org", "3, the last anchor covers 3", "a history of 3 entries, which is the one shown")
+	report := decoded[audit.Report](t, args(honest, append(attached, "--state", state)...)...)
+	if report.Verdict != audit.Sound || report.NewEntries != 0 || report.Entries != 3 || report.Anchors != 2 || report.Last.Number != 1 {
+		t.Errorf("%+v", report)
+	}
+
+	// On a machine without network.
+	headers := filepath.Join(t.TempDir(), "headers")
+	saved := mustKeytree(t, "audit", "headers", "--network", "regtest", "--node", node.URL(), "--from", "50", "--out", headers)
+	_, checkpoint, _ := strings.Cut(strings.TrimSpace(saved), "--checkpoint ")
+	offline := []string{"--headers", headers, "--checkpoint", checkpoint}
+	chain := filepath.Join(state, "entries")
+	entries := []string{"audit", "--network", "regtest", "--genesis", anchors.chain.String(), "--entries", chain, "--bundle", file, "--state", t.TempDir()}
+	wantParts(t, mustKeytree(t, append(entries, offline...)...), "verdict", "sound", "a file of entries has nothing that is signed")
+
+	// All from a server that has indexed the chain.
+	address, _ := startProgram(t, nil, serveArgs(node.URL(), t.TempDir())...).awaitServing()
+	awaitTip(t, address, node)
+	byServer := []string{"audit", "--network", "regtest", "--genesis", anchors.chain.String(), "--keyserver", honest.url, "--server", address, "--state", t.TempDir()}
+	wantParts(t, mustKeytree(t, byServer...), "verdict       sound", "2 anchors")
+	copied := filepath.Join(t.TempDir(), "bundle")
+	wantParts(t, mustKeytree(t, "audit", "bundle", "--genesis", anchors.chain.String(), "--server", address, "--out", copied), "2 transactions")
+	one, err1 := os.ReadFile(copied)
+	two, err2 := os.ReadFile(file)
+	if !bytes.Equal(one, two) || err1 != nil || err2 != nil {
+		t.Errorf("the server's bundle has %d bytes, expected %d; %v, %v", len(one), len(two), err1, err2)
+	}
+
+	// The twin, to an auditor that has seen the other history, and to one that has not.
+	twin, twinGRPC := serve(twinDir)
+	create(twin, "carol")
+	for _, dir := range []string{state, t.TempDir()} {
+		for _, heads := range [][]string{nil, {"--keyserver-grpc", twinGRPC}} {
+			caught := keytree(t, args(twin, append(append(attached, "--state", dir, "--json"), heads...)...)...)
+			var report audit.Report
+			if err := json.Unmarshal([]byte(caught.stdout), &report); err != nil || caught.code != exitMisbehaviour || len(report.Findings) != 1 || report.Findings[0].Kind != audit.RewrittenEntry {
+				t.Fatalf("%+v, %v", caught, err)
+			}
+			evidence := report.Findings[0].Evidence
+			for _, headers := range [][]string{nil, append(attached, "--network", "regtest"), append(offline, "--network", "regtest")} {
+				shown := mustKeytree(t, append([]string{"audit", "verify-evidence", evidence}, headers...)...)
+				wantParts(t, shown, "of the keyserver of example.org", "shows", "both cannot be true", "compare")
+			}
+		}
+	}
+	// The honest one stays sound, until its last anchor is too far behind.
+	create(honest, "dora")
+	create(honest, "emil")
+	wantParts(t, mustKeytree(t, args(honest, append(attached, "--state", state)...)...), "2 entries after the last anchor, from position 3 on")
+	stale := keytree(t, args(honest, append(attached, "--state", state, "--max-entries", "1")...)...)
+	if stale.code != exitFailed || !strings.Contains(stale.stdout, "last anchor too old") {
+		t.Errorf("%+v", stale)
+	}
+
+	anchors.spend(nil)
+	file = anchors.bundle()
+	broken := keytree(t, args(honest, append(attached, "--state", state)...)...)
+	if broken.code != exitMisbehaviour || !strings.Contains(broken.stdout, "baton spent without a record") || !strings.Contains(broken.stdout, "evidence      ") {
+		t.Errorf("%+v", broken)
+	}
+}
+
+// TestWatchedAudit watches a keyserver until it is interrupted, and scrapes the metrics.
+func TestWatchedAudit(t *testing.T) {
+	defer http.DefaultClient.CloseIdleConnections()
+	node := regtest.ForTest(t, regtest.Options{Blocks: 101})
+	anchors := newAnchorer(t, node)
+	p := startKeyserver(t, "keyserver", "serve", "--data-dir", t.TempDir(), "--keyserver-tokens", "open")
+	anchors.anchor(p.url)
+	watch := startProgram(t, nil, "audit", "--network", "regtest", "--genesis", anchors.chain.String(), "--keyserver", p.url,
+		"--bundle", anchors.bundle(), "--node", node.URL(), "--state", t.TempDir(), "--watch", "--every", "1s", "--metrics-listen", "127.0.0.1:0")
+	_, url, _ := strings.Cut(strings.TrimSpace(watch.await(&watch.stderr, "keytree: metrics on ")), "metrics on ")
+	watch.await(&watch.stdout, "sound, 1 entries, 1 anchors")
+	response, err := p.client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	metrics, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantParts(t, string(metrics), `keytree_audit_verdict{genesis="`+anchors.chain.String()+`",verdict="sound"} 1`, "keytree_audit_entries{", "keytree_audit_last_sound_time_seconds{")
+	anchors.spend(nil)
+	if code := watch.signal(syscall.SIGTERM); code != exitDone {
+		t.Errorf("exit code %d, standard error %s", code, watch.errors())
+	}
+}

@@ -1,0 +1,404 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+	"github.com/spf13/cobra"
+
+	"github.com/keytree-bch/keytree/indexer/node/bchd"
+	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/keyserver/audit"
+	keyclient "github.com/keytree-bch/keytree/keyserver/client"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc"
+)
+
+const (
+	// demoPayment is what the operator pays for anchors, in satoshi.
+	demoPayment = 1_000_000
+	// demoNames is how many users register between two anchors.
+	demoNames = 3
+	// demoPatience is how long the demo waits for the keyserver to do something.
+	demoPatience = time.Minute
+)
+
+func (a *app) demoAnchorCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "anchor",
+		Short: "Show how a keyserver that tells two stories is found out",
+		Long: `demo anchor starts a private bchd and a keytree server whose keyserver anchors its
+hashchain there. An auditor, who trusts none of them but asks the node, finds it
+sound. Then the operator forks the keyserver: a twin, made from a backup, shows another
+history to a second client. That client's auditor, with nothing but the same pinned
+genesis anchor, finds out and writes a file of evidence, which is verified with
+nothing else. The first thing that is not as it must be ends the demo with exit
+code 1.
+
+bchd is built as keytree demo does. Everything is in a temporary folder, which is
+removed at the end.`,
+		Example: `  go run ./cmd/keytree demo anchor
+  keytree demo anchor --bchd /usr/local/bin/bchd`,
+		Args: takes(),
+	}
+	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
+	setting(cmd.Flags(), "bchd")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.demoAnchor(cmd.Context(), *binary)
+	}
+	return cmd
+}
+
+// demoAnchor sets up everything, plays, and clears everything away, in whichever way it
+// ends.
+func (a *app) demoAnchor(ctx context.Context, binary string) (err error) {
+	dir, err := os.MkdirTemp("", "keytree-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	progress := func(line string) { fmt.Fprintln(a.stderr, line) }
+	chain, err := regtest.Start(ctx, regtest.Options{Binary: binary, Dir: dir, Blocks: demoBlocks, Progress: progress})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, chain.Stop()) }()
+	node, err := bchd.ParseURL(chain.URL())
+	if err != nil {
+		return err
+	}
+
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	config := &keyserverConfig{
+		domain: demoDomain, dir: filepath.Join(dir, "keyserver"), keyFile: filepath.Join(dir, "keyserver.key"),
+		issuerFile: filepath.Join(dir, "issuer.key"), operator: filepath.Join(dir, "operator", "socket"),
+		listen: "127.0.0.1:0", callRate: rpc.DefaultCallRate,
+		anchor: anchoringConfig{
+			keyFile: filepath.Join(dir, "anchor.key"), stateFile: filepath.Join(dir, "anchors.json"),
+			interval: minAnchorInterval, maxEntries: demoNames, feeRate: protocol.DefaultFeeRate,
+		},
+	}
+	at, ended, err := a.demoServer(ctx, fail, serverConfig{
+		network: regtest.Params, node: nodeConfig{bchd: &node}, dataDir: filepath.Join(dir, "data"), keyserver: config,
+	})
+	defer func() { fail(nil); <-ended }()
+	if err != nil {
+		return err
+	}
+	p := &anchorPlay{
+		keyserverPlay: keyserverPlay{out: a.stdout, dir: dir, url: "http://" + at.keyserver.String() + "/"},
+		app:           a, chain: chain, node: node, config: config, operator: rpc.NewOperator(config.operator), server: at.grpc.String(),
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	defer transport.CloseIdleConnections()
+	p.transport = transport
+	if p.issuer, err = token.OpenIssuer(config.issuerFile); err != nil {
+		return err
+	}
+	return orCause(ctx, p.play(ctx))
+}
+
+// anchorPlay is the story of a keyserver that anchors, and of its twin.
+type anchorPlay struct {
+	keyserverPlay
+	app      *app
+	chain    *regtest.Node
+	node     bchd.Config
+	config   *keyserverConfig
+	operator *rpc.Operator
+	server   string // gRPC
+
+	genesis chainhash.Hash
+	backup  string // file, made before the twin parts from the keyserver
+}
+
+func (p *anchorPlay) play(ctx context.Context) (err error) {
+	fmt.Fprintf(p.out, "A private bchd is at %s, a keyserver for %s that anchors there at %s.\n", p.chain.GRPCAddress(), demoDomain, p.url)
+	defer func() {
+		if p.others.client != nil {
+			err = errors.Join(err, p.others.client.Close())
+		}
+	}()
+	for _, scene := range []struct {
+		title string
+		play  func(context.Context) error
+	}{
+		{"The operator pays, and the first anchor begins a chain", p.begin},
+		{"Users register, and the anchors follow", p.grow},
+		{"An auditor finds it sound", func(ctx context.Context) error { return p.findsSound(ctx, "first audit") }},
+		{"It goes on, and so does the auditor", p.goOn},
+		{"A twin of the keyserver shows another history", p.fork},
+	} {
+		p.number++
+		fmt.Fprintf(p.out, "\n── %d. %s %s\n\n", p.number, scene.title, strings.Repeat("─", max(0, 60-len(scene.title))))
+		if err := scene.play(ctx); err != nil {
+			return fmt.Errorf("%s: %w", scene.title, err)
+		}
+	}
+	fmt.Fprintf(p.out, "\n✓ one history for everyone, or evidence\n\n")
+	return nil
+}
+
+// until waits until the publisher's status is as wanted.
+func (p *anchorPlay) until(ctx context.Context, what string, wanted func(*anchor.Status) bool) (s anchor.Status, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, demoPatience, fmt.Errorf("%s: nothing came of it within %v", what, demoPatience))
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		// While the keyserver is held back the operator hears nothing yet.
+		if s, err = p.operator.AnchorStatus(ctx); err == nil && wanted(&s) {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return s, errors.Join(context.Cause(ctx), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// confirm mines until nothing is left to anchor, and all of it is in blocks.
+func (p *anchorPlay) confirmAnchors(ctx context.Context) (anchor.Status, error) {
+	s, err := p.until(ctx, "anchoring", func(s *anchor.Status) bool { return s.NotAnchored == 0 })
+	if err != nil {
+		return s, err
+	}
+	for _, pending := range s.Pending {
+		p.says("Keyserver", "anchors position %d: %s", pending.Position, pending.TxID)
+	}
+	if _, err := p.chain.Mine(ctx, 1); err != nil {
+		return s, err
+	}
+	return p.until(ctx, "confirming", func(s *anchor.Status) bool { return len(s.Pending) == 0 && s.Last != nil })
+}
+
+func (p *anchorPlay) begin(ctx context.Context) error {
+	s, err := p.until(ctx, "comparing the hashchain with its anchors", func(s *anchor.Status) bool { return s.Address != "" })
+	if err != nil {
+		return err
+	}
+	p.says("Keyserver", "has no anchors yet; it asks for a payment to")
+	fmt.Fprintf(p.out, "\n%s\n%s\n", s.URI, qrCode(s.URI))
+	key, err := protocol.ParseAddress(s.Address, regtest.Params)
+	if err != nil {
+		return err
+	}
+	script := append(append([]byte{0x76, 0xa9, 0x14}, key[:]...), 0x88, 0xac)
+	if _, err := p.chain.Fund(ctx, wire.NewTxOut(demoPayment, script, wire.TokenData{})); err != nil {
+		return err
+	}
+	if _, err := p.chain.Mine(ctx, 1); err != nil {
+		return err
+	}
+	p.says("Operator", "pays %d satoshi", demoPayment)
+	if s, err = p.confirmAnchors(ctx); err != nil {
+		return err
+	}
+	genesis, err := chainhash.NewHashFromStr(s.Chain)
+	if err != nil {
+		return err
+	}
+	p.genesis = *genesis
+	p.checked("the chain of anchors is %s, in block %d: whoever audits pins this", s.Chain, s.Last.Height)
+	p.checked("what is left of the payment is enough for %d more", s.Left)
+	p.others, err = p.join(ctx, "others")
+	return err
+}
+
+// register lets names register with a party.
+func (p *anchorPlay) register(ctx context.Context, who *party, prefix string) error {
+	for i := range demoNames {
+		name := fmt.Sprintf("%s.%c@%s", prefix, 'a'+i, demoDomain)
+		if err := p.create(ctx, who, name, uid.Mandatory, onPaper); err != nil {
+			return err
+		}
+		p.says("Keyserver", "%s registers: position %d", name, who.id.Position())
+	}
+	return nil
+}
+
+func (p *anchorPlay) grow(ctx context.Context) error {
+	for _, prefix := range []string{"first", "second"} {
+		if err := p.register(ctx, &p.others, prefix); err != nil {
+			return err
+		}
+		s, err := p.confirmAnchors(ctx)
+		if err != nil {
+			return err
+		}
+		p.checked("anchor %d is in block %d: it spends output 0 of the one before, which can be spent once", s.Last.Number, s.Last.Height)
+		if p.backup == "" {
+			if err := p.takeBackup(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *anchorPlay) takeBackup(ctx context.Context) (err error) {
+	p.backup = filepath.Join(p.dir, "backup")
+	file, err := os.OpenFile(p.backup, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	p.says("Operator", "makes a backup now")
+	return p.operator.Backup(ctx, file)
+}
+
+// auditFrom audits the keyserver at url, with the state of the auditor of that name.
+func (p *anchorPlay) auditFrom(ctx context.Context, who, url string) (report *audit.Report, err error) {
+	client, err := dial(p.server)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	node, err := (nodeConfig{bchd: &p.node}).dial(ctx, regtest.Params, 0, newLog(p.app.stderr, "auto", "error"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, node.Close()) }()
+	auditor, err := audit.Open(audit.Config{
+		Dir: filepath.Join(p.dir, who), Network: regtest.Params, Genesis: p.genesis, MaxAge: defaultMaxAge,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, auditor.Close()) }()
+	server := newAnchorServer(client)
+	return auditor.Audit(ctx, audit.Sources{
+		Keyserver: &auditedKeyserver{Reader: keyclient.NewReader(url, p.transport)},
+		Bundle: func(ctx context.Context, first uint32) (io.ReadCloser, error) {
+			return server.bundle(ctx, p.genesis, first)
+		},
+		Headers:     nodeHeaders{node},
+		OtherChains: server.otherChains,
+	})
+}
+
+// showReport prints a report, indented.
+func (p *anchorPlay) showReport(r *audit.Report) {
+	var text bytes.Buffer
+	printReport(&text, r)
+	fmt.Fprintln(p.out)
+	for line := range strings.Lines(text.String()) {
+		fmt.Fprintf(p.out, "    %s", line)
+	}
+	fmt.Fprintln(p.out)
+}
+
+func (p *anchorPlay) findsSound(ctx context.Context, what string) error {
+	p.says("Auditor", "takes the entries from the keyserver, the anchors from the server, and asks the node about blocks")
+	report, err := p.auditFrom(ctx, "auditor", p.url)
+	if err != nil {
+		return err
+	}
+	p.showReport(report)
+	if report.Verdict != audit.Sound || report.Covered != report.Entries {
+		return fmt.Errorf("%s: expected all %d entries sound, got %s for %d", what, report.Entries, report.Verdict, report.Covered)
+	}
+	p.checked("sound: all %d entries are what %d anchors committed to", report.Entries, report.Anchors)
+	return nil
+}
+
+func (p *anchorPlay) goOn(ctx context.Context) error {
+	if err := p.register(ctx, &p.others, "third"); err != nil {
+		return err
+	}
+	if _, err := p.confirmAnchors(ctx); err != nil {
+		return err
+	}
+	return p.findsSound(ctx, "second audit")
+}
+
+// fork makes a twin of the keyserver from the backup, with other entries behind it.
+func (p *anchorPlay) fork(ctx context.Context) (err error) {
+	twin := *p.config
+	twin.dir, twin.operator, twin.anchor = filepath.Join(p.dir, "twin"), filepath.Join(p.dir, "twin-operator", "socket"), anchoringConfig{}
+	backup, err := os.Open(p.backup)
+	if err != nil {
+		return err
+	}
+	log := newLog(p.app.stderr, "auto", "error")
+	err = errors.Join(keyserver.Restore(ctx, twin.dir, backup, log), backup.Close())
+	if err != nil {
+		return err
+	}
+	server, err := twin.start(ctx, log)
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(server.run(running), server.close()) }()
+	defer func() { stop(); err = errors.Join(err, <-ended) }()
+	url := "http://" + server.listener.Addr().String() + "/"
+	p.says("Operator", "starts a twin from the backup, with the same key, at %s", url)
+
+	victim, err := keyclient.Init(ctx, filepath.Join(p.dir, "victim"), url, "", nil, keyclient.Options{Transport: p.transport})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, victim.Close()) }()
+	for _, prefix := range []string{"other", "another"} {
+		if err := p.register(ctx, &party{client: victim}, prefix); err != nil {
+			return err
+		}
+	}
+	p.checked("a second client copies the twin's hashchain: %d entries, each follows the one before it", victim.Size())
+	p.says("Auditor 2", "has never seen the keyserver, only the twin; pins the same genesis anchor")
+	report, err := p.auditFrom(ctx, "auditor2", url)
+	if err != nil {
+		return err
+	}
+	p.showReport(report)
+	if report.Verdict != audit.Misbehaviour || len(report.Findings) == 0 || report.Findings[0].Evidence == "" {
+		return fmt.Errorf("expected evidence of misbehaviour, got %s", report.Verdict)
+	}
+	return p.convinces(ctx, report.Findings[0].Evidence)
+}
+
+// convinces verifies a file of evidence with nothing else.
+func (p *anchorPlay) convinces(ctx context.Context, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	evidence, err := audit.ReadEvidence(file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	conviction, err := evidence.Verify(ctx, nil)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	p.says("Anybody", "verifies the file of %d bytes, with nothing else:", info.Size())
+	for _, shows := range conviction.Shows {
+		p.checked("%s", shows)
+	}
+	for _, compare := range conviction.Compare {
+		p.says("", "compare: %s", compare)
+	}
+	return nil
+}

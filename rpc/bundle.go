@@ -1,0 +1,176 @@
+package rpc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// bundlePath is where REST has proof bundles to download.
+const bundlePath = "/v1/anchors/chains/{chain_tx_hash}/bundle"
+
+// bundleWriter writes the proof bundle of a chain of anchors as of one block. It
+// holds one anchor at a time, and no view while it writes: whoever reads slowly holds
+// up nobody else.
+type bundleWriter struct {
+	*graphReader
+	chain  graph.AnchorChain
+	first  uint32
+	height uint32 // the block that the bundle is as of
+	hash   chainhash.Hash
+}
+
+// bundleOf prepares the bundle of a chain, from the anchor of a number on.
+func (s *anchorService) bundleOf(chainTxHash string, first uint32) (*bundleWriter, error) {
+	id, err := parseHash("chain_tx_hash", chainTxHash)
+	if err != nil {
+		return nil, err
+	}
+	view, err := s.viewAt(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer view.Close()
+	chain, err := view.AnchorChain(id)
+	if err != nil {
+		return nil, s.notFoundOr(err, "chain_tx_hash", "chain of anchors", id, view)
+	}
+	if first > chain.Anchors {
+		return nil, fieldError(codes.OutOfRange, "first_number", "expected a number from 0 to %d (how many anchors there are), got %d", chain.Anchors, first)
+	}
+	return &bundleWriter{&s.graphReader, chain, first, view.Height(), view.Hash()}, nil
+}
+
+func (b *bundleWriter) write(ctx context.Context, out io.Writer) error {
+	w, err := bundle.NewWriter(out, bundle.Header{Network: b.net.Name, Chain: b.chain.ID, First: b.first})
+	if err != nil {
+		return err
+	}
+	for number := b.first; number < b.chain.Anchors; number++ {
+		item, err := b.item(func(view *graph.View) (graph.AnchorProof, error) {
+			anchors, err := view.Anchors(ctx, b.chain.ID, number, 1)
+			if err != nil {
+				return graph.AnchorProof{}, err
+			}
+			if len(anchors) == 0 {
+				return graph.AnchorProof{}, fmt.Errorf("chain of anchors %v has no anchor %d: %w", b.chain.ID, number, graph.ErrNotFound)
+			}
+			return view.AnchorProof(anchors[0].TxID)
+		})
+		if err != nil {
+			return err
+		}
+		if err := w.Write(item); err != nil {
+			return err
+		}
+	}
+	if breaker := b.chain.BrokenBy; breaker != b.chain.Last.TxID && breaker != (chainhash.Hash{}) {
+		item, err := b.item(func(view *graph.View) (graph.AnchorProof, error) { return view.AnchorProof(breaker) })
+		if err != nil {
+			return err
+		}
+		if err := w.Write(item); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
+// item reads an item, as of the bundle's block: graph.ErrReorganised if that has left
+// the chain.
+func (b *bundleWriter) item(read func(*graph.View) (graph.AnchorProof, error)) (*bundle.Item, error) {
+	view, err := b.graph.At(&b.height)
+	if offChain(err) {
+		return nil, graph.ErrReorganised
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer view.Close()
+	if view.Hash() != b.hash {
+		return nil, graph.ErrReorganised
+	}
+	p, err := read(view)
+	if err != nil {
+		return nil, err
+	}
+	return &bundle.Item{Height: p.Height, Header: p.Header, Index: p.Index, Branch: p.Branch, Raw: p.Raw}, nil
+}
+
+// GetProofBundle implements AnchorService.
+func (s *anchorService) GetProofBundle(request *keytreev1.GetProofBundleRequest, stream grpc.ServerStreamingServer[keytreev1.ProofBundleChunk]) error {
+	b, err := s.bundleOf(request.GetChainTxHash(), request.GetFirstNumber())
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriterSize(chunkWriter{stream}, sendBuffer)
+	if err := b.write(stream.Context(), out); err != nil {
+		if status.Code(err) != codes.Unknown { // the stream's own
+			return err
+		}
+		return s.fault(err)
+	}
+	return out.Flush()
+}
+
+// chunkWriter sends what is written to it, each piece in a message.
+type chunkWriter struct {
+	stream grpc.ServerStreamingServer[keytreev1.ProofBundleChunk]
+}
+
+// Write implements io.Writer.
+func (w chunkWriter) Write(b []byte) (int, error) {
+	if err := w.stream.Send(&keytreev1.ProofBundleChunk{Data: bytes.Clone(b)}); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// download answers bundlePath. A bundle that cannot be completed breaks the
+// connection off.
+func (s *anchorService) download(w http.ResponseWriter, r *http.Request, path map[string]string) {
+	b, err := s.bundleAsked(r, path)
+	if err != nil {
+		writeError(w, runtime.HTTPStatusFromCode(status.Code(err)), err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.bundle"`, b.chain.ID))
+	out := bufio.NewWriterSize(&pacedWriter{w, http.NewResponseController(w), sendTimeout}, sendBuffer)
+	// It outlives the call's time: pacedWriter bounds it, and the connection's end, for
+	// which every write fails.
+	err = b.write(context.WithoutCancel(r.Context()), out)
+	if err == nil {
+		err = out.Flush()
+	}
+	if err != nil {
+		s.log.Debug().Err(err).Stringer("chain", b.chain.ID).Msg("a proof bundle was broken off")
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (s *anchorService) bundleAsked(r *http.Request, path map[string]string) (*bundleWriter, error) {
+	if err := checkQuery(r.URL.RawQuery, map[string]protoreflect.Kind{"first_number": protoreflect.Uint32Kind}); err != nil {
+		return nil, err
+	}
+	first := uint64(0)
+	if text := r.URL.Query().Get("first_number"); text != "" {
+		first, _ = strconv.ParseUint(text, 10, 32) // checkQuery has read it
+	}
+	return s.bundleOf(path["chain_tx_hash"], uint32(first))
+}
