@@ -47,8 +47,13 @@ func checkFiles(ctx context.Context, dir string) error {
 	if err == nil && len(damage) == 0 {
 		err = badgerfiles.RemoveUnbegun(dir)
 	}
+	return errors.Join(err, damaged(dir, damage), release())
+}
+
+// damaged returns ErrDamaged, naming files, if there is damage.
+func damaged(dir string, damage []badgerfiles.Damage) (err error) {
 	for _, d := range damage {
 		err = errors.Join(err, fmt.Errorf("%w: %s: %w", ErrDamaged, dir, d))
 	}
-	return errors.Join(err, release())
+	return err
 }

@@ -47,9 +47,10 @@
 // recorded head, and the server's key against its identity in the chain. Known
 // gaps: if the end of the database's newest log is lost, the chain is shorter but
 // sound; only somebody who remembers a later head can tell, as an anchor does
-// (package anchor). The same is true of a restored backup. A disk that somebody else fills within one commit ends the
-// process, as a kill would. What gets damaged between two starts is refused where
-// Badger's checksums cover it, not searched for.
+// (package anchor). The same is true of a restored backup. A disk that somebody else
+// fills within one commit ends the process, as a kill would. What gets damaged
+// between two starts is refused where Badger's checksums cover it, and searched for
+// every ten minutes; until then Badger may take it for missing.
 //
 // # Secrets
 //

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -291,4 +294,55 @@ func TestGivenUp(t *testing.T) {
 		t.Errorf("%d entries", size)
 	}
 	checkReplyOf(t, s, m, mustCreate(t, s, m))
+}
+
+// A table that gets damaged under a running service is found, and the service answers
+// nothing any more.
+func TestDamageWhileOpen(t *testing.T) {
+	s, _ := newTest(t)
+	opt := s.opt
+	mustCreate(t, s, message(s, "alice@example.org", newKey(1)))
+	if err := s.Close(); err != nil { // what is in logs becomes a table
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.inspect(t.Context())
+	if err := s.Err(); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(opt.Dir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("tables %q, %v", tables, err)
+	}
+	content, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)/3] ^= 1
+	file, err := os.OpenFile(tables[0], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.inspect(t.Context())
+	select {
+	case <-s.Failed():
+	default:
+		t.Fatal("the service goes on")
+	}
+	if err := s.Err(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), filepath.Base(tables[0])) {
+		t.Errorf("it failed for %v", err)
+	}
+	if _, err := s.Capabilities(t.Context()); !errors.Is(err, ErrFailed) {
+		t.Errorf("asked then: %v", err)
+	}
 }

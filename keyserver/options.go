@@ -22,7 +22,7 @@ const (
 
 	// DefaultFetchBurst is how many KeyInits of a key are handed out at once before
 	// DefaultFetchEvery applies.
-	DefaultFetchBurst = 100
+	DefaultFetchBurst = 500
 	// DefaultFetchEvery is how often another one is handed out then.
 	DefaultFetchEvery = 10 * time.Second
 

@@ -19,6 +19,9 @@ import (
 const (
 	// sweepEvery is how often KeyInits that nobody fetched any more are removed.
 	sweepEvery = time.Hour
+	// inspectEvery is how often the tables are checked for damage that came after the
+	// start.
+	inspectEvery = 10 * time.Minute
 	// renewBefore is how long before the keyserver's own identity expires it says so.
 	renewBefore = 30 * 24 * time.Hour
 )
@@ -37,7 +40,7 @@ type Service struct {
 
 	anchorChain atomic.Pointer[string] // nil until SetAnchorChain
 
-	stopSweeper context.CancelFunc
+	stopSweeper context.CancelFunc // and the inspector
 	sweeper     sync.WaitGroup
 }
 
@@ -69,6 +72,7 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	go s.writer.run()
 	ctx, s.stopSweeper = context.WithCancel(context.Background())
 	s.sweeper.Go(func() { s.sweep(ctx) })
+	s.sweeper.Go(func() { s.inspectAgain(ctx) })
 	return s, nil
 }
 
@@ -135,6 +139,39 @@ func (s *Service) sweep(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
+	}
+}
+
+// inspectAgain checks the tables from time to time, until ctx ends or they are
+// damaged.
+func (s *Service) inspectAgain(ctx context.Context) {
+	timer := time.NewTicker(inspectEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.writer.failed:
+			return
+		case <-timer.C:
+			s.inspect(ctx)
+		}
+	}
+}
+
+// inspect checks the tables of the open database. If one is damaged the service
+// fails: where Badger cannot read a table it may take what is in it for missing, and
+// a name that is taken for free.
+func (s *Service) inspect(ctx context.Context) {
+	found, err := badgerfiles.CheckOpen(ctx, s.opt.Dir)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.opt.Log.Error().Err(err).Msg("checking the files of the keyserver")
+	}
+	if err := damaged(s.opt.Dir, found); err != nil {
+		s.writer.fail(err)
 	}
 }
 
