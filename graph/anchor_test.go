@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
@@ -221,6 +222,38 @@ func TestAnchorsInOneBlock(t *testing.T) {
 		}
 	}
 	c.g.wantSound(t)
+}
+
+// TestAnchorOrder has the effects of a block in the one order that its state hash
+// knows: in order of position, but before an anchor those whose output 0 it spends.
+func TestAnchorOrder(t *testing.T) {
+	c := newAnchorGraph(t)
+	const here = "example.org"
+	root := anchorTxOf(t, anchor(here, 1, 1), 1)
+	left, right := anchorTxOf(t, anchor(here, 2, 1), 2, batonOf(root)), anchorTxOf(t, anchor(here, 3, 1), 3)
+	last := anchorTxOf(t, anchor(here, 4, 1), 4, batonOf(right), batonOf(left))
+	change := wire.OutPoint{Hash: root.TxHash(), Index: 1} // no baton
+	other, plain := anchorTxOf(t, anchor(here, 5, 1), 5, change), anchorTxOf(t, nil, 6, batonOf(last))
+	c.connect(plain, other, last, left, right, root)
+
+	var got []chainhash.Hash
+	if err := c.g.db.View(func(txn *badger.Txn) error {
+		effects, err := anchorEffects(txn, 0)
+		for _, e := range effects {
+			if e.Type == AnchorAdded {
+				got = append(got, e.Tx)
+			}
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []chainhash.Hash{other.TxHash(), right.TxHash(), root.TxHash(), left.TxHash(), last.TxHash()}
+	if !slices.Equal(got, want) {
+		t.Errorf("anchors were added in the order %v, expected %v", got, want)
+	}
+	c.want(right, 2, last, protocol.NoRecord, plain)
+	c.want(root, 2, left, protocol.NotFirstInput, last)
 }
 
 func TestConnectRefusesAnchors(t *testing.T) {

@@ -2,6 +2,7 @@ package indexer
 
 import (
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -24,7 +25,7 @@ type batons struct {
 
 	mu    sync.Mutex
 	known map[chainhash.Hash]foundBaton // mu
-	set   *protocol.BatonSet            // mu; of all known; nil: to be made anew
+	set   *protocol.BatonSet            // mu; of all known; nil for none
 	found int                           // mu; how many have been found
 	limit int                           // mu; of known, at which it is time to forget some
 	kept  int                           // how many are known at least before some are forgotten
@@ -47,7 +48,7 @@ func newBatons(g *graph.Graph, kept int) *batons {
 	for _, txid := range g.Batons() {
 		b.known[txid] = foundBaton{height: -1}
 	}
-	b.limit = 2*len(b.known) + kept
+	b.remake()
 	return b
 }
 
@@ -55,9 +56,6 @@ func newBatons(g *graph.Graph, kept int) *batons {
 func (b *batons) now() (set *protocol.BatonSet, found int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.set == nil && len(b.known) > 0 {
-		b.set = protocol.NewBatonSet(maps.Keys(b.known))
-	}
 	return b.set, b.found
 }
 
@@ -65,15 +63,18 @@ func (b *batons) now() (set *protocol.BatonSet, found int) {
 func (b *batons) add(height int64, txids []chainhash.Hash) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var added []chainhash.Hash
 	for _, txid := range txids {
 		if _, ok := b.known[txid]; !ok {
 			b.found++
 			b.known[txid] = foundBaton{b.found, height}
-			b.set = nil
+			added = append(added, txid)
 		}
 	}
 	if len(b.known) > b.limit {
 		b.forget()
+	} else if len(added) > 0 {
+		b.set = b.set.With(slices.Values(added))
 	}
 }
 
@@ -89,7 +90,16 @@ func (b *batons) forget() {
 	maps.DeleteFunc(b.known, func(txid chainhash.Hash, from foundBaton) bool {
 		return started && from.height <= int64(tip.Height) && !open[txid]
 	})
+	b.remake()
+}
+
+// remake makes the set of all that are known. Called with mu held, or before there
+// is anybody else.
+func (b *batons) remake() {
 	b.limit, b.set = 2*len(b.known)+b.kept, nil
+	if len(b.known) > 0 {
+		b.set = protocol.NewBatonSet(maps.Keys(b.known))
+	}
 }
 
 // inTurn is told of each block in order, when all up to it have been walked over:

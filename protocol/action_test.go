@@ -104,7 +104,7 @@ func TestDeployedBuilder(t *testing.T) {
 			if got, ok := ClaimedAuthor(unlock); !ok || got != author {
 				t.Errorf("claimed author %x, %v, expected %x", got, ok, author)
 			}
-			if got, ok := Author(unlock, p2pkhScript(author)); !ok || got != author {
+			if got, ok := Author(unlock, P2PKHScript(author)); !ok || got != author {
 				t.Errorf("author %x, %v, expected %x", got, ok, author)
 			}
 		})
@@ -278,9 +278,9 @@ func TestFirstAction(t *testing.T) {
 		want    Kind // 0: none
 		bad     bool
 	}{
-		{"none", [][]byte{p2pkhScript(KeyHash{})}, 0, false},
+		{"none", [][]byte{P2PKHScript(KeyHash{})}, 0, false},
 		{"no outputs", nil, 0, false},
-		{"second output", [][]byte{p2pkhScript(KeyHash{}), request}, MLR, false},
+		{"second output", [][]byte{P2PKHScript(KeyHash{}), request}, MLR, false},
 		{"first of two", [][]byte{accept, request}, MLA, false},
 		{"malformed first", [][]byte{malformed, request}, MLA, true},
 		{"token prefix", [][]byte{token, accept}, MLR, false},

@@ -61,7 +61,7 @@ func Author(scriptSig, spentScript []byte) (author KeyHash, ok bool) {
 	if !ok {
 		return KeyHash{}, false
 	}
-	owner, ok := p2pkhKey(StripTokenPrefix(spentScript))
+	owner, ok := P2PKHKey(StripTokenPrefix(spentScript))
 	if !ok || owner != claimed {
 		return KeyHash{}, false
 	}

@@ -19,7 +19,7 @@ func TestAuthor(t *testing.T) {
 		}
 		return script
 	}
-	p2pkh := p2pkhScript(key)
+	p2pkh := P2PKHScript(key)
 	token := append(append(append([]byte{0xef}, make([]byte, 32)...), 0x10, 0x01), p2pkh...)
 	good := push(signature(0x41), publicKey)
 
@@ -47,7 +47,7 @@ func TestAuthor(t *testing.T) {
 		{"base type 17", push(signature(0x51), publicKey), p2pkh, false, false},
 
 		{"victim's key in front of OP_2DROP OP_1", good, []byte{txscript.OP_2DROP, txscript.OP_1}, true, false},
-		{"another's P2PKH", good, p2pkhScript(KeyHash{1}), true, false},
+		{"another's P2PKH", good, P2PKHScript(KeyHash{1}), true, false},
 		{"P2PKH and more", good, append(bytes.Clone(p2pkh), txscript.OP_NOP), true, false},
 		{"P2PKH cut short", good, p2pkh[:24], true, false},
 		{"P2PKH with OP_EQUAL", good, bytes.Replace(p2pkh, []byte{0x88}, []byte{0x87}, 1), true, false},
@@ -81,7 +81,7 @@ func TestAuthor(t *testing.T) {
 			}
 		})
 	}
-	if got, ok := Author(push(signature(0x41), longKey), p2pkhScript(longOwner)); !ok || got != longOwner {
+	if got, ok := Author(push(signature(0x41), longKey), P2PKHScript(longOwner)); !ok || got != longOwner {
 		t.Errorf("uncompressed key: %x, %v", got, ok)
 	}
 }
@@ -93,7 +93,7 @@ func FuzzAuthor(f *testing.F) {
 			f.Fatal(err)
 		}
 		_, unlock := tx.Input0()
-		f.Add(unlock, p2pkhScript(KeyHash(unhex(f, v.Author))))
+		f.Add(unlock, P2PKHScript(KeyHash(unhex(f, v.Author))))
 	}
 	f.Add([]byte{0x01, 0x41, 0x01, 0x02}, []byte{txscript.OP_2DROP, txscript.OP_1})
 	f.Fuzz(func(t *testing.T, unlock, spent []byte) {

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -68,6 +69,46 @@ func TestBatons(t *testing.T) {
 		}
 		if spenders == 0 && count >= 300 {
 			t.Errorf("%d of %d batons are spent in the block", spenders, count)
+		}
+	}
+}
+
+// TestBatonsAdded adds batons to a set in steps of all sizes. What there was before
+// stays as it was.
+func TestBatonsAdded(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 6))
+	g := generator{rng}
+	var sets []*BatonSet
+	var all []chainhash.Hash
+	since := make(map[chainhash.Hash]int) // the number of the first set that has it
+	var set *BatonSet
+	for len(all) < 5000 { // so many that the filter grows
+		added := make([]chainhash.Hash, rng.IntN(1<<rng.IntN(9)))
+		for i := range added {
+			added[i] = g.hash()
+		}
+		if len(all) > 0 && rng.IntN(2) == 0 {
+			added = append(added, all[rng.IntN(len(all))]) // once more
+		}
+		for _, txid := range added {
+			if _, ok := since[txid]; !ok {
+				since[txid] = len(sets)
+			}
+		}
+		all = append(all, added...)
+		set = set.With(slices.Values(added))
+		sets = append(sets, set)
+		if most := bits.Len(uint(len(all))) + 1; len(set.layers) > most {
+			t.Fatalf("%d batons in %d layers, expected %d at most", len(all), len(set.layers), most)
+		}
+	}
+	input := make([]byte, outPointSize)
+	for i, set := range sets {
+		for txid, first := range since {
+			copy(input, txid[:])
+			if want := first <= i; set.spentBy(input, 0) != want {
+				t.Fatalf("set %d: baton %v, from set %d on, is in it: %v, expected %v", i, txid, first, !want, want)
+			}
 		}
 	}
 }

@@ -27,7 +27,7 @@ func newBlock(tb testing.TB, spec blockSpec) (raw []byte, actions int) {
 	block := wire.NewMsgBlock(&wire.BlockHeader{Version: 4})
 	coinbase := wire.NewMsgTx(1)
 	coinbase.AddTxIn(wire.NewTxIn(wire.NewOutPoint(&chainhash.Hash{}, wire.MaxPrevOutIndex), g.bytes(40)))
-	coinbase.AddTxOut(wire.NewTxOut(6_25000000, p2pkhScript(g.key()), wire.TokenData{}))
+	coinbase.AddTxOut(wire.NewTxOut(6_25000000, P2PKHScript(g.key()), wire.TokenData{}))
 	txs := []*wire.MsgTx{coinbase}
 	for size := 0; size < spec.size; {
 		tx := g.payment()
@@ -99,8 +99,8 @@ func (g generator) unlock() []byte {
 func (g generator) payment() *wire.MsgTx {
 	tx := wire.NewMsgTx(2)
 	g.addInput(tx)
-	tx.AddTxOut(wire.NewTxOut(int64(g.rng.Uint32()), p2pkhScript(g.key()), wire.TokenData{}))
-	tx.AddTxOut(wire.NewTxOut(int64(g.rng.Uint32()), p2pkhScript(g.key()), wire.TokenData{}))
+	tx.AddTxOut(wire.NewTxOut(int64(g.rng.Uint32()), P2PKHScript(g.key()), wire.TokenData{}))
+	tx.AddTxOut(wire.NewTxOut(int64(g.rng.Uint32()), P2PKHScript(g.key()), wire.TokenData{}))
 	return tx
 }
 
@@ -110,7 +110,7 @@ func (g generator) other() *wire.MsgTx {
 		g.addInput(tx)
 	}
 	for range 1 + g.rng.IntN(5) {
-		script, token := p2pkhScript(g.key()), wire.TokenData{}
+		script, token := P2PKHScript(g.key()), wire.TokenData{}
 		switch g.rng.IntN(5) {
 		case 0:
 			token = g.token()

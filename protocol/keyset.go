@@ -58,7 +58,7 @@ func (s *KeySet) paid(b []byte, off int) bool {
 	if s.filter[bit/64]>>(bit%64)&1 == 0 {
 		return false
 	}
-	key, ok := p2pkhKey(b[off : off+p2pkhSize])
+	key, ok := P2PKHKey(b[off : off+p2pkhSize])
 	return ok && s.Has(key)
 }
 

@@ -24,7 +24,7 @@ func TestPayments(t *testing.T) {
 		var all []KeyHash
 		for _, tx := range block.Txs() {
 			for _, output := range tx.Outputs() {
-				if key, ok := p2pkhKey(StripTokenPrefix(output.Script)); ok {
+				if key, ok := P2PKHKey(StripTokenPrefix(output.Script)); ok {
 					all = append(all, key)
 				}
 			}
@@ -40,7 +40,7 @@ func TestPayments(t *testing.T) {
 			var want []Tx
 			for _, tx := range block.Txs() {
 				for _, output := range tx.Outputs() {
-					if key, ok := p2pkhKey(StripTokenPrefix(output.Script)); ok && slices.Contains(keys, key) {
+					if key, ok := P2PKHKey(StripTokenPrefix(output.Script)); ok && slices.Contains(keys, key) {
 						want = append(want, tx)
 						break
 					}
@@ -63,7 +63,7 @@ func TestPaymentForms(t *testing.T) {
 	near := key // the filter cannot tell it from key
 	near[19]++
 	set := NewKeySet(slices.Values([]KeyHash{key}))
-	script := p2pkhScript(key)
+	script := P2PKHScript(key)
 	with := func(at int, b byte) []byte {
 		changed := bytes.Clone(script)
 		changed[at] = b
@@ -76,11 +76,11 @@ func TestPaymentForms(t *testing.T) {
 		want    bool
 	}{
 		{"P2PKH", [][]byte{script}, true},
-		{"the second output", [][]byte{p2pkhScript(near), script}, true},
-		{"another key", [][]byte{p2pkhScript(near)}, false},
+		{"the second output", [][]byte{P2PKHScript(near), script}, true},
+		{"another key", [][]byte{P2PKHScript(near)}, false},
 		{"with a token", [][]byte{append(append(bytes.Clone(category), 0x10, 1), script...)}, true},
 		{"with a prefix that is none", [][]byte{append(append(bytes.Clone(category), 0x00, 1), script...)}, false},
-		{"another key with a token", [][]byte{append(append(bytes.Clone(category), 0x10, 1), p2pkhScript(near)...)}, false},
+		{"another key with a token", [][]byte{append(append(bytes.Clone(category), 0x10, 1), P2PKHScript(near)...)}, false},
 		{"without OP_DUP", [][]byte{with(0, 0x61)}, false},
 		{"without OP_CHECKSIG", [][]byte{with(24, 0x61)}, false},
 		{"longer", [][]byte{append(bytes.Clone(script), 0x61)}, false},

@@ -166,7 +166,7 @@ func usableOutputs(funding Funding) ([]UTXO, error) {
 			return nil, fmt.Errorf("output %v holds %d satoshi: negative, or more than there can be in all", u.OutPoint, u.Value)
 		}
 		sum += u.Value
-		if owner, ok := p2pkhKey(u.Script); ok && owner == funding.Author && !u.carriesToken() {
+		if owner, ok := P2PKHKey(u.Script); ok && owner == funding.Author && !u.carriesToken() {
 			usable = append(usable, u)
 		}
 	}
@@ -178,7 +178,7 @@ func newLinkTx(script []byte, author KeyHash, spends []UTXO, have, fee int64) *L
 	for _, u := range spends {
 		tx.AddTxIn(wire.NewTxIn(&u.OutPoint, nil))
 	}
-	tx.AddTxOut(wire.NewTxOut(have-fee, p2pkhScript(author), wire.TokenData{}))
+	tx.AddTxOut(wire.NewTxOut(have-fee, P2PKHScript(author), wire.TokenData{}))
 	tx.AddTxOut(wire.NewTxOut(0, script, wire.TokenData{}))
 	return &LinkTx{Tx: tx, Spends: spends, Fee: fee}
 }
@@ -210,12 +210,12 @@ func ReadLinkTx(raw []byte, spends []UTXO) (*LinkTx, error) {
 	if len(spends) == 0 || len(spends) > MaxLinkInputs {
 		return nil, fmt.Errorf("expected 1 to %d outputs to be spent, got %d", MaxLinkInputs, len(spends))
 	}
-	author, _ := p2pkhKey(spends[0].Script)
+	author, _ := P2PKHKey(spends[0].Script)
 	usable, err := usableOutputs(Funding{Author: author, UTXOs: spends})
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(outputs[0].Script, p2pkhScript(author)) {
+	if !bytes.Equal(outputs[0].Script, P2PKHScript(author)) {
 		return nil, errors.New("expected output 0 to be change to the key whose outputs are spent")
 	}
 	if len(usable) != len(spends) {
@@ -255,7 +255,7 @@ func ReadLinkTx(raw []byte, spends []UTXO) (*LinkTx, error) {
 
 // Author returns the key whose outputs the transaction spends.
 func (l *LinkTx) Author() KeyHash {
-	author, _ := p2pkhKey(l.Spends[0].Script)
+	author, _ := P2PKHKey(l.Spends[0].Script)
 	return author
 }
 

@@ -28,7 +28,7 @@ func keyHash(key *bchec.PrivateKey) KeyHash {
 // utxos returns outputs of owner with the given values.
 func utxos(owner KeyHash, values ...int64) (list []UTXO) {
 	for i, v := range values {
-		list = append(list, UTXO{OutPoint: wire.OutPoint{Hash: chainhash.Hash{byte(i), byte(i >> 8), 0xaa}, Index: uint32(i)}, Value: v, Script: p2pkhScript(owner)})
+		list = append(list, UTXO{OutPoint: wire.OutPoint{Hash: chainhash.Hash{byte(i), byte(i >> 8), 0xaa}, Index: uint32(i)}, Value: v, Script: P2PKHScript(owner)})
 	}
 	return list
 }
@@ -47,7 +47,7 @@ func requestScript(t testing.TB, message string) []byte {
 func checkLinkTx(t *testing.T, l *LinkTx, script []byte, author KeyHash, rate int64) {
 	t.Helper()
 	tx := l.Tx
-	if len(tx.TxOut) != 2 || !bytes.Equal(tx.TxOut[0].PkScript, p2pkhScript(author)) || !bytes.Equal(tx.TxOut[1].PkScript, script) {
+	if len(tx.TxOut) != 2 || !bytes.Equal(tx.TxOut[0].PkScript, P2PKHScript(author)) || !bytes.Equal(tx.TxOut[1].PkScript, script) {
 		t.Fatal("expected change first and the action last")
 	}
 	if l.Author() != author || l.Change() != tx.TxOut[0].Value || l.Change() < DustLimit || tx.TxOut[1].Value != 0 {
@@ -257,7 +257,7 @@ func TestExternalSigner(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, s := range list {
-				if s.HashType != 0x41 || s.Value != l.Spends[i].Value || s.OutPoint != l.Tx.TxIn[i].PreviousOutPoint || !bytes.Equal(s.Script, p2pkhScript(author)) {
+				if s.HashType != 0x41 || s.Value != l.Spends[i].Value || s.OutPoint != l.Tx.TxIn[i].PreviousOutPoint || !bytes.Equal(s.Script, P2PKHScript(author)) {
 					t.Errorf("to sign: %+v", s)
 				}
 				signature, err := sign(s.Digest[:])
@@ -380,7 +380,7 @@ func TestReadLinkTxRefuses(t *testing.T) {
 		change func(l *LinkTx)
 		says   string
 	}{
-		{"another output's script", func(l *LinkTx) { l.Tx.TxOut[0].PkScript = p2pkhScript(KeyHash{5}) }, "change to the key"},
+		{"another output's script", func(l *LinkTx) { l.Tx.TxOut[0].PkScript = P2PKHScript(KeyHash{5}) }, "change to the key"},
 		{"a third output", func(l *LinkTx) { l.Tx.AddTxOut(wire.NewTxOut(0, []byte{0x6a}, wire.TokenData{})) }, "two outputs"},
 		{"action first", func(l *LinkTx) { slices.Reverse(l.Tx.TxOut) }, "output 1"},
 		{"value on the action", func(l *LinkTx) { l.Tx.TxOut[1].Value = 1 }, "got another"},
@@ -394,7 +394,7 @@ func TestReadLinkTxRefuses(t *testing.T) {
 		{"a made-up signature", func(l *LinkTx) { l.Tx.TxIn[0].SignatureScript = generator{}.fixedUnlock() }, "signature refused"},
 		{"nothing known of the inputs", func(l *LinkTx) { l.Spends = nil }, "got 0"},
 		{"tokens in an input", func(l *LinkTx) { l.Spends[1].HasToken = true }, "without tokens"},
-		{"another key's input", func(l *LinkTx) { l.Spends[1].Script = p2pkhScript(KeyHash{5}) }, "of one key"},
+		{"another key's input", func(l *LinkTx) { l.Spends[1].Script = P2PKHScript(KeyHash{5}) }, "of one key"},
 		{"inputs not P2PKH", func(l *LinkTx) { l.Spends[0].Script = []byte{0x51} }, "change to the key"},
 		{"values too high", func(l *LinkTx) { l.Spends[0].Value = 1 << 60 }, "more than there can be"},
 	}

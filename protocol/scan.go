@@ -196,7 +196,7 @@ func isRecord(b []byte, off, size int, keys *KeySet) bool {
 	}
 	script := StripTokenPrefix(b[off : off+size])
 	if keys != nil {
-		key, ok := p2pkhKey(script)
+		key, ok := P2PKHKey(script)
 		return ok && keys.Has(key)
 	}
 	if actionKind(script) != 0 {

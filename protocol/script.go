@@ -68,17 +68,17 @@ func appendPush(script, item []byte) []byte {
 // p2pkhSize is the size of a P2PKH locking script in bytes.
 const p2pkhSize = 25
 
-// p2pkhScript returns the locking script of key.
-func p2pkhScript(key KeyHash) []byte {
+// P2PKHScript returns the locking script of key, without token prefix.
+func P2PKHScript(key KeyHash) []byte {
 	script := make([]byte, 0, p2pkhSize)
 	script = append(script, txscript.OP_DUP, txscript.OP_HASH160, byte(len(key)))
 	script = append(script, key[:]...)
 	return append(script, txscript.OP_EQUALVERIFY, txscript.OP_CHECKSIG)
 }
 
-// p2pkhKey returns the key that script, without token prefix, is exactly P2PKH
+// P2PKHKey returns the key that script, without token prefix, is exactly P2PKH
 // of.
-func p2pkhKey(script []byte) (key KeyHash, ok bool) {
+func P2PKHKey(script []byte) (key KeyHash, ok bool) {
 	if len(script) != p2pkhSize || script[0] != txscript.OP_DUP || script[1] != txscript.OP_HASH160 ||
 		script[2] != byte(len(key)) || script[23] != txscript.OP_EQUALVERIFY || script[24] != txscript.OP_CHECKSIG {
 		return KeyHash{}, false
