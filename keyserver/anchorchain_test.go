@@ -1,8 +1,12 @@
 package keyserver
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"testing"
+
+	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 )
@@ -28,10 +32,19 @@ func TestChainAt(t *testing.T) {
 }
 
 func TestSetAnchorChain(t *testing.T) {
-	s, _ := newTest(t)
+	opt := testOptions(t.TempDir(), newClock())
+	s := openTest(t, opt)
 	for _, name := range []string{"", "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"} {
 		if name != "" {
-			s.SetAnchorChain(name)
+			if err := s.SetAnchorChain(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			var backup bytes.Buffer
+			if err := errors.Join(s.Backup(t.Context(), &backup), s.Close(), os.RemoveAll(opt.Dir),
+				Restore(t.Context(), opt.Dir, &backup, zerolog.Nop())); err != nil {
+				t.Fatal(err)
+			}
+			s = openTest(t, opt)
 		}
 		c, err := s.Capabilities(t.Context())
 		if err != nil || c.AnchorChain != name {

@@ -46,7 +46,7 @@ func (s *Service) Capabilities(ctx context.Context) (*Capabilities, error) {
 		KeyHashchainURIs:      s.opt.URIs,
 		KeyHashchainEntry:     entry.String(),
 		TknPubKey:             s.opt.Tokens.PublicKey(),
-		AnchorChain:           s.anchorChainName(),
+		AnchorChain:           s.AnchorChain(),
 	}
 	rotations := s.writer.state.Load().rotations
 	for i := len(rotations) - 1; i >= 0; i-- {
@@ -75,10 +75,25 @@ func (s *Service) ChainAt(_ context.Context, size uint64) (c hashchain.Chain, er
 }
 
 // SetAnchorChain says in which chain of anchors the hashchain is anchored from now
-// on (hashchain.Head.AnchorChain).
-func (s *Service) SetAnchorChain(name string) { s.anchorChain.Store(&name) }
+// on (hashchain.Head.AnchorChain). When it returns, that is on disk, and so in every
+// backup that is made later. It is for one goroutine at a time.
+func (s *Service) SetAnchorChain(ctx context.Context, name string) error {
+	if s.AnchorChain() == name {
+		return nil
+	}
+	err := s.writer.do(ctx, int64(1+len(name)), func(t *tx) error {
+		t.set([]byte{prefixAnchors}, []byte(name))
+		return nil
+	})
+	if err == nil {
+		s.anchorChain.Store(&name)
+	}
+	return err
+}
 
-func (s *Service) anchorChainName() string {
+// AnchorChain returns what SetAnchorChain was told last, by whichever process; "" if
+// it never was.
+func (s *Service) AnchorChain() string {
 	if name := s.anchorChain.Load(); name != nil {
 		return *name
 	}
@@ -91,7 +106,7 @@ func (s *Service) SignedHead(context.Context) (hashchain.SignedHead, error) {
 		return hashchain.SignedHead{}, err
 	}
 	state := s.writer.state.Load()
-	return hashchain.SignHead(&state.chain, s.opt.Domain, s.anchorChainName(), s.now(), state.keys.sign), nil
+	return hashchain.SignHead(&state.chain, s.opt.Domain, s.AnchorChain(), s.now(), state.keys.sign), nil
 }
 
 // LastEntry returns the last entry and its position.

@@ -113,7 +113,8 @@ func TestDamageFound(t *testing.T) {
 			s, _ := newTest(t)
 			mustCreate(t, s, message(s, "alice@example.org", newKey(1)))
 			last := message(s, "carl@example.org", newKey(3))
-			if err := s.db.Update(func(txn *badger.Txn) error { return txn.Delete(entryKey(1)) }); err != nil {
+			// By the writer, which looks only at what it wrote itself since a group began.
+			if err := s.writer.do(t.Context(), 1, func(t *tx) error { t.delete(entryKey(1)); return nil }); err != nil {
 				t.Fatal(err)
 			}
 			if err := call(s, last); !errors.Is(err, ErrDamaged) {

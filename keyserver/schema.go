@@ -30,6 +30,7 @@ import (
 //	'd'     NOTAFTER 8, digest 32          empty                       a KeyInit that was used up
 //	'n'     SIGKEYHASH 64                  MSGCOUNT 8                  highest of a key's KeyInits in profile 1.1
 //	'f'     SIGKEYHASH 64                  Nonce 8                     the last flush of a key
+//	'A'     -                              txid, displayed             chain of anchors that the chain is anchored in
 //	'W'     -                              empty                       stamp of every transaction (writer.go)
 //
 // stored is what the dispersing rules go by: FALLBACK 1 (0 or 1), NOTAFTER 8,
@@ -51,6 +52,7 @@ const (
 	prefixUsed     = 'd'
 	prefixMsgCount = 'n'
 	prefixFlush    = 'f'
+	prefixAnchors  = 'A'
 	prefixStamp    = 'W'
 )
 

@@ -38,7 +38,7 @@ type Service struct {
 
 	rotating sync.Mutex // held while the key file is changed
 
-	anchorChain atomic.Pointer[string] // nil until SetAnchorChain
+	anchorChain atomic.Pointer[string] // as on disk; nil if there is none
 
 	stopSweeper context.CancelFunc // and the inspector
 	sweeper     sync.WaitGroup

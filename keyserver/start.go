@@ -36,7 +36,14 @@ func (s *Service) start(ctx context.Context) error {
 		if state.chain, err = verifyChain(ctx, txn); err != nil {
 			return err
 		}
-		state.rotations, err = s.readRotations(txn)
+		if state.rotations, err = s.readRotations(txn); err != nil {
+			return err
+		}
+		name, ok, err := get(txn, []byte{prefixAnchors})
+		if ok {
+			name := string(name)
+			s.anchorChain.Store(&name)
+		}
 		return err
 	})
 	if err != nil {

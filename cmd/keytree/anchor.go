@@ -130,8 +130,9 @@ func (a *app) anchorRotateCommand() *cobra.Command {
 		Short: "Hand the chain of anchors to a new key",
 		Long: `rotate makes a new anchor key, and an anchor at once that hands the baton with all
 funds to it. The key file then holds the new key; the old one is kept beside it, as
-FILE.previous, until the new key's first anchor is 10 blocks deep. Keep a copy of the
-new one. What is paid to the old address after that is lost.`,
+FILE.previous, until the new key's first anchor is 10 blocks deep and payments to the
+old address are taken up. Keep a copy of the new one. What is paid to the old address
+after that is lost.`,
 		Example: `  keytree anchor rotate --keyserver-domain example.org`,
 		Args:    takes(),
 	}

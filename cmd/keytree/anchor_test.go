@@ -168,6 +168,16 @@ func TestAnchoring(t *testing.T) {
 	if got := field(t, string(mustGet(t, s.program, "/v1/keyserver/head")), "anchor_chain"); got != status.Chain {
 		t.Errorf("the signed head names %q, want %s", got, status.Chain)
 	}
+	// A link of the key's is not paid with the baton, which would break the chain.
+	link := func() outcome {
+		return keytree(t, "link", "request", "--parent", regtest.NewKey().Address(), "--key-file", filepath.Join(dir, "anchor.key"),
+			"--network", "regtest", "--node", n.URL(), "--server", s.grpc, "--fee-rate", "3")
+	}
+	link().wantError(t, exitFailed, "the baton of a chain of anchors ("+status.Chain+":0) is left alone")
+	payTo(t, n, status.Address, 10_000)
+	if o := link(); o.code != exitDone {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
+	}
 	backup := filepath.Join(t.TempDir(), "backup")
 	s.must("keyserver", "backup", backup)
 	oldKey, err := os.ReadFile(filepath.Join(dir, "keyserver.key"))
@@ -222,6 +232,20 @@ func TestAnchoring(t *testing.T) {
 	}
 	wantParts(t, s.errors(), "keytree: anchors: the keyserver must not be served: an anchor is ahead of the hashchain", last.Last.TxID,
 		fmt.Sprintf("confirmed in block %d", last.Last.Height), "commits to position 3", "the hashchain ends at position 0")
+
+	// Nor with nothing but the backup and the keyserver's key, as on another machine.
+	for _, file := range []string{"anchor.key", "anchor.key.previous", "keyserver-anchor.json"} {
+		if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	s.command("keyserver", "rotate-key").wantError(t, exitFailed, "could fork history")
+	s.command("serve", "--node", n.URL(), "--network", "regtest").wantError(t, exitFailed, "could fork history")
+	s = startAnchored(t, n, dir)
+	if code := s.end(); code != exitFailed {
+		t.Errorf("exit code %d for a backup that is older than anchors by another key", code)
+	}
+	wantParts(t, s.errors(), "an anchor is ahead of the hashchain", last.Last.TxID)
 }
 
 func wifIn(t *testing.T, file string) string {
@@ -292,10 +316,18 @@ func (m *memoryChain) ChainAt(_ context.Context, size uint64) (hashchain.Chain, 
 }
 
 // SetAnchorChain implements anchor.Hashchain.
-func (m *memoryChain) SetAnchorChain(name string) {
+func (m *memoryChain) SetAnchorChain(_ context.Context, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.named = name
+	return nil
+}
+
+// AnchorChain implements anchor.Hashchain.
+func (m *memoryChain) AnchorChain() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.named
 }
 
 // TestAnchorsThroughReorgs publishes many anchors on a real node, while blocks are

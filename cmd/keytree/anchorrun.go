@@ -20,6 +20,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
+	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -56,6 +57,9 @@ func newAnchoringFlags(flags *pflag.FlagSet) anchoringFlags {
 	return f
 }
 
+// unanchored is what a keyserver that has anchors is refused.
+const unanchored = "to serve it without --anchor-key-file"
+
 // anchoringConfig is what a publisher of anchors is made of.
 type anchoringConfig struct {
 	keyFile    string // "": none is run
@@ -76,7 +80,7 @@ func (f anchoringFlags) config(flags *pflag.FlagSet, stateFile string) (anchorin
 				return c, usagef("--%s goes with --anchor-key-file, which says that the hashchain is to be anchored", name)
 			}
 		}
-		return c, c.refuseUnchecked("to serve it without --anchor-key-file")
+		return c, c.refuseUnchecked(unanchored)
 	}
 	if c.interval < minAnchorInterval {
 		return c, usagef("--anchor-interval: expected at least %v, got %v", minAnchorInterval, c.interval)
@@ -93,8 +97,21 @@ func (c anchoringConfig) refuseUnchecked(what string) error {
 	case err != nil:
 		return err
 	}
+	return unchecked(c.stateFile, what)
+}
+
+// refuseAnchored is refuseUnchecked for a database without its state file: one that
+// was restored, for example.
+func refuseAnchored(s *keyserver.Service, what string) error {
+	if name := s.AnchorChain(); name != "" {
+		return unchecked("in the chain of anchors "+name, what)
+	}
+	return nil
+}
+
+func unchecked(how, what string) error {
 	return fmt.Errorf("this keyserver's hashchain is anchored (%s): %s could fork history, since nothing would compare it with its anchors; "+
-		"run keytree serve with --anchor-key-file", c.stateFile, what)
+		"run keytree serve with --anchor-key-file", how, what)
 }
 
 // anchoring is a running publisher of anchors.

@@ -49,7 +49,8 @@ shows later has to continue it.
 
 Exit codes: 0 sound, 1 it could not be checked (also: anchors too old, or what
 contradicts the keyserver is not signed), 2 wrong usage, 3 evidence of misbehaviour,
-which is in the file that is printed and convinces others: audit verify-evidence.`,
+which is in the file that is printed and convinces others: audit verify-evidence. It
+stays 3 as long as the evidence is in --state DIR and holds.`,
 		Example: `  keytree audit --genesis 3f2c... --keyserver https://keys.example.org/ --node 'bchd://127.0.0.1:8335?cert=rpc.cert'
   keytree audit --genesis 3f2c... --keyserver https://keys.example.org/ --watch --metrics-listen 127.0.0.1:9436
   keytree audit --genesis 3f2c... --entries chain --bundle keys.bundle --headers headers.bin --checkpoint 800000:0000...`,

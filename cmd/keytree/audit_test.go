@@ -254,7 +254,11 @@ func TestAudit(t *testing.T) {
 	// The twin, to an auditor that has seen the other history, and to one that has not.
 	twin, twinGRPC := serve(twinDir)
 	create(twin, "carol")
-	for _, dir := range []string{state, t.TempDir()} {
+	seen := t.TempDir()
+	if err := os.CopyFS(seen, os.DirFS(state)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{seen, t.TempDir()} {
 		for _, heads := range [][]string{nil, {"--keyserver-grpc", twinGRPC}} {
 			caught := keytree(t, args(twin, append(append(attached, "--state", dir, "--json"), heads...)...)...)
 			var report audit.Report
@@ -268,7 +272,12 @@ func TestAudit(t *testing.T) {
 			}
 		}
 	}
-	// The honest one stays sound, until its last anchor is too far behind.
+	// Who goes back to the history from before is not sound again.
+	relapsed := keytree(t, args(honest, append(attached, "--state", seen)...)...)
+	if relapsed.code != exitMisbehaviour || !strings.Contains(relapsed.stdout, "found by an earlier audit") {
+		t.Errorf("%+v", relapsed)
+	}
+	// To who has not seen the twin it stays sound, until its last anchor is too far behind.
 	create(honest, "dora")
 	create(honest, "emil")
 	wantParts(t, mustKeytree(t, args(honest, append(attached, "--state", state)...)...), "2 entries after the last anchor, from position 3 on")

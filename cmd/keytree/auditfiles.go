@@ -25,7 +25,10 @@ func outFlag(flags *pflag.FlagSet) *string {
 // writeOut writes a file that is whole or not there.
 func writeOut(path string, write func(io.Writer) error) (err error) {
 	next := path + ".next"
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("--out: %w", err)
+	}
+	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // in a folder of others', too
 	if err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}

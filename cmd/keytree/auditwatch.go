@@ -14,6 +14,10 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/audit"
 )
 
+// longestAudit is how long one audit of many may take: who answers slowly for ever must
+// not keep it from being noticed. The next one goes on from there.
+const longestAudit = time.Hour
+
 // keepAuditing audits until ctx ends, whatever it finds. The report is printed when
 // it says something else than before, the exit code is the last verdict's.
 func (r *auditRun) keepAuditing(ctx context.Context, auditor *audit.Auditor) (err error) {
@@ -29,7 +33,9 @@ func (r *auditRun) keepAuditing(ctx context.Context, auditor *audit.Auditor) (er
 	var last *audit.Report
 	for {
 		began := time.Now()
-		report, err := r.once(ctx, auditor)
+		bounded, cancel := context.WithTimeoutCause(ctx, longestAudit, fmt.Errorf("the audit was not done within %v", longestAudit))
+		report, err := r.once(bounded, auditor)
+		cancel()
 		switch {
 		case ctx.Err() != nil && last == nil:
 			return context.Cause(ctx)

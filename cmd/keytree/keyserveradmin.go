@@ -76,10 +76,14 @@ stop, and no client is turned away. Without one, it is done here.`,
 	}, func(ctx context.Context, c *keyserverConfig, _ []string) error {
 		reply, err := rpc.NewOperator(c.operator).RotateKey(ctx)
 		if notRunning(err) {
-			if err := c.anchor.refuseUnchecked("to rotate its key without a running server"); err != nil {
+			const what = "to rotate its key without a running server"
+			if err := c.anchor.refuseUnchecked(what); err != nil {
 				return err
 			}
 			err = a.withService(ctx, c, func(s *keyserver.Service) (err error) {
+				if err := refuseAnchored(s, what); err != nil {
+					return err
+				}
 				reply, err = s.RotateKey(ctx)
 				return err
 			})
@@ -135,7 +139,8 @@ running server does it itself and goes on meanwhile; without one, it is done her
 
 The key file is not in it: keep a copy of that apart, and another after each
 rotate-key. A backup that is not the newest state must not be put into service again
-lightly: clients that have seen later entries will find that they are gone.`,
+lightly: clients that have seen later entries will find that they are gone. A server
+with anchors refuses one that is older than the last of them.`,
 		Example: `  keytree keyserver backup /backup/keyserver-2026-01-31 --keyserver-domain example.org`,
 		Args:    takes("FILE"),
 	}, func(ctx context.Context, c *keyserverConfig, args []string) error {

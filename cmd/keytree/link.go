@@ -33,8 +33,8 @@ func (a *app) linkCommand() *cobra.Command {
 
 The acting key comes from a file (--key-file) or standard input (--key-stdin), as
 WIF, never from an argument. It pays the fee: coins come from the node, which
-has to be a bchd with --addrindex, or from --utxo. Coins that carry CashTokens
-are left alone.
+has to be a bchd with --addrindex, or from --utxo. Coins that carry CashTokens, and
+the batons of anchors, are left alone.
 
 Before anything is signed, the keytree server (--server) is asked whether the
 action would be refused. If it would, the command stops with the reason; --force
@@ -217,13 +217,17 @@ func (p *publisher) publish(ctx context.Context, act action) error {
 	if err := p.check(ctx, act, author.key, n); err != nil {
 		return err
 	}
-	utxos, err := p.coins(ctx, author.key, n)
+	utxos, batons, err := p.coins(ctx, author.key, n)
 	if err != nil {
 		return err
 	}
 	link, err := protocol.NewLinkTx(act.script, protocol.Funding{
 		Author: author.key, UTXOs: utxos, FeeRate: int64(p.feeRate.value), Uncompressed: author.uncompressed,
 	})
+	if errors.Is(err, protocol.ErrInsufficientFunds) && len(batons) > 0 {
+		return fmt.Errorf("%s: %w: the baton of a chain of anchors (%v) is left alone, since to spend it without a record breaks that chain: pay the address some more",
+			protocol.FormatAddress(author.key, p.network.value), err, batons[0])
+	}
 	if errors.Is(err, protocol.ErrInsufficientFunds) {
 		return fmt.Errorf("%s: %w", protocol.FormatAddress(author.key, p.network.value), err)
 	}
@@ -268,26 +272,26 @@ func (p *publisher) checkFlags() error {
 	return nil
 }
 
-// coins returns those of --utxo, or asks the node. The former are taken to be
+// coins returns those of --utxo, or asks the node, which also tells which coins are
+// batons of anchors and left alone. The former are taken to be
 // plain outputs to author: a signature commits to script, value and tokens, so
 // one for a coin that is something else is worth nothing.
-func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, n *bchd.Client) ([]protocol.UTXO, error) {
+func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, n *bchd.Client) (utxos []protocol.UTXO, batons []wire.OutPoint, err error) {
 	if len(p.utxos.values) == 0 {
 		return spendable(ctx, n, author, p.network.value)
 	}
 	address, err := bchutil.NewAddressPubKeyHash(author[:], p.network.value)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	script, err := txscript.PayToAddrScript(address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var utxos []protocol.UTXO
 	for _, c := range p.utxos.values {
 		utxos = append(utxos, protocol.UTXO{OutPoint: c.outPoint, Value: c.value, Script: script})
 	}
-	return utxos, nil
+	return utxos, nil, nil
 }
 
 // dialNode connects to a node that has to be there now.
@@ -299,27 +303,52 @@ func dialNode(ctx context.Context, config bchd.Config, net *chaincfg.Params) (*b
 }
 
 // spendable returns what the node knows author can spend: unconfirmed outputs
-// too, but no immature coinbase.
-func spendable(ctx context.Context, n *bchd.Client, author protocol.KeyHash, net *chaincfg.Params) ([]protocol.UTXO, error) {
+// too, but no immature coinbase. batons are those of anchors, which are not among
+// them.
+func spendable(ctx context.Context, n *bchd.Client, author protocol.KeyHash, net *chaincfg.Params) (utxos []protocol.UTXO, batons []wire.OutPoint, err error) {
 	address, err := bchutil.NewAddressPubKeyHash(author[:], net)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tip, err := n.Tip(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	outputs, err := n.UnspentOutputs(ctx, address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var utxos []protocol.UTXO
 	for _, o := range outputs {
 		// The transaction goes into the next block at the earliest.
 		if o.Coinbase && tip.Height+1 < o.Height+uint32(net.CoinbaseMaturity) {
 			continue
 		}
+		baton, err := isBaton(ctx, n, o.OutPoint)
+		if err != nil {
+			return nil, nil, err
+		}
+		if baton {
+			batons = append(batons, o.OutPoint)
+			continue
+		}
 		utxos = append(utxos, protocol.UTXO{OutPoint: o.OutPoint, Value: o.Value, Script: o.Script, HasToken: o.Token})
 	}
-	return utxos, nil
+	return utxos, batons, nil
+}
+
+// isBaton reports whether a coin is the baton of a chain of anchors.
+func isBaton(ctx context.Context, n *bchd.Client, out wire.OutPoint) (bool, error) {
+	if out.Index != 0 {
+		return false, nil
+	}
+	raw, err := n.Transaction(ctx, out.Hash)
+	if err != nil {
+		return false, err
+	}
+	tx, err := protocol.ParseTx(raw)
+	if err != nil {
+		return false, err
+	}
+	_, is := tx.Anchor()
+	return is, nil
 }

@@ -229,6 +229,8 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 				return err
 			}
 			config.Hold = keyserver.wire.Hold
+		} else if err := refuseAnchored(keyserver.service, unanchored); err != nil {
+			return err
 		}
 	}
 

@@ -275,7 +275,7 @@ func (s *story) publish(ctx context.Context, step step) error {
 	if err != nil {
 		return err
 	}
-	coins, err := spendable(ctx, s.wallet, author.Hash(), regtest.Params)
+	coins, _, err := spendable(ctx, s.wallet, author.Hash(), regtest.Params)
 	if err != nil {
 		return err
 	}

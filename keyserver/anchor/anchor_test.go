@@ -270,7 +270,7 @@ func TestTokensAndForeignBatons(t *testing.T) {
 	bait := wire.NewMsgTx(2)
 	from := r.w.pay(protocol.KeyHash{1}, 1_000_000, 0)
 	bait.AddTxIn(wire.NewTxIn(&from, nil))
-	bait.AddTxOut(wire.NewTxOut(900_000, p2pkh(r.p.keys.current.hash), wire.TokenData{}))
+	bait.AddTxOut(wire.NewTxOut(900_000, protocol.P2PKHScript(r.p.keys.current.hash), wire.TokenData{}))
 	bait.AddTxOut(wire.NewTxOut(0, foreign, wire.TokenData{}))
 	if err := r.w.Submit(t.Context(), rawOf(bait)); err != nil {
 		t.Fatal(err)
@@ -382,7 +382,7 @@ func TestBatonSpentElsewhere(t *testing.T) {
 	baton := r.p.state.anchors[0].baton()
 	tx := wire.NewMsgTx(2)
 	tx.AddTxIn(wire.NewTxIn(&baton, nil))
-	tx.AddTxOut(wire.NewTxOut(900_000, p2pkh(r.p.keys.current.hash), wire.TokenData{}))
+	tx.AddTxOut(wire.NewTxOut(900_000, protocol.P2PKHScript(r.p.keys.current.hash), wire.TokenData{}))
 	if err := r.w.Submit(t.Context(), rawOf(tx)); err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,10 @@ type Hashchain interface {
 	// ChainAt returns the state after the first size entries.
 	ChainAt(ctx context.Context, size uint64) (hashchain.Chain, error)
 	// SetAnchorChain hears the txid of the genesis anchor, as it is displayed, whenever
-	// it is known to be confirmed.
-	SetAnchorChain(name string)
+	// it is known to be confirmed, and keeps it together with the hashchain.
+	SetAnchorChain(ctx context.Context, name string) error
+	// AnchorChain returns what SetAnchorChain heard last; "" if it never did.
+	AnchorChain() string
 }
 
 // Chain is the index of the anchors that are confirmed.

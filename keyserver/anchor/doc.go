@@ -29,7 +29,9 @@
 //   - Positions never decrease, and only what the keyserver has on disk is anchored.
 //   - Before the keyserver answers anybody, Check compares its hashchain with the newest
 //     anchors. If they are ahead of it or contradict it, the database is not the one that
-//     was anchored, and serving it would fork history. There is no way around that.
+//     was anchored, and serving it would fork history. There is no way around that. The
+//     database names its chain of anchors, so that this holds where key and state file
+//     are lost.
 //
 // # What is trusted
 //
@@ -45,4 +47,8 @@
 //
 // If state file and database are both restored from an old backup while later anchors are
 // neither confirmed nor in the node's mempool, nothing here can know of them.
+//
+// If key and state file are both lost, the chain of anchors that is compared is the one
+// that the database names: a backup from before the genesis anchor was confirmed names
+// none.
 package anchor

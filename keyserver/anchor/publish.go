@@ -216,7 +216,7 @@ func (p *Publisher) replace(ctx context.Context, s *survey, i int, rate int64) e
 	if err != nil {
 		return err
 	}
-	to, _ := paid(old.script) // survey and publish have checked it
+	to, _ := protocol.P2PKHKey(old.script) // survey and publish have checked it
 	a, err := p.store(&draft{record: old.Anchor, inputs: append([]input{first}, topUps...), to: to, rate: rate, made: old.made})
 	if err != nil {
 		return err
@@ -238,20 +238,18 @@ func (p *Publisher) spentBy(ctx context.Context, s *survey, i int) (input, error
 	if err != nil {
 		return input{}, fmt.Errorf("what pays for the genesis anchor: %w", err)
 	}
-	tx, err := protocol.ParseTx(raw)
+	output, err := outputOf(raw, out.Index)
 	if err != nil {
 		return input{}, err
 	}
-	for n, output := range tx.Outputs() {
-		if holder, ok := paid(output.Script); n == out.Index && ok && p.keys.find(holder) != nil {
-			return input{out, output.Value, p.keys.find(holder)}, nil
-		}
+	if holder, ok := protocol.P2PKHKey(output.Script); ok && p.keys.find(holder) != nil {
+		return input{out, output.Value, p.keys.find(holder)}, nil
 	}
 	return input{}, fmt.Errorf("output %v, which the genesis anchor spends, does not pay the anchor key", out)
 }
 
 func (p *Publisher) batonOf(a *signed) (input, error) {
-	holder, _ := paid(a.script)
+	holder, _ := protocol.P2PKHKey(a.script)
 	k := p.keys.find(holder)
 	if k == nil {
 		return input{}, fmt.Errorf("%w: the key that holds the baton of anchor %v is not here any more", ErrMismatch, a.txid)
@@ -297,7 +295,7 @@ func (p *Publisher) topUps(ctx context.Context, baton wire.OutPoint) ([]input, e
 			return nil, err
 		}
 		for _, c := range coins {
-			holder, ok := paid(c.Script)
+			holder, ok := protocol.P2PKHKey(c.Script)
 			if ok && holder == k.hash && c.Confirmed && !c.HasToken && c.OutPoint != baton && c.Value > p.opt.FeeRate*inputSize {
 				all = append(all, found{c, k})
 			}
@@ -332,7 +330,7 @@ func (p *Publisher) rotate(ctx context.Context) (txid chainhash.Hash, err error)
 	case s.tail() == nil:
 		return txid, errors.New("there is no anchor yet, and so no baton to hand on: to use another key, stop the server and move the key file away")
 	case p.keys.previous != nil:
-		return txid, fmt.Errorf("the last change of the key is not buried yet: wait until the new key's first anchor is %d blocks deep", settled)
+		return txid, fmt.Errorf("the last change of the key is not buried yet: wait until the new key's first anchor is %d blocks deep, and payments to the old address are taken up", settled)
 	case len(s.pending) >= MaxUnconfirmed:
 		return txid, fmt.Errorf("%w: there are %d", errCrowded, len(s.pending))
 	}

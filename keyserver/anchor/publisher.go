@@ -111,7 +111,7 @@ type Publisher struct {
 	keys    *keyring
 	state   *state
 	claimed chainhash.Hash // the block as of which claim has looked
-	pruned  chainhash.Hash // the block as of which prune has looked
+	tidied  chainhash.Hash // the block as of which tidy has looked
 	// compared are the anchors that the hashchain agrees with. Of what agrees once,
 	// nothing can change: the hashchain only grows.
 	compared map[chainhash.Hash]bool

@@ -123,17 +123,26 @@ func (p *Publisher) anchorOf(ctx context.Context, coin Coin) (*signed, error) {
 }
 
 // followBack returns the anchors up to a, in their order; nil if they do not come from
-// the tail, or from a genesis anchor by this key if the tail is nil.
+// the tail, or from a genesis anchor by this key if the tail is nil, or if one of them
+// is not signed: then it is none, whatever the node says.
 func (p *Publisher) followBack(ctx context.Context, a, tail *signed) (line []*signed, err error) {
 	for range maxLine {
 		line = append(line, a)
-		if tail != nil && a.spends == tail.baton() {
-			slices.Reverse(line)
-			return line, nil
-		}
 		raw, err := p.opt.Node.Transaction(ctx, a.spends.Hash)
 		if err != nil {
 			return nil, err
+		}
+		spent, err := outputOf(raw, a.spends.Index)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.checkSignature(spent); err != nil {
+			p.opt.Log.Warn().Err(err).Stringer("txid", a.txid).Msg("the node has what looks like an anchor, but is not signed")
+			return nil, nil
+		}
+		if tail != nil && a.spends == tail.baton() {
+			slices.Reverse(line)
+			return line, nil
 		}
 		before, err := readSigned(raw, fromUnix(0), 0)
 		if err == nil && a.spends.Index == 0 && before.Domain == p.opt.Domain {
@@ -143,12 +152,8 @@ func (p *Publisher) followBack(ctx context.Context, a, tail *signed) (line []*si
 		if tail != nil {
 			return nil, nil
 		}
-		spent, err := protocol.OutputScript(raw, a.spends.Hash, a.spends.Index)
-		if err != nil {
-			return nil, err
-		}
 		_, unlock := a.raw.Input0()
-		if author, ok := protocol.Author(unlock, spent); !ok || !p.keys.owns(&author) {
+		if author, ok := protocol.Author(unlock, spent.Script); !ok || !p.keys.owns(&author) {
 			return nil, nil
 		}
 		slices.Reverse(line)

@@ -122,3 +122,51 @@ func TestRotateKilled(t *testing.T) {
 		r.wantOne(3)
 	}
 }
+
+// TestRotateWhileAnchoring has no anchor get deep before the next one follows.
+func TestRotateWhileAnchoring(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.fund(1_000_000)
+	r.step()
+	r.w.mine(1)
+	if _, err := r.p.rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	old := r.p.keys.previous.hash
+	for range settled {
+		r.w.mine(1)
+		r.anchor()
+		if r.p.keys.previous == nil {
+			t.Fatal("the old key is gone too early")
+		}
+	}
+	late := r.w.pay(old, r.p.cost(), 1)
+	r.w.pay(old, r.p.cost()-1, 1) // is not worth waiting for
+	foreign, err := (&protocol.Anchor{Domain: testDomain, Position: 99}).Script()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bait := wire.NewMsgTx(2) // the baton of another chain is never taken up
+	from := r.w.pay(protocol.KeyHash{1}, 1_000_000, 0)
+	bait.AddTxIn(wire.NewTxIn(&from, nil))
+	bait.AddTxOut(wire.NewTxOut(900_000, protocol.P2PKHScript(old), wire.TokenData{}))
+	bait.AddTxOut(wire.NewTxOut(0, foreign, wire.TokenData{}))
+	if err := r.w.Submit(t.Context(), rawOf(bait)); err != nil {
+		t.Fatal(err)
+	}
+	r.w.mine(1)
+	r.step()
+	if r.p.keys.previous == nil {
+		t.Fatal("the old key is gone with a payment to it")
+	}
+	r.anchor()
+	r.w.mine(1)
+	r.step()
+	if r.w.spender(late) == nil || r.p.keys.previous != nil {
+		t.Errorf("taken up: %v, old key: %v", r.w.spender(late) != nil, r.p.keys.previous)
+	}
+	if _, err := r.p.rotate(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -10,6 +10,10 @@ import (
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/txscript"
+	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // TestRestoredBackup starts with hashchains that are not what was anchored.
@@ -18,17 +22,20 @@ func TestRestoredBackup(t *testing.T) {
 		name      string
 		confirmed bool // the last anchor
 		lost      bool // the state file
+		noKey     bool // the key file is lost, too
 		reseed    bool // the hashchain goes on with other entries
 		want      error
 	}{
-		{"ahead", true, false, false, ErrAhead},
-		{"contradicts", true, false, true, ErrContradicts},
-		{"ahead, state lost", true, true, false, ErrAhead},
-		{"contradicts, state lost", true, true, true, ErrContradicts},
-		{"unconfirmed ahead", false, false, false, ErrAhead},
-		{"unconfirmed contradicts", false, false, true, ErrContradicts},
-		{"unconfirmed ahead, state lost", false, true, false, ErrAhead},
-		{"unconfirmed contradicts, state lost", false, true, true, ErrContradicts},
+		{"ahead", true, false, false, false, ErrAhead},
+		{"contradicts", true, false, false, true, ErrContradicts},
+		{"ahead, state lost", true, true, false, false, ErrAhead},
+		{"contradicts, state lost", true, true, false, true, ErrContradicts},
+		{"ahead, state and key lost", true, true, true, false, ErrAhead},
+		{"contradicts, state and key lost", true, true, true, true, ErrContradicts},
+		{"unconfirmed ahead", false, false, false, false, ErrAhead},
+		{"unconfirmed contradicts", false, false, false, true, ErrContradicts},
+		{"unconfirmed ahead, state lost", false, true, false, false, ErrAhead},
+		{"unconfirmed contradicts, state lost", false, true, false, true, ErrContradicts},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newRig(t)
@@ -49,6 +56,11 @@ func TestRestoredBackup(t *testing.T) {
 			}
 			if test.lost {
 				if err := os.Remove(r.p.state.path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if test.noKey {
+				if err := os.Remove(r.p.keys.path); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -132,6 +144,11 @@ func TestMismatch(t *testing.T) {
 			r.p.state.genesis, r.p.state.anchors = &chainhash.Hash{1}, nil
 			r.p.state.save()
 		}, "to begin another one would be a second history"},
+		{"database names a chain that is not there", func(r *rig) {
+			os.Remove(r.p.keys.path)
+			os.Remove(r.p.state.path)
+			r.ks.named = chainhash.Hash{1}.String()
+		}, "which is not on this chain"},
 		{"another chain altogether", func(r *rig) {
 			r.w.blocks, r.w.salt = r.w.blocks[:1], []byte{9}
 			r.p.state.anchors = nil
@@ -152,5 +169,76 @@ func TestMismatch(t *testing.T) {
 				t.Errorf("the error repeats a key: %v", err)
 			}
 		})
+	}
+}
+
+// TestInventedAnchors has a node tell of anchors that the key never signed: they would
+// contradict the hashchain, and keep the keyserver from serving for good.
+func TestInventedAnchors(t *testing.T) {
+	script, err := (&protocol.Anchor{Domain: testDomain, Position: 99}).Script()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, genesis := range []bool{true, false} {
+		r := newRig(t)
+		r.start()
+		r.fund(1_000_000)
+		spends := wire.OutPoint{Hash: r.w.blocks[1][0].TxHash()}
+		if !genesis {
+			r.step()
+			r.w.mine(1)
+			r.step()
+			spends = r.p.state.anchors[0].baton()
+		}
+		own := r.p.keys.current
+		unlock, err := txscript.NewScriptBuilder().AddData(append(make([]byte, 70), byte(hashType))).
+			AddData(own.private.PubKey().SerializeCompressed()).Script()
+		if err != nil {
+			t.Fatal(err)
+		}
+		invented := wire.NewMsgTx(2)
+		invented.AddTxIn(wire.NewTxIn(&spends, unlock))
+		invented.AddTxOut(wire.NewTxOut(900_000, protocol.P2PKHScript(own.hash), wire.TokenData{}))
+		invented.AddTxOut(wire.NewTxOut(0, script, wire.TokenData{}))
+		r.w.mempool = append(r.w.mempool, invented)
+		if err := r.open(); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.p.check(t.Context()); err != nil && isFinal(err) {
+			t.Fatalf("genesis %v: %v", genesis, err)
+		}
+		r.w.mempool = nil // an honest node again
+		r.start()
+		r.anchor()
+		r.w.mine(1)
+		r.step()
+		if genesis {
+			r.wantOne(1)
+		} else {
+			r.wantOne(2)
+		}
+	}
+}
+
+// TestLostKey begins another chain, since the hashchain agrees with the one that
+// nobody can go on with.
+func TestLostKey(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.fund(1_000_000)
+	r.anchor()
+	r.w.mine(1)
+	r.step()
+	first := r.ks.AnchorChain()
+	if err := errors.Join(os.Remove(r.p.keys.path), os.Remove(r.p.state.path)); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.fund(1_000_000)
+	r.anchor()
+	r.w.mine(1)
+	r.step()
+	if s := r.p.Status(); s.Last == nil || s.Last.Number != 0 || s.Chain == first || r.ks.AnchorChain() != s.Chain {
+		t.Errorf("the chain was %s, the status is %+v, the database names %s", first, s, r.ks.AnchorChain())
 	}
 }

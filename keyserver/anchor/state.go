@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/keyserver/secretfile"
 )
 
 // errDisk says that the state file could not be written. Nothing may be broadcast.
@@ -124,35 +125,12 @@ func (s *state) save() error {
 	}
 	content, err := json.MarshalIndent(f, "", "\t")
 	if err == nil {
-		err = replaceFile(s.path, append(content, '\n'))
+		err = secretfile.Write(s.path, append(content, '\n'))
 	}
 	if err != nil {
 		s.failed = fmt.Errorf("%w: %w", errDisk, err)
 	}
 	return s.failed
-}
-
-// replaceFile puts a file with the content in the place of the one at path.
-func replaceFile(path string, content []byte) error {
-	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // find returns a stored anchor, nil if it is not there.

@@ -64,7 +64,7 @@ func (p *Publisher) count(ctx context.Context, s *survey, now bool) error {
 				return err
 			}
 			for _, c := range coins {
-				if tail := s.tail(); !c.HasToken && (tail == nil || c.OutPoint != tail.baton()) && !isBaton(s, c) {
+				if !c.HasToken && !isBaton(s, c) {
 					p.funds.coins += c.Value
 				}
 			}
@@ -77,8 +77,8 @@ func (p *Publisher) count(ctx context.Context, s *survey, now bool) error {
 	return nil
 }
 
-// isBaton reports whether a coin is the baton of an anchor that is known not to be the
-// newest: the node has not heard of the next one yet.
+// isBaton reports whether a coin is the baton, or that of an anchor before the newest:
+// the node may not have heard of the next one yet.
 func isBaton(s *survey, c Coin) bool {
 	if s.confirmed != nil && c.OutPoint == s.confirmed.baton() {
 		return true

@@ -51,7 +51,9 @@ func (p *Publisher) survey(ctx context.Context, v View) (*survey, error) {
 		if err := p.compareChain(ctx, v, &c); err != nil {
 			return nil, err
 		}
-		p.opt.Hashchain.SetAnchorChain(c.ID.String())
+		if err := p.opt.Hashchain.SetAnchorChain(ctx, c.ID.String()); err != nil {
+			return nil, err
+		}
 		s.last = &c.Last
 		if s.confirmed, err = p.stored(v, c.Last.TxID); err != nil {
 			return nil, err
@@ -72,7 +74,7 @@ func (p *Publisher) survey(ctx context.Context, v View) (*survey, error) {
 	if err := p.settleKeys(s); err != nil {
 		return nil, err
 	}
-	return s, p.prune(v, s)
+	return s, p.tidy(ctx, v, s)
 }
 
 // stored returns the transaction of a confirmed anchor, and sees to it that it is in the
@@ -110,6 +112,10 @@ func (p *Publisher) claim(ctx context.Context, v View) error {
 			return err
 		}
 	}
+	named, err := p.compareNamed(ctx, v)
+	if err != nil {
+		return err
+	}
 	var own []graph.AnchorChain
 	for after := (*graph.ActionCursor)(nil); ; {
 		chains, next, err := v.AnchorChainsOf(ctx, p.opt.Domain, after, 100)
@@ -134,8 +140,40 @@ func (p *Publisher) claim(ctx context.Context, v View) error {
 	if err := p.choose(v, own); err != nil {
 		return err
 	}
+	if name := p.opt.Hashchain.AnchorChain(); p.state.genesis == nil && name != "" {
+		if named == nil {
+			return fmt.Errorf("%w: the keyserver's database names the chain of anchors %s, which is not on this chain: is the node on another one, or does the index start too late?",
+				ErrMismatch, name)
+		}
+		if named.Break == protocol.Unbroken {
+			p.opt.Log.Warn().Str("anchor_chain", name).Str("key_file", p.keys.path).
+				Msg("the hashchain agrees with its chain of anchors, but this key cannot go on with it: restore the key that can. A payment begins another chain, which auditors must be told of")
+		}
+	}
 	p.claimed = v.Hash()
 	return nil
+}
+
+// compareNamed compares the hashchain with the chain of anchors that its database
+// names, nil if that is not there: state and key file may be lost, or not have come
+// with a backup.
+func (p *Publisher) compareNamed(ctx context.Context, v View) (*graph.AnchorChain, error) {
+	name := p.opt.Hashchain.AnchorChain()
+	if name == "" {
+		return nil, nil
+	}
+	id, err := chainhash.NewHashFromStr(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the keyserver's database names the chain of anchors %q: %w", ErrMismatch, name, err)
+	}
+	c, err := v.AnchorChain(*id)
+	if errors.Is(err, graph.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &c, p.compareChain(ctx, v, &c)
 }
 
 // choose settles which of the chains by this key goes on.
@@ -227,9 +265,9 @@ func (p *Publisher) compare(ctx context.Context, a *protocol.Anchor, txid chainh
 	return nil
 }
 
-// settleKeys completes a change of keys, as far as it has come on the chain.
+// settleKeys puts the next key in place once the baton has gone to it.
 func (p *Publisher) settleKeys(s *survey) error {
-	holder, ok := paid(s.tail().script)
+	holder, ok := protocol.P2PKHKey(s.tail().script)
 	k := p.keys.find(holder)
 	switch {
 	case !ok || k == nil:
@@ -238,18 +276,65 @@ func (p *Publisher) settleKeys(s *survey) error {
 	case k == p.keys.next:
 		return p.keys.promote()
 	}
-	if p.keys.previous == nil || s.last == nil || s.last.Author == nil || *s.last.Author != p.keys.current.hash || s.height < s.last.Height+settled-1 {
+	return nil
+}
+
+// tidy removes, once for each block, what needs no more looking after.
+func (p *Publisher) tidy(ctx context.Context, v View, s *survey) error {
+	if p.tidied == s.block {
 		return nil
+	}
+	if p.keys.previous != nil {
+		if err := p.retire(ctx, v, s); err != nil {
+			return err
+		}
+	}
+	if err := p.prune(v, s); err != nil {
+		return err
+	}
+	p.tidied = s.block
+	return nil
+}
+
+// retire removes the previous key when an anchor by the present one is settled, and no
+// payment waits at the old address that is worth as much as an anchor costs.
+func (p *Publisher) retire(ctx context.Context, v View, s *survey) error {
+	isSettled := false
+	for _, a := range p.state.anchors {
+		status, err := v.Anchor(a.txid)
+		if errors.Is(err, graph.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		isSettled = isSettled || status.Author != nil && *status.Author == p.keys.current.hash && status.Height+settled-1 <= s.height
+	}
+	if !isSettled {
+		return nil
+	}
+	coins, err := p.opt.Node.Coins(ctx, p.keys.previous.hash)
+	if err != nil {
+		return err
+	}
+	for _, c := range coins {
+		if c.HasToken || c.Value < p.cost() {
+			continue
+		}
+		baton, err := p.anchorOf(ctx, c)
+		if err != nil {
+			return err
+		}
+		if baton == nil {
+			return nil // the next anchor takes it up
+		}
 	}
 	p.opt.Log.Info().Msg("the anchor key was replaced for good: the old one is removed")
 	return p.keys.forget()
 }
 
-// prune forgets the anchors that need no more looking after, once for each block.
+// prune forgets the anchors that are buried, and those that cannot be confirmed any more.
 func (p *Publisher) prune(v View, s *survey) error {
-	if p.pruned == s.block {
-		return nil
-	}
 	var kept []*signed
 	for _, a := range p.state.anchors {
 		if a != s.confirmed && !slices.Contains(s.pending, a) {
@@ -263,12 +348,9 @@ func (p *Publisher) prune(v View, s *survey) error {
 		}
 		kept = append(kept, a)
 	}
-	if len(kept) < len(p.state.anchors) {
-		p.state.anchors = kept
-		if err := p.state.save(); err != nil {
-			return err
-		}
+	if len(kept) == len(p.state.anchors) {
+		return nil
 	}
-	p.pruned = s.block
-	return nil
+	p.state.anchors = kept
+	return p.state.save()
 }

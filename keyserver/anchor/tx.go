@@ -18,8 +18,7 @@ const hashType = txscript.SigHashAll | txscript.SigHashForkID
 // Sizes in bytes, signatures counted as the longest there are.
 const (
 	inputSize  = 36 + 1 + (1 + 72) + (1 + 33) + 4
-	p2pkhSize  = 25
-	outputSize = 8 + 1 + p2pkhSize
+	outputSize = 8 + 1 + 25
 	// recordSize is that of the record's output without the domain.
 	recordSize = 8 + 1 + (1 + 5) + (1 + 1) + 1 + (1 + 8) + 2*(1+32)
 )
@@ -63,7 +62,7 @@ func (d *draft) sign() (raw []byte, err error) {
 		return nil, fmt.Errorf("%w: %d satoshi are needed (fee %d, and at least %d to go on with), and %d there",
 			errFunds, fee+protocol.DustLimit, fee, protocol.DustLimit, have)
 	}
-	tx.AddTxOut(wire.NewTxOut(have-fee, p2pkh(d.to), wire.TokenData{}))
+	tx.AddTxOut(wire.NewTxOut(have-fee, protocol.P2PKHScript(d.to), wire.TokenData{}))
 	tx.AddTxOut(wire.NewTxOut(0, script, wire.TokenData{}))
 	for i, in := range d.inputs {
 		if err := signInput(tx, i, in); err != nil {
@@ -76,7 +75,7 @@ func (d *draft) sign() (raw []byte, err error) {
 }
 
 func signInput(tx *wire.MsgTx, i int, in input) error {
-	spent := p2pkh(in.key.hash)
+	spent := protocol.P2PKHScript(in.key.hash)
 	signature, err := txscript.RawTxInECDSASignature(tx, i, spent, hashType, in.key.private, in.value)
 	if err != nil {
 		return err
@@ -87,29 +86,17 @@ func signInput(tx *wire.MsgTx, i int, in input) error {
 		return err
 	}
 	// What a fault of this machine has spoilt must not be stored as the anchor.
-	vm, err := txscript.NewEngine(spent, tx, i, txscript.StandardVerifyFlags,
-		nil, txscript.NewTxSigHashes(tx), txscript.NewUtxoCache(), in.value)
+	return checkInput(tx, i, spent, in.value)
+}
+
+// checkInput checks that an input may spend an output with a script and value.
+func checkInput(tx *wire.MsgTx, i int, script []byte, value int64) error {
+	vm, err := txscript.NewEngine(script, tx, i, txscript.StandardVerifyFlags,
+		nil, txscript.NewTxSigHashes(tx), txscript.NewUtxoCache(), value)
 	if err != nil {
 		return err
 	}
 	return vm.Execute()
-}
-
-// p2pkh is the script that pays a key.
-func p2pkh(key protocol.KeyHash) []byte {
-	script := make([]byte, 0, p2pkhSize)
-	script = append(script, txscript.OP_DUP, txscript.OP_HASH160, txscript.OP_DATA_20)
-	script = append(script, key[:]...)
-	return append(script, txscript.OP_EQUALVERIFY, txscript.OP_CHECKSIG)
-}
-
-// paid returns the key that a script pays, if it is a P2PKH.
-func paid(script []byte) (key protocol.KeyHash, ok bool) {
-	if len(script) != p2pkhSize {
-		return key, false
-	}
-	copy(key[:], script[3:])
-	return key, bytes.Equal(script, p2pkh(key))
 }
 
 // signed is an anchor's transaction.
@@ -127,6 +114,31 @@ type signed struct {
 
 // baton is the output that the next anchor spends.
 func (s *signed) baton() wire.OutPoint { return wire.OutPoint{Hash: s.txid} }
+
+// checkSignature checks that the first input may spend what it does. Of what is not
+// confirmed nobody but a node has said so.
+func (s *signed) checkSignature(spent protocol.Output) error {
+	tx := new(wire.MsgTx)
+	if err := tx.Deserialize(bytes.NewReader(s.raw)); err != nil {
+		return err
+	}
+	return checkInput(tx, 0, spent.Script, spent.Value)
+}
+
+// outputOf returns an output of a transaction. ErrUnknown if there is none of this
+// index.
+func outputOf(raw []byte, index uint32) (protocol.Output, error) {
+	tx, err := protocol.ParseTx(raw)
+	if err != nil {
+		return protocol.Output{}, err
+	}
+	for i, output := range tx.Outputs() {
+		if i == index {
+			return output, nil
+		}
+	}
+	return protocol.Output{}, fmt.Errorf("%w: output %d of transaction %v", ErrUnknown, index, tx.TxID())
+}
 
 // readSigned reads a transaction that has to carry an anchor.
 func readSigned(raw []byte, made time.Time, rate int64) (*signed, error) {

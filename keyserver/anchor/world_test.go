@@ -99,7 +99,7 @@ func (w *world) Coins(_ context.Context, key protocol.KeyHash) (coins []Coin, er
 		for _, tx := range txs {
 			for n, o := range tx.TxOut {
 				out := wire.OutPoint{Hash: tx.TxHash(), Index: uint32(n)}
-				if holder, ok := paid(o.PkScript); ok && holder == key && w.spender(out) == nil {
+				if holder, ok := protocol.P2PKHKey(o.PkScript); ok && holder == key && w.spender(out) == nil {
 					coins = append(coins, Coin{protocol.UTXO{OutPoint: out, Value: o.Value, Script: o.PkScript}, i < len(w.blocks)})
 				}
 			}
@@ -178,7 +178,7 @@ func (w *world) pay(key protocol.KeyHash, value int64, n int) wire.OutPoint {
 	for range n {
 		tx.AddTxOut(wire.NewTxOut(int64(w.payments), []byte{0x51}, wire.TokenData{}))
 	}
-	tx.AddTxOut(wire.NewTxOut(value, p2pkh(key), wire.TokenData{}))
+	tx.AddTxOut(wire.NewTxOut(value, protocol.P2PKHScript(key), wire.TokenData{}))
 	tx.LockTime = w.payments
 	w.mempool = append(w.mempool, tx)
 	return wire.OutPoint{Hash: tx.TxHash(), Index: uint32(n)}
@@ -376,7 +376,7 @@ func (k *keyserver) grow(t *testing.T, entries int, seed byte) {
 func (k *keyserver) backup() *keyserver {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return &keyserver{states: slices.Clone(k.states)}
+	return &keyserver{states: slices.Clone(k.states), named: k.named}
 }
 
 func (k *keyserver) Chain() hashchain.Chain {
@@ -394,10 +394,17 @@ func (k *keyserver) ChainAt(_ context.Context, size uint64) (hashchain.Chain, er
 	return k.states[size], nil
 }
 
-func (k *keyserver) SetAnchorChain(name string) {
+func (k *keyserver) SetAnchorChain(_ context.Context, name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.named = name
+	return nil
+}
+
+func (k *keyserver) AnchorChain() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.named
 }
 
 // rig is a publisher in a world.

@@ -130,7 +130,7 @@ func (a *Auditor) Audit(ctx context.Context, from Sources) (*Report, error) {
 	}
 	u.head = head
 	for _, step := range []func(context.Context) error{
-		u.checkEntries, u.checkAnchors, u.compare, u.checkStatements, u.prove, u.checkFreshness, u.others,
+		u.checkEntries, u.checkAnchors, u.compare, u.checkStatements, u.prove, u.earlier, u.checkFreshness, u.others,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

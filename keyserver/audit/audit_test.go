@@ -9,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -253,6 +254,65 @@ func TestFindings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMisbehaviourStays: who shows the honest history again is not sound, and evidence
+// of the same is kept once however often it is found.
+func TestMisbehaviourStays(t *testing.T) {
+	w := newWorld(t)
+	w.server.grow(5)
+	dir := t.TempDir()
+	w.audit(dir).want(t, Sound, "")
+	honest := w.server
+	rewrite(w, 7)
+	var f *Finding
+	for i := range uint64(3) {
+		w.server.signedHead = w.server.head(testTime + i)
+		f = w.audit(dir).want(t, Misbehaviour, TwoEntries)
+	}
+	if files, err := os.ReadDir(filepath.Dir(f.Evidence)); err != nil || len(files) != 1 {
+		t.Errorf("%d files of evidence, %v", len(files), err)
+	}
+	w.server = honest
+	if again := w.audit(dir).want(t, Misbehaviour, TwoEntries); again.Evidence != f.Evidence || !strings.HasPrefix(again.Text, "found by an earlier audit") {
+		t.Errorf("got %+v, expected that of %+v", again, f)
+	}
+	if err := os.WriteFile(f.Evidence, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := w.audit(dir)
+	r.want(t, Sound, "")
+	if !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, f.Evidence) }) {
+		t.Errorf("a damaged file of evidence is passed over: %q", r.Notes)
+	}
+}
+
+// TestEvidenceUndone has a reorganisation undo what broke the chain of anchors.
+func TestEvidenceUndone(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.audit(dir).want(t, Sound, "")
+	before := *w
+	before.items, before.headers = slices.Clone(w.items), bytes.Clone(w.headers)
+	w.spend(nil)
+	f := w.audit(dir).want(t, Misbehaviour, SpentWithoutRecord)
+	before.mine() // another block
+	r := before.audit(dir)
+	r.want(t, Sound, "")
+	if !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, f.Evidence) }) {
+		t.Errorf("notes %q", r.Notes)
+	}
+}
+
+// TestOtherDomain has anchors of another domain commit to the hashchain.
+func TestOtherDomain(t *testing.T) {
+	w := newWorld(t)
+	record := w.record()
+	record.Domain = "example.net"
+	w.items, w.baton = nil, wire.OutPoint{}
+	w.spend(record)
+	w.genesis = w.baton.Hash
+	w.audit(t.TempDir()).want(t, CouldNotCheck, OtherServer)
 }
 
 func readEvidence(t testing.TB, path string) *Evidence {
@@ -533,7 +593,15 @@ func TestFolder(t *testing.T) {
 		t.Errorf("another chain of anchors: got %v, expected %v", err, ErrOtherChain)
 	}
 	for name, damage := range map[string]func(dir string) error{
-		"state":   func(dir string) error { return os.WriteFile(filepath.Join(dir, stateFile), []byte("{"), 0o600) },
+		"state": func(dir string) error { return os.WriteFile(filepath.Join(dir, stateFile), []byte("{"), 0o600) },
+		"empty message": func(dir string) error {
+			content, err := os.ReadFile(filepath.Join(dir, stateFile))
+			if err != nil {
+				return err
+			}
+			content = bytes.Replace(content, []byte(`"keyserver":[`), []byte(`"keyserver":[null,`), 1)
+			return os.WriteFile(filepath.Join(dir, stateFile), content, 0o600)
+		},
 		"entries": func(dir string) error { return os.Truncate(filepath.Join(dir, entriesFile), 100) },
 		"anchors": func(dir string) error { return os.Truncate(filepath.Join(dir, anchorsFile), 100) },
 	} {

@@ -57,6 +57,11 @@ func newLongHistory(t testing.TB, entries, anchors int) *longHistory {
 	w := l.world
 	for i := range entries {
 		e := randomEntry(random, c.Head)
+		if i == 0 {
+			if e, err = hashchain.Seal(c.Head, uid.KeyserverLocalpart+"@"+testDomain, hashchain.Hash{}, rand.Reader); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := c.Append([]hashchain.Entry{e}, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
 // items reads verified anchors from a place in the file on.
@@ -79,6 +80,16 @@ func (u *run) compare(ctx context.Context) error {
 }
 
 func (u *run) compareAnchors(ctx context.Context) error {
+	if u.copy.size > 0 && u.report.Domain != "" {
+		first, err := u.copy.at(0)
+		if err != nil {
+			return err
+		}
+		identity := uid.KeyserverLocalpart + "@" + u.report.Domain
+		if _, ok := first.Open(identity); !ok {
+			return problemf(OtherServer, "the hashchain does not begin with the entry of %s: it is not that of the domain that the anchors name", identity)
+		}
+	}
 	for it, err := range u.items(u.state.ComparedBytes) {
 		if err != nil {
 			return err

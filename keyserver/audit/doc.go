@@ -34,6 +34,11 @@
 // that the audit could not be done. So is everything else that is missing or
 // broken.
 //
+// Misbehaviour is for good: evidence that an earlier audit found, and that still
+// holds, is found again, whatever is shown now. A key that the keyserver has replaced
+// convicts it as the present one does, since nothing tells when a statement was
+// signed: who lets an old key be stolen vouches for what is signed with it.
+//
 // # Files
 //
 // A folder belongs to one chain of anchors; only one process has it open.

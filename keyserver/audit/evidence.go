@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -35,9 +37,10 @@ const (
 	// anchor's.
 	ByHeadAndAnchor Proof = "head and anchor"
 	// A signed reply about an anchor's position, with an entry whose hash is not the
-	// anchor's head.
+	// anchor's head. A signed head that names the chain of anchors may come with it.
 	ByReplyAndAnchor Proof = "reply and anchor"
-	// A chain of anchors up to the tx that broke it (Bundle).
+	// A chain of anchors up to the tx that broke it (Bundle), and perhaps a signed head
+	// that names it.
 	ByAnchors Proof = "chain of anchors"
 )
 
@@ -94,27 +97,37 @@ func ReadEvidence(in io.Reader) (*Evidence, error) {
 	return e, nil
 }
 
-// keepEvidence writes a file of evidence and returns its path. The same evidence is
-// kept once.
-func (a *Auditor) keepEvidence(e *Evidence) (string, error) {
-	e.Version, e.Time = evidenceVersion, 0
-	content, err := json.Marshal(e)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(content)
-	path := a.path(evidenceDir, fmt.Sprintf("%x.json", sum[:8]))
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+// keepEvidence writes a file of evidence and returns its path. Evidence of the same is
+// kept once: a keyserver makes new statements of it with every audit.
+func (u *run) keepEvidence(ctx context.Context, e *Evidence) (string, error) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s", e.Finding, e.Text))
+	path := u.path(evidenceDir, fmt.Sprintf("%x.json", sum[:8]))
+	_, err := u.verifyKept(ctx, path)
+	if err == nil || !errors.Is(err, ErrNoEvidence) && !errors.Is(err, fs.ErrNotExist) {
 		return path, err
 	}
-	e.Time = uint64(a.now().Unix())
+	e.Time = uint64(u.now().Unix())
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", " ")
 	if err := enc.Encode(e); err != nil {
 		return "", err
 	}
-	return path, writeFile(path, out.Bytes())
+	return path, secretfile.Write(path, out.Bytes())
+}
+
+// verifyKept reads a file of evidence that was kept, and verifies it again.
+func (u *run) verifyKept(ctx context.Context, path string) (*Evidence, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	e, err := ReadEvidence(file)
+	if err == nil {
+		_, err = e.Verify(ctx, u.from.Headers)
+	}
+	return e, err
 }
 
 func hashesOf(hashes []hashchain.Hash) [][]byte {

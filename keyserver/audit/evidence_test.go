@@ -8,12 +8,16 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // uidReply is a reply about an entry that need not be good.
@@ -188,6 +192,51 @@ func TestForeignAnchors(t *testing.T) {
 	w.server.anchorChain = strings.Repeat("ab", 32)
 	w.server.answers = false
 	w.audit(t.TempDir()).want(t, CouldNotCheck, OtherRoot)
+}
+
+// TestImpostorsAnchors: what is signed of a chain of anchors is shown, and anybody else's
+// chain convicts by no head of the keyserver's.
+func TestImpostorsAnchors(t *testing.T) {
+	w := newWorld(t)
+	s := w.server
+	head := s.head(testTime) // names the chain
+	w.spend(nil)
+	closed := &Evidence{Version: evidenceVersion, Proof: ByAnchors, Domain: testDomain, Genesis: w.genesis.String(), Bundle: w.bundle(0)}
+	verify := func(e *Evidence) (*Conviction, error) { return e.Verify(t.Context(), w.headerFile()) }
+	c, err := verify(closed)
+	if err != nil || len(c.Compare) != 1 || !strings.Contains(c.Compare[0], "nothing here is signed") {
+		t.Errorf("got %+v, %v, expected that the chain must be compared", c, err)
+	}
+	closed.Heads, closed.Keyserver = []*hashchain.SignedHead{head}, []*uid.Reply{s.replies[s.entries[0].UIDIndex()]}
+	c, err = verify(closed)
+	if err != nil || !slices.ContainsFunc(c.Shows, func(s string) bool { return strings.Contains(s, "it anchors in the chain") }) ||
+		slices.ContainsFunc(c.Compare, func(s string) bool { return strings.Contains(s, "nothing here is signed") }) {
+		t.Errorf("got %+v, %v, expected that the head names the chain", c, err)
+	}
+
+	// The same by an impostor, who has the keyserver's statements, too.
+	reply := s.replies[s.entries[2].UIDIndex()]
+	w.items, w.baton = nil, wire.OutPoint{}
+	w.spend(&protocol.Anchor{Domain: testDomain, Position: 2})
+	w.genesis = w.baton.Hash
+	w.spend(nil)
+	for _, e := range []*Evidence{
+		{Proof: ByAnchors, Bundle: w.bundle(0)},
+		{Proof: ByReplyAndAnchor, Bundle: makeBundle(t, w.genesis, 0, w.items[:1]), Replies: []*uid.Reply{reply}},
+	} {
+		e.Version, e.Domain, e.Genesis = evidenceVersion, testDomain, w.genesis.String()
+		e.Heads, e.Keyserver = closed.Heads, closed.Keyserver
+		if c, err := verify(e); !errors.Is(err, ErrNoEvidence) || !strings.Contains(err.Error(), "its head names the chain") {
+			t.Errorf("%s: got %+v, %v, expected %v", e.Proof, c, err, ErrNoEvidence)
+		}
+	}
+}
+
+// TestAnchorsElsewhere has the keyserver sign that its chain of anchors is another one.
+func TestAnchorsElsewhere(t *testing.T) {
+	w := newWorld(t)
+	w.server.anchorChain = strings.Repeat("ab", 32)
+	w.audit(t.TempDir()).want(t, CouldNotCheck, Unrelated)
 }
 
 func TestRotatedKey(t *testing.T) {

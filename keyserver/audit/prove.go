@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"sort"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
@@ -65,15 +67,18 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 		if e == nil {
 			continue
 		}
-		e.Finding, e.Text, e.Domain = kind, text, u.report.Domain
-		if e.Proof != ByAnchors {
+		e.Version, e.Finding, e.Text, e.Domain = evidenceVersion, kind, text, u.report.Domain
+		if e.Genesis != "" && len(e.Heads) == 0 {
+			e.Heads = u.naming()
+		}
+		if e.Proof != ByAnchors || len(e.Heads) > 0 {
 			e.Keyserver = u.state.Keyserver
 		}
-		e.Version = evidenceVersion
 		if _, err := e.Verify(ctx, nil); err != nil {
 			continue
 		}
-		if f.Evidence, err = u.keepEvidence(e); err != nil {
+		f.Evidence, err = u.keepEvidence(ctx, e)
+		if err := u.report.note(err); err != nil {
 			return err
 		}
 		break
@@ -82,6 +87,50 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 		f.Text += " (nothing of it is signed, so that others cannot be convinced)"
 	}
 	u.report.Findings = append(u.report.Findings, f)
+	return nil
+}
+
+// naming returns a signed head that names the pinned chain of anchors, if there is one.
+func (u *run) naming() []*hashchain.SignedHead {
+	keys, err := readKeys(u.report.Domain, u.state.Keyserver)
+	if err != nil {
+		return nil
+	}
+	for _, h := range []*hashchain.SignedHead{u.head, u.state.LastHead} {
+		if h == nil || h.Head.AnchorChain != u.genesis.String() {
+			continue
+		}
+		if _, err := keys.head(u.report.Domain, h); err == nil {
+			return []*hashchain.SignedHead{h}
+		}
+	}
+	return nil
+}
+
+// earlier adds what earlier audits have found, and this one has not: who has shown two
+// histories has, whatever he shows now. Only a reorganisation can undo evidence.
+func (u *run) earlier(ctx context.Context) error {
+	files, err := os.ReadDir(u.path(evidenceDir))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		path := u.path(evidenceDir, file.Name())
+		if filepath.Ext(path) != ".json" || slices.ContainsFunc(u.report.Findings, func(f Finding) bool { return f.Evidence == path }) {
+			continue
+		}
+		e, err := u.verifyKept(ctx, path)
+		switch {
+		case err == nil:
+			u.report.Findings = append(u.report.Findings, Finding{e.Finding, "found by an earlier audit: " + e.Text, path})
+		case errors.Is(err, ErrNoEvidence):
+			u.report.Notes = append(u.report.Notes, fmt.Sprintf("%s, which an earlier audit found, does not hold any more: %v", path, err))
+		default:
+			if err := u.report.note(err); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -21,17 +21,16 @@ type Kind string
 
 // What a keyserver, or whoever holds the baton, can be convicted of.
 const (
-	RewrittenEntry     Kind = "rewritten entry"                      // before the last anchor
-	TwoEntries         Kind = "two entries at one position"          // after the last anchor
-	BrokenLink         Kind = "entry does not follow"                // the one before it
-	OtherRoot          Kind = "another root than the anchor's"       // over the same entries
-	TwoHistories       Kind = "signed head of another history"       // than the one shown
-	LowerPosition      Kind = "anchor with a lower position"         // protocol.LowerPosition
-	OtherHead          Kind = "another head at the same position"    // protocol.OtherHead
-	SpentWithoutRecord Kind = "baton spent without a record"         // protocol.NoRecord
-	SpentForOther      Kind = "baton spent for another domain"       // protocol.OtherDomain
-	SpentByOtherInput  Kind = "baton spent by another input"         // protocol.NotFirstInput
-	AlteredStatement   Kind = "signed head contradicts signed entry" // UID message reply
+	RewrittenEntry     Kind = "rewritten entry"                   // before the last anchor
+	TwoEntries         Kind = "two entries at one position"       // after the last anchor
+	BrokenLink         Kind = "entry does not follow"             // the one before it
+	OtherRoot          Kind = "another root than the anchor's"    // over the same entries
+	TwoHistories       Kind = "signed head of another history"    // than the one shown
+	LowerPosition      Kind = "anchor with a lower position"      // protocol.LowerPosition
+	OtherHead          Kind = "another head at the same position" // protocol.OtherHead
+	SpentWithoutRecord Kind = "baton spent without a record"      // protocol.NoRecord
+	SpentForOther      Kind = "baton spent for another domain"    // protocol.OtherDomain
+	SpentByOtherInput  Kind = "baton spent by another input"      // protocol.NotFirstInput
 )
 
 // What keeps an audit from being done.

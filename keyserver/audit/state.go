@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/gofrs/flock"
 
@@ -26,8 +27,9 @@ const (
 	evidenceDir = "evidence"
 
 	stateVersion = 1
-	// maxState is the most bytes that the state is read of.
-	maxState = 64 << 20
+	// maxState is the most bytes that the state is read of: more than the replies about
+	// maxKeys messages, and the last entry, take.
+	maxState = 2 * (maxKeys + 1) * uid.MaxMessage
 )
 
 var (
@@ -121,6 +123,9 @@ func (a *Auditor) open() (err error) {
 		return fmt.Errorf("%w: %s: the hash of the last entry", ErrDamaged, a.path(stateFile))
 	}
 	copy(head[:], a.state.Head)
+	if slices.Contains(a.state.Keyserver, nil) {
+		return fmt.Errorf("%w: %s: the keyserver's messages", ErrDamaged, a.path(stateFile))
+	}
 	if a.chain, err = a.state.chain(); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, a.path(stateFile), err)
 	}
@@ -164,7 +169,7 @@ func (a *Auditor) save() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(a.path(stateFile), append(content, '\n'))
+	return secretfile.Write(a.path(stateFile), append(content, '\n'))
 }
 
 // forgetAnchors takes back all anchors: a reorganisation has undone the last.
@@ -201,16 +206,4 @@ func readState(path string, into *state) error {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
 	}
 	return nil
-}
-
-// writeFile replaces a file as a whole; it is on disk then.
-func writeFile(path string, content []byte) error {
-	next := path + ".next"
-	if err := secretfile.Remove(next); err != nil {
-		return err
-	}
-	if err := secretfile.Create(next, content); err != nil {
-		return err
-	}
-	return secretfile.Replace(path, next)
 }

@@ -240,7 +240,10 @@ func (u *run) checkHead(ctx context.Context, head *signed) error {
 		return problemf(Behind, "the keyserver signs a history of %d entries, and shows %d", size, u.copy.size)
 	}
 	if chain := head.Head.AnchorChain; chain != "" && chain != u.genesis.String() {
-		u.report.Notes = append(u.report.Notes, fmt.Sprintf("the keyserver signs that it anchors in the chain %.100q, not in the pinned one", chain))
+		problem := problemf(Unrelated, "the keyserver signs that it anchors in the chain %.100q, not in the pinned one, which binds it no more", chain)
+		if err := u.report.note(problem); err != nil {
+			return err
+		}
 	}
 	root, err := u.rootAt(size)
 	if err != nil {

@@ -68,7 +68,7 @@ func (e *Evidence) verify(ctx context.Context, headers Headers, c *Conviction) e
 		return disproved("its domain: %w", err)
 	}
 	var keys serverKeys
-	if e.Proof != ByAnchors {
+	if e.Proof != ByAnchors || len(e.Heads) > 0 {
 		var err error
 		if keys, err = e.keys(c); err != nil {
 			return err
@@ -86,7 +86,7 @@ func (e *Evidence) verify(ctx context.Context, headers Headers, c *Conviction) e
 	case ByReplyAndAnchor:
 		return e.byReplyAndAnchor(ctx, keys, headers, c)
 	case ByAnchors:
-		return e.byAnchors(ctx, headers, c)
+		return e.byAnchors(ctx, keys, headers, c)
 	}
 	return disproved("it has no proof that is known here: %.100q", string(e.Proof))
 }
@@ -264,8 +264,26 @@ func log2(n *big.Int) float64 {
 	return math.Log2(f) + float64(exponent)
 }
 
+// named shows that the chain of anchors is the keyserver's, by a head that names it.
+func (e *Evidence) named(keys serverKeys, c *Conviction) error {
+	if len(e.Heads) == 0 {
+		c.compare("the keyserver of %s anchors in the chain that begins with tx %s: nothing here is signed that says so, and anybody can make one for its domain", e.Domain, e.Genesis)
+		return nil
+	}
+	heads, err := e.signedHeads(keys, 1)
+	if err != nil {
+		return err
+	}
+	h := &heads[0].Head
+	if h.AnchorChain != e.Genesis {
+		return disproved("its head names the chain of anchors %.100q, expected %s", h.AnchorChain, e.Genesis)
+	}
+	c.shows("the keyserver signed at %s that it anchors in the chain that begins with tx %s", unixTime(h.Time), e.Genesis)
+	return nil
+}
+
 // follow verifies the chain of anchors.
-func (e *Evidence) follow(ctx context.Context, headers Headers, c *Conviction) (*follower, error) {
+func (e *Evidence) follow(ctx context.Context, keys serverKeys, headers Headers, c *Conviction) (*follower, error) {
 	r, err := bundle.NewReader(bytes.NewReader(e.Bundle))
 	if err != nil {
 		return nil, disproved("its proof bundle: %w", err)
@@ -297,12 +315,11 @@ func (e *Evidence) follow(ctx context.Context, headers Headers, c *Conviction) (
 		return nil, disproved("its anchors are of %s, expected %s", f.last.Domain, e.Domain)
 	}
 	c.Blocks, c.Work = f.blocks, log2(f.work)
-	c.compare("the keyserver of %s anchors in the chain that begins with tx %v on %s", e.Domain, genesis, r.Network)
 	if headers == nil {
-		c.compare("the anchors' blocks, %d in number, the last %v at height %d, are on the best chain: nobody was asked here, they carry the work of 2^%.1f hashes",
-			f.blocks, f.block.Hash, f.height, c.Work)
+		c.compare("the anchors' blocks, %d in number, the last %v at height %d, are on the best chain of %s: nobody was asked here, they carry the work of 2^%.1f hashes",
+			f.blocks, f.block.Hash, f.height, r.Network, c.Work)
 	}
-	return f, nil
+	return f, e.named(keys, c)
 }
 
 func (a *Anchored) text() string {
@@ -310,8 +327,8 @@ func (a *Anchored) text() string {
 }
 
 // anchor is the last of the evidence's anchors.
-func (e *Evidence) anchor(ctx context.Context, headers Headers, c *Conviction) (*Anchored, error) {
-	f, err := e.follow(ctx, headers, c)
+func (e *Evidence) anchor(ctx context.Context, keys serverKeys, headers Headers, c *Conviction) (*Anchored, error) {
+	f, err := e.follow(ctx, keys, headers, c)
 	if err != nil {
 		return nil, err
 	}
@@ -328,19 +345,17 @@ func (e *Evidence) byHeadAndAnchor(ctx context.Context, keys serverKeys, headers
 		return err
 	}
 	head := heads[0]
-	a, err := e.anchor(ctx, headers, c)
+	a, err := e.anchor(ctx, keys, headers, c)
 	if err != nil {
 		return err
 	}
 	c.shows("%s", head.text())
 	size := a.Position + 1
 	switch {
-	case head.Head.AnchorChain != e.Genesis:
-		return disproved("its head names the chain of anchors %.100q, expected %s", head.Head.AnchorChain, e.Genesis)
 	case a.Position >= head.Head.Size:
 		return disproved("its head is of %d entries, the anchor of one at position %d: both can be true", head.Head.Size, a.Position)
 	case head.Head.Size == size && (head.root != a.Root || head.entryHash != a.Head):
-		c.shows("both cannot be true: they are of the same number of entries, and the head names this chain of anchors as its own")
+		c.shows("both cannot be true: they are of the same number of entries")
 		return nil
 	}
 	root, err := e.prefix(head, size)
@@ -350,7 +365,7 @@ func (e *Evidence) byHeadAndAnchor(ctx context.Context, keys serverKeys, headers
 	if root == a.Root {
 		return disproved("its head agrees with the anchor")
 	}
-	c.shows("both cannot be true: the head's first %d entries have the root %s, and it names this chain of anchors as its own", size, root)
+	c.shows("both cannot be true: the head's first %d entries have the root %s", size, root)
 	return nil
 }
 
@@ -359,7 +374,7 @@ func (e *Evidence) byReplyAndAnchor(ctx context.Context, keys serverKeys, header
 	if err != nil {
 		return err
 	}
-	a, err := e.anchor(ctx, headers, c)
+	a, err := e.anchor(ctx, keys, headers, c)
 	if err != nil {
 		return err
 	}
@@ -372,8 +387,8 @@ func (e *Evidence) byReplyAndAnchor(ctx context.Context, keys serverKeys, header
 	return nil
 }
 
-func (e *Evidence) byAnchors(ctx context.Context, headers Headers, c *Conviction) error {
-	f, err := e.follow(ctx, headers, c)
+func (e *Evidence) byAnchors(ctx context.Context, keys serverKeys, headers Headers, c *Conviction) error {
+	f, err := e.follow(ctx, keys, headers, c)
 	if err != nil {
 		return err
 	}

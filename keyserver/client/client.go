@@ -313,24 +313,12 @@ func (c *Client) online(ctx context.Context) (*capabilities, error) {
 	return caps, nil
 }
 
-// writeFile replaces a file as a whole; it is on disk then.
-func writeFile(path string, content []byte) error {
-	next := path + ".next"
-	if err := secretfile.Remove(next); err != nil {
-		return err
-	}
-	if err := secretfile.Create(next, content); err != nil {
-		return err
-	}
-	return secretfile.Replace(path, next)
-}
-
 func writeJSON(path string, value any) error {
 	content, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(content, '\n'))
+	return secretfile.Write(path, append(content, '\n'))
 }
 
 // readJSON reads what writeJSON wrote.

@@ -43,8 +43,7 @@ func TestLocalFiles(t *testing.T) {
 				return err
 			}
 			_, err = file.WriteString(strings.Repeat("x", 1000))
-			return errors.Join(err, file.Close(), os.WriteFile(dir+"/keyserver.json.next", []byte("{"), 0o600),
-				os.WriteFile(dir+"/keyserver.json.next.tmp", []byte("{"), 0o600))
+			return errors.Join(err, file.Close(), os.WriteFile(dir+"/keyserver.json.tmp", []byte("{"), 0o600))
 		}, nil, ""},
 		"a byte":          {flipByte(20*hashchain.EntrySize + 99), ErrDamaged, "position 20"},
 		"the first entry": {flipByte(5), ErrDamaged, "position 0"},

@@ -49,6 +49,24 @@ func Read(path string) ([]byte, error) {
 // Create writes a secret to a new file. fs.ErrExist if there is one already: a
 // secret is never overwritten. Nobody else may do so for the same path meanwhile.
 func Create(path string, secret []byte) error {
+	err := writeUnfinished(path, secret)
+	if err == nil {
+		err = os.Link(unfinished(path), path) // which, unlike a rename, does not replace what is there
+	}
+	return errors.Join(err, removeUnfinished(path), syncFolder(filepath.Dir(path)))
+}
+
+// Write puts a secret in the place of whatever is at path, which is as it was before
+// or as it is now, whole. Nobody else may do so for the same path meanwhile.
+func Write(path string, secret []byte) error {
+	if err := writeUnfinished(path, secret); err != nil {
+		return err
+	}
+	return Replace(path, unfinished(path))
+}
+
+// writeUnfinished puts a secret on disk, yet to be given its name.
+func writeUnfinished(path string, secret []byte) error {
 	if err := removeUnfinished(path); err != nil {
 		return err
 	}
@@ -60,11 +78,7 @@ func Create(path string, secret []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Link(f.Name(), path) // which, unlike a rename, does not replace what is there
-	}
-	return errors.Join(err, removeUnfinished(path), syncFolder(filepath.Dir(path)))
+	return errors.Join(err, f.Close())
 }
 
 // unfinished is where a secret is until it is whole. A killed process may leave it.

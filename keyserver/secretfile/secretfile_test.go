@@ -42,6 +42,16 @@ func TestSecretFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("three")
+	if err := os.WriteFile(path+".tmp", []byte("of a killed process"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := secretfile.Write(path, []byte("four")); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+	expect("four")
 	for range 2 {
 		if err := secretfile.Remove(path + ".next"); err != nil {
 			t.Error(err)
