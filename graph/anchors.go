@@ -338,13 +338,8 @@ func (s *state) loadBatons(txn *badger.Txn) error {
 		if err != nil {
 			return fmt.Errorf("reading the database: %w", err)
 		}
-		r, err := decodeChainRecord(value)
-		if err != nil {
+		if err := s.takeBaton(chainhash.Hash(stem[1:]), value); err != nil {
 			return err
-		}
-		chain := chainhash.Hash(stem[1:])
-		if b, ok := r.baton(chain); ok {
-			s.batons[r.last] = b
 		}
 	}
 	return nil
@@ -364,14 +359,21 @@ func (s *state) undoAnchors(txn *badger.Txn, made []storedAnchorTx, changed [][]
 		if value == nil {
 			continue // the block began it
 		}
-		r, err := decodeChainRecord(value)
-		if err != nil {
+		if err := s.takeBaton(chainhash.Hash(stem[1:]), value); err != nil {
 			return err
 		}
-		chain := chainhash.Hash(stem[1:])
-		if b, ok := r.baton(chain); ok {
-			s.batons[r.last] = b
-		}
+	}
+	return nil
+}
+
+// takeBaton notes the baton of a chain whose record is given, if it has one.
+func (s *state) takeBaton(chain chainhash.Hash, record []byte) error {
+	r, err := decodeChainRecord(record)
+	if err != nil {
+		return err
+	}
+	if b, ok := r.baton(chain); ok {
+		s.batons[r.last] = b
 	}
 	return nil
 }

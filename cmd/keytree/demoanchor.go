@@ -134,24 +134,13 @@ func (p *anchorPlay) play(ctx context.Context) (err error) {
 			err = errors.Join(err, p.others.client.Close())
 		}
 	}()
-	for _, scene := range []struct {
-		title string
-		play  func(context.Context) error
-	}{
+	return p.playAll(ctx, "one history for everyone, or evidence", []demoScene{
 		{"The operator pays, and the first anchor begins a chain", p.begin},
 		{"Users register, and the anchors follow", p.grow},
 		{"An auditor finds it sound", func(ctx context.Context) error { return p.findsSound(ctx, "first audit") }},
 		{"It goes on, and so does the auditor", p.goOn},
 		{"A twin of the keyserver shows another history", p.fork},
-	} {
-		p.number++
-		fmt.Fprintf(p.out, "\n── %d. %s %s\n\n", p.number, scene.title, strings.Repeat("─", max(0, 60-len(scene.title))))
-		if err := scene.play(ctx); err != nil {
-			return fmt.Errorf("%s: %w", scene.title, err)
-		}
-	}
-	fmt.Fprintf(p.out, "\n✓ one history for everyone, or evidence\n\n")
-	return nil
+	})
 }
 
 // until waits until the publisher's status is as wanted.
@@ -173,7 +162,7 @@ func (p *anchorPlay) until(ctx context.Context, what string, wanted func(*anchor
 	}
 }
 
-// confirm mines until nothing is left to anchor, and all of it is in blocks.
+// confirmAnchors mines until nothing is left to anchor, and all of it is in blocks.
 func (p *anchorPlay) confirmAnchors(ctx context.Context) (anchor.Status, error) {
 	s, err := p.until(ctx, "anchoring", func(s *anchor.Status) bool { return s.NotAnchored == 0 })
 	if err != nil {

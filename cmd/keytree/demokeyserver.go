@@ -111,7 +111,6 @@ type keyserverPlay struct {
 	issuer     *token.Issuer
 	mix        *demoMix
 	stopServer func() error
-	number     int // of the last scene
 
 	alice, bob, others party
 	first              []byte // Bob's message, as the mix delivered it
@@ -132,24 +131,31 @@ func (p *keyserverPlay) play(ctx context.Context) (err error) {
 			}
 		}
 	}()
-	for _, scene := range []struct {
-		title string
-		play  func(context.Context) error
-	}{
+	return p.playAll(ctx, "as the use-case tells", []demoScene{
 		{"The hashchain: Alice and Bob copy it", p.copies},
 		{"Alice becomes a user", p.register},
 		{"Alice waits, and verifies that she is there", p.confirm},
 		{"Bob finds Alice, and starts a session", p.startSession},
 		{"What is refused", p.refusals},
 		{"Alice opens and answers, without the keyserver", p.answer},
-	} {
-		p.number++
-		fmt.Fprintf(p.out, "\n── %d. %s %s\n\n", p.number, scene.title, strings.Repeat("─", max(0, 60-len(scene.title))))
+	})
+}
+
+// demoScene is a part of a demo, which fails if anything is not as it must be.
+type demoScene struct {
+	title string
+	play  func(context.Context) error
+}
+
+// playAll plays one scene after the other, and then says what they have shown.
+func (p *keyserverPlay) playAll(ctx context.Context, shown string, scenes []demoScene) error {
+	for i, scene := range scenes {
+		fmt.Fprintf(p.out, "\n── %d. %s %s\n\n", i+1, scene.title, strings.Repeat("─", max(0, 60-len(scene.title))))
 		if err := scene.play(ctx); err != nil {
 			return fmt.Errorf("%s: %w", scene.title, err)
 		}
 	}
-	fmt.Fprintf(p.out, "\n✓ as the use-case tells\n\n")
+	fmt.Fprintf(p.out, "\n✓ %s\n\n", shown)
 	return nil
 }
 
