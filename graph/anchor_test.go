@@ -51,7 +51,7 @@ func (b *Block) anchorBlock(t testing.TB, salt uint64, txs ...*wire.MsgTx) {
 	b.Hash, b.Header = read.Hash, [protocol.HeaderSize]byte(raw.Bytes())
 	for index, tx := range read.Txs() {
 		if index > 0 {
-			b.Anchors = append(b.Anchors, AnchorTx{Index: index, Raw: tx, Branch: read.MerkleBranch(index)})
+			b.Anchors = append(b.Anchors, AnchorTx{Index: index, Raw: tx, Branch: read.MerkleBranches(index)[0]})
 		}
 	}
 }

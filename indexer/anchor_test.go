@@ -218,7 +218,7 @@ func (l *ledger) plainly() graph.Tip {
 			if action, ok := tx.Action(); ok {
 				b.Actions = append(b.Actions, graph.Action{Action: action, Index: i, TxID: tx.TxID(), Author: author})
 			}
-			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: i, Author: author, Raw: tx, Branch: read.MerkleBranch(i)})
+			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: i, Author: author, Raw: tx, Branch: read.MerkleBranches(i)[0]})
 		}
 		if err := g.Connect(b); err != nil {
 			l.t.Fatal(err)

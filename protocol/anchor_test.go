@@ -136,7 +136,7 @@ func TestMerkleBranch(t *testing.T) {
 		}
 		root := block.Header.MerkleRoot
 		for index, tx := range block.Txs() {
-			branch := block.MerkleBranch(index)
+			branch := block.MerkleBranches(index)[0]
 			if err := CheckMerkleBranch(tx, index, branch, root); err != nil {
 				t.Fatalf("%d transactions, transaction %d: %v", block.TxCount, index, err)
 			}

@@ -16,11 +16,6 @@ const MaxBranch = 32
 // May 2023, 100 before). Bytes of 64 could as well be two hashes of a merkle tree.
 const MinTxSize = 65
 
-// MerkleBranch is MerkleBranches for one transaction.
-func (b *Block) MerkleBranch(index uint32) []chainhash.Hash {
-	return b.MerkleBranches(index)[0]
-}
-
 // MerkleBranches returns for each index what it takes to see that the transaction
 // there is in the block: the hashes beside the path from its txid up to the merkle
 // root, from the bottom. It hashes all transactions, and takes some 60 bytes of

@@ -104,7 +104,7 @@ func (c *chain) anchored(t testing.TB, actions []graph.Action, txs ...anchorTx) 
 		if index == 0 {
 			continue
 		}
-		a := graph.AnchorTx{Index: index, Raw: tx, Branch: parsed.MerkleBranch(index)}
+		a := graph.AnchorTx{Index: index, Raw: tx, Branch: parsed.MerkleBranches(index)[0]}
 		if author := txs[index-1].author; author != "" {
 			hash := key(author)
 			a.Author = &hash

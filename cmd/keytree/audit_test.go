@@ -138,7 +138,7 @@ func (a *anchorer) spend(record *protocol.Anchor) {
 	for i, in := range read.Txs() {
 		if in.TxID() == coin.OutPoint.Hash {
 			a.items = append(a.items, &bundle.Item{
-				Height: height, Header: [protocol.HeaderSize]byte(raw.Bytes()), Index: i, Branch: read.MerkleBranch(i), Raw: in,
+				Height: height, Header: [protocol.HeaderSize]byte(raw.Bytes()), Index: i, Branch: read.MerkleBranches(i)[0], Raw: in,
 			})
 		}
 	}

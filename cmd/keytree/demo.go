@@ -60,16 +60,11 @@ func (a *app) demo(ctx context.Context, binary string, keep bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	progress := func(line string) { fmt.Fprintln(a.stderr, line) }
-	chain, err := regtest.Start(ctx, regtest.Options{Binary: binary, Dir: dir, Blocks: demoBlocks, Progress: progress})
+	chain, config, err := a.demoChain(ctx, binary, dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, chain.Stop()) }()
-	config, err := bchd.ParseURL(chain.URL())
-	if err != nil {
-		return err
-	}
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -95,6 +90,21 @@ func (a *app) demo(ctx context.Context, binary string, keep bool) (err error) {
 		return err
 	}
 	return s.mineOn(ctx)
+}
+
+// demoChain starts a private bchd in dir. The caller stops it.
+func (a *app) demoChain(ctx context.Context, binary, dir string) (*regtest.Node, bchd.Config, error) {
+	chain, err := regtest.Start(ctx, regtest.Options{
+		Binary: binary, Dir: dir, Blocks: demoBlocks, Progress: func(line string) { fmt.Fprintln(a.stderr, line) },
+	})
+	if err != nil {
+		return nil, bchd.Config{}, err
+	}
+	config, err := bchd.ParseURL(chain.URL())
+	if err != nil {
+		return nil, bchd.Config{}, errors.Join(err, chain.Stop())
+	}
+	return chain, config, nil
 }
 
 // demoServer runs a server on the local machine until ctx ends, and returns when it

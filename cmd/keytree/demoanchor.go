@@ -71,16 +71,11 @@ func (a *app) demoAnchor(ctx context.Context, binary string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	progress := func(line string) { fmt.Fprintln(a.stderr, line) }
-	chain, err := regtest.Start(ctx, regtest.Options{Binary: binary, Dir: dir, Blocks: demoBlocks, Progress: progress})
+	chain, node, err := a.demoChain(ctx, binary, dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, chain.Stop()) }()
-	node, err := bchd.ParseURL(chain.URL())
-	if err != nil {
-		return err
-	}
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)

@@ -270,7 +270,7 @@ func (w *world) mine(txs ...[]byte) []*bundle.Item {
 			break
 		}
 		root = first.TxID()
-		for _, beside := range block.MerkleBranch(0) {
+		for _, beside := range block.MerkleBranches(0)[0] {
 			root = chainhash.DoubleHashH(append(bytes.Clone(root[:]), beside[:]...))
 		}
 	}
@@ -281,7 +281,7 @@ func (w *world) mine(txs ...[]byte) []*bundle.Item {
 	for i := range txs {
 		n := uint32(i + 2)
 		items = append(items, &bundle.Item{
-			Height: w.height, Header: [protocol.HeaderSize]byte(raw), Index: n, Branch: block.MerkleBranch(n), Raw: txs[i],
+			Height: w.height, Header: [protocol.HeaderSize]byte(raw), Index: n, Branch: block.MerkleBranches(n)[0], Raw: txs[i],
 		})
 	}
 	return items
