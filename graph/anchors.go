@@ -61,23 +61,20 @@ type baton struct {
 	anchor protocol.Anchor
 }
 
-// checkHeader checks that the header is the block's.
-func (b *Block) checkHeader() error {
+// merkleRoot returns the merkle root in the header, which it checks to be the
+// block's.
+func (b *Block) merkleRoot() (chainhash.Hash, error) {
 	header, err := protocol.ParseHeader(b.Header[:])
 	if err == nil && header.Hash != b.Hash {
 		err = fmt.Errorf("%w: block %v comes with the header of block %v", ErrBlock, b.Hash, header.Hash)
 	}
-	return err
+	return header.MerkleRoot, err
 }
 
-// checkAnchor checks that the block, whose header has been checked, has the
-// transaction that it is said to have.
-func (b *Block) checkAnchor(a *AnchorTx) error {
-	header, err := protocol.ParseHeader(b.Header[:])
-	if err == nil {
-		err = protocol.CheckMerkleBranch(a.Raw, a.Index, a.Branch, header.MerkleRoot)
-	}
-	if err != nil {
+// checkAnchor checks that the block with the given merkle root has the transaction
+// that it is said to have.
+func (b *Block) checkAnchor(a *AnchorTx, root chainhash.Hash) error {
+	if err := protocol.CheckMerkleBranch(a.Raw, a.Index, a.Branch, root); err != nil {
 		return fmt.Errorf("%w: block %v, transaction %d: %w", ErrBlock, b.Hash, a.Index, err)
 	}
 	return nil
@@ -90,14 +87,15 @@ func (g *Graph) newAnchors(b *Block, heights map[chainhash.Hash]uint32) error {
 	if len(b.Anchors) == 0 {
 		return nil
 	}
-	if err := b.checkHeader(); err != nil {
+	root, err := b.merkleRoot()
+	if err != nil {
 		return err
 	}
 	seen := make(map[uint32]bool, len(b.Anchors))
 	return g.db.View(func(txn *badger.Txn) error {
 		for i := range b.Anchors {
 			a := &b.Anchors[i]
-			if err := b.checkAnchor(a); err != nil {
+			if err := b.checkAnchor(a, root); err != nil {
 				return err
 			}
 			if seen[a.Index] {

@@ -116,8 +116,9 @@ func (i *inspection) anchors(b *Block) error {
 	if err != nil || len(stored) == 0 {
 		return i.unusable(chunkKey(prefixAnchorTxs, i.height, 0), err)
 	}
+	var root chainhash.Hash
 	if b.Header, err = readHeader(i.txn, i.height); err == nil {
-		err = b.checkHeader()
+		root, err = b.merkleRoot()
 	}
 	if err != nil {
 		return i.unusable(heightKey(prefixHeader, i.height), err)
@@ -130,7 +131,7 @@ func (i *inspection) anchors(b *Block) error {
 		}
 		place := anchorPlace{i.height, uint32(n)}
 		if a.Branch, a.Raw, err = readProof(i.txn, place); err == nil {
-			err = b.checkAnchor(&a)
+			err = b.checkAnchor(&a, root)
 		}
 		if err != nil {
 			i.find(chunkKey(prefixAnchorTxs, i.height, place.number/anchorsPerChunk), "transaction %v cannot be shown to be in the block", t.txid)
