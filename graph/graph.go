@@ -71,8 +71,11 @@ func (opt Options) withDefaults() Options {
 }
 
 // formatVersion is raised with every change of schema.go that an older or newer
-// keytree could misread.
-const formatVersion = 3
+// keytree could misread, and with every change of the rules: what was indexed by
+// others is not what is true by these.
+//
+// Version 4: a signature with ANYONECANPAY shows no author.
+const formatVersion = 4
 
 type formatRecord struct {
 	Format int `json:"format"`

@@ -8,22 +8,28 @@ import (
 // hashTypeMask selects the base type of a signature's hash-type byte.
 const hashTypeMask = 0x1f
 
+// coversAll reports whether a signature of this hash type covers all outputs and
+// all inputs (SPEC.md §2): its base type is ALL, and ANYONECANPAY is clear. FORKID
+// and UTXOS do not matter.
+//
+// A signature by NONE or SINGLE leaves outputs open: whoever receives one, say as
+// the offer of a token sale, can move it under an OP_RETURN of their own, and the
+// network accepts that. One with ANYONECANPAY leaves the other inputs open, and
+// its own place among them: whoever collects pledges can move one of them to input
+// 0 of a transaction that the pledger has never seen as what it is.
+func coversAll(hashType byte) bool {
+	return hashType&hashTypeMask == byte(txscript.SigHashAll) && hashType&byte(txscript.SigHashAnyOneCanPay) == 0
+}
+
 // ClaimedAuthor returns the key that a scriptSig, input 0's, claims to act for
-// (identity-rules §2.2 and §2.3): it must be two pushes and nothing else, a
-// signature whose hash type has base type ALL, and a public key, whose hash160
-// is returned.
+// (SPEC.md §2): it must be two pushes and nothing else, a signature whose hash
+// type covers all inputs and outputs, and a public key, whose hash160 is returned.
 //
 // A claim proves nothing. Anyone can fund an output locked by OP_2DROP OP_1 and
 // unlock it with a made-up signature and the victim's public key: a well-formed
 // claim. Author settles it, with the output that the input spends. What
 // ClaimedAuthor is good for is to know, without fetching that output, that a
 // transaction cannot have an author.
-//
-// The base type must be ALL since a signature by NONE or SINGLE leaves outputs
-// open: whoever receives one, say as the offer of a token sale, can move it
-// under an OP_RETURN of their own, and the network accepts that. FORKID, UTXOS
-// and ANYONECANPAY do not matter, every output is committed to with them as
-// well.
 func ClaimedAuthor(scriptSig []byte) (KeyHash, bool) {
 	if len(scriptSig) == 0 {
 		return KeyHash{}, false
@@ -36,7 +42,7 @@ func ClaimedAuthor(scriptSig []byte) (KeyHash, bool) {
 	if err != nil || len(rest) > 0 || !isPublicKey(publicKey) {
 		return KeyHash{}, false
 	}
-	if hashType := signature[len(signature)-1]; hashType&hashTypeMask != byte(txscript.SigHashAll) {
+	if !coversAll(signature[len(signature)-1]) {
 		return KeyHash{}, false
 	}
 	return KeyHash(bchutil.Hash160(publicKey)), true

@@ -33,11 +33,13 @@ func TestAuthor(t *testing.T) {
 		{"ALL|FORKID", good, p2pkh, true, true},
 		{"ALL", push(signature(0x01), publicKey), p2pkh, true, true},
 		{"ALL|FORKID|UTXOS", push(signature(0x61), publicKey), p2pkh, true, true},
-		{"ALL|FORKID|ANYONECANPAY", push(signature(0xc1), publicKey), p2pkh, true, true},
 		{"Schnorr", push(append(make([]byte, 64), 0x41), publicKey), p2pkh, true, true},
 		{"spent output carries a token", good, token, true, true},
 		{"pushed by PUSHDATA1", append(append([]byte{0x4c, 71}, signature(0x41)...), push(publicKey)...), p2pkh, true, true},
 
+		{"ALL|ANYONECANPAY, a pledge moved to input 0", push(signature(0x81), publicKey), p2pkh, false, false},
+		{"ALL|FORKID|ANYONECANPAY", push(signature(0xc1), publicKey), p2pkh, false, false},
+		{"ALL|FORKID|UTXOS|ANYONECANPAY", push(signature(0xe1), publicKey), p2pkh, false, false},
 		{"NONE, from a token sale", push(signature(0x42), publicKey), p2pkh, false, false},
 		{"SINGLE, from a token sale", push(signature(0x43), publicKey), p2pkh, false, false},
 		{"NONE|ANYONECANPAY", push(signature(0xc2), publicKey), p2pkh, false, false},
@@ -106,7 +108,7 @@ func FuzzAuthor(f *testing.F) {
 		if err != nil || len(items) != 2 || !txscript.IsPushOnlyScript(unlock) {
 			t.Fatalf("author %x of %x, which is not two pushes: %v", author, unlock, err)
 		}
-		if items[0][len(items[0])-1]&0x1f != 1 || !bytes.Equal(bchutil.Hash160(items[1]), author[:]) {
+		if items[0][len(items[0])-1]&0x9f != 1 || !bytes.Equal(bchutil.Hash160(items[1]), author[:]) {
 			t.Fatalf("author %x of %x", author, unlock)
 		}
 		if class := txscript.GetScriptClass(StripTokenPrefix(spent)); class != txscript.PubKeyHashTy || !bytes.Contains(spent, author[:]) {
