@@ -7,7 +7,6 @@
 //	entries.go    its own copy of the hashchain (check 1)
 //	anchors.go    transactions, blocks, and the baton (checks 2 and 3)
 //	headers.go    which blocks are on the best chain, from a file of headers
-//	difficulty.go how much work their headers must carry
 //	compare.go    the anchors against the copy (check 4)
 //	statements.go what the keyserver has signed, and by which key
 //	prove.go      from a contradiction to evidence of it

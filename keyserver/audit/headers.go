@@ -43,6 +43,18 @@ func (c Checkpoint) String() string { return fmt.Sprintf("%d:%v", c.Height, c.Ha
 // checkpoint: the message says what is wrong. Make it again, from one's own node.
 var ErrHeaders = errors.New("not a chain of headers")
 
+const (
+	// maxAhead is how far ahead of the clock the time in a header may be: what nodes
+	// allow.
+	maxAhead = 2 * time.Hour
+	// maxLag is by how much a chain of headers may lag behind one block every ten
+	// minutes since its checkpoint. ASERT halves the difficulty for each two days of
+	// that, so that a chain within it is at most some hundred times easier to make than
+	// the real one, however long it is: a lag that would take the network to lose
+	// all but a hundredth of its hash rate.
+	maxLag = 14 * 24 * time.Hour
+)
+
 // HeaderFile is block headers in a file, 80 bytes each, one behind the other,
 // without gaps. The first is the checkpoint's. They have been verified: each names
 // the one before it and carries the work that it claims, which is at least the
@@ -100,7 +112,7 @@ func ReadHeaders(ctx context.Context, in io.ReaderAt, size int64, net *chaincfg.
 		}
 		err = h.CheckWork(net.PowLimit)
 		if err == nil && n > 0 {
-			err = checkDifficulty(net, f.Height(), &f.last, &h)
+			err = protocol.CheckDifficulty(net, f.Height(), &f.last, &h)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("header %d, height %d: %w", n, f.first+n, err)
@@ -128,8 +140,8 @@ func checkTimes(net *chaincfg.Params, height, n, begin uint32, h *protocol.Heade
 	if at.After(now.Add(maxAhead)) {
 		return fmt.Errorf("%w: block %d, %v, is of %v, after the present: is the clock right?", ErrHeaders, height, h.Hash, at.UTC())
 	}
-	due := time.Unix(int64(begin)+blockTime*int64(n), 0)
-	if hasASERT(net, height) && !net.ReduceMinDifficulty && at.After(due.Add(maxLag)) {
+	due := time.Unix(int64(begin), 0).Add(time.Duration(n) * net.TargetTimePerBlock)
+	if protocol.HasASERT(net, height) && !net.ReduceMinDifficulty && at.After(due.Add(maxLag)) {
 		return fmt.Errorf("%w: block %d, %v, of %v comes %v later after the checkpoint than it should: so few blocks are easy to make, and not what the network made", ErrHeaders, height, h.Hash, at.UTC(), at.Sub(due))
 	}
 	return nil

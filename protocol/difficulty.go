@@ -1,4 +1,4 @@
-package audit
+package protocol
 
 import (
 	"fmt"
@@ -6,52 +6,38 @@ import (
 	"time"
 
 	"github.com/gcash/bchd/chaincfg"
-
-	"github.com/keytree-bch/keytree/protocol"
 )
 
-const (
-	blockTime = 600 // seconds that ASERT aims at between blocks
+const blockTime = 600 // seconds that ASERT aims at between blocks
 
-	// maxAhead is how far ahead of the clock the time in a header may be: what nodes
-	// allow.
-	maxAhead = 2 * time.Hour
-	// maxLag is by how much a chain of headers may lag behind one block every ten
-	// minutes since its checkpoint. ASERT halves the difficulty for each two days of
-	// that, so that a chain within it is at most some hundred times easier to make than
-	// the real one, however long it is: a lag that would take the network to lose
-	// all but a hundredth of its hash rate.
-	maxLag = 14 * 24 * time.Hour
-)
-
-// hasASERT tells whether the network's rule for difficulty is ASERT at a height.
+// HasASERT tells whether the network's rule for difficulty is ASERT at a height.
 // Those before it, until November 2020 on mainnet, are not known here.
-func hasASERT(net *chaincfg.Params, height uint32) bool {
+func HasASERT(net *chaincfg.Params, height uint32) bool {
 	return !net.NoDifficultyAdjustment && int64(height) > int64(net.AxionActivationHeight)
 }
 
-// checkDifficulty checks that a header, whose parent is the block at a height, has the
+// CheckDifficulty checks that a header, whose parent is the block at a height, has the
 // target that the network asks for, where it is known what that is. The error wraps
-// protocol.ErrWork.
-func checkDifficulty(net *chaincfg.Params, height uint32, parent, h *protocol.Header) error {
-	if !hasASERT(net, height+1) {
+// ErrWork.
+func CheckDifficulty(net *chaincfg.Params, height uint32, parent, h *Header) error {
+	if !HasASERT(net, height+1) {
 		return nil
 	}
-	want := asertBits(net, height, parent.Time)
+	want := ASERTBits(net, height, parent.Time)
 	if late := int64(net.MinDiffReductionTime / time.Second); net.ReduceMinDifficulty && int64(h.Time) > int64(parent.Time)+late {
 		want = net.PowLimitBits // test networks have easy blocks after a pause
 	}
 	if h.Bits != want {
-		return fmt.Errorf("%w: block %v: its target is %08x, the difficulty rule asks for %08x", protocol.ErrWork, h.Hash, h.Bits, want)
+		return fmt.Errorf("%w: block %v: its target is %08x, the difficulty rule asks for %08x", ErrWork, h.Hash, h.Bits, want)
 	}
 	return nil
 }
 
-// asertBits returns the target, in compact form, of the block behind the one at a
-// height and time, by aserti3-2d (Bitcoin Cash upgrade of 2020-11-15): the anchor
-// block's, times 2 to the power of how late the chain is in half-lives, computed
-// with 16 bits behind the point and a cubic for the fraction.
-func asertBits(net *chaincfg.Params, height, parentTime uint32) uint32 {
+// ASERTBits returns the target, in compact form, of the block behind the one at a
+// height and time, in seconds since 1970, by aserti3-2d (Bitcoin Cash upgrade of
+// 2020-11-15): the anchor block's, times 2 to the power of how late the chain is in
+// half-lives, computed with 16 bits behind the point and a cubic for the fraction.
+func ASERTBits(net *chaincfg.Params, height, parentTime uint32) uint32 {
 	const radixBits = 16
 	late := int64(parentTime) - net.AsertDifficultyAnchorParentTimestamp -
 		blockTime*(int64(height)-int64(net.AsertDifficultyAnchorHeight)+1)
@@ -60,7 +46,7 @@ func asertBits(net *chaincfg.Params, height, parentTime uint32) uint32 {
 	fraction := uint64(exponent - shifts<<radixBits)
 	factor := 1<<radixBits + (195766423245049*fraction+971821376*fraction*fraction+5127*fraction*fraction*fraction+1<<47)>>(3*radixBits)
 
-	anchor := protocol.Header{Bits: net.AsertDifficultyAnchorBits}
+	anchor := Header{Bits: net.AsertDifficultyAnchorBits}
 	target, err := anchor.Target()
 	if err != nil {
 		panic(err) // the network's parameters
@@ -81,7 +67,7 @@ func asertBits(net *chaincfg.Params, height, parentTime uint32) uint32 {
 	return toBits(target)
 }
 
-// toBits is the compact form of a positive target (protocol.Header.Bits).
+// toBits is the compact form of a positive target (Header.Bits).
 func toBits(target *big.Int) uint32 {
 	size := uint(target.BitLen()+7) / 8
 	var mantissa uint32
