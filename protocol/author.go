@@ -31,18 +31,8 @@ func coversAll(hashType byte) bool {
 // ClaimedAuthor is good for is to know, without fetching that output, that a
 // transaction cannot have an author.
 func ClaimedAuthor(scriptSig []byte) (KeyHash, bool) {
-	if len(scriptSig) == 0 {
-		return KeyHash{}, false
-	}
-	signature, rest, err := nextPush(scriptSig)
-	if err != nil || len(signature) == 0 || len(rest) == 0 {
-		return KeyHash{}, false
-	}
-	publicKey, rest, err := nextPush(rest)
-	if err != nil || len(rest) > 0 || !isPublicKey(publicKey) {
-		return KeyHash{}, false
-	}
-	if !coversAll(signature[len(signature)-1]) {
+	_, publicKey, ok := claimItems(scriptSig)
+	if !ok {
 		return KeyHash{}, false
 	}
 	return KeyHash(bchutil.Hash160(publicKey)), true
