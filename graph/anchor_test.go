@@ -531,7 +531,7 @@ func (g *Graph) wantAnchors(t *testing.T, height uint32, chains map[chainhash.Ha
 				t.Fatal(err)
 			}
 			header, _ := protocol.ParseHeader(proof.Header[:])
-			if hash, _ := g.BlockHash(proof.Height); header.Hash != hash || proof.Raw.TxID() != a.TxID {
+			if stored, _ := g.BlockHeader(proof.Height); header.Hash != stored.Hash || proof.Raw.TxID() != a.TxID {
 				t.Errorf("anchor %v is proven by block %v and transaction %v", a.TxID, header.Hash, proof.Raw.TxID())
 			}
 			if err := protocol.CheckMerkleBranch(proof.Raw, proof.Index, proof.Branch, header.MerkleRoot); err != nil {

@@ -11,15 +11,16 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// BlockHash returns the hash of the applied block at height. ErrHeight if there
-// is none.
-func (g *Graph) BlockHash(height uint32) (hash chainhash.Hash, err error) {
+// BlockHeader returns what the graph keeps of the header of the applied block at
+// height: Hash, PrevBlock, Time and Bits; the rest is zero. ErrHeight if there is
+// no such block.
+func (g *Graph) BlockHeader(height uint32) (protocol.Header, error) {
 	v, err := g.At(&height)
 	if err != nil {
-		return hash, err
+		return protocol.Header{}, err
 	}
 	defer v.Close()
-	return v.Hash(), nil
+	return protocol.Header{Hash: v.block.hash, PrevBlock: v.block.prev, Time: v.block.time, Bits: v.block.bits}, nil
 }
 
 // Events returns what the applied block at height changed. ErrHeight if there is

@@ -74,7 +74,8 @@ func (opt Options) withDefaults() Options {
 // keytree could misread, and with every change of the rules: what was indexed by
 // others is not what is true by these.
 //
-// Version 4: a signature with ANYONECANPAY shows no author.
+// Version 4: a signature with ANYONECANPAY shows no author; a block's time and
+// target are kept.
 const formatVersion = 4
 
 type formatRecord struct {
@@ -414,7 +415,7 @@ func (g *Graph) applyAll(w *writes, blocks []Block) *Tip {
 		s := newStep(g.state, b.Height, tip.Counts)
 		s.apply(b)
 		tip = Tip{Height: b.Height, Hash: b.Hash, StateHash: nextStateHash(tip.StateHash, b.Hash, s.effects), Counts: s.counts}
-		w.set(heightKey(prefixBlock, b.Height), blockRecord{b.Hash, b.PrevHash, tip.StateHash, tip.Counts}.encode())
+		w.set(heightKey(prefixBlock, b.Height), blockRecord{b.Hash, b.PrevHash, b.Time, b.Bits, tip.StateHash, tip.Counts}.encode())
 		s.write(w)
 	}
 	w.setTip(tip.Height, tip.Hash)

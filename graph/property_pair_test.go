@@ -181,7 +181,7 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 	}
 	for _, s := range p.model.states {
 		h := s.block.Height
-		same(t, w, "BlockHash", must(p.graph.BlockHash(h))(t), s.block.Hash)
+		same(t, w, "BlockHeader", must(p.graph.BlockHeader(h))(t), protocol.Header{Hash: s.block.Hash, PrevBlock: s.block.PrevHash, Time: s.block.Time, Bits: s.block.Bits})
 		events := must(p.graph.Events(h))(t)
 		same(t, w, "Events", events, graph.BlockEvents{
 			Height:    h,

@@ -103,7 +103,7 @@ func (w *world) block(t *rapid.T, at place) graph.Block {
 
 func (w *world) emptyBlock(at place) graph.Block {
 	w.made++
-	return graph.Block{Height: at.height, Hash: sum("block", int(w.made)), PrevHash: at.before.block.Hash}
+	return graph.Block{Height: at.height, Hash: sum("block", int(w.made)), PrevHash: at.before.block.Hash, Time: uint32(w.made), Bits: ^uint32(w.made)}
 }
 
 // act makes up an action on top of the state s, or two that belong together.

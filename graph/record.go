@@ -22,14 +22,18 @@ const never = math.MaxUint32
 type blockRecord struct {
 	hash      chainhash.Hash
 	prev      chainhash.Hash
+	time      uint32
+	bits      uint32
 	stateHash [32]byte
 	counts    Counts
 }
 
 func (r blockRecord) encode() []byte {
-	b := make([]byte, 0, 3*32+4*4)
+	b := make([]byte, 0, 3*32+6*4)
 	b = append(b, r.hash[:]...)
 	b = append(b, r.prev[:]...)
+	b = binary.BigEndian.AppendUint32(b, r.time)
+	b = binary.BigEndian.AppendUint32(b, r.bits)
 	b = append(b, r.stateHash[:]...)
 	for _, n := range []uint32{r.counts.Links, r.counts.Identities, r.counts.Refused, r.counts.Waiting} {
 		b = binary.BigEndian.AppendUint32(b, n)
@@ -39,7 +43,7 @@ func (r blockRecord) encode() []byte {
 
 func decodeBlockRecord(b []byte) (blockRecord, error) {
 	d := decoder{rest: b}
-	r := blockRecord{hash: d.hash(), prev: d.hash(), stateHash: d.hash()}
+	r := blockRecord{hash: d.hash(), prev: d.hash(), time: d.uint32(), bits: d.uint32(), stateHash: d.hash()}
 	r.counts = Counts{Links: d.uint32(), Identities: d.uint32(), Refused: d.uint32(), Waiting: d.uint32()}
 	return r, d.finish("block record")
 }

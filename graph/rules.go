@@ -23,6 +23,8 @@ type Block struct {
 	Height   uint32
 	Hash     chainhash.Hash
 	PrevHash chainhash.Hash
+	Time     uint32 // as the header says, like Bits; the graph keeps both for BlockHeader
+	Bits     uint32
 	Actions  []Action
 
 	Anchors []AnchorTx // in any order

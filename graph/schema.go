@@ -17,7 +17,7 @@ import (
 //	prefix  rest of the key                value                       what
 //	'M'     -                              JSON of the format record   format version, network, start height
 //	'T'     -                              height 4, hash 32; or empty the tip: what is above it does not count
-//	'b'     height 4                       blockRecord                 block hash, state hash, totals
+//	'b'     height 4                       blockRecord                 what matters of its header, state hash, totals
 //	'a'     height 4, chunk 4              storedActions, up to 32     actions of the block, in order of position
 //	'm'     height 4, index 4, chunk 4     message, cut in chunks      a message too long for its action
 //	'e'     height 4, chunk 4              storedEffects, in chunks     effects of the block, by number

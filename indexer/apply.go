@@ -2,14 +2,9 @@ package indexer
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
-
 	"github.com/keytree-bch/keytree/graph"
-	"github.com/keytree-bch/keytree/indexer/node"
 )
 
 // How blocks are grouped into steps of the graph while catching up: as many as
@@ -28,8 +23,7 @@ type applier struct {
 	*pipeline
 	graph    *graph.Graph
 	progress *progress
-	target   node.Tip        // the last block to come
-	prev     *chainhash.Hash // of the block that the next one has to follow; nil before the first
+	last     uint32 // height of the last block to come
 
 	// The step in the making.
 	step    []graph.Block
@@ -66,11 +60,8 @@ func (a *applier) collect(ctx context.Context, in <-chan *flight) (more bool, er
 			if f.err != nil {
 				return false, f.err
 			}
-			if err := a.follows(ctx, f); err != nil {
-				return false, err
-			}
 			a.take(f)
-			if a.target.Height-f.height <= stepMargin || len(a.step)+a.claims >= stepRecords || a.shares >= stepBytes {
+			if a.last-f.height <= stepMargin || len(a.step)+a.claims >= stepRecords || a.shares >= stepBytes {
 				return true, nil
 			}
 			if due == nil {
@@ -84,43 +75,12 @@ func (a *applier) collect(ctx context.Context, in <-chan *flight) (more bool, er
 	}
 }
 
-// follows checks that the block continues the chain, and that the chain leads to
-// the target.
-func (a *applier) follows(ctx context.Context, f *flight) error {
-	switch {
-	case f.height == a.target.Height && f.hash != a.target.Hash:
-		return fmt.Errorf("%w: node %s sent block %v at height %d, expected its tip %v", errMoved, a.name, f.hash, f.height, a.target.Hash)
-	case f.height == 0:
-		if f.hash != *a.net.GenesisHash {
-			return a.invalid(f, fmt.Errorf("expected the first block of %s, %v", a.net.Name, a.net.GenesisHash))
-		}
-		return nil
-	case a.prev == nil || f.block.Header.PrevBlock == *a.prev:
-		return nil
-	}
-	// The chain may have been reorganised between two questions. But if the node
-	// says that both blocks are in its best chain, it lies.
-	broken := fmt.Errorf("it follows %v, expected %v", f.block.Header.PrevBlock, a.prev)
-	for _, place := range []struct {
-		height uint32
-		hash   chainhash.Hash
-	}{{f.height, f.hash}, {f.height - 1, *a.prev}, {f.height, f.hash}} {
-		now, err := a.node.BlockHash(ctx, place.height)
-		if err != nil && !errors.Is(err, node.ErrNotFound) {
-			return err
-		}
-		if err != nil || now != place.hash {
-			return fmt.Errorf("%w: block %v at height %d: %w", errMoved, f.hash, f.height, broken)
-		}
-	}
-	return a.invalid(f, broken)
-}
-
 // take adds a block to the step.
 func (a *applier) take(f *flight) {
-	b := graph.Block{Height: f.height, Hash: f.hash, PrevHash: f.block.Header.PrevBlock}
+	header := &f.block.Header
+	b := graph.Block{Height: f.height, Hash: f.hash, PrevHash: header.PrevBlock, Time: header.Time, Bits: header.Bits}
 	f.block.addTo(&b)
-	a.step, a.prev = append(a.step, b), new(b.Hash)
+	a.step = append(a.step, b)
 	a.actions += len(b.Actions)
 	a.claims += len(f.block.Claims)
 	a.size += f.size

@@ -33,9 +33,10 @@ type world struct {
 	keys   map[string]*regtest.Key
 	coins  map[string]regtest.Coin
 
-	dir   string
-	graph *graph.Graph
-	stop  func() error
+	dir     string
+	graph   *graph.Graph
+	indexer *indexer.Indexer // of graph
+	stop    func() error
 }
 
 var testParams = graph.Params{Network: regtest.Params.Name}
@@ -81,7 +82,7 @@ func must[T any](value T, err error) func(*testing.T) T {
 func (w *world) start() {
 	w.t.Helper()
 	w.graph = must(graph.Open(w.dir, testParams, testOptions()))(w.t)
-	w.stop = w.run(w.graph)
+	w.indexer, w.stop = w.run(w.graph)
 }
 
 func testOptions() graph.Options {
@@ -89,12 +90,12 @@ func testOptions() graph.Options {
 }
 
 // run runs an indexer; the returned function ends it and returns Run's error.
-func (w *world) run(g *graph.Graph) func() error {
+func (w *world) run(g *graph.Graph) (*indexer.Indexer, func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ix := indexer.New(w.client, g, indexer.Options{Poll: 100 * time.Millisecond, Log: zerolog.New(zerolog.NewTestWriter(w.t))})
 	done := make(chan error, 1)
 	go func() { done <- ix.Run(ctx) }()
-	return func() error {
+	return ix, func() error {
 		cancel()
 		err := <-done
 		done <- err
@@ -271,7 +272,7 @@ func (w *world) wantFresh() {
 	w.t.Helper()
 	fresh := must(graph.Open(w.t.TempDir(), testParams, testOptions()))(w.t)
 	defer fresh.Close()
-	stop := w.run(fresh)
+	_, stop := w.run(fresh)
 	want := w.follow(fresh)
 	if err := stop(); err != nil {
 		w.t.Fatal(err)
@@ -482,20 +483,50 @@ func TestReorganisation(t *testing.T) {
 	}
 }
 
-// TestShorterChain takes blocks back at the node without anything in their
-// place.
+// TestShorterChain has a node that has lost blocks, and one on a branch with no more
+// work: what is indexed stays, and is not called synced, until the node's chain has
+// more work.
 func TestShorterChain(t *testing.T) {
 	w := newWorld(t, 110, "A", "B")
 	request, accept := w.link("B", "A")
-	block := must(w.graph.BlockHash(w.follow(w.graph).Height))(t)
-	if err := w.node.Invalidate(t.Context(), block); err != nil {
+	w.mine() // so that two blocks get lost
+	tip := w.follow(w.graph)
+	linked := tree{request.TxHash(), []string{"A", "BA"}}
+	// accepted is the block that is lost first.
+	accepted := must(w.graph.BlockHeader(tip.Height - 1))(t)
+	if err := w.node.Invalidate(t.Context(), accepted.Hash); err != nil {
 		t.Fatal(err)
 	}
-	height := w.follow(w.graph).Height
-	w.wantTrees(height, tree{chainhash.Hash{}, []string{"B"}})
+	for blocks, reason := range []string{
+		fmt.Sprintf("at height %d, on the chain that is indexed up to %d", tip.Height-2, tip.Height),
+		"branch with less work", // one block
+		"branch with less work", // as much work
+	} {
+		if blocks > 0 {
+			must(w.node.MineBlock(t.Context()))(t)
+		}
+		w.wantUnsynced(reason)
+		if now, _ := w.graph.Tip(); now != tip {
+			t.Fatalf("after %d blocks of another branch the tip is %+v, want %+v", blocks, now, tip)
+		}
+		w.wantTrees(tip.Height, linked)
+	}
+	// The first block with more work.
 	w.mine(accept)
-	w.wantTrees(height+1, tree{request.TxHash(), []string{"A", "BA"}})
+	w.wantTrees(tip.Height+1, linked)
 	w.wantFresh()
+}
+
+// wantUnsynced waits until the indexer says why it is not synced.
+func (w *world) wantUnsynced(reason string) {
+	w.t.Helper()
+	for range 1000 {
+		if s := w.indexer.Status(); !s.Synced && s.Checked && strings.Contains(s.Reason, reason) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	w.t.Fatalf("status is %+v, want one that is not synced since %q", w.indexer.Status(), reason)
 }
 
 // TestBeyondTheHorizon leaves the graph's chain deeper than it can go back.
@@ -506,7 +537,7 @@ func TestBeyondTheHorizon(t *testing.T) {
 	options.UndoBlocks = 3
 	w.graph = must(graph.Open(t.TempDir(), testParams, options))(t)
 	defer w.graph.Close()
-	stop := w.run(w.graph)
+	_, stop := w.run(w.graph)
 	tip := w.follow(w.graph)
 	if err := stop(); err != nil {
 		t.Fatal(err)
@@ -526,7 +557,8 @@ func TestBeyondTheHorizon(t *testing.T) {
 }
 
 // TestNodeBehindTheDatabase starts an indexer on a node that has yet to catch up
-// with what the database holds: it waits, and nothing is taken back.
+// with what the database holds: it waits, nothing is taken back, and what is known is
+// served.
 func TestNodeBehindTheDatabase(t *testing.T) {
 	w := newWorld(t, 110, "A", "B")
 	w.link("B", "A")
@@ -544,12 +576,12 @@ func TestNodeBehindTheDatabase(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- ix.Run(ctx) }()
 	waitFor(t, "a word about waiting", func() bool {
-		return strings.Contains(logged.String(), fmt.Sprintf("it is at height %d, the database at %d", before.Height-1, before.Height))
+		return strings.Contains(logged.String(), fmt.Sprintf("it is at height %d, on the chain that is indexed up to %d", before.Height-1, before.Height))
 	})
 	if tip, _ := w.graph.Tip(); tip != before {
 		t.Errorf("the graph went from %+v to %+v", before, tip)
 	}
-	if s := ix.Status(); s.Checked || s.Synced {
+	if s := ix.Status(); !s.Checked || s.Synced || s.Reason == "" {
 		t.Errorf("%+v while the node is behind", s)
 	}
 	if err := w.node.Reconsider(t.Context(), before.Hash); err != nil {

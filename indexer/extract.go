@@ -5,7 +5,6 @@ import (
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/protocol"
@@ -16,12 +15,13 @@ import (
 type Verify uint8
 
 const (
-	// VerifyActions is enough to trust what the graph is told: the blocks from
-	// which an action is taken, or a transaction for a chain of anchors.
-	VerifyActions Verify = iota
-	// VerifyFull means all blocks, so that none can hide one either. It
-	// costs a double SHA-256 of every transaction.
-	VerifyFull
+	// VerifyFull means all blocks, so that nothing can be added to one or left out.
+	// It costs a double SHA-256 of every transaction.
+	VerifyFull Verify = iota
+	// VerifyActions means the blocks from which an action is taken, or a transaction
+	// for a chain of anchors. Whoever made the others can have left out what should
+	// be in them, a revoke say, so it is for the files of one's own node alone.
+	VerifyActions
 )
 
 // extracted is what is kept of a block after the walk over its transactions.
@@ -42,14 +42,18 @@ type claim struct {
 	TxID   chainhash.Hash
 	Action protocol.Action   // Kind is 0 if there is none
 	Author *protocol.KeyHash // nil until settle
-	// Claimed is who the scriptSig names, nil if nobody can have acted, or nothing
-	// has been done that takes an author, and the spent output need not be looked at.
-	// It proves nothing.
-	Claimed *protocol.KeyHash
-	Spends  wire.OutPoint // by input 0
+	// By is who the scriptSig names, nil if nobody can have acted, or nothing has been
+	// done that takes an author, and the spent output need not be looked at.
+	By *protocol.Claim
 
-	unlock []byte      // scriptSig of input 0; nil if Claimed is
+	change []change    // outputs to the key that By names
 	anchor *anchorHalf // nil if it neither carries an anchor nor spends a baton
+}
+
+// change is an output that its transaction's claimed author can spend next.
+type change struct {
+	index  uint32
+	output protocol.Output
 }
 
 // anchorHalf is what is kept of a transaction for the chains of anchors.
@@ -60,10 +64,19 @@ type anchorHalf struct {
 }
 
 // settle sets the author, given the script field of the output that input 0
-// spends, from a source that was checked against Spends.
+// spends, which is believed.
 func (c *claim) settle(spentScript []byte) {
-	if author, ok := protocol.Author(c.unlock, spentScript); ok {
-		c.Author = &author
+	if c.By.HeldBy(spentScript) {
+		c.Author = &c.By.Key
+	}
+}
+
+// takeChange notes the outputs that pay the claimed author.
+func (c *claim) takeChange(tx protocol.Tx) {
+	for i, output := range tx.Outputs() {
+		if c.By.HeldBy(output.Script) {
+			c.change = append(c.change, change{i, protocol.Output{Value: output.Value, Script: bytes.Clone(output.Script)}})
+		}
 	}
 }
 
@@ -74,9 +87,9 @@ func (c *claim) settle(spentScript []byte) {
 // whoever sent the block lies or is broken; whether the header links to the block
 // before is for the caller to check.
 func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, batons *batons) (*extracted, error) {
-	walk := protocol.Walk{Root: protocol.RootIfFound}
-	if verify == VerifyFull {
-		walk.Root = protocol.RootAlways
+	walk := protocol.Walk{Root: protocol.RootAlways}
+	if verify == VerifyActions {
+		walk.Root = protocol.RootIfFound
 	}
 	x := new(extracted)
 	walk.Batons, x.batons = batons.now()
@@ -108,13 +121,14 @@ func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, bato
 func (x *extracted) take(block *protocol.Block) {
 	x.Claims = nil
 	for carrier := range block.Carriers() {
-		c := claim{Index: carrier.Index, TxID: carrier.TxID, Action: carrier.Action, Spends: carrier.Spends}
+		c := claim{Index: carrier.Index, TxID: carrier.TxID, Action: carrier.Action}
 		if carrier.Anchor != nil || carrier.SpendsBaton {
 			c.anchor = &anchorHalf{carries: carrier.Anchor != nil, raw: bytes.Clone(carrier.Raw)}
 		}
 		if carrier.Anchor != nil || carrier.Action.Kind != 0 {
-			if claimed, ok := carrier.ClaimedAuthor(); ok {
-				c.Claimed, c.unlock = &claimed, bytes.Clone(carrier.Unlock)
+			if by, ok := carrier.Raw.Claim(); ok {
+				c.By = by
+				c.takeChange(carrier.Raw)
 			}
 		}
 		x.Claims = append(x.Claims, c)
@@ -168,10 +182,12 @@ func (x *extracted) addTo(b *graph.Block) {
 }
 
 // What a block and a claim take in memory at most, in bytes, besides their
-// messages, scriptSigs and transactions.
+// messages, transactions, and the outputs that they spend and make.
 const (
-	blockMemory = 1 << 10
-	claimMemory = 1 << 10
+	blockMemory  = 1 << 10
+	claimMemory  = 1 << 10
+	changeMemory = 256 // with a token's prefix
+	outPointSize = 36
 )
 
 // memory is about how many bytes the block takes until the graph has it.
@@ -179,7 +195,10 @@ func (x *extracted) memory() int64 {
 	n := blockMemory + claimMemory*len(x.Claims)
 	for i := range x.Claims {
 		c := &x.Claims[i]
-		n += len(c.Action.Message) + len(c.unlock)
+		n += len(c.Action.Message) + changeMemory*len(c.change)
+		if c.By != nil {
+			n += outPointSize * len(c.By.Inputs)
+		}
 		if c.anchor != nil {
 			n += len(c.anchor.raw) + chainhash.HashSize*len(c.anchor.branch)
 		}

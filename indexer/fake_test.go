@@ -31,13 +31,14 @@ type fakeNode struct {
 	// downloading is what the node says of itself.
 	downloading atomic.Bool
 
-	mu     sync.Mutex
-	chain  []chainhash.Hash         // mu; by height
-	blocks map[chainhash.Hash]sent  // mu
-	spent  map[wire.OutPoint][]byte // mu; locking scripts
-	asked  map[uint32]int           // mu; how often each height's block was asked for
-	asking int                      // mu; blocks being asked for now
-	most   int                      // mu; of them at a time
+	mu      sync.Mutex
+	chain   []chainhash.Hash                  // mu; by height
+	blocks  map[chainhash.Hash]sent           // mu
+	headers map[chainhash.Hash][]byte         // mu
+	spent   map[wire.OutPoint]protocol.Output // mu; as it has them in an index
+	asked   map[uint32]int                    // mu; how often each height's block was asked for
+	asking  int                               // mu; blocks being asked for now
+	most    int                               // mu; of them at a time
 }
 
 // sent is a block as the node sends it.
@@ -50,7 +51,7 @@ var _ node.Node = (*fakeNode)(nil)
 
 func newFakeNode() *fakeNode {
 	f := &fakeNode{
-		blocks: make(map[chainhash.Hash]sent), spent: make(map[wire.OutPoint][]byte), asked: make(map[uint32]int),
+		blocks: make(map[chainhash.Hash]sent), headers: make(map[chainhash.Hash][]byte), spent: make(map[wire.OutPoint]protocol.Output), asked: make(map[uint32]int),
 	}
 	f.add(0, *regtest.Params.GenesisHash, serialized(regtest.Params.GenesisBlock))
 	return f
@@ -59,10 +60,16 @@ func newFakeNode() *fakeNode {
 // add puts a block, sent as raw when asked for by hash, at height, and cuts the
 // chain off behind it.
 func (f *fakeNode) add(height uint32, hash chainhash.Hash, raw []byte) {
+	f.addAs(height, hash, raw[:protocol.HeaderSize], raw)
+}
+
+// addAs is add for a block whose header is another than what is sent as the block.
+func (f *fakeNode) addAs(height uint32, hash chainhash.Hash, header, raw []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.chain = append(f.chain[:height:height], hash)
 	f.blocks[hash] = sent{height, raw}
+	f.headers[hash] = header
 }
 
 // extend puts a block of the transactions at the end of the chain.
@@ -91,7 +98,7 @@ func (f *fakeNode) Tip(ctx context.Context) (node.Tip, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	last := len(f.chain) - 1
-	return node.Tip{Height: uint32(last), Hash: f.chain[last], Downloading: f.downloading.Load()}, nil
+	return node.Tip{Height: uint32(last), Hash: f.chain[last], Downloading: f.downloading.Load(), Peers: node.Untold}, nil
 }
 
 func (f *fakeNode) BlockHash(ctx context.Context, height uint32) (chainhash.Hash, error) {
@@ -132,31 +139,46 @@ func (f *fakeNode) Block(ctx context.Context, hash chainhash.Hash) ([]byte, erro
 	return b.raw, nil
 }
 
-// fakeByHeight also hands out blocks by height.
-type fakeByHeight struct{ *fakeNode }
-
-func (f fakeByHeight) BlockAt(ctx context.Context, height uint32) ([]byte, error) {
-	f.mu.Lock()
-	if int(height) >= len(f.chain) {
-		f.mu.Unlock()
-		return nil, node.ErrNotFound
-	}
-	hash := f.chain[height]
-	f.mu.Unlock()
-	return f.Block(ctx, hash)
-}
-
-func (f *fakeNode) SpentScript(ctx context.Context, _, _ chainhash.Hash, out wire.OutPoint) ([]byte, error) {
+func (f *fakeNode) Headers(ctx context.Context, after chainhash.Hash, height, want uint32) ([]protocol.Header, error) {
 	if err := f.wait(ctx); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	script, ok := f.spent[out]
-	if !ok {
+	if int(height) >= len(f.chain) || f.chain[height] != after {
 		return nil, node.ErrNotFound
 	}
-	return script, nil
+	var headers []protocol.Header
+	for _, hash := range f.chain[height+1 : min(len(f.chain), int(height)+1+int(want))] {
+		header, err := protocol.ParseHeader(f.headers[hash])
+		if err != nil {
+			return nil, err
+		}
+		headers = append(headers, header)
+	}
+	return headers, nil
+}
+
+func (f *fakeNode) Spent(ctx context.Context, _ chainhash.Hash, by []node.Spender) ([]node.Spent, error) {
+	if err := f.wait(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	spent := make([]node.Spent, len(by))
+	for i := range by {
+		output, ok := f.spent[by[i].Inputs[0]]
+		if !ok {
+			return nil, node.ErrNotFound
+		}
+		spent[i] = node.Spent{Outputs: []protocol.Output{output}, Proven: true}
+	}
+	return spent, nil
+}
+
+// Previous is never asked for: what Spent tells is proven.
+func (f *fakeNode) Previous(context.Context, chainhash.Hash, chainhash.Hash, wire.OutPoint) (protocol.Tx, error) {
+	return nil, fmt.Errorf("%w: a transaction that nobody needs", node.ErrInvalid)
 }
 
 func (f *fakeNode) Changes() <-chan struct{} { return nil }
@@ -173,7 +195,7 @@ func (f *fakeNode) action(t testing.TB, child, parent string, number uint32) *wi
 	}
 	coin := regtest.Coin{OutPoint: wire.OutPoint{Hash: chainhash.HashH([]byte(child)), Index: number}, Output: *key.Output(10_000)}
 	f.mu.Lock()
-	f.spent[coin.OutPoint] = coin.Output.PkScript
+	f.spent[coin.OutPoint] = protocol.Output{Value: coin.Output.Value, Script: coin.Output.PkScript}
 	f.mu.Unlock()
 	tx, _, err := regtest.Spend(key, coin, wire.NewTxOut(0, script, wire.TokenData{}))
 	if err != nil {

@@ -33,7 +33,7 @@ const (
 // ImportOptions tune an import; the zero value is fine.
 type ImportOptions struct {
 	Log    zerolog.Logger
-	Verify Verify // 0: VerifyActions
+	Verify Verify // 0: VerifyFull
 	// Progress is how often progress is reported. 0: DefaultProgress
 	Progress time.Duration
 	// OnProgress, if not nil, is called instead of writing log lines. It must not
@@ -106,11 +106,11 @@ func (im *importer) begin(ctx context.Context) (int64, error) {
 	}
 	common := min(int64(tip.Height), last)
 	for ; common >= start; common-- {
-		hash, err := im.graph.BlockHash(uint32(common))
+		header, err := im.graph.BlockHeader(uint32(common))
 		if err != nil {
 			return 0, err
 		}
-		if hash == im.chain.Hash(uint32(common)) {
+		if header.Hash == im.chain.Hash(uint32(common)) {
 			break
 		}
 	}
@@ -251,7 +251,7 @@ func (im *importer) connect(ctx context.Context, found blockRange) error {
 	var step []graph.Block
 	claims := 0
 	for height := found.first; height < found.end; height++ {
-		b := graph.Block{Height: uint32(height), Hash: im.chain.Hash(uint32(height))}
+		b := graph.Block{Height: uint32(height), Hash: im.chain.Hash(uint32(height)), Bits: im.net.PowLimitBits}
 		if height > 0 {
 			b.PrevHash = im.chain.Hash(uint32(height - 1))
 		}

@@ -61,17 +61,18 @@ func (l *ledger) fund(outputs ...*wire.TxOut) (coins []regtest.Coin) {
 
 // knows tells the node of a coin.
 func (l *ledger) knows(coin regtest.Coin) regtest.Coin {
-	script := coin.Output.PkScript
-	if coin.Output.TokenData.IsEmpty() {
-		l.node.spent[coin.OutPoint] = script
-		return coin
-	}
-	var raw bytes.Buffer
-	if err := wire.WriteTxOut(&raw, 0, 2, &coin.Output); err != nil {
-		l.t.Fatal(err)
-	}
-	l.node.spent[coin.OutPoint] = raw.Bytes()[9:] // after the value, and a length of one byte
+	l.node.spent[coin.OutPoint] = outputOf(&coin.Output)
 	return coin
+}
+
+// outputOf is an output as it is on chain.
+func outputOf(out *wire.TxOut) protocol.Output {
+	script := bytes.Clone(out.PkScript)
+	if !out.TokenData.IsEmpty() {
+		prefix := out.TokenData.TokenDataBuffer()
+		script = append(prefix.Bytes(), script...)
+	}
+	return protocol.Output{Value: out.Value, Script: script}
 }
 
 // act spends the key's coin on an action.
@@ -488,7 +489,7 @@ func TestImportBchd(t *testing.T) {
 	wantTip(t, g, want)
 
 	w.link("D", "A")
-	stop := w.run(g)
+	_, stop := w.run(g)
 	if got := w.follow(g); got != w.follow(w.graph) {
 		t.Errorf("tip %+v after an import, without one %+v", got, w.follow(w.graph))
 	}

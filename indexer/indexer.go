@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/big"
 	"sync"
 	"time"
 
@@ -28,7 +29,6 @@ const (
 type Options struct {
 	Log      zerolog.Logger
 	NodeName string        // what errors call the node; no credentials
-	Verify   Verify        // 0: VerifyActions
 	Poll     time.Duration // 0: DefaultPoll
 	Progress time.Duration // 0: DefaultProgress
 	// OnProgress, if not nil, is called after each step of a catch-up, and log
@@ -44,24 +44,31 @@ const startUpCheck = 100
 
 // Status is how the graph stands against the node.
 type Status struct {
-	NodeHeight uint32 // of the node's tip when last asked
+	NodeHeight  uint32 // of the node's tip when last asked
+	NodeHeaders uint32 // height of the best header that it knew then; NodeHeight if it does not tell
+	NodePeers   int    // how many nodes it was connected to then, node.Untold if it does not tell
 	// Checked is set once the last stored blocks have been compared with the
 	// node's chain. Until then the graph may hold what is no longer true.
 	Checked bool
-	// Synced is set while the graph ends with the node's tip, and the node is not in
-	// its initial block download.
+	// Synced is set while the graph ends with the node's tip, the node has answered
+	// just now, and nothing tells that the network's best chain is longer.
 	Synced bool
+	Reason string // why it is not Synced, for people; empty if it is
 }
 
 // Indexer feeds one graph from one node.
 type Indexer struct {
-	node  node.Node
-	graph *graph.Graph
-	opt   Options
-	net   *chaincfg.Params // set by Run before anything else
+	node     node.Node
+	graph    *graph.Graph
+	opt      Options
+	net      *chaincfg.Params // set by Run before anything else
+	recent   *recent
+	believed sync.Once // says that a pruned node has to be believed
 
-	mu     sync.Mutex
-	status Status // mu
+	mu      sync.Mutex
+	status  Status    // mu; but see Status
+	heard   time.Time // mu; when the node last told its tip
+	tipTime time.Time // mu; what the header of the graph's tip says; zero where it does not matter how old it is
 }
 
 // New returns an indexer that does nothing until Run.
@@ -72,30 +79,99 @@ func New(n node.Node, g *graph.Graph, opt Options) *Indexer {
 	if opt.Progress == 0 {
 		opt.Progress = DefaultProgress
 	}
-	return &Indexer{node: n, graph: g, opt: opt}
+	return &Indexer{node: n, graph: g, opt: opt, recent: newRecent(recentKept), status: Status{NodePeers: node.Untold, Reason: "the node has not been asked yet"}}
 }
+
+const (
+	// silence is how long the node may not answer before what it said last is not
+	// relied on any more.
+	silence = 15 * time.Second
+	// maxTipAge is how old the last block may be, on a network where blocks take work,
+	// before the node is taken to have fallen behind: what nodes allow as well (BCHN:
+	// -maxtipage).
+	maxTipAge = 24 * time.Hour
+)
 
 // Status returns how the graph stands now. It may be called at any time.
 func (ix *Indexer) Status() Status {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	return ix.status
+	s := ix.status
+	if !s.Synced {
+		return s
+	}
+	if silent := time.Since(ix.heard); silent > silence {
+		s.Synced, s.Reason = false, fmt.Sprintf("the node has not answered for %v", silent.Round(time.Second))
+	} else if age := time.Since(ix.tipTime); !ix.tipTime.IsZero() && age > maxTipAge {
+		s.Synced = false
+		s.Reason = fmt.Sprintf("the node's last block is %v old: is it cut off from the network, or does it hold blocks back?", age.Round(time.Minute))
+	}
+	return s
 }
 
-func (ix *Indexer) setStatus(change func(*Status)) {
+// waits notes why the graph does not stand with the node's tip.
+func (ix *Indexer) waits(reason string) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	change(&ix.status)
+	ix.status.Synced, ix.status.Reason = false, reason
 }
 
-// Errors within the package.
+// told notes what the node says of its chain.
+func (ix *Indexer) told(t node.Tip) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.heard = time.Now()
+	ix.status.NodeHeight, ix.status.NodeHeaders, ix.status.NodePeers = t.Height, max(t.Height, t.Headers), t.Peers
+}
+
+// stands notes that the graph has been compared with the node's chain, and whether
+// it ends with the node's tip.
+func (ix *Indexer) stands(target node.Tip) error {
+	tip, started := ix.graph.Tip()
+	var at time.Time
+	if started && !easyBlocks(ix.net) {
+		header, err := ix.graph.BlockHeader(tip.Height)
+		if err != nil {
+			return err
+		}
+		at = time.Unix(int64(header.Time), 0)
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.tipTime = at
+	s := &ix.status
+	s.Checked, s.Synced, s.Reason = true, false, ""
+	switch {
+	case !started || tip.Hash != target.Hash:
+		s.Reason = fmt.Sprintf("catching up with the node, which is at height %d", target.Height)
+	case target.Downloading:
+		s.Reason = fmt.Sprintf("the node is behind the network: it is at height %d and knows headers up to %d", target.Height, max(target.Height, target.Headers))
+	default:
+		s.Synced = true
+	}
+	return nil
+}
+
+// easyBlocks reports whether blocks take no work to speak of on the network, at
+// least after a pause: then it tells nothing that there are none.
+func easyBlocks(net *chaincfg.Params) bool {
+	return net.ReduceMinDifficulty || net.NoDifficultyAdjustment
+}
+
+// Errors within the package: reasons to wait.
 var (
 	// errMoved says that the node's best chain changed under a question: ask
 	// again.
 	errMoved = errors.New("the node's best chain moved")
 	// errBehind says that the node's best chain ends below the graph's tip, on the
-	// same chain.
-	errBehind = errors.New("the node is behind the database")
+	// same chain; or is not known yet to be the network's. It has lost or reads again
+	// its own data, or has yet to download them.
+	errBehind = errors.New("the node is behind")
+	// errLessWork says that the node's best chain is another branch than the graph's,
+	// and has no more work.
+	errLessWork = errors.New("the node is on a branch with less work")
+	// errFuture says that the node's chain goes on into the future.
+	errFuture = errors.New("the node's chain is ahead of the clock")
 )
 
 // Waiting times between tries after a failure.
@@ -105,16 +181,19 @@ const (
 )
 
 // maxMoves is how often in a row the node's chain may move away under the
-// indexer's questions before the node is taken to be talking nonsense.
+// indexer's questions before they are asked at leisure: several nodes may answer at
+// one address, which differ for a while.
 const maxMoves = 20
 
 // Run keeps the graph equal to the node's best chain until ctx ends, and then
 // returns nil. A block that was begun is finished first.
 //
-// It waits, and says so, while the node is away, or is still catching up with
-// what the database holds. It returns an error when it cannot go on: the node
-// cannot supply what authorship needs (node.ErrUnsuitable), answers with invalid
-// data (node.ErrInvalid), or has left the graph's chain below the undo horizon
+// It waits, and says so, in the log rarely and in Status at once, while the node is
+// away, does not let itself be asked, cannot supply what authorship needs, is behind
+// what the database holds, or contradicts itself.
+//
+// It returns an error when it cannot go on: the node answers with what is not true
+// (node.ErrInvalid), or has left the graph's chain below the undo horizon
 // (graph.ErrHorizon); or the database fails. The graph is then as of the last
 // block connected.
 func (ix *Indexer) Run(ctx context.Context) (err error) {
@@ -122,29 +201,39 @@ func (ix *Indexer) Run(ctx context.Context) (err error) {
 		return err
 	}
 	hints := ix.node.Changes()
+	trouble := node.NewTrouble(ix.opt.Log, node.WarnEvery, "waiting for the node", "the node is followed again")
 	retry := firstRetry
 	moves := 0
 	for {
 		wait := ix.opt.Poll
 		err := ix.sync(ctx)
+		if !errors.Is(err, errMoved) {
+			moves = 0
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			retry, moves = firstRetry, 0
-		case errors.Is(err, errMoved):
-			if moves++; moves > maxMoves {
-				return fmt.Errorf("%w: its chain did not hold still for %d tries: %w", node.ErrInvalid, maxMoves, err)
-			}
+			retry = firstRetry
+			trouble.Over()
+		case errors.Is(err, errMoved) && moves < maxMoves:
+			moves++
 			wait = 0
-		case errors.Is(err, errBehind):
-			ix.opt.Log.Warn().Err(err).Msg("waiting for the node")
-		case errors.Is(err, node.ErrUnavailable), errors.Is(err, node.ErrNotFound):
-			ix.setStatus(func(s *Status) { s.Synced = false })
-			ix.opt.Log.Warn().Err(err).Dur("retry_in", retry).Msg("the node does not answer")
+		case errors.Is(err, node.ErrInvalid):
+			ix.waits(err.Error())
+			return err
+		case errors.Is(err, errBehind), errors.Is(err, errLessWork), errors.Is(err, errFuture):
+			ix.waits(err.Error())
+			trouble.Warn(err)
+		case errors.Is(err, errMoved):
+			err = fmt.Errorf("its answers do not fit together (do several nodes answer there?): %w", err)
+			fallthrough
+		case errors.Is(err, node.ErrUnavailable), errors.Is(err, node.ErrUnsuitable), errors.Is(err, node.ErrNotFound):
+			ix.waits(err.Error())
+			trouble.Warn(err)
 			wait, retry = retry, min(2*retry, lastRetry)
 		default:
-			ix.setStatus(func(s *Status) { s.Synced = false })
+			ix.waits(err.Error())
 			return err
 		}
 		timer := time.NewTimer(wait)
@@ -168,49 +257,74 @@ func (ix *Indexer) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ix.told(target)
 	tip, started := ix.graph.Tip()
-	ix.setStatus(func(s *Status) {
-		s.NodeHeight = target.Height
-		s.Synced = s.Checked && started && tip.Hash == target.Hash && !target.Downloading
-	})
-	if !started && target.Height < ix.graph.Params().StartHeight {
-		return fmt.Errorf("%w: it is at height %d, the index starts at %d", errBehind, target.Height, ix.graph.Params().StartHeight)
-	}
-	if started {
-		if err := ix.backToCommon(ctx, tip, target); err != nil {
-			return err
+	start := ix.graph.Params().StartHeight
+	if !started {
+		if target.Height < start {
+			return fmt.Errorf("%w: it is at height %d, the index starts at %d", errBehind, target.Height, start)
 		}
-	}
-	ix.setStatus(func(s *Status) { s.Checked = true })
-	if err := ix.forward(ctx, target); err != nil {
-		return err
-	}
-	tip, started = ix.graph.Tip()
-	ix.setStatus(func(s *Status) { s.Synced = started && tip.Hash == target.Hash && !target.Downloading })
-	return nil
-}
-
-// backToCommon disconnects what the node's best chain does not have.
-func (ix *Indexer) backToCommon(ctx context.Context, tip graph.Tip, target node.Tip) error {
-	checked := ix.Status().Checked
-	if target.Height < tip.Height && !checked {
-		// Only at the start: a node whose chain gets shorter while it is watched has
-		// taken blocks back, and is followed.
-		same, err := ix.agree(ctx, target.Height)
+		from, err := ix.beforeStart(ctx)
 		if err != nil {
 			return err
 		}
-		if same {
-			return fmt.Errorf("%w: it is at height %d, the database at %d", errBehind, target.Height, tip.Height)
+		b, err := ix.branch(ctx, from, target)
+		if err != nil {
+			return err
 		}
+		return ix.forward(ctx, b, target)
 	}
-	common, err := ix.lastCommon(ctx, min(tip.Height, target.Height), checked)
+	common, err := ix.lastCommon(ctx, min(tip.Height, target.Height))
 	if err != nil {
 		return err
 	}
+	switch {
+	case common == int64(target.Height) && target.Height < tip.Height:
+		// Blocks that were connected do not become untrue because the node has lost them.
+		if err := ix.stands(target); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: it is at height %d, on the chain that is indexed up to %d, and knows headers up to %d: "+
+			"it has lost blocks or reads them again", errBehind, target.Height, tip.Height, max(target.Height, target.Headers))
+	case common == int64(tip.Height) && target.Height == tip.Height:
+		return ix.stands(target)
+	}
+	from, err := ix.behind(ctx, common)
+	if err != nil {
+		return err
+	}
+	b, err := ix.branch(ctx, from, target)
+	if err != nil {
+		return err
+	}
+	if err := ix.takeBack(ctx, tip, common, b); err != nil {
+		return err
+	}
+	return ix.forward(ctx, b, target)
+}
+
+// takeBack disconnects the blocks above the last one in common with the node's
+// branch, if there are any and the branch has more work.
+func (ix *Indexer) takeBack(ctx context.Context, tip graph.Tip, common int64, b *branch) error {
 	depth := int64(tip.Height) - common
 	if depth == 0 {
 		return nil
+	}
+	ours := new(big.Int)
+	for h := common + 1; h <= int64(tip.Height); h++ {
+		header, err := ix.graph.BlockHeader(uint32(h))
+		if err != nil {
+			return err
+		}
+		work, err := header.Work()
+		if err != nil {
+			return err
+		}
+		ours.Add(ours, work)
+	}
+	if b.work.Cmp(ours) <= 0 {
+		return fmt.Errorf("%w: its chain leaves the one that is indexed after height %d, and goes on to %d with %v hashes on average; "+
+			"the %d blocks that are indexed took %v", errLessWork, common, b.last(), b.work, depth, ours)
 	}
 	if lowest := ix.graph.UndoFrom(); common+1 < int64(lowest) {
 		return fmt.Errorf("%w: the node's chain leaves the database's after height %d, and only blocks from %d on can be taken back; "+
@@ -218,7 +332,7 @@ func (ix *Indexer) backToCommon(ctx context.Context, tip graph.Tip, target node.
 	}
 	ix.opt.Log.Warn().Int64("blocks", depth).Int64("common_height", common).Uint32("from_height", tip.Height).
 		Stringer("stale_tip", tip.Hash).Msg("reorganisation: taking blocks back")
-	ix.setStatus(func(s *Status) { s.Synced = false })
+	ix.waits(fmt.Sprintf("taking back %d blocks: the node's chain has more work", depth))
 	for range depth {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -236,7 +350,7 @@ func (ix *Indexer) agree(ctx context.Context, height uint32) (bool, error) {
 	if height < ix.graph.Params().StartHeight {
 		return true, nil
 	}
-	ours, err := ix.graph.BlockHash(height)
+	ours, err := ix.graph.BlockHeader(height)
 	if err != nil {
 		return false, err
 	}
@@ -244,21 +358,22 @@ func (ix *Indexer) agree(ctx context.Context, height uint32) (bool, error) {
 	if errors.Is(err, node.ErrNotFound) {
 		return false, errMoved
 	}
-	return ours == theirs, err
+	return ours.Hash == theirs, err
 }
 
 // lastCommon returns the height of the last block up to from that graph and node
 // have in common, one below the start height if there is none. Since blocks
 // link, one block in common would prove all before it; the check at the start
 // looks at many all the same, and so finds a database whose blocks do not.
-func (ix *Indexer) lastCommon(ctx context.Context, from uint32, checked bool) (int64, error) {
+func (ix *Indexer) lastCommon(ctx context.Context, from uint32) (int64, error) {
 	start := int64(ix.graph.Params().StartHeight)
-	look := 1
-	if !checked {
+	look := int64(1)
+	if !ix.Status().Checked {
 		look = startUpCheck
 	}
 	common := int64(from)
-	for h := common; h >= start && look > 0; h-- {
+	h := common
+	for ; h >= start && h > int64(from)-look; h-- {
 		same, err := ix.agree(ctx, uint32(h))
 		if err != nil {
 			return 0, err
@@ -266,10 +381,35 @@ func (ix *Indexer) lastCommon(ctx context.Context, from uint32, checked bool) (i
 		if !same {
 			common = h - 1
 		}
-		// After a difference, go on at least until a block agrees.
-		if look--; look == 0 && common == h-1 {
-			look = 1
+	}
+	// If none has agreed at the end, go on in growing steps until one does, and come
+	// back in shrinking ones: the chains may have parted long ago.
+	differs, agrees := h+1, h
+	if common != h {
+		return common, nil
+	}
+	for step := int64(1); agrees >= start; step *= 2 {
+		same, err := ix.agree(ctx, uint32(agrees))
+		if err != nil {
+			return 0, err
+		}
+		if same {
+			break
+		}
+		differs = agrees
+		agrees = max(start-1, agrees-step)
+	}
+	for differs-agrees > 1 {
+		middle := (differs + agrees) / 2
+		same, err := ix.agree(ctx, uint32(middle))
+		if err != nil {
+			return 0, err
+		}
+		if same {
+			agrees = middle
+		} else {
+			differs = middle
 		}
 	}
-	return common, nil
+	return agrees, nil
 }

@@ -3,10 +3,12 @@ package indexer
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/indexer/node"
 )
@@ -21,9 +23,8 @@ const (
 	firstGuess = 32 << 20
 	// blocksAhead is how many blocks may wait for a slower one before them.
 	blocksAhead = 1024
-	// hashCalls, blockCalls and spentCalls are how many questions of each kind the
-	// node is asked at a time.
-	hashCalls  = 16
+	// blockCalls and spentCalls are how many questions of each kind the node is asked
+	// at a time.
 	blockCalls = 8
 	spentCalls = 32
 )
@@ -32,10 +33,10 @@ const (
 // owns it.
 type flight struct {
 	height uint32
-	hash   chainhash.Hash // once it is known
-	share  int64          // of the budget, in bytes
-	size   int64          // of the serialized block
-	raw    []byte         // the serialized block, until its turn has come
+	hash   chainhash.Hash
+	share  int64  // of the budget, in bytes
+	size   int64  // of the serialized block
+	raw    []byte // the serialized block, until its turn has come
 	block  *extracted
 	err    error // why there is no block
 }
@@ -44,53 +45,60 @@ type flight struct {
 // the next, as far as the budget and the bounds above allow; what goes wrong
 // with a block travels in its place, so that the blocks before it get through.
 //
-//	hashes   of the node's best chain, if it wants blocks asked for by hash    fetch.go
 //	blocks   several at a time                                                 fetch.go
 //	extract  what matters in them, on all cores                                extract.go
 //	in turn  once more, if a block before makes a baton that was not known     batons.go
-//	authors  of actions and anchors                                            author.go
+//	authors  of actions and anchors, signatures on all cores                   author.go
 //	apply    in order, many in one step                                        apply.go
+//
+// Which blocks there are has been established before, by their headers (branch.go).
 type pipeline struct {
-	node   node.Node
-	name   string // of the node
-	net    *chaincfg.Params
-	verify Verify
-	batons *batons
-	budget *budget
-	blocks chan struct{} // holds a value for each block being downloaded
-	spents chan struct{} // holds a value for each spent output being asked for
+	node     node.Node
+	name     string // of the node
+	net      *chaincfg.Params
+	log      zerolog.Logger
+	batons   *batons
+	recent   *recent
+	believed *sync.Once // says that a pruned node has to be believed
+	budget   *budget
+	blocks   chan struct{} // holds a value for each block being downloaded
+	spents   chan struct{} // holds a value for each question about what is spent
 
 	running sync.WaitGroup // all goroutines
 }
 
-func (ix *Indexer) newPipeline(net *chaincfg.Params) *pipeline {
+func (ix *Indexer) newPipeline() *pipeline {
 	return &pipeline{
-		node: ix.node, name: ix.opt.NodeName, net: net, verify: ix.opt.Verify, batons: newBatons(ix.graph, cmp.Or(ix.opt.batonsKept, batonsKept)),
+		node: ix.node, name: ix.opt.NodeName, net: ix.net, log: ix.opt.Log,
+		batons: newBatons(ix.graph, cmp.Or(ix.opt.batonsKept, batonsKept)), recent: ix.recent, believed: &ix.believed,
 		budget: newBudget(flightBytes, firstGuess),
 		blocks: make(chan struct{}, blockCalls),
 		spents: make(chan struct{}, spentCalls),
 	}
 }
 
-// forward connects the blocks up to target.
-func (ix *Indexer) forward(ctx context.Context, target node.Tip) error {
-	next := ix.graph.Params().StartHeight
-	tip, started := ix.graph.Tip()
-	if started {
-		next = tip.Height + 1
+// forward connects the blocks of a branch that continues the graph.
+func (ix *Indexer) forward(ctx context.Context, b *branch, target node.Tip) error {
+	if len(b.hashes) > 0 {
+		ix.waits(fmt.Sprintf("catching up with the node, which is at height %d", target.Height))
+		if err := ix.connect(ctx, b); err != nil {
+			return err
+		}
 	}
-	if next > target.Height {
-		return nil
+	if err := ix.stands(target); err != nil {
+		return err
 	}
+	return b.short
+}
+
+func (ix *Indexer) connect(ctx context.Context, b *branch) error {
 	ctx, stop := context.WithCancel(ctx)
-	p := ix.newPipeline(ix.net)
+	p := ix.newPipeline()
 	defer p.running.Wait()
 	defer stop()
-	a := &applier{pipeline: p, graph: ix.graph, target: target, progress: newProgress(ix.opt, next, target.Height)}
-	if started {
-		a.prev = &tip.Hash
-	}
-	return a.run(ctx, p.fetch(ctx, next, target.Height))
+	last := uint32(b.last())
+	a := &applier{pipeline: p, graph: ix.graph, last: last, progress: newProgress(ix.opt, b.first, last)}
+	return a.run(ctx, p.fetch(ctx, b))
 }
 
 // inOrder has work done on what comes in, each in a goroutine of its own, and

@@ -9,6 +9,10 @@ import (
 
 // Progress says how far catching up is.
 type Progress struct {
+	// Headers says that the chain's headers are being judged, before any block is
+	// asked for: heights and BlocksPerSecond are those of headers then.
+	Headers bool
+
 	First  uint32 // height of the first block of this catch-up
 	Height uint32 // of the graph's tip
 	Target uint32 // of the node's tip when the catch-up began; Height is at most that
@@ -88,6 +92,48 @@ func (p *progress) state(now sample) Progress {
 		BlocksPerSecond:    float64(now.height-since.height) / seconds,
 		MegabytesPerSecond: float64(now.bytes-since.bytes) / seconds / 1e6,
 		Left:               time.Duration(float64(now.at.Sub(p.began.at)) / float64(done) * float64(left)).Round(time.Second),
+	}
+}
+
+// headerProgress reports on the judging of headers: every batch to OnProgress, or
+// long work to the log every few seconds.
+type headerProgress struct {
+	opt          Options
+	first, last  uint32
+	began, spoke time.Time
+}
+
+// shortHeaders is how many headers are judged without a word.
+const shortHeaders = 10_000
+
+// newHeaderProgress begins to report on the headers behind one height up to another.
+func newHeaderProgress(opt Options, from, last uint32) *headerProgress {
+	now := time.Now()
+	return &headerProgress{opt: opt, first: from + 1, last: last, began: now, spoke: now}
+}
+
+// judged notes that all headers up to a height have been judged.
+func (p *headerProgress) judged(height uint32) {
+	if int64(p.last)-int64(p.first) < shortHeaders {
+		return
+	}
+	done, left := float64(height-p.first+1), float64(p.last-height)
+	elapsed := time.Since(p.began)
+	state := Progress{
+		Headers: true, First: p.first, Height: height, Target: p.last,
+		BlocksPerSecond: done / elapsed.Seconds(), Left: time.Duration(float64(elapsed) / done * left).Round(time.Second),
+	}
+	if p.opt.OnProgress != nil {
+		p.opt.OnProgress(state)
+	}
+	switch {
+	case height == p.last:
+		p.opt.Log.Info().Uint32("from", p.first).Uint32("height", height).Stringer("took", elapsed.Round(time.Millisecond)).Msg("judged the headers of the chain")
+	case p.opt.OnProgress != nil || time.Since(p.spoke) < p.opt.Progress:
+	default:
+		p.spoke = time.Now()
+		p.opt.Log.Info().Uint32("height", height).Uint32("of", p.last).Float64("headers_per_s", round(state.BlocksPerSecond)).
+			Stringer("time_left", state.Left).Msg("judging the headers of the chain")
 	}
 }
 

@@ -74,12 +74,12 @@ func TestDeployedBuilder(t *testing.T) {
 			if got := tx.TxID().String(); got != v.TxID {
 				t.Errorf("txid %s, expected %s", got, v.TxID)
 			}
-			script, err := OutputScript(tx, tx.TxID(), 0)
+			output, err := SpentOutput(tx, wire.OutPoint{Hash: tx.TxID()})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := v.script(t); !bytes.Equal(script, want) {
-				t.Errorf("builder wrote %x, we write %x", script, want)
+			if want := v.script(t); !bytes.Equal(output.Script, want) {
+				t.Errorf("builder wrote %x, we write %x", output.Script, want)
 			}
 
 			a, ok := tx.Action()

@@ -164,13 +164,3 @@ func (b *Block) Carriers() iter.Seq[Carrier] {
 		}
 	}
 }
-
-// ClaimedAuthor returns the key that the transaction claims to act for (see the
-// function of that name). If ok is false it has no author, and the output that
-// input 0 spends need not be fetched: a coinbase spends none.
-func (c *Carrier) ClaimedAuthor() (key KeyHash, ok bool) {
-	if c.Spends == (wire.OutPoint{Index: wire.MaxPrevOutIndex}) {
-		return KeyHash{}, false
-	}
-	return ClaimedAuthor(c.Unlock)
-}

@@ -36,7 +36,7 @@ func TestReadBlock(t *testing.T) {
 			if c.Action.Malformed != nil {
 				t.Error(c.Action.Malformed)
 			}
-			if _, ok := c.ClaimedAuthor(); !ok {
+			if _, ok := c.Raw.Claim(); !ok {
 				t.Errorf("transaction %d has no claimed author", c.Index)
 			}
 		}
@@ -395,7 +395,7 @@ func TestCarrier(t *testing.T) {
 		t.Fatalf("%d carriers", len(carriers))
 	}
 	for i, c := range carriers {
-		_, claimed := c.ClaimedAuthor()
+		_, claimed := c.Raw.Claim()
 		if c.Index != want[i].index || c.Spends != want[i].spends || claimed != want[i].claimed {
 			t.Errorf("got %+v, claimed %v, expected %+v", c, claimed, want[i])
 		}
@@ -408,12 +408,12 @@ func (generator) fixedUnlock() []byte {
 	return appendPush(appendPush(nil, signature), append([]byte{2}, make([]byte, 32)...))
 }
 
-func TestOutputScript(t *testing.T) {
+func TestSpentOutput(t *testing.T) {
 	raw := rawTx([]wire.TxIn{{}}, []byte{1}, []byte{2, 2}, nil)
 	txid := chainhash.DoubleHashH(raw)
 	for n, want := range [][]byte{{1}, {2, 2}, {}} {
-		if got, err := OutputScript(raw, txid, uint32(n)); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("output %d: %x, %v", n, got, err)
+		if got, err := SpentOutput(raw, wire.OutPoint{Hash: txid, Index: uint32(n)}); err != nil || !bytes.Equal(got.Script, want) {
+			t.Errorf("output %d: %+v, %v", n, got, err)
 		}
 	}
 	tests := []struct {
@@ -431,7 +431,7 @@ func TestOutputScript(t *testing.T) {
 		{"nothing", nil, txid, 0, "malformed"},
 	}
 	for _, tt := range tests {
-		if _, err := OutputScript(tt.raw, tt.txid, tt.n); err == nil || !strings.Contains(err.Error(), tt.says) {
+		if _, err := SpentOutput(tt.raw, wire.OutPoint{Hash: tt.txid, Index: tt.n}); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v, expected %q", tt.name, err, tt.says)
 		}
 	}

@@ -104,24 +104,23 @@ func (t Tx) Action() (a Action, ok bool) {
 	return Action{}, false
 }
 
-// OutputScript returns the script of output n, with its token prefix if it has
-// one, of the transaction txid, whose serialization raw is claimed to be. This
-// is the check that identity-rules §2 asks for when a node hands out a previous
-// transaction. The result aliases raw.
-func OutputScript(raw []byte, txid chainhash.Hash, n uint32) ([]byte, error) {
+// SpentOutput returns the output that out names, of the transaction whose
+// serialization raw is claimed to be. This is the check that SPEC.md §2 asks for
+// when a node hands out a previous transaction. The result aliases raw.
+func SpentOutput(raw []byte, out wire.OutPoint) (Output, error) {
 	tx, err := ParseTx(raw)
 	if err != nil {
-		return nil, err
+		return Output{}, err
 	}
-	if got := tx.TxID(); got != txid {
-		return nil, fmt.Errorf("expected transaction %v, got one that hashes to %v", txid, got)
+	if got := tx.TxID(); got != out.Hash {
+		return Output{}, fmt.Errorf("expected transaction %v, got one that hashes to %v", out.Hash, got)
 	}
 	outputs := 0
 	for i, output := range tx.Outputs() {
-		if i == n {
-			return output.Script, nil
+		if i == out.Index {
+			return output, nil
 		}
 		outputs++
 	}
-	return nil, fmt.Errorf("transaction %v has %d outputs, there is no output %d", txid, outputs, n)
+	return Output{}, fmt.Errorf("transaction %v has %d outputs, there is no output %d", out.Hash, outputs, out.Index)
 }

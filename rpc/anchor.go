@@ -261,8 +261,8 @@ func (a *anchorAuthors) close() {
 // settled returns graph.ErrReorganised unless the view's block, and so those of all
 // anchors, have been on the chain until now.
 func (a *anchorAuthors) settled() error {
-	hash, err := a.graph.BlockHash(a.view.Height())
-	if offChain(err) || err == nil && hash != a.view.Hash() {
+	header, err := a.graph.BlockHeader(a.view.Height())
+	if offChain(err) || err == nil && header.Hash != a.view.Hash() {
 		return graph.ErrReorganised
 	}
 	return err

@@ -57,10 +57,10 @@ func (s *identityService) ListEvents(ctx context.Context, request *keytreev1.Lis
 	blocks, next, err := s.eventPage(ctx, from, token.height, cursor, room)
 	// Whatever was read is about the chain of the token only if its last block is
 	// on the chain still.
-	if hash, hashErr := s.graph.BlockHash(token.height); offChain(hashErr) || hashErr == nil && hash != token.hash {
+	if header, headerErr := s.graph.BlockHeader(token.height); offChain(headerErr) || headerErr == nil && header.Hash != token.hash {
 		return nil, errReorganised(token.height, token.hash)
-	} else if hashErr != nil {
-		return nil, s.fault(hashErr)
+	} else if headerErr != nil {
+		return nil, s.fault(headerErr)
 	}
 	if err != nil {
 		return nil, err
@@ -93,14 +93,14 @@ func (s *identityService) firstEventPage(query [16]byte, from uint32, toHeight *
 	case to > tip.Height:
 		return nil, s.outOfRange("to_height", to)
 	case to < tip.Height:
-		hash, err := s.graph.BlockHash(to)
+		header, err := s.graph.BlockHeader(to)
 		if offChain(err) {
 			return nil, s.outOfRange("to_height", to) // the tip has just moved back
 		}
 		if err != nil {
 			return nil, s.fault(err)
 		}
-		token.height, token.hash = to, hash
+		token.height, token.hash = to, header.Hash
 	}
 	return token, nil
 }

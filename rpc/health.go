@@ -65,7 +65,7 @@ func (h *healthService) unreadyGraph() string {
 	case !state.Checked:
 		return "the stored blocks have not been compared with the node's yet"
 	case !state.Synced:
-		return fmt.Sprintf("not synced: block %d is indexed, the node is at %d", tip.Height, state.NodeHeight)
+		return fmt.Sprintf("not synced: block %d is indexed, the node is at %d: %s", tip.Height, state.NodeHeight, state.Reason)
 	}
 	return ""
 }

@@ -29,8 +29,13 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 		Network:     params.Network,
 		StartHeight: params.StartHeight,
 		NodeHeight:  state.NodeHeight,
+		NodeHeaders: max(state.NodeHeight, state.NodeHeaders),
 		Synced:      state.Synced,
+		Unsynced:    state.Reason,
 		Counts:      &keytreev1.Counts{},
+	}
+	if peers := uint32(state.NodePeers); state.NodePeers >= 0 {
+		answer.NodePeers = &peers
 	}
 	if tip, ok := s.graph.Tip(); ok {
 		answer.TipHeight = tip.Height

@@ -53,7 +53,7 @@ type call struct {
 func TestAnswers(t *testing.T) {
 	_, blocks := family()
 	r := newRig(t, blocks...)
-	r.follower.set(indexer.Status{Checked: true, Synced: true, NodeHeight: 6})
+	r.follower.set(indexer.Status{Checked: true, Synced: true, NodeHeight: 6, NodeHeaders: 8, NodePeers: 3})
 	tip, _ := r.graph.Tip()
 	second, err := r.graph.Events(2)
 	if err != nil {
@@ -76,7 +76,7 @@ func TestAnswers(t *testing.T) {
 		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
 			return r.client.GetStatus(t.Context(), &keytreev1.GetStatusRequest{})
 		},
-		want: `{"network": "regtest", "start_height": 0, "tip_height": 6, "tip_hash": "@block6", "node_height": 6, "synced": true,
+		want: `{"network": "regtest", "start_height": 0, "tip_height": 6, "tip_hash": "@block6", "node_height": 6, "node_headers": 8, "node_peers": 3, "synced": true, "unsynced": "",
 			"state_hash": "@state", "counts": {"links": 2, "identities": 1, "refused": 1, "waiting": 1}}`,
 	}, {
 		name: "resolve a key that was never linked", method: "GET", path: "/v1/addresses/" + address("lone"),

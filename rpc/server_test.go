@@ -223,8 +223,8 @@ func TestHealthAndReadiness(t *testing.T) {
 	r.connect(t, (&chain{}).block())
 	check(healthpb.HealthCheckResponse_SERVING, 200, "")
 
-	r.follower.set(indexer.Status{Checked: true, NodeHeight: 9})
-	check(healthpb.HealthCheckResponse_NOT_SERVING, 503, "not synced: block 0 is indexed, the node is at 9")
+	r.follower.set(indexer.Status{Checked: true, NodeHeight: 9, Reason: "catching up"})
+	check(healthpb.HealthCheckResponse_NOT_SERVING, 503, "not synced: block 0 is indexed, the node is at 9: catching up")
 
 	r.follower.set(indexer.Status{NodeHeight: 9})
 	check(healthpb.HealthCheckResponse_NOT_SERVING, 503, "the stored blocks have not been compared with the node's yet")

@@ -119,9 +119,9 @@ func (w *watcher) advance(ctx context.Context) error {
 func (w *watcher) disconnect() error {
 	for w.have != nil {
 		height := w.next - 1
-		hash, err := w.service.graph.BlockHash(height)
+		header, err := w.service.graph.BlockHeader(height)
 		switch {
-		case err == nil && hash == *w.have:
+		case err == nil && header.Hash == *w.have:
 			return nil
 		case err != nil && !offChain(err):
 			return w.service.fault(err)

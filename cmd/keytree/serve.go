@@ -48,10 +48,12 @@ line, so give a password in KEYTREE_NODE or the config file.
 
 It answers while it waits for the node and catches up; /readyz and the health
 service tell when it is done. It can be stopped at any time and goes on where it
-was. Every block has to link to the one before and carry the work that it claims,
-and one from which an action is taken has to match its merkle root; --verify full
-asks that of all blocks. A node that sends one that fails ends the server with an
-error that names node and block.
+was. The chain has to be the network's: its headers are judged before its blocks,
+by the network's checkpoints, and on mainnet by difficulty and time. Every block has
+to match its merkle root, and a signature what the node says that it spends. A node
+that sends what fails ends the server with an error that names node and block. One
+that is away, restarts, reads its blocks again or refuses the credentials is waited
+for: keytree status tells why.
 
 Both interfaces are unencrypted and open to whoever reaches them: put a TLS proxy
 in front before listening on other than the local machine.
@@ -86,7 +88,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 	startHeight := heightFlag(flags, "start-height",
 		fmt.Sprintf("first block to index; another than the network's makes the state hash incomparable (default %d on mainnet, else 0)",
 			protocol.StartHeight(&chaincfg.MainNetParams)))
-	verify := verifyFlag(flags)
+	newVerifiedFlag(flags)
 	log := newLogFlags(flags)
 	ks := newKeyserverFlags(flags)
 	setting(flags, "start-height")
@@ -102,7 +104,6 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
 			grpcListen:  listen.grpc.value, httpListen: listen.http.value,
-			verify: verify.value,
 		}
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
@@ -190,7 +191,6 @@ type serverConfig struct {
 	startHeight uint32
 	grpcListen  string
 	httpListen  string
-	verify      indexer.Verify
 	keyserver   *keyserverConfig // nil: none is run
 	log         zerolog.Logger
 	line        *progressLine // nil: progress goes to the log
@@ -302,7 +302,7 @@ func index(ctx context.Context, c serverConfig, g *graph.Graph, p *progress) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	opt := indexer.Options{Log: c.log, NodeName: c.node.address(), Verify: c.verify}
+	opt := indexer.Options{Log: c.log, NodeName: c.node.address()}
 	if c.line != nil {
 		defer c.line.clear()
 		opt.OnProgress = c.showProgress
@@ -316,6 +316,10 @@ func index(ctx context.Context, c serverConfig, g *graph.Graph, p *progress) (er
 func (c serverConfig) showProgress(p indexer.Progress) {
 	if p.Height == p.Target {
 		c.line.clear()
+		return
+	}
+	if p.Headers {
+		c.line.show("judging headers  %d of %d  %.0f headers/s  %v left", p.Height, p.Target, p.BlocksPerSecond, p.Left)
 		return
 	}
 	all, done := float64(p.Target)-float64(p.First)+1, float64(p.Height)-float64(p.First)+1

@@ -37,7 +37,14 @@ func (a *app) printStatus(s *keytreev1.GetStatusResponse) {
 	defer w.Flush()
 	synced := "synced"
 	if !s.Synced {
-		synced = "not synced"
+		synced = "not synced: " + s.Unsynced
+	}
+	node := fmt.Sprintf("%d", s.NodeHeight)
+	if s.NodeHeaders > s.NodeHeight {
+		node += fmt.Sprintf(" (headers up to %d)", s.NodeHeaders)
+	}
+	if s.NodePeers != nil {
+		node += fmt.Sprintf(", %d peers", *s.NodePeers)
 	}
 	fmt.Fprintf(w, "network\t%s\n", s.Network)
 	fmt.Fprintf(w, "start height\t%d\n", s.StartHeight)
@@ -46,7 +53,7 @@ func (a *app) printStatus(s *keytreev1.GetStatusResponse) {
 	} else {
 		fmt.Fprintf(w, "tip\t%d  %s\n", s.TipHeight, s.TipHash)
 	}
-	fmt.Fprintf(w, "node\t%d, %s\n", s.NodeHeight, synced)
+	fmt.Fprintf(w, "node\t%s, %s\n", node, synced)
 	fmt.Fprintf(w, "state hash\t%s\n", s.StateHash)
 	fmt.Fprintf(w, "links\t%d\n", s.Counts.GetLinks())
 	fmt.Fprintf(w, "identities\t%d\n", s.Counts.GetIdentities())

@@ -193,9 +193,9 @@ func (j job) catchUp(ctx context.Context, n node.Node, g *graph.Graph) (seconds 
 	defer cancel()
 	began := time.Now()
 	ix := indexer.New(n, g, indexer.Options{
-		Log: zerolog.Nop(), Verify: j.verify(),
+		Log: zerolog.Nop(),
 		OnProgress: func(p indexer.Progress) {
-			if p.Height == p.Target {
+			if p.Height == p.Target && !p.Headers {
 				seconds = time.Since(began).Seconds()
 				cancel()
 			}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -87,7 +89,7 @@ func TestChain(t *testing.T) {
 
 	height, hash, err := n.Tip(ctx)
 	check(t, err)
-	if got := must[node.Tip](t)(c.Tip(ctx)); got != (node.Tip{Height: height, Hash: hash}) {
+	if got := must[node.Tip](t)(c.Tip(ctx)); got != (node.Tip{Height: height, Hash: hash, Headers: height, Peers: node.Untold}) {
 		t.Errorf("tip is %+v, want %d %v", got, height, hash)
 	}
 	if got := must[chainhash.Hash](t)(c.BlockHash(ctx, 0)); got != *regtest.Params.GenesisHash {
@@ -117,7 +119,52 @@ func TestChain(t *testing.T) {
 	}
 }
 
-func TestSpentScript(t *testing.T) {
+// spentScript returns the script of the output that a transaction in the block spends
+// by its input 0.
+func spentScript(ctx context.Context, c *bchd.Client, block, spender chainhash.Hash, out wire.OutPoint) ([]byte, error) {
+	spent, err := c.Spent(ctx, block, []node.Spender{{TxID: spender, Inputs: []wire.OutPoint{out}}})
+	if err != nil {
+		return nil, err
+	}
+	if len(spent) != 1 || !spent[0].Proven || len(spent[0].Outputs) != 1 {
+		return nil, fmt.Errorf("expected one output, proven, got %+v", spent)
+	}
+	tx, err := c.Previous(ctx, block, spender, out)
+	if err != nil {
+		return nil, err
+	}
+	if output, err := protocol.SpentOutput(tx, out); err != nil || !reflect.DeepEqual(output, spent[0].Outputs[0]) {
+		return nil, fmt.Errorf("output is %+v, by the previous transaction %+v, %v", spent[0].Outputs[0], output, err)
+	}
+	return spent[0].Outputs[0].Script, nil
+}
+
+func TestHeaders(t *testing.T) {
+	ctx := t.Context()
+	n := regtest.ForTest(t, regtest.Options{Blocks: 2100})
+	c := dial(t, config(t, n))
+	all := []chainhash.Hash{*regtest.Params.GenesisHash}
+	for len(all) < 2101 {
+		headers := must[[]protocol.Header](t)(c.Headers(ctx, all[len(all)-1], uint32(len(all)-1), 5000))
+		for _, h := range headers {
+			if h.PrevBlock != all[len(all)-1] {
+				t.Fatalf("block %v follows %v, want %v", h.Hash, h.PrevBlock, all[len(all)-1])
+			}
+			all = append(all, h.Hash)
+		}
+	}
+	tip := must[node.Tip](t)(c.Tip(ctx))
+	if tip.Hash != all[len(all)-1] || tip.Headers != tip.Height || tip.Peers != node.Untold {
+		t.Errorf("tip is %+v, headers lead to %v", tip, all[len(all)-1])
+	}
+	for name, after := range map[string]chainhash.Hash{"nothing behind the tip": tip.Hash, "an unknown block": {1}} {
+		if headers, err := c.Headers(ctx, after, 2100, 1); !errors.Is(err, node.ErrNotFound) {
+			t.Errorf("%s: %d headers, %v", name, len(headers), err)
+		}
+	}
+}
+
+func TestSpent(t *testing.T) {
 	ctx := t.Context()
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	c := dial(t, config(t, n))
@@ -128,7 +175,7 @@ func TestSpentScript(t *testing.T) {
 	wantScripts := func(where string) {
 		t.Helper()
 		for i, want := range [][]byte{key.Script(), odd} {
-			got := must[[]byte](t)(c.SpentScript(ctx, chainhash.Hash{}, chainhash.Hash{}, coins[i].OutPoint))
+			got := must[[]byte](t)(spentScript(ctx, c, chainhash.Hash{}, chainhash.Hash{}, coins[i].OutPoint))
 			if !bytes.Equal(got, want) {
 				t.Errorf("%s: script of %v is %x, want %x", where, coins[i].OutPoint, got, want)
 			}
@@ -143,7 +190,7 @@ func TestSpentScript(t *testing.T) {
 	child, _, err := regtest.Spend(key, change)
 	check(t, err)
 	block := must[chainhash.Hash](t)(n.MineBlock(ctx, parent, child))
-	if got := must[[]byte](t)(c.SpentScript(ctx, block, child.TxHash(), change.OutPoint)); !bytes.Equal(got, key.Script()) {
+	if got := must[[]byte](t)(spentScript(ctx, c, block, child.TxHash(), change.OutPoint)); !bytes.Equal(got, key.Script()) {
 		t.Errorf("script spent in its own block is %x, want %x", got, key.Script())
 	}
 	wantScripts("spent")
@@ -156,13 +203,13 @@ func TestSpentScript(t *testing.T) {
 	category := child.TxHash()
 	want := slices.Concat([]byte{0xef}, category[:], []byte{wire.HAS_AMOUNT, 77}, key.Script())
 	out := wire.OutPoint{Hash: issue.TxHash(), Index: 1}
-	if got := must[[]byte](t)(c.SpentScript(ctx, block, child.TxHash(), out)); !bytes.Equal(got, want) {
+	if got := must[[]byte](t)(spentScript(ctx, c, block, child.TxHash(), out)); !bytes.Equal(got, want) {
 		t.Errorf("script with a token is %x, want %x", got, want)
 	}
 
-	_, err = c.SpentScript(ctx, block, child.TxHash(), wire.OutPoint{Hash: chainhash.Hash{1}})
+	_, err = spentScript(ctx, c, block, child.TxHash(), wire.OutPoint{Hash: chainhash.Hash{1}})
 	wantError(t, err, node.ErrNotFound)
-	_, err = c.SpentScript(ctx, block, child.TxHash(), wire.OutPoint{Hash: parent.TxHash(), Index: 9})
+	_, err = spentScript(ctx, c, block, child.TxHash(), wire.OutPoint{Hash: parent.TxHash(), Index: 9})
 	wantError(t, err, node.ErrInvalid, "1 outputs")
 
 	if got := must[[]byte](t)(c.Transaction(ctx, child.TxHash())); !bytes.Equal(got, serialized(t, child)) {
@@ -191,7 +238,7 @@ func TestBlockOverTheDefaultMessageLimit(t *testing.T) {
 		t.Errorf("the block has %d bytes, want over 5 MiB", len(block))
 	}
 	spent := txs[5].TxIn[0].PreviousOutPoint
-	if got := must[[]byte](t)(c.SpentScript(ctx, hash, txs[5].TxHash(), spent)); !bytes.Equal(got, key.Script()) {
+	if got := must[[]byte](t)(spentScript(ctx, c, hash, txs[5].TxHash(), spent)); !bytes.Equal(got, key.Script()) {
 		t.Errorf("script is %x, want %x", got, key.Script())
 	}
 }

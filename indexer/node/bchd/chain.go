@@ -10,6 +10,7 @@ import (
 	"github.com/gcash/bchd/bchrpc/pb"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/protocol"
@@ -29,7 +30,8 @@ func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 		return node.Tip{}, fmt.Errorf("bchd at %s: tip: %w: height %d with a hash of %d bytes, expected 32",
 			c.address, node.ErrInvalid, info.BestHeight, len(info.BestBlockHash))
 	}
-	return node.Tip{Height: uint32(info.BestHeight), Hash: *hash}, nil
+	height := uint32(info.BestHeight)
+	return node.Tip{Height: height, Hash: *hash, Headers: height, Peers: node.Untold}, nil
 }
 
 // BlockHash implements node.Node. The hash is that of the header that came with
@@ -49,17 +51,40 @@ func (c *Client) BlockHash(ctx context.Context, height uint32) (chainhash.Hash, 
 	return hash, nil
 }
 
+// Headers implements node.Node. bchd gives up to 2,000 at a time. If after is not in
+// its best chain it answers from height 1 on, without an error.
+func (c *Client) Headers(ctx context.Context, after chainhash.Hash, height, _ uint32) ([]protocol.Header, error) {
+	what := fmt.Sprintf("headers behind block %d", height)
+	answer, err := call(ctx, c, what, c.rpc.GetHeaders, &pb.GetHeadersRequest{BlockLocatorHashes: [][]byte{after[:]}})
+	if err != nil {
+		return nil, err
+	}
+	headers := make([]protocol.Header, len(answer.Headers))
+	for i, info := range answer.Headers {
+		raw, err := headerBytes(info)
+		if err == nil {
+			headers[i], err = protocol.ParseHeader(raw)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("bchd at %s: %s: %w", c.address, what, err)
+		}
+	}
+	if err := node.CheckHeaders(after, headers); err != nil {
+		return nil, fmt.Errorf("bchd at %s: %s: %w", c.address, what, err)
+	}
+	return headers, nil
+}
+
 func heightRequest(height int32) *pb.GetBlockInfoRequest {
 	return &pb.GetBlockInfoRequest{HashOrHeight: &pb.GetBlockInfoRequest_Height{Height: height}}
 }
 
-// headerHash returns the hash of the header in info, which has to be the one
-// that info names, at the height asked for.
-func headerHash(info *pb.BlockInfo, height int32) (chainhash.Hash, error) {
+// headerBytes returns the serialized header that info describes.
+func headerBytes(info *pb.BlockInfo) ([]byte, error) {
 	previous, errPrevious := chainhash.NewHash(info.GetPreviousBlock())
 	merkle, errMerkle := chainhash.NewHash(info.GetMerkleRoot())
 	if errPrevious != nil || errMerkle != nil {
-		return chainhash.Hash{}, fmt.Errorf("%w: a header without two hashes of 32 bytes", node.ErrInvalid)
+		return nil, fmt.Errorf("%w: a header without two hashes of 32 bytes", node.ErrInvalid)
 	}
 	header := wire.BlockHeader{
 		Version:    info.Version,
@@ -69,7 +94,21 @@ func headerHash(info *pb.BlockInfo, height int32) (chainhash.Hash, error) {
 		Bits:       info.Bits,
 		Nonce:      info.Nonce,
 	}
-	hash := header.BlockHash()
+	var b bytes.Buffer
+	if err := header.Serialize(&b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// headerHash returns the hash of the header in info, which has to be the one
+// that info names, at the height asked for.
+func headerHash(info *pb.BlockInfo, height int32) (chainhash.Hash, error) {
+	raw, err := headerBytes(info)
+	if err != nil {
+		return chainhash.Hash{}, err
+	}
+	hash := chainhash.DoubleHashH(raw)
 	if !bytes.Equal(info.Hash, hash[:]) || info.Height != height {
 		return chainhash.Hash{}, fmt.Errorf("%w: it names block %d, %x (in internal order), but sent a header that hashes to %v, for height %d",
 			node.ErrInvalid, info.Height, info.Hash, hash, height)
@@ -95,19 +134,49 @@ func (c *Client) Block(ctx context.Context, hash chainhash.Hash) ([]byte, error)
 	return answer.Block, nil
 }
 
-// SpentScript implements node.Node, from the full previous transaction. Block
-// and spender are not needed for that. The transaction may be in any block, the
-// spender's included, or in the mempool.
-func (c *Client) SpentScript(ctx context.Context, _, _ chainhash.Hash, out wire.OutPoint) ([]byte, error) {
+// previousCalls is how many previous transactions are asked for at a time.
+const previousCalls = 32
+
+// Spent implements node.Node, from the full previous transactions, so it tells what
+// input 0 spends, Proven. These may be in any block, the spender's included, or in
+// the mempool.
+func (c *Client) Spent(ctx context.Context, _ chainhash.Hash, by []node.Spender) ([]node.Spent, error) {
+	spent := make([]node.Spent, len(by))
+	calls, ctx := errgroup.WithContext(ctx)
+	calls.SetLimit(previousCalls)
+	for i := range by {
+		out := by[i].Inputs[0]
+		calls.Go(func() error {
+			raw, err := c.Transaction(ctx, out.Hash)
+			if err != nil {
+				return err
+			}
+			output, err := protocol.SpentOutput(raw, out)
+			if err != nil {
+				return fmt.Errorf("bchd at %s: output %v: %w: %w", c.address, out, node.ErrInvalid, err)
+			}
+			output.Script = bytes.Clone(output.Script)
+			spent[i] = node.Spent{Outputs: []protocol.Output{output}, Proven: true}
+			return nil
+		})
+	}
+	if err := calls.Wait(); err != nil {
+		return nil, err
+	}
+	return spent, nil
+}
+
+// Previous implements node.Node.
+func (c *Client) Previous(ctx context.Context, _, _ chainhash.Hash, out wire.OutPoint) (protocol.Tx, error) {
 	raw, err := c.Transaction(ctx, out.Hash)
 	if err != nil {
 		return nil, err
 	}
-	script, err := protocol.OutputScript(raw, out.Hash, out.Index)
+	tx, err := protocol.ParseTx(raw)
 	if err != nil {
-		return nil, fmt.Errorf("bchd at %s: output %v: %w: %w", c.address, out, node.ErrInvalid, err)
+		return nil, fmt.Errorf("bchd at %s: transaction %v: %w: %w", c.address, out.Hash, node.ErrInvalid, err)
 	}
-	return bytes.Clone(script), nil
+	return tx, nil
 }
 
 // Transaction returns the serialized transaction of that txid, from the best
@@ -122,20 +191,4 @@ func (c *Client) Transaction(ctx context.Context, txid chainhash.Hash) ([]byte, 
 		return nil, fmt.Errorf("bchd at %s: %s: %w: it sent transaction %v", c.address, what, node.ErrInvalid, got)
 	}
 	return answer.Transaction, nil
-}
-
-// BlockAt returns the serialized block of the best chain at height, or
-// node.ErrNotFound. Nothing about it has been checked. One such call takes bchd
-// half of what BlockHash and Block take, since it reads the whole block to tell
-// its hash.
-func (c *Client) BlockAt(ctx context.Context, height uint32) ([]byte, error) {
-	if height > math.MaxInt32 {
-		return nil, fmt.Errorf("bchd at %s: block %d: %w", c.address, height, node.ErrNotFound)
-	}
-	answer, err := call(ctx, c, fmt.Sprintf("block %d", height), c.rpc.GetRawBlock,
-		&pb.GetRawBlockRequest{HashOrHeight: &pb.GetRawBlockRequest_Height{Height: int32(height)}})
-	if err != nil {
-		return nil, err
-	}
-	return answer.Block, nil
 }

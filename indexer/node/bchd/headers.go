@@ -1,14 +1,9 @@
 package bchd
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
-	"time"
-
-	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/indexer/node"
 )
@@ -26,18 +21,12 @@ func (c *Client) Header(ctx context.Context, height uint32) ([headerSize]byte, e
 	if err != nil {
 		return raw, err
 	}
-	info := answer.Info
-	if _, err := headerHash(info, int32(height)); err != nil {
+	header, err := headerBytes(answer.Info)
+	if err == nil {
+		_, err = headerHash(answer.Info, int32(height))
+	}
+	if err != nil {
 		return raw, fmt.Errorf("bchd at %s: %s: %w", c.address, what, err)
 	}
-	header := wire.BlockHeader{
-		Version: info.Version, PrevBlock: chainhash.Hash(info.PreviousBlock), MerkleRoot: chainhash.Hash(info.MerkleRoot),
-		Timestamp: time.Unix(info.Timestamp, 0), Bits: info.Bits, Nonce: info.Nonce,
-	}
-	var b bytes.Buffer
-	if err := header.Serialize(&b); err != nil {
-		return raw, err
-	}
-	copy(raw[:], b.Bytes())
-	return raw, nil
+	return [headerSize]byte(header), nil
 }

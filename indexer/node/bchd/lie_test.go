@@ -126,7 +126,7 @@ func TestLies(t *testing.T) {
 	getHash := func(ctx context.Context, c *bchd.Client) error { _, err := c.BlockHash(ctx, 1); return err }
 	getTx := func(ctx context.Context, c *bchd.Client) error { _, err := c.Transaction(ctx, tx.TxHash()); return err }
 	getScript := func(ctx context.Context, c *bchd.Client) error {
-		_, err := c.SpentScript(ctx, genesis, genesis, wire.OutPoint{Hash: tx.TxHash()})
+		_, err := spentScript(ctx, c, genesis, genesis, wire.OutPoint{Hash: tx.TxHash()})
 		return err
 	}
 	getTip := func(ctx context.Context, c *bchd.Client) error { _, err := c.Tip(ctx); return err }

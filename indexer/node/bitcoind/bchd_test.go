@@ -84,7 +84,7 @@ func TestChain(t *testing.T) {
 
 	height, hash, err := n.Tip(ctx)
 	check(t, err)
-	if got := must[node.Tip](t)(c.Tip(ctx)); got != (node.Tip{Height: height, Hash: hash}) {
+	if got := must[node.Tip](t)(c.Tip(ctx)); got != (node.Tip{Height: height, Hash: hash, Headers: height}) {
 		t.Errorf("tip is %+v, want %d %v", got, height, hash)
 	}
 	if got := must[chainhash.Hash](t)(c.BlockHash(ctx, 0)); got != *regtest.Params.GenesisHash {
@@ -124,8 +124,8 @@ func TestChain(t *testing.T) {
 		t.Errorf("the large block has %d bytes", got)
 	}
 	spent := txs[2].TxIn[0].PreviousOutPoint
-	if got := must[[]byte](t)(c.SpentScript(ctx, large, txs[2].TxHash(), spent)); !bytes.Equal(got, key.Script()) {
-		t.Errorf("script is %x, want %x", got, key.Script())
+	if got := must[node.Spent](t)(spendsOf(ctx, c, large, txs[2].TxHash(), spent)); !got.Proven || !bytes.Equal(got.Outputs[0].Script, key.Script()) {
+		t.Errorf("it spends %+v, want script %x", got, key.Script())
 	}
 
 	// The token prefix belongs to the script.
@@ -136,13 +136,13 @@ func TestChain(t *testing.T) {
 	must[[]chainhash.Hash](t)(n.Mine(ctx, 1))
 	must[chainhash.Hash](t)(n.MineBlock(ctx, issue))
 	prefixed := slices.Concat([]byte{0xef}, coin.OutPoint.Hash[:], []byte{wire.HAS_AMOUNT, 77}, key.Script())
-	got := must[[]byte](t)(c.SpentScript(ctx, chainhash.Hash{}, chainhash.Hash{}, wire.OutPoint{Hash: issue.TxHash(), Index: 1}))
-	if !bytes.Equal(got, prefixed) {
-		t.Errorf("script with a token is %x, want %x", got, prefixed)
+	got := must[node.Spent](t)(spendsOf(ctx, c, chainhash.Hash{}, chainhash.Hash{}, wire.OutPoint{Hash: issue.TxHash(), Index: 1}))
+	if !bytes.Equal(got.Outputs[0].Script, prefixed) {
+		t.Errorf("script with a token is %x, want %x", got.Outputs[0].Script, prefixed)
 	}
-	_, err = c.SpentScript(ctx, large, txs[2].TxHash(), wire.OutPoint{Hash: chainhash.Hash{1}})
+	_, err = spendsOf(ctx, c, large, txs[2].TxHash(), wire.OutPoint{Hash: chainhash.Hash{1}})
 	wantError(t, err, node.ErrNotFound)
-	_, err = c.SpentScript(ctx, large, txs[2].TxHash(), wire.OutPoint{Hash: issue.TxHash(), Index: 9})
+	_, err = spendsOf(ctx, c, large, txs[2].TxHash(), wire.OutPoint{Hash: issue.TxHash(), Index: 9})
 	wantError(t, err, node.ErrInvalid)
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -52,6 +53,7 @@ type bchn struct {
 	download bool
 	ahead    int    // headers without their blocks
 	pruned   uint32 // height of the first block that is there
+	peers    int
 	asked    map[string]int
 	conns    int
 	// instead, if not nil, may answer a question itself: a method with its
@@ -222,6 +224,10 @@ func (n *bchn) serveREST(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Authorization") != "" {
 		n.t.Error("the password was sent to REST")
 	}
+	if name, ok := strings.CutPrefix(r.URL.Path, "/rest/headers/"); ok && n.rest {
+		n.serveHeaders(w, name)
+		return
+	}
 	name, ok := strings.CutPrefix(r.URL.Path, "/rest/block/")
 	block := n.find(strings.TrimSuffix(name, ".bin"))
 	if !n.rest || !ok || block == nil || n.gone(block) {
@@ -230,6 +236,24 @@ func (n *bchn) serveREST(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	_ = block.Serialize(w)
+}
+
+// serveHeaders answers COUNT/HASH.bin: headers from that block on.
+func (n *bchn) serveHeaders(w http.ResponseWriter, name string) {
+	count, hash, _ := strings.Cut(strings.TrimSuffix(name, ".bin"), "/")
+	want, err := strconv.Atoi(count)
+	if err != nil || want < 1 || want > 2000 {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	from := slices.Index(n.blocks, n.find(hash))
+	if from < 0 {
+		return
+	}
+	for _, b := range n.blocks[from:min(len(n.blocks), from+want)] {
+		_ = b.Header.Serialize(w)
+	}
 }
 
 func (n *bchn) find(hash string) *wire.MsgBlock {
@@ -264,6 +288,16 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 			return "", -8, "Block height out of range"
 		}
 		return fmt.Sprintf("%q", n.blocks[height].BlockHash()), 0, ""
+	case "getconnectioncount":
+		return fmt.Sprint(n.peers), 0, ""
+	case "getblockheader":
+		block := n.find(param(0))
+		if block == nil {
+			return "", -5, "Block not found"
+		}
+		var raw bytes.Buffer
+		_ = block.Header.Serialize(&raw)
+		return fmt.Sprintf("%q", hex.EncodeToString(raw.Bytes())), 0, ""
 	case "getblock":
 		block := n.find(param(0))
 		switch {
@@ -281,7 +315,7 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 			if param(1) == "1" {
 				txs = append(txs, fmt.Sprintf("%q", tx.TxHash()))
 			} else {
-				txs = append(txs, n.decoded(tx, block, param(1) == "3" && n.undo == inBlock, true))
+				txs = append(txs, n.decoded(tx, block, param(1) == "3" && n.undo != noUndo, true))
 			}
 		}
 		return n.render("getblock.json", map[string]any{
@@ -300,6 +334,12 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 					continue
 				}
 				switch {
+				case param(2) == block.BlockHash().String() && n.gone(block):
+					return "", -1, "Block not available"
+				case param(1) == "0" && param(2) == block.BlockHash().String():
+					var raw bytes.Buffer
+					_ = tx.Serialize(&raw)
+					return fmt.Sprintf("%q", hex.EncodeToString(raw.Bytes())), 0, ""
 				case param(1) != "0" && param(2) == block.BlockHash().String():
 					return n.decoded(tx, block, param(1) == "2" && (n.undo == inTx || n.undo == inPrevout), n.undo == inPrevout), 0, ""
 				case param(2) == "" && n.txIndex:
@@ -325,6 +365,13 @@ func (n *bchn) render(name string, values map[string]any) string {
 	return out.String()
 }
 
+// heightOf returns the height of the block with a transaction, 0 if there is none.
+func (n *bchn) heightOf(txid chainhash.Hash) int {
+	return max(0, slices.IndexFunc(n.blocks, func(b *wire.MsgBlock) bool {
+		return slices.ContainsFunc(b.Transactions, func(tx *wire.MsgTx) bool { return tx.TxHash() == txid })
+	}))
+}
+
 // decoded returns a transaction as the node decodes it.
 func (n *bchn) decoded(tx *wire.MsgTx, block *wire.MsgBlock, undo, prevout bool) string {
 	type nft struct{ Capability, Commitment string }
@@ -335,6 +382,8 @@ func (n *bchn) decoded(tx *wire.MsgTx, block *wire.MsgBlock, undo, prevout bool)
 	type input struct {
 		TxID   string
 		Vout   uint32
+		Height int
+		Value  string
 		Script string
 		Token  *token
 	}
@@ -342,6 +391,8 @@ func (n *bchn) decoded(tx *wire.MsgTx, block *wire.MsgBlock, undo, prevout bool)
 	for _, in := range tx.TxIn {
 		next := input{TxID: in.PreviousOutPoint.Hash.String(), Vout: in.PreviousOutPoint.Index}
 		if out := n.outputs[in.PreviousOutPoint]; out != nil {
+			next.Height = n.heightOf(in.PreviousOutPoint.Hash)
+			next.Value = fmt.Sprintf("%d.%08d", out.Value/1e8, out.Value%1e8)
 			next.Script = hex.EncodeToString(out.PkScript)
 			if data := out.TokenData; !data.IsEmpty() {
 				next.Token = &token{Category: chainhash.Hash(data.CategoryID).String(), Amount: fmt.Sprint(data.Amount)}

@@ -75,11 +75,12 @@ type Client struct {
 	closing context.Context // ends with Close
 	close   context.CancelFunc
 	hints   *hints
+	heights *spentHeights
 
 	mu     sync.Mutex
 	cookie login  // mu; zero: to be read
 	source source // mu; undecided until the node could be asked
-	behind bool   // mu; the node was in its initial download at the last Tip
+	behind bool   // mu; the node was downloading at the last Tip
 }
 
 var _ node.Node = (*Client)(nil)
@@ -122,6 +123,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	c.heights = newSpentHeights()
 	c.hints = newHints(cfg.ZMQ, cfg.StallAfter, c.log)
 	if err := c.waitSuitable(ctx); err != nil {
 		c.close()

@@ -28,12 +28,13 @@ type chainInfo struct {
 	PruneHeight          uint32 // lowest block that is there
 }
 
-// downloading reports whether the node knows of blocks that it has yet to download
-// for the first time. That it calls itself in its initial download is not enough: it
-// does so whenever its tip is a day old, on a test network where nobody mines for
-// good.
+// downloading reports whether the node knows of blocks that it has yet to download,
+// or reads again (-reindex). That it calls itself in its initial download is not
+// enough: it does so whenever its tip is a day old, on a test network where nobody
+// mines for good. Nor is one header more than there are blocks: each new block's
+// comes before it.
 func (i chainInfo) downloading() bool {
-	return i.InitialBlockDownload && i.Blocks != nil && i.Headers > *i.Blocks
+	return i.Blocks != nil && (i.Headers > *i.Blocks+1 || i.InitialBlockDownload && i.Headers > *i.Blocks)
 }
 
 func (i chainInfo) tip() (node.Tip, error) {
@@ -41,11 +42,11 @@ func (i chainInfo) tip() (node.Tip, error) {
 		return node.Tip{}, fmt.Errorf("%w: expected a number of blocks up to %d", node.ErrInvalid, math.MaxInt32)
 	}
 	hash, err := parseHash(i.BestBlockHash)
-	return node.Tip{Height: *i.Blocks, Hash: hash, Downloading: i.downloading()}, err
+	return node.Tip{Height: *i.Blocks, Hash: hash, Downloading: i.downloading(), Headers: max(*i.Blocks, i.Headers), Peers: node.Untold}, err
 }
 
-// Tip implements node.Node. Of a node that is still in its initial download it
-// is as far as the node has come, which the log says.
+// Tip implements node.Node. Of a node that is still downloading it is as far as the
+// node has come, which the log says.
 func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 	var info chainInfo
 	if err := c.call(ctx, "tip", &info, "getblockchaininfo"); err != nil {
@@ -55,6 +56,11 @@ func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 	if err != nil {
 		return node.Tip{}, fmt.Errorf("node at %s: tip: %w", c.address, err)
 	}
+	// A number for people: it may be missing.
+	var peers int
+	if err := c.once(ctx, "peers", func(ctx context.Context) error { return c.post(ctx, into(&peers), "getconnectioncount") }); err == nil && peers >= 0 {
+		tip.Peers = peers
+	}
 	c.noteDownload(info)
 	if !info.InitialBlockDownload { // during which nothing is announced
 		c.hints.seen(tip.Hash)
@@ -62,7 +68,7 @@ func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 	return tip, nil
 }
 
-// noteDownload logs the beginning and the end of the node's initial download.
+// noteDownload logs the beginning and the end of the node's download.
 func (c *Client) noteDownload(info chainInfo) {
 	c.mu.Lock()
 	downloading := info.downloading()
@@ -72,9 +78,9 @@ func (c *Client) noteDownload(info chainInfo) {
 	switch {
 	case changed && downloading:
 		c.log.Warn().Uint32("height", *info.Blocks).Uint32("headers", info.Headers).
-			Msg("the node is behind the network: it is still in its initial block download")
+			Msg("the node is behind the network: it still downloads blocks, or reads them again")
 	case changed:
-		c.log.Info().Uint32("height", *info.Blocks).Msg("the node has ended its initial block download")
+		c.log.Info().Uint32("height", *info.Blocks).Msg("the node has all blocks that it knows of")
 	}
 }
 

@@ -1,13 +1,27 @@
 package bitcoind
 
 import (
+	"bufio"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+const (
+	// restHeaders is how many headers are asked for at a time by REST, which gives
+	// up to 2,000 with the one that they follow.
+	restHeaders = 1999
+	// rpcHeaders is the same by JSON-RPC, which takes two questions for each.
+	rpcHeaders = 256
 )
 
 // Header returns the header of the best chain's block at height, or
@@ -28,4 +42,92 @@ func (c *Client) Header(ctx context.Context, height uint32) ([headerSize]byte, e
 		return [headerSize]byte{}, fmt.Errorf("node at %s: %s: %w: expected %d bytes in hex that hash to %v, got %.200q", c.address, what, node.ErrInvalid, headerSize, hash, s)
 	}
 	return [headerSize]byte(raw), nil
+}
+
+// Headers implements node.Node.
+func (c *Client) Headers(ctx context.Context, after chainhash.Hash, height, want uint32) ([]protocol.Header, error) {
+	what := fmt.Sprintf("headers behind block %d", height)
+	if c.rest {
+		var headers []protocol.Header
+		err := c.retry(ctx, what, func(ctx context.Context) (err error) {
+			headers, err = c.headersByREST(ctx, after, min(want, restHeaders))
+			return err
+		})
+		if err == nil {
+			err = node.CheckHeaders(after, headers)
+		}
+		if err == nil {
+			return headers, nil
+		}
+		// JSON-RPC decides, as it does for blocks.
+	}
+	headers, err := c.headersByRPC(ctx, height+1, min(want, rpcHeaders))
+	if err == nil {
+		err = node.CheckHeaders(after, headers)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("node at %s: %s: %w", c.address, what, err)
+	}
+	return headers, nil
+}
+
+// headersByREST fetches headers in binary, without credentials.
+func (c *Client) headersByREST(ctx context.Context, after chainhash.Hash, want uint32) (headers []protocol.Header, err error) {
+	url := fmt.Sprintf("%s/rest/headers/%d/%v.bin", c.url, want+1, after)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	limit := int64(want+1) * headerSize
+	err = c.do(req, limit+1, func(status int, r *bufio.Reader) error {
+		if status != http.StatusOK {
+			return fmt.Errorf("%w: %w (HTTP %d)", node.ErrNotFound, errNoREST, status)
+		}
+		raw, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		for ; len(raw) >= headerSize; raw = raw[headerSize:] {
+			header, err := protocol.ParseHeader(raw)
+			if err != nil {
+				return err
+			}
+			headers = append(headers, header)
+		}
+		if len(raw) > 0 || len(headers) == 0 || headers[0].Hash != after {
+			return fmt.Errorf("%w: %w: expected headers of %d bytes from block %v on", node.ErrNotFound, errNoREST, headerSize, after)
+		}
+		headers = headers[1:]
+		return nil
+	})
+	return headers, err
+}
+
+// headersByRPC fetches the headers from a height on, as far as the best chain goes.
+func (c *Client) headersByRPC(ctx context.Context, from, want uint32) ([]protocol.Header, error) {
+	headers := make([]protocol.Header, want)
+	calls, ctx := errgroup.WithContext(ctx)
+	calls.SetLimit(connections)
+	for i := range headers {
+		calls.Go(func() error {
+			raw, err := c.Header(ctx, from+uint32(i))
+			if errors.Is(err, node.ErrNotFound) {
+				return nil // behind the end
+			}
+			if err != nil {
+				return err
+			}
+			headers[i], err = protocol.ParseHeader(raw[:])
+			return err
+		})
+	}
+	if err := calls.Wait(); err != nil {
+		return nil, err
+	}
+	for i := range headers {
+		if headers[i] == (protocol.Header{}) {
+			return headers[:i], nil
+		}
+	}
+	return headers, nil
 }

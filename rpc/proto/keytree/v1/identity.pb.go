@@ -109,13 +109,23 @@ type GetStatusResponse struct {
 	TipHash   string `protobuf:"bytes,4,opt,name=tip_hash,json=tipHash,proto3" json:"tip_hash,omitempty"`
 	// Height of the node's best chain as last seen; 0 if not seen yet.
 	NodeHeight uint32 `protobuf:"varint,5,opt,name=node_height,json=nodeHeight,proto3" json:"node_height,omitempty"`
-	// Whether the tip is the node's.
+	// Whether the tip is the node's, the node has answered within the last seconds, and
+	// nothing tells that the network's best chain is longer. Otherwise the answers are
+	// those of the tip, which may be the past.
 	Synced bool `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
 	// 64 hex characters, in the order in which SHA-256 gives the bytes. Two servers
 	// with the same state hash agree on all of history. "" before the first block.
 	StateHash string `protobuf:"bytes,7,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	// Totals as of the tip.
-	Counts        *Counts `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
+	Counts *Counts `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
+	// Why the server is not synced, for people; "" if it is.
+	Unsynced string `protobuf:"bytes,9,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
+	// Height of the best header that the node knew when it last answered: above
+	// node_height while it downloads blocks, or reads them again.
+	NodeHeaders uint32 `protobuf:"varint,10,opt,name=node_headers,json=nodeHeaders,proto3" json:"node_headers,omitempty"`
+	// How many other nodes the node was connected to then. Left out if it does not
+	// tell: bchd's gRPC does not.
+	NodePeers     *uint32 `protobuf:"varint,11,opt,name=node_peers,json=nodePeers,proto3,oneof" json:"node_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +214,27 @@ func (x *GetStatusResponse) GetCounts() *Counts {
 		return x.Counts
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetUnsynced() string {
+	if x != nil {
+		return x.Unsynced
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetNodeHeaders() uint32 {
+	if x != nil {
+		return x.NodeHeaders
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetNodePeers() uint32 {
+	if x != nil && x.NodePeers != nil {
+		return *x.NodePeers
+	}
+	return 0
 }
 
 type Counts struct {
@@ -1995,7 +2026,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"\x19keytree/v1/identity.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x8e\x02\n" +
+	"\x10GetStatusRequest\"\x80\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12!\n" +
 	"\fstart_height\x18\x02 \x01(\rR\vstartHeight\x12\x1d\n" +
@@ -2007,7 +2038,13 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x1d\n" +
 	"\n" +
 	"state_hash\x18\a \x01(\tR\tstateHash\x12*\n" +
-	"\x06counts\x18\b \x01(\v2\x12.keytree.v1.CountsR\x06counts\"r\n" +
+	"\x06counts\x18\b \x01(\v2\x12.keytree.v1.CountsR\x06counts\x12\x1a\n" +
+	"\bunsynced\x18\t \x01(\tR\bunsynced\x12!\n" +
+	"\fnode_headers\x18\n" +
+	" \x01(\rR\vnodeHeaders\x12\"\n" +
+	"\n" +
+	"node_peers\x18\v \x01(\rH\x00R\tnodePeers\x88\x01\x01B\r\n" +
+	"\v_node_peers\"r\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05links\x18\x01 \x01(\rR\x05links\x12\x1e\n" +
 	"\n" +
@@ -2286,6 +2323,7 @@ func file_keytree_v1_identity_proto_init() {
 	if File_keytree_v1_identity_proto != nil {
 		return
 	}
+	file_keytree_v1_identity_proto_msgTypes[1].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[3].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[5].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[7].OneofWrappers = []any{}
