@@ -10,17 +10,17 @@ import (
 
 const blockTime = 600 // seconds that ASERT aims at between blocks
 
-// HasASERT tells whether the network's rule for difficulty is ASERT at a height.
+// hasASERT tells whether the network's rule for difficulty is ASERT at a height.
 // Those before it, until November 2020 on mainnet, are not known here.
-func HasASERT(net *chaincfg.Params, height uint32) bool {
+func hasASERT(net *chaincfg.Params, height uint32) bool {
 	return !net.NoDifficultyAdjustment && int64(height) > int64(net.AxionActivationHeight)
 }
 
-// CheckDifficulty checks that a header, whose parent is the block at a height, has the
+// checkDifficulty checks that a header, whose parent is the block at a height, has the
 // target that the network asks for, where it is known what that is. The error wraps
 // ErrWork.
-func CheckDifficulty(net *chaincfg.Params, height uint32, parent, h *Header) error {
-	if !HasASERT(net, height+1) {
+func checkDifficulty(net *chaincfg.Params, height uint32, parent, h *Header) error {
+	if !hasASERT(net, height+1) {
 		return nil
 	}
 	want := ASERTBits(net, height, parent.Time)

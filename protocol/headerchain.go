@@ -153,7 +153,7 @@ func (c *HeaderChain) judge(h *Header, now time.Time) error {
 	if len(c.pins) > 0 && int64(c.pins[0].Height) == height && h.Hash != *c.pins[0].Hash {
 		return c.refuse(ErrOtherChain, h, "it contradicts the checkpoint of %s at this height, block %v: another coin's chain, or a made-up one", c.net.Name, c.pins[0].Hash)
 	}
-	if err := CheckDifficulty(c.net, c.height, &c.last, h); err != nil {
+	if err := checkDifficulty(c.net, c.height, &c.last, h); err != nil {
 		return fmt.Errorf("%s, height %d: %w", c.net.Name, height, err)
 	}
 	if easyBlocks(c.net) {
@@ -167,7 +167,7 @@ func (c *HeaderChain) judge(h *Header, now time.Time) error {
 		}
 	}
 	due := c.origin.time + (height-c.origin.height)*int64(c.net.TargetTimePerBlock/time.Second)
-	if HasASERT(c.net, c.height+1) && int64(h.Time) > due+int64(MaxLag/time.Second) {
+	if hasASERT(c.net, c.height+1) && int64(h.Time) > due+int64(MaxLag/time.Second) {
 		return c.refuse(ErrOtherChain, h, "it is of %v and was due at %v: so few blocks are easy to make, and not what %s made",
 			utc(int64(h.Time)), utc(due), c.net.Name)
 	}

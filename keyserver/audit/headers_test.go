@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/headertest"
 )
 
 func TestReadHeaders(t *testing.T) {
@@ -85,6 +85,18 @@ func TestReadHeaders(t *testing.T) {
 			t.Errorf("%s: got %v, expected %v", name, err, test.want)
 		}
 	}
+	weak := protocol.Header{Bits: testNet.PowLimitBits}
+	for weak.Hash[31] < 0x80 {
+		weak.Nonce++
+		weak, _ = protocol.ParseHeader(headertest.Bytes(weak))
+	}
+	if _, err := ReadHeaders(t.Context(), bytes.NewReader(headertest.Bytes(weak)), protocol.HeaderSize, testNet, Checkpoint{0, weak.Hash}, w.now); !errors.Is(err, protocol.ErrWork) {
+		t.Errorf("a checkpoint without work: got %v, expected %v", err, protocol.ErrWork)
+	}
+	last := Checkpoint{1<<32 - 2, at(4).Hash} // there is no height for the third header
+	if _, err := ReadHeaders(t.Context(), bytes.NewReader(w.headers[4*protocol.HeaderSize:]), 3*protocol.HeaderSize, testNet, last, w.now); !errors.Is(err, ErrHeaders) {
+		t.Errorf("more headers than heights: got %v, expected %v", err, ErrHeaders)
+	}
 	if _, err := ReadHeaders(t.Context(), bytes.NewReader(w.headers[:80]), 160, testNet, checkpoint, w.now); !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		t.Errorf("a file that shrinks: got %v", err)
 	}
@@ -109,109 +121,43 @@ func TestParseCheckpoint(t *testing.T) {
 	}
 }
 
-// asertNet is like mainnet, but easy.
-func asertNet() *chaincfg.Params {
-	net := chaincfg.MainNetParams
-	net.PowLimit, net.PowLimitBits = chaincfg.RegressionNetParams.PowLimit, chaincfg.RegressionNetParams.PowLimitBits
-	net.AxionActivationHeight, net.AsertDifficultyAnchorHeight = 100, 100
-	net.AsertDifficultyAnchorParentTimestamp, net.AsertDifficultyAnchorBits = testTime, 0x1f7fffff
-	return &net
-}
-
-// TestHeadersOfRightDifficulty makes headers as the network's rule asks, and others.
-func TestHeadersOfRightDifficulty(t *testing.T) {
-	net := asertNet()
-	// chain makes headers from height 100 on, each some time after the one before it,
-	// with bits as asked for unless change says otherwise.
-	chain := func(net *chaincfg.Params, pauses []time.Duration, change func(n int, bits uint32) uint32) ([]byte, time.Time) {
-		var all []byte
-		last := protocol.Header{Time: testTime}
-		for n, pause := range append([]time.Duration{0}, pauses...) {
-			raw := make([]byte, protocol.HeaderSize)
-			copy(raw[4:], last.Hash[:])
-			at := last.Time + uint32(pause/time.Second)
-			bits := net.AsertDifficultyAnchorBits
-			if n > 0 {
-				bits = protocol.ASERTBits(net, uint32(99+n), last.Time)
-			}
-			binary.LittleEndian.PutUint32(raw[68:], at)
-			binary.LittleEndian.PutUint32(raw[72:], change(n, bits))
-			for nonce := uint32(0); ; nonce++ {
-				binary.LittleEndian.PutUint32(raw[76:], nonce)
-				h, err := protocol.ParseHeader(raw)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if h.CheckWork(net.PowLimit) == nil {
-					last = h
-					break
-				}
-			}
-			all = append(all, raw...)
-		}
-		return all, time.Unix(int64(last.Time), 0)
-	}
-	steady := make([]time.Duration, 20)
-	for i := range steady {
-		steady[i] = 10 * time.Minute
-	}
-	asked := func(_ int, bits uint32) uint32 { return bits }
-	pause := append([]time.Duration{14 * 24 * time.Hour}, steady...)
-	lag := append([]time.Duration{15 * 24 * time.Hour}, steady...)
-	test := *net
-	test.ReduceMinDifficulty, test.MinDiffReductionTime = true, 20*time.Minute
-	for name, c := range map[string]struct {
+// TestHeadersOfChain has the last header of a file break a rule of the network. What
+// they all are is protocol.HeaderChain's business.
+func TestHeadersOfChain(t *testing.T) {
+	c := headertest.New()
+	c.Extend(35)
+	const onTime = headertest.Start + 35*headertest.Spacing
+	next := func(time uint32) protocol.Header { return c.Next(time) }
+	easy := next(onTime)
+	easy.Bits = c.Net.PowLimitBits
+	pinned := *c.Net
+	pinned.Checkpoints = []chaincfg.Checkpoint{{Height: 36, Hash: &chainhash.Hash{1}}}
+	for name, tt := range map[string]struct {
 		net    *chaincfg.Params
-		pauses []time.Duration
-		change func(n int, bits uint32) uint32
-		clock  time.Duration // against the last header's time
+		header protocol.Header
+		clock  int64 // against onTime, in seconds
 		want   error
 	}{
-		"as asked":        {net, steady, asked, 0, nil},
-		"a clock behind":  {net, steady, asked, -2 * time.Hour, nil},
-		"from the future": {net, steady, asked, -2*time.Hour - time.Second, ErrHeaders},
-		"a long pause":    {net, pause, asked, 0, nil},
-		"too long":        {net, lag, asked, 0, ErrHeaders},
-		"easier": {net, steady, func(n int, bits uint32) uint32 {
-			if n == 7 {
-				return 0x207fffff
-			}
-			return bits
-		}, 0, protocol.ErrWork},
-		"a little easier": {net, steady, func(n int, bits uint32) uint32 {
-			if n == 7 {
-				return bits + 1
-			}
-			return bits
-		}, 0, protocol.ErrWork},
-		"easy after a pause, on mainnet": {net, append([]time.Duration{time.Hour}, steady...), func(n int, bits uint32) uint32 {
-			if n == 1 {
-				return 0x207fffff
-			}
-			return bits
-		}, 0, protocol.ErrWork},
-		"easy after a pause, on a test network": {&test, append([]time.Duration{time.Hour}, steady...), func(n int, bits uint32) uint32 {
-			if n == 1 {
-				return 0x207fffff
-			}
-			return bits
-		}, 0, nil},
-		"without pause, on a test network": {&test, steady, func(n int, bits uint32) uint32 {
-			if n == 1 {
-				return 0x207fffff
-			}
-			return bits
-		}, 0, protocol.ErrWork},
+		"by the rules":                {c.Net, next(onTime), 0, nil},
+		"a clock behind":              {c.Net, next(onTime), -2 * 60 * 60, nil},
+		"from the future":             {c.Net, next(onTime), -2*60*60 - 1, protocol.ErrFuture},
+		"late after the checkpoint":   {c.Net, next(onTime + 14*24*60*60), 1e9, nil},
+		"too late after it":           {c.Net, next(onTime + 14*24*60*60 + 1), 1e9, protocol.ErrOtherChain},
+		"not after the median":        {c.Net, next(onTime - 6*headertest.Spacing), 0, protocol.ErrHeaderTime},
+		"easier than asked for":       {c.Net, easy, 0, protocol.ErrWork},
+		"not the network's own block": {&pinned, next(onTime), 0, protocol.ErrOtherChain},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, last := chain(c.net, c.pauses, c.change)
-			first, err := protocol.ParseHeader(b)
-			if err != nil {
-				t.Fatal(err)
+			file := c.Fork(35)
+			file.Append(tt.header)
+			var b []byte
+			const first = headertest.AnchorHeight + 4
+			for _, h := range file.Headers[first:] {
+				b = append(b, headertest.Bytes(h)...)
 			}
-			_, err = ReadHeaders(t.Context(), bytes.NewReader(b), int64(len(b)), c.net, Checkpoint{100, first.Hash}, last.Add(c.clock))
-			if !errors.Is(err, c.want) || c.want == nil && err != nil {
-				t.Errorf("got %v, expected %v", err, c.want)
+			_, err := ReadHeaders(t.Context(), bytes.NewReader(b), int64(len(b)), tt.net, Checkpoint{first, c.Headers[first].Hash}, time.Unix(onTime+tt.clock, 0))
+			if tt.want == nil && err != nil || tt.want != nil && !(errors.Is(err, tt.want) && errors.Is(err, ErrHeaders)) {
+				t.Errorf("got %v, expected %v", err, tt.want)
 			}
 		})
 	}
