@@ -41,7 +41,7 @@ const (
 	// probeTimeout bounds each attempt of Dial, and of connecting at all.
 	probeTimeout = 15 * time.Second
 	// waitNotice is how often Dial says what it waits for.
-	waitNotice = 5 * time.Second
+	waitNotice = time.Minute
 )
 
 // Client is a connection to one bchd, and a node.Node. It reconnects by itself.
@@ -119,16 +119,17 @@ func (c *Client) Changes() <-chan struct{} { return c.changes }
 
 func (c *Client) waitSuitable(ctx context.Context, tlsConfig *tls.Config, network *chaincfg.Params) error {
 	pauses := newPauses()
-	var lastNotice time.Time
+	trouble := node.NewTrouble(c.log, waitNotice, "waiting for the node to answer", "the node answers")
 	for {
 		err := c.probe(ctx, tlsConfig, network)
-		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
+		if err == nil {
+			trouble.Over()
+			return nil
+		}
+		if !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
 			return err
 		}
-		if time.Since(lastNotice) >= waitNotice {
-			lastNotice = time.Now()
-			c.log.Warn().Err(err).Msg("waiting for the node to answer")
-		}
+		trouble.Warn(err)
 		if !sleep(ctx, pauses.NextBackOff()) {
 			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
 		}
@@ -213,6 +214,7 @@ func (c *Client) follow(ctx context.Context) {
 	defer close(c.done)
 	defer close(c.changes)
 	pauses := newPauses()
+	trouble := node.NewTrouble(c.log, node.WarnEvery, "block notifications interrupted, subscribing again and again", "block notifications arrive again")
 	for {
 		stream, err := c.rpc.SubscribeBlocks(ctx, &pb.SubscribeBlocksRequest{}, grpc.WaitForReady(true))
 		for err == nil {
@@ -220,12 +222,13 @@ func (c *Client) follow(ctx context.Context) {
 			c.hint()
 			if _, err = stream.Recv(); err == nil {
 				pauses.Reset()
+				trouble.Over()
 			}
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		c.log.Warn().Err(err).Msg("block notifications interrupted, subscribing again")
+		trouble.Warn(err)
 		if !sleep(ctx, pauses.NextBackOff()) {
 			return
 		}

@@ -55,7 +55,7 @@ const (
 	firstPause = 100 * time.Millisecond
 	maxPause   = 3 * time.Second
 	// waitNotice is how often Dial says what it waits for.
-	waitNotice = 5 * time.Second
+	waitNotice = time.Minute
 )
 
 // Client is a connection to one node, and a node.Node. It reconnects by itself.
@@ -92,6 +92,21 @@ var _ node.Node = (*Client)(nil)
 // outputs or has pruned away what is needed, credentials that the node refuses,
 // a certificate that does not verify, or a port that is no JSON-RPC.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	c, err := newClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.waitSuitable(ctx); err != nil {
+		c.close()
+		c.http.CloseIdleConnections()
+		return nil, err
+	}
+	go c.hints.follow(c.closing)
+	return c, nil
+}
+
+// newClient returns a client that has asked nothing yet.
+func newClient(cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -125,12 +140,6 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c.heights = newSpentHeights()
 	c.hints = newHints(cfg.ZMQ, cfg.StallAfter, c.log)
-	if err := c.waitSuitable(ctx); err != nil {
-		c.close()
-		c.http.CloseIdleConnections()
-		return nil, err
-	}
-	go c.hints.follow(c.closing)
 	return c, nil
 }
 
@@ -149,16 +158,17 @@ func (c *Client) Changes() <-chan struct{} { return c.hints.changes }
 
 func (c *Client) waitSuitable(ctx context.Context) error {
 	pauses := newPauses()
-	var lastNotice time.Time
+	trouble := node.NewTrouble(c.log, waitNotice, "waiting for the node to answer", "the node answers")
 	for {
 		err := c.probe(ctx)
-		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
+		if err == nil {
+			trouble.Over()
+			return nil
+		}
+		if !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
 			return err
 		}
-		if time.Since(lastNotice) >= waitNotice {
-			lastNotice = time.Now()
-			c.log.Warn().Err(err).Msg("waiting for the node to answer")
-		}
+		trouble.Warn(err)
 		if !sleep(ctx, pauses.NextBackOff()) {
 			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
 		}

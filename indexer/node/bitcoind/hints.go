@@ -11,6 +11,8 @@ import (
 	"github.com/go-zeromq/zmq4"
 	"github.com/go-zeromq/zmq4/security/null"
 	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/indexer/node"
 )
 
 // topic is what is subscribed to: the hash of each new end of the best chain.
@@ -23,7 +25,7 @@ const topic = "hashblock"
 type hints struct {
 	address    string // HOST:PORT; empty: no hints
 	stallAfter time.Duration
-	log        zerolog.Logger
+	trouble    *node.Trouble
 
 	changes chan struct{}       // sent to and closed by follow
 	done    chan struct{}       // closed when follow has ended
@@ -35,7 +37,9 @@ func newHints(address string, stallAfter time.Duration, log zerolog.Logger) *hin
 		stallAfter = DefaultStallAfter
 	}
 	return &hints{
-		address: address, stallAfter: stallAfter, log: log,
+		address: address, stallAfter: stallAfter,
+		trouble: node.NewTrouble(log.With().Str("zmq", address).Logger(), node.WarnEvery,
+			"block notifications interrupted, subscribing again and again", "block notifications arrive again"),
 		changes: make(chan struct{}, 1), done: make(chan struct{}), tips: make(chan chainhash.Hash, 1),
 	}
 }
@@ -70,7 +74,7 @@ func (h *hints) follow(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		h.log.Warn().Err(err).Str("zmq", h.address).Msg("block notifications interrupted, subscribing again")
+		h.trouble.Warn(err)
 		if time.Since(began) > maxPause {
 			pauses.Reset()
 		}
@@ -123,6 +127,7 @@ func (h *hints) watch(announced <-chan chainhash.Hash, failed <-chan error) erro
 			return err
 		case last = <-announced:
 			silent = nil
+			h.trouble.Over() // not before: a subscription that stands may be to something else
 			h.hint()
 		case seen := <-h.tips:
 			// The first one may be from before the subscription.
