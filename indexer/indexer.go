@@ -96,15 +96,20 @@ const (
 func (ix *Indexer) Status() Status {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	s := ix.status
-	if !s.Synced {
-		return s
-	}
-	if silent := time.Since(ix.heard); silent > silence {
+	return ix.status.at(time.Now(), ix.heard, ix.tipTime)
+}
+
+// at is what is left of the status at a time after the node was heard: it is not
+// synced for ever. The time in the tip's header is zero where it does not matter.
+func (s Status) at(now, heard, tipTime time.Time) Status {
+	silent, age := now.Sub(heard), now.Sub(tipTime)
+	switch {
+	case !s.Synced:
+	case silent > silence:
 		s.Synced, s.Reason = false, fmt.Sprintf("the node has not answered for %v", silent.Round(time.Second))
-	} else if age := time.Since(ix.tipTime); !ix.tipTime.IsZero() && age > maxTipAge {
+	case !tipTime.IsZero() && age > maxTipAge:
 		s.Synced = false
-		s.Reason = fmt.Sprintf("the node's last block is %v old: is it cut off from the network, or does it hold blocks back?", age.Round(time.Minute))
+		s.Reason = fmt.Sprintf("the node's last block is %v old: is the node cut off from the network, or does it hold blocks back?", age.Round(time.Minute))
 	}
 	return s
 }
@@ -355,10 +360,7 @@ func (ix *Indexer) agree(ctx context.Context, height uint32) (bool, error) {
 		return false, err
 	}
 	theirs, err := ix.node.BlockHash(ctx, height)
-	if errors.Is(err, node.ErrNotFound) {
-		return false, errMoved
-	}
-	return ours.Hash == theirs, err
+	return ours.Hash == theirs, movedIfNotFound(err)
 }
 
 // lastCommon returns the height of the last block up to from that graph and node

@@ -1,0 +1,119 @@
+package indexer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/indexer/node"
+)
+
+// troubled is a node that answers one kind of question with an error.
+type troubled struct {
+	*fakeNode
+	question atomic.Pointer[string] // what fails; nil: nothing
+	err      error
+}
+
+func (n *troubled) fail(question string) error {
+	if q := n.question.Load(); q != nil && *q == question {
+		return n.err
+	}
+	return nil
+}
+
+func (n *troubled) Tip(ctx context.Context) (node.Tip, error) {
+	if err := n.fail("tip"); err != nil {
+		return node.Tip{}, err
+	}
+	return n.fakeNode.Tip(ctx)
+}
+
+func (n *troubled) BlockHash(ctx context.Context, height uint32) (chainhash.Hash, error) {
+	if err := n.fail("hash"); err != nil {
+		return chainhash.Hash{}, err
+	}
+	return n.fakeNode.BlockHash(ctx, height)
+}
+
+func (n *troubled) Block(ctx context.Context, hash chainhash.Hash) ([]byte, error) {
+	if err := n.fail("block"); err != nil {
+		return nil, err
+	}
+	return n.fakeNode.Block(ctx, hash)
+}
+
+func (n *troubled) Spent(ctx context.Context, block chainhash.Hash, by []node.Spender) ([]node.Spent, error) {
+	if err := n.fail("spent"); err != nil {
+		return nil, err
+	}
+	return n.fakeNode.Spent(ctx, block, by)
+}
+
+// TestWaits has a node fail at each kind of question, in each way in which it may
+// come back: the indexer waits, says why, warns rarely, and goes on.
+func TestWaits(t *testing.T) {
+	for _, cause := range []error{node.ErrUnavailable, node.ErrUnsuitable, node.ErrNotFound} {
+		for _, question := range []string{"tip", "hash", "block", "spent"} {
+			t.Run(fmt.Sprint(question, " ", cause), func(t *testing.T) {
+				t.Parallel() // they wait between tries
+				n := &troubled{fakeNode: chainWithActions(t, 5), err: fmt.Errorf("%w: a proxy said so", cause)}
+				g := newGraph(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				log := new(lockedBuffer)
+				ix := indexer.New(n, g, indexer.Options{Poll: time.Millisecond, Log: zerolog.New(log)})
+				done := make(chan error, 1)
+				go func() { done <- ix.Run(ctx) }()
+				waitFor(t, "the first blocks", func() bool { return ix.Status().Synced })
+
+				n.question.Store(&question)
+				for range 4 { // with an action among them
+					height := uint32(len(n.chain))
+					n.extend(n.action(t, "child", "parent", height))
+				}
+				waitFor(t, "the trouble", func() bool { s := ix.Status(); return !s.Synced && strings.Contains(s.Reason, "a proxy said so") })
+				time.Sleep(100 * time.Millisecond) // some more tries
+				if lines := strings.Count(log.String(), `"level":"warn"`); lines != 1 {
+					t.Errorf("%d warnings:\n%s", lines, log.String())
+				}
+				if s := ix.Status(); !s.Checked {
+					t.Errorf("what is known is not served: %+v", s)
+				}
+				n.question.Store(nil)
+				waitFor(t, "the node", func() bool { return ix.Status().Synced })
+				if tip, _ := g.Tip(); tip.Height != 9 {
+					t.Errorf("tip is %d, want 9", tip.Height)
+				}
+				if !strings.Contains(log.String(), "followed again") {
+					t.Errorf("nothing says that it is over:\n%s", log.String())
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// TestRefusesOnlyLies ends for what cannot come right by waiting.
+func TestRefusesOnlyLies(t *testing.T) {
+	n := &troubled{fakeNode: chainWithActions(t, 5), err: fmt.Errorf("%w: nonsense", node.ErrInvalid)}
+	question := "block"
+	n.question.Store(&question)
+	ix := indexer.New(n, newGraph(t), indexer.Options{Poll: time.Millisecond})
+	if err := ix.Run(t.Context()); !errors.Is(err, node.ErrInvalid) {
+		t.Errorf("got %v, want ErrInvalid", err)
+	}
+	if s := ix.Status(); s.Synced || !strings.Contains(s.Reason, "nonsense") {
+		t.Errorf("status is %+v", s)
+	}
+}
