@@ -39,6 +39,9 @@ const (
 	// lag that would take the network to lose all but a hundredth of its hash rate.
 	MaxLag = 14 * 24 * time.Hour
 
+	// TimesBefore is of how many headers before the first NewHeaderChain wants to know
+	// the times, to judge the median at once.
+	TimesBefore = medianTimes - 1
 	// medianTimes is of how many headers the median is that the time of the next one
 	// has to be above.
 	medianTimes = 11
@@ -80,16 +83,16 @@ type HeaderChain struct {
 type slot struct{ height, time int64 }
 
 // NewHeaderChain begins behind a header, last, that is known to be at a height of
-// the chain. before are the times of the headers in front of it, oldest first; only
-// the last ten count. As long as fewer than eleven times are known, the median is
-// not judged.
+// the chain. before are the times of the headers in front of it, oldest first, of
+// which the last TimesBefore count. As long as fewer are known, with those of the
+// headers that were added, the median is not judged.
 func NewHeaderChain(net *chaincfg.Params, height uint32, last Header, before []uint32) *HeaderChain {
 	c := &HeaderChain{net: net, pins: net.Checkpoints, work: new(big.Int)}
 	c.origin = slot{int64(net.AsertDifficultyAnchorHeight) - 1, net.AsertDifficultyAnchorParentTimestamp}
 	if int64(height) > c.origin.height {
 		c.origin = slot{int64(height), int64(last.Time)}
 	}
-	before = before[max(0, len(before)-(medianTimes-1)):]
+	before = before[max(0, len(before)-TimesBefore):]
 	for i, t := range before {
 		c.times[(int64(height)+int64(medianTimes-len(before)+i))%medianTimes] = t
 	}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -54,7 +55,15 @@ type Found struct {
 	// the parent of one of them, Missing, is not there.
 	Unlinked int
 	Missing  chainhash.Hash
-	Foreign  int // blocks that contradict a checkpoint of the network, and those after them
+	// Foreign counts the blocks that break a rule of the network's chain
+	// (protocol.HeaderChain), and those after them. Broken says what the first of
+	// them breaks.
+	Foreign int
+	Broken  error
+	// Unproven counts the blocks behind the chain's last that may be another coin's,
+	// since the files do not get to the network's last pin (protocol.ProvenHeight).
+	// They are not on the chain until the files do.
+	Unproven int
 	// Bad counts the records that are torn, or whose header does not carry the work
 	// that it claims. Named says of some of them what is wrong, and where.
 	Bad   int
@@ -75,9 +84,13 @@ func (f *file) open() (*os.File, error) {
 	return f.f, f.err
 }
 
-// Open finds the best chain of net in the block files of dir. It looks at the
-// header of every block, and calls progress, if not nil, with the bytes of the
-// files done and of all, one call at a time. Close the chain.
+// Open finds the best chain of net in the block files of dir, as far as it cannot be
+// another coin's. It looks at the header of every block, and calls progress, if not
+// nil, with the bytes of the files done and of all, one call at a time. Close the
+// chain.
+//
+// ErrNoChain says that there is none. It comes with protocol.ErrOtherChain, or
+// another error of protocol.HeaderChain, if the blocks are another coin's.
 //
 // The chain takes some 50 bytes of memory for each block, four times as much
 // meanwhile.
@@ -212,16 +225,21 @@ func (c *Chain) choose(scans []scanned, net *chaincfg.Params) error {
 			}
 		}
 	}
-	l, err := link(records, byHash, net)
+	k := &linker{net: net, now: time.Now(), records: records, byHash: byHash}
+	l, err := k.link()
 	if err != nil {
 		return err
 	}
-	c.found.Blocks, c.found.Unlinked, c.found.Missing, c.found.Foreign = len(records), l.unlinked, l.missing, l.foreign
+	c.found.Blocks, c.found.Unlinked, c.found.Missing = len(records), l.unlinked, l.missing
+	c.found.Foreign, c.found.Broken = l.foreign, l.broken
 	c.found.Stale = len(records) - l.unlinked - l.foreign - len(l.best)
 	if len(l.best) == 0 {
 		return fmt.Errorf("%w: none of %d blocks in %d files is the genesis block of %s, %v: "+
 			"they are another network's, or those of a node that prunes (%d records are bad)",
 			ErrNoChain, len(records), len(c.files), net.Name, net.GenesisHash, c.found.Bad)
+	}
+	if l.best, err = c.proven(l.best, net); err != nil {
+		return err
 	}
 	c.hashes, c.at = make([]chainhash.Hash, len(l.best)), make([]location, len(l.best))
 	for height, i := range l.best {
@@ -229,6 +247,24 @@ func (c *Chain) choose(scans []scanned, net *chaincfg.Params) error {
 		c.largest = max(c.largest, int(records[i].at.size))
 	}
 	return nil
+}
+
+// proven returns the part of the best chain that cannot be another coin's. The error
+// says that nothing is to be taken from the files: they are another coin's, or too
+// short to tell.
+func (c *Chain) proven(best []int, net *chaincfg.Params) ([]int, error) {
+	tip, pin := uint32(len(best)-1), protocol.LastPin(net)
+	height := protocol.ProvenHeight(net, tip)
+	switch {
+	case tip < pin && c.found.Foreign > 0:
+		return nil, fmt.Errorf("%w: %d of %d blocks are not of %s's chain, and the others end at height %d, below the checkpoint at height %d: "+
+			"are the files another coin's? %w", ErrNoChain, c.found.Foreign, c.found.Blocks, net.Name, tip, pin, c.found.Broken)
+	case height == 0 && tip > 0:
+		return nil, fmt.Errorf("%w: they end at height %d, and below the checkpoint of %s at height %d they may be another coin's: "+
+			"let the node download more blocks", ErrNoChain, tip, net.Name, net.Checkpoints[0].Height)
+	}
+	c.found.Unproven = int(tip - height)
+	return best[:height+1], nil
 }
 
 // dropTorn drops the very last record if a killed node has not written all of it.

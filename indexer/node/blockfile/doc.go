@@ -27,9 +27,9 @@
 //
 // The files are the operator's own, but disks rot and folders get mixed up. A
 // header counts if it carries the work that it claims, and a block only if headers
-// that do lead from it to the network's genesis block, past the network's
-// checkpoints: other networks share the first blocks, and one of them has more
-// work. Whether the target that a header claims is what the network asked for at
-// this height, and whether the block is valid, was checked by the node that wrote
-// it, and is not checked again.
+// that do lead from it to the network's genesis block, and keep the rules of the
+// network's chain (protocol.HeaderChain): other networks share the first blocks, and
+// one of them has more work. Blocks that may still be one of these count once the
+// files get to the network's last checkpoint. Whether a block is valid beyond its
+// header was checked by the node that wrote it, and is not checked again.
 package blockfile

@@ -3,6 +3,7 @@ package blockfile
 import (
 	"encoding/binary"
 	"math/bits"
+	"time"
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -43,7 +44,7 @@ func (t total) moreThan(u total) bool {
 const (
 	unknown  = -1 // not looked at yet
 	unlinked = -2 // an ancestor is missing
-	foreign  = -3 // the block, or an ancestor, contradicts a checkpoint
+	foreign  = -3 // the block, or an ancestor, breaks a rule of the network
 )
 
 // linked is what became of the records of all files.
@@ -52,53 +53,60 @@ type linked struct {
 	unlinked int
 	missing  chainhash.Hash // a parent of one of the unlinked
 	foreign  int
+	broken   error // by the first of the foreign
 }
 
-// link finds the best chain of net among records whose hashes differ: the one
-// with the most work, of equal ones that whose last block comes first.
-func link(records []record, byHash map[chainhash.Hash]int32, net *chaincfg.Params) (l linked, err error) {
-	checkpoints := make(map[int32]chainhash.Hash)
-	for _, c := range net.Checkpoints {
-		checkpoints[c.Height] = *c.Hash
+// linker links records whose hashes differ to chains of a network.
+type linker struct {
+	net     *chaincfg.Params
+	now     time.Time
+	records []record
+	byHash  map[chainhash.Hash]int32 // of records
+
+	parents []int32
+	heights []int32
+	totals  []total
+
+	// The chain that was judged last, and the record that it ends with: the next one
+	// mostly follows it.
+	chain *protocol.HeaderChain
+	last  int32
+}
+
+// link finds the best chain: of those that keep the network's rules and get to its
+// highest pin, the one with the most work, of equal ones that whose last block
+// comes first.
+func (k *linker) link() (l linked, err error) {
+	k.parents = make([]int32, len(k.records))
+	k.heights = make([]int32, len(k.records))
+	k.totals = make([]total, len(k.records))
+	for i := range k.heights {
+		k.heights[i] = unknown
 	}
-	parents := make([]int32, len(records))
-	heights := make([]int32, len(records))
-	totals := make([]total, len(records))
-	for i := range heights {
-		heights[i] = unknown
-	}
-	last := int32(-1)
+	tip := int32(-1)
 	var path []int32 // from a block down to the first that has been looked at
-	for i := range records {
-		for at := int32(i); heights[at] == unknown; at = parents[at] {
+	for i := range k.records {
+		for at := int32(i); k.heights[at] == unknown; at = k.parents[at] {
 			path = append(path, at)
-			if records[at].hash == *net.GenesisHash {
-				parents[at] = -1
+			if k.records[at].hash == *k.net.GenesisHash {
+				k.parents[at] = -1
 				break
 			}
-			parent, ok := byHash[records[at].prev]
+			parent, ok := k.byHash[k.records[at].prev]
 			if !ok {
-				heights[at], l.missing = unlinked, records[at].prev
+				k.heights[at], l.missing = unlinked, k.records[at].prev
 				break
 			}
-			parents[at] = parent
+			k.parents[at] = parent
 		}
 		for ; len(path) > 0; path = path[:len(path)-1] {
 			at := path[len(path)-1]
-			before := total{}
-			if parent := parents[at]; heights[at] == unknown {
-				heights[at] = 0
-				if parent >= 0 {
-					before, heights[at] = totals[parent], heights[parent]+1
-					if heights[parent] < 0 {
-						heights[at] = heights[parent]
-					}
+			if k.heights[at] == unknown {
+				if broken := k.place(at); broken != nil && l.broken == nil {
+					l.broken = broken
 				}
 			}
-			if want, ok := checkpoints[heights[at]]; ok && want != records[at].hash {
-				heights[at] = foreign
-			}
-			switch heights[at] {
+			switch k.heights[at] {
 			case unlinked:
 				l.unlinked++
 				continue
@@ -106,20 +114,70 @@ func link(records []record, byHash map[chainhash.Hash]int32, net *chaincfg.Param
 				l.foreign++
 				continue
 			}
-			if totals[at], err = before.plus(records[at].bits); err != nil {
+			before := total{}
+			if parent := k.parents[at]; parent >= 0 {
+				before = k.totals[parent]
+			}
+			if k.totals[at], err = before.plus(k.records[at].bits); err != nil {
 				return l, err
 			}
 		}
-		if heights[i] >= 0 && (last < 0 || totals[i].moreThan(totals[last])) {
-			last = int32(i)
+		if k.heights[i] >= 0 && (tip < 0 || k.better(int32(i), tip)) {
+			tip = int32(i)
 		}
 	}
-	if last < 0 {
+	if tip < 0 {
 		return l, nil
 	}
-	l.best = make([]int, heights[last]+1)
-	for at := last; at >= 0; at = parents[at] {
-		l.best[heights[at]] = int(at)
+	l.best = make([]int, k.heights[tip]+1)
+	for at := tip; at >= 0; at = k.parents[at] {
+		l.best[k.heights[at]] = int(at)
 	}
 	return l, nil
+}
+
+// place gives a record its height, which is its parent's if this has none. The error
+// says which rule the record breaks.
+func (k *linker) place(at int32) (broken error) {
+	parent := k.parents[at]
+	switch {
+	case parent < 0:
+		k.heights[at] = 0
+		return nil
+	case k.heights[parent] < 0:
+		k.heights[at] = k.heights[parent]
+		return nil
+	}
+	if k.chain == nil || k.last != parent {
+		k.chain, k.last = protocol.NewHeaderChain(k.net, uint32(k.heights[parent]), k.records[parent].header(), k.timesBefore(parent)), parent
+	}
+	if err := k.chain.AddWorked(k.records[at].header(), k.now); err != nil {
+		k.heights[at] = foreign
+		return err
+	}
+	k.heights[at], k.last = k.heights[parent]+1, at
+	return nil
+}
+
+// timesBefore returns the times of the blocks before a record's, the oldest first.
+func (k *linker) timesBefore(at int32) []uint32 {
+	var times [protocol.TimesBefore]uint32
+	first := len(times)
+	for at = k.parents[at]; at >= 0 && first > 0; at = k.parents[at] {
+		first--
+		times[first] = k.records[at].time
+	}
+	return times[first:]
+}
+
+// better tells whether the chain to a is better than that to b. Work counts only
+// among chains that get to the same pin: those that do not get to the highest are
+// not the network's.
+func (k *linker) better(a, b int32) bool {
+	pinA, _ := protocol.PinBelow(k.net, uint32(k.heights[a]))
+	pinB, _ := protocol.PinBelow(k.net, uint32(k.heights[b]))
+	if pinA != pinB {
+		return pinA > pinB
+	}
+	return k.totals[a].moreThan(k.totals[b])
 }

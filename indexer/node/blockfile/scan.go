@@ -55,7 +55,13 @@ type record struct {
 	hash   chainhash.Hash
 	prev   chainhash.Hash
 	bits   uint32
+	time   uint32
 	sought bool // it was searched for, since it does not follow another record
+}
+
+// header is what is kept of the block's.
+func (r *record) header() protocol.Header {
+	return protocol.Header{Hash: r.hash, PrevBlock: r.prev, Time: r.time, Bits: r.bits}
 }
 
 // location is where a block lies, without its prefix.
@@ -182,7 +188,7 @@ func (s *scanner) record(at int64) (r record, verdict, err error) {
 	if err != nil {
 		return r, nil, err
 	}
-	r.hash, r.prev, r.bits = header.Hash, header.PrevBlock, header.Bits
+	r.hash, r.prev, r.bits, r.time = header.Hash, header.PrevBlock, header.Bits, header.Time
 	return r, header.CheckWork(s.limit), nil
 }
 
