@@ -98,7 +98,11 @@ func (im *importer) begin(ctx context.Context) (int64, error) {
 	start := int64(im.graph.Params().StartHeight)
 	last := int64(im.chain.Height())
 	if last < start {
-		return 0, fmt.Errorf("%w: the chain in the files ends at height %d, the index starts at %d", blockfile.ErrNoChain, last, start)
+		err := fmt.Errorf("%w: the chain in the files ends at height %d, the index starts at %d", blockfile.ErrNoChain, last, start)
+		if n := im.chain.Found().Unproven; n > 0 {
+			err = fmt.Errorf("%w; %d more blocks, up to height %d, may be another coin's: let the node download more", err, n, last+int64(n))
+		}
+		return 0, err
 	}
 	tip, started := im.graph.Tip()
 	if !started {

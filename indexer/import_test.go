@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/txscript"
 	"github.com/gcash/bchd/wire"
@@ -251,6 +252,41 @@ func TestImportStartHeight(t *testing.T) {
 	params.StartHeight = 60
 	if err := indexer.Import(t.Context(), chain, open(), indexer.ImportOptions{}); !errors.Is(err, blockfile.ErrNoChain) {
 		t.Errorf("files that end below the start height: %v", err)
+	}
+}
+
+// TestImportUnproven imports files that do not get to their network's last
+// checkpoint, until they do.
+func TestImportUnproven(t *testing.T) {
+	l := story(t, 60)
+	net := *regtest.Params
+	net.Checkpoints = []chaincfg.Checkpoint{{Height: 20, Hash: &l.node.chain[20]}, {Height: 59, Hash: &l.node.chain[59]}}
+	open := func(blocks [][]byte) *blockfile.Chain {
+		t.Helper()
+		chain := must(blockfile.Open(t.Context(), write(t, blocks), &net, nil))(t)
+		t.Cleanup(func() { chain.Close() })
+		return chain
+	}
+	all := l.raw()
+	g := newGraph(t)
+	if err := indexer.Import(t.Context(), open(all[:59]), g, indexer.ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if tip, _ := g.Tip(); tip.Height != 20 || tip.Hash != l.node.chain[20] {
+		t.Errorf("tip %d, %v, expected the checkpoint at height 20", tip.Height, tip.Hash)
+	}
+	if err := indexer.Import(t.Context(), open(all), g, indexer.ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wantTip(t, g, l.fromNode())
+
+	params := testParams
+	params.StartHeight = 25
+	late := must(graph.Open(t.TempDir(), params, testOptions()))(t)
+	defer late.Close()
+	err := indexer.Import(t.Context(), open(all[:59]), late, indexer.ImportOptions{})
+	if !errors.Is(err, blockfile.ErrNoChain) || !strings.Contains(err.Error(), "38 more blocks, up to height 58, may be another coin's") {
+		t.Errorf("an index that starts above what is proven: %v", err)
 	}
 }
 

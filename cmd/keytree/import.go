@@ -29,9 +29,11 @@ keeps its blocks in: the blk*.dat of BCHN and its relatives, or bchd's *.fdb. It
 reads them at the speed of the disk, and needs no node. Then start serve, which
 goes on from there with a node.
 
-The best chain is the one with the most work in its headers. The files must go
-back to the genesis block, which those of a node that prunes do not. The node may
-be running meanwhile; a server on the same data folder may not.
+The best chain is the one with the most work in its headers, of those that pass
+the network's checkpoints and keep its rules. Files that may be another coin's
+are taken up to the last checkpoint that they pass. They must go back to the
+genesis block, which those of a node that prunes do not. The node may be running
+meanwhile; a server on the same data folder may not.
 
 An import that was interrupted goes on where it was when it is started again, and
 one whose files have grown adds what is new.
@@ -147,7 +149,7 @@ func importBlocks(ctx context.Context, c importConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, chain.Close()) }()
-	report(c.log, chain)
+	report(c.log, chain, c.network)
 
 	if err := indexer.Import(ctx, chain, g, opt); err != nil {
 		return err
@@ -161,7 +163,7 @@ func importBlocks(ctx context.Context, c importConfig) (err error) {
 }
 
 // report logs what is in the files.
-func report(log zerolog.Logger, chain *blockfile.Chain) {
+func report(log zerolog.Logger, chain *blockfile.Chain, net *chaincfg.Params) {
 	found := chain.Found()
 	for _, err := range found.Named {
 		log.Warn().Err(err).Msg("skipped a record")
@@ -174,7 +176,11 @@ func report(log zerolog.Logger, chain *blockfile.Chain) {
 			Msg("these blocks do not lead to the genesis block, since another is missing; the chain may end early")
 	}
 	if found.Foreign > 0 {
-		log.Warn().Int("blocks", found.Foreign).Msg("these blocks are of another network that shares the first ones")
+		log.Warn().Int("blocks", found.Foreign).AnErr("first", found.Broken).Msg("skipped blocks that are not of the network's chain")
+	}
+	if found.Unproven > 0 {
+		log.Warn().Uint32("from", chain.Height()+1).Uint32("to", chain.Height()+uint32(found.Unproven)).Uint32("checkpoint", protocol.LastPin(net)).
+			Msg("left out these blocks, which may be another coin's, until the files get to the checkpoint: let the node download more, then import again")
 	}
 	log.Info().Int("files", found.Files).Int64("bytes", found.Bytes).Int("blocks", found.Blocks).Int("stale", found.Stale).
 		Uint32("height", chain.Height()).Stringer("tip", chain.Hash(chain.Height())).Msg("found the best chain")
