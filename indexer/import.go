@@ -119,12 +119,20 @@ func (im *importer) begin(ctx context.Context) (int64, error) {
 		}
 	}
 	depth := int64(tip.Height) - common
-	switch {
-	case depth == 0 || common == last:
+	if depth == 0 || common == last {
 		return int64(tip.Height) + 1, nil
-	case last < int64(tip.Height):
-		return 0, fmt.Errorf("%w: it ends at height %d, below the database's tip at %d, and leaves the database's chain after height %d: "+
-			"wait until the node has caught up, or is this another node?", blockfile.ErrNoChain, last, tip.Height, common)
+	}
+	theirs, err := workOf(common+1, last, func(height uint32) (protocol.Header, error) { return im.chain.Header(height), nil })
+	if err != nil {
+		return 0, err
+	}
+	ours, err := workOf(common+1, int64(tip.Height), im.graph.BlockHeader)
+	switch {
+	case err != nil:
+		return 0, err
+	case theirs.Cmp(ours) <= 0:
+		return 0, fmt.Errorf("%w: it leaves the database's chain after height %d, and goes on to %d with %v hashes on average; the database's %d blocks took %v: "+
+			"wait until the node has caught up, or is this another node?", blockfile.ErrNoChain, common, last, theirs, depth, ours)
 	case common+1 < int64(im.graph.UndoFrom()):
 		return 0, fmt.Errorf("%w: the chain in the files leaves the database's after height %d, and only blocks from %d on can be taken back: "+
 			"delete the graph folder and import again", graph.ErrHorizon, common, im.graph.UndoFrom())
@@ -255,10 +263,8 @@ func (im *importer) connect(ctx context.Context, found blockRange) error {
 	var step []graph.Block
 	claims := 0
 	for height := found.first; height < found.end; height++ {
-		b := graph.Block{Height: uint32(height), Hash: im.chain.Hash(uint32(height)), Bits: im.net.PowLimitBits}
-		if height > 0 {
-			b.PrevHash = im.chain.Hash(uint32(height - 1))
-		}
+		header := im.chain.Header(uint32(height))
+		b := graph.Block{Height: uint32(height), Hash: header.Hash, PrevHash: header.PrevBlock, Time: header.Time, Bits: header.Bits}
 		if len(found.blocks) > 0 && found.blocks[0].height == height {
 			found.blocks[0].addTo(&b)
 			claims += len(found.blocks[0].Claims)

@@ -315,17 +315,9 @@ func (ix *Indexer) takeBack(ctx context.Context, tip graph.Tip, common int64, b 
 	if depth == 0 {
 		return nil
 	}
-	ours := new(big.Int)
-	for h := common + 1; h <= int64(tip.Height); h++ {
-		header, err := ix.graph.BlockHeader(uint32(h))
-		if err != nil {
-			return err
-		}
-		work, err := header.Work()
-		if err != nil {
-			return err
-		}
-		ours.Add(ours, work)
+	ours, err := workOf(common+1, int64(tip.Height), ix.graph.BlockHeader)
+	if err != nil {
+		return err
 	}
 	if b.work.Cmp(ours) <= 0 {
 		return fmt.Errorf("%w: its chain leaves the one that is indexed after height %d, and goes on to %d with %v hashes on average; "+
@@ -347,6 +339,23 @@ func (ix *Indexer) takeBack(ctx context.Context, tip graph.Tip, common int64, b 
 		}
 	}
 	return nil
+}
+
+// workOf is the work of the blocks from one height to another.
+func workOf(from, to int64, headerAt func(height uint32) (protocol.Header, error)) (*big.Int, error) {
+	sum := new(big.Int)
+	for height := from; height <= to; height++ {
+		header, err := headerAt(uint32(height))
+		if err != nil {
+			return nil, err
+		}
+		work, err := header.Work()
+		if err != nil {
+			return nil, err
+		}
+		sum.Add(sum, work)
+	}
+	return sum, nil
 }
 
 // agree reports whether graph and node have the same block at height. Before the

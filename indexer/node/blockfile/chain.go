@@ -37,10 +37,16 @@ var (
 // be called concurrently.
 type Chain struct {
 	files   []*file
-	hashes  []chainhash.Hash // by height
-	at      []location       // by height
+	blocks  []block    // by height
+	at      []location // by height
 	largest int
 	found   Found
+}
+
+// block is what is kept of a header.
+type block struct {
+	hash       chainhash.Hash
+	time, bits uint32
 }
 
 // Found is what is in the files besides the best chain.
@@ -241,9 +247,10 @@ func (c *Chain) choose(scans []scanned, net *chaincfg.Params) error {
 	if l.best, err = c.proven(l.best, net); err != nil {
 		return err
 	}
-	c.hashes, c.at = make([]chainhash.Hash, len(l.best)), make([]location, len(l.best))
+	c.blocks, c.at = make([]block, len(l.best)), make([]location, len(l.best))
 	for height, i := range l.best {
-		c.hashes[height], c.at[height] = records[i].hash, records[i].at
+		r := &records[i]
+		c.blocks[height], c.at[height] = block{r.hash, r.time, r.bits}, r.at
 		c.largest = max(c.largest, int(records[i].at.size))
 	}
 	return nil
@@ -289,10 +296,21 @@ func (c *Chain) dropTorn(scans []scanned) {
 }
 
 // Height returns the height of the last block.
-func (c *Chain) Height() uint32 { return uint32(len(c.hashes) - 1) }
+func (c *Chain) Height() uint32 { return uint32(len(c.blocks) - 1) }
 
 // Hash returns the hash of the block at height, which must not be above Height.
-func (c *Chain) Hash(height uint32) chainhash.Hash { return c.hashes[height] }
+func (c *Chain) Hash(height uint32) chainhash.Hash { return c.blocks[height].hash }
+
+// Header returns what is kept of the header of the block at height, which must not
+// be above Height: Hash, PrevBlock, Time and Bits; the rest is zero.
+func (c *Chain) Header(height uint32) protocol.Header {
+	b := &c.blocks[height]
+	h := protocol.Header{Hash: b.hash, Time: b.time, Bits: b.bits}
+	if height > 0 {
+		h.PrevBlock = c.blocks[height-1].hash
+	}
+	return h
+}
 
 // Size returns the size in bytes of the block at height, which must not be above
 // Height.
@@ -316,7 +334,7 @@ func (c *Chain) Lend(height uint32, use func(raw []byte) error) error {
 		if err != nil {
 			return err
 		}
-		if want := c.hashes[height]; header.Hash != want {
+		if want := c.Hash(height); header.Hash != want {
 			return fmt.Errorf("%w: %s: expected block %v at height %d, got %v", ErrDamaged, c.place(at), want, height, header.Hash)
 		}
 		return use(raw)
