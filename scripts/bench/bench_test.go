@@ -53,7 +53,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s, %s: %v %s", r.Group, r.What, r.Value, r.Unit)
 		}
 	}
-	for what, want := range map[string]int{walk: 2, wireDecode: 2, "import": 2, "import, verify full": 2, download: 2, catchUp: 2, "first sync": 2} {
+	for what, want := range map[string]int{walk: 2, wireDecode: 2, "import": 2, "import, verify actions": 2, download: 2, catchUp: 2, "first sync": 2} {
 		if rows[what] != want {
 			t.Errorf("%d rows %q, want %d", rows[what], what, want)
 		}

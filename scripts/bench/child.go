@@ -32,11 +32,11 @@ import (
 // job is what a child process does, once, so that its memory is that of the job
 // alone.
 type job struct {
-	Do     string // importFiles, download or catchUp
-	Verify bool   // all blocks
-	Files  string // folder with block files
-	DB     string // folder for the database
-	Node   string // URL
+	Do          string // importFiles, download or catchUp
+	ActionsOnly bool   // verify the blocks with actions alone
+	Files       string // folder with block files
+	DB          string // folder for the database
+	Node        string // URL
 }
 
 const (
@@ -170,10 +170,10 @@ func (j job) withGraph(fill func(*graph.Graph) (seconds float64, err error)) (o 
 }
 
 func (j job) verify() indexer.Verify {
-	if j.Verify {
-		return indexer.VerifyFull
+	if j.ActionsOnly {
+		return indexer.VerifyActions
 	}
-	return indexer.VerifyActions
+	return indexer.VerifyFull
 }
 
 func (j job) importFiles(ctx context.Context, g *graph.Graph) (float64, error) {

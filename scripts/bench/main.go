@@ -3,6 +3,7 @@
 //
 //	go run ./scripts/bench make --dir DIR --blocks 1000
 //	go run ./scripts/bench run
+//	go run ./scripts/bench nodes URL URL
 //
 // The chains are those of scripts/bench/chain: valid to the last signature,
 // equal for equal options, with 0.1 % of the transactions being actions.
@@ -30,10 +31,11 @@
 // of the import, without the start of the process and the opening of the
 // database.
 //   - read the files: nothing but reading them, one after the other.
-//   - import: as keytree import does it. A block with an action always has its
-//     merkle root checked, so what it costs depends on how many blocks have one:
-//     with 0.1 % every block of 1 MB, with 0.002 % one of eleven.
-//   - import, verify full: every block has.
+//   - import: as keytree import does it. Every block has its merkle root checked, and
+//     every author's signature is verified.
+//   - import, verify actions: only a block with an action has its merkle root checked,
+//     so what it costs depends on how many blocks have one: with 0.1 % every block
+//     of 1 MB, with 0.002 % one of eleven.
 //
 // From a real bchd on the same machine, with which it shares the cores. The node
 // is warm too, it has just been given the blocks.
@@ -42,6 +44,11 @@
 //   - catch-up: the indexer, from an empty database to the node's tip.
 //   - first sync: the same, as time from the start of the process to its end, with
 //     making the database and closing it.
+//
+// Nodes measures download and catch-up from nodes that somebody else runs, in turns, so
+// that they can be compared: with and without an index of transactions, say. They
+// must have the same chain of regtest: bitcoind and its kin take one that bench make
+// has written by -loadblock, once for each file.
 //
 // Peak memory is the most that the whole process had resident (VmHWM; Linux
 // only). Disk is what the database's folder holds after it was closed.
@@ -84,6 +91,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(makeCommand(), runCommand(), childCommand())
+	root.AddCommand(makeCommand(), runCommand(), nodesCommand(), childCommand())
 	return root
 }
