@@ -61,16 +61,18 @@ const (
 // On test networks anybody can make blocks, of nearly any time, and nothing more is
 // asked. On mainnet, where blocks are not easy, each time must be above the median of
 // the eleven before it, and at most MaxAhead ahead of the clock. And under ASERT the
-// chain may not lag more than MaxLag behind its schedule, which counts from the block
-// that ASERT counts from, or from the header that the chain begins behind if that is
-// a later one. So whoever forges headers must spend a good part of a hundredth of
-// what the real ones took since then.
+// chain may not lag more than MaxLag behind its schedule, neither since ASERT's anchor
+// nor since the header that the chain begins behind. So whoever forges headers must
+// spend a good part of a hundredth of what the real ones took since the later of
+// these.
 //
 // It must not be used concurrently.
 type HeaderChain struct {
-	net    *chaincfg.Params
-	pins   []chaincfg.Checkpoint // those above height
-	origin slot                  // of the schedule
+	net  *chaincfg.Params
+	pins []chaincfg.Checkpoint // those above height
+	// What the schedule counts from: the block before ASERT's anchor, and the header
+	// that the chain begins behind, or the same if that is an earlier one.
+	anchor, begin slot
 
 	height uint32
 	last   Header
@@ -79,8 +81,13 @@ type HeaderChain struct {
 	work   *big.Int
 }
 
-// slot is when a block at a height came.
+// slot is when a block at a height came, in seconds since 1970.
 type slot struct{ height, time int64 }
+
+// due is when the block at a height should come, if that of the slot was in time.
+func (s slot) due(height int64, net *chaincfg.Params) int64 {
+	return s.time + (height-s.height)*int64(net.TargetTimePerBlock/time.Second)
+}
 
 // NewHeaderChain begins behind a header, last, that is known to be at a height of
 // the chain. before are the times of the headers in front of it, oldest first, of
@@ -88,9 +95,10 @@ type slot struct{ height, time int64 }
 // headers that were added, the median is not judged.
 func NewHeaderChain(net *chaincfg.Params, height uint32, last Header, before []uint32) *HeaderChain {
 	c := &HeaderChain{net: net, pins: net.Checkpoints, work: new(big.Int)}
-	c.origin = slot{int64(net.AsertDifficultyAnchorHeight) - 1, net.AsertDifficultyAnchorParentTimestamp}
-	if int64(height) > c.origin.height {
-		c.origin = slot{int64(height), int64(last.Time)}
+	c.anchor = slot{int64(net.AsertDifficultyAnchorHeight) - 1, net.AsertDifficultyAnchorParentTimestamp}
+	c.begin = slot{int64(height), int64(last.Time)}
+	if c.begin.height < c.anchor.height {
+		c.begin = c.anchor
 	}
 	before = before[max(0, len(before)-TimesBefore):]
 	for i, t := range before {
@@ -169,7 +177,7 @@ func (c *HeaderChain) judge(h *Header, now time.Time) error {
 			return c.refuse(ErrHeaderTime, h, "expected a time above %v, the median of the %d headers before it, got %v", utc(int64(median)), medianTimes, utc(int64(h.Time)))
 		}
 	}
-	due := c.origin.time + (height-c.origin.height)*int64(c.net.TargetTimePerBlock/time.Second)
+	due := min(c.anchor.due(height, c.net), c.begin.due(height, c.net))
 	if hasASERT(c.net, c.height+1) && int64(h.Time) > due+int64(MaxLag/time.Second) {
 		return c.refuse(ErrOtherChain, h, "it is of %v and was due at %v: so few blocks are easy to make, and not what %s made",
 			utc(int64(h.Time)), utc(due), c.net.Name)

@@ -301,23 +301,37 @@ func TestHeaderChainBegins(t *testing.T) {
 	}
 }
 
-// TestHeaderChainLag counts the lag from where a chain begins, if that is behind the
-// anchor.
+// TestHeaderChainLag has a chain lag behind its schedule, since ASERT's anchor and
+// since it begins.
 func TestHeaderChainLag(t *testing.T) {
-	c := headertest.New()
-	c.Extend(30)
-	const late = 10 * 24 * 60 * 60
-	for range 2 {
-		c.Append(c.Next(c.Tip().Time + late))
-	}
-	for begin, want := range map[uint32]error{0: protocol.ErrOtherChain, 30: protocol.ErrOtherChain, 31: nil} {
-		hc := protocol.NewHeaderChain(c.Net, begin, c.Headers[begin], nil)
-		var err error
-		for _, h := range c.Headers[begin+1:] {
-			err = hc.Add(h, clock(h))
+	const day = 24 * 60 * 60
+	for _, tt := range []struct {
+		name   string
+		anchor int64 // how much later it is, in seconds: the chain is so much early
+		late   []uint32
+		begin  map[uint32]error
+	}{
+		{"within the bound", 0, []uint32{10 * day}, map[uint32]error{0: nil, 25: nil, 30: nil}},
+		{"since the anchor", 0, []uint32{10 * day, 10 * day}, map[uint32]error{0: protocol.ErrOtherChain, 25: protocol.ErrOtherChain, 31: protocol.ErrOtherChain}},
+		{"since it begins", 4 * day, []uint32{10 * day, 7 * day}, map[uint32]error{0: nil, 19: protocol.ErrOtherChain, 30: protocol.ErrOtherChain, 31: nil}},
+	} {
+		c := headertest.New()
+		c.Net.AsertDifficultyAnchorParentTimestamp += tt.anchor
+		c.Extend(30)
+		for _, late := range tt.late {
+			c.Append(c.Next(c.Tip().Time + late))
 		}
-		if !errors.Is(err, want) || want == nil && err != nil {
-			t.Errorf("from %d: %v, expected %v", begin, err, want)
+		for begin, want := range tt.begin {
+			hc := protocol.NewHeaderChain(c.Net, begin, c.Headers[begin], nil)
+			var err error
+			for _, h := range c.Headers[begin+1:] {
+				if err = hc.Add(h, clock(c.Tip())); err != nil {
+					break
+				}
+			}
+			if !errors.Is(err, want) || want == nil && err != nil {
+				t.Errorf("%s, from %d: %v, expected %v", tt.name, begin, err, want)
+			}
 		}
 	}
 }
