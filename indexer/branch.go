@@ -36,9 +36,6 @@ type fork struct {
 	next   uint32   // height of the first block to connect
 }
 
-// medianTimes is how many headers the median of times looks back, one less.
-const medianTimes = 10
-
 // beforeStart returns where the headers are looked at from before there is a block
 // in the graph: the last one below the start height whose hash everybody knows. So
 // what is between it and the first block is known to lead there.
@@ -82,7 +79,7 @@ func (ix *Indexer) behind(ctx context.Context, height int64) (fork, error) {
 		return ix.beforeStart(ctx)
 	}
 	f := fork{height: uint32(height), next: uint32(height) + 1}
-	for h := max(start, height-medianTimes); h <= height; h++ {
+	for h := max(start, height-protocol.TimesBefore); h <= height; h++ {
 		header, err := ix.graph.BlockHeader(uint32(h))
 		if err != nil {
 			return f, err
