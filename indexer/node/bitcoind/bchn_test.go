@@ -93,6 +93,13 @@ func (n *bchn) count(question string) int {
 	return n.asked[question]
 }
 
+// tip returns the last block.
+func (n *bchn) tip() *wire.MsgBlock {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.blocks[len(n.blocks)-1]
+}
+
 func (n *bchn) config() bitcoind.Config {
 	return bitcoind.Config{
 		Address: n.server.Listener.Addr().String(), User: "keytree", Password: "hush", Network: regtest.Params,

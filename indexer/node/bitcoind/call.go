@@ -19,41 +19,8 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node"
 )
 
-// rpcError is an error that the node's JSON-RPC answers with.
-type rpcError struct {
-	Code    int    `json:"code"`
-	Message string `json:"message"`
-}
-
-func (e *rpcError) Error() string { return fmt.Sprintf("%.300q (code %d)", e.Message, e.Code) }
-
-// Codes of rpcError, by Bitcoin Core's names (rpc/protocol.h).
-const (
-	miscError           = -1
-	invalidAddressOrKey = -5 // also: no such block, no such transaction
-	invalidParameter    = -8
-	inWarmup            = -28
-	methodNotFound      = -32601
-	invalidParams       = -32602
-)
-
 // method is a method of the node's JSON-RPC.
 type method string
-
-// classify gives a JSON-RPC error the meaning that it has in this dialect.
-func (m method) classify(e *rpcError) error {
-	kind := node.ErrUnavailable
-	switch {
-	case e.Code == invalidAddressOrKey,
-		// Above the tip; bchd says it with -1.
-		m == "getblockhash" && (e.Code == invalidParameter || e.Code == miscError):
-		kind = node.ErrNotFound
-	case e.Code == methodNotFound, e.Code == invalidParameter, e.Code == invalidParams,
-		strings.Contains(e.Message, "pruned data"):
-		kind = node.ErrUnsuitable
-	}
-	return fmt.Errorf("%w: %s: %w", kind, m, e)
-}
 
 // retry makes attempts, for c.retryFor, while the node is unavailable. What
 // names the thing asked for in errors.
@@ -95,38 +62,6 @@ func (c *Client) once(ctx context.Context, what string, attempt func(context.Con
 // call calls a method and decodes its result.
 func (c *Client) call(ctx context.Context, what string, result any, m method, params ...any) error {
 	return c.retry(ctx, what, func(ctx context.Context) error { return c.post(ctx, into(result), m, params...) })
-}
-
-// reader reads the body of an answer. It returns the node's own error as an
-// *rpcError.
-type reader func(*bufio.Reader) error
-
-// into reads an answer whose result is small.
-func into(result any) reader {
-	return func(r *bufio.Reader) error {
-		var answer struct {
-			Result json.RawMessage
-			Error  *rpcError
-		}
-		// Not a Decoder: nothing may follow the answer.
-		body, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
-		if err != nil {
-			return err
-		}
-		if len(body) > maxAnswer {
-			return errTooLong
-		}
-		if err := json.Unmarshal(body, &answer); err != nil {
-			return err
-		}
-		if answer.Error != nil {
-			return answer.Error
-		}
-		if len(answer.Result) == 0 || string(answer.Result) == "null" {
-			return errors.New("neither a result nor an error")
-		}
-		return json.Unmarshal(answer.Result, result)
-	}
 }
 
 // post calls a method once.
@@ -184,50 +119,45 @@ func (c *Client) postAs(ctx context.Context, who login, question []byte, read re
 	// Every question here can be asked twice: this lets the transport do so when
 	// the node has just closed an idle connection. A nil value is not sent.
 	req.Header["Idempotency-Key"] = nil
-	return c.do(req, maxBlockAnswer, func(status int, r *bufio.Reader) error {
+	err = c.do(req, maxBlockAnswer, func(status int, r *bufio.Reader) error {
 		switch status {
 		case http.StatusOK,
 			// bitcoind answers errors of JSON-RPC under these, with a body like any other.
 			http.StatusBadRequest, http.StatusNotFound, http.StatusInternalServerError:
-		case http.StatusUnauthorized:
-			return fmt.Errorf("%w: %w: expected its rpcuser and rpcpassword, or its current .cookie", node.ErrUnsuitable, errUnauthorized)
-		case http.StatusForbidden:
-			return fmt.Errorf("%w: it forbids this machine to ask (HTTP 403): add the machine to its -rpcallowip", node.ErrUnsuitable)
 		default:
 			return statusError(status)
 		}
-		err := read(r)
-		if e := new(rpcError); errors.As(err, &e) {
-			return m.classify(e)
+		err := expectAnswer(r)
+		if err == nil {
+			err = read(r)
 		}
-		if err != nil && status == http.StatusInternalServerError {
+		if err != nil && status != http.StatusOK && !errors.As(err, new(*rpcError)) {
 			return statusError(status)
-		}
-		if err != nil && status != http.StatusOK {
-			return fmt.Errorf("%w: its port does not serve JSON-RPC (HTTP %d): give the node's -rpcport, with https if it speaks TLS",
-				node.ErrUnsuitable, status)
 		}
 		return err
 	})
+	return m.judge(err)
 }
 
 // statusError says what an answer means that only its HTTP status tells.
 func statusError(status int) error {
-	if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
+	switch {
+	case status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: %w: expected its rpcuser and rpcpassword, or its current .cookie", node.ErrUnsuitable, errUnauthorized)
+	case status == http.StatusForbidden:
+		return fmt.Errorf("%w: it forbids this machine to ask (HTTP 403): add the machine to its -rpcallowip", node.ErrUnsuitable)
+	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
 		// 503: too many questions at a time, or still starting.
 		return fmt.Errorf("%w: HTTP %d %s", node.ErrUnavailable, status, http.StatusText(status))
 	}
-	return fmt.Errorf("%w: its port does not serve JSON-RPC (HTTP %d): give the node's -rpcport", node.ErrUnsuitable, status)
+	return fmt.Errorf("%w: HTTP %d", errNotRPC, status)
 }
 
-var (
-	errUnauthorized = errors.New("it refuses the credentials (HTTP 401)")
-	errTooLong      = errors.New("longer than any answer may be")
-)
+var errUnauthorized = errors.New("it refuses the credentials (HTTP 401)")
 
-// do sends a request, reads its answer and says what went wrong in the terms of
-// package node. What the reader finds wrong with complete bytes is
-// node.ErrInvalid unless it says otherwise.
+// do sends a request and has its answer read, of at most limit bytes. It returns
+// the reader's error, or node.ErrUnavailable when the answer did not come to its
+// end.
 func (c *Client) do(req *http.Request, limit int64, read func(status int, r *bufio.Reader) error) error {
 	answer, err := c.http.Do(req)
 	if err != nil {
@@ -237,24 +167,15 @@ func (c *Client) do(req *http.Request, limit int64, read func(status int, r *buf
 	body := &limited{r: answer.Body, left: limit}
 	r := bufio.NewReaderSize(body, 64<<10)
 	err = read(answer.StatusCode, r)
-	switch {
-	case err == nil:
+	if err == nil {
 		// To the end, so that the connection can be used again.
 		_, _ = io.CopyN(io.Discard, r, 1<<10)
 		return nil
-	case classified(err):
-		return err
-	case body.err != nil:
-		return fmt.Errorf("%w: the answer broke off: %w", node.ErrUnavailable, body.err)
-	case errors.Is(err, errTooLong):
-		return fmt.Errorf("%w: its answer is %w, over %d bytes", node.ErrInvalid, errTooLong, limit)
 	}
-	return fmt.Errorf("%w: %w", node.ErrInvalid, err)
-}
-
-func classified(err error) bool {
-	return errors.Is(err, node.ErrUnavailable) || errors.Is(err, node.ErrUnsuitable) ||
-		errors.Is(err, node.ErrNotFound) || errors.Is(err, node.ErrInvalid)
+	if body.err != nil && !classified(err) {
+		return fmt.Errorf("%w: the answer broke off: %w", node.ErrUnavailable, body.err)
+	}
+	return err
 }
 
 // classifyTransport says what it means that there was no HTTP answer.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,13 +14,11 @@ import (
 // string the quotes would be escaped.
 var resultStart = regexp.MustCompile(`"result"\s*:\s*"`)
 
-const (
-	// maxBefore is where the result begins at the latest, in bytes: only "jsonrpc",
-	// "error": null and "id" can be in front of it.
-	maxBefore = 1 << 10
-	// maxAfter is what may follow the result.
-	maxAfter = 4 << 10
-)
+// maxAfter is what may follow the result, in bytes.
+const maxAfter = 4 << 10
+
+// errNoHex says that a result was read to its end, for nothing.
+var errNoHex = errors.New("its result is no hex")
 
 // hexInto reads an answer whose result is a hex string, such as a block: as it
 // arrives, so that neither the answer nor its hex is ever in memory as a whole.
@@ -43,60 +40,57 @@ func hexInto(out *[]byte, limit int) reader {
 		if _, err := r.Discard(at[1]); err != nil {
 			return err
 		}
-		raw, err := readHex(r, limit)
-		if err != nil {
-			return err
+		raw, noHex := readHex(r, limit)
+		if noHex != nil && !errors.Is(noHex, errNoHex) {
+			return noHex
 		}
 		after, err := io.ReadAll(io.LimitReader(r, maxAfter+1))
 		if err != nil {
 			return err
 		}
 		if len(after) > maxAfter {
-			return errTooLong
+			return fmt.Errorf("%w: something follows the answer", errNotRPC)
 		}
 		// What is left has to be an answer with an empty result.
-		var answer struct {
-			Result *string
-			Error  *rpcError
-		}
-		if err := json.Unmarshal(append(append(envelope, '"'), after...), &answer); err != nil {
+		rest, err := parseAnswer(append(append(envelope, '"'), after...))
+		if err != nil {
 			return err
 		}
-		if answer.Error != nil {
-			return answer.Error
-		}
-		if answer.Result == nil || *answer.Result != "" {
+		if string(rest) != `""` {
 			return errors.New("more than one result")
 		}
 		*out = raw
-		return nil
+		return noHex
 	}
 }
 
-// readHex decodes hex up to a quote, at most limit bytes.
-func readHex(r *bufio.Reader, limit int) ([]byte, error) {
-	var out []byte
+// readHex decodes hex up to a quote, at most limit bytes. It reads on to the quote
+// when it returns errNoHex.
+func readHex(r *bufio.Reader, limit int) (out []byte, err error) {
+	length := 0
 	for {
-		chunk, err := r.ReadSlice('"')
-		ends := err == nil
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, err
+		chunk, errRead := r.ReadSlice('"')
+		ends := errRead == nil
+		if errors.Is(errRead, io.EOF) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		if errRead != nil && !errors.Is(errRead, bufio.ErrBufferFull) {
+			return nil, errRead
 		}
 		if ends {
 			chunk = chunk[:len(chunk)-1]
 		}
-		// A full buffer has an even size, so that no digit pair is torn.
-		if len(out)+len(chunk)/2 > limit {
+		if length += len(chunk) / 2; length > limit {
 			return nil, fmt.Errorf("%w, %d bytes", errTooLong, limit)
 		}
-		if out, err = hex.AppendDecode(out, chunk); err != nil {
-			return nil, fmt.Errorf("its result is no hex: %w", err)
+		if err == nil {
+			// A full buffer has an even size, so that no digit pair is torn.
+			if out, err = hex.AppendDecode(out, chunk); err != nil {
+				err = fmt.Errorf("%w: %w", errNoHex, err)
+			}
 		}
 		if ends {
-			return out, nil
+			return out, err
 		}
 	}
 }

@@ -109,6 +109,128 @@ func TestWays(t *testing.T) {
 	}
 }
 
+func hexOf(tx *wire.MsgTx) string {
+	var raw bytes.Buffer
+	_ = tx.Serialize(&raw)
+	return fmt.Sprintf("%x", raw.Bytes())
+}
+
+// TestSourceChanges has a node started anew with other indexes: what transactions
+// spend comes from where it can come from.
+func TestSourceChanges(t *testing.T) {
+	n := newBCHN(t)
+	n.txIndex = true
+	block, tx, spent := n.mineSpending()
+	c := dial(t, n.config())
+	proven := func() bool {
+		t.Helper()
+		wantSpent(t, c, block, tx, spent)
+		return must[node.Spent](t)(spendsOf(t.Context(), c, block, tx.TxHash(), tx.TxIn[0].PreviousOutPoint)).Proven
+	}
+	if !proven() {
+		t.Error("the index was not asked")
+	}
+	for _, undo := range []undo{inTx, inBlock} {
+		n.set(func() { n.txIndex, n.undo = false, undo })
+		if proven() {
+			t.Errorf("it is said to be proven without an index, with undo data %v", undo)
+		}
+	}
+	n.set(func() { n.txIndex, n.undo = true, noUndo })
+	if !proven() {
+		t.Error("the index was not asked again")
+	}
+	// Neither: waited for, as the node may be on its way back.
+	n.set(func() { n.txIndex = false })
+	_, err := spendsOf(t.Context(), c, block, tx.TxHash(), tx.TxIn[0].PreviousOutPoint)
+	wantError(t, err, node.ErrNotFound, "-txindex=1")
+	n.set(func() { n.undo = inTx })
+	proven()
+	// A proxy in front of the node tells nothing about its index.
+	n.set(func() {
+		n.txIndex = true
+		n.instead = func(w http.ResponseWriter, _ string) bool { _, _ = w.Write([]byte("<html>")); return true }
+	})
+	_, err = spendsOf(t.Context(), c, block, tx.TxHash(), tx.TxIn[0].PreviousOutPoint)
+	wantError(t, err, node.ErrUnsuitable)
+	if errors.Is(err, node.ErrNotFound) {
+		t.Errorf("a web page is taken for the node's word: %v", err)
+	}
+}
+
+// TestPrevious asks for the transactions that have what is spent.
+func TestPrevious(t *testing.T) {
+	n := newBCHN(t)
+	block, tx, _ := n.mineSpending()
+	c := dial(t, n.config())
+	n.set(func() { clear(n.asked) })
+	for range 3 {
+		for _, in := range tx.TxIn {
+			got := must[protocol.Tx](t)(c.Previous(t.Context(), block, tx.TxHash(), in.PreviousOutPoint))
+			if got.TxID() != in.PreviousOutPoint.Hash {
+				t.Errorf("got transaction %v, want %v", got.TxID(), in.PreviousOutPoint.Hash)
+			}
+		}
+	}
+	if asked := n.count("getblock"); asked != 1 {
+		t.Errorf("the block was read %d times for the heights of what it spends", asked)
+	}
+	out := tx.TxIn[0].PreviousOutPoint
+	_, err := c.Previous(t.Context(), block, tx.TxHash(), wire.OutPoint{Hash: chainhash.Hash{9}})
+	wantError(t, err, node.ErrNotFound)
+
+	// A web page is not the node's word that it has pruned the block away.
+	n.set(func() { n.instead = say("getrawtransaction", "<html>") })
+	_, err = c.Previous(t.Context(), block, tx.TxHash(), out)
+	wantError(t, err, node.ErrUnsuitable)
+	if errors.Is(err, node.ErrNotFound) {
+		t.Errorf("a web page is taken for the node's word: %v", err)
+	}
+	other := hexOf(regtest.Params.GenesisBlock.Transactions[0])
+	n.set(func() { n.instead = say("getrawtransaction", `{"result":"`+other+`","id":1}`) })
+	_, err = c.Previous(t.Context(), block, tx.TxHash(), out)
+	wantError(t, err, node.ErrInvalid, "it sent transaction")
+
+	n.set(func() { n.instead, n.pruned = nil, 2 })
+	_, err = c.Previous(t.Context(), block, tx.TxHash(), out)
+	wantError(t, err, node.ErrNotFound, "Block not available")
+}
+
+// TestWholeBlock asks about more transactions of a block than it takes to ask for all
+// of it at once.
+func TestWholeBlock(t *testing.T) {
+	n := newBCHN(t)
+	var outputs []*wire.TxOut
+	for i := range 40 {
+		outputs = append(outputs, wire.NewTxOut(1000+int64(i), []byte{0x51}, wire.TokenData{}))
+	}
+	funding := payment(outputs, wire.OutPoint{Hash: chainhash.Hash{7}})
+	n.set(func() { n.outputs[funding.TxIn[0].PreviousOutPoint] = outputs[0] })
+	n.mine(funding)
+	var txs []*wire.MsgTx
+	var by []node.Spender
+	for i := range outputs {
+		out := wire.OutPoint{Hash: funding.TxHash(), Index: uint32(i)}
+		tx := payment(outputs[:1], out)
+		txs = append(txs, tx)
+		by = append(by, node.Spender{TxID: tx.TxHash(), Inputs: []wire.OutPoint{out}})
+	}
+	block := n.mine(txs...)
+	c := dial(t, n.config())
+	for _, test := range []struct{ by, calls int }{{3, 3}, {40, 1}} {
+		n.set(func() { clear(n.asked) })
+		spent := must[[]node.Spent](t)(c.Spent(t.Context(), block, by[:test.by]))
+		for i, s := range spent {
+			if len(s.Outputs) != 1 || s.Outputs[0].Value != 1000+int64(i) || s.Proven {
+				t.Errorf("transaction %d spends %+v", i, s)
+			}
+		}
+		if calls := n.count("getblock") + n.count("getrawtransaction"); calls != test.calls {
+			t.Errorf("%d questions for %d transactions, want %d", calls, test.by, test.calls)
+		}
+	}
+}
+
 // TestUndecided begins on a chain where nothing was ever spent.
 func TestUndecided(t *testing.T) {
 	for name, how := range map[string]undo{"with undo data": inTx, "with undo data in blocks": inBlock, "without": noUndo} {
@@ -167,11 +289,6 @@ func TestLies(t *testing.T) {
 		_, err := spendsOf(ctx, c, block, tx.TxHash(), tx.TxIn[0].PreviousOutPoint)
 		return err
 	}
-	hexOf := func(tx *wire.MsgTx) string {
-		var raw bytes.Buffer
-		_ = tx.Serialize(&raw)
-		return fmt.Sprintf("%x", raw.Bytes())
-	}
 	var raw bytes.Buffer
 	check(t, regtest.Params.GenesisBlock.Serialize(&raw))
 	genesisHex := fmt.Sprintf("%x", raw.Bytes())
@@ -182,7 +299,6 @@ func TestLies(t *testing.T) {
 	for name, test := range map[string]struct {
 		question string
 		body     func() string
-		rest     bool
 		txIndex  bool
 		call     func(context.Context, *bitcoind.Client) error
 		says     string
@@ -195,32 +311,23 @@ func TestLies(t *testing.T) {
 		"height in words":      {question: "getblockchaininfo", body: func() string { return info(`"1"`, long) }, call: getTip},
 		"no height":            {question: "getblockchaininfo", body: func() string { return info("null", long) }, call: getTip},
 		"short hash":           {question: "getblockchaininfo", body: func() string { return info("1", "ab") }, call: getTip, says: "64 hex"},
-		"hash with a space":    {question: "getblockhash", body: func() string { return `{"result":"` + long[1:] + ` "}` }, call: getHash},
-		"hash is a number":     {question: "getblockhash", body: func() string { return `{"result":7,"error":null}` }, call: getHash},
-		"nothing":              {question: "getblockhash", body: func() string { return "" }, call: getHash},
-		"no result":            {question: "getblockhash", body: func() string { return `{"result":null,"error":null}` }, call: getHash},
-		"a web page":           {question: "getblockhash", body: func() string { return "<html>" }, call: getHash},
-		"more than JSON":       {question: "getblockhash", body: func() string { return `{"result":"` + long + `"} {}` }, call: getHash},
-		"another block":        {question: "getblock", body: func() string { return `{"result":"` + strings.Repeat("00", 80) + `"}` }, call: getBlock, says: "it sent block"},
-		"a short block":        {question: "getblock", body: func() string { return `{"result":"00"}` }, call: getBlock, says: "1 bytes"},
-		"an empty block":       {question: "getblock", body: func() string { return `{"result":""}` }, call: getBlock},
-		"odd hex":              {question: "getblock", body: func() string { return `{"result":"000"}` }, call: getBlock, says: "hex"},
-		"no hex":               {question: "getblock", body: func() string { return `{"result":"zz"}` }, call: getBlock, says: "hex"},
-		"two results":          {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `","result":"00"}` }, call: getBlock, says: "more than one result"},
-		"a block and noise":    {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `"}` + strings.Repeat(" ", 5000) }, call: getBlock, says: "longer than"},
-		"a late block":         {question: "getblock", body: func() string { return strings.Repeat(" ", 2000) + `{"result":"00"}` }, call: getBlock},
-		"half a block":         {question: "getblock", body: func() string { return `{"result":"` + genesisHex }, call: getBlock},
-		"a block and an error": {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `","error":{"code":-32602}}` }, call: getBlock, want: node.ErrUnsuitable},
-		"a block not ended":    {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `"` }, call: getBlock},
-		"no block":             {question: "getblock", body: func() string { return `{"result":null}` }, call: getBlock},
-		"REST another block":   {question: "/rest/", body: func() string { return strings.Repeat("\x00", 80) }, rest: true, call: getBlock, says: "it sent block"},
-		"REST a short block":   {question: "/rest/", body: func() string { return "short" }, rest: true, call: getBlock},
-		"index: another transaction": {question: "getrawtransaction", body: func() string { return `{"result":"` + hexOf(tx) + `"}` }, txIndex: true,
+		"hash with a space":    {question: "getblockhash", body: func() string { return `{"result":"` + long[1:] + ` ","id":1}` }, call: getHash},
+		"hash is a number":     {question: "getblockhash", body: func() string { return `{"result":7,"error":null,"id":1}` }, call: getHash},
+		"another block":        {question: "getblock", body: func() string { return `{"result":"` + strings.Repeat("00", 80) + `","id":1}` }, call: getBlock, says: "it sent block"},
+		"a short block":        {question: "getblock", body: func() string { return `{"result":"00","id":1}` }, call: getBlock, says: "1 bytes"},
+		"an empty block":       {question: "getblock", body: func() string { return `{"result":"","id":1}` }, call: getBlock},
+		"odd hex":              {question: "getblock", body: func() string { return `{"result":"000","id":1}` }, call: getBlock, says: "hex"},
+		"no hex":               {question: "getblock", body: func() string { return `{"result":"zz","id":1}` }, call: getBlock, says: "hex"},
+		"two results":          {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `","result":"00","id":1}` }, call: getBlock, says: "more than one result"},
+		"a block and an error": {question: "getblock", body: func() string { return `{"result":"` + genesisHex + `","error":{"code":-32602,"message":"no"},"id":1}` }, call: getBlock, want: node.ErrUnsuitable},
+		"index: another transaction": {question: "getrawtransaction", body: func() string { return `{"result":"` + hexOf(tx) + `","id":1}` }, txIndex: true,
 			call: getScript, says: "it sent transaction"},
-		"index: no transaction": {question: "getrawtransaction", body: func() string { return `{"result":"00"}` }, txIndex: true, call: getScript},
+		"index: no transaction": {question: "getrawtransaction", body: func() string { return `{"result":"00","id":1}` }, txIndex: true, call: getScript},
 		"undo: no inputs": {question: "getrawtransaction", body: func() string { return decoded(hexOf(tx), "") },
 			call: getScript, says: "does not spend"},
-		"undo: no such input": {question: "getrawtransaction", body: func() string { return decoded(hexOf(tx), `{"txid":"`+long+`","vout":0,"value":1,"scriptPubKey":{"hex":""}}`) },
+		"undo: no such input": {question: "getrawtransaction", body: func() string {
+			return decoded(hexOf(tx), `{"txid":"`+long+`","vout":0,"value":1,"scriptPubKey":{"hex":""}}`)
+		},
 			call: getScript, says: "does not spend output"},
 		"undo: no script": {question: "getrawtransaction", body: func() string {
 			return decoded(hexOf(tx), fmt.Sprintf(`{"txid":"%v","vout":0,"prevout":{"value":1,"scriptPubKey":{}}}`, tx.TxIn[0].PreviousOutPoint.Hash))
@@ -249,7 +356,7 @@ func TestLies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newBCHN(t)
-			n.rest, n.txIndex = test.rest, test.txIndex
+			n.txIndex = test.txIndex
 			block, tx, _ = n.mineSpending()
 			c := dial(t, n.config())
 			n.set(func() { n.instead = say(test.question, test.body()) })
@@ -267,10 +374,14 @@ func TestTooLong(t *testing.T) {
 	n.mine()
 	c := dial(t, n.config())
 	n.set(func() {
-		n.instead = func(w http.ResponseWriter, question string) bool { garbage(w, 66<<20); return true }
+		n.instead = func(w http.ResponseWriter, question string) bool {
+			_, _ = w.Write([]byte(`{"result":"`))
+			garbage(w, 66<<20)
+			return true
+		}
 	})
 	_, err := c.BlockHash(t.Context(), 1)
-	wantError(t, err, node.ErrInvalid, "longer than any answer may be")
+	wantError(t, err, node.ErrUnsuitable, "longer than any answer may be")
 }
 
 func TestWrongNetwork(t *testing.T) {

@@ -48,7 +48,7 @@ func (c *Client) Spent(ctx context.Context, block chainhash.Hash, by []node.Spen
 		return nil, err
 	}
 	spent, err := c.spentFrom(ctx, from, block, by)
-	if !errors.Is(err, node.ErrNotFound) && !errors.Is(err, node.ErrUnsuitable) {
+	if err == nil || unanswered(err) || !errors.Is(err, node.ErrNotFound) && !errors.Is(err, node.ErrUnsuitable) {
 		return spent, err
 	}
 	// The node may have been started anew, without its index, or with one.
@@ -190,7 +190,7 @@ func (c *Client) Previous(ctx context.Context, block, spender chainhash.Hash, ou
 	} else {
 		raw, err = c.fromItsBlock(ctx, block, out)
 	}
-	if errors.Is(err, node.ErrUnsuitable) { // pruned, or it cannot tell heights
+	if errors.Is(err, node.ErrUnsuitable) && !unanswered(err) { // pruned, or it cannot tell heights
 		err = fmt.Errorf("%w: %w", node.ErrNotFound, err)
 	}
 	if err != nil {
@@ -546,6 +546,8 @@ func (c *Client) decide(ctx context.Context, block, txid chainhash.Hash) (source
 // unanswered reports whether err says that the node could not answer just now,
 // rather than that it cannot do what it was asked for.
 func unanswered(err error) bool {
-	e := new(rpcError)
-	return errors.Is(err, node.ErrUnavailable) && (!errors.As(err, &e) || e.Code == inWarmup)
+	if e := new(rpcError); errors.As(err, &e) {
+		return e.Code == inWarmup
+	}
+	return errors.Is(err, node.ErrUnavailable) || errors.Is(err, node.ErrUnsuitable)
 }
