@@ -16,13 +16,27 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// authors establishes who acted in the block (protocol/SPEC.md §2). What its
-// transactions spend is asked for in one question, and only where the scriptSig
-// leaves it open and it is not remembered.
+// authors establishes who acted in the block (protocol/SPEC.md §2), and remembers
+// who did.
 func (p *pipeline) authors(ctx context.Context, f *flight) error {
 	if f.err != nil {
 		return f.err
 	}
+	if err := p.establish(ctx, f); err != nil {
+		return err
+	}
+	for i := range f.block.Claims {
+		if author := f.block.Claims[i].Author; author != nil {
+			p.recent.actors.Add(*author)
+		}
+	}
+	return nil
+}
+
+// establish establishes the authors. What the block's transactions spend is asked for
+// in one question, and only where the scriptSig leaves it open and it is not
+// remembered.
+func (p *pipeline) establish(ctx context.Context, f *flight) error {
 	var open []*claim
 	var by []node.Spender
 	for i := range f.block.Claims {

@@ -29,6 +29,7 @@ const (
 type extracted struct {
 	Header protocol.Header
 	Claims []claim // in the order of the block
+	Coins  []coin  // in the order of the block, maxCoins at most
 	// Serialized is the header; only if there are anchors.
 	Serialized [protocol.HeaderSize]byte
 
@@ -46,14 +47,7 @@ type claim struct {
 	// done that takes an author, and the spent output need not be looked at.
 	By *protocol.Claim
 
-	change []change    // outputs to the key that By names
 	anchor *anchorHalf // nil if it neither carries an anchor nor spends a baton
-}
-
-// change is an output that its transaction's claimed author can spend next.
-type change struct {
-	index  uint32
-	output protocol.Output
 }
 
 // anchorHalf is what is kept of a transaction for the chains of anchors.
@@ -71,14 +65,6 @@ func (c *claim) settle(spentScript []byte) {
 	}
 }
 
-// takeChange notes the outputs that pay the claimed author.
-func (c *claim) takeChange(tx protocol.Tx) {
-	for i, output := range tx.Outputs() {
-		if c.By.HeldBy(output.Script) {
-			c.change = append(c.change, change{i, protocol.Output{Value: output.Value, Script: bytes.Clone(output.Script)}})
-		}
-	}
-}
 
 // extract walks over the serialized block of net at height and takes out what
 // matters; the batons that it makes are added to the others. It checks what can be
@@ -86,8 +72,11 @@ func (c *claim) takeChange(tx protocol.Tx) {
 // verify says, its merkle root. The error wraps that of protocol, and means that
 // whoever sent the block lies or is broken; whether the header links to the block
 // before is for the caller to check.
-func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, batons *batons) (*extracted, error) {
-	walk := protocol.Walk{Root: protocol.RootAlways}
+//
+// Outputs that pay one of actors are taken along, and the change of who may have
+// acted. Nil actors take none.
+func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, batons *batons, actors *protocol.KeyFilter) (*extracted, error) {
+	walk := protocol.Walk{Root: protocol.RootAlways, Payees: actors}
 	if verify == VerifyActions {
 		walk.Root = protocol.RootIfFound
 	}
@@ -101,7 +90,7 @@ func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, bato
 	if err := x.Header.CheckWork(net.PowLimit); err != nil {
 		return nil, err
 	}
-	x.take(block)
+	x.take(block, actors)
 	if anchors := x.anchors(); len(anchors) > 0 {
 		// A transaction that spends the baton of another in its block may stand before
 		// it.
@@ -111,16 +100,20 @@ func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, bato
 		if block, err = walk.Read(raw); err != nil {
 			return nil, err
 		}
-		x.take(block)
+		x.take(block, actors)
 	}
 	x.prove(block, raw)
 	return x, nil
 }
 
 // take takes what matters out of the block.
-func (x *extracted) take(block *protocol.Block) {
-	x.Claims = nil
+func (x *extracted) take(block *protocol.Block, actors *protocol.KeyFilter) {
+	x.Claims, x.Coins = nil, nil
 	for carrier := range block.Carriers() {
+		if carrier.Anchor == nil && !carrier.SpendsBaton && carrier.Action.Kind == 0 {
+			x.takeCoins(&carrier, nil, actors)
+			continue
+		}
 		c := claim{Index: carrier.Index, TxID: carrier.TxID, Action: carrier.Action}
 		if carrier.Anchor != nil || carrier.SpendsBaton {
 			c.anchor = &anchorHalf{carries: carrier.Anchor != nil, raw: bytes.Clone(carrier.Raw)}
@@ -128,7 +121,7 @@ func (x *extracted) take(block *protocol.Block) {
 		if carrier.Anchor != nil || carrier.Action.Kind != 0 {
 			if by, ok := carrier.Raw.Claim(); ok {
 				c.By = by
-				c.takeChange(carrier.Raw)
+				x.takeCoins(&carrier, by, actors)
 			}
 		}
 		x.Claims = append(x.Claims, c)
@@ -186,16 +179,16 @@ func (x *extracted) addTo(b *graph.Block) {
 const (
 	blockMemory  = 1 << 10
 	claimMemory  = 1 << 10
-	changeMemory = 256 // with a token's prefix
+	coinMemory   = 256 // with a token's prefix
 	outPointSize = 36
 )
 
 // memory is about how many bytes the block takes until the graph has it.
 func (x *extracted) memory() int64 {
-	n := blockMemory + claimMemory*len(x.Claims)
+	n := blockMemory + claimMemory*len(x.Claims) + coinMemory*len(x.Coins)
 	for i := range x.Claims {
 		c := &x.Claims[i]
-		n += len(c.Action.Message) + changeMemory*len(c.change)
+		n += len(c.Action.Message)
 		if c.By != nil {
 			n += outPointSize * len(c.By.Inputs)
 		}

@@ -64,7 +64,7 @@ func (p *pipeline) read(ctx context.Context, f *flight) error {
 }
 
 func (p *pipeline) walk(f *flight) (err error) {
-	if f.block, err = extract(int64(f.height), f.raw, p.net, VerifyFull, p.batons); err != nil {
+	if f.block, err = extract(int64(f.height), f.raw, p.net, VerifyFull, p.batons, &p.recent.actors); err != nil {
 		return p.invalid(f, err)
 	}
 	return nil
@@ -82,7 +82,8 @@ func (p *pipeline) inTurn(f *flight) error {
 		}
 	}
 	f.raw = nil
-	p.recent.add(f.block)
+	p.recent.add(f.block.Coins)
+	f.block.Coins = nil
 	p.resize(f, f.block.memory())
 	return nil
 }

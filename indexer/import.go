@@ -176,7 +176,7 @@ func (im *importer) actions(ctx context.Context, first int64) (blockRange, error
 	done, err := im.each(ctx, first, last,
 		func() bool { return memory.Load() < im.opt.rangeMemory },
 		func(height int64, raw []byte) error {
-			x, err := extract(height, raw, im.net, im.opt.Verify, batons)
+			x, err := extract(height, raw, im.net, im.opt.Verify, batons, nil)
 			if err != nil {
 				return im.damaged(height, err)
 			}
@@ -227,7 +227,7 @@ func (im *importer) missed(found *blockRange, batons *batons, known []int) error
 			continue
 		}
 		if err := im.chain.Lend(uint32(height), func(raw []byte) (err error) {
-			if x, err = extract(height, raw, im.net, im.opt.Verify, batons); err != nil {
+			if x, err = extract(height, raw, im.net, im.opt.Verify, batons, nil); err != nil {
 				return im.damaged(height, err)
 			}
 			return nil

@@ -28,7 +28,7 @@ type span struct {
 }
 
 // Carrier is a transaction of a block that carries an action or an anchor, or
-// spends a baton.
+// spends a baton; or none of these, if the walk looked for Payees.
 type Carrier struct {
 	Index  uint32 // of the transaction in the block
 	TxID   chainhash.Hash
@@ -57,6 +57,9 @@ const (
 type Walk struct {
 	Root   RootCheck
 	Batons *BatonSet // a transaction that spends one of them is a carrier too
+	// Payees are keys: a transaction that pays one of them, without tokens, is found as
+	// well, though it may carry nothing. Nil for none.
+	Payees *KeyFilter
 
 	keys *KeySet // if not nil, transactions that pay one of them are looked for, in place of carriers
 }
@@ -98,11 +101,11 @@ func (w *Walk) Read(raw []byte) (*Block, error) {
 	}
 	b.firstTx = off
 	var merkle merkleHasher
-	hashing, keys, batons := w.Root == RootAlways, w.keys, w.Batons
+	hashing, keys, batons, payees := w.Root == RootAlways, w.keys, w.Batons, w.Payees
 	for i := range count {
 		start := off
 		var hit bool
-		if off, hit, f = scanTx(raw, start, keys, batons); f != wellFormed {
+		if off, hit, f = scanTx(raw, start, keys, batons, payees); f != wellFormed {
 			return nil, f.at(off, len(raw), fmt.Sprintf("block %v, transaction %d of %d", b.Hash, i, count))
 		}
 		if hashing {
@@ -137,7 +140,7 @@ func (b *Block) Txs() iter.Seq2[uint32, Tx] {
 	return func(yield func(uint32, Tx) bool) {
 		off := b.firstTx
 		for i := range b.TxCount {
-			end, _, _ := scanTx(b.raw, off, nil, nil)
+			end, _, _ := scanTx(b.raw, off, nil, nil, nil)
 			if !yield(uint32(i), b.raw[off:end:end]) {
 				return
 			}

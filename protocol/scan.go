@@ -101,8 +101,8 @@ func wideCompactSize(b []byte, off int) (n uint64, next int, f fault) {
 
 // scanTx walks over the transaction that starts at b[off] and returns the
 // offset behind it, and whether it is one that is looked for: an output is an
-// action or an anchor, or, if keys is not nil, P2PKH of one of them; or an input
-// spends one of batons. In case of a fault, end says where.
+// action or an anchor, or, if keys is not nil, P2PKH of one of them; or P2PKH of one
+// of payees; or an input spends one of batons. In case of a fault, end says where.
 //
 // This is the loop that an index of the whole chain spends its time in, so it
 // touches only what it must: two counts, the length of each script, and the
@@ -110,7 +110,7 @@ func wideCompactSize(b []byte, off int) (n uint64, next int, f fault) {
 // next step, which checks its own offset before it looks. No count is trusted
 // either: every input and output moves off onwards, so a transaction that
 // announces more of them than can follow ends in truncated after as many as do.
-func scanTx(b []byte, off int, keys *KeySet, batons *BatonSet) (end int, hit bool, f fault) {
+func scanTx(b []byte, off int, keys *KeySet, batons *BatonSet, payees *KeyFilter) (end int, hit bool, f fault) {
 	off += versionSize
 	if uint(off) >= uint(len(b)) {
 		return off, false, truncated
@@ -172,6 +172,9 @@ func scanTx(b []byte, off int, keys *KeySet, batons *BatonSet) (end int, hit boo
 		if size == p2pkhSize {
 			if keys != nil && !hit {
 				hit = keys.paid(b, off)
+			}
+			if payees != nil && !hit {
+				hit = payees.paid(b, off)
 			}
 			// Most are of this size. As a branch, which the processor predicts,
 			// the next offset need not wait for the size to arrive from memory.

@@ -26,7 +26,7 @@ type Output struct {
 // error wraps ErrMalformed. Only the form is checked, which is less than what
 // consensus asks of a transaction: no inputs and no outputs are well-formed.
 func ParseTx(raw []byte) (Tx, error) {
-	end, _, f := scanTx(raw, 0, nil, nil)
+	end, _, f := scanTx(raw, 0, nil, nil, nil)
 	if f != wellFormed {
 		return nil, f.at(end, len(raw), "transaction")
 	}
