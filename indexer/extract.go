@@ -65,7 +65,6 @@ func (c *claim) settle(spentScript []byte) {
 	}
 }
 
-
 // extract walks over the serialized block of net at height and takes out what
 // matters; the batons that it makes are added to the others. It checks what can be
 // checked of a block alone: its form, the work that its header claims, and, as

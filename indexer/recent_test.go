@@ -63,7 +63,9 @@ func TestRemembers(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	compare := func(a, b wire.OutPoint) int { return slices.Compare(a.Hash[:], b.Hash[:])*10 + int(a.Index) - int(b.Index) }
+	compare := func(a, b wire.OutPoint) int {
+		return slices.Compare(a.Hash[:], b.Hash[:])*10 + int(a.Index) - int(b.Index)
+	}
 	slices.SortFunc(want, compare)
 	slices.SortFunc(n.asked, compare)
 	if !slices.Equal(n.asked, want) {
