@@ -57,6 +57,9 @@ func (p *pipeline) establish(ctx context.Context, f *flight) error {
 	if err != nil {
 		return err
 	}
+	if !spent[0].Proven && p.recent.payments.Load() == nil {
+		p.recent.payments.CompareAndSwap(nil, new(payments))
+	}
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	for i, c := range open {

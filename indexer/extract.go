@@ -72,10 +72,17 @@ func (c *claim) settle(spentScript []byte) {
 // whoever sent the block lies or is broken; whether the header links to the block
 // before is for the caller to check.
 //
-// Outputs that pay one of actors are taken along, and the change of who may have
-// acted. Nil actors take none.
-func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, batons *batons, actors *protocol.KeyFilter) (*extracted, error) {
-	walk := protocol.Walk{Root: protocol.RootAlways, Payees: actors}
+// What recent wants to remember is taken along; nil wants nothing.
+func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, batons *batons, recent *recent) (*extracted, error) {
+	walk := protocol.Walk{Root: protocol.RootAlways}
+	var actors *protocol.KeyFilter
+	if recent != nil {
+		actors = &recent.actors
+		walk.Payees = actors
+		if p := recent.payments.Load(); p != nil {
+			walk.Hashed = p.hashed
+		}
+	}
 	if verify == VerifyActions {
 		walk.Root = protocol.RootIfFound
 	}
@@ -94,7 +101,7 @@ func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, bato
 		// A transaction that spends the baton of another in its block may stand before
 		// it.
 		batons.add(height, anchors)
-		walk.Root = protocol.RootNever // it has been checked
+		walk.Root, walk.Hashed = protocol.RootNever, nil // it has been checked
 		walk.Batons, x.batons = batons.now()
 		if block, err = walk.Read(raw); err != nil {
 			return nil, err

@@ -64,7 +64,7 @@ func (p *pipeline) read(ctx context.Context, f *flight) error {
 }
 
 func (p *pipeline) walk(f *flight) (err error) {
-	if f.block, err = extract(int64(f.height), f.raw, p.net, VerifyFull, p.batons, &p.recent.actors); err != nil {
+	if f.block, err = extract(int64(f.height), f.raw, p.net, VerifyFull, p.batons, p.recent); err != nil {
 		return p.invalid(f, err)
 	}
 	return nil

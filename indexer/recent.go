@@ -2,8 +2,11 @@ package indexer
 
 import (
 	"bytes"
+	"encoding/binary"
 	"sync"
+	"sync/atomic"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/protocol"
@@ -41,10 +44,12 @@ func (x *extracted) takeCoins(carrier *protocol.Carrier, by *protocol.Claim, act
 	}
 }
 
-// recent remembers which keys have acted, and the outputs of the last blocks that pay
-// one of them: with these they will most likely pay for what they do next. The node
-// need not be asked for such outputs, and they are proven: each is of a transaction
-// that hashes to its txid. So it does no harm if that has left the chain.
+// recent remembers outputs that will most likely pay for the next actions, so that the
+// node need not be asked for them: for long those that pay a key that has acted; and
+// while the node reads a whole block to tell what is spent, for some 40 MB of blocks
+// all that pay a key: with one of these many act for the first time. They are proven,
+// each is of a transaction that hashes to its txid; so it does no harm if that has left
+// the chain.
 type recent struct {
 	actors protocol.KeyFilter
 
@@ -53,6 +58,50 @@ type recent struct {
 	order   []wire.OutPoint                   // mu; a ring once there are limit of them
 	oldest  int                               // mu; where the ring begins
 	limit   int
+
+	payments atomic.Pointer[payments] // nil until the node has told what it cannot prove
+}
+
+// payments is a table of payments to keys, in which each has one place, and takes it
+// from whatever was there.
+type payments struct {
+	mu    sync.Mutex
+	table [1 << 18]payment // mu; 16 MB
+}
+
+// payment is an output without tokens that pays a key.
+type payment struct {
+	out   wire.OutPoint
+	key   protocol.KeyHash
+	value int64 // satoshi
+}
+
+// place is where a payment has to be. Txids are as good as random.
+func (p *payments) place(out *wire.OutPoint) *payment {
+	return &p.table[(binary.LittleEndian.Uint32(out.Hash[:])+out.Index)%uint32(len(p.table))]
+}
+
+// hashed remembers the payments of transactions. It is protocol.Walk's Hashed.
+func (p *payments) hashed(txs [][]byte, txids []chainhash.Hash) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, tx := range txs {
+		for n, output := range protocol.Tx(tx).Outputs() {
+			if key, ok := protocol.P2PKHKey(output.Script); ok {
+				out := wire.OutPoint{Hash: txids[i], Index: n}
+				*p.place(&out) = payment{out, key, output.Value}
+			}
+		}
+	}
+}
+
+func (p *payments) find(out wire.OutPoint) (protocol.Output, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if found := p.place(&out); found.out == out && out.Hash != (chainhash.Hash{}) { // an empty place
+		return protocol.Output{Value: found.value, Script: protocol.P2PKHScript(found.key)}, true
+	}
+	return protocol.Output{}, false
 }
 
 func newRecent(limit int) *recent {
@@ -81,7 +130,10 @@ func (r *recent) add(coins []coin) {
 // find returns an output if it is remembered.
 func (r *recent) find(out wire.OutPoint) (protocol.Output, bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	output, ok := r.outputs[out]
+	r.mu.Unlock()
+	if p := r.payments.Load(); !ok && p != nil {
+		return p.find(out)
+	}
 	return output, ok
 }

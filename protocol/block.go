@@ -57,6 +57,9 @@ const (
 type Walk struct {
 	Root   RootCheck
 	Batons *BatonSet // a transaction that spends one of them is a carrier too
+	// Hashed, if not nil, is given transactions with their txids, some hundred at a time
+	// in the order of the block, where all of it is hashed. It may keep neither.
+	Hashed func(txs [][]byte, txids []chainhash.Hash)
 	// Payees are keys: a transaction that pays one of them, without tokens, is found as
 	// well, though it may carry nothing. Nil for none.
 	Payees *KeyFilter
@@ -100,7 +103,7 @@ func (w *Walk) Read(raw []byte) (*Block, error) {
 		return nil, fmt.Errorf("%w: block %v has no transactions", ErrMalformed, b.Hash)
 	}
 	b.firstTx = off
-	var merkle merkleHasher
+	merkle := merkleHasher{hashed: w.Hashed}
 	hashing, keys, batons, payees := w.Root == RootAlways, w.keys, w.Batons, w.Payees
 	for i := range count {
 		start := off

@@ -2,7 +2,10 @@ package protocol
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
 )
 
 func TestKeyFilter(t *testing.T) {
@@ -98,5 +101,32 @@ func TestPayees(t *testing.T) {
 		if ok && !found[i] {
 			t.Errorf("transaction %d pays, and was not found", i)
 		}
+	}
+}
+
+// TestHashed is given all transactions of a block with their txids.
+func TestHashed(t *testing.T) {
+	raw, _ := newBlock(t, blockSpec{seed: 7, size: 200_000, actions: 0.01, mixed: true})
+	plain, err := ReadBlock(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []chainhash.Hash
+	for _, tx := range plain.Txs() {
+		want = append(want, tx.TxID())
+	}
+	walk := Walk{Root: RootAlways, Hashed: func(txs [][]byte, txids []chainhash.Hash) {
+		for i, tx := range txs {
+			if id := Tx(tx).TxID(); id != txids[i] {
+				t.Errorf("txid %v of a transaction with %v", txids[i], id)
+			}
+		}
+		got = append(got, txids...)
+	}}
+	if _, err := walk.Read(raw); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d txids, want %d", len(got), len(want))
 	}
 }

@@ -45,6 +45,7 @@ type merkleHasher struct {
 	// repeated is the number of transactions in the tree when it had to pair two
 	// equal hashes; 0: it did not. No more are added then.
 	repeated uint64
+	hashed   func(txs [][]byte, txids []chainhash.Hash) // Walk.Hashed
 }
 
 // add appends a transaction, which must not change until check.
@@ -64,6 +65,9 @@ func (m *merkleHasher) flush() {
 		return
 	}
 	sha256d.Messages(m.hashes[:], m.txs[:count])
+	if m.hashed != nil && count > 0 {
+		m.hashed(m.txs[:count], m.hashes[:count])
+	}
 	for at := 0; at < count; {
 		height := bits.Len(uint(count-at)) - 1
 		subtree := m.hashes[at : at+1<<height]
