@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/gcash/bchd/bchrpc/pb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -57,12 +58,15 @@ func once[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A],
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("bchd at %s: %s: %w: %w", c.address, what, node.ErrUnavailable, context.Cause(ctx))
 	}
-	return nil, fmt.Errorf("bchd at %s: %s: %w", c.address, what, classify(status.Convert(err)))
+	return nil, fmt.Errorf("bchd at %s: %s: %w", c.address, what, classify(status.Convert(err), question))
 }
 
-// classify gives what bchd 0.22 answers the meaning that it has there: some
-// conditions for good come under codes that usually mean a passing one.
-func classify(s *status.Status) error {
+// classify gives what bchd 0.22 answers to a question the meaning that it has there:
+// some conditions for good come under codes that usually mean a passing one. What a
+// proxy answers in the node's place comes under some of the same codes, by way of
+// its HTTP status: 401 as Unauthenticated, 403 as PermissionDenied, 404 as
+// Unimplemented.
+func classify(s *status.Status, question any) error {
 	type answer struct {
 		code    codes.Code
 		message string
@@ -79,15 +83,29 @@ func classify(s *status.Status) error {
 	case answer{codes.Internal, "unknown network parameters"}:
 		return fmt.Errorf("%w: it is on a network that its gRPC interface cannot name, such as chipnet", node.ErrUnsuitable)
 	}
-	switch s.Code() {
-	case codes.NotFound:
+	switch code := s.Code(); {
+	case code == codes.NotFound:
 		return node.ErrNotFound
-	case codes.Unimplemented:
+	case code == codes.Unimplemented:
 		return fmt.Errorf("%w: its port serves something other than bchd's gRPC (%q): give the port of --grpclisten", node.ErrUnsuitable, s.Message())
-	case codes.ResourceExhausted:
-		return fmt.Errorf("%w: over the limit of %d bytes (%q)", node.ErrInvalid, maxMessage, s.Message())
-	case codes.InvalidArgument:
+	case code == codes.Unauthenticated, code == codes.PermissionDenied:
+		return fmt.Errorf("%w: it or a proxy in front of it does not let this machine ask (%q)", node.ErrUnsuitable, s.Message())
+	case code == codes.ResourceExhausted && strings.HasPrefix(s.Message(), "grpc: "): // said on this side of the connection
+		return fmt.Errorf("%w: its answer is longer than any may be, %d bytes (%q)", node.ErrUnsuitable, maxMessage, s.Message())
+	case code == codes.InvalidArgument && aboutWallet(question):
 		return fmt.Errorf("%w: %q", ErrRejected, strings.TrimPrefix(s.Message(), "tx rejected: "))
+	case code == codes.InvalidArgument:
+		return fmt.Errorf("%w: it takes the question for a wrong one (%q)", node.ErrUnsuitable, s.Message())
 	}
 	return fmt.Errorf("%w: %v, %q", node.ErrUnavailable, s.Code(), s.Message())
+}
+
+// aboutWallet reports whether a question is about coins: these have arguments that
+// the node may reject.
+func aboutWallet(question any) bool {
+	switch question.(type) {
+	case *pb.SubmitTransactionRequest, *pb.GetUnspentOutputRequest, *pb.GetAddressUnspentOutputsRequest:
+		return true
+	}
+	return false
 }
