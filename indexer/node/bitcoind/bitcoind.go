@@ -1,8 +1,8 @@
 // Package bitcoind reads the chain from a node that speaks the JSON-RPC of
 // bitcoind, as Bitcoin Cash Node and most others do: blocks in binary by REST
-// where the node serves it (-rest=1), else by JSON-RPC, and spent outputs from
+// while the node serves it (-rest=1), else by JSON-RPC, and spent outputs from
 // the node's transaction index or, without one, from its undo data. In what nodes
-// differ, they are asked at the start; no version is looked at.
+// differ, they are asked; no version is looked at.
 //
 // Who is trusted: whoever answers at the address, to name the best chain. What
 // comes back is checked as far as one answer can be: blocks and transactions
@@ -70,17 +70,17 @@ type Client struct {
 	retryFor   time.Duration
 	log        zerolog.Logger
 	http       *http.Client
-	rest       bool // set by probe
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
 	hints   *hints
 	heights *spentHeights
 
-	mu     sync.Mutex
-	cookie login  // mu; zero: to be read
-	source source // mu; undecided until the node could be asked
-	behind bool   // mu; the node was downloading at the last Tip
+	mu       sync.Mutex
+	cookie   login     // mu; zero: to be read
+	source   source    // mu; undecided until the node could be asked
+	restFrom time.Time // mu; blocks are asked for by REST from then on
+	behind   bool      // mu; the node was downloading at the last Tip
 }
 
 var _ node.Node = (*Client)(nil)
@@ -210,15 +210,11 @@ func (c *Client) probe(ctx context.Context) error {
 			"give a node that runs without -prune (to prune later is fine, once keytree has read them)",
 			c.address, node.ErrUnsuitable, info.PruneHeight, c.from)
 	}
-	err = c.once(ctx, "REST", func(ctx context.Context) error { return c.probeREST(ctx, tip.Hash) })
-	if err != nil {
-		return err
-	}
 	err = c.once(ctx, "spent outputs", func(ctx context.Context) error { return c.probeSource(ctx, tip) })
 	if err != nil {
 		return err
 	}
-	c.log.Debug().Bool("rest", c.rest).Stringer("spent_outputs", c.source).Bool("zmq", c.hints.address != "").Msg("the node is suitable")
+	c.log.Debug().Stringer("spent_outputs", c.source).Bool("zmq", c.hints.address != "").Msg("the node is suitable")
 	return nil
 }
 

@@ -119,7 +119,8 @@ func (c *Client) postAs(ctx context.Context, who login, question []byte, read re
 	// Every question here can be asked twice: this lets the transport do so when
 	// the node has just closed an idle connection. A nil value is not sent.
 	req.Header["Idempotency-Key"] = nil
-	err = c.do(req, maxBlockAnswer, func(status int, r *bufio.Reader) error {
+	err = c.do(req, maxBlockAnswer, func(answer *http.Response, r *bufio.Reader) error {
+		status := answer.StatusCode
 		switch status {
 		case http.StatusOK,
 			// bitcoind answers errors of JSON-RPC under these, with a body like any other.
@@ -158,7 +159,7 @@ var errUnauthorized = errors.New("it refuses the credentials (HTTP 401)")
 // do sends a request and has its answer read, of at most limit bytes. It returns
 // the reader's error, or node.ErrUnavailable when the answer did not come to its
 // end.
-func (c *Client) do(req *http.Request, limit int64, read func(status int, r *bufio.Reader) error) error {
+func (c *Client) do(req *http.Request, limit int64, read func(answer *http.Response, r *bufio.Reader) error) error {
 	answer, err := c.http.Do(req)
 	if err != nil {
 		return classifyTransport(err)
@@ -166,7 +167,7 @@ func (c *Client) do(req *http.Request, limit int64, read func(status int, r *buf
 	defer answer.Body.Close()
 	body := &limited{r: answer.Body, left: limit}
 	r := bufio.NewReaderSize(body, 64<<10)
-	err = read(answer.StatusCode, r)
+	err = read(answer, r)
 	if err == nil {
 		// To the end, so that the connection can be used again.
 		_, _ = io.CopyN(io.Discard, r, 1<<10)

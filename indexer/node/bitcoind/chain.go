@@ -1,13 +1,9 @@
 package bitcoind
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math"
-	"net/http"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
@@ -105,59 +101,30 @@ func (c *Client) BlockHash(ctx context.Context, height uint32) (chainhash.Hash, 
 // chain.
 func (c *Client) Block(ctx context.Context, hash chainhash.Hash) ([]byte, error) {
 	var raw []byte
-	err := c.retry(ctx, fmt.Sprintf("block %v", hash), func(ctx context.Context) (err error) {
-		if c.rest {
-			// JSON-RPC tells why REST has no such block: there is none, it was pruned, or
-			// the node was started anew without REST.
-			if raw, err = c.restBlock(ctx, hash); !errors.Is(err, errNoREST) {
-				return err
+	err := c.retry(ctx, fmt.Sprintf("block %v", hash), func(ctx context.Context) error {
+		var restErr error
+		if c.asksREST() {
+			restErr = c.byREST(ctx, "block/"+hash.String()+".bin", maxBlock, func(answer []byte) error {
+				raw = answer
+				return checkHeader(raw, hash)
+			})
+			if restErr == nil {
+				return nil
 			}
 		}
 		if err := c.post(ctx, hexInto(&raw, maxBlock), "getblock", hash.String(), 0); err != nil {
 			return err
 		}
-		return checkHeader(raw, hash)
+		if err := checkHeader(raw, hash); err != nil {
+			return err
+		}
+		c.didWithout(restErr)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return raw, nil
-}
-
-var errNoREST = errors.New("not served by REST")
-
-// restBlock fetches a block in binary, without credentials.
-func (c *Client) restBlock(ctx context.Context, hash chainhash.Hash) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"/rest/block/"+hash.String()+".bin", nil)
-	if err != nil {
-		return nil, err
-	}
-	var raw []byte
-	err = c.do(req, maxBlock, func(status int, r *bufio.Reader) error {
-		if status >= 500 {
-			return statusError(status)
-		}
-		if status != http.StatusOK {
-			return fmt.Errorf("%w: %w (HTTP %d)", node.ErrNotFound, errNoREST, status)
-		}
-		if raw, err = io.ReadAll(r); err != nil {
-			return err
-		}
-		return checkHeader(raw, hash)
-	})
-	return raw, err
-}
-
-// probeREST finds out whether the node serves REST. What it serves there has to
-// be good; that it serves nothing, or something else, is no error.
-func (c *Client) probeREST(ctx context.Context, hash chainhash.Hash) error {
-	_, err := c.restBlock(ctx, hash)
-	c.rest = err == nil
-	if errors.Is(err, errNoREST) || errors.Is(err, node.ErrInvalid) {
-		c.log.Debug().Err(err).Msg("no blocks by REST, taking them by JSON-RPC")
-		return nil
-	}
-	return err
 }
 
 func checkHeader(raw []byte, hash chainhash.Hash) error {

@@ -1,13 +1,10 @@
 package bitcoind
 
 import (
-	"bufio"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"golang.org/x/sync/errgroup"
@@ -47,19 +44,16 @@ func (c *Client) Header(ctx context.Context, height uint32) ([headerSize]byte, e
 // Headers implements node.Node.
 func (c *Client) Headers(ctx context.Context, after chainhash.Hash, height, want uint32) ([]protocol.Header, error) {
 	what := fmt.Sprintf("headers behind block %d", height)
-	if c.rest {
+	var restErr error
+	if c.asksREST() {
 		var headers []protocol.Header
-		err := c.retry(ctx, what, func(ctx context.Context) (err error) {
+		restErr = c.once(ctx, what, func(ctx context.Context) (err error) {
 			headers, err = c.headersByREST(ctx, after, min(want, restHeaders))
 			return err
 		})
-		if err == nil {
-			err = node.CheckHeaders(after, headers)
-		}
-		if err == nil {
+		if restErr == nil {
 			return headers, nil
 		}
-		// JSON-RPC decides, as it does for blocks.
 	}
 	headers, err := c.headersByRPC(ctx, height+1, min(want, rpcHeaders))
 	if err == nil {
@@ -68,25 +62,15 @@ func (c *Client) Headers(ctx context.Context, after chainhash.Hash, height, want
 	if err != nil {
 		return nil, fmt.Errorf("node at %s: %s: %w", c.address, what, err)
 	}
+	c.didWithout(restErr)
 	return headers, nil
 }
 
-// headersByREST fetches headers in binary, without credentials.
-func (c *Client) headersByREST(ctx context.Context, after chainhash.Hash, want uint32) (headers []protocol.Header, err error) {
-	url := fmt.Sprintf("%s/rest/headers/%d/%v.bin", c.url, want+1, after)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	limit := int64(want+1) * headerSize
-	err = c.do(req, limit+1, func(status int, r *bufio.Reader) error {
-		if status != http.StatusOK {
-			return fmt.Errorf("%w: %w (HTTP %d)", node.ErrNotFound, errNoREST, status)
-		}
-		raw, err := io.ReadAll(r)
-		if err != nil {
-			return err
-		}
+// headersByREST fetches headers, of which the first follows the block after.
+func (c *Client) headersByREST(ctx context.Context, after chainhash.Hash, want uint32) ([]protocol.Header, error) {
+	var headers []protocol.Header // from after on
+	path := fmt.Sprintf("headers/%d/%v.bin", want+1, after)
+	err := c.byREST(ctx, path, int64(want+1)*headerSize+1, func(raw []byte) error {
 		for ; len(raw) >= headerSize; raw = raw[headerSize:] {
 			header, err := protocol.ParseHeader(raw)
 			if err != nil {
@@ -95,12 +79,14 @@ func (c *Client) headersByREST(ctx context.Context, after chainhash.Hash, want u
 			headers = append(headers, header)
 		}
 		if len(raw) > 0 || len(headers) == 0 || headers[0].Hash != after {
-			return fmt.Errorf("%w: %w: expected headers of %d bytes from block %v on", node.ErrNotFound, errNoREST, headerSize, after)
+			return fmt.Errorf("expected headers of %d bytes from block %v on", headerSize, after)
 		}
-		headers = headers[1:]
 		return nil
 	})
-	return headers, err
+	if err != nil {
+		return nil, err
+	}
+	return headers[1:], node.CheckHeaders(after, headers[1:])
 }
 
 // headersByRPC fetches the headers from a height on, as far as the best chain goes.

@@ -86,6 +86,7 @@ func TestWays(t *testing.T) {
 
 			var want bytes.Buffer
 			check(t, n.find(block.String()).Serialize(&want))
+			must[[]byte](t)(c.Block(t.Context(), block)) // finds out about REST
 			n.set(func() { clear(n.asked) })
 			if got := must[[]byte](t)(c.Block(t.Context(), block)); !bytes.Equal(got, want.Bytes()) {
 				t.Errorf("block is %x, want %x", got, want.Bytes())
