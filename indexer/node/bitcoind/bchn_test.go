@@ -183,6 +183,7 @@ func (n *bchn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if _, password, _ := r.BasicAuth(); password != n.password {
+		n.asked["refused"]++
 		w.Header().Set("WWW-Authenticate", `Basic realm="jsonrpc"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return

@@ -77,7 +77,7 @@ type Client struct {
 	heights *spentHeights
 
 	mu       sync.Mutex
-	cookie   login     // mu; zero: to be read
+	cookie   login     // mu; zero: to be read from its file
 	source   source    // mu; undecided until the node could be asked
 	restFrom time.Time // mu; blocks are asked for by REST from then on
 	behind   bool      // mu; the node was downloading at the last Tip

@@ -78,24 +78,39 @@ func (c *Client) post(ctx context.Context, read reader, m method, params ...any)
 		return err
 	}
 	err = c.postAs(ctx, who, question, read, m)
-	if !errors.Is(err, errUnauthorized) || c.cookieFile == "" {
+	if !errors.Is(err, errUnauthorized) {
 		return err
+	}
+	if c.cookieFile == "" {
+		return fmt.Errorf("%w: expected its present rpcuser and rpcpassword in the URL with which keytree is started", err)
 	}
 	// A node that was started anew has another cookie.
-	if who, err = c.login(who); err != nil {
-		return err
+	another, loginErr := c.login(who)
+	if loginErr != nil {
+		return loginErr
 	}
-	return c.postAs(ctx, who, question, read, m)
+	if another != who {
+		err = c.postAs(ctx, another, question, read, m)
+	}
+	if errors.Is(err, errUnauthorized) {
+		return fmt.Errorf("%w: expected its present cookie in %s: is this its folder?", err, c.cookieFile)
+	}
+	return err
 }
 
-// login returns the credentials to use, other than refused if there are others.
+// login returns the credentials to use. A cookie that was refused is read again. It
+// may turn out to be the same: a file that was not written yet, or a proxy that
+// refused.
 func (c *Client) login(refused login) (login, error) {
 	if c.cookieFile == "" {
 		return c.fixed, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cookie != (login{}) && c.cookie != refused {
+	if c.cookie == refused {
+		c.cookie = login{} // also if there is nothing to read now
+	}
+	if c.cookie != (login{}) {
 		return c.cookie, nil
 	}
 	cookie, err := readCookie(c.cookieFile)
@@ -144,7 +159,7 @@ func (c *Client) postAs(ctx context.Context, who login, question []byte, read re
 func statusError(status int) error {
 	switch {
 	case status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: %w: expected its rpcuser and rpcpassword, or its current .cookie", node.ErrUnsuitable, errUnauthorized)
+		return errUnauthorized
 	case status == http.StatusForbidden:
 		return fmt.Errorf("%w: it forbids this machine to ask (HTTP 403): add the machine to its -rpcallowip", node.ErrUnsuitable)
 	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
@@ -154,7 +169,7 @@ func statusError(status int) error {
 	return fmt.Errorf("%w: HTTP %d", errNotRPC, status)
 }
 
-var errUnauthorized = errors.New("it refuses the credentials (HTTP 401)")
+var errUnauthorized = fmt.Errorf("%w: it refuses the credentials (HTTP 401)", node.ErrUnsuitable)
 
 // do sends a request and has its answer read, of at most limit bytes. It returns
 // the reader's error, or node.ErrUnavailable when the answer did not come to its
