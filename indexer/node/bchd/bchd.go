@@ -21,7 +21,6 @@ import (
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/keytree-bch/keytree/indexer/node"
@@ -48,6 +47,7 @@ const (
 // All methods may be called concurrently, Close once and last.
 type Client struct {
 	address  string
+	tls      func() (*tls.Config, error) // as the certificate is now
 	retryFor time.Duration
 	log      zerolog.Logger
 	conn     *grpc.ClientConn
@@ -69,12 +69,12 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	tlsConfig, err := cfg.tls()
+	creds, err := newFreshTLS(cfg.tls)
 	if err != nil {
 		return nil, err
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig.Clone())),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime}),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -90,14 +90,14 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("bchd at %s: %w", cfg.Address, err)
 	}
 	c := &Client{
-		address: cfg.Address, retryFor: cfg.RetryFor, log: cfg.Log.With().Str("node", cfg.Address).Logger(),
+		address: cfg.Address, tls: cfg.tls, retryFor: cfg.RetryFor, log: cfg.Log.With().Str("node", cfg.Address).Logger(),
 		conn: conn, rpc: pb.NewBchrpcClient(conn),
 		changes: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if c.retryFor == 0 {
 		c.retryFor = DefaultRetryFor
 	}
-	if err := c.waitSuitable(ctx, tlsConfig, cfg.Network); err != nil {
+	if err := c.waitSuitable(ctx, cfg.Network); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	followCtx, cancel := context.WithCancel(context.Background())
@@ -117,11 +117,11 @@ func (c *Client) Close() error {
 // disconnected blocks; there is also one whenever the stream was opened anew.
 func (c *Client) Changes() <-chan struct{} { return c.changes }
 
-func (c *Client) waitSuitable(ctx context.Context, tlsConfig *tls.Config, network *chaincfg.Params) error {
+func (c *Client) waitSuitable(ctx context.Context, network *chaincfg.Params) error {
 	pauses := newPauses()
 	trouble := node.NewTrouble(c.log, waitNotice, "waiting for the node to answer", "the node answers")
 	for {
-		err := c.probe(ctx, tlsConfig, network)
+		err := c.probe(ctx, network)
 		if err == nil {
 			trouble.Over()
 			return nil
@@ -137,10 +137,10 @@ func (c *Client) waitSuitable(ctx context.Context, tlsConfig *tls.Config, networ
 }
 
 // probe tries once whether the node answers and is suitable.
-func (c *Client) probe(ctx context.Context, tlsConfig *tls.Config, network *chaincfg.Params) error {
+func (c *Client) probe(ctx context.Context, network *chaincfg.Params) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	if err := c.probeTLS(ctx, tlsConfig); err != nil {
+	if err := c.probeTLS(ctx); err != nil {
 		return err
 	}
 	info, err := once(ctx, c, "chain info", c.rpc.GetBlockchainInfo, &pb.GetBlockchainInfoRequest{})
@@ -171,9 +171,13 @@ func (c *Client) probe(ctx context.Context, tlsConfig *tls.Config, network *chai
 
 // probeTLS shakes hands once beside gRPC, which would give the reason of a
 // failure as text only.
-func (c *Client) probeTLS(ctx context.Context, config *tls.Config) error {
+func (c *Client) probeTLS(ctx context.Context) error {
 	unsuitable := func(format string, args ...any) error {
 		return fmt.Errorf("bchd at %s: %w: %w", c.address, node.ErrUnsuitable, fmt.Errorf(format, args...))
+	}
+	config, err := c.tls()
+	if err != nil {
+		return fmt.Errorf("bchd at %s: %w: %w", c.address, node.ErrUnavailable, err)
 	}
 	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", c.address)
 	if verification := new(tls.CertificateVerificationError); errors.As(err, &verification) {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -522,5 +524,43 @@ func TestClose(t *testing.T) {
 	_, err := c.Tip(ctx)
 	wantError(t, err, node.ErrUnavailable)
 	for range c.Changes() { // ends when the channel is closed
+	}
+}
+
+// TestCertificateRenewed starts the node anew with another certificate, which
+// reaches the file that the client looks at only after a while.
+func TestCertificateRenewed(t *testing.T) {
+	ctx := t.Context()
+	n := regtest.ForTest(t, regtest.Options{Blocks: 1})
+	file := filepath.Join(t.TempDir(), "rpc.cert")
+	put := func(content []byte) { check(t, os.WriteFile(file, content, 0o600)) }
+	read := func() []byte { return must[[]byte](t)(os.ReadFile(n.CertFile())) }
+	before := read()
+	put(before)
+	cfg := config(t, n)
+	cfg.CertFile = file
+	patient := dial(t, cfg)
+	cfg.RetryFor = time.Millisecond
+	hasty := dial(t, cfg)
+	tip := must[node.Tip](t)(hasty.Tip(ctx))
+
+	check(t, n.Halt())
+	check(t, n.Renew())
+	check(t, n.Resume(ctx))
+	after := read()
+	for name, content := range map[string][]byte{
+		"before": before, "empty": nil, "torn": after[:len(after)/2], "something else": []byte("not a certificate"),
+	} {
+		put(content)
+		if _, err := hasty.Tip(ctx); !errors.Is(err, node.ErrUnavailable) {
+			t.Errorf("with certificate %s: got %v", name, err)
+		}
+	}
+	check(t, os.Remove(file))
+	_, err := hasty.Tip(ctx)
+	wantError(t, err, node.ErrUnavailable)
+	put(after)
+	if got := must[node.Tip](t)(patient.Tip(ctx)); got != tip {
+		t.Errorf("tip is %+v, want %+v", got, tip)
 	}
 }

@@ -33,7 +33,8 @@ type Config struct {
 	// Address is HOST:PORT of the node's gRPC interface (--grpclisten).
 	Address string
 	// CertFile is a PEM file with the certificate to trust, usually the node's own
-	// self-signed one. Empty: the system's certificate authorities.
+	// self-signed one, read for each connection. Empty: the system's certificate
+	// authorities.
 	CertFile string
 	// AuthToken is the node's --grpcauthtoken; empty if it has none.
 	AuthToken string

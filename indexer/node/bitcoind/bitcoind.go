@@ -15,6 +15,7 @@ package bitcoind
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -110,8 +111,7 @@ func newClient(cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	tlsConfig, err := cfg.tls()
-	if err != nil {
+	if _, err := cfg.tls(); err != nil {
 		return nil, err
 	}
 	c := &Client{
@@ -125,12 +125,19 @@ func newClient(cfg Config) (*Client, error) {
 		c.retryFor = DefaultRetryFor
 	}
 	c.closing, c.close = context.WithCancel(context.Background())
+	dialer := &net.Dialer{Timeout: connectTimeout}
 	// No proxy: the credentials are for the node alone.
 	c.http = &http.Client{
 		Transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
-			TLSClientConfig:     tlsConfig,
-			TLSHandshakeTimeout: connectTimeout,
+			DialContext: dialer.DialContext,
+			DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				// Anew for each connection: a certificate is renewed in its file.
+				config, err := cfg.tls()
+				if err != nil {
+					return nil, err
+				}
+				return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
+			},
 			MaxConnsPerHost:     connections,
 			MaxIdleConnsPerHost: connections,
 			IdleConnTimeout:     idleTimeout,

@@ -51,8 +51,8 @@ type Config struct {
 	// Address is HOST:PORT of the node's JSON-RPC interface.
 	Address string
 	// TLS says that the node speaks https. CertFile is then a PEM file with the
-	// certificate to trust, usually the node's own; empty: the system's
-	// certificate authorities.
+	// certificate to trust, usually the node's own, read for each connection; empty:
+	// the system's certificate authorities.
 	TLS      bool
 	CertFile string
 	// User and Password are the node's rpcuser and rpcpassword. Without them

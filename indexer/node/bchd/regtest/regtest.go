@@ -284,6 +284,18 @@ func (n *Node) Halt() error {
 	return err
 }
 
+// Renew gives a halted node another certificate and, if it has one, another auth
+// token, in the same files.
+func (n *Node) Renew() error {
+	if n.process != nil {
+		return errors.New("bchd is running")
+	}
+	if n.opts.AuthToken != "" {
+		n.opts.AuthToken = rand.Text()
+	}
+	return n.writeFiles()
+}
+
 // Restart is Halt and Resume.
 func (n *Node) Restart(ctx context.Context) error {
 	if err := n.Halt(); err != nil {
