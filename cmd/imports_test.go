@@ -1,0 +1,272 @@
+// Package cmd is the folder of keytree's programs. It holds no code of its own, only
+// the test that imports point one way:
+//
+//	cmd → rpc → {indexer, keyserver} → graph → protocol
+//
+// So a change to a room can break only the rooms to its left.
+package cmd
+
+import (
+	"cmp"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// house is the table of what may be imported where.
+func house() ([]room, []exception) {
+	network := []string{"crypto/tls", "net"}
+	// Formats, keys and scripts of the chain. What else bchd has connects or stores.
+	chain := []string{
+		"github.com/gcash/bchd/bchec",
+		"github.com/gcash/bchd/chaincfg",
+		"github.com/gcash/bchd/txscript",
+		"github.com/gcash/bchd/wire",
+		"github.com/gcash/bchutil",
+	}
+	rooms := []room{
+		{folder: "cmd", rooms: []string{"rpc", "indexer", "keyserver", "graph", "protocol"}},
+		{folder: "scripts", rooms: []string{"rpc", "indexer", "keyserver", "graph", "protocol"}},
+		{folder: "rpc", rooms: []string{"indexer", "keyserver", "graph", "protocol"}},
+		{folder: "indexer", rooms: []string{"graph", "protocol"}},
+		{folder: "keyserver", rooms: []string{"protocol"}}, // and graph only as the exceptions say
+		{ // knows neither node nor network
+			folder:    "graph",
+			rooms:     []string{"protocol"},
+			never:     network,
+			libraries: append([]string{"github.com/dgraph-io/badger/v4", "github.com/rs/zerolog"}, chain...),
+			// Random histories, and goroutines that were left behind.
+			tests: []string{"pgregory.net/rapid", "go.uber.org/goleak"},
+		},
+		{ // has no I/O
+			folder: "protocol",
+			never:  append([]string{"os", "syscall"}, network...),
+			// cpu tells which SHA-256 the processor has.
+			libraries: append([]string{"golang.org/x/sys/cpu"}, chain...),
+			// Random blocks, files of test vectors, and the node's own rules to compare with.
+			tests: []string{"pgregory.net/rapid", "os", "github.com/gcash/bchd/blockchain"},
+		},
+	}
+	exceptions := []exception{
+		{
+			from: "keyserver/anchor", to: "graph",
+			names: []string{"ActionCursor", "AnchorChain", "AnchorProof", "AnchorStatus", "ErrNotFound"},
+			why:   "It asks through an interface that it declares, anchor.View; these are in the answers.",
+		},
+		{
+			from: "keyserver", to: "graph/badgerfiles",
+			why: "One place knows Badger's files, and that knows nothing of the graph.",
+		},
+		{
+			from: "keyserver/client", to: "rpc", inTests: true,
+			why: "The tests of the client talk to the server that serves users.",
+		},
+	}
+	return rooms, exceptions
+}
+
+// room is a folder at the top of the repository, with all that is below it.
+type room struct {
+	folder    string
+	rooms     []string // that it may import besides itself
+	never     []string // of the standard library, with what is below
+	libraries []string // of other modules that it may import, with what is below; nil allows all
+	tests     []string // that its tests may import nevertheless, with what is below
+}
+
+// exception lets one package import another against the arrows.
+type exception struct {
+	from, to string   // folders
+	inTests  bool     // only tests may
+	names    []string // what may be used of it; nil allows all
+	why      string
+}
+
+func (e exception) isFor(f file) bool {
+	return path.Dir(f.name) == e.from && (f.isTest() || !e.inTests)
+}
+
+// TestImports fails for an import that the table does not allow, and for an exception
+// that nobody needs any more.
+func TestImports(t *testing.T) {
+	rooms, exceptions := house()
+	files := read(t, os.DirFS(".."))
+	for _, f := range files {
+		for _, wrong := range f.judge(rooms, exceptions) {
+			t.Error(wrong)
+		}
+	}
+	for _, e := range exceptions {
+		if !slices.ContainsFunc(files, func(f file) bool { _, imports := f.uses[module+e.to]; return imports && e.isFor(f) }) {
+			t.Errorf("%s does not import %s any more: delete the exception", e.from, e.to)
+		}
+	}
+}
+
+// TestJudge has one file that is allowed or refused for each thing that the table says.
+func TestJudge(t *testing.T) {
+	rooms, exceptions := house()
+	for _, test := range []struct {
+		file, imports, uses string
+		refused             bool
+	}{
+		{file: "rpc/a.go", imports: module + "graph"},
+		{file: "rpc/a.go", imports: module + "rpc/proto/keytree/v1"},
+		{file: "graph/a.go", imports: module + "rpc", refused: true},
+		{file: "graph/forest/a.go", imports: module + "indexer/node", refused: true},
+		{file: "graph/a_test.go", imports: module + "indexer/node/bchd/regtest", refused: true},
+		{file: "indexer/a.go", imports: module + "keyserver", refused: true},
+		{file: "keyserver/a.go", imports: module + "indexer", refused: true},
+		{file: "protocol/internal/sha256d/a.go", imports: module + "graph", refused: true},
+		{file: "cmd/keytree/a.go", imports: module + "scripts/bench/chain", refused: true},
+		{file: "a.go", imports: module + "protocol", refused: true},
+		{file: "utils/a.go", imports: "fmt", refused: true},
+
+		{file: "keyserver/anchor/a.go", imports: module + "graph", uses: "AnchorProof"},
+		{file: "keyserver/anchor/a.go", imports: module + "graph", uses: "Open", refused: true},
+		{file: "keyserver/audit/a.go", imports: module + "graph", uses: "AnchorProof", refused: true},
+		{file: "keyserver/a.go", imports: module + "graph/badgerfiles"},
+		{file: "keyserver/client/a.go", imports: module + "rpc", refused: true},
+		{file: "keyserver/client/a_test.go", imports: module + "rpc"},
+
+		{file: "indexer/a.go", imports: "net/http"},
+		{file: "graph/a.go", imports: "net/http", refused: true},
+		{file: "graph/a_test.go", imports: "net", refused: true},
+		{file: "graph/a.go", imports: "google.golang.org/grpc/codes", refused: true},
+		{file: "graph/a.go", imports: "github.com/gcash/bchd/rpcclient", refused: true},
+		{file: "graph/a.go", imports: "os"},
+		{file: "graph/a.go", imports: "go.uber.org/goleak", refused: true},
+		{file: "graph/a_test.go", imports: "go.uber.org/goleak"},
+		{file: "protocol/a.go", imports: "github.com/gcash/bchd/chaincfg/chainhash"},
+		{file: "protocol/a.go", imports: "github.com/gcash/bchd/wirelike", refused: true},
+		{file: "protocol/a.go", imports: "github.com/rs/zerolog", refused: true},
+		{file: "protocol/a.go", imports: "golang.org/x/sys/unix", refused: true},
+		{file: "protocol/a.go", imports: "os/exec", refused: true},
+		{file: "protocol/a_test.go", imports: "os"},
+		{file: "protocol/a_test.go", imports: "net/http", refused: true},
+	} {
+		text := fmt.Sprintf("package a\nimport p %q\nvar _ = p.%s", test.imports, cmp.Or(test.uses, "X"))
+		files := read(t, fstest.MapFS{test.file: {Data: []byte(text)}})
+		if wrong := files[0].judge(rooms, exceptions); test.refused != (len(wrong) > 0) {
+			t.Errorf("%s imports %s, and uses %q: got %q, want it refused: %v", test.file, test.imports, test.uses, wrong, test.refused)
+		}
+	}
+}
+
+const module = "github.com/keytree-bch/keytree/"
+
+// file is a Go file. It tells which names of which package it uses.
+type file struct {
+	name string              // with its folders, from the top of the repository
+	uses map[string][]string // by import path
+}
+
+// read reads the Go files of a module, for whatever platform they are.
+func read(t *testing.T, top fs.FS) []file {
+	t.Helper()
+	var files []file
+	err := fs.WalkDir(top, ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && name != ".":
+			_, err := fs.Stat(top, path.Join(name, "go.mod"))
+			if another := err == nil; another || entry.Name() == "testdata" || strings.ContainsAny(entry.Name()[:1], "._") {
+				return fs.SkipDir
+			}
+		case path.Ext(name) == ".go":
+			text, err := fs.ReadFile(top, name)
+			if err != nil {
+				return err
+			}
+			parsed, err := parser.ParseFile(token.NewFileSet(), name, text, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			files = append(files, file{name, uses(parsed)})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// uses returns the names that a file uses, by the path of the package that has them.
+func uses(parsed *ast.File) map[string][]string {
+	selected := make(map[string][]string) // by the name that the file calls a package
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		if selector, ok := n.(*ast.SelectorExpr); ok {
+			if pkg, ok := selector.X.(*ast.Ident); ok {
+				selected[pkg.Name] = append(selected[pkg.Name], selector.Sel.Name)
+			}
+		}
+		return true
+	})
+	uses := make(map[string][]string)
+	for _, spec := range parsed.Imports {
+		imported, _ := strconv.Unquote(spec.Path.Value) // the parser has checked it
+		called := path.Base(imported)
+		if spec.Name != nil {
+			called = spec.Name.Name
+		}
+		uses[imported] = selected[called]
+	}
+	return uses
+}
+
+func (f file) isTest() bool { return strings.HasSuffix(f.name, "_test.go") }
+
+// judge says what is wrong with the file's imports.
+func (f file) judge(rooms []room, exceptions []exception) (wrong []string) {
+	top, _, _ := strings.Cut(f.name, "/")
+	i := slices.IndexFunc(rooms, func(r room) bool { return r.folder == top })
+	if i < 0 {
+		return []string{f.name + " is in no room: expected one of those in the table"}
+	}
+	r := rooms[i]
+	for imported, names := range f.uses {
+		folder, ours := strings.CutPrefix(imported, module)
+		host, _, _ := strings.Cut(imported, "/")
+		var allowed bool
+		switch {
+		case f.isTest() && within(imported, r.tests):
+			allowed = true
+		case ours:
+			allowed = within(folder, r.rooms) || within(folder, []string{r.folder})
+		case !strings.Contains(host, "."): // the standard library
+			allowed = !within(imported, r.never)
+		default:
+			allowed = r.libraries == nil || within(imported, r.libraries)
+		}
+		if allowed {
+			continue
+		}
+		i := slices.IndexFunc(exceptions, func(e exception) bool { return folder == e.to && e.isFor(f) })
+		if i < 0 {
+			wrong = append(wrong, fmt.Sprintf("%s imports %s, which the table does not allow in %s", f.name, imported, r.folder))
+			continue
+		}
+		for _, name := range names {
+			if e := exceptions[i]; e.names != nil && !slices.Contains(e.names, name) {
+				wrong = append(wrong, fmt.Sprintf("%s uses %s of %s, expected nothing but %v. %s", f.name, name, imported, e.names, e.why))
+			}
+		}
+	}
+	return wrong
+}
+
+// within says whether a path is one of those listed, or below one.
+func within(path string, listed []string) bool {
+	return slices.ContainsFunc(listed, func(l string) bool { return path == l || strings.HasPrefix(path, l+"/") })
+}
