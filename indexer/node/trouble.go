@@ -57,7 +57,7 @@ func (t *Trouble) Warn(err error) {
 	}
 	event := t.log.Warn().Err(err)
 	if t.untold > 0 {
-		event = event.Int("left_out", t.untold).Dur("lasts", now.Sub(t.since))
+		event = event.Int("left_out", t.untold).Stringer("lasts", now.Sub(t.since).Round(time.Second))
 	}
 	event.Msg(t.what)
 	t.told, t.warned, t.text, t.untold = true, now, text, 0
@@ -68,7 +68,7 @@ func (t *Trouble) Over() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.told {
-		t.log.Info().Dur("lasted", time.Since(t.since)).Msg(t.over)
+		t.log.Info().Stringer("lasted", time.Since(t.since).Round(time.Second)).Msg(t.over)
 	}
 	t.since, t.told = time.Time{}, false
 }
