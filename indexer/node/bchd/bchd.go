@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/indexer/node"
 )
@@ -50,6 +51,7 @@ type Client struct {
 	tls      func() (*tls.Config, error) // as the certificate is now
 	retryFor time.Duration
 	log      zerolog.Logger
+	token    *authToken
 	conn     *grpc.ClientConn
 	rpc      pb.BchrpcClient
 
@@ -82,8 +84,9 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 			MinConnectTimeout: probeTimeout,
 		}),
 	}
+	token := newAuthToken(cfg.AuthToken, cfg.TokenFile)
 	if cfg.AuthToken != "" {
-		options = append(options, grpc.WithPerRPCCredentials(authToken(cfg.AuthToken)))
+		options = append(options, grpc.WithPerRPCCredentials(token))
 	}
 	conn, err := grpc.NewClient("dns:///"+cfg.Address, options...)
 	if err != nil {
@@ -91,7 +94,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		address: cfg.Address, tls: cfg.tls, retryFor: cfg.RetryFor, log: cfg.Log.With().Str("node", cfg.Address).Logger(),
-		conn: conn, rpc: pb.NewBchrpcClient(conn),
+		token: token, conn: conn, rpc: pb.NewBchrpcClient(conn),
 		changes: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if c.retryFor == 0 {
@@ -220,6 +223,7 @@ func (c *Client) follow(ctx context.Context) {
 	pauses := newPauses()
 	trouble := node.NewTrouble(c.log, node.WarnEvery, "block notifications interrupted, subscribing again and again", "block notifications arrive again")
 	for {
+		token := c.token.current()
 		stream, err := c.rpc.SubscribeBlocks(ctx, &pb.SubscribeBlocksRequest{}, grpc.WaitForReady(true))
 		for err == nil {
 			// The first hint stands for whatever happened without a stream.
@@ -233,6 +237,9 @@ func (c *Client) follow(ctx context.Context) {
 			return
 		}
 		trouble.Warn(err)
+		if refusesToken(status.Convert(err)) {
+			_ = c.token.renew(token) // the next subscription tells whether that helped
+		}
 		if !sleep(ctx, pauses.NextBackOff()) {
 			return
 		}
@@ -266,13 +273,3 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	}
 }
-
-// authToken is sent with every call, under the name that bchd looks for
-// (AuthenticationTokenKey in its grpcserver.go, in HTTP/2's lower case).
-type authToken string
-
-func (t authToken) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authenticationtoken": string(t)}, nil
-}
-
-func (authToken) RequireTransportSecurity() bool { return true }

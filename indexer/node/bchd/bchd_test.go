@@ -360,8 +360,8 @@ func TestUnsuitable(t *testing.T) {
 		"no txindex":        {func(c *bchd.Config) { *c = config(t, other) }, []string{"--txindex"}},
 		"other certificate": {func(c *bchd.Config) { c.CertFile = other.CertFile() }, []string{"certificate", "cert=FILE"}},
 		"system's roots":    {func(c *bchd.Config) { c.CertFile = "" }, []string{"certificate", "cert=FILE"}},
-		"no token":          {func(c *bchd.Config) { c.AuthToken = "" }, []string{"auth token", "token_file=FILE"}},
-		"wrong token":       {func(c *bchd.Config) { c.AuthToken = "open sesam" }, []string{"auth token", "token_file=FILE"}},
+		"no token":          {func(c *bchd.Config) { c.AuthToken, c.TokenFile = "", "" }, []string{"auth token", "token_file=FILE"}},
+		"wrong token":       {func(c *bchd.Config) { c.AuthToken, c.TokenFile = "open sesam", "" }, []string{"auth token", "token_file=FILE"}},
 		"JSON-RPC port":     {func(c *bchd.Config) { c.Address = n.RPCAddress() }, []string{"--grpclisten"}},
 		"port without TLS":  {func(c *bchd.Config) { c.Address = web.Listener.Addr().String() }, []string{"does not speak TLS", "--grpclisten"}},
 	} {
@@ -562,5 +562,48 @@ func TestCertificateRenewed(t *testing.T) {
 	put(after)
 	if got := must[node.Tip](t)(patient.Tip(ctx)); got != tip {
 		t.Errorf("tip is %+v, want %+v", got, tip)
+	}
+}
+
+// TestTokenRenewed starts the node anew with another auth token, which reaches the
+// client's file only after a while.
+func TestTokenRenewed(t *testing.T) {
+	ctx := t.Context()
+	n := regtest.ForTest(t, regtest.Options{Blocks: 1, AuthToken: "open sesame"})
+	file := filepath.Join(t.TempDir(), "token")
+	put := func(content []byte) { check(t, os.WriteFile(file, content, 0o600)) }
+	read := func() []byte { return must[[]byte](t)(os.ReadFile(n.TokenFile())) }
+	before := read()
+	put(before)
+	cfg := config(t, n)
+	cfg.TokenFile = file
+	c := dial(t, cfg)
+	tip := must[node.Tip](t)(c.Tip(ctx))
+
+	check(t, n.Halt())
+	check(t, n.Renew())
+	check(t, n.Resume(ctx))
+	after := read()
+	for _, bad := range []struct {
+		content []byte
+		says    string
+	}{
+		{before, "still holds"}, {nil, "is empty"}, {after[:len(after)/2], "token_file=FILE"}, {slices.Concat(after, after), "more than one line"},
+	} {
+		put(bad.content)
+		_, err := c.Tip(ctx)
+		wantError(t, err, node.ErrUnsuitable, "refuses the auth token", bad.says)
+		if strings.Contains(err.Error(), "sesame") || strings.Contains(err.Error(), string(after[:5])) {
+			t.Errorf("the error gives the token away: %v", err)
+		}
+	}
+	check(t, os.Remove(file))
+	_, err := c.Tip(ctx)
+	wantError(t, err, node.ErrUnsuitable, "no such file")
+	put(after)
+	for range 2 {
+		if got := must[node.Tip](t)(c.Tip(ctx)); got != tip {
+			t.Errorf("tip is %+v, want %+v", got, tip)
+		}
 	}
 }

@@ -51,7 +51,14 @@ func call[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A],
 func once[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A], question *Q) (*A, error) {
 	attempt, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
+	token := c.token.current()
 	answer, err := m(attempt, question)
+	if refusesToken(status.Convert(err)) {
+		if err := c.token.renew(token); err != nil {
+			return nil, fmt.Errorf("bchd at %s: %s: %w: %w", c.address, what, errToken, err)
+		}
+		answer, err = m(attempt, question)
+	}
 	if err == nil {
 		return answer, nil
 	}
@@ -76,14 +83,14 @@ func classify(s *status.Status, question any) error {
 		return fmt.Errorf("%w: it has no transaction index: restart it with --txindex", node.ErrUnsuitable)
 	case answer{codes.Unavailable, "addrindex required"}:
 		return fmt.Errorf("%w: it has no address index: restart it with --addrindex", node.ErrUnsuitable)
-	case answer{codes.Unknown, "invalid authentication token"}:
-		return fmt.Errorf("%w: it refuses the auth token: expected the value of its --grpcauthtoken in the file of token_file=FILE", node.ErrUnsuitable)
 	case answer{codes.InvalidArgument, "failed to retrieve transaction location"}:
 		return fmt.Errorf("%w: its transaction index failed", node.ErrUnavailable)
 	case answer{codes.Internal, "unknown network parameters"}:
 		return fmt.Errorf("%w: it is on a network that its gRPC interface cannot name, such as chipnet", node.ErrUnsuitable)
 	}
 	switch code := s.Code(); {
+	case refusesToken(s):
+		return errToken
 	case code == codes.NotFound:
 		return node.ErrNotFound
 	case code == codes.Unimplemented:

@@ -36,8 +36,11 @@ type Config struct {
 	// self-signed one, read for each connection. Empty: the system's certificate
 	// authorities.
 	CertFile string
-	// AuthToken is the node's --grpcauthtoken; empty if it has none.
+	// AuthToken is the node's --grpcauthtoken; empty if it has none. TokenFile is the
+	// file that it came from, which is read again when the node refuses the token;
+	// empty: there is none.
 	AuthToken string
+	TokenFile string
 	// Network is the network that the node has to be on.
 	Network *chaincfg.Params
 	// RetryFor is how long one call goes on trying while the node does not answer;
@@ -79,8 +82,8 @@ func ParseURL(s string) (Config, error) {
 		}
 	}
 	cfg.CertFile = query.Get("cert")
-	if file := query.Get("token_file"); file != "" {
-		if cfg.AuthToken, err = readToken(file); err != nil {
+	if cfg.TokenFile = query.Get("token_file"); cfg.TokenFile != "" {
+		if cfg.AuthToken, err = readToken(cfg.TokenFile); err != nil {
 			return Config{}, err
 		}
 	}

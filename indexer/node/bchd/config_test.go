@@ -23,14 +23,14 @@ func TestParseURL(t *testing.T) {
 	twoLines := write("two", "hush\nhush\n")
 	large := write("large", strings.Repeat("x", 5000))
 
-	type config struct{ address, cert, token string }
+	type config struct{ address, cert, token, file string }
 	for name, test := range map[string]struct {
 		url  string
 		want config
 		err  string // "" if the URL is good
 	}{
 		"address alone":      {url: "bchd://node.example:8335", want: config{address: "node.example:8335"}},
-		"everything":         {url: "bchd://127.0.0.1:8335?cert=/tmp/rpc.cert&token_file=" + token, want: config{"127.0.0.1:8335", "/tmp/rpc.cert", "hush hush"}},
+		"everything":         {url: "bchd://127.0.0.1:8335?cert=/tmp/rpc.cert&token_file=" + token, want: config{"127.0.0.1:8335", "/tmp/rpc.cert", "hush hush", token}},
 		"IPv6":               {url: "bchd://[::1]:8335/", want: config{address: "[::1]:8335"}},
 		"other scheme":       {url: "http://127.0.0.1:8335", err: `scheme "http"`},
 		"no scheme":          {url: "127.0.0.1:8335", err: "cannot be parsed"},
@@ -64,7 +64,7 @@ func TestParseURL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := (config{cfg.Address, cfg.CertFile, cfg.AuthToken}); got != test.want {
+			if got := (config{cfg.Address, cfg.CertFile, cfg.AuthToken, cfg.TokenFile}); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})

@@ -50,7 +50,7 @@ func TestSeldom(t *testing.T) {
 	client := func(rpc pb.BchrpcClient) (*Client, *strings.Builder) {
 		log := new(strings.Builder)
 		return &Client{
-			address: nowhere, tls: Config{}.tls, log: zerolog.New(log), rpc: rpc, changes: make(chan struct{}, 1), done: make(chan struct{}),
+			address: nowhere, tls: Config{}.tls, token: newAuthToken("", ""), log: zerolog.New(log), rpc: rpc, changes: make(chan struct{}, 1), done: make(chan struct{}),
 		}, log
 	}
 	t.Run("notifications", func(t *testing.T) {
