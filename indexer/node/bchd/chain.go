@@ -51,17 +51,17 @@ func (c *Client) BlockHash(ctx context.Context, height uint32) (chainhash.Hash, 
 	return hash, nil
 }
 
-// Headers implements node.Node. bchd gives up to 2,000 at a time. If after is not in
-// its best chain it answers from height 1 on, without an error.
-func (c *Client) Headers(ctx context.Context, after chainhash.Hash, height, _ uint32) ([]protocol.Header, error) {
+// Headers implements node.Node. bchd gives up to 2,000 at a time, wanted or not. If
+// after is not in its best chain it answers from height 1 on, without an error.
+func (c *Client) Headers(ctx context.Context, after chainhash.Hash, height, want uint32) ([]protocol.Header, error) {
 	what := fmt.Sprintf("headers behind block %d", height)
 	answer, err := call(ctx, c, what, c.rpc.GetHeaders, &pb.GetHeadersRequest{BlockLocatorHashes: [][]byte{after[:]}})
 	if err != nil {
 		return nil, err
 	}
-	headers := make([]protocol.Header, len(answer.Headers))
-	for i, info := range answer.Headers {
-		raw, err := headerBytes(info)
+	headers := make([]protocol.Header, min(uint64(len(answer.Headers)), uint64(want)))
+	for i := range headers {
+		raw, err := headerBytes(answer.Headers[i])
 		if err == nil {
 			headers[i], err = protocol.ParseHeader(raw)
 		}
