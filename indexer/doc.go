@@ -2,8 +2,14 @@
 //
 // A block flows one way: from the node (indexer/node), through the walk, the
 // decoder and the author check (protocol), into the rules and the store (graph).
-// Run does all of it: the start-up check, catching up, following, reorganising.
-// pipeline.go names the stages on the way. Import does the same from a node's files.
+// Run does all of it: the start-up check, judging the chain by its headers
+// (branch.go), catching up, following, reorganising. pipeline.go names the stages on
+// the way. Import does the same from a node's files.
+//
+// A node is not believed. What it says of the chain is judged by the network's rules,
+// of a block by its merkle root, and of what a transaction spends by the signature
+// (author.go). What fails is refused, with the node's name. A node that is away, behind
+// or not fit to be asked just now is waited for.
 //
 // Of each block, what matters are the transactions with an action or an anchor, and
 // those that spend the baton of a chain of anchors. Which batons there are depends
