@@ -31,10 +31,11 @@ const (
 	// maxMessage is the most that one answer may take, in bytes: a block of
 	// 256 MB with room. Memory grows with what arrives, not with this.
 	maxMessage = 512 << 20
-	// answerTimeout bounds one attempt of one call, the transfer of the largest
-	// block included. A connection that died is noticed earlier, by keepalive.
-	answerTimeout = 5 * time.Minute
-	keepaliveTime = time.Minute
+	// questionTimeout bounds one attempt of a call other than for a block, which has
+	// blockTimeout, the transfer of the largest included.
+	questionTimeout = 10 * time.Second
+	blockTimeout    = 5 * time.Minute
+	keepaliveTime   = time.Minute
 	// Between attempts to reach the node.
 	firstPause = 100 * time.Millisecond
 	maxPause   = 3 * time.Second
@@ -146,7 +147,7 @@ func (c *Client) probe(ctx context.Context, network *chaincfg.Params) error {
 	if err := c.probeTLS(ctx); err != nil {
 		return err
 	}
-	info, err := once(ctx, c, "chain info", c.rpc.GetBlockchainInfo, &pb.GetBlockchainInfoRequest{})
+	info, err := once(ctx, c, questionTimeout, "chain info", c.rpc.GetBlockchainInfo, &pb.GetBlockchainInfoRequest{})
 	if err != nil {
 		return err
 	}
@@ -157,7 +158,7 @@ func (c *Client) probe(ctx context.Context, network *chaincfg.Params) error {
 	if !info.TxIndex {
 		return fmt.Errorf("bchd at %s: %w: it has no transaction index: restart it with --txindex", c.address, node.ErrUnsuitable)
 	}
-	genesis, err := once(ctx, c, "genesis block", c.rpc.GetBlockInfo, heightRequest(0))
+	genesis, err := once(ctx, c, questionTimeout, "genesis block", c.rpc.GetBlockInfo, heightRequest(0))
 	if err != nil {
 		return err
 	}

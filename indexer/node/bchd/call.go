@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/gcash/bchd/bchrpc/pb"
@@ -25,10 +26,19 @@ type method[Q, A any] func(context.Context, *Q, ...grpc.CallOption) (*A, error)
 // call calls a method of the node's and tries again, for c.retryFor, while the
 // node is unavailable. What names the thing asked for in errors.
 func call[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A], question *Q) (*A, error) {
+	return callWithin(ctx, c, questionTimeout, what, m, question)
+}
+
+// callForBlock is call for a method that answers with a whole block.
+func callForBlock[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A], question *Q) (*A, error) {
+	return callWithin(ctx, c, blockTimeout, what, m, question)
+}
+
+func callWithin[Q, A any](ctx context.Context, c *Client, timeout time.Duration, what string, m method[Q, A], question *Q) (*A, error) {
 	pauses := newPauses()
 	pauses.MaxElapsedTime = c.retryFor
 	for {
-		answer, err := once(ctx, c, what, m, question)
+		answer, err := once(ctx, c, timeout, what, m, question)
 		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
 			return answer, err
 		}
@@ -48,8 +58,8 @@ func call[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A],
 }
 
 // once calls a method of the node's once.
-func once[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A], question *Q) (*A, error) {
-	attempt, cancel := context.WithTimeout(ctx, answerTimeout)
+func once[Q, A any](ctx context.Context, c *Client, timeout time.Duration, what string, m method[Q, A], question *Q) (*A, error) {
+	attempt, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	token := c.token.current()
 	answer, err := m(attempt, question)
@@ -62,8 +72,8 @@ func once[Q, A any](ctx context.Context, c *Client, what string, m method[Q, A],
 	if err == nil {
 		return answer, nil
 	}
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("bchd at %s: %s: %w: %w", c.address, what, node.ErrUnavailable, context.Cause(ctx))
+	if attempt.Err() != nil {
+		return nil, fmt.Errorf("bchd at %s: %s: %w: %w", c.address, what, node.ErrUnavailable, context.Cause(attempt))
 	}
 	return nil, fmt.Errorf("bchd at %s: %s: %w", c.address, what, classify(status.Convert(err), question))
 }

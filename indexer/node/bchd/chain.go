@@ -120,7 +120,7 @@ func headerHash(info *pb.BlockInfo, height int32) (chainhash.Hash, error) {
 // gRPC: any other is node.ErrNotFound.
 func (c *Client) Block(ctx context.Context, hash chainhash.Hash) ([]byte, error) {
 	what := fmt.Sprintf("block %v", hash)
-	answer, err := call(ctx, c, what, c.rpc.GetRawBlock,
+	answer, err := callForBlock(ctx, c, what, c.rpc.GetRawBlock,
 		&pb.GetRawBlockRequest{HashOrHeight: &pb.GetRawBlockRequest_Hash{Hash: hash[:]}})
 	if err != nil {
 		return nil, err

@@ -46,12 +46,17 @@ const (
 	// connections to the node at a time. bchd refuses more than 10 clients by
 	// default, bitcoind more than 16 waiting questions.
 	connections = 8
+	// blocksAtOnce is how many of them are for blocks, so that no question waits for
+	// a block to arrive.
+	blocksAtOnce = connections - 2
 	// idleTimeout is less than the 30 s after which bitcoind hangs up.
 	idleTimeout = 20 * time.Second
-	// answerTimeout bounds one attempt of one call, the transfer of the largest
-	// block included.
-	answerTimeout  = 5 * time.Minute
-	connectTimeout = 10 * time.Second
+	// questionTimeout bounds one attempt of a question, other than those for which
+	// the node sends a block or reads a whole one with what it spends: these have
+	// blockTimeout, the transfer included.
+	questionTimeout = 10 * time.Second
+	blockTimeout    = 5 * time.Minute
+	connectTimeout  = 10 * time.Second
 	// Between attempts to reach the node.
 	firstPause = 100 * time.Millisecond
 	maxPause   = 3 * time.Second
@@ -71,6 +76,7 @@ type Client struct {
 	retryFor   time.Duration
 	log        zerolog.Logger
 	http       *http.Client
+	blocks     chan struct{} // holds a value for each question about a block
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
@@ -146,6 +152,7 @@ func newClient(cfg Config) (*Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	c.heights = newSpentHeights()
+	c.blocks = make(chan struct{}, blocksAtOnce)
 	c.hints = newHints(cfg.ZMQ, cfg.StallAfter, c.log)
 	return c, nil
 }
@@ -186,7 +193,7 @@ func (c *Client) waitSuitable(ctx context.Context) error {
 // it can do.
 func (c *Client) probe(ctx context.Context) error {
 	var info chainInfo
-	err := c.once(ctx, "chain info", func(ctx context.Context) error { return c.post(ctx, into(&info), "getblockchaininfo") })
+	err := c.once(ctx, questionTimeout, "chain info", func(ctx context.Context) error { return c.post(ctx, into(&info), "getblockchaininfo") })
 	if err != nil {
 		return err
 	}
@@ -198,7 +205,7 @@ func (c *Client) probe(ctx context.Context) error {
 		return fmt.Errorf("node at %s: %w: it is on network %.20q, expected %s: give the address of another node, or the network that this one is on",
 			c.address, node.ErrUnsuitable, got, c.network.Name)
 	}
-	err = c.once(ctx, "genesis block", func(ctx context.Context) error {
+	err = c.once(ctx, questionTimeout, "genesis block", func(ctx context.Context) error {
 		var s string
 		if err := c.post(ctx, into(&s), "getblockhash", 0); err != nil {
 			return err
@@ -217,7 +224,7 @@ func (c *Client) probe(ctx context.Context) error {
 			"give a node that runs without -prune (to prune later is fine, once keytree has read them)",
 			c.address, node.ErrUnsuitable, info.PruneHeight, c.from)
 	}
-	err = c.once(ctx, "spent outputs", func(ctx context.Context) error { return c.probeSource(ctx, tip) })
+	err = c.once(ctx, blockTimeout, "spent outputs", func(ctx context.Context) error { return c.probeSource(ctx, tip) })
 	if err != nil {
 		return err
 	}

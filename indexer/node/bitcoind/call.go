@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/cenkalti/backoff/v4"
 
@@ -22,13 +23,30 @@ import (
 // method is a method of the node's JSON-RPC.
 type method string
 
-// retry makes attempts, for c.retryFor, while the node is unavailable. What
-// names the thing asked for in errors.
+// retry makes attempts at a question, for c.retryFor, while the node is unavailable.
+// What names the thing asked for in errors.
 func (c *Client) retry(ctx context.Context, what string, attempt func(context.Context) error) error {
+	return c.retryWithin(ctx, questionTimeout, what, attempt)
+}
+
+// retryBlock is retry for a question that takes as long as a block.
+func (c *Client) retryBlock(ctx context.Context, what string, attempt func(context.Context) error) error {
+	return c.retryWithin(ctx, blockTimeout, what, func(ctx context.Context) error {
+		select {
+		case c.blocks <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		defer func() { <-c.blocks }()
+		return attempt(ctx)
+	})
+}
+
+func (c *Client) retryWithin(ctx context.Context, timeout time.Duration, what string, attempt func(context.Context) error) error {
 	pauses := newPauses()
 	pauses.MaxElapsedTime = c.retryFor
 	for {
-		err := c.once(ctx, what, attempt)
+		err := c.once(ctx, timeout, what, attempt)
 		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil || c.closing.Err() != nil {
 			return err
 		}
@@ -43,23 +61,22 @@ func (c *Client) retry(ctx context.Context, what string, attempt func(context.Co
 }
 
 // once makes one attempt, which Close ends too.
-func (c *Client) once(ctx context.Context, what string, attempt func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, answerTimeout)
+func (c *Client) once(ctx context.Context, timeout time.Duration, what string, attempt func(context.Context) error) error {
+	limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
-	defer context.AfterFunc(c.closing, cancel)()
+	limited, closed := context.WithCancelCause(limited)
+	defer context.AfterFunc(c.closing, func() { closed(errors.New("the connection was closed")) })()
 	err := attempt(limited)
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case ctx.Err() != nil:
-		err = fmt.Errorf("%w: %w", node.ErrUnavailable, context.Cause(ctx))
-	case c.closing.Err() != nil:
-		err = fmt.Errorf("%w: the connection was closed", node.ErrUnavailable)
+	}
+	if limited.Err() != nil {
+		err = fmt.Errorf("%w: %w", node.ErrUnavailable, context.Cause(limited))
 	}
 	return fmt.Errorf("node at %s: %s: %w", c.address, what, err)
 }
 
-// call calls a method and decodes its result.
+// call asks a question and decodes the result.
 func (c *Client) call(ctx context.Context, what string, result any, m method, params ...any) error {
 	return c.retry(ctx, what, func(ctx context.Context) error { return c.post(ctx, into(result), m, params...) })
 }

@@ -54,7 +54,7 @@ func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 	}
 	// A number for people: it may be missing.
 	var peers int
-	if err := c.once(ctx, "peers", func(ctx context.Context) error { return c.post(ctx, into(&peers), "getconnectioncount") }); err == nil && peers >= 0 {
+	if err := c.once(ctx, questionTimeout, "peers", func(ctx context.Context) error { return c.post(ctx, into(&peers), "getconnectioncount") }); err == nil && peers >= 0 {
 		tip.Peers = peers
 	}
 	c.noteDownload(info)
@@ -101,7 +101,7 @@ func (c *Client) BlockHash(ctx context.Context, height uint32) (chainhash.Hash, 
 // chain.
 func (c *Client) Block(ctx context.Context, hash chainhash.Hash) ([]byte, error) {
 	var raw []byte
-	err := c.retry(ctx, fmt.Sprintf("block %v", hash), func(ctx context.Context) error {
+	err := c.retryBlock(ctx, fmt.Sprintf("block %v", hash), func(ctx context.Context) error {
 		var restErr error
 		if c.asksREST() {
 			restErr = c.byREST(ctx, "block/"+hash.String()+".bin", maxBlock, func(answer []byte) error {

@@ -47,7 +47,7 @@ func (c *Client) Headers(ctx context.Context, after chainhash.Hash, height, want
 	var restErr error
 	if c.asksREST() {
 		var headers []protocol.Header
-		restErr = c.once(ctx, what, func(ctx context.Context) (err error) {
+		restErr = c.once(ctx, questionTimeout, what, func(ctx context.Context) (err error) {
 			headers, err = c.headersByREST(ctx, after, min(want, restHeaders))
 			return err
 		})

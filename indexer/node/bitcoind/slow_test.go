@@ -3,17 +3,24 @@ package bitcoind
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
 	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/indexer/node"
 )
 
 // pipes is a network of its own: time in a test's bubble goes on while its
@@ -65,6 +72,13 @@ func inBubble(t *testing.T, handler http.HandlerFunc, test func(*testing.T, *Cli
 	})
 }
 
+// hang answers nothing until the client goes, which the server notices once it has
+// read the question.
+func hang(_ http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+}
+
 // TestSlowREST has REST begin no answer: after a while the block comes by JSON-RPC,
 // and REST is asked again only later.
 func TestSlowREST(t *testing.T) {
@@ -79,7 +93,7 @@ func TestSlowREST(t *testing.T) {
 		if r.Method == http.MethodGet {
 			asked <- "REST"
 			if !begins.Load() {
-				<-r.Context().Done()
+				hang(w, r)
 				return
 			}
 			_, _ = w.Write(raw.Bytes()[:100])
@@ -121,5 +135,88 @@ func TestSlowREST(t *testing.T) {
 				t.Errorf("it asked %s, want %s", got, step.asks)
 			}
 		}
+	})
+}
+
+// TestTimeouts asks a node that begins no answer.
+func TestTimeouts(t *testing.T) {
+	one := chainhash.Hash{1}
+	out := wire.OutPoint{Hash: one}
+	spender := []node.Spender{{TxID: one, Inputs: []wire.OutPoint{out}}}
+	for name, test := range map[string]struct {
+		from source
+		ask  func(context.Context, *Client) error
+		want time.Duration
+	}{
+		"tip":     {0, func(ctx context.Context, c *Client) error { _, err := c.Tip(ctx); return err }, questionTimeout},
+		"hash":    {0, func(ctx context.Context, c *Client) error { _, err := c.BlockHash(ctx, 1); return err }, questionTimeout},
+		"header":  {0, func(ctx context.Context, c *Client) error { _, err := c.Header(ctx, 1); return err }, questionTimeout},
+		"headers": {0, func(ctx context.Context, c *Client) error { _, err := c.Headers(ctx, one, 1, 1); return err }, questionTimeout},
+		"spent, from the index": {fromIndex, func(ctx context.Context, c *Client) error {
+			_, err := c.Spent(ctx, one, spender)
+			return err
+		}, questionTimeout},
+		"spent, from undo of a transaction": {fromTxUndo, func(ctx context.Context, c *Client) error {
+			_, err := c.Spent(ctx, one, spender)
+			return err
+		}, questionTimeout},
+		"previous, from the index": {fromIndex, func(ctx context.Context, c *Client) error {
+			_, err := c.Previous(ctx, one, one, out)
+			return err
+		}, questionTimeout},
+		"block": {0, func(ctx context.Context, c *Client) error { _, err := c.Block(ctx, one); return err }, blockTimeout},
+		"spent, from undo of a block": {fromBlockUndo, func(ctx context.Context, c *Client) error {
+			_, err := c.Spent(ctx, one, spender)
+			return err
+		}, blockTimeout},
+		"previous, from its block": {fromTxUndo, func(ctx context.Context, c *Client) error {
+			_, err := c.Previous(ctx, one, one, out)
+			return err
+		}, blockTimeout},
+		"spent, from nobody knows where": {undecided, func(ctx context.Context, c *Client) error {
+			_, err := c.Spent(ctx, one, spender)
+			return err
+		}, blockTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, hang, func(t *testing.T, c *Client) {
+				c.source, c.restFrom, c.retryFor = test.from, time.Now().Add(time.Hour), time.Nanosecond
+				began := time.Now()
+				err := test.ask(t.Context(), c)
+				if took := time.Since(began); took != test.want {
+					t.Errorf("it took %v, want %v", took, test.want)
+				}
+				if !errors.Is(err, node.ErrUnavailable) || !strings.Contains(err.Error(), fmt.Sprintf("no answer within %v", test.want)) {
+					t.Errorf("got %v, want it unavailable", err)
+				}
+			})
+		})
+	}
+}
+
+// TestQuestionsBesideBlocks has many blocks arrive slowly: a question is answered
+// all the same.
+func TestQuestionsBesideBlocks(t *testing.T) {
+	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if bytes.Contains(body, []byte(`"getblock"`)) {
+			hang(w, r)
+			return
+		}
+		fmt.Fprintf(w, `{"result":"%v","error":null,"id":1}`, chaincfg.RegressionNetParams.GenesisHash)
+	}, func(t *testing.T, c *Client) {
+		c.restFrom = time.Now().Add(time.Hour)
+		ctx, cancel := context.WithCancel(t.Context())
+		var blocks sync.WaitGroup
+		for range 3 * connections {
+			blocks.Go(func() { _, _ = c.Block(ctx, chainhash.Hash{1}) })
+		}
+		synctest.Wait()
+		began := time.Now()
+		if _, err := c.BlockHash(t.Context(), 0); err != nil || time.Since(began) > 0 {
+			t.Errorf("got %v after %v", err, time.Since(began))
+		}
+		cancel()
+		blocks.Wait()
 	})
 }

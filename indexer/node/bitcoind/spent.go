@@ -153,7 +153,7 @@ func (c *Client) undoOfBlock(ctx context.Context, block chainhash.Hash, by []nod
 	for i, spender := range by {
 		wanted[spender.TxID.String()] = i
 	}
-	err = c.retry(ctx, fmt.Sprintf("what is spent in block %v", block), func(ctx context.Context) error {
+	err = c.retryBlock(ctx, fmt.Sprintf("what is spent in block %v", block), func(ctx context.Context) error {
 		spent = make([]node.Spent, len(by))
 		left := len(wanted)
 		err := c.blockTxs(ctx, block, 3, func(d *json.Decoder) (more bool, err error) {
@@ -224,7 +224,7 @@ func (c *Client) fromItsBlock(ctx context.Context, block chainhash.Hash, out wir
 
 // spentHeights tells the heights of all outputs that are spent in the block.
 func (c *Client) spentHeights(ctx context.Context, block chainhash.Hash) (heights map[wire.OutPoint]uint32, err error) {
-	err = c.retry(ctx, fmt.Sprintf("heights of what is spent in block %v", block), func(ctx context.Context) error {
+	err = c.retryBlock(ctx, fmt.Sprintf("heights of what is spent in block %v", block), func(ctx context.Context) error {
 		heights = make(map[wire.OutPoint]uint32)
 		return c.blockTxs(ctx, block, 3, func(d *json.Decoder) (more bool, err error) {
 			var tx decodedTx
@@ -461,7 +461,10 @@ func (c *Client) firstTxs(ctx context.Context, height uint32) (block chainhash.H
 // is unavailable. ErrNotFound says that there is no source for this transaction; or
 // the block has just been reorganised away, the caller can tell.
 func (c *Client) decided(ctx context.Context, block, txid chainhash.Hash) (from source, err error) {
-	err = c.retry(ctx, "spent outputs", func(ctx context.Context) (err error) {
+	if from := c.knownSource(); from != undecided {
+		return from, nil
+	}
+	err = c.retryBlock(ctx, "spent outputs", func(ctx context.Context) (err error) {
 		if from, err = c.decidedSource(ctx, block, txid); errors.Is(err, errNoSource) {
 			err = fmt.Errorf("%w: %v", node.ErrNotFound, err)
 		}
@@ -473,10 +476,7 @@ func (c *Client) decided(ctx context.Context, block, txid chainhash.Hash) (from 
 // decidedSource returns where spent outputs come from. If that is not known yet,
 // the transaction, of a block of the best chain, shows it.
 func (c *Client) decidedSource(ctx context.Context, block, txid chainhash.Hash) (source, error) {
-	c.mu.Lock()
-	decided := c.source
-	c.mu.Unlock()
-	if decided != undecided {
+	if decided := c.knownSource(); decided != undecided {
 		return decided, nil
 	}
 	decided, err := c.decide(ctx, block, txid)
@@ -487,6 +487,12 @@ func (c *Client) decidedSource(ctx context.Context, block, txid chainhash.Hash) 
 	c.source = decided
 	c.mu.Unlock()
 	return decided, nil
+}
+
+func (c *Client) knownSource() source {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.source
 }
 
 // forgetSource has the source decided again, unless somebody else has done so.
