@@ -49,6 +49,7 @@ const (
 // All methods may be called concurrently, Close once and last.
 type Client struct {
 	address  string
+	network  *chaincfg.Params
 	tls      func() (*tls.Config, error) // as the certificate is now
 	retryFor time.Duration
 	log      zerolog.Logger
@@ -94,14 +95,14 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("bchd at %s: %w", cfg.Address, err)
 	}
 	c := &Client{
-		address: cfg.Address, tls: cfg.tls, retryFor: cfg.RetryFor, log: cfg.Log.With().Str("node", cfg.Address).Logger(),
+		address: cfg.Address, network: cfg.Network, tls: cfg.tls, retryFor: cfg.RetryFor, log: cfg.Log.With().Str("node", cfg.Address).Logger(),
 		token: token, conn: conn, rpc: pb.NewBchrpcClient(conn),
 		changes: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if c.retryFor == 0 {
 		c.retryFor = DefaultRetryFor
 	}
-	if err := c.waitSuitable(ctx, cfg.Network); err != nil {
+	if err := c.waitSuitable(ctx); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	followCtx, cancel := context.WithCancel(context.Background())
@@ -121,11 +122,11 @@ func (c *Client) Close() error {
 // disconnected blocks; there is also one whenever the stream was opened anew.
 func (c *Client) Changes() <-chan struct{} { return c.changes }
 
-func (c *Client) waitSuitable(ctx context.Context, network *chaincfg.Params) error {
+func (c *Client) waitSuitable(ctx context.Context) error {
 	pauses := newPauses()
 	trouble := node.NewTrouble(c.log, waitNotice, "waiting for the node to answer", "the node answers")
 	for {
-		err := c.probe(ctx, network)
+		err := c.probe(ctx)
 		if err == nil {
 			trouble.Over()
 			return nil
@@ -141,7 +142,7 @@ func (c *Client) waitSuitable(ctx context.Context, network *chaincfg.Params) err
 }
 
 // probe tries once whether the node answers and is suitable.
-func (c *Client) probe(ctx context.Context, network *chaincfg.Params) error {
+func (c *Client) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	if err := c.probeTLS(ctx); err != nil {
@@ -151,12 +152,8 @@ func (c *Client) probe(ctx context.Context, network *chaincfg.Params) error {
 	if err != nil {
 		return err
 	}
-	if got := networkName(info.BitcoinNet); got != network.Name {
-		return fmt.Errorf("bchd at %s: %w: it is on network %s, expected %s: give the address of another node, or the network that this one is on",
-			c.address, node.ErrUnsuitable, got, network.Name)
-	}
-	if !info.TxIndex {
-		return fmt.Errorf("bchd at %s: %w: it has no transaction index: restart it with --txindex", c.address, node.ErrUnsuitable)
+	if err := c.checkInfo(info); err != nil {
+		return err
 	}
 	genesis, err := once(ctx, c, questionTimeout, "genesis block", c.rpc.GetBlockInfo, heightRequest(0))
 	if err != nil {
@@ -166,9 +163,22 @@ func (c *Client) probe(ctx context.Context, network *chaincfg.Params) error {
 	if err != nil {
 		return fmt.Errorf("bchd at %s: genesis block: %w", c.address, err)
 	}
-	if hash != *network.GenesisHash {
+	if hash != *c.network.GenesisHash {
 		return fmt.Errorf("bchd at %s: %w: its chain starts with block %v, expected %v of network %s",
-			c.address, node.ErrUnsuitable, hash, network.GenesisHash, network.Name)
+			c.address, node.ErrUnsuitable, hash, c.network.GenesisHash, c.network.Name)
+	}
+	return nil
+}
+
+// checkInfo is asked again and again: another node may be started at the address, or
+// this one without its index.
+func (c *Client) checkInfo(info *pb.GetBlockchainInfoResponse) error {
+	if got := networkName(info.BitcoinNet); got != c.network.Name {
+		return fmt.Errorf("bchd at %s: %w: it is on network %s, expected %s: give the address of another node, or the network that this one is on",
+			c.address, node.ErrUnsuitable, got, c.network.Name)
+	}
+	if !info.TxIndex {
+		return fmt.Errorf("bchd at %s: %w: it has no transaction index: restart it with --txindex", c.address, node.ErrUnsuitable)
 	}
 	return nil
 }

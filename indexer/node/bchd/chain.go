@@ -25,6 +25,9 @@ func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 	if err != nil {
 		return node.Tip{}, err
 	}
+	if err := c.checkInfo(info); err != nil {
+		return node.Tip{}, err
+	}
 	hash, err := chainhash.NewHash(info.BestBlockHash)
 	if err != nil || info.BestHeight < 0 {
 		return node.Tip{}, fmt.Errorf("bchd at %s: tip: %w: height %d with a hash of %d bytes, expected 32",

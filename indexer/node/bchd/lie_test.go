@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,7 +89,7 @@ func honest() *liar {
 
 // serve runs the liar, or with nil a server without services, until the test
 // ends.
-func serve(t *testing.T, l *liar) bchd.Config {
+func serve(t *testing.T, l pb.BchrpcServer) bchd.Config {
 	t.Helper()
 	cert, key, err := bchutil.NewTLSCertPair("liar", time.Now().AddDate(1, 0, 0), nil)
 	check(t, err)
@@ -214,4 +215,36 @@ func TestDialRefusesAnotherService(t *testing.T) {
 	cfg := serve(t, nil)
 	_, err := bchd.Dial(t.Context(), cfg)
 	wantError(t, err, node.ErrUnsuitable, "--grpclisten")
+}
+
+// changing is a node that may be another one each time.
+type changing struct {
+	*liar
+	info atomic.Pointer[pb.GetBlockchainInfoResponse]
+}
+
+func (c *changing) GetBlockchainInfo(context.Context, *pb.GetBlockchainInfoRequest) (*pb.GetBlockchainInfoResponse, error) {
+	return c.info.Load(), nil
+}
+
+// TestNodeChanges starts another node in the place of the one that was suitable.
+func TestNodeChanges(t *testing.T) {
+	n := &changing{liar: honest()}
+	n.info.Store(n.liar.info)
+	c := dial(t, serve(t, n))
+	for _, test := range []struct {
+		change func(*pb.GetBlockchainInfoResponse)
+		says   string
+	}{
+		{func(i *pb.GetBlockchainInfoResponse) { i.TxIndex = false }, "--txindex"},
+		{func(i *pb.GetBlockchainInfoResponse) { i.BitcoinNet = pb.GetBlockchainInfoResponse_MAINNET }, "it is on network mainnet, expected regtest"},
+	} {
+		other := honest().info
+		test.change(other)
+		n.info.Store(other)
+		_, err := c.Tip(t.Context())
+		wantError(t, err, node.ErrUnsuitable, test.says)
+		n.info.Store(honest().info)
+		must[node.Tip](t)(c.Tip(t.Context()))
+	}
 }

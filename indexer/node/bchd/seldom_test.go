@@ -50,7 +50,7 @@ func TestSeldom(t *testing.T) {
 	client := func(rpc pb.BchrpcClient) (*Client, *strings.Builder) {
 		log := new(strings.Builder)
 		return &Client{
-			address: nowhere, tls: Config{}.tls, token: newAuthToken("", ""), log: zerolog.New(log), rpc: rpc, changes: make(chan struct{}, 1), done: make(chan struct{}),
+			address: nowhere, network: &chaincfg.RegressionNetParams, tls: Config{}.tls, token: newAuthToken("", ""), log: zerolog.New(log), rpc: rpc, changes: make(chan struct{}, 1), done: make(chan struct{}),
 		}, log
 	}
 	t.Run("notifications", func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestSeldom(t *testing.T) {
 			c, log := client(nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute+30*time.Second)
 			defer cancel()
-			if err := c.waitSuitable(ctx, &chaincfg.RegressionNetParams); !errors.Is(err, node.ErrUnavailable) {
+			if err := c.waitSuitable(ctx); !errors.Is(err, node.ErrUnavailable) {
 				t.Errorf("got %v, want it unavailable", err)
 			}
 			// Attempts are up to maxPause and a half apart.

@@ -201,9 +201,8 @@ func (c *Client) probe(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("node at %s: chain info: %w", c.address, err)
 	}
-	if got := networkName(info.Chain); got != c.network.Name {
-		return fmt.Errorf("node at %s: %w: it is on network %.20q, expected %s: give the address of another node, or the network that this one is on",
-			c.address, node.ErrUnsuitable, got, c.network.Name)
+	if err := c.checkNetwork(info); err != nil {
+		return err
 	}
 	err = c.once(ctx, questionTimeout, "genesis block", func(ctx context.Context) error {
 		var s string
@@ -229,6 +228,15 @@ func (c *Client) probe(ctx context.Context) error {
 		return err
 	}
 	c.log.Debug().Stringer("spent_outputs", c.source).Bool("zmq", c.hints.address != "").Msg("the node is suitable")
+	return nil
+}
+
+// checkNetwork is asked again and again: another node may be started at the address.
+func (c *Client) checkNetwork(info chainInfo) error {
+	if got := networkName(info.Chain); got != c.network.Name {
+		return fmt.Errorf("node at %s: %w: it is on network %.20q, expected %s: give the address of another node, or the network that this one is on",
+			c.address, node.ErrUnsuitable, got, c.network.Name)
+	}
 	return nil
 }
 

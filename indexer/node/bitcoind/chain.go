@@ -52,6 +52,9 @@ func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 	if err != nil {
 		return node.Tip{}, fmt.Errorf("node at %s: tip: %w", c.address, err)
 	}
+	if err := c.checkNetwork(info); err != nil {
+		return node.Tip{}, err
+	}
 	// A number for people: it may be missing.
 	var peers int
 	if err := c.once(ctx, questionTimeout, "peers", func(ctx context.Context) error { return c.post(ctx, into(&peers), "getconnectioncount") }); err == nil && peers >= 0 {

@@ -407,6 +407,18 @@ func TestWrongNetwork(t *testing.T) {
 	}
 }
 
+// TestNetworkChanges starts a node of another network in the place of the one that
+// was suitable.
+func TestNetworkChanges(t *testing.T) {
+	n := newBCHN(t)
+	c := dial(t, n.config())
+	n.set(func() { n.chain = "main" })
+	_, err := c.Tip(t.Context())
+	wantError(t, err, node.ErrUnsuitable, `it is on network "mainnet", expected regtest`)
+	n.set(func() { n.chain = "regtest" })
+	must[node.Tip](t)(c.Tip(t.Context()))
+}
+
 func TestPruned(t *testing.T) {
 	n := newBCHN(t)
 	n.rest = true
