@@ -85,7 +85,7 @@ func (p *pipeline) askSpent(ctx context.Context, f *flight, by []node.Spender) (
 		return nil, fmt.Errorf("node %s: %w: it does not know what transactions of block %v at height %d spend, so that nobody can tell who acted; "+
 			"let the node finish building its transaction index (bchd: --txindex): %w", p.name, node.ErrUnsuitable, f.hash, f.height, err)
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("block %v at height %d: %w", f.hash, f.height, err)
 	case len(spent) != len(by):
 		return nil, p.invalid(f, fmt.Errorf("it was asked what %d transactions spend, and answered for %d", len(by), len(spent)))
 	}
@@ -182,7 +182,7 @@ func (p *pipeline) previous(ctx context.Context, f *flight, c *claim, out wire.O
 	defer func() { <-p.spents }()
 	tx, err := p.node.Previous(ctx, f.hash, c.TxID, out)
 	if err != nil {
-		return protocol.Output{}, err
+		return protocol.Output{}, fmt.Errorf("block %v at height %d, transaction %v: %w", f.hash, f.height, c.TxID, err)
 	}
 	output, err := protocol.SpentOutput(tx, out)
 	if err != nil {

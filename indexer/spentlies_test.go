@@ -319,6 +319,9 @@ func TestPropertySpentLies(t *testing.T) {
 			}{
 				{"the truth", theTruth},
 				{"a transaction of another hash", said.madeUp},
+				{"what an adapter refuses", func(_ chainhash.Hash, out wire.OutPoint, _ protocol.Tx) (protocol.Tx, error) {
+					return nil, fmt.Errorf("node at %s: transaction %v: %w: it sent another", nodeName, out.Hash, node.ErrInvalid)
+				}},
 			} {
 				t.Logf("%s: %v, backed by %s", lie.name, said.acts(), by.name)
 				s.wantRefused(t, run(t, said.told(s.wordNode(), by.back), s.graph), said)
