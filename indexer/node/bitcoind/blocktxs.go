@@ -8,50 +8,60 @@ import (
 	"fmt"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/indexer/node"
 )
+
+// streamed reads an answer whose result is large, as it arrives. Result takes it off
+// the decoder.
+func streamed(result func(*json.Decoder) error) reader {
+	return func(r *bufio.Reader) error {
+		d := json.NewDecoder(r)
+		var failed *rpcError
+		err := object(d, func(key string) error {
+			switch key {
+			case "error":
+				return d.Decode(&failed)
+			case "result":
+				return result(d)
+			}
+			return d.Decode(new(json.RawMessage))
+		})
+		if err == nil && failed != nil {
+			return failed
+		}
+		return err
+	}
+}
 
 // blockTxs calls each for the elements of a block's tx, in order, while it
 // returns true. Each takes one element off the decoder. The block is never in
 // memory as a whole, which in JSON would be many times its size.
 func (c *Client) blockTxs(ctx context.Context, block chainhash.Hash, verbosity int, each func(*json.Decoder) (more bool, err error)) error {
-	return c.post(ctx, func(r *bufio.Reader) error {
-		d := json.NewDecoder(r)
-		var failed *rpcError
-		ended, found := false, false
-		err := object(d, func(answerKey string) error {
-			switch answerKey {
-			case "error":
-				return d.Decode(&failed)
-			case "result":
-				return object(d, func(key string) error {
-					if key != "tx" {
-						return d.Decode(new(json.RawMessage))
-					}
-					found = true
-					return array(d, func() error {
-						more, err := each(d)
-						ended = !more
-						if err == nil && ended {
-							err = errEnded
-						}
-						return err
-					})
-				})
+	ended, found := false, false
+	err := c.post(ctx, streamed(func(d *json.Decoder) error {
+		return object(d, func(key string) error {
+			if key != "tx" {
+				return d.Decode(new(json.RawMessage))
 			}
-			return d.Decode(new(json.RawMessage))
+			found = true
+			return array(d, func() error {
+				more, err := each(d)
+				ended = !more
+				if err == nil && ended {
+					err = errEnded
+				}
+				return err
+			})
 		})
-		switch {
-		case ended && errors.Is(err, errEnded):
-			return nil
-		case err != nil:
-			return err
-		case failed != nil:
-			return failed
-		case !found:
-			return errors.New("expected tx in the block")
-		}
+	}), "getblock", block.String(), verbosity)
+	switch {
+	case ended && errors.Is(err, errEnded):
 		return nil
-	}, "getblock", block.String(), verbosity)
+	case err == nil && !found:
+		return fmt.Errorf("%w: expected tx in the block", node.ErrInvalid)
+	}
+	return err
 }
 
 // errEnded ends the walk over an answer.

@@ -197,6 +197,36 @@ func TestPrevious(t *testing.T) {
 	wantError(t, err, node.ErrNotFound, "Block not available")
 }
 
+// TestLargeSpender asks about a transaction whose answer is larger than any other may
+// be: somebody has made it spend large scripts.
+func TestLargeSpender(t *testing.T) {
+	n := newBCHN(t)
+	block, tx, spent := n.mineSpending()
+	c := dial(t, n.config())
+	asm := strings.Repeat("OP_NOP ", 10_000)
+	n.set(func() {
+		n.instead = func(w http.ResponseWriter, question string) bool {
+			if !strings.HasPrefix(question, "getrawtransaction") {
+				return false
+			}
+			fmt.Fprintf(w, `{"result":{"txid":"%v","vin":[`, tx.TxHash())
+			for i, in := range tx.TxIn {
+				fmt.Fprintf(w, `{"txid":"%v","vout":%d,"value":0.00001,"scriptPubKey":{"hex":"%x"}},`,
+					in.PreviousOutPoint.Hash, in.PreviousOutPoint.Index, spent[i].PkScript)
+			}
+			for range 1000 { // 70 MB
+				fmt.Fprintf(w, `{"txid":"%v","vout":0,"value":1,"scriptPubKey":{"asm":"%s","hex":""}},`, chainhash.Hash{1}, asm)
+			}
+			_, _ = w.Write([]byte(`{}],"vout":[{},{}]},"error":null,"id":1}`))
+			return true
+		}
+	})
+	got := must[node.Spent](t)(spendsOf(t.Context(), c, block, tx.TxHash(), tx.TxIn[0].PreviousOutPoint))
+	if len(got.Outputs) != 1 || got.Outputs[0].Value != 1000 || !bytes.Equal(got.Outputs[0].Script, spent[0].PkScript) {
+		t.Errorf("it spends %+v", got)
+	}
+}
+
 // TestWholeBlock asks about more transactions of a block than it takes to ask for all
 // of it at once.
 func TestWholeBlock(t *testing.T) {

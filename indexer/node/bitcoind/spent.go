@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -136,8 +137,8 @@ func (c *Client) rawTransaction(ctx context.Context, txid chainhash.Hash, in ...
 // undoOfTx tells what a transaction of the block spends, from undo data.
 func (c *Client) undoOfTx(ctx context.Context, block chainhash.Hash, spender node.Spender) (spent node.Spent, err error) {
 	err = c.retry(ctx, fmt.Sprintf("what transaction %v spends", spender.TxID), func(ctx context.Context) error {
-		var tx decodedTx
-		if err := c.post(ctx, into(&tx), "getrawtransaction", spender.TxID.String(), 2, block.String()); err != nil {
+		tx, err := c.txWithUndo(ctx, block, spender.TxID, len(spender.Inputs))
+		if err != nil {
 			return err
 		}
 		spent, err = tx.spent(spender)
@@ -158,7 +159,7 @@ func (c *Client) undoOfBlock(ctx context.Context, block chainhash.Hash, by []nod
 		left := len(wanted)
 		err := c.blockTxs(ctx, block, 3, func(d *json.Decoder) (more bool, err error) {
 			var tx decodedTx
-			if err := d.Decode(&tx); err != nil {
+			if err := tx.read(d, math.MaxInt); err != nil {
 				return false, err
 			}
 			if i, ok := wanted[tx.TxID]; ok && spent[i].Outputs == nil {
@@ -228,7 +229,7 @@ func (c *Client) spentHeights(ctx context.Context, block chainhash.Hash) (height
 		heights = make(map[wire.OutPoint]uint32)
 		return c.blockTxs(ctx, block, 3, func(d *json.Decoder) (more bool, err error) {
 			var tx decodedTx
-			if err := d.Decode(&tx); err != nil {
+			if err := tx.read(d, math.MaxInt); err != nil {
 				return false, err
 			}
 			for _, in := range tx.Inputs {
@@ -276,10 +277,40 @@ func (s *spentHeights) of(ctx context.Context, block chainhash.Hash, out wire.Ou
 	return height, nil
 }
 
-// decodedTx is a transaction as the node decodes it.
+// txWithUndo fetches a transaction of the block with what its first inputs spend.
+func (c *Client) txWithUndo(ctx context.Context, block, txid chainhash.Hash, inputs int) (tx decodedTx, err error) {
+	err = c.post(ctx, streamed(func(d *json.Decoder) error { return tx.read(d, inputs) }), "getrawtransaction", txid.String(), 2, block.String())
+	return tx, err
+}
+
+// decodedTx is a transaction as the node decodes it, as far as it matters here.
 type decodedTx struct {
 	TxID   string
-	Inputs []input `json:"vin"`
+	Inputs []input // the first ones, as many as were asked for
+}
+
+// read takes a transaction off the decoder. Whoever pays fees decides how large it is:
+// the script of each output that it spends takes up to 50 kB in JSON. So one input is
+// read at a time, and no more are kept than asked for.
+func (tx *decodedTx) read(d *json.Decoder, inputs int) error {
+	return object(d, func(key string) error {
+		switch key {
+		case "txid":
+			return d.Decode(&tx.TxID)
+		case "vin":
+			return array(d, func() error {
+				var in input
+				err := d.Decode(&in)
+				if len(tx.Inputs) < inputs {
+					tx.Inputs = append(tx.Inputs, in)
+				}
+				return err
+			})
+		case "vout":
+			return array(d, func() error { return d.Decode(new(json.RawMessage)) })
+		}
+		return d.Decode(new(json.RawMessage))
+	})
 }
 
 // input is an input with the output that it spends. getblock has that in
@@ -420,7 +451,7 @@ func (c *Client) probeSource(ctx context.Context, tip node.Tip) error {
 		}
 		// A coinbase shows only whether the node knows no undo data at all: then it
 		// does not take the third parameter.
-		err = c.post(ctx, into(new(decodedTx)), "getrawtransaction", txids[0].String(), 2, block.String())
+		_, err = c.txWithUndo(ctx, block, txids[0], 1)
 		if unanswered(err) {
 			return err
 		}
@@ -514,8 +545,7 @@ func (c *Client) decide(ctx context.Context, block, txid chainhash.Hash) (source
 	if err == nil && indexes["txindex"].Synced {
 		return fromIndex, nil
 	}
-	var tx decodedTx
-	err = c.post(ctx, into(&tx), "getrawtransaction", txid.String(), 2, block.String())
+	tx, err := c.txWithUndo(ctx, block, txid, 1)
 	if unanswered(err) {
 		return undecided, err
 	}
@@ -525,7 +555,7 @@ func (c *Client) decide(ctx context.Context, block, txid chainhash.Hash) (source
 	found := false
 	err = c.blockTxs(ctx, block, 3, func(d *json.Decoder) (more bool, err error) {
 		var tx decodedTx
-		if err := d.Decode(&tx); err != nil {
+		if err := tx.read(d, 1); err != nil {
 			return false, err
 		}
 		found = found || tx.TxID == txid.String() && tx.hasSpent()
