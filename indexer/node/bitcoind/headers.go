@@ -111,7 +111,8 @@ func (c *Client) headersByRPC(ctx context.Context, from, want uint32) ([]protoco
 		return nil, err
 	}
 	for i := range headers {
-		if headers[i] == (protocol.Header{}) {
+		// Where there was a reorganisation between two questions, the chain is torn.
+		if headers[i] == (protocol.Header{}) || i > 0 && headers[i].PrevBlock != headers[i-1].Hash {
 			return headers[:i], nil
 		}
 	}

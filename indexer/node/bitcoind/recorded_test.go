@@ -449,6 +449,22 @@ func TestNetworkChanges(t *testing.T) {
 	must[node.Tip](t)(c.Tip(t.Context()))
 }
 
+// TestHeadersReorganised has the best chain change between the questions for its
+// headers: that is no lie.
+func TestHeadersReorganised(t *testing.T) {
+	n := newBCHN(t)
+	first := n.mine()
+	n.mine()
+	c := dial(t, n.config())
+	n.set(func() {
+		n.instead = say("getblockhash 2", fmt.Sprintf(`{"result":"%v","error":null,"id":1}`, regtest.Params.GenesisHash))
+	})
+	headers := must[[]protocol.Header](t)(c.Headers(t.Context(), *regtest.Params.GenesisHash, 0, 10))
+	if len(headers) != 1 || headers[0].Hash != first {
+		t.Errorf("got headers %v, want the one of block 1, %v", headers, first)
+	}
+}
+
 func TestPruned(t *testing.T) {
 	n := newBCHN(t)
 	n.rest = true
