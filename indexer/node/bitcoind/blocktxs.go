@@ -59,7 +59,7 @@ func (c *Client) blockTxs(ctx context.Context, block chainhash.Hash, verbosity i
 	case ended && errors.Is(err, errEnded):
 		return nil
 	case err == nil && !found:
-		return fmt.Errorf("%w: expected tx in the block", node.ErrInvalid)
+		return fmt.Errorf("%w: %w: expected tx in the block", node.ErrUnsuitable, errNotRPC)
 	}
 	return err
 }
@@ -75,7 +75,7 @@ func object(d *json.Decoder, member func(key string) error) error {
 		return err
 	}
 	if start != json.Delim('{') {
-		return fmt.Errorf("expected an object, got %.20v", start)
+		return fmt.Errorf("%w: expected an object, got %.20v", errNotRPC, start)
 	}
 	for d.More() {
 		key, err := d.Token()
@@ -98,7 +98,7 @@ func array(d *json.Decoder, element func() error) error {
 		return err
 	}
 	if start != json.Delim('[') {
-		return fmt.Errorf("expected an array, got %.20v", start)
+		return fmt.Errorf("%w: expected an array, got %.20v", errNotRPC, start)
 	}
 	for d.More() {
 		if err := element(); err != nil {

@@ -280,6 +280,9 @@ func (s *spentHeights) of(ctx context.Context, block chainhash.Hash, out wire.Ou
 // txWithUndo fetches a transaction of the block with what its first inputs spend.
 func (c *Client) txWithUndo(ctx context.Context, block, txid chainhash.Hash, inputs int) (tx decodedTx, err error) {
 	err = c.post(ctx, streamed(func(d *json.Decoder) error { return tx.read(d, inputs) }), "getrawtransaction", txid.String(), 2, block.String())
+	if err == nil && tx.TxID == "" {
+		err = fmt.Errorf("%w: %w: expected a transaction", node.ErrUnsuitable, errNotRPC)
+	}
 	return tx, err
 }
 
