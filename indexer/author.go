@@ -57,9 +57,7 @@ func (p *pipeline) establish(ctx context.Context, f *flight) error {
 	if err != nil {
 		return err
 	}
-	if !spent[0].Proven && p.recent.payments.Load() == nil {
-		p.recent.payments.CompareAndSwap(nil, new(payments))
-	}
+	p.recent.asked(spent[0].Proven)
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	for i, c := range open {

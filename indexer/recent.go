@@ -59,7 +59,7 @@ type recent struct {
 	oldest  int                               // mu; where the ring begins
 	limit   int
 
-	payments atomic.Pointer[payments] // nil until the node has told what it cannot prove
+	payments atomic.Pointer[payments] // nil while the node has an index
 }
 
 // payments is a table of payments to keys, in which each has one place, and takes it
@@ -105,7 +105,20 @@ func (p *payments) find(out wire.OutPoint) (protocol.Output, bool) {
 }
 
 func newRecent(limit int) *recent {
-	return &recent{outputs: make(map[wire.OutPoint]protocol.Output), limit: limit}
+	r := &recent{outputs: make(map[wire.OutPoint]protocol.Output), limit: limit}
+	r.asked(false)
+	return r
+}
+
+// asked notes whether the node could prove what it told. One with an index can, and it
+// is cheap to ask.
+func (r *recent) asked(proven bool) {
+	switch now := r.payments.Load(); {
+	case proven && now != nil:
+		r.payments.Store(nil)
+	case !proven && now == nil:
+		r.payments.CompareAndSwap(nil, new(payments))
+	}
 }
 
 // add remembers coins of a block.

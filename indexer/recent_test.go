@@ -31,12 +31,16 @@ func (n *counting) Spent(ctx context.Context, block chainhash.Hash, by []node.Sp
 	return n.fakeNode.Spent(ctx, block, by)
 }
 
-// TestRemembers asks the node only for outputs that have not been seen: those that
-// pay somebody for the first action.
+// TestRemembers asks the node only for outputs that have not been seen: here those from
+// before the first block.
 func TestRemembers(t *testing.T) {
-	l := newLedger(t, "A", "B")
+	l := newLedger(t)
 	var want []wire.OutPoint // has to be asked for
-	first := func(name string) { want = append(want, l.coins[name].OutPoint) }
+	first := func(name string) {
+		out := wire.OutPoint{Hash: chainhash.HashH([]byte(name))}
+		l.coins[name] = l.knows(regtest.Coin{OutPoint: out, Output: *regtest.KeyFromSeed(name).Output(1_000_000)})
+		want = append(want, out)
+	}
 
 	first("A")
 	l.request("A", "B")
