@@ -318,7 +318,7 @@ func followLies() []chainLie {
 			return []any{other.blocks[0].BlockHash()}
 		}
 	}
-	return []chainLie{
+	return append(tipLies(), []chainLie{
 		{"an older tip", waited, func(t *rapid.T, p *play, _ uint32, n *liar) []any { return olderTip(t, p, 0, n) }},
 		{"another block at a height", waited, func(t *rapid.T, p *play, base uint32, n *liar) []any { return otherHash(t, p, base, n) }},
 		{"a shorter chain", waited, instead(func(t *rapid.T, p *play) (uint32, []*wire.MsgBlock) {
@@ -333,7 +333,7 @@ func followLies() []chainLie {
 			other := play{blocks: []*wire.MsgBlock{genesis}}
 			return 0, append(other.blocks, other.branch(0, heights(1, 2*p.last()).Draw(t, "to"))...)
 		})},
-	}
+	}...)
 }
 
 // scenery is a graph that ends at a height of a play.

@@ -283,6 +283,15 @@ func (ix *Indexer) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if common == int64(target.Height) && target.Height >= start {
+		ours, err := ix.graph.BlockHeader(target.Height)
+		if err != nil {
+			return err
+		}
+		if ours.Hash != target.Hash {
+			return fmt.Errorf("%w: its tip was %v at height %d, now its block there is %v", errMoved, target.Hash, target.Height, ours.Hash)
+		}
+	}
 	switch {
 	case common == int64(target.Height) && target.Height < tip.Height:
 		// Blocks that were connected do not become untrue because the node has lost them.
