@@ -25,7 +25,6 @@ const (
 	refused  verdict = iota // by the name of the node, and of what it is about
 	waited                  // the indexer waits, with a reason
 	withheld                // nothing shows that the node's chain goes on
-	harmless                // it comes to nothing
 )
 
 // chainLie is a lie about the chain and what is in it.
@@ -290,7 +289,7 @@ func spentQuestionLies() []chainLie {
 func catchUpLies() []chainLie {
 	return slices.Concat(blockLies(), headerLies(), tipLies(), spentQuestionLies(), []chainLie{
 		{"an older tip", withheld, olderTip},
-		{"another block at a height that is indexed", harmless, otherHash},
+		{"another block at a height that is indexed", waited, otherHash},
 	})
 }
 
@@ -387,6 +386,9 @@ func (s *scenery) restore(t *rapid.T) {
 func (s *scenery) want(t *rapid.T, e end, v verdict, names ...any) {
 	t.Helper()
 	wantTips(t, e, s.tips)
+	if e.tip.Height < s.base {
+		t.Fatalf("blocks from %d on were taken back; log:\n%s", e.tip.Height+1, e.log)
+	}
 	ok := false
 	switch v {
 	case refused:
@@ -397,8 +399,6 @@ func (s *scenery) want(t *rapid.T, e end, v verdict, names ...any) {
 		ok = e.waits() && e.status.Reason != ""
 	case withheld:
 		ok = e.err == nil && e.status.Synced && e.tip.Height < s.last()
-	case harmless:
-		ok = e.err == nil && e.status.Synced && e.tip.Height == s.last()
 	}
 	if !ok {
 		t.Fatalf("%v, %+v, tip %+v, expected verdict %d, and that an error names %s and %v; log:\n%s", e.err, e.status, e.tip, v, nodeName, names, e.log)

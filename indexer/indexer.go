@@ -324,6 +324,11 @@ func (ix *Indexer) takeBack(ctx context.Context, tip graph.Tip, common int64, b 
 	if depth == 0 {
 		return nil
 	}
+	if first, err := ix.graph.BlockHeader(b.first); err != nil {
+		return err
+	} else if len(b.hashes) > 0 && b.hashes[0] == first.Hash {
+		return fmt.Errorf("%w: it had another block than %v at height %d, and now it has this one", errMoved, first.Hash, b.first)
+	}
 	ours, err := workOf(common+1, int64(tip.Height), ix.graph.BlockHeader)
 	if err != nil {
 		return err
