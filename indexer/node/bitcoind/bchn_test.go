@@ -22,6 +22,7 @@ import (
 
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/indexer/node/bitcoind"
+	"github.com/keytree-bch/keytree/indexer/node/nodetest"
 )
 
 // undo says how a bchn tells what transactions spend.
@@ -44,6 +45,8 @@ type bchn struct {
 
 	mu       sync.Mutex // guards what follows
 	blocks   []*wire.MsgBlock
+	heights  map[chainhash.Hash]int // of blocks
+	txs      map[chainhash.Hash]int // heights of transactions
 	outputs  map[wire.OutPoint]*wire.TxOut
 	chain    string
 	password string
@@ -65,19 +68,53 @@ func newBCHN(t *testing.T) *bchn {
 	t.Helper()
 	asJSON := func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err }
 	n := &bchn{
-		t: t, blocks: []*wire.MsgBlock{regtest.Params.GenesisBlock}, outputs: make(map[wire.OutPoint]*wire.TxOut),
+		t: t, heights: make(map[chainhash.Hash]int), txs: make(map[chainhash.Hash]int), outputs: make(map[wire.OutPoint]*wire.TxOut),
 		templates: template.Must(template.New("").Funcs(template.FuncMap{"json": asJSON}).ParseGlob("testdata/*.json")),
 		chain:     "regtest", password: "hush", undo: inTx, asked: make(map[string]int),
 	}
-	n.server = httptest.NewUnstartedServer(n)
-	n.server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+	n.take(nodetest.Genesis())
+	n.serve("127.0.0.1:0")
+	t.Cleanup(func() { n.server.Close() })
+	return n
+}
+
+// serve has the node answer at an address.
+func (n *bchn) serve(address string) {
+	n.t.Helper()
+	server := httptest.NewUnstartedServer(n)
+	server.Listener.Close()
+	server.Listener = must[net.Listener](n.t)(net.Listen("tcp", address))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			n.set(func() { n.conns++ })
 		}
 	}
-	n.server.Start()
-	t.Cleanup(n.server.Close)
-	return n
+	server.Start()
+	n.server = server
+}
+
+// take has the node's best chain be that one.
+func (n *bchn) take(chain *nodetest.Chain) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.blocks = nil
+	clear(n.heights)
+	clear(n.txs)
+	for height := range chain.Height() + 1 {
+		n.add(chain.Block(height))
+	}
+}
+
+// add puts a block at the end of the chain.
+func (n *bchn) add(block *wire.MsgBlock) {
+	n.heights[block.BlockHash()] = len(n.blocks)
+	for _, tx := range block.Transactions {
+		n.txs[tx.TxHash()] = len(n.blocks)
+		for i, out := range tx.TxOut {
+			n.outputs[wire.OutPoint{Hash: tx.TxHash(), Index: uint32(i)}] = out
+		}
+	}
+	n.blocks = append(n.blocks, block)
 }
 
 // set changes the node under its lock.
@@ -120,11 +157,8 @@ func (n *bchn) mine(txs ...*wire.MsgTx) chainhash.Hash {
 		if err := block.AddTransaction(tx); err != nil {
 			n.t.Fatal(err)
 		}
-		for i, out := range tx.TxOut {
-			n.outputs[wire.OutPoint{Hash: tx.TxHash(), Index: uint32(i)}] = out
-		}
 	}
-	n.blocks = append(n.blocks, block)
+	n.add(block)
 	return block.BlockHash()
 }
 
@@ -264,16 +298,36 @@ func (n *bchn) serveHeaders(w http.ResponseWriter, name string) {
 	}
 }
 
+// find returns the block with that hash, nil if there is none.
 func (n *bchn) find(hash string) *wire.MsgBlock {
-	for _, b := range n.blocks {
-		if b.BlockHash().String() == hash {
-			return b
-		}
+	if height, ok := n.heights[parseHash(hash)]; ok {
+		return n.blocks[height]
 	}
 	return nil
 }
 
-func (n *bchn) gone(b *wire.MsgBlock) bool { return slices.Index(n.blocks, b) < int(n.pruned) }
+// findTx returns the transaction with that txid, and its block; nil if there is none.
+func (n *bchn) findTx(txid string) (*wire.MsgTx, *wire.MsgBlock) {
+	hash := parseHash(txid)
+	height, ok := n.txs[hash]
+	if !ok {
+		return nil, nil
+	}
+	block := n.blocks[height]
+	at := slices.IndexFunc(block.Transactions, func(tx *wire.MsgTx) bool { return tx.TxHash() == hash })
+	return block.Transactions[at], block
+}
+
+// parseHash returns a hash, or zero for what is none.
+func parseHash(s string) chainhash.Hash {
+	hash, err := chainhash.NewHashFromStr(s)
+	if err != nil {
+		return chainhash.Hash{}
+	}
+	return *hash
+}
+
+func (n *bchn) gone(b *wire.MsgBlock) bool { return n.heights[b.BlockHash()] < int(n.pruned) }
 
 // answer returns a result in JSON, or an error's code and message.
 func (n *bchn) answer(method string, params []any) (result string, code int, message string) {
@@ -327,7 +381,7 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 			}
 		}
 		return n.render("getblock.json", map[string]any{
-			"Hash": block.BlockHash().String(), "Height": slices.Index(n.blocks, block), "Merkle": block.Header.MerkleRoot.String(),
+			"Hash": block.BlockHash().String(), "Height": n.heights[block.BlockHash()], "Merkle": block.Header.MerkleRoot.String(),
 			"Txs": txs, "Previous": block.Header.PrevBlock.String(),
 		}), 0, ""
 	case "getindexinfo":
@@ -336,31 +390,25 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 		}
 		return "{}", 0, ""
 	case "getrawtransaction":
-		for _, block := range n.blocks {
-			for _, tx := range block.Transactions {
-				if tx.TxHash().String() != param(0) {
-					continue
-				}
-				switch {
-				case param(2) == block.BlockHash().String() && n.gone(block):
-					return "", -1, "Block not available"
-				case param(1) == "0" && param(2) == block.BlockHash().String():
-					var raw bytes.Buffer
-					_ = tx.Serialize(&raw)
-					return fmt.Sprintf("%q", hex.EncodeToString(raw.Bytes())), 0, ""
-				case param(1) != "0" && param(2) == block.BlockHash().String():
-					return n.decoded(tx, block, param(1) == "2" && (n.undo == inTx || n.undo == inPrevout), n.undo == inPrevout), 0, ""
-				case param(2) == "" && n.txIndex:
-					var raw bytes.Buffer
-					_ = tx.Serialize(&raw)
-					return fmt.Sprintf("%q", hex.EncodeToString(raw.Bytes())), 0, ""
-				}
-			}
-		}
-		if param(2) != "" {
+		tx, block := n.findTx(param(0))
+		switch in := param(2); {
+		case in != "" && n.find(in) == nil:
+			return "", -5, "Block hash not found"
+		case in != "" && n.gone(n.find(in)):
+			return "", -1, "Block not available"
+		case in != "" && block != n.find(in):
 			return "", -5, "No such transaction found in the provided block. Use gettransaction for wallet transactions."
+		case in == "" && !n.txIndex:
+			return "", -5, "No such mempool transaction. Use -txindex to enable blockchain transaction queries. Use gettransaction for wallet transactions."
+		case tx == nil:
+			return "", -5, "No such mempool or blockchain transaction. Use gettransaction for wallet transactions."
 		}
-		return "", -5, "No such mempool transaction. Use -txindex to enable blockchain transaction queries. Use gettransaction for wallet transactions."
+		if param(1) == "0" {
+			var raw bytes.Buffer
+			_ = tx.Serialize(&raw)
+			return fmt.Sprintf("%q", hex.EncodeToString(raw.Bytes())), 0, ""
+		}
+		return n.decoded(tx, block, param(1) == "2" && (n.undo == inTx || n.undo == inPrevout), n.undo == inPrevout), 0, ""
 	}
 	return "", -32601, "Method not found"
 }
@@ -371,13 +419,6 @@ func (n *bchn) render(name string, values map[string]any) string {
 		n.t.Errorf("%s: %v", name, err)
 	}
 	return out.String()
-}
-
-// heightOf returns the height of the block with a transaction, 0 if there is none.
-func (n *bchn) heightOf(txid chainhash.Hash) int {
-	return max(0, slices.IndexFunc(n.blocks, func(b *wire.MsgBlock) bool {
-		return slices.ContainsFunc(b.Transactions, func(tx *wire.MsgTx) bool { return tx.TxHash() == txid })
-	}))
 }
 
 // decoded returns a transaction as the node decodes it.
@@ -399,7 +440,7 @@ func (n *bchn) decoded(tx *wire.MsgTx, block *wire.MsgBlock, undo, prevout bool)
 	for _, in := range tx.TxIn {
 		next := input{TxID: in.PreviousOutPoint.Hash.String(), Vout: in.PreviousOutPoint.Index}
 		if out := n.outputs[in.PreviousOutPoint]; out != nil {
-			next.Height = n.heightOf(in.PreviousOutPoint.Hash)
+			next.Height = n.txs[in.PreviousOutPoint.Hash]
 			next.Value = fmt.Sprintf("%d.%08d", out.Value/1e8, out.Value%1e8)
 			next.Script = hex.EncodeToString(out.PkScript)
 			if data := out.TokenData; !data.IsEmpty() {
