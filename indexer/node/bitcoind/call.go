@@ -62,10 +62,13 @@ func (c *Client) retryWithin(ctx context.Context, timeout time.Duration, what st
 
 // once makes one attempt, which Close ends too.
 func (c *Client) once(ctx context.Context, timeout time.Duration, what string, attempt func(context.Context) error) error {
+	if c.closing.Err() != nil { // or a new connection might outlive Close
+		return fmt.Errorf("node at %s: %s: %w: %w", c.address, what, node.ErrUnavailable, errClosed)
+	}
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	limited, closed := context.WithCancelCause(limited)
-	defer context.AfterFunc(c.closing, func() { closed(errors.New("the connection was closed")) })()
+	defer context.AfterFunc(c.closing, func() { closed(errClosed) })()
 	err := attempt(limited)
 	if err == nil {
 		return nil
@@ -75,6 +78,8 @@ func (c *Client) once(ctx context.Context, timeout time.Duration, what string, a
 	}
 	return fmt.Errorf("node at %s: %s: %w", c.address, what, err)
 }
+
+var errClosed = errors.New("the connection was closed")
 
 // call asks a question and decodes the result.
 func (c *Client) call(ctx context.Context, what string, result any, m method, params ...any) error {
