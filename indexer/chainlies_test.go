@@ -276,8 +276,8 @@ func spentQuestionLies() []chainLie {
 	}
 	return []chainLie{
 		{"nothing about what is spent", refused, lie(func([]node.Spent) ([]node.Spent, error) { return nil, nil })},
-		{"a spender too few", refused, lie(func(spent []node.Spent) ([]node.Spent, error) { return spent[1:], nil })},
-		{"a spender too many", refused, lie(func(spent []node.Spent) ([]node.Spent, error) { return append(spent, spent[0]), nil })},
+		{"a spender too few", refused, lie(func(spent []node.Spent) ([]node.Spent, error) { return spent[min(1, len(spent)):], nil })},
+		{"a spender too many", refused, lie(func(spent []node.Spent) ([]node.Spent, error) { return append(spent, node.Spent{}), nil })},
 		{"what an adapter refuses", refused, lie(func([]node.Spent) ([]node.Spent, error) {
 			return nil, fmt.Errorf("node at %s: what is spent: %w: nonsense", nodeName, node.ErrInvalid)
 		})},
@@ -343,10 +343,10 @@ type scenery struct {
 	graph *graph.Graph
 }
 
-// newScenery writes a play the last blocks of which have several acts each. The graph
-// ends before these, or with the last one if it is whole.
+// newScenery writes a play the last blocks of which have several acts each, the last one
+// of all kinds. The graph ends before these, or with the last one if it is whole.
 func newScenery(t *rapid.T, dir string, whole bool) *scenery {
-	const blocks = 4
+	const blocks = 4 // besides that of all kinds
 	w := newWriter(t, honest())
 	for i := range blocks {
 		w.txs = append(w.txs, nil)
@@ -357,11 +357,12 @@ func newScenery(t *rapid.T, dir string, whole bool) *scenery {
 			w.act(scene{unlocks: signs, paid: true}) // by a coin that is asked for
 		}
 	}
+	w.actAll(false)
 	s := &scenery{play: w.play(), graph: openIn(t, dir, 0)}
 	s.tips = s.model(t, s.graph, s.last())
 	s.base = s.last()
 	if !whole {
-		s.base -= blocks
+		s.base -= blocks + 1
 	}
 	s.restore(t)
 	return s
@@ -382,13 +383,20 @@ func (s *scenery) restore(t *rapid.T) {
 	}
 }
 
-// want checks what became of a lie.
-func (s *scenery) want(t *rapid.T, e end, v verdict, names ...any) {
+// wantTold checks that the graph ends with a block of the play, and that no block has
+// been taken back.
+func (s *scenery) wantTold(t *rapid.T, e end) {
 	t.Helper()
 	wantTips(t, e, s.tips)
 	if e.tip.Height < s.base {
 		t.Fatalf("blocks from %d on were taken back; log:\n%s", e.tip.Height+1, e.log)
 	}
+}
+
+// want checks what became of a lie.
+func (s *scenery) want(t *rapid.T, e end, v verdict, names ...any) {
+	t.Helper()
+	s.wantTold(t, e)
 	ok := false
 	switch v {
 	case refused:
@@ -425,4 +433,48 @@ func TestPropertyChainLies(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPropertyManyLies has a node tell several lies at once: whatever comes of it, the
+// graph says nothing but what is on the chain.
+func TestPropertyManyLies(t *testing.T) {
+	checks(t, 5, 1000)
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		s := newScenery(t, dir, rapid.Bool().Draw(t, "all indexed"))
+		for range 5 {
+			var n node.Node = s.wordNode()
+			for range rapid.IntRange(2, 4).Draw(t, "lies") {
+				n = s.anyLie(t, n)
+			}
+			e := run(t, n, s.graph)
+			s.wantTold(t, e)
+			switch {
+			case e.err != nil:
+				if !errors.Is(e.err, node.ErrInvalid) || !strings.Contains(e.err.Error(), nodeName) {
+					t.Fatalf("%v, expected that it is the fault of %s", e.err, nodeName)
+				}
+			case !e.status.Synced && e.status.Reason == "":
+				t.Fatalf("it waits without a reason; log:\n%s", e.log)
+			}
+			s.restore(t)
+		}
+	})
+}
+
+// anyLie has a node tell one more lie.
+func (s *scenery) anyLie(t *rapid.T, n node.Node) node.Node {
+	lies := catchUpLies()
+	if s.base == s.last() {
+		lies = followLies()
+	} else if rapid.Bool().Draw(t, "about what is spent") {
+		lie := rapid.SampledFrom(spentLies()).Draw(t, "lie")
+		t.Log(lie.name)
+		return lie.tell(t, s.in(s.last())).told(n, theTruth)
+	}
+	lie := rapid.SampledFrom(lies).Draw(t, "lie")
+	t.Log(lie.name)
+	l := &liar{Node: n}
+	lie.tell(t, s.play, s.base, l)
+	return l
 }

@@ -179,7 +179,7 @@ func (s said) told(n node.Node, back backing) *liar {
 		Node: n,
 		onSpent: func(by []node.Spender, spent []node.Spent) ([]node.Spent, error) {
 			for i := range by {
-				if a, ok := acts[by[i].TxID]; ok {
+				if a, ok := acts[by[i].TxID]; ok && i < len(spent) {
 					spent[i].Outputs = s[a]
 				}
 			}
@@ -255,21 +255,11 @@ type stage struct {
 // a pruned node can tell.
 func newStage(t *rapid.T, dir string, pruned bool) *stage {
 	kinds := honest()
-	scenes := []scene{
-		{unlocks: signs, hashType: 0x41}, {unlocks: signs, hashType: 0x41, token: true}, {unlocks: signs, hashType: 0x61, inputs: 2},
-		{unlocks: signs, hashType: 0x61, inputs: 3, token: true}, {unlocks: makesUp}, {unlocks: makesUp, token: true}, {unlocks: steals},
-	}
 	if pruned {
 		kinds = slices.DeleteFunc(kinds, func(u unlocking) bool { return u == signsOld })
-	} else {
-		scenes = append(scenes, scene{unlocks: signsOld}, scene{unlocks: signsOld, hashType: 0x21, inputs: 2})
 	}
 	w := newWriter(t, kinds)
-	w.txs = append(w.txs, nil)
-	for _, s := range scenes {
-		s.paid = true // so that none is remembered
-		w.act(s)
-	}
+	w.actAll(pruned)
 	s := &stage{play: w.play(), model: openIn(t, dir, 0), graph: openIn(t, dir, 0)}
 	before := s.last() - 1
 	s.tips = s.play.model(t, s.model, before)
