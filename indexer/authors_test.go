@@ -157,15 +157,24 @@ func TestPropertyAuthors(t *testing.T) {
 		}
 
 		imported, log := open(), new(lockedBuffer)
-		files := need(blockfile.Open(t.Context(), write(outer, p.raw()), regtest.Params, nil))(t)
-		defer files.Close()
-		if err := indexer.Import(t.Context(), files, imported, indexer.ImportOptions{Log: zerolog.New(log)}); err != nil {
+		if err := indexer.Import(t.Context(), filesOf(outer, t, p), imported, indexer.ImportOptions{Log: zerolog.New(log)}); err != nil {
 			t.Fatal(err)
 		}
 		if got, _ := imported.Tip(); got != want || strings.Contains(log.String(), wrongSignature) {
 			t.Errorf("from files: tip %+v, expected %+v; log:\n%s", got, want, log)
 		}
 	})
+}
+
+// filesOf opens files with the blocks of a play, in a folder of the test.
+func filesOf(test *testing.T, t *rapid.T, p *play) *blockfile.Chain {
+	files := need(blockfile.Open(t.Context(), write(test, p.raw()), regtest.Params, nil))(t)
+	t.Cleanup(func() {
+		if err := files.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return files
 }
 
 // wantSynced checks that a run came to a tip, that no signature was found wrong, and
@@ -194,4 +203,68 @@ func wantTips(t check, e end, tips map[uint32]graph.Tip) {
 	if e.started && e.tip != tips[e.tip.Height] {
 		t.Fatalf("tip %+v, expected %+v at this height", e.tip, tips[e.tip.Height])
 	}
+}
+
+// TestPropertyWrongSignature has an author whose signature does not hold, of a coin that
+// is the author's: as if the check were wrong. The author stands, wherever the coin can
+// be shown, and the log names block and transaction.
+func TestPropertyWrongSignature(t *testing.T) {
+	checks(t, 3, 100)
+	outer, dir := t, t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWriter(t, []unlocking{signs, signsLoose, unlocksElse, makesUp, steals})
+		w.txs = append(w.txs, nil)
+		a := w.act(scene{unlocks: signsWrong, paid: true})
+		p := w.play()
+		g := openIn(t, dir, 0)
+		tips := p.model(t, g, p.last())
+		want := tips[p.last()]
+		// Only the last block is fetched, so that no coin is remembered.
+		back := func() {
+			if err := g.Disconnect(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		logged := func(what, log string, lines int) {
+			t.Helper()
+			if n := strings.Count(log, wrongSignature); n != lines || strings.Count(log, `"level":"error"`) != lines {
+				t.Fatalf("%s: expected %d errors, got %d:\n%s", what, lines, n, log)
+			}
+			for _, name := range []string{a.tx.TxHash().String(), p.blocks[p.last()].BlockHash().String()} {
+				if lines > 0 && !strings.Contains(log, name) {
+					t.Fatalf("%s: no line names %s:\n%s", what, name, log)
+				}
+			}
+		}
+
+		for lines, n := range []node.Node{p.node(), p.wordNode()} {
+			back()
+			e := run(t, n, g)
+			if e.err != nil || !e.status.Synced || e.tip != want {
+				t.Fatalf("%v, %+v, tip %+v, expected %+v", e.err, e.status, e.tip, want)
+			}
+			logged("node", e.log, lines)
+		}
+
+		back()
+		log := new(lockedBuffer)
+		if err := indexer.Import(t.Context(), filesOf(outer, t, p), g, indexer.ImportOptions{Log: zerolog.New(log)}); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := g.Tip(); got != want {
+			t.Fatalf("from files: tip %+v, expected %+v", got, want)
+		}
+		if a.hashType == 0x41 { // otherwise the other coins need not have been seen
+			logged("files", log.String(), 1)
+		}
+
+		back()
+		pruned := p.wordNode()
+		pruned.pruned = true
+		e := run(t, pruned, g)
+		wantUnsuitable(t, e)
+		if e.tip != tips[p.last()-1] {
+			t.Fatalf("tip %+v, expected that the block is not taken", e.tip)
+		}
+	})
 }
