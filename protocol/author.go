@@ -46,8 +46,8 @@ func ClaimedAuthor(scriptSig []byte) (KeyHash, bool) {
 // The caller vouches for two things that cannot be seen here. The transaction
 // is in a block that the node accepted, so that the signature is valid for the
 // spent script. And spentScript comes from a source that was checked against
-// the outpoint (OutputScript, or the node's own undo data), never from the
-// transaction itself. Then, as the spent script is exactly P2PKH of the key,
+// the outpoint (SpentOutput), or is somebody's word that the signature bears out
+// (Claim.Verify), never from the transaction itself. Then, as the spent script is exactly P2PKH of the key,
 // only its owner can have made the signature, and the signature covers the
 // OP_RETURN. Any other script, be it one that the same scriptSig satisfies,
 // shows no such thing: since May 2026 every script is standard, so a forgery

@@ -6,8 +6,9 @@
 //
 // Who is trusted: whoever answers at the address, to name the best chain. What
 // comes back is checked as far as one answer can be: blocks and transactions
-// against their hashes. Undo data cannot be: a node without a transaction index
-// is believed which scripts were spent, so with one the index is asked.
+// against their hashes. Undo data cannot be: it is the node's word, which the indexer
+// holds against signatures, and where that leaves a doubt against the transaction
+// that has what is spent (Previous). So a node with an index is asked for that alone.
 // ZeroMQ only hints. Passwords never leave this package but in the
 // Authorization header. What never belongs here: what a transaction means, and
 // which chain to believe.
