@@ -272,8 +272,14 @@ func (n *bchn) serveREST(w http.ResponseWriter, r *http.Request) {
 	}
 	name, ok := strings.CutPrefix(r.URL.Path, "/rest/block/")
 	block := n.find(strings.TrimSuffix(name, ".bin"))
-	if !n.rest || !ok || block == nil || n.gone(block) {
+	if !n.rest || !ok {
 		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	if block == nil || n.gone(block) {
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintf(w, "%s not found\r\n", strings.TrimSuffix(name, ".bin"))
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -377,12 +383,12 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 			if param(1) == "1" {
 				txs = append(txs, fmt.Sprintf("%q", tx.TxHash()))
 			} else {
-				txs = append(txs, n.decoded(tx, block, param(1) == "3" && n.undo != noUndo, true))
+				txs = append(txs, n.decoded(tx, false, param(1) == "3" && n.undo != noUndo, true))
 			}
 		}
 		return n.render("getblock.json", map[string]any{
-			"Hash": block.BlockHash().String(), "Height": n.heights[block.BlockHash()], "Merkle": block.Header.MerkleRoot.String(),
-			"Txs": txs, "Previous": block.Header.PrevBlock.String(),
+			"Hash": block.BlockHash().String(), "Height": n.heights[block.BlockHash()], "Header": block.Header, "Merkle": block.Header.MerkleRoot.String(),
+			"Time": block.Header.Timestamp.Unix(), "Confirmations": n.confirmations(block), "Size": block.SerializeSize(), "Txs": txs, "Previous": block.Header.PrevBlock.String(),
 		}), 0, ""
 	case "getindexinfo":
 		if n.txIndex {
@@ -408,7 +414,7 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 			_ = tx.Serialize(&raw)
 			return fmt.Sprintf("%q", hex.EncodeToString(raw.Bytes())), 0, ""
 		}
-		return n.decoded(tx, block, param(1) == "2" && (n.undo == inTx || n.undo == inPrevout), n.undo == inPrevout), 0, ""
+		return n.decoded(tx, true, param(1) == "2" && (n.undo == inTx || n.undo == inPrevout), n.undo == inPrevout), 0, ""
 	}
 	return "", -32601, "Method not found"
 }
@@ -421,45 +427,73 @@ func (n *bchn) render(name string, values map[string]any) string {
 	return out.String()
 }
 
-// decoded returns a transaction as the node decodes it.
-func (n *bchn) decoded(tx *wire.MsgTx, block *wire.MsgBlock, undo, prevout bool) string {
-	type nft struct{ Capability, Commitment string }
-	type token struct {
-		Category, Amount string
-		NFT              *nft
+// output is an output as the node decodes it.
+type output struct {
+	Value  string
+	Script string
+	Token  *token
+}
+
+type token struct {
+	Category, Amount string
+	NFT              *nft
+}
+
+type nft struct{ Capability, Commitment string }
+
+func decodedOutput(out *wire.TxOut) output {
+	decoded := output{Value: fmt.Sprintf("%d.%08d", out.Value/1e8, out.Value%1e8), Script: hex.EncodeToString(out.PkScript)}
+	if data := out.TokenData; !data.IsEmpty() {
+		decoded.Token = &token{Category: chainhash.Hash(data.CategoryID).String(), Amount: fmt.Sprint(data.Amount)}
+		if data.HasNFT() {
+			decoded.Token.NFT = &nft{[]string{"none", "mutable", "minting"}[data.GetCapability()], hex.EncodeToString(data.Commitment)}
+		}
 	}
+	return decoded
+}
+
+// decoded returns a transaction as the node decodes it: alone, or in its block.
+func (n *bchn) decoded(tx *wire.MsgTx, alone, undo, prevout bool) string {
 	type input struct {
-		TxID   string
-		Vout   uint32
-		Height int
-		Value  string
-		Script string
-		Token  *token
+		Script    string
+		Coinbase  bool
+		TxID      string
+		Vout      uint32
+		Sequence  uint32
+		Height    int
+		Generated bool
+		Spent     output
 	}
 	var inputs []input
 	for _, in := range tx.TxIn {
-		next := input{TxID: in.PreviousOutPoint.Hash.String(), Vout: in.PreviousOutPoint.Index}
+		next := input{
+			Script: hex.EncodeToString(in.SignatureScript), TxID: in.PreviousOutPoint.Hash.String(), Vout: in.PreviousOutPoint.Index, Sequence: in.Sequence,
+		}
 		if out := n.outputs[in.PreviousOutPoint]; out != nil {
-			next.Height = n.txs[in.PreviousOutPoint.Hash]
-			next.Value = fmt.Sprintf("%d.%08d", out.Value/1e8, out.Value%1e8)
-			next.Script = hex.EncodeToString(out.PkScript)
-			if data := out.TokenData; !data.IsEmpty() {
-				next.Token = &token{Category: chainhash.Hash(data.CategoryID).String(), Amount: fmt.Sprint(data.Amount)}
-				if data.HasNFT() {
-					next.Token.NFT = &nft{[]string{"none", "mutable", "minting"}[data.GetCapability()], hex.EncodeToString(data.Commitment)}
-				}
-			}
+			next.Height, next.Spent = n.txs[in.PreviousOutPoint.Hash], decodedOutput(out)
+			next.Generated = n.blocks[next.Height].Transactions[0].TxHash() == in.PreviousOutPoint.Hash
 		} else {
-			undo = false // a coinbase
+			next.Coinbase = true
 		}
 		inputs = append(inputs, next)
 	}
-	var raw bytes.Buffer
-	_ = tx.Serialize(&raw)
-	return n.render("getrawtransaction.json", map[string]any{
-		"TxID": tx.TxHash().String(), "Size": raw.Len(), "Hex": hex.EncodeToString(raw.Bytes()), "Block": block.BlockHash().String(),
-		"Inputs": inputs, "Undo": undo, "Prevout": undo && prevout,
-	})
+	var outputs []output
+	for _, out := range tx.TxOut {
+		outputs = append(outputs, decodedOutput(out))
+	}
+	values := map[string]any{
+		"TxID": tx.TxHash().String(), "Version": tx.Version, "Size": tx.SerializeSize(), "Hex": hexOf(tx), "LockTime": tx.LockTime,
+		"Inputs": inputs, "Outputs": outputs, "Undo": undo, "Prevout": prevout,
+	}
+	if alone {
+		block := n.blocks[n.txs[tx.TxHash()]]
+		values["Block"], values["Time"], values["Confirmations"] = block.BlockHash().String(), block.Header.Timestamp.Unix(), n.confirmations(block)
+	}
+	return n.render("getrawtransaction.json", values)
+}
+
+func (n *bchn) confirmations(block *wire.MsgBlock) int {
+	return len(n.blocks) - n.heights[block.BlockHash()]
 }
 
 // garbage writes n spaces.
