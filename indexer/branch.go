@@ -18,15 +18,37 @@ import (
 // to its tip, or to where it is known to be the network's. Its headers have been
 // judged (protocol.HeaderChain).
 type branch struct {
+	base   uint32           // height of the block behind which chain begins
+	parent chainhash.Hash   // of the block below first, or behind which chain begins
 	first  uint32           // height of the first block to connect
 	hashes []chainhash.Hash // of the blocks from there on
-	work   *big.Int         // of all headers behind the block that is known, in hashes on average
-	// short says why it ends below the node's tip, nil if it does not.
+	chain  *protocol.HeaderChain
+	// short is why it ends below the node's tip, nil if it does not.
 	short error
 }
 
 // last is the height of the last block, one below first if there is none.
 func (b *branch) last() int64 { return int64(b.first) + int64(len(b.hashes)) - 1 }
+
+// work is that of all headers behind base, in hashes on average.
+func (b *branch) work() *big.Int { return b.chain.Work() }
+
+// from returns what is left of a branch that was judged before, if blocks are still to
+// be connected behind that block, and the node's chain goes on with it. Otherwise ok
+// is false.
+func (b *branch) from(f fork, target node.Tip, limit uint32) (ok bool) {
+	done := int64(f.next) - int64(b.first)
+	switch {
+	case done < 0 || done > int64(len(b.hashes)) || b.chain.Height() > limit,
+		b.chain.Height() == target.Height && b.chain.Last().Hash != target.Hash,
+		done == 0 && f.header.Hash != b.parent,
+		done > 0 && f.header.Hash != b.hashes[done-1]:
+		return false
+	case done > 0:
+		b.parent, b.first, b.hashes = f.header.Hash, f.next, b.hashes[done:]
+	}
+	return true
+}
 
 // fork is a block from which a branch is looked at.
 type fork struct {
@@ -92,43 +114,59 @@ func (ix *Indexer) behind(ctx context.Context, height int64) (fork, error) {
 }
 
 // branch asks for the headers behind a block up to the node's tip, and judges them.
+// Those that were judged before and have not been connected yet are not asked for
+// again: a node may go away many times while it is caught up with.
 func (ix *Indexer) branch(ctx context.Context, from fork, target node.Tip) (*branch, error) {
 	limit := protocol.ProvenHeight(ix.net, target.Height)
-	chain := protocol.NewHeaderChain(ix.net, from.height, from.header, from.before)
-	b := &branch{first: from.next}
-	if from.next == 0 {
-		b.hashes = append(b.hashes, from.header.Hash)
+	b := ix.judged
+	ix.judged = nil
+	if b == nil || !b.from(from, target, limit) {
+		b = &branch{base: from.height, parent: from.header.Hash, first: from.next, chain: protocol.NewHeaderChain(ix.net, from.height, from.header, from.before)}
+		if from.next == 0 {
+			b.hashes = append(b.hashes, from.header.Hash)
+		}
 	}
-	progress := newHeaderProgress(ix.opt, from.height, limit)
-	for chain.Height() < limit {
-		want := limit - chain.Height()
-		headers, err := ix.node.Headers(ctx, chain.Last().Hash, chain.Height(), want)
+	progress := newHeaderProgress(ix.opt, b.chain.Height(), limit)
+	for b.chain.Height() < limit {
+		headers, err := ix.node.Headers(ctx, b.chain.Last().Hash, b.chain.Height(), limit-b.chain.Height())
 		if err != nil {
+			if !errors.Is(err, node.ErrNotFound) {
+				ix.judged = b
+			}
 			return nil, movedIfNotFound(err)
 		}
-		for _, h := range headers[:min(len(headers), int(want))] {
-			err := chain.Add(h, time.Now())
-			if errors.Is(err, protocol.ErrFuture) {
-				return nil, fmt.Errorf("%w: %w", errFuture, err)
-			}
-			if err != nil {
-				return nil, ix.lies(err)
-			}
-			if chain.Height() >= from.next {
-				b.hashes = append(b.hashes, h.Hash)
-			}
+		if err := ix.judge(b, headers, limit); err != nil {
+			return nil, err
 		}
-		progress.judged(chain.Height())
+		progress.judged(b.chain.Height())
 	}
-	b.work = chain.Work()
+	b.short = nil
 	switch {
 	case limit < target.Height:
 		b.short = fmt.Errorf("%w: it is at height %d, and which of its blocks after %d are %s's shows only when it has come to %d: "+
 			"is it still downloading? If it has all blocks, it is on another coin", errBehind, target.Height, limit, ix.net.Name, protocol.LastPin(ix.net))
-	case chain.Last().Hash != target.Hash:
-		return nil, fmt.Errorf("%w: its tip was %v at height %d, its headers lead to %v", errMoved, target.Hash, target.Height, chain.Last().Hash)
+	case b.chain.Last().Hash != target.Hash:
+		return nil, fmt.Errorf("%w: its tip was %v at height %d, its headers lead to %v", errMoved, target.Hash, target.Height, b.chain.Last().Hash)
 	}
+	ix.judged = b
 	return b, nil
+}
+
+// judge adds headers to a branch, up to a height.
+func (ix *Indexer) judge(b *branch, headers []protocol.Header, limit uint32) error {
+	for _, h := range headers[:min(len(headers), int(limit-b.chain.Height()))] {
+		err := b.chain.Add(h, time.Now())
+		if errors.Is(err, protocol.ErrFuture) {
+			return fmt.Errorf("%w: %w", errFuture, err)
+		}
+		if err != nil {
+			return ix.lies(err)
+		}
+		if b.chain.Height() >= b.first {
+			b.hashes = append(b.hashes, h.Hash)
+		}
+	}
+	return nil
 }
 
 // lies says that the node told what is not true.

@@ -64,6 +64,7 @@ type Indexer struct {
 	net      *chaincfg.Params // set by Run before anything else
 	recent   *recent
 	believed sync.Once // says that a pruned node has to be believed
+	judged   *branch   // whose headers have been judged last; belongs to Run
 
 	mu      sync.Mutex
 	status  Status    // mu; but see Status
@@ -211,7 +212,11 @@ func (ix *Indexer) Run(ctx context.Context) (err error) {
 	moves := 0
 	for {
 		wait := ix.opt.Poll
+		before, _ := ix.graph.Tip()
 		err := ix.sync(ctx)
+		if now, _ := ix.graph.Tip(); now != before { // it got on
+			retry = firstRetry
+		}
 		if !errors.Is(err, errMoved) {
 			moves = 0
 		}
@@ -329,13 +334,17 @@ func (ix *Indexer) takeBack(ctx context.Context, tip graph.Tip, common int64, b 
 	} else if len(b.hashes) > 0 && b.hashes[0] == first.Hash {
 		return fmt.Errorf("%w: it had another block than %v at height %d, and now it has this one", errMoved, first.Hash, b.first)
 	}
+	if int64(b.base) != common {
+		ix.judged = nil
+		return fmt.Errorf("%w: its chain leaves the one that is indexed at height %d now", errMoved, common)
+	}
 	ours, err := workOf(common+1, int64(tip.Height), ix.graph.BlockHeader)
 	if err != nil {
 		return err
 	}
-	if b.work.Cmp(ours) <= 0 {
+	if b.work().Cmp(ours) <= 0 {
 		return fmt.Errorf("%w: its chain leaves the one that is indexed after height %d, and goes on to %d with %v hashes on average; "+
-			"the %d blocks that are indexed took %v", errLessWork, common, b.last(), b.work, depth, ours)
+			"the %d blocks that are indexed took %v", errLessWork, common, b.last(), b.work(), depth, ours)
 	}
 	if lowest := ix.graph.UndoFrom(); common+1 < int64(lowest) {
 		return fmt.Errorf("%w: the node's chain leaves the database's after height %d, and only blocks from %d on can be taken back; "+

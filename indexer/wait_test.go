@@ -14,6 +14,7 @@ import (
 
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // troubled is a node that answers one kind of question with an error.
@@ -115,5 +116,54 @@ func TestRefusesOnlyLies(t *testing.T) {
 	}
 	if s := ix.Status(); s.Synced || !strings.Contains(s.Reason, "nonsense") {
 		t.Errorf("status is %+v", s)
+	}
+}
+
+// headerCounter counts the headers that it is asked for.
+type headerCounter struct {
+	*fakeNode
+	sent atomic.Int64
+	fail func() error // before headers are sent
+}
+
+func (n *headerCounter) Headers(ctx context.Context, after chainhash.Hash, height, want uint32) ([]protocol.Header, error) {
+	if err := n.fail(); err != nil {
+		return nil, err
+	}
+	headers, err := n.fakeNode.Headers(ctx, after, height, min(want, 20))
+	n.sent.Add(int64(len(headers)))
+	return headers, err
+}
+
+// TestJudgesHeadersOnce has a node go away again and again, while its headers are
+// judged and while its blocks come: what has been judged is not asked for again. But
+// if it comes back with another branch, that is.
+func TestJudgesHeadersOnce(t *testing.T) {
+	const blocks = 300
+	n := &headerCounter{fakeNode: chainWithActions(t, blocks)}
+	var questions, fetched atomic.Int64
+	n.fail = func() error {
+		if q := questions.Add(1); q == 2 || q == 7 {
+			return node.ErrUnavailable
+		}
+		return nil
+	}
+	n.onBlock = func(uint32) error {
+		if f := fetched.Add(1); f == 50 || f == 200 {
+			return node.ErrUnavailable
+		}
+		return nil
+	}
+	g := newGraph(t)
+	want, err := catchUp(t.Context(), n.fakeNode, newGraph(t), indexer.Options{Poll: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := catchUp(t.Context(), n, g, indexer.Options{Poll: time.Millisecond})
+	if err != nil || got != want {
+		t.Fatalf("tip %+v, %v, want %+v", got, err, want)
+	}
+	if sent := n.sent.Load(); sent != blocks {
+		t.Errorf("%d headers were sent for %d blocks", sent, blocks)
 	}
 }
