@@ -97,6 +97,12 @@ func wantNothingTakenBack(t *testing.T, g *graph.Graph) {
 	}
 }
 
+// syncedAt reports whether the graph has come to a height, and is synced there.
+func syncedAt(ix *indexer.Indexer, g *graph.Graph, height uint32) bool {
+	tip, _ := g.Tip()
+	return tip.Height == height && ix.Status().Synced
+}
+
 // TestBalanced has two nodes answer in turn, one of them three blocks behind, while the
 // chain grows: to an indexer that begins, and to one that had indexed all.
 func TestBalanced(t *testing.T) {
@@ -132,7 +138,7 @@ func TestBalanced(t *testing.T) {
 				b.steady.Store(true)
 				waitFor(t, "one node alone", func() bool {
 					b.hint()
-					return ix.Status().Synced && ix.Status().NodeHeight == 36 || len(done) > 0
+					return syncedAt(ix, g, 36) || len(done) > 0
 				})
 				cancel()
 				if err := <-done; err != nil {
@@ -183,7 +189,7 @@ func TestRestartedShorter(t *testing.T) {
 					f.setChain(whole)
 					waitFor(t, "the whole chain", func() bool { return ix.Status().Synced })
 					f.extend(f.action(t, "child", "parent", last+1))
-					waitFor(t, "one more block", func() bool { s := ix.Status(); return s.Synced && s.NodeHeight == last+1 })
+					waitFor(t, "one more block", func() bool { return syncedAt(ix, g, last+1) })
 					cancel()
 					if err := <-done; err != nil {
 						t.Fatal(err)
