@@ -2,6 +2,7 @@ package indexer
 
 import (
 	"bytes"
+	"fmt"
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -67,8 +68,8 @@ func (c *claim) settle(spentScript []byte) {
 
 // extract walks over the serialized block of net at height and takes out what
 // matters; the batons that it makes are added to the others. It checks what can be
-// checked of a block alone: its form, the work that its header claims, and, as
-// verify says, its merkle root. The error wraps that of protocol, and means that
+// checked of a block alone: its form, that it begins with a coinbase, the work that its
+// header claims, and, as verify says, its merkle root. The error wraps that of protocol, and means that
 // whoever sent the block lies or is broken; whether the header links to the block
 // before is for the caller to check.
 //
@@ -93,6 +94,9 @@ func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, bato
 		return nil, err
 	}
 	x.Header = block.Header
+	if !block.HasCoinbase() {
+		return nil, fmt.Errorf("%w: block %v: expected a coinbase first, got what may be hashes of the merkle tree", protocol.ErrMerkleRoot, x.Header.Hash)
+	}
 	if err := x.Header.CheckWork(net.PowLimit); err != nil {
 		return nil, err
 	}

@@ -152,6 +152,20 @@ func (b *Block) Txs() iter.Seq2[uint32, Tx] {
 	}
 }
 
+// HasCoinbase reports whether the first transaction is a coinbase: whether it has one
+// input, which spends nothing. Unless it is, a merkle root that matches does not show
+// that these are the block's transactions: two hashes of the tree can have the form of
+// a transaction, so that a level of it passes for them, and a miner finds such hashes
+// with little work. But they cannot have the form of a coinbase.
+func (b *Block) HasCoinbase() bool {
+	for _, tx := range b.Txs() {
+		inputs, _, _ := compactSize(tx, versionSize)
+		spends, _ := tx.Input0()
+		return inputs == 1 && spends == wire.OutPoint{Index: wire.MaxPrevOutIndex}
+	}
+	return false
+}
+
 // Carriers iterates over the transactions that were found, in the order of the
 // block. Each is decoded, and its txid computed, when its turn comes.
 func (b *Block) Carriers() iter.Seq[Carrier] {

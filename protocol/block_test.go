@@ -483,3 +483,27 @@ func FuzzWalk(f *testing.F) {
 		}
 	})
 }
+
+// TestHasCoinbase has blocks that begin with a transaction of each kind.
+func TestHasCoinbase(t *testing.T) {
+	nothing := wire.OutPoint{Index: wire.MaxPrevOutIndex}
+	for name, test := range map[string]struct {
+		inputs []wire.TxIn
+		want   bool
+	}{
+		"a coinbase":               {[]wire.TxIn{{PreviousOutPoint: nothing}}, true},
+		"no inputs":                {nil, false},
+		"nothing spent twice":      {[]wire.TxIn{{PreviousOutPoint: nothing}, {PreviousOutPoint: nothing}}, false},
+		"an output spent":          {[]wire.TxIn{{PreviousOutPoint: wire.OutPoint{Hash: chainhash.Hash{1}, Index: wire.MaxPrevOutIndex}}}, false},
+		"output 0 of no hash":      {[]wire.TxIn{{}}, false},
+		"something and a coinbase": {[]wire.TxIn{{PreviousOutPoint: wire.OutPoint{Hash: chainhash.Hash{1}}}, {PreviousOutPoint: nothing}}, false},
+	} {
+		block, err := ReadBlock(rawBlock(t, rawTx(test.inputs, nil), rawTx([]wire.TxIn{{PreviousOutPoint: nothing}}, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := block.HasCoinbase(); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
