@@ -106,12 +106,11 @@ func run(t check, n node.Node, g *graph.Graph) (e end) {
 // a previous transaction only where no signature can show whose the coin is; and only
 // a pruned node, which cannot give it, is waited for.
 func TestPropertyAuthors(t *testing.T) {
-	checks(t, 8, 300)
+	checks(t, 6, 300)
 	outer, dir := t, t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		p := newWriter(t, honest()).play()
-		start := uint32(rapid.IntRange(0, int(min(2, p.last()))).Draw(t, "start height"))
-		open := func() *graph.Graph { return openIn(t, dir, start) }
+		open := func() *graph.Graph { return openIn(t, dir, p.start) }
 		tips := p.model(t, open(), p.last())
 		want := tips[p.last()]
 
@@ -122,7 +121,7 @@ func TestPropertyAuthors(t *testing.T) {
 		asked := word.asked()
 		lies, old := 0, false
 		for _, a := range p.acts {
-			if a.height < start {
+			if a.height < p.start {
 				continue
 			}
 			n := asked[a.tx.TxHash()]
@@ -146,7 +145,7 @@ func TestPropertyAuthors(t *testing.T) {
 			wantSynced(t, "a pruned node", e, want, min(1, lies))
 		} else {
 			wantUnsuitable(t, e)
-			next := start
+			next := p.start
 			if e.started {
 				next = e.tip.Height + 1
 				wantTips(t, e, tips)

@@ -416,7 +416,7 @@ func (s *scenery) want(t *rapid.T, e end, v verdict, names ...any) {
 // TestPropertyChainLies has a node lie in every way about its chain and its blocks: to
 // an indexer that catches up, and to one that has indexed all.
 func TestPropertyChainLies(t *testing.T) {
-	checks(t, 3, 100)
+	checks(t, 2, 100)
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		for _, told := range []struct {
@@ -438,7 +438,7 @@ func TestPropertyChainLies(t *testing.T) {
 // TestPropertyManyLies has a node tell several lies at once: whatever comes of it, the
 // graph says nothing but what is on the chain.
 func TestPropertyManyLies(t *testing.T) {
-	checks(t, 5, 1000)
+	checks(t, 3, 1000)
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		s := newScenery(t, dir, rapid.Bool().Draw(t, "all indexed"))

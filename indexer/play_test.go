@@ -21,6 +21,7 @@ import (
 // play is a made-up chain of which it is known who acts in it: whoever wrote it
 // knows, and nobody has to look at a script. Nothing in it changes.
 type play struct {
+	start   uint32           // from which height on it may be indexed
 	blocks  []*wire.MsgBlock // by height, from the genesis block on
 	acts    []*act           // by height; in no order within a block
 	byTxID  map[chainhash.Hash]*act

@@ -297,7 +297,7 @@ func (s *stage) wantRefused(t *rapid.T, e end, said said) {
 // TestPropertySpentLies has a node lie in every way about what the acts of a block
 // spend: it is refused, whatever previous transactions it backs that with.
 func TestPropertySpentLies(t *testing.T) {
-	checks(t, 3, 100)
+	checks(t, 2, 100)
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		s := newStage(t, dir, false)
@@ -323,7 +323,7 @@ func TestPropertySpentLies(t *testing.T) {
 // TestPropertyPrunedLies has a pruned node do the same. It is believed which coins are
 // not a key's, and nothing else.
 func TestPropertyPrunedLies(t *testing.T) {
-	checks(t, 3, 100)
+	checks(t, 2, 100)
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		s := newStage(t, dir, true)

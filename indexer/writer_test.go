@@ -23,6 +23,7 @@ type writer struct {
 	acts   []*act
 	change []ownCoin // not spent yet
 	value  int64     // so that no two coins have the same
+	start  int       // where the play begins; what is paid before cannot be remembered
 }
 
 // ownCoin is a coin with whose it is.
@@ -35,11 +36,12 @@ type ownCoin struct {
 // the ways.
 func newWriter(t *rapid.T, kinds []unlocking) *writer {
 	w := &writer{t: t, kinds: kinds, txs: make([][]*wire.MsgTx, 1)}
+	w.start = w.upTo("start height", 2)
 	for _, name := range []string{"A", "B", "C"} {
 		key := regtest.KeyFromSeed(name).PrivateKey()
 		w.people = append(w.people, &person{key, key.PubKey().SerializeCompressed()}, &person{key, key.PubKey().SerializeUncompressed()})
 	}
-	for range 1 + w.upTo("more blocks", 7) {
+	for range max(1, w.start) + w.upTo("more blocks", 7) {
 		w.txs = append(w.txs, nil)
 		for range w.upTo("acts", 5) {
 			w.act(scene{})
@@ -220,6 +222,9 @@ func (w *writer) coins(a *act, s scene) []ownCoin {
 			last--
 		}
 		height := last - w.upTo("blocks ago", last-1)
+		if w.start > 1 && w.oneIn("paid before the start", 2) {
+			height = 1
+		}
 		w.txs[height] = append(w.txs[height], payment)
 	}
 	return coins
@@ -324,7 +329,7 @@ func (w *writer) sign(tx *wire.MsgTx, coins []ownCoin, input int, hashType txscr
 
 // play makes blocks of all that was written.
 func (w *writer) play() *play {
-	p := &play{blocks: []*wire.MsgBlock{regtest.Params.GenesisBlock}, acts: w.acts, byTxID: make(map[chainhash.Hash]*act), outputs: make(map[wire.OutPoint]protocol.Output)}
+	p := &play{start: uint32(w.start), blocks: []*wire.MsgBlock{regtest.Params.GenesisBlock}, acts: w.acts, byTxID: make(map[chainhash.Hash]*act), outputs: make(map[wire.OutPoint]protocol.Output)}
 	for _, a := range w.acts {
 		p.byTxID[a.tx.TxHash()] = a
 	}
