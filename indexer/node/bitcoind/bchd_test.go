@@ -231,11 +231,6 @@ func awaitTip(t *testing.T, n *regtest.Node, g *graph.Graph) [32]byte {
 	t.Helper()
 	_, want, err := n.Tip(t.Context())
 	check(t, err)
-	return awaitBlock(g, want)
-}
-
-// awaitBlock waits until g ends with a block, and returns the state hash.
-func awaitBlock(g *graph.Graph, want chainhash.Hash) [32]byte {
 	for {
 		changed := g.Changed()
 		if tip, ok := g.Tip(); ok && tip.Hash == want {

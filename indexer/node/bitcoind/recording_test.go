@@ -3,6 +3,7 @@ package bitcoind_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -16,11 +17,13 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/indexer/node/bitcoind"
@@ -251,8 +254,27 @@ func outputsOf(t *testing.T, c *bitcoind.Client, block, spender chainhash.Hash, 
 // stateOf indexes the chain, looks for its links, and returns the state hash.
 func stateOf(t *testing.T, n node.Node, chain *nodetest.Chain, links nodetest.Links) [32]byte {
 	t.Helper()
-	g := follow(t, n)
-	state := awaitBlock(g, chain.Hash(chain.Height()))
+	g := must[*graph.Graph](t)(graph.Open(t.TempDir(), graph.Params{Network: regtest.Params.Name}, graph.Options{MemTable: 8 << 20, BlockCache: 4 << 20}))
+	defer func() { check(t, g.Close()) }()
+	ix := indexer.New(n, g, indexer.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	done := make(chan error)
+	go func() { done <- ix.Run(ctx) }()
+	for {
+		changed := g.Changed()
+		if tip, _ := g.Tip(); tip.Height == chain.Height() {
+			break
+		}
+		select {
+		case <-changed:
+		case err := <-done:
+			t.Fatalf("the indexer has ended with %+v: %v", ix.Status(), err)
+		}
+	}
+	cancel()
+	check(t, <-done)
+
 	v := must[*graph.View](t)(g.At(nil))
 	defer v.Close()
 	for _, key := range slices.Concat(links.Children, links.WithTokens, []protocol.KeyHash{links.Forged}) {
@@ -261,5 +283,6 @@ func stateOf(t *testing.T, n node.Node, chain *nodetest.Chain, links nodetest.Li
 			t.Errorf("the path of %x is %x", key, path)
 		}
 	}
-	return state
+	tip, _ := g.Tip()
+	return tip.StateHash
 }
