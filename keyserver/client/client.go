@@ -19,6 +19,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/keyserver/sigkey"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -222,7 +223,11 @@ func open(dir string, opt Options) (_ *Client, err error) {
 	if err := readJSON(c.path(stateFile), &c.state); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(CheckURL(c.state.URL), uid.CheckDomain(c.state.Domain)); err != nil {
+	errs := []error{CheckURL(c.state.URL), uid.CheckDomain(c.state.Domain)}
+	for _, key := range c.state.Keys {
+		errs = append(errs, sigkey.Check(key.Public))
+	}
+	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, c.path(stateFile), err)
 	}
 	c.wire = newWire(c.state.URL, opt.Transport)

@@ -52,6 +52,15 @@ func TestLocalFiles(t *testing.T) {
 		"all is gone":     {func(dir string) error { return os.Remove(dir + "/chain") }, ErrDamaged, "ends before"},
 		"no state":        {func(dir string) error { return os.Remove(dir + "/keyserver.json") }, ErrNotInitialized, ""},
 		"empty state":     {func(dir string) error { return os.WriteFile(dir+"/keyserver.json", nil, 0o600) }, ErrDamaged, "keyserver.json"},
+		"a key that anybody can sign under": {func(dir string) error {
+			var s state
+			err := readJSON(dir+"/keyserver.json", &s)
+			if err == nil {
+				s.Keys[0].Public = append([]byte{1}, make([]byte, 31)...)
+				err = writeJSON(dir+"/keyserver.json", s)
+			}
+			return err
+		}, ErrDamaged, "small order"},
 		"other state": {func(dir string) error {
 			return os.WriteFile(dir+"/keyserver.json", []byte(`{"domain":"example.org","url":"http://127.0.0.1:1/","size":3,"head":""}`), 0o600)
 		}, ErrDamaged, "end of the chain"},

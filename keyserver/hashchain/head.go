@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/sigkey"
 )
 
 // Head is a keyserver's statement of where its chain ends.
@@ -49,7 +50,7 @@ func (s *SignedHead) Verify(key ed25519.PublicKey) (entryHash, root Hash, err er
 	if err != nil {
 		return Hash{}, Hash{}, fmt.Errorf("SERVERSIGNATURE: %w", err)
 	}
-	if !ed25519.Verify(key, canonical.Marshal(s.Head), signature) {
+	if !sigkey.Verify(key, canonical.Marshal(s.Head), signature) {
 		return Hash{}, Hash{}, fmt.Errorf("%w: SERVERSIGNATURE of the head of %d entries is not by the keyserver's key", ErrProof, s.Head.Size)
 	}
 	head, err := canonical.Decode(s.Head.EntryHash, len(entryHash))

@@ -17,6 +17,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/keyserver/sigkey"
 )
 
 // ErrInvalid says that a token is not one that this keyserver takes. Nothing was
@@ -62,7 +63,7 @@ func (s Issued) Check(token string) (id ID, spend bool, err error) {
 		return ID{}, false, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	id = ID(b)
-	if !ed25519.Verify(s.Issuer, signed(s.Domain, id), b[len(id):]) {
+	if !sigkey.Verify(s.Issuer, signed(s.Domain, id), b[len(id):]) {
 		return ID{}, false, fmt.Errorf("%w: not signed by the issuer for %s", ErrInvalid, s.Domain)
 	}
 	return id, true, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/sigkey"
 )
 
 // Profiles, the values of VERSION.
@@ -47,7 +48,7 @@ func NewKeyEntry(function string, public []byte) KeyEntry {
 }
 
 // Check returns ErrInvalid unless the entry is a key for a function, with the hash
-// of that key.
+// of that key. A key for signatures must pass sigkey.Check.
 func (k *KeyEntry) Check(function string) error {
 	if k.Ciphersuite != Ciphersuite {
 		return fmt.Errorf("%w: CIPHERSUITE: expected %q", ErrInvalid, Ciphersuite)
@@ -58,6 +59,11 @@ func (k *KeyEntry) Check(function string) error {
 	public, err := canonical.Decode(k.PubKey, ed25519.PublicKeySize)
 	if err != nil {
 		return fmt.Errorf("%w: PUBKEY: %w", ErrInvalid, err)
+	}
+	if function == Ed25519 {
+		if err := sigkey.Check(public); err != nil {
+			return fmt.Errorf("%w: PUBKEY: %w", ErrInvalid, err)
+		}
 	}
 	if want := NewKeyEntry(function, public).Hash; k.Hash != want {
 		return fmt.Errorf("%w: HASH: expected the SHA-512 of PUBKEY, %s", ErrInvalid, want)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/sigkey"
 )
 
 // Sign makes SELFSIGNATURE with the private key of SIGKEY.
@@ -35,13 +36,13 @@ func sign(c *Content, key ed25519.PrivateKey) string {
 }
 
 // Verify returns ErrSignature, naming what was signed, unless a signature in
-// base64 is that of a message by a public key.
+// base64 is that of a message by a public key that passes sigkey.Check.
 func Verify(what string, public []byte, message []byte, signature string) error {
 	b, err := canonical.Decode(signature, ed25519.SignatureSize)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrSignature, what, err)
 	}
-	if len(public) != ed25519.PublicKeySize || !ed25519.Verify(public, message, b) {
+	if !sigkey.Verify(public, message, b) {
 		return fmt.Errorf("%w: %s: not by the key that must have signed", ErrSignature, what)
 	}
 	return nil

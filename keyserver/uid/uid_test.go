@@ -1,6 +1,7 @@
 package uid_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha512"
 	"errors"
@@ -50,6 +51,21 @@ func alice11(t testing.TB) *uid.Message {
 	return m
 }
 
+// Keys that pass for an Ed25519 key with crypto/ed25519: the neutral point, and one
+// whose y is the field's order and 3.
+var (
+	neutral      = append([]byte{1}, make([]byte, 31)...)
+	notCanonical = append(append([]byte{0xf0}, bytes.Repeat([]byte{0xff}, 30)...), 0x7f)
+)
+
+// TestUnfitKey has no private key, and a signature that crypto/ed25519 takes.
+func TestUnfitKey(t *testing.T) {
+	signature := canonical.Encode(append(bytes.Clone(neutral), make([]byte, 32)...))
+	if err := uid.Verify("SIGNATURE", neutral, []byte("whatever"), signature); !errors.Is(err, uid.ErrSignature) {
+		t.Errorf("got %v, expected %v", err, uid.ErrSignature)
+	}
+}
+
 func sign11(m *uid.Message) {
 	m.Sign(seed(0x22))
 	m.SignEscrow(seed(0x44))
@@ -74,19 +90,30 @@ func TestCheck(t *testing.T) {
 		change  func(m *uid.Message, c *uid.Content)
 		says    string // of the error; "" for none
 	}{
-		"1.0":                 {alice10, func(*uid.Message, *uid.Content) {}, ""},
-		"1.1":                 {alice11, func(*uid.Message, *uid.Content) {}, ""},
-		"unknown version":     {alice10, func(_ *uid.Message, c *uid.Content) { c.Version = "1.2" }, "VERSION"},
-		"look-alike":          {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "a1ice@example.org" }, "IDENTITY"},
-		"upper case":          {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "Alice@example.org" }, "IDENTITY"},
-		"no host":             {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "alice@" }, "IDENTITY: domain"},
-		"host with space":     {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "alice@ example.org" }, "IDENTITY: domain"},
-		"host with umlaut":    {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "alice@münchen.de" }, "IDENTITY: domain"},
-		"no last entry":       {alice10, func(_ *uid.Message, c *uid.Content) { c.LastEntry = "" }, "LASTENTRY"},
-		"cut last entry":      {alice10, func(_ *uid.Message, c *uid.Content) { c.LastEntry = c.LastEntry[4:] }, "LASTENTRY"},
-		"SIGKEY suite":        {alice10, func(_ *uid.Message, c *uid.Content) { c.SigKey.Ciphersuite = "X" }, "SIGKEY: invalid message: CIPHERSUITE"},
-		"SIGKEY function":     {alice10, func(_ *uid.Message, c *uid.Content) { c.SigKey.Function = uid.ECDHE25519 }, "FUNCTION"},
-		"SIGKEY hash":         {alice10, func(_ *uid.Message, c *uid.Content) { c.SigKey.Hash = c.PubKeys[0].Hash }, "HASH"},
+		"1.0":                {alice10, func(*uid.Message, *uid.Content) {}, ""},
+		"1.1":                {alice11, func(*uid.Message, *uid.Content) {}, ""},
+		"unknown version":    {alice10, func(_ *uid.Message, c *uid.Content) { c.Version = "1.2" }, "VERSION"},
+		"look-alike":         {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "a1ice@example.org" }, "IDENTITY"},
+		"upper case":         {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "Alice@example.org" }, "IDENTITY"},
+		"no host":            {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "alice@" }, "IDENTITY: domain"},
+		"host with space":    {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "alice@ example.org" }, "IDENTITY: domain"},
+		"host with umlaut":   {alice10, func(_ *uid.Message, c *uid.Content) { c.Identity = "alice@münchen.de" }, "IDENTITY: domain"},
+		"no last entry":      {alice10, func(_ *uid.Message, c *uid.Content) { c.LastEntry = "" }, "LASTENTRY"},
+		"cut last entry":     {alice10, func(_ *uid.Message, c *uid.Content) { c.LastEntry = c.LastEntry[4:] }, "LASTENTRY"},
+		"SIGKEY suite":       {alice10, func(_ *uid.Message, c *uid.Content) { c.SigKey.Ciphersuite = "X" }, "SIGKEY: invalid message: CIPHERSUITE"},
+		"SIGKEY function":    {alice10, func(_ *uid.Message, c *uid.Content) { c.SigKey.Function = uid.ECDHE25519 }, "FUNCTION"},
+		"SIGKEY hash":        {alice10, func(_ *uid.Message, c *uid.Content) { c.SigKey.Hash = c.PubKeys[0].Hash }, "HASH"},
+		"SIGKEY small order": {alice10, func(_ *uid.Message, c *uid.Content) { c.SigKey = uid.NewKeyEntry(uid.Ed25519, neutral) }, "SIGKEY: invalid message: PUBKEY: unfit"},
+		"SIGKEY not canonical": {alice10, func(_ *uid.Message, c *uid.Content) {
+			c.SigKey = uid.NewKeyEntry(uid.Ed25519, notCanonical)
+		}, "SIGKEY: invalid message: PUBKEY: unfit"},
+		"PUBKEYS any bytes": {alice10, func(_ *uid.Message, c *uid.Content) {
+			c.PubKeys = uid.KeyList{uid.NewKeyEntry(uid.ECDHE25519, neutral)}
+		}, ""},
+		"1.1 escrow small order": {alice11, func(_ *uid.Message, c *uid.Content) {
+			e := uid.NewKeyEntry(uid.Ed25519, neutral)
+			c.SigEscrow = &e
+		}, "SIGESCROW: invalid message: PUBKEY: unfit"},
 		"SIGKEY short":        {alice10, func(_ *uid.Message, c *uid.Content) { c.SigKey.PubKey = "AAEC" }, "PUBKEY"},
 		"no PUBKEYS":          {alice10, func(_ *uid.Message, c *uid.Content) { c.PubKeys = nil }, "PUBKEYS"},
 		"PUBKEYS function":    {alice10, func(_ *uid.Message, c *uid.Content) { c.PubKeys[0].Function = uid.Ed25519 }, "PUBKEYS[0]"},
