@@ -219,6 +219,9 @@ func printReport(out io.Writer, r *audit.Report) {
 		if f.Evidence != "" {
 			fmt.Fprintf(w, "evidence\t%s\n", f.Evidence)
 		}
+		for _, c := range f.Compare {
+			fmt.Fprintf(w, "compare\t%s\n", c)
+		}
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "note\t%s\n", n)

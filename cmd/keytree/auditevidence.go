@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"text/tabwriter"
 
@@ -58,18 +59,31 @@ Exit codes: 0 it convinces, 1 it does not.`,
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
 		if *asJSON {
-			return json.NewEncoder(a.stdout).Encode(c)
+			err = json.NewEncoder(a.stdout).Encode(c)
+		} else {
+			printConviction(a.stdout, evidence, c)
 		}
-		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-		defer w.Flush()
-		fmt.Fprintf(w, "verdict\tmisbehaviour by %s, of the keyserver of %s if it is as under compare\n", evidence.Proof, evidence.Domain)
-		for _, s := range c.Shows {
-			fmt.Fprintf(w, "shows\t%s\n", s)
+		if err == nil && !c.Convicts {
+			err = errors.New("nobody is convicted: see under compare")
 		}
-		for _, s := range c.Compare {
-			fmt.Fprintf(w, "compare\t%s\n", s)
-		}
-		return nil
+		return err
 	}
 	return cmd
+}
+
+// printConviction prints what evidence shows for people.
+func printConviction(out io.Writer, e *audit.Evidence, c *audit.Conviction) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	if c.Convicts {
+		fmt.Fprintf(w, "verdict\tmisbehaviour by %s, of the keyserver of %s if it is as under compare\n", e.Proof, e.Domain)
+	} else {
+		fmt.Fprintf(w, "verdict\tconvicts nobody\n")
+	}
+	for _, s := range c.Shows {
+		fmt.Fprintf(w, "shows\t%s\n", s)
+	}
+	for _, s := range c.Compare {
+		fmt.Fprintf(w, "compare\t%s\n", s)
+	}
 }

@@ -34,9 +34,15 @@
 // broken.
 //
 // Misbehaviour is for good: evidence that an earlier audit found, and that still
-// holds, is found again, whatever is shown now. A key that the keyserver has replaced
-// convicts it as the present one does, since nothing tells when a statement was
-// signed: who lets an old key be stolen vouches for what is signed with it.
+// holds, is found again, whatever is shown now.
+//
+// A statement counts by the key that was in force at its size alone: heads of n
+// entries, and the reply about position n, by the last key that an entry before
+// position n has named. A key that the keyserver has replaced convicts nobody for sizes
+// after that, since whoever has stolen it can sign what he likes: the statement is
+// shown, with what is to be compared, and the verdict is that the audit could not be
+// done. Nothing tells when a statement was signed, so a stolen key still speaks for the
+// sizes at which it was in force.
 //
 // # Files
 //

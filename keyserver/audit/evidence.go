@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/secretfile"
@@ -124,8 +125,12 @@ func (u *run) verifyKept(ctx context.Context, path string) (*Evidence, error) {
 	}
 	defer file.Close()
 	e, err := ReadEvidence(file)
-	if err == nil {
-		_, err = e.Verify(ctx, u.from.Headers)
+	if err != nil {
+		return nil, err
+	}
+	c, err := e.Verify(ctx, u.from.Headers)
+	if err == nil && !c.Convicts {
+		err = fmt.Errorf("%w: %s", ErrNoEvidence, strings.Join(c.Compare, "; "))
 	}
 	return e, err
 }

@@ -74,7 +74,12 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 		if e.Proof != ByAnchors || len(e.Heads) > 0 {
 			e.Keyserver = u.state.Keyserver
 		}
-		if _, err := e.Verify(ctx, nil); err != nil {
+		c, err := e.Verify(ctx, nil)
+		if err != nil {
+			continue
+		}
+		if !c.Convicts {
+			f.Compare = c.Compare
 			continue
 		}
 		f.Evidence, err = u.keepEvidence(ctx, e)
@@ -83,7 +88,10 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 		}
 		break
 	}
-	if f.Evidence == "" {
+	switch {
+	case f.Evidence != "":
+		f.Compare = nil
+	case f.Compare == nil:
 		f.Text += " (nothing of it is signed, so that others cannot be convinced)"
 	}
 	u.report.Findings = append(u.report.Findings, f)
@@ -100,7 +108,7 @@ func (u *run) naming() []*hashchain.SignedHead {
 		if h == nil || h.Head.AnchorChain != u.genesis.String() {
 			continue
 		}
-		if _, err := keys.head(u.report.Domain, h); err == nil {
+		if s, err := keys.head(u.report.Domain, h); err == nil && keys.outOfForce(s.by, h.Head.Size) == "" {
 			return []*hashchain.SignedHead{h}
 		}
 	}
@@ -122,7 +130,7 @@ func (u *run) earlier(ctx context.Context) error {
 		e, err := u.verifyKept(ctx, path)
 		switch {
 		case err == nil:
-			u.report.Findings = append(u.report.Findings, Finding{e.Finding, "found by an earlier audit: " + e.Text, path})
+			u.report.Findings = append(u.report.Findings, Finding{Kind: e.Finding, Text: "found by an earlier audit: " + e.Text, Evidence: path})
 		case errors.Is(err, ErrNoEvidence):
 			u.report.Notes = append(u.report.Notes, fmt.Sprintf("%s, which an earlier audit found, does not hold any more: %v", path, err))
 		default:

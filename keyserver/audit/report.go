@@ -48,6 +48,7 @@ const (
 	OtherServer  Kind = "another keyserver"       // the chain begins differently
 	NoStatement  Kind = "no signed statement"     // to compare with: no finding, but less is covered
 	StaleHeaders Kind = "not enough headers"      // the file ends before a block
+	OutOfForce   Kind = "key not in force"        // of a statement at its size: no misbehaviour
 )
 
 // Finding is one thing that is not as it should be.
@@ -56,6 +57,9 @@ type Finding struct {
 	Text string `json:"text"`
 	// Evidence is the file that convinces others; "" if there is nothing signed.
 	Evidence string `json:"evidence,omitempty"`
+	// Compare is what keeps statements about it from convicting, for the reader to
+	// compare with what is known from elsewhere.
+	Compare []string `json:"compare,omitempty"`
 }
 
 // Status is what became of a check.
@@ -135,6 +139,11 @@ func (r *Report) note(err error) error {
 		return nil
 	}
 	return err
+}
+
+// outOfForce adds a statement by a key that was not in force, and what is wrong with it.
+func (r *Report) outOfForce(statement, wrong string) {
+	r.Findings = append(r.Findings, Finding{Kind: OutOfForce, Text: statement + " is not by the key that was in force", Compare: []string{wrong}})
 }
 
 // check adds what became of a check.

@@ -5,17 +5,22 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
-// serverKeys are the keyserver's public keys, each with the position of the entry
-// that named it.
-type serverKeys []struct {
+// serverKey is a public key of the keyserver's, and the position of the entry that
+// named it.
+type serverKey struct {
 	position uint64
 	public   ed25519.PublicKey
 }
+
+// serverKeys are the keyserver's keys, the present one last.
+type serverKeys []serverKey
 
 // readKeys follows the keyserver's keys through the replies to its own messages,
 // those of keyserver@domain, from position 0 on (keyserver-wire, "Signatures"):
@@ -50,10 +55,7 @@ func readKeys(domain string, replies []*uid.Reply) (serverKeys, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s, position %d: %w", identity, position, err)
 		}
-		keys = append(keys, struct {
-			position uint64
-			public   ed25519.PublicKey
-		}{position, public})
+		keys = append(keys, serverKey{position, public})
 		last = m
 	}
 	if len(keys) == 0 {
@@ -83,26 +85,56 @@ func openMessage(identity string, reply *uid.Reply) (*uid.Message, error) {
 	return m, err
 }
 
-// signer returns the key that must have signed a reply about a position: the one
-// in use before that entry, of which the first signed itself.
-func (k serverKeys) signer(position uint64) ed25519.PublicKey {
-	public := k[0].public
-	for _, key := range k[1:] {
-		if key.position < position {
-			public = key.public
+// inForce returns the key that signs while the hashchain has a number of entries:
+// heads of that size, and the reply about the entry that comes next. The first entry
+// is signed by the key that it names.
+func (k serverKeys) inForce(size uint64) serverKey {
+	key := k[0]
+	for _, next := range k[1:] {
+		if next.position < size {
+			key = next
 		}
 	}
-	return public
+	return key
+}
+
+// outOfForce returns what is wrong with a statement that a key has signed about a
+// hashchain of some size; "" if the key was in force then, or is not among these. Who
+// has stolen a key that was replaced can sign whatever he likes, so such a statement
+// convicts nobody.
+func (k serverKeys) outOfForce(by serverKey, size uint64) string {
+	want := k.inForce(size)
+	if want.public.Equal(by.public) || !slices.ContainsFunc(k, func(key serverKey) bool { return key.public.Equal(by.public) }) {
+		return ""
+	}
+	return fmt.Sprintf("key %s, named by the entry at position %d, signed it, but after %d entries key %s was in force, named by the entry at position %d: who has stolen a key that was replaced can sign this, and it convicts nobody",
+		canonical.Encode(by.public), by.position, size, canonical.Encode(want.public), want.position)
+}
+
+// by returns the key that made a signature, as verify finds out: the one in force at
+// a size, or else any other. The error is that of the one in force.
+func (k serverKeys) by(size uint64, verify func(ed25519.PublicKey) error) (serverKey, error) {
+	key := k.inForce(size)
+	err := verify(key.public)
+	if err == nil {
+		return key, nil
+	}
+	for _, other := range k {
+		if verify(other.public) == nil {
+			return other, nil
+		}
+	}
+	return serverKey{}, err
 }
 
 // signed is a statement of the keyserver's about its hashchain.
 type signed struct {
 	*hashchain.SignedHead
+	by              serverKey // in force or not
 	entryHash, root hashchain.Hash
 }
 
-// head verifies a signed head of a domain. Any key that was ever the keyserver's
-// will do: a head may be older than the last of them.
+// head verifies that a head of a domain is signed by one of the keys.
 func (k serverKeys) head(domain string, h *hashchain.SignedHead) (*signed, error) {
 	if h.Head.Domain != domain {
 		return nil, fmt.Errorf("the signed head is of %.100q, expected %q", h.Head.Domain, domain)
@@ -110,23 +142,27 @@ func (k serverKeys) head(domain string, h *hashchain.SignedHead) (*signed, error
 	if h.Head.Size == 0 || h.Head.Size > maxEntries {
 		return nil, fmt.Errorf("the signed head is of %d entries, which cannot be", h.Head.Size)
 	}
-	var err error
-	for i := len(k) - 1; i >= 0; i-- {
-		s := &signed{SignedHead: h}
-		if s.entryHash, s.root, err = h.Verify(k[i].public); err == nil {
-			return s, nil
-		}
+	s := &signed{SignedHead: h}
+	by, err := k.by(h.Head.Size, func(public ed25519.PublicKey) (err error) {
+		s.entryHash, s.root, err = h.Verify(public)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	s.by = by
+	return s, nil
 }
 
-// reply verifies a reply, and returns its entry.
-func (k serverKeys) reply(r *uid.Reply) (hashchain.Entry, error) {
+// reply verifies that a reply is signed by one of the keys, and returns its entry.
+func (k serverKeys) reply(r *uid.Reply) (hashchain.Entry, serverKey, error) {
 	position := r.Entry.HashchainPos
-	if err := r.Verify(k.signer(position)); err != nil {
-		return hashchain.Entry{}, fmt.Errorf("position %d: %w", position, err)
+	by, err := k.by(position, r.Verify)
+	if err != nil {
+		return hashchain.Entry{}, by, fmt.Errorf("position %d: %w", position, err)
 	}
-	return hashchain.Parse(r.Entry.HashchainEntry)
+	entry, err := hashchain.Parse(r.Entry.HashchainEntry)
+	return entry, by, err
 }
 
 // checkStatements compares what the keyserver has signed with the copy. It is
@@ -152,6 +188,12 @@ func (u *run) checkStatements(ctx context.Context) error {
 			if err := u.unsigned(problemf(NoStatement, "%w", err)); err != nil {
 				return err
 			}
+		}
+	}
+	if head != nil {
+		if wrong := keys.outOfForce(head.by, head.Head.Size); wrong != "" {
+			u.report.outOfForce(fmt.Sprintf("the signed head of %d entries", head.Head.Size), wrong)
+			head, u.head = nil, nil
 		}
 	}
 	if u.forked {
@@ -295,8 +337,13 @@ func (u *run) takeReply(ctx context.Context, keys serverKeys) error {
 	if err != nil {
 		return err
 	}
-	if _, err := keys.reply(reply); err != nil {
+	_, by, err := keys.reply(reply)
+	if err != nil {
 		return problemf(NoStatement, "%w", err)
+	}
+	if wrong := keys.outOfForce(by, position); wrong != "" {
+		u.report.outOfForce(fmt.Sprintf("the reply about position %d", position), wrong)
+		return nil
 	}
 	u.state.LastReply = reply
 	return nil

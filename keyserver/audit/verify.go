@@ -23,8 +23,11 @@ var ErrNoEvidence = errors.New("not evidence of misbehaviour")
 
 // Conviction is what a file of evidence shows.
 type Conviction struct {
-	Shows   []string `json:"shows"`   // what cannot be doubted
-	Compare []string `json:"compare"` // what the reader must compare with what is known from elsewhere
+	// Convicts is whether the keyserver is convicted. Otherwise Compare says what is
+	// missing: a statement is not by the key that was in force.
+	Convicts bool     `json:"convicts"`
+	Shows    []string `json:"shows"`   // what cannot be doubted
+	Compare  []string `json:"compare"` // what the reader must compare with what is known from elsewhere
 	// Blocks is how many blocks its chain of anchors is in, and Work the binary
 	// logarithm of how many hashes it takes on average to make them: what a forger had
 	// to spend, if nobody was asked whether they are on the best chain. 0 without
@@ -49,7 +52,7 @@ func (c *Conviction) compare(format string, args ...any) {
 // these are those of the keyserver that the reader knows must be seen from
 // elsewhere: Conviction.Compare says what to compare.
 func (e *Evidence) Verify(ctx context.Context, headers Headers) (*Conviction, error) {
-	c := new(Conviction)
+	c := &Conviction{Convicts: true}
 	if err := e.verify(ctx, headers, c); err != nil {
 		p := new(problem)
 		if !errors.As(err, &p) || p.kind == Unavailable || p.kind == StaleHeaders {
@@ -111,7 +114,15 @@ func (e *Evidence) keys(c *Conviction) (serverKeys, error) {
 	return keys, nil
 }
 
-func (e *Evidence) signedHeads(keys serverKeys, count int) ([]*signed, error) {
+// doubts says what is wrong with a statement, unless wrong is "".
+func (c *Conviction) doubts(statement, wrong string) {
+	if wrong != "" {
+		c.Convicts = false
+		c.compare("%s: %s", statement, wrong)
+	}
+}
+
+func (e *Evidence) signedHeads(keys serverKeys, count int, c *Conviction) ([]*signed, error) {
 	if len(e.Heads) != count {
 		return nil, disproved("it has %d signed heads, expected %d", len(e.Heads), count)
 	}
@@ -124,12 +135,13 @@ func (e *Evidence) signedHeads(keys serverKeys, count int) ([]*signed, error) {
 		if err != nil {
 			return nil, disproved("%w", err)
 		}
+		c.doubts(fmt.Sprintf("the signed head of %d entries", h.Head.Size), keys.outOfForce(s.by, h.Head.Size))
 		heads = append(heads, s)
 	}
 	return heads, nil
 }
 
-func (e *Evidence) signedReplies(keys serverKeys, count int) ([]hashchain.Entry, error) {
+func (e *Evidence) signedReplies(keys serverKeys, count int, c *Conviction) ([]hashchain.Entry, error) {
 	if len(e.Replies) != count {
 		return nil, disproved("it has %d signed replies, expected %d", len(e.Replies), count)
 	}
@@ -138,10 +150,12 @@ func (e *Evidence) signedReplies(keys serverKeys, count int) ([]hashchain.Entry,
 		if r == nil {
 			return nil, disproved("a signed reply is empty")
 		}
-		entry, err := keys.reply(r)
+		entry, by, err := keys.reply(r)
 		if err != nil {
 			return nil, disproved("%w", err)
 		}
+		position := r.Entry.HashchainPos
+		c.doubts(fmt.Sprintf("the signed reply about position %d", position), keys.outOfForce(by, position))
 		entries = append(entries, entry)
 	}
 	return entries, nil
@@ -173,7 +187,7 @@ func (e *Evidence) prefix(s *signed, size uint64) (hashchain.Hash, error) {
 }
 
 func (e *Evidence) byHeads(keys serverKeys, c *Conviction) error {
-	heads, err := e.signedHeads(keys, 2)
+	heads, err := e.signedHeads(keys, 2, c)
 	if err != nil {
 		return err
 	}
@@ -201,7 +215,7 @@ func (e *Evidence) byHeads(keys serverKeys, c *Conviction) error {
 }
 
 func (e *Evidence) byReplies(keys serverKeys, c *Conviction) error {
-	entries, err := e.signedReplies(keys, 2)
+	entries, err := e.signedReplies(keys, 2, c)
 	if err != nil {
 		return err
 	}
@@ -220,11 +234,11 @@ func (e *Evidence) byReplies(keys serverKeys, c *Conviction) error {
 }
 
 func (e *Evidence) byReplyAndHead(keys serverKeys, c *Conviction) error {
-	heads, err := e.signedHeads(keys, 1)
+	heads, err := e.signedHeads(keys, 1, c)
 	if err != nil {
 		return err
 	}
-	entries, err := e.signedReplies(keys, 1)
+	entries, err := e.signedReplies(keys, 1, c)
 	if err != nil {
 		return err
 	}
@@ -270,7 +284,7 @@ func (e *Evidence) named(keys serverKeys, c *Conviction) error {
 		c.compare("the keyserver of %s anchors in the chain that begins with tx %s: nothing here is signed that says so, and anybody can make one for its domain", e.Domain, e.Genesis)
 		return nil
 	}
-	heads, err := e.signedHeads(keys, 1)
+	heads, err := e.signedHeads(keys, 1, c)
 	if err != nil {
 		return err
 	}
@@ -340,7 +354,7 @@ func (e *Evidence) anchor(ctx context.Context, keys serverKeys, headers Headers,
 }
 
 func (e *Evidence) byHeadAndAnchor(ctx context.Context, keys serverKeys, headers Headers, c *Conviction) error {
-	heads, err := e.signedHeads(keys, 1)
+	heads, err := e.signedHeads(keys, 1, c)
 	if err != nil {
 		return err
 	}
@@ -370,7 +384,7 @@ func (e *Evidence) byHeadAndAnchor(ctx context.Context, keys serverKeys, headers
 }
 
 func (e *Evidence) byReplyAndAnchor(ctx context.Context, keys serverKeys, headers Headers, c *Conviction) error {
-	entries, err := e.signedReplies(keys, 1)
+	entries, err := e.signedReplies(keys, 1, c)
 	if err != nil {
 		return err
 	}
