@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -51,6 +52,8 @@ func TestAuditUsage(t *testing.T) {
 		{[]string{"headers", "--node", goodURL}, "no height given: expected --from HEIGHT"},
 		{[]string{"headers", "--node", goodURL, "--from", "0"}, "no file given: expected --out FILE"},
 		{[]string{"verify-evidence"}, "expected FILE, got nothing"},
+		{[]string{"verify-evidence", "x", "--fingerprint", "xyz"}, "--fingerprint: expected 64 hex characters"},
+		{[]string{"verify-evidence", "x", "--rotation", "-1"}, "--rotation"},
 		{[]string{"verify-evidence", "x", "--headers", "x"}, "--headers and --checkpoint go together"},
 	} {
 		keytree(t, append([]string{"audit"}, test.args...)...).wantError(t, exitUsage, test.want)
@@ -235,6 +238,11 @@ func TestAudit(t *testing.T) {
 	_, checkpoint, _ := strings.Cut(strings.TrimSpace(saved), "--checkpoint ")
 	offline := []string{"--headers", headers, "--checkpoint", checkpoint}
 	chain := filepath.Join(state, "entries")
+	known, err := os.ReadFile(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fingerprint := hex.EncodeToString(known[:32])
 	entries := []string{"audit", "--network", "regtest", "--genesis", anchors.chain.String(), "--entries", chain, "--bundle", file, "--state", t.TempDir()}
 	wantParts(t, mustKeytree(t, append(entries, offline...)...), "verdict", "sound", "a file of entries has nothing that is signed")
 
@@ -266,9 +274,25 @@ func TestAudit(t *testing.T) {
 				t.Fatalf("%+v, %v", caught, err)
 			}
 			evidence := report.Findings[0].Evidence
-			for _, headers := range [][]string{nil, append(attached, "--network", "regtest"), append(offline, "--network", "regtest")} {
-				shown := mustKeytree(t, append([]string{"audit", "verify-evidence", evidence}, headers...)...)
-				wantParts(t, shown, "of the keyserver of example.org", "shows", "both cannot be true", "compare")
+			verify := func(more ...string) outcome {
+				return keytree(t, append([]string{"audit", "verify-evidence", evidence, "--network", "regtest"}, more...)...)
+			}
+			pinned := []string{"--fingerprint", fingerprint, "--genesis", anchors.chain.String()}
+			for _, headers := range [][]string{attached, offline} {
+				shown := verify(append(pinned, headers...)...)
+				if wantParts(t, shown.stdout, "verdict   misbehaviour", "a keyserver of example.org", "both cannot be true", "the pinned fingerprint"); shown.code != exitMisbehaviour || strings.Contains(shown.stdout, "compare ") {
+					t.Errorf("%+v", shown)
+				}
+			}
+			unknown := verify(attached...)
+			if wantParts(t, unknown.stdout, "verdict   consistent, but about whom?", "compare   the fingerprint of the keyserver of example.org is "+fingerprint); unknown.code != exitFailed {
+				t.Errorf("%+v", unknown)
+			}
+			verify(append(attached, "--fingerprint", strings.Repeat("ab", 32))...).wantError(t, exitFailed, "expected the pinned")
+			var conviction audit.Conviction
+			shown := verify(append(pinned, "--json", "--rotation", "0")...)
+			if err := json.Unmarshal([]byte(shown.stdout), &conviction); err != nil || (conviction.Verdict == audit.Misbehaviour) != (shown.code == exitMisbehaviour) {
+				t.Errorf("%+v, %v", shown, err)
 			}
 		}
 	}

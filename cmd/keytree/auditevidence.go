@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -15,26 +16,36 @@ import (
 
 func (a *app) verifyEvidenceCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "verify-evidence FILE",
+		Use:   "verify-evidence FILE --fingerprint HEX",
 		Short: "Check a file of evidence against a keyserver",
-		Long: `audit verify-evidence checks evidence that keytree audit has found, with nothing but
-the file: that what the keyserver signed, or the chain has, cannot all be true. It
-prints what the file shows, and what the reader has to compare with what is known
-from elsewhere: the evidence names keys and a chain of anchors, and that they are
-those of the keyserver in question is for the reader to see.
+		Long: `audit verify-evidence checks evidence that keytree audit has found: that what a
+keyserver has signed, or the chain has, cannot all be true. Whose keys and anchors
+these are no file can say, since anybody can make some in the name of a domain. So
+the reader pins the keyserver, by what its operator has published or others have:
 
-Where the evidence has anchors, their blocks carry work; whether they are on the
-best chain only --node or --headers with --checkpoint can tell.
+  --fingerprint  the hash of the first entry (keytree user status)
+  --genesis      where the evidence has anchors: the txid of the genesis anchor
+  --rotation     a position at which the keyserver is known to have replaced its key,
+                 which evidence can leave out to make a stolen key look in force
 
-Exit codes: 0 it convinces, 1 it does not.`,
-		Example: `  keytree audit verify-evidence 5f1d3c8a90b2e417.json
-  keytree audit verify-evidence 5f1d3c8a90b2e417.json --headers headers.bin --checkpoint 800000:0000...`,
+Where it has anchors, --node or --headers with --checkpoint say whether their blocks
+are on the best chain. What is missing is printed under compare.
+
+Exit codes: 1 it convicts nobody, or not for who has pinned so little; 2 wrong usage;
+3 it convicts the pinned keyserver.`,
+		Example: `  keytree audit verify-evidence 5f1d3c8a90b2e417.json --fingerprint 91c0...
+  keytree audit verify-evidence 5f1d3c8a90b2e417.json --fingerprint 91c0... --genesis 3f2c... --headers headers.bin --checkpoint 800000:0000...`,
 		Args: takes("FILE"),
 	}
 	flags := cmd.Flags()
 	placeFlags(flags)
 	network := networkFlag(flags)
 	blocks := newHeaderFlags(flags)
+	fingerprint := newParsed("HEX", "", parseFingerprint)
+	flags.Var(fingerprint, "fingerprint", "hash of the keyserver's first entry, 64 hex characters, pinned")
+	genesis := genesisFlag(flags)
+	rotations := &list[uint64]{kind: "POSITION", parse: func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }}
+	flags.Var(rotations, "rotation", "entry that is known to have replaced the keyserver's key; can be given more than once")
 	asJSON := flags.Bool("json", false, "print what it shows as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := blocks.check(); err != nil {
@@ -54,7 +65,11 @@ Exit codes: 0 it convinces, 1 it does not.`,
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
-		c, err := evidence.Verify(cmd.Context(), headers)
+		pins := audit.Pins{Fingerprint: fingerprint.value, Rotations: rotations.values}
+		if genesis.text != "" {
+			pins.Genesis = &genesis.value
+		}
+		c, err := evidence.Verify(cmd.Context(), pins, headers)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
@@ -63,10 +78,13 @@ Exit codes: 0 it convinces, 1 it does not.`,
 		} else {
 			printConviction(a.stdout, evidence, c)
 		}
-		if err == nil && !c.Convicts {
-			err = errors.New("nobody is convicted: see under compare")
+		switch {
+		case err != nil:
+			return err
+		case c.Verdict == audit.Misbehaviour:
+			return misbehaviour{fmt.Errorf("the keyserver of %s is convicted of misbehaviour", evidence.Domain)}
 		}
-		return err
+		return errors.New("nobody is convicted: see under compare")
 	}
 	return cmd
 }
@@ -75,11 +93,8 @@ Exit codes: 0 it convinces, 1 it does not.`,
 func printConviction(out io.Writer, e *audit.Evidence, c *audit.Conviction) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	if c.Convicts {
-		fmt.Fprintf(w, "verdict\tmisbehaviour by %s, of the keyserver of %s if it is as under compare\n", e.Proof, e.Domain)
-	} else {
-		fmt.Fprintf(w, "verdict\tconvicts nobody\n")
-	}
+	fmt.Fprintf(w, "verdict\t%s\n", c.Verdict)
+	fmt.Fprintf(w, "evidence\tby %s, of a keyserver of %s\n", e.Proof, e.Domain)
 	for _, s := range c.Shows {
 		fmt.Fprintf(w, "shows\t%s\n", s)
 	}

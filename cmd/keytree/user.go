@@ -206,14 +206,7 @@ compare it with what the keyserver's operator has published, or others have. Wit
 	url := newParsed("URL", "http://"+defaultKeyserver+"/", func(s string) (string, error) { return s, keyclient.CheckURL(s) })
 	u.flags.Var(url, "keyserver", "where the keyserver is")
 	domain := u.flags.String("domain", "", "`DOMAIN` to use, of a keyserver that serves several")
-	fingerprint := newParsed("HEX", "", func(s string) (*hashchain.Hash, error) {
-		id, err := parseTxID(s) // has the same form, but the bytes in reverse
-		h := hashchain.Hash{}
-		for i := range h {
-			h[i] = id[len(id)-1-i]
-		}
-		return &h, err
-	})
+	fingerprint := newParsed("HEX", "", parseFingerprint)
 	u.flags.Var(fingerprint, "fingerprint", "hash of the first entry, 64 hex characters; refuse any other hashchain")
 	setting(u.flags, "keyserver")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -222,6 +215,16 @@ compare it with what the keyserver's operator has published, or others have. Wit
 		}, u.printStatus)
 	}
 	return cmd
+}
+
+// parseFingerprint reads the hash of a hashchain's first entry.
+func parseFingerprint(s string) (*hashchain.Hash, error) {
+	id, err := parseTxID(s) // has the same form, but the bytes in reverse
+	h := hashchain.Hash{}
+	for i := range h {
+		h[i] = id[len(id)-1-i]
+	}
+	return &h, err
 }
 
 func (a *app) userSyncCommand() *cobra.Command {

@@ -65,8 +65,12 @@ func (a *Auditor) bundleTo(count uint32, more *bundle.Item) ([]byte, error) {
 // compare is check 4, and the roots of check 1.
 func (u *run) compare(ctx context.Context) error {
 	const name = "anchors and entries"
-	if err := u.compareAnchors(ctx); err != nil {
-		return u.fails(name, err)
+	compared := u.compareAnchors(ctx)
+	if err := u.pinFirst(); err != nil {
+		return err
+	}
+	if compared != nil {
+		return u.fails(name, compared)
 	}
 	switch {
 	case u.contradicts != nil:

@@ -33,6 +33,11 @@
 // that the audit could not be done. So is everything else that is missing or
 // broken.
 //
+// Evidence is about a keyserver that its reader has pinned (Pins). Anybody can begin a
+// hashchain or a chain of anchors in the name of a domain, and sign for it what he
+// likes. The auditor's own pins are the genesis anchor, and the first entry of the copy
+// once an anchor of that chain commits to it: before that no signature convicts.
+//
 // Misbehaviour is for good: evidence that an earlier audit found, and that still
 // holds, is found again, whatever is shown now.
 //

@@ -186,17 +186,17 @@ func TestStatementsByEveryKey(t *testing.T) {
 					evidence.Genesis = e.genesis.String()
 				}
 				name := fmt.Sprintf("%s, of size %d, by key %d", statement.name, size, n+1)
-				c, err := evidence.Verify(t.Context(), e.headerFile())
+				c, err := evidence.Verify(t.Context(), e.pins(), e.headerFile())
 				if err != nil {
 					t.Errorf("%s: %v", name, err)
 					continue
 				}
-				if want := n == e.inForce(size); c.Convicts != want {
-					t.Errorf("%s: convicts is %v, expected %v", name, c.Convicts, want)
+				if want := n == e.inForce(size); (c.Verdict == Misbehaviour) != want {
+					t.Errorf("%s: %q, expected that it convicts: %v", name, c.Verdict, want)
 				}
 				said := strings.Contains(strings.Join(c.Compare, "\n"), canonical.Encode(key.Public().(ed25519.PublicKey))+", named by the entry at position") &&
 					strings.Contains(strings.Join(c.Compare, "\n"), "it convicts nobody")
-				if said == c.Convicts {
+				if said == (c.Verdict == Misbehaviour) {
 					t.Errorf("%s: to compare is %q", name, c.Compare)
 				}
 			}
@@ -208,7 +208,7 @@ func TestStatementsByEveryKey(t *testing.T) {
 	// A key that never was the keyserver's is none.
 	foreign := statements[0].make(e, lastOfFirst, newKey(9))
 	foreign.Version, foreign.Domain, foreign.Keyserver = evidenceVersion, testDomain, e.own
-	if c, err := foreign.Verify(t.Context(), nil); !errors.Is(err, ErrNoEvidence) {
+	if c, err := foreign.Verify(t.Context(), e.pins(), nil); !errors.Is(err, ErrNoEvidence) {
 		t.Errorf("a stranger's key: %+v, %v", c, err)
 	}
 }

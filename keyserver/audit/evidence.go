@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
@@ -76,26 +78,84 @@ type Inclusion struct {
 
 const (
 	evidenceVersion = 1
-	// maxEvidence is the most bytes that are read of a file of evidence.
+	// maxEvidence is the most bytes that are read of a file of evidence: who wrote it
+	// decides how many it has. Nearly all are the proof bundle, some 1.5 kB for each
+	// anchor.
 	maxEvidence = 512 << 20
+	// maxStatements is the most bytes of it besides the proof bundle: more than maxKeys
+	// messages of a keyserver's take.
+	maxStatements = 16 << 20
+	// maxElements is the most commas and opening brackets in them, and so the most
+	// values that they can make: maxKeys replies have a tenth.
+	maxElements = 1 << 17
 )
 
-// ReadEvidence reads a file of evidence. Whether it convinces, Verify says.
-// ErrNoEvidence if it is none.
+// ReadEvidence reads a file of evidence. Whether it convicts, Verify says. From a
+// file it takes about twice the memory that the file has bytes. ErrNoEvidence if it is none.
 func ReadEvidence(in io.Reader) (*Evidence, error) {
-	d := json.NewDecoder(io.LimitReader(in, maxEvidence))
+	var read bytes.Buffer
+	if file, ok := in.(fs.File); ok { // room for all at once, not twice that
+		info, err := file.Stat()
+		if err != nil {
+			return nil, err
+		}
+		read.Grow(int(min(info.Size(), maxEvidence)) + bytes.MinRead)
+	}
+	if _, err := read.ReadFrom(io.LimitReader(in, maxEvidence+1)); err != nil {
+		return nil, err
+	}
+	content := read.Bytes()
+	if len(content) > maxEvidence {
+		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrNoEvidence, maxEvidence)
+	}
+	proofs, content, err := cutBundle(content)
+	if err != nil {
+		return nil, fmt.Errorf("%w: its proof bundle: %w", ErrNoEvidence, err)
+	}
+	elements := 0
+	for _, mark := range []string{",", "{", "["} {
+		elements += bytes.Count(content, []byte(mark))
+	}
+	if len(content) > maxStatements || elements > maxElements {
+		return nil, fmt.Errorf("%w: besides a proof bundle it has %d bytes and %d elements, at most %d and %d are possible", ErrNoEvidence, len(content), elements, maxStatements, maxElements)
+	}
+	d := json.NewDecoder(bytes.NewReader(content))
 	d.DisallowUnknownFields()
 	e := new(Evidence)
 	if err := d.Decode(e); err != nil {
 		return nil, fmt.Errorf("%w: it cannot be read: %w", ErrNoEvidence, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: more follows it, or it has more than %d bytes", ErrNoEvidence, maxEvidence)
+		return nil, fmt.Errorf("%w: more follows it", ErrNoEvidence)
 	}
 	if e.Version != evidenceVersion {
 		return nil, fmt.Errorf("%w: expected version %d, got %d: is this keytree too old?", ErrNoEvidence, evidenceVersion, e.Version)
 	}
+	if proofs != nil {
+		e.Bundle = proofs
+	}
 	return e, nil
+}
+
+// cutBundle takes the proof bundle out of a file of evidence, and leaves an empty text
+// there: encoding/json copies what it reads several times over. No text in JSON can hold
+// what is looked for, since its quotes are escaped.
+func cutBundle(content []byte) (proofs, rest []byte, err error) {
+	before, after, ok := bytes.Cut(content, []byte(`"bundle":`))
+	if !ok {
+		return nil, content, nil
+	}
+	text, ok := bytes.CutPrefix(bytes.TrimLeft(after, " \t\r\n"), []byte(`"`))
+	if !ok {
+		return nil, content, nil // null, or for the decoder to refuse
+	}
+	text, after, ok = bytes.Cut(text, []byte(`"`))
+	if !ok {
+		return nil, nil, io.ErrUnexpectedEOF
+	}
+	proofs = make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Decode(proofs, text)
+	return proofs[:n], slices.Concat(before, []byte(`"bundle":""`), after), err
 }
 
 // keepEvidence writes a file of evidence and returns its path. Evidence of the same is
@@ -128,8 +188,8 @@ func (u *run) verifyKept(ctx context.Context, path string) (*Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := e.Verify(ctx, u.from.Headers)
-	if err == nil && !c.Convicts {
+	c, err := e.Verify(ctx, u.pins(), u.from.Headers)
+	if err == nil && c.Verdict != Misbehaviour {
 		err = fmt.Errorf("%w: %s", ErrNoEvidence, strings.Join(c.Compare, "; "))
 	}
 	return e, err

@@ -6,12 +6,15 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"io"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
@@ -57,7 +60,7 @@ func TestTamperedEvidence(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := readEvidence(t, f.Evidence)
-			want, err := e.Verify(t.Context(), nil)
+			want, err := e.Verify(t.Context(), w.pins(), w.headerFile())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -75,11 +78,11 @@ func TestTamperedEvidence(t *testing.T) {
 					}
 					continue
 				}
-				got, err := tampered.Verify(t.Context(), nil)
-				if err != nil && !errors.Is(err, ErrNoEvidence) {
+				got, err := tampered.Verify(t.Context(), w.pins(), w.headerFile())
+				if err != nil && !errors.Is(err, ErrNoEvidence) && !errors.Is(err, ErrNoHeader) {
 					t.Fatal(err)
 				}
-				if err == nil && !reflect.DeepEqual(got.Shows, want.Shows) {
+				if err == nil && (got.Verdict != Misbehaviour || !reflect.DeepEqual(got.Shows, want.Shows)) {
 					t.Errorf("byte %d, %q: it shows %q, expected %q", at, b[max(0, at-20):min(len(b), at+20)], got.Shows, want.Shows)
 				}
 			}
@@ -142,7 +145,7 @@ func TestNoEvidence(t *testing.T) {
 		"no chain":                 {Proof: ByAnchors, Bundle: makeBundle(t, w.genesis, 0, nil)},
 	} {
 		e.Version, e.Domain, e.Keyserver, e.Genesis = evidenceVersion, testDomain, keys, w.genesis.String()
-		if c, err := e.Verify(t.Context(), nil); !errors.Is(err, ErrNoEvidence) {
+		if c, err := e.Verify(t.Context(), w.pins(), nil); !errors.Is(err, ErrNoEvidence) {
 			t.Errorf("%s: got %+v, %v, expected %v", name, c, err, ErrNoEvidence)
 		}
 	}
@@ -157,7 +160,7 @@ func TestForeignKeys(t *testing.T) {
 	e := Evidence{Version: evidenceVersion, Proof: ByHeads, Domain: testDomain, Heads: []*hashchain.SignedHead{s.head(1), other.head(2)}}
 	own := s.replies[s.entries[0].UIDIndex()]
 	e.Keyserver = []*uid.Reply{own}
-	if _, err := e.Verify(t.Context(), nil); err != nil {
+	if _, err := e.Verify(t.Context(), w.pins(), nil); err != nil {
 		t.Fatal(err)
 	}
 	stranger := newServer(t, newKey(3))
@@ -172,12 +175,12 @@ func TestForeignKeys(t *testing.T) {
 		"a stranger's next": {own, stranger.replies[stranger.entries[1].UIDIndex()]},
 	} {
 		e.Keyserver = replies
-		if c, err := e.Verify(t.Context(), nil); !errors.Is(err, ErrNoEvidence) {
+		if c, err := e.Verify(t.Context(), w.pins(), nil); !errors.Is(err, ErrNoEvidence) {
 			t.Errorf("%s: got %+v, %v, expected %v", name, c, err, ErrNoEvidence)
 		}
 	}
 	e.Keyserver, e.Domain = []*uid.Reply{own}, "example.net"
-	if c, err := e.Verify(t.Context(), nil); !errors.Is(err, ErrNoEvidence) {
+	if c, err := e.Verify(t.Context(), w.pins(), nil); !errors.Is(err, ErrNoEvidence) {
 		t.Errorf("another domain: got %+v, %v, expected %v", c, err, ErrNoEvidence)
 	}
 }
@@ -194,40 +197,153 @@ func TestForeignAnchors(t *testing.T) {
 	w.audit(t.TempDir()).want(t, CouldNotCheck, OtherRoot)
 }
 
-// TestImpostorsAnchors: what is signed of a chain of anchors is shown, and anybody else's
-// chain convicts by no head of the keyserver's.
-func TestImpostorsAnchors(t *testing.T) {
-	w := newWorld(t)
-	s := w.server
-	head := s.head(testTime) // names the chain
-	w.spend(nil)
-	closed := &Evidence{Version: evidenceVersion, Proof: ByAnchors, Domain: testDomain, Genesis: w.genesis.String(), Bundle: w.bundle(0)}
-	verify := func(e *Evidence) (*Conviction, error) { return e.Verify(t.Context(), w.headerFile()) }
-	c, err := verify(closed)
-	if err != nil || len(c.Compare) != 1 || !strings.Contains(c.Compare[0], "nothing here is signed") {
-		t.Errorf("got %+v, %v, expected that the chain must be compared", c, err)
+// TestPins verifies each kind of evidence for readers who know more or less. Evidence
+// that says of a keyserver what its reader has not pinned convicts nobody, and of
+// another one is none.
+func TestPins(t *testing.T) {
+	seen := make(map[Proof]bool)
+	for _, test := range findings() {
+		if test.proof == "" || seen[test.proof] {
+			continue
+		}
+		seen[test.proof] = true
+		t.Run(string(test.proof), func(t *testing.T) {
+			w := newWorld(t)
+			w.server.grow(5)
+			w.anchor()
+			w.server.grow(5)
+			dir := t.TempDir()
+			if test.seen {
+				w.audit(dir)
+			}
+			test.wrong(w)
+			e := readEvidence(t, w.audit(dir).want(t, Misbehaviour, test.kind).Evidence)
+			anchored, all, headers := e.Bundle != nil, w.pins(), w.headerFile()
+			foreign, foreignChain := hashchain.Hash{1}, chainhash.Hash{1}
+			for _, reader := range []struct {
+				name    string
+				pins    Pins
+				headers Headers
+				verdict Verdict // "" for ErrNoEvidence
+			}{
+				{"all", all, headers, Misbehaviour},
+				{"nothing", Pins{}, nil, AboutWhom},
+				{"headers alone", Pins{}, headers, AboutWhom},
+				{"no fingerprint", Pins{Genesis: all.Genesis}, headers, AboutWhom},
+				{"no genesis", Pins{Fingerprint: all.Fingerprint}, headers, map[bool]Verdict{true: AboutWhom, false: Misbehaviour}[anchored]},
+				{"no headers", all, nil, map[bool]Verdict{true: OffChain, false: Misbehaviour}[anchored]},
+				{"another keyserver", Pins{Fingerprint: &foreign, Genesis: all.Genesis}, headers, ""},
+				{"another chain of anchors", Pins{Fingerprint: all.Fingerprint, Genesis: &foreignChain}, headers, map[bool]Verdict{false: Misbehaviour}[anchored]},
+			} {
+				c, err := e.Verify(t.Context(), reader.pins, reader.headers)
+				if reader.verdict == "" {
+					if !errors.Is(err, ErrNoEvidence) || !strings.Contains(err.Error(), "expected the pinned") {
+						t.Errorf("%s: got %+v, %v, expected %v", reader.name, c, err, ErrNoEvidence)
+					}
+					continue
+				}
+				if err != nil || c.Verdict != reader.verdict || (len(c.Compare) == 0) != (c.Verdict == Misbehaviour) {
+					t.Errorf("%s: got %+v, %v, expected %q", reader.name, c, err, reader.verdict)
+				}
+				if anchored && reader.headers == nil && slices.ContainsFunc(c.Shows, func(s string) bool {
+					return strings.Contains(s, "both cannot be true") || strings.Contains(s, "in block")
+				}) {
+					t.Errorf("%s: without headers it shows %q", reader.name, c.Shows)
+				}
+			}
+		})
 	}
-	closed.Heads, closed.Keyserver = []*hashchain.SignedHead{head}, []*uid.Reply{s.replies[s.entries[0].UIDIndex()]}
-	c, err = verify(closed)
-	if err != nil || !slices.ContainsFunc(c.Shows, func(s string) bool { return strings.Contains(s, "it anchors in the chain") }) ||
-		slices.ContainsFunc(c.Compare, func(s string) bool { return strings.Contains(s, "nothing here is signed") }) {
-		t.Errorf("got %+v, %v, expected that the head names the chain", c, err)
+	if len(seen) != 6 {
+		t.Errorf("proofs tested: %v", seen)
 	}
+}
 
-	// The same by an impostor, who has the keyserver's statements, too.
-	reply := s.replies[s.entries[2].UIDIndex()]
+// TestStrangersAnchors has a stranger anchor what he likes for the keyserver's domain,
+// with a coin of his own, and wrap it with statements that the keyserver gives to
+// everybody.
+func TestStrangersAnchors(t *testing.T) {
+	w := newWorld(t)
+	s, pins := w.server, w.pins()
+	own := []*uid.Reply{s.replies[s.entries[0].UIDIndex()]}
+	reply, head := s.replies[s.entries[2].UIDIndex()], s.head(testTime)
+	s.anchorChain = ""
+	unnaming := s.head(testTime)
 	w.items, w.baton = nil, wire.OutPoint{}
-	w.spend(&protocol.Anchor{Domain: testDomain, Position: 2})
-	w.genesis = w.baton.Hash
+	w.spend(&protocol.Anchor{Domain: testDomain, Position: 2, Head: [32]byte{1}})
+	stranger := w.baton.Hash
+	one := makeBundle(t, stranger, 0, w.items)
 	w.spend(nil)
-	for _, e := range []*Evidence{
-		{Proof: ByAnchors, Bundle: w.bundle(0)},
-		{Proof: ByReplyAndAnchor, Bundle: makeBundle(t, w.genesis, 0, w.items[:1]), Replies: []*uid.Reply{reply}},
+	broken := makeBundle(t, stranger, 0, w.items)
+	file := fileOf(t, s.entries)
+	root, consistency, err := prefixRoot(file, 3, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, e := range map[string]*Evidence{
+		"two replies":              {Proof: ByReplyAndAnchor, Bundle: one, Replies: []*uid.Reply{reply}},
+		"a head that names his":    {Proof: ByReplyAndAnchor, Bundle: one, Replies: []*uid.Reply{reply}, Heads: []*hashchain.SignedHead{head}},
+		"a head":                   {Proof: ByHeadAndAnchor, Bundle: one, Heads: []*hashchain.SignedHead{head}, Root: root, Consistency: consistency},
+		"a head that names none":   {Proof: ByHeadAndAnchor, Bundle: one, Heads: []*hashchain.SignedHead{unnaming}, Root: root, Consistency: consistency},
+		"broken":                   {Proof: ByAnchors, Bundle: broken},
+		"broken, a head":           {Proof: ByAnchors, Bundle: broken, Heads: []*hashchain.SignedHead{head}},
+		"broken, under the domain": {Proof: ByAnchors, Bundle: broken, Keyserver: own},
 	} {
-		e.Version, e.Domain, e.Genesis = evidenceVersion, testDomain, w.genesis.String()
-		e.Heads, e.Keyserver = closed.Heads, closed.Keyserver
-		if c, err := verify(e); !errors.Is(err, ErrNoEvidence) || !strings.Contains(err.Error(), "its head names the chain") {
-			t.Errorf("%s: got %+v, %v, expected %v", e.Proof, c, err, ErrNoEvidence)
+		e.Version, e.Domain, e.Genesis = evidenceVersion, testDomain, stranger.String()
+		e.Keyserver = own
+		if c, err := e.Verify(t.Context(), pins, w.headerFile()); !errors.Is(err, ErrNoEvidence) {
+			t.Errorf("%s, to who has pinned the keyserver: got %+v, %v, expected %v", name, c, err, ErrNoEvidence)
+		}
+		for _, less := range []Pins{{}, {Fingerprint: pins.Fingerprint}} {
+			if c, err := e.Verify(t.Context(), less, w.headerFile()); err == nil && c.Verdict != AboutWhom {
+				t.Errorf("%s: got %+v, %v, expected %q", name, c, err, AboutWhom)
+			}
+		}
+	}
+}
+
+// TestForgedKeyserver has somebody between a new auditor and the keyserver show one of
+// his own making, which signs all he likes: nobody is convicted.
+func TestForgedKeyserver(t *testing.T) {
+	w := newWorld(t)
+	forged := newServer(t, newKey(9))
+	forged.grow(9)
+	forged.anchorChain = w.genesis.String()
+	w.server = forged
+	f := w.audit(t.TempDir()).want(t, CouldNotCheck, RewrittenEntry)
+	if f.Evidence != "" || len(f.Compare) != 1 || !strings.Contains(f.Compare[0], "anybody can begin a hashchain in its name") {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestRotationLeftOut has a thief of the first key sign what he likes, and leave out
+// that it was replaced. Who knows of the rotation is not fooled.
+func TestRotationLeftOut(t *testing.T) {
+	e := newEpochs(t)
+	pins := e.pins()
+	own := e.own[:1]
+	lie := func(size uint64, keyserver []*uid.Reply, key int) *Evidence {
+		return &Evidence{
+			Version: evidenceVersion, Proof: ByHeads, Domain: testDomain, Keyserver: keyserver,
+			Heads: []*hashchain.SignedHead{signedHeadOf(e.server, size, e.keys[key]), signedHeadOf(e.fork, size, e.keys[key])},
+		}
+	}
+	for _, test := range []struct {
+		name      string
+		evidence  *Evidence
+		rotations []uint64
+		verdict   Verdict
+	}{
+		{"nothing known", lie(lastOfSecond, own, 0), nil, Misbehaviour}, // the rest that is left
+		{"known", lie(lastOfSecond, own, 0), []uint64{lastOfFirst}, ConvictsNobody},
+		{"known, first size after", lie(firstOfSecond, own, 0), []uint64{lastOfFirst}, ConvictsNobody},
+		{"known, before it", lie(lastOfFirst, own, 0), []uint64{lastOfFirst}, Misbehaviour},
+		{"second key, both known", lie(lastOfSecond, e.own[:2], 1), []uint64{lastOfFirst, lastOfSecond}, Misbehaviour},
+		{"second key, its end left out", lie(epochsSize, e.own[:2], 1), []uint64{lastOfFirst, lastOfSecond}, ConvictsNobody},
+		{"third key, all known", lie(epochsSize, e.own, 2), []uint64{lastOfFirst, lastOfSecond}, Misbehaviour},
+	} {
+		pins.Rotations = test.rotations
+		if c, err := test.evidence.Verify(t.Context(), pins, nil); err != nil || c.Verdict != test.verdict {
+			t.Errorf("%s: got %+v, %v, expected %q", test.name, c, err, test.verdict)
 		}
 	}
 }
@@ -253,7 +369,7 @@ func TestRotatedKey(t *testing.T) {
 	}
 	old := *e
 	old.Keyserver = e.Keyserver[:1]
-	if _, err := old.Verify(t.Context(), nil); !errors.Is(err, ErrNoEvidence) {
+	if _, err := old.Verify(t.Context(), w.pins(), nil); !errors.Is(err, ErrNoEvidence) {
 		t.Errorf("without the second key: got %v, expected %v", err, ErrNoEvidence)
 	}
 }
@@ -282,11 +398,11 @@ func TestInclusionEvidence(t *testing.T) {
 		Replies:   []*uid.Reply{s.replies[s.entries[3].UIDIndex()]},
 		Inclusion: &Inclusion{Entry: other.entries[3].String(), Hashes: hashesOf(proof)},
 	}
-	if _, err := e.Verify(t.Context(), nil); err != nil {
+	if _, err := e.Verify(t.Context(), w.pins(), nil); err != nil {
 		t.Fatal(err)
 	}
 	e.Replies[0] = other.replies[other.entries[3].UIDIndex()]
-	if _, err := e.Verify(t.Context(), nil); !errors.Is(err, ErrNoEvidence) {
+	if _, err := e.Verify(t.Context(), w.pins(), nil); !errors.Is(err, ErrNoEvidence) {
 		t.Errorf("the same entry: got %v, expected %v", err, ErrNoEvidence)
 	}
 }
@@ -297,6 +413,59 @@ func TestReadEvidenceRefuses(t *testing.T) {
 	} {
 		if _, err := ReadEvidence(strings.NewReader(text)); !errors.Is(err, ErrNoEvidence) {
 			t.Errorf("%q: got %v, expected %v", text, err, ErrNoEvidence)
+		}
+	}
+}
+
+// TestHugeEvidence refuses files of 64 MB that somebody made to exhaust the memory.
+func TestHugeEvidence(t *testing.T) {
+	const size, most = 64 << 20, 256 << 20
+	inMemory(t)
+	fill := func(before, again, after string) func(w io.Writer) {
+		return func(w io.Writer) {
+			piece := []byte(strings.Repeat(again, 1<<20/len(again)))
+			io.WriteString(w, before)
+			for range size / len(piece) {
+				w.Write(piece)
+			}
+			io.WriteString(w, after)
+		}
+	}
+	for name, write := range map[string]func(w io.Writer){
+		"a bundle":       fill(`{"version":1,"proof":"chain of anchors","domain":"example.org","bundle":"`, "AAAA", `"}`),
+		"two bundles":    fill(`{"version":1,"bundle":"","bundle":"`, "AAAA", `"}`),
+		"half a bundle":  fill(`{"version":1,"bundle":"`, "AAAA", ``),
+		"a text":         fill(`{"version":1,"text":"`, "xxxx", `"}`),
+		"empty heads":    fill(`{"version":1,"heads":[`, "{},", `{}]}`),
+		"empty messages": fill(`{"version":1,"keyserver":[`, "{},", `{}]}`),
+		"empty hashes":   fill(`{"version":1,"consistency":[`, `"",`, `""]}`),
+		"brackets":       fill(`{"version":1,"text":`, "[", ``),
+		"white space":    fill(`{"version":1,`, " ", `}`),
+		"zeros":          fill("", "\x00", ""),
+	} {
+		file, err := os.Create(t.TempDir() + "/evidence")
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(file)
+		if _, err := file.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		e, err := ReadEvidence(file)
+		if err == nil {
+			_, err = e.Verify(t.Context(), Pins{}, nil)
+		}
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used >= most {
+			t.Errorf("%s: it took %d bytes of memory, expected less than %d", name, used, most)
+		}
+		if !errors.Is(err, ErrNoEvidence) {
+			t.Errorf("%s: got %v, expected %v", name, err, ErrNoEvidence)
+		}
+		if err := errors.Join(file.Close(), os.Remove(file.Name())); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

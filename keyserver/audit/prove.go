@@ -74,11 +74,11 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 		if e.Proof != ByAnchors || len(e.Heads) > 0 {
 			e.Keyserver = u.state.Keyserver
 		}
-		c, err := e.Verify(ctx, nil)
+		c, err := e.Verify(ctx, u.pins(), u.from.Headers)
 		if err != nil {
 			continue
 		}
-		if !c.Convicts {
+		if c.Verdict != Misbehaviour {
 			f.Compare = c.Compare
 			continue
 		}
@@ -101,7 +101,7 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 // naming returns a signed head that names the pinned chain of anchors, if there is one.
 func (u *run) naming() []*hashchain.SignedHead {
 	keys, err := readKeys(u.report.Domain, u.state.Keyserver)
-	if err != nil {
+	if err != nil || u.state.Fingerprint == nil {
 		return nil
 	}
 	for _, h := range []*hashchain.SignedHead{u.head, u.state.LastHead} {

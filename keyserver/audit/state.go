@@ -47,6 +47,9 @@ type state struct {
 
 	Size uint64 `json:"size"` // entries in the copy
 	Head []byte `json:"head"` // hash of the last
+	// Fingerprint is the hash of the first entry, once an anchor has agreed with the
+	// copy; it stays. Earlier versions did not write it.
+	Fingerprint []byte `json:"fingerprint,omitempty"`
 
 	Last        *Anchored `json:"last"`         // anchor that was verified
 	AnchorBytes int64     `json:"anchor_bytes"` // of the anchors up to it
@@ -132,6 +135,12 @@ func (a *Auditor) open() (err error) {
 	if a.copy, err = openEntries(a.path(entriesFile), a.state.Size, head); err != nil {
 		return err
 	}
+	if err := a.pinFirst(); err != nil {
+		return err
+	}
+	if n := len(a.state.Fingerprint); n != 0 && n != len(head) {
+		return fmt.Errorf("%w: %s: a fingerprint of %d bytes, expected %d", ErrDamaged, a.path(stateFile), n, len(head))
+	}
 	if a.anchors, err = os.OpenFile(a.path(anchorsFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return err
 	}
@@ -140,6 +149,37 @@ func (a *Auditor) open() (err error) {
 		err = fmt.Errorf("%w: %s has %d bytes, expected at least %d", ErrDamaged, a.anchors.Name(), info.Size(), a.state.AnchorBytes)
 	}
 	return err
+}
+
+// pinFirst takes the first entry of the copy for that of the keyserver if an anchor of
+// the pinned chain commits to it.
+func (a *Auditor) pinFirst() error {
+	if a.state.Compared == 0 || a.state.Fingerprint != nil {
+		return nil
+	}
+	first, err := a.copy.at(0)
+	if err != nil {
+		return err
+	}
+	hash := first.Hash()
+	a.state.Fingerprint = hash[:]
+	return nil
+}
+
+// pins are what the auditor knows of the keyserver: its chain of anchors, what that
+// commits to, and the keys that the copy names.
+func (a *Auditor) pins() Pins {
+	p := Pins{Genesis: &a.genesis}
+	if a.state.Fingerprint != nil {
+		first := hashchain.Hash(a.state.Fingerprint)
+		p.Fingerprint = &first
+	}
+	for i, reply := range a.state.Keyserver {
+		if i > 0 {
+			p.Rotations = append(p.Rotations, reply.Entry.HashchainPos)
+		}
+	}
+	return p
 }
 
 // Close ends the use of the folder.

@@ -337,6 +337,12 @@ func readHeaders(b []byte, now time.Time) (*HeaderFile, error) {
 	return ReadHeaders(context.Background(), bytes.NewReader(b), int64(len(b)), testNet, Checkpoint{0, first.Hash}, now)
 }
 
+// pins are those of who knows the keyserver and its chain of anchors.
+func (w *world) pins() Pins {
+	first := w.server.entries[0].Hash()
+	return Pins{Fingerprint: &first, Genesis: &w.genesis}
+}
+
 // bundle is the proof bundle from an anchor on.
 func (w *world) bundle(first uint32) []byte {
 	return makeBundle(w.t, w.genesis, first, w.items[min(int(first), len(w.items)):])
