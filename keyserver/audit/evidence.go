@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
@@ -93,13 +92,13 @@ const (
 // ReadEvidence reads a file of evidence. Whether it convicts, Verify says. From a
 // file it takes about twice the memory that the file has bytes. ErrNoEvidence if it is none.
 func ReadEvidence(in io.Reader) (*Evidence, error) {
-	var read bytes.Buffer
+	read := new(bytes.Buffer)
 	if file, ok := in.(fs.File); ok { // room for all at once, not twice that
 		info, err := file.Stat()
 		if err != nil {
 			return nil, err
 		}
-		read.Grow(int(min(info.Size(), maxEvidence)) + bytes.MinRead)
+		read = bytes.NewBuffer(make([]byte, 0, min(info.Size(), maxEvidence)+bytes.MinRead))
 	}
 	if _, err := read.ReadFrom(io.LimitReader(in, maxEvidence+1)); err != nil {
 		return nil, err
@@ -138,7 +137,8 @@ func ReadEvidence(in io.Reader) (*Evidence, error) {
 }
 
 // cutBundle takes the proof bundle out of a file of evidence, and leaves an empty text
-// there: encoding/json copies what it reads several times over. No text in JSON can hold
+// there: encoding/json copies what it reads several times over. The rest moves up within
+// content, which must not be read afterwards. No text in JSON can hold
 // what is looked for, since its quotes are escaped.
 func cutBundle(content []byte) (proofs, rest []byte, err error) {
 	before, after, ok := bytes.Cut(content, []byte(`"bundle":`))
@@ -155,7 +155,7 @@ func cutBundle(content []byte) (proofs, rest []byte, err error) {
 	}
 	proofs = make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Decode(proofs, text)
-	return proofs[:n], slices.Concat(before, []byte(`"bundle":""`), after), err
+	return proofs[:n], append(append(before, `"bundle":""`...), after...), err
 }
 
 // keepEvidence writes a file of evidence and returns its path. Evidence of the same is
