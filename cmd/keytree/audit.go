@@ -222,6 +222,9 @@ func printReport(out io.Writer, r *audit.Report) {
 		for _, c := range f.Compare {
 			fmt.Fprintf(w, "compare\t%s\n", c)
 		}
+		for _, a := range f.Assumes {
+			fmt.Fprintf(w, "assumes\t%s\n", a)
+		}
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "note\t%s\n", n)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -288,6 +289,16 @@ func TestAudit(t *testing.T) {
 			if wantParts(t, unknown.stdout, "verdict   consistent, but about whom?", "compare   the fingerprint of the keyserver of example.org is "+fingerprint); unknown.code != exitFailed {
 				t.Errorf("%+v", unknown)
 			}
+			for _, asked := range []struct {
+				whom []string
+				want string
+			}{{nil, "assumes  "}, {[]string{"--keyserver", honest.url}, ""}, {[]string{"--keyserver", twin.url}, ""}} {
+				shown := verify(slices.Concat(pinned, attached, asked.whom)...)
+				if shown.code != exitMisbehaviour || strings.Contains(shown.stdout, "assumes  ") != (asked.want != "") {
+					t.Errorf("asked %v: %+v", asked.whom, shown)
+				}
+			}
+			verify(append(pinned, "--keyserver", "http://127.0.0.1:1/")...).wantError(t, exitFailed, "where it has replaced its key")
 			verify(append(attached, "--fingerprint", strings.Repeat("ab", 32))...).wantError(t, exitFailed, "expected the pinned")
 			var conviction audit.Conviction
 			shown := verify(append(pinned, "--json", "--rotation", "0")...)

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -12,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keytree-bch/keytree/keyserver/audit"
+	keyclient "github.com/keytree-bch/keytree/keyserver/client"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
 )
 
 func (a *app) verifyEvidenceCommand() *cobra.Command {
@@ -27,9 +31,11 @@ the reader pins the keyserver, by what its operator has published or others have
   --genesis      where the evidence has anchors: the txid of the genesis anchor
   --rotation     a position at which the keyserver is known to have replaced its key,
                  which evidence can leave out to make a stolen key look in force
+  --keyserver    the keyserver itself, to be asked for all such positions
 
 Where it has anchors, --node or --headers with --checkpoint say whether their blocks
-are on the best chain. What is missing is printed under compare.
+are on the best chain. What is missing is printed under compare. Under assumes is what
+nobody was asked for: that a key had not been replaced when it signed.
 
 Exit codes: 1 it convicts nobody, or not for who has pinned so little; 2 wrong usage;
 3 it convicts the pinned keyserver.`,
@@ -46,10 +52,15 @@ Exit codes: 1 it convicts nobody, or not for who has pinned so little; 2 wrong u
 	genesis := genesisFlag(flags)
 	rotations := &list[uint64]{kind: "POSITION", parse: func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }}
 	flags.Var(rotations, "rotation", "entry that is known to have replaced the keyserver's key; can be given more than once")
+	keyserver := flags.String("keyserver", "", "`URL` of the accused keyserver, to be asked where it has replaced its key")
+	ca := keyserverCAFlag(flags)
 	asJSON := flags.Bool("json", false, "print what it shows as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := blocks.check(); err != nil {
 			return err
+		}
+		if *keyserver != "" && fingerprint.value == nil {
+			return usagef("--keyserver goes with --fingerprint, which says whose answer counts")
 		}
 		file, err := os.Open(args[0])
 		if err != nil {
@@ -68,6 +79,13 @@ Exit codes: 1 it convicts nobody, or not for who has pinned so little; 2 wrong u
 		pins := audit.Pins{Fingerprint: fingerprint.value, Rotations: rotations.values}
 		if genesis.text != "" {
 			pins.Genesis = &genesis.value
+		}
+		if *keyserver != "" {
+			said, err := askRotations(cmd.Context(), *keyserver, *ca, evidence.Domain, *fingerprint.value)
+			if err != nil {
+				return fmt.Errorf("--keyserver: where it has replaced its key: %w", err)
+			}
+			pins.Rotations, pins.Asked = append(pins.Rotations, said...), math.MaxUint64
 		}
 		c, err := evidence.Verify(cmd.Context(), pins, headers)
 		if err != nil {
@@ -89,6 +107,19 @@ Exit codes: 1 it convicts nobody, or not for who has pinned so little; 2 wrong u
 	return cmd
 }
 
+// askRotations asks the keyserver under a URL where it has replaced its key.
+func askRotations(ctx context.Context, url, ca, domain string, fingerprint hashchain.Hash) ([]uint64, error) {
+	if err := keyclient.CheckURL(url); err != nil {
+		return nil, err
+	}
+	transport, err := keyserverTransport(ca)
+	if err != nil {
+		return nil, err
+	}
+	defer transport.CloseIdleConnections()
+	return audit.AskRotations(ctx, &auditedKeyserver{Reader: keyclient.NewReader(url, transport)}, domain, fingerprint)
+}
+
 // printConviction prints what evidence shows for people.
 func printConviction(out io.Writer, e *audit.Evidence, c *audit.Conviction) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -100,5 +131,8 @@ func printConviction(out io.Writer, e *audit.Evidence, c *audit.Conviction) {
 	}
 	for _, s := range c.Compare {
 		fmt.Fprintf(w, "compare\t%s\n", s)
+	}
+	for _, s := range c.Assumes {
+		fmt.Fprintf(w, "assumes\t%s\n", s)
 	}
 }

@@ -293,15 +293,20 @@ func newAuditSources(a *app, flags *pflag.FlagSet) *auditSources {
 		genesis:   genesisFlag(flags),
 		keyserver: flags.String("keyserver", "", "`URL` of the keyserver to audit"),
 		heads:     newParsed("HOST:PORT", "", parseHostPort(false)),
-		ca:        flags.String("keyserver-ca", "", "`FILE` with certificates to trust besides the system's for https, PEM"),
+		ca:        keyserverCAFlag(flags),
 		entries:   flags.String("entries", "", "`FILE` with the hashchain instead, 153 bytes for each entry"),
 		bundle:    flags.String("bundle", "", "`FILE` with the proof bundle (default from the server)"),
 		server:    serverFlag(flags),
 		headers:   newHeaderFlags(flags),
 	}
 	flags.Var(s.heads, "keyserver-grpc", "keyserver's gRPC interface, for its signed heads")
-	setting(flags, "keyserver-ca")
 	return s
+}
+
+func keyserverCAFlag(flags *pflag.FlagSet) *string {
+	file := flags.String("keyserver-ca", "", "`FILE` with certificates to trust besides the system's for https, PEM")
+	setting(flags, "keyserver-ca")
+	return file
 }
 
 func genesisFlag(flags *pflag.FlagSet) *parsed[chainhash.Hash] {

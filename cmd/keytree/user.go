@@ -75,10 +75,10 @@ func (a *app) userFlags(cmd *cobra.Command) *userFlags {
 		app: a, flags: flags,
 		dataDir: placeFlags(flags),
 		userDir: flags.String("user-dir", "", "`DIR` of the copy of the hashchain and of the user's keys (default user in the data folder)"),
-		ca:      flags.String("keyserver-ca", "", "`FILE` with certificates to trust besides the system's for https, PEM"),
+		ca:      keyserverCAFlag(flags),
 		json:    flags.Bool("json", false, "print the outcome as JSON, one object a line"),
 	}
-	setting(flags, "user-dir", "keyserver-ca")
+	setting(flags, "user-dir")
 	return u
 }
 

@@ -108,7 +108,10 @@ type run struct {
 	forked  bool                  // the keyserver shows another history than the copy
 	broken  *hashchain.Entry      // that the keyserver shows behind the copy, which it does not follow
 	closing *bundle.Item          // that broke the chain of anchors
-	closed  *Closed
+
+	searched uint64   // how many entries of the copy were searched for rotations
+	rotated  []uint64 // where they are
+	closed   *Closed
 	// contradicts is the first anchor that the copy disagrees with; as its number
 	// is Compared all before it agree.
 	contradicts *Anchored

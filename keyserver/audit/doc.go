@@ -9,6 +9,7 @@
 //	headers.go    which blocks are on the best chain, from a file of headers
 //	compare.go    the anchors against the copy (check 4)
 //	statements.go what the keyserver has signed, and by which key
+//	rotations.go  where the keyserver has replaced its key, whatever it says
 //	prove.go      from a contradiction to evidence of it
 //	evidence.go   the evidence file
 //	verify.go     reading one, on a machine that has nothing else
@@ -48,6 +49,11 @@
 // shown, with what is to be compared, and the verdict is that the audit could not be
 // done. Nothing tells when a statement was signed, so a stolen key still speaks for the
 // sizes at which it was in force.
+//
+// Who has stolen a replaced key would leave out what replaced it. So the auditor
+// searches its whole copy for that before anybody is convicted, and the reader of
+// evidence can ask the keyserver (AskRotations). Where nobody knows, what is taken for
+// granted is said (Conviction.Assumes).
 //
 // # Files
 //

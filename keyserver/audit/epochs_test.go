@@ -272,3 +272,27 @@ func TestForkByRetiredKey(t *testing.T) {
 	e.server = honest
 	e.audit(dir).want(t, Sound, "")
 }
+
+// TestWithheldRotations has a thief of the first key stand between an honest keyserver
+// and its auditor, withhold what replaced the key, and sign two histories with it.
+func TestWithheldRotations(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		knows bool // the auditor has seen the rotations before
+	}{{"first audit", false}, {"known before", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			e := newEpochs(t)
+			dir := t.TempDir()
+			if test.knows {
+				e.audit(dir).want(t, Sound, "")
+			}
+			e.server.own = []uint64{0}
+			last := uint64(epochsSize - 1)
+			e.server.replies[e.server.entries[last].UIDIndex()] = uid.NewReply("", &e.server.entries[last], last, e.keys[0])
+			e.server.signedHead = signedHeadOf(e.fork, epochsSize, e.keys[0])
+			if r := e.audit(dir); r.Verdict != CouldNotCheck {
+				t.Errorf("verdict %q with %+v, expected %q", r.Verdict, r.Findings, CouldNotCheck)
+			}
+		})
+	}
+}

@@ -188,7 +188,11 @@ func (u *run) verifyKept(ctx context.Context, path string) (*Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := e.Verify(ctx, u.pins(), u.from.Headers)
+	pins, err := u.pins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := e.Verify(ctx, pins, u.from.Headers)
 	if err == nil && c.Verdict != Misbehaviour {
 		err = fmt.Errorf("%w: %s", ErrNoEvidence, strings.Join(c.Compare, "; "))
 	}

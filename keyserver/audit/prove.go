@@ -74,7 +74,11 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 		if e.Proof != ByAnchors || len(e.Heads) > 0 {
 			e.Keyserver = u.state.Keyserver
 		}
-		c, err := e.Verify(ctx, u.pins(), u.from.Headers)
+		pins, err := u.pins(ctx)
+		if err != nil {
+			return err
+		}
+		c, err := e.Verify(ctx, pins, u.from.Headers)
 		if err != nil {
 			continue
 		}
@@ -82,6 +86,7 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 			f.Compare = c.Compare
 			continue
 		}
+		f.Assumes = c.Assumes
 		f.Evidence, err = u.keepEvidence(ctx, e)
 		if err := u.report.note(err); err != nil {
 			return err

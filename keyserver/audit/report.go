@@ -60,6 +60,8 @@ type Finding struct {
 	// Compare is what keeps statements about it from convicting, for the reader to
 	// compare with what is known from elsewhere.
 	Compare []string `json:"compare,omitempty"`
+	// Assumes is what the evidence rests upon (Conviction.Assumes).
+	Assumes []string `json:"assumes,omitempty"`
 }
 
 // Status is what became of a check.

@@ -40,6 +40,9 @@ type Pins struct {
 	// Rotations are positions of entries that are known to have replaced its key.
 	// Evidence can leave them out, so that an old key seems to be in force.
 	Rotations []uint64
+	// Asked is how many entries Rotations has all of that replace a key: those of the
+	// reader's own copy, or math.MaxUint64 if the keyserver was asked (AskRotations).
+	Asked uint64
 }
 
 // Conviction is what a file of evidence shows.
@@ -51,6 +54,10 @@ type Conviction struct {
 	// Compare is what the reader must compare with what is known from elsewhere: empty
 	// if the verdict is Misbehaviour.
 	Compare []string `json:"compare"`
+	// Assumes is what the verdict rests upon and no file can show: that the keyserver has
+	// not replaced a key before it signed with it, unless the reader knows better
+	// (Pins.Rotations).
+	Assumes []string `json:"assumes,omitempty"`
 	// Blocks is how many blocks its chain of anchors is in, and Work the binary
 	// logarithm of how many hashes it takes on average to make them: what a forger had
 	// to spend, if nobody was asked whether they are on the best chain. 0 without
@@ -103,6 +110,15 @@ func (r *reading) signedBy(statement string, by serverKey, size uint64) {
 	}
 	if wrong != "" {
 		r.doubt(ConvictsNobody, "%s: %s", statement, wrong)
+		return
+	}
+	if size <= r.pins.Asked || size <= by.position+1 {
+		return
+	}
+	assumes := fmt.Sprintf("the entries from position %d to %d do not replace key %s: who has stolen a replaced key can leave that out",
+		by.position+1, size-1, canonical.Encode(by.public))
+	if !slices.Contains(r.Assumes, assumes) {
+		r.Assumes = append(r.Assumes, assumes)
 	}
 }
 
