@@ -15,6 +15,9 @@ import (
 // every node of the Merkle tree, every reply with its entry and the server's
 // signature, every index of identities, every KeyInit. ErrDamaged names the first
 // thing that is wrong, and the service has failed then. Until then it may go on.
+//
+// Identities with keys that are refused nowadays (uid.Message.CheckKeys) are logged, and
+// are no damage: an earlier version has entered them.
 func (s *Service) Check(ctx context.Context) error {
 	state := s.writer.state.Load()
 	return s.view(func(txn *badger.Txn) error {
@@ -47,7 +50,7 @@ func (s *Service) Check(ctx context.Context) error {
 		if c.Head != state.chain.Head {
 			return fmt.Errorf("%w: the last entry is not the head", ErrDamaged)
 		}
-		if err := checkIdentities(ctx, txn, state.chain.Size); err != nil {
+		if err := checkIdentities(ctx, txn, state.chain.Size, s.warnUnfit); err != nil {
 			return err
 		}
 		return checkKeyInits(txn)
@@ -74,8 +77,15 @@ func checkReply(txn *badger.Txn, state *state, position uint64, e *hashchain.Ent
 	return nil
 }
 
-// checkIdentities follows each identity through its messages.
-func checkIdentities(ctx context.Context, txn *badger.Txn, size uint64) (err error) {
+// warnUnfit says that nobody can rely on an identity's signatures.
+func (s *Service) warnUnfit(identity string, position uint64, err error) {
+	s.opt.Log.Warn().Err(err).Str("identity", identity).Uint64("position", position).
+		Msg("an earlier keytree has entered a key that is refused now: clients do not trust the identity, and its owner has to register another")
+}
+
+// checkIdentities follows each identity through its messages. Those with keys that
+// would be refused now go to unfit: what is signed under them is not checked.
+func checkIdentities(ctx context.Context, txn *badger.Txn, size uint64, unfit func(identity string, position uint64, err error)) (err error) {
 	var identities []string
 	keysUnder(txn, []byte{prefixIdentity}, func(k []byte) bool {
 		identities = append(identities, string(k[1:]))
@@ -100,7 +110,11 @@ func checkIdentities(ctx context.Context, txn *badger.Txn, size uint64) (err err
 			} else {
 				err = m.VerifyUpdate(last)
 			}
-			if err != nil {
+			unreliable := m.CheckKeys()
+			if unreliable != nil {
+				unfit(identity, position, unreliable)
+			}
+			if err != nil && unreliable == nil && (last == nil || last.CheckKeys() == nil) {
 				return fmt.Errorf("%w: %s at position %d: %w", ErrDamaged, identity, position, err)
 			}
 			last = m

@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/sigkey"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -431,5 +433,44 @@ func TestCapabilities(t *testing.T) {
 	}
 	if a, b := canonical.Marshal(got), canonical.Marshal(want); string(a) != string(b) {
 		t.Errorf("got %s, want %s", a, b)
+	}
+}
+
+// TestUnfitKeyOfEarlierVersion has a message entered as a version did that took keys of
+// small order: it is no damage, and nobody can update it.
+func TestUnfitKeyOfEarlierVersion(t *testing.T) {
+	s, _ := newTest(t)
+	neutral := make(ed25519.PublicKey, ed25519.PublicKeySize)
+	neutral[0] = 1
+	m := message(s, "mallory@"+testDomain, newKey(1))
+	m.Content.SigKey = uid.NewKeyEntry(uid.Ed25519, neutral)
+	m.SelfSignature = canonical.Encode(append(bytes.Clone(neutral), make([]byte, 32)...))
+	if _, err := s.CreateUID(t.Context(), m, ""); !errors.Is(err, sigkey.ErrKey) {
+		t.Fatalf("registered: %v, expected %v", err, sigkey.ErrKey)
+	}
+	if _, err := s.accept(t.Context(), m, "", func(*tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	update := next(m, newKey(1), newKey(2))
+	update.Content.LastEntry = s.lastText()
+	update.Sign(newKey(2))
+	update.UserSignature = m.SelfSignature // anybody could make it
+	if _, err := s.UpdateUID(t.Context(), update, ""); !errors.Is(err, uid.ErrSignature) {
+		t.Errorf("updated: %v, expected %v", err, uid.ErrSignature)
+	}
+	mustCheck(t, s)
+	if _, err := s.accept(t.Context(), update, "", func(*tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	mustCheck(t, s)
+
+	// A fit key's message whose signature is not is damage all the same.
+	bad := message(s, "bob@"+testDomain, newKey(3))
+	bad.SelfSignature = m.SelfSignature
+	if _, err := s.accept(t.Context(), bad, "", func(*tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(t.Context()); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v, expected %v", err, ErrDamaged)
 	}
 }

@@ -44,7 +44,7 @@ func (a *app) withService(ctx context.Context, c *keyserverConfig, job func(*key
 			return fmt.Errorf("there is no keyserver: %w", err)
 		}
 	}
-	opt := c.options(zerolog.Nop())
+	opt := c.options(newLog(a.stderr, "auto", "warn"))
 	opt.Tokens = token.Open{} // nothing is paid here
 	service, err := keyserver.Open(ctx, opt)
 	if err != nil {

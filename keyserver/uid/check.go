@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha512"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,6 +79,17 @@ func (k *KeyEntry) Public() []byte {
 		return nil
 	}
 	return public
+}
+
+// CheckKeys returns an error of sigkey.Check unless the keys that sign for the identity,
+// SIGKEY and SIGESCROW, pass it. Messages that a keyserver entered before keytree
+// refused such keys may fail: nobody can rely on what is signed under them.
+func (m *Message) CheckKeys() error {
+	err := sigkey.Check(m.Content.SigKey.Public())
+	if escrow := m.Content.escrow(); escrow != nil {
+		err = errors.Join(err, sigkey.Check(escrow.Public()))
+	}
+	return err
 }
 
 // Check returns ErrInvalid unless the message is what its profile allows. It looks
