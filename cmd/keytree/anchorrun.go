@@ -252,7 +252,7 @@ func (n *anchorNode) Coins(ctx context.Context, key protocol.KeyHash) ([]anchor.
 
 // Unspent implements anchor.Node.
 func (n *anchorNode) Unspent(ctx context.Context, out wire.OutPoint) (bool, error) {
-	unspent, err := n.client.Unspent(ctx, out)
+	unspent, err := n.client.Unspent(ctx, out, true)
 	return unspent, translated(err)
 }
 

@@ -297,15 +297,16 @@ func TestWallet(t *testing.T) {
 	_, err = c.Submit(ctx, serialized(t, unpaid))
 	wantError(t, err, bchd.ErrRejected)
 	wantError(t, err, bchd.ErrFee)
-	for out, want := range map[wire.OutPoint]bool{
-		coins[1].OutPoint:             true,
-		coins[0].OutPoint:             false, // spent in the mempool
-		{Hash: tx.TxHash()}:           true,  // there
-		{Hash: tx.TxHash(), Index: 7}: false,
-		{Hash: conflict.TxHash()}:     false,
+	for out, want := range map[wire.OutPoint]struct{ chain, mempool bool }{
+		coins[1].OutPoint:             {true, true},
+		coins[0].OutPoint:             {true, false}, // spent in the mempool
+		{Hash: tx.TxHash()}:           {false, true}, // there
+		{Hash: tx.TxHash(), Index: 7}: {},
+		{Hash: conflict.TxHash()}:     {},
 	} {
-		if got := must[bool](t)(c.Unspent(ctx, out)); got != want {
-			t.Errorf("output %v is unspent: %v", out, got)
+		chain, mempool := must[bool](t)(c.Unspent(ctx, out, false)), must[bool](t)(c.Unspent(ctx, out, true))
+		if chain != want.chain || mempool != want.mempool {
+			t.Errorf("output %v is unspent: %v in the chain, %v with the mempool, want %+v", out, chain, mempool, want)
 		}
 	}
 

@@ -56,7 +56,7 @@ func TestTimeouts(t *testing.T) {
 			_, err := c.Spent(ctx, one, []node.Spender{{TxID: one, Inputs: []wire.OutPoint{out}}})
 			return err
 		}, questionTimeout},
-		"unspent":         {func(ctx context.Context, c *Client) error { _, err := c.Unspent(ctx, out); return err }, questionTimeout},
+		"unspent":         {func(ctx context.Context, c *Client) error { _, err := c.Unspent(ctx, out, true); return err }, questionTimeout},
 		"unspent outputs": {func(ctx context.Context, c *Client) error { _, err := c.UnspentOutputs(ctx, address); return err }, questionTimeout},
 		"submit":          {func(ctx context.Context, c *Client) error { _, err := c.Submit(ctx, nil); return err }, questionTimeout},
 		"block":           {func(ctx context.Context, c *Client) error { _, err := c.Block(ctx, one); return err }, blockTimeout},

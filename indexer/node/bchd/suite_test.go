@@ -21,6 +21,7 @@ func TestSuite(t *testing.T) {
 		Chain: chain, Index: true,
 		Dial: func(t *testing.T) nodetest.Client { return must[*bchd.Client](t)(bchd.Dial(t.Context(), good)) },
 	})
+	nodetest.RunCoins(t, chain, dial(t, good))
 	nodetest.RunLive(t, nodetest.Live{
 		Chain: chain, Control: n, Address: good.Address, Hints: true,
 		Dial: func(ctx context.Context, address string, retryFor time.Duration) (nodetest.Client, error) {

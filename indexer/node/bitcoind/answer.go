@@ -20,6 +20,10 @@ type reader func(*bufio.Reader) error
 // something in front of the node or in its place, and says nothing about the node.
 var errNotRPC = errors.New("its port does not serve JSON-RPC")
 
+// errNull says that neither a result nor an error is in an answer. The result of
+// gettxout may be null.
+var errNull = fmt.Errorf("%w: neither a result nor an error", errNotRPC)
+
 var errTooLong = errors.New("longer than any answer may be")
 
 // rpcError is an error that the node's JSON-RPC answers with.
@@ -89,7 +93,7 @@ func expectAnswer(r *bufio.Reader) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", errNotRPC, err)
 	}
-	return fmt.Errorf("%w: neither a result nor an error", errNotRPC)
+	return errNull
 }
 
 // parseAnswer returns the result in a whole answer, after which nothing may follow.

@@ -48,6 +48,7 @@ type bchn struct {
 	heights  map[chainhash.Hash]int // of blocks
 	txs      map[chainhash.Hash]int // heights of transactions
 	outputs  map[wire.OutPoint]*wire.TxOut
+	mempool  []*wire.MsgTx
 	chain    string
 	password string
 	undo     undo
@@ -358,6 +359,11 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 		return fmt.Sprintf("%q", n.blocks[height].BlockHash()), 0, ""
 	case "getconnectioncount":
 		return fmt.Sprint(n.peers), 0, ""
+	case "gettxout":
+		if !n.unspent(wire.OutPoint{Hash: parseHash(param(0)), Index: uint32(params[1].(float64))}, param(2) == "true") {
+			return "null", 0, ""
+		}
+		return fmt.Sprintf(`{"bestblock":"%v"}`, last.BlockHash()), 0, ""
 	case "getblockheader":
 		block := n.find(param(0))
 		if block == nil {
@@ -417,6 +423,24 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 		return n.decoded(tx, true, param(1) == "2" && (n.undo == inTx || n.undo == inPrevout), n.undo == inPrevout), 0, ""
 	}
 	return "", -32601, "Method not found"
+}
+
+// unspent tells whether an output is there, and spent by none of the transactions.
+func (n *bchn) unspent(out wire.OutPoint, mempool bool) bool {
+	var waiting []*wire.MsgTx
+	if mempool {
+		waiting = n.mempool
+	}
+	ok := n.outputs[out] != nil
+	for _, tx := range waiting {
+		ok = ok || tx.TxHash() == out.Hash && int(out.Index) < len(tx.TxOut)
+	}
+	for _, block := range n.blocks {
+		waiting = append(waiting, block.Transactions...)
+	}
+	return ok && !slices.ContainsFunc(waiting, func(tx *wire.MsgTx) bool {
+		return slices.ContainsFunc(tx.TxIn, func(in *wire.TxIn) bool { return in.PreviousOutPoint == out })
+	})
 }
 
 func (n *bchn) render(name string, values map[string]any) string {

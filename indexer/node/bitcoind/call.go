@@ -166,7 +166,7 @@ func (c *Client) postAs(ctx context.Context, who login, question []byte, read re
 			return statusError(status)
 		}
 		err := expectAnswer(r)
-		if err == nil {
+		if err == nil || m == "gettxout" && errors.Is(err, errNull) {
 			err = read(r)
 		}
 		if err != nil && status != http.StatusOK && !errors.As(err, new(*rpcError)) {

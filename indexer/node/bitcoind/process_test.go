@@ -179,6 +179,7 @@ func TestSuiteRealBCHN(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := startBCHN(t, chain, index)
 			runSuite(t, p.cfg, chain, index, 0)
+			nodetest.RunCoins(t, chain, dial(t, p.cfg))
 			runLiveSuite(t, p.cfg, chain, p)
 		})
 	}

@@ -43,6 +43,7 @@ func TestSuiteBCHD(t *testing.T) {
 	n := regtest.ForTest(t, regtest.Options{NoAddrIndex: true})
 	chain.SubmitTo(t, n)
 	runSuite(t, config(t, n), chain, true, 0)
+	nodetest.RunCoins(t, chain, dial(t, config(t, n)))
 	runLiveSuite(t, config(t, n), chain, n)
 }
 
@@ -65,6 +66,9 @@ func TestSuiteBCHN(t *testing.T) {
 			n.undo, n.txIndex, n.rest, n.pruned = test.undo, test.txIndex, test.rest, test.pruned
 			n.take(chain)
 			runSuite(t, n.config(), chain, test.txIndex, test.pruned)
+			cfg := n.config()
+			cfg.From = test.pruned
+			nodetest.RunCoins(t, chain, dial(t, cfg))
 		})
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"testing"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/txscript"
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/indexer/node"
@@ -92,6 +93,38 @@ func Run(t *testing.T, n Node) {
 			}
 		}
 	})
+}
+
+// Coins is an adapter that tells which outputs can be spent: in the best chain or, with
+// mempool, in what it and the mempool make together.
+type Coins interface {
+	Unspent(ctx context.Context, out wire.OutPoint, mempool bool) (bool, error)
+}
+
+// RunCoins asks about every output of a chain, which is the node's best, that can be
+// spent, and one that it does not have. Nothing may be in the mempool.
+func RunCoins(t *testing.T, chain *Chain, c Coins) {
+	t.Helper()
+	unspent := map[wire.OutPoint]bool{{Hash: chainhash.Hash{1}}: false}
+	for out, made := range chain.made {
+		if script := protocol.StripTokenPrefix(made.output.Script); len(script) > 0 && script[0] != txscript.OP_RETURN {
+			unspent[out] = true
+		}
+	}
+	for _, block := range chain.blocks {
+		for _, tx := range block.Transactions[1:] {
+			for _, in := range tx.TxIn {
+				unspent[in.PreviousOutPoint] = false
+			}
+		}
+	}
+	for out, want := range unspent {
+		for _, mempool := range []bool{false, true} {
+			if got, err := c.Unspent(t.Context(), out, mempool); got != want || err != nil {
+				t.Fatalf("output %v, mempool %v: got %v, %v; want %v", out, mempool, got, err, want)
+			}
+		}
+	}
 }
 
 var errEnough = errors.New("the test has seen enough")
