@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -31,6 +32,11 @@ type Capabilities struct {
 	SigPubKeys []string `json:"SIGPUBKEYS"`
 	// AnchorChain is hashchain.Head.AnchorChain.
 	AnchorChain string `json:"ANCHORCHAIN,omitempty"`
+	// How often the hashchain is anchored (schedule.Schedule), the times in seconds; 0
+	// if it is not.
+	AnchorInterval   uint32 `json:"ANCHORINTERVAL,omitempty"`
+	AnchorHeartbeat  uint32 `json:"ANCHORHEARTBEAT,omitempty"`
+	AnchorMaxEntries uint32 `json:"ANCHORMAXENTRIES,omitempty"`
 }
 
 // Capabilities returns what this keyserver is and where its chain ends.
@@ -48,12 +54,18 @@ func (s *Service) Capabilities(ctx context.Context) (*Capabilities, error) {
 		TknPubKey:             s.opt.Tokens.PublicKey(),
 		AnchorChain:           s.AnchorChain(),
 	}
+	if anchors := s.opt.Anchors; anchors != nil {
+		c.AnchorInterval, c.AnchorHeartbeat, c.AnchorMaxEntries = seconds(anchors.Interval), seconds(anchors.Heartbeat), uint32(anchors.MaxEntries)
+	}
 	rotations := s.writer.state.Load().rotations
 	for i := len(rotations) - 1; i >= 0; i-- {
 		c.SigPubKeys = append(c.SigPubKeys, canonical.Encode(rotations[i].public))
 	}
 	return c, nil
 }
+
+// seconds rounds a part of a schedule, which is within its bounds, up to whole seconds.
+func seconds(d time.Duration) uint32 { return uint32((d + time.Second - 1) / time.Second) }
 
 // Chain returns the chain's present state. Its Edge must not be changed.
 func (s *Service) Chain() hashchain.Chain { return s.writer.state.Load().chain }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/sigkey"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
@@ -433,6 +434,17 @@ func TestCapabilities(t *testing.T) {
 	}
 	if a, b := canonical.Marshal(got), canonical.Marshal(want); string(a) != string(b) {
 		t.Errorf("got %s, want %s", a, b)
+	}
+
+	opt := testOptions(t.TempDir(), newClock())
+	opt.Anchors = &schedule.Schedule{Interval: 1500 * time.Millisecond, MaxEntries: 7, Heartbeat: time.Hour}
+	got, err = openTest(t, opt).Capabilities(t.Context())
+	if err != nil || got.AnchorInterval != 2 || got.AnchorHeartbeat != 3600 || got.AnchorMaxEntries != 7 {
+		t.Errorf("anchored by %+v: got %+v, %v", opt.Anchors, got, err)
+	}
+	opt.Dir, opt.Anchors = t.TempDir(), new(schedule.Schedule)
+	if _, err := Open(t.Context(), opt); !errors.Is(err, ErrMismatch) || !errors.Is(err, schedule.ErrSchedule) {
+		t.Errorf("a schedule out of bounds: got %v", err)
 	}
 }
 

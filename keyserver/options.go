@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -59,6 +60,10 @@ type Options struct {
 	// (LINKAUTHORITY); nil if nobody may.
 	LinkAuthority ed25519.PublicKey
 
+	// Anchors is how often the hashchain is anchored, as Capabilities tell auditors; nil
+	// if it is not.
+	Anchors *schedule.Schedule
+
 	MaxKeyInits int           // stored for one key, at most 5000
 	FetchBurst  int           // of one key's KeyInits at once
 	FetchEvery  time.Duration // between them afterwards
@@ -81,6 +86,11 @@ func (o *Options) complete() error {
 	}
 	if !slices.Contains(o.URIs, o.Domain) {
 		return fmt.Errorf("%w: URIs %q: must include the domain, %s, under which profile 1.0 finds everything", ErrMismatch, o.URIs, o.Domain)
+	}
+	if o.Anchors != nil {
+		if err := o.Anchors.Check(); err != nil {
+			return fmt.Errorf("%w: %w", ErrMismatch, err)
+		}
 	}
 	if o.MaxKeyInits == 0 {
 		o.MaxKeyInits = DefaultMaxKeyInits

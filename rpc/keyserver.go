@@ -49,6 +49,9 @@ func (s *keyserverService) GetCapabilities(ctx context.Context, _ *keytreev1.Get
 		KeyHashchainUris:      c.KeyHashchainURIs,
 		TknPubKey:             c.TknPubKey,
 		AnchorChain:           c.AnchorChain,
+		AnchorInterval:        c.AnchorInterval,
+		AnchorHeartbeat:       c.AnchorHeartbeat,
+		AnchorMaxEntries:      c.AnchorMaxEntries,
 	}
 	if answer.KeyHashchainEntry, err = canonical.Decode(c.KeyHashchainEntry, hashchain.EntrySize); err != nil {
 		return nil, s.damaged(err)

@@ -25,6 +25,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
@@ -52,6 +53,7 @@ type rigOptions struct {
 	now         func() time.Time
 	certificate *tls.Certificate
 	callRate    int // of clients that are all local
+	anchors     *schedule.Schedule
 }
 
 func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
@@ -64,7 +66,7 @@ func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
 	}
 	service, err := keyserver.Open(t.Context(), keyserver.Options{
 		Domain: testDomain, Dir: filepath.Join(o.dir, "keyserver"), KeyFile: filepath.Join(o.dir, "key"),
-		Tokens: o.tokens, Now: o.now, Log: zerolog.Nop(),
+		Tokens: o.tokens, Now: o.now, Anchors: o.anchors, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		t.Fatal(err)

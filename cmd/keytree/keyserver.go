@@ -16,6 +16,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
@@ -213,10 +214,14 @@ type keyserverConfig struct {
 
 // options are those of the service, without tokens.
 func (c *keyserverConfig) options(log zerolog.Logger) keyserver.Options {
-	return keyserver.Options{
+	opt := keyserver.Options{
 		Domain: c.domain, Dir: c.dir, KeyFile: c.keyFile, Log: log,
 		URIs: append([]string{c.domain}, c.uris...), LinkAuthority: c.linkAuthority,
 	}
+	if c.anchor.keyFile != "" {
+		opt.Anchors = &schedule.Schedule{Interval: c.anchor.interval, MaxEntries: c.anchor.maxEntries, Heartbeat: schedule.DefaultHeartbeat}
+	}
+	return opt
 }
 
 // runningKeyserver is a keyserver and what serves it. run serves, close ends it.

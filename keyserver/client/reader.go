@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"time"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -33,6 +35,20 @@ func (r *Reader) online(ctx context.Context) (*capabilities, error) {
 		r.caps = caps
 	}
 	return r.caps, nil
+}
+
+// Schedule returns how often the keyserver says that it anchors its hashchain, which may
+// be out of bounds (schedule.Schedule.Check); nil if it says nothing of it.
+func (r *Reader) Schedule(ctx context.Context) (*schedule.Schedule, error) {
+	caps, err := r.online(ctx)
+	if err != nil || caps.AnchorInterval == 0 && caps.AnchorHeartbeat == 0 && caps.AnchorMaxEntries == 0 {
+		return nil, err
+	}
+	return &schedule.Schedule{
+		Interval:   time.Duration(caps.AnchorInterval) * time.Second,
+		MaxEntries: uint64(caps.AnchorMaxEntries),
+		Heartbeat:  time.Duration(caps.AnchorHeartbeat) * time.Second,
+	}, nil
 }
 
 // errEnough ends a download that nobody wants more of.

@@ -53,6 +53,10 @@ type capabilities struct {
 	KeyInitRepositoryURIs []string `json:"KEYINITREPOSITORYURIS"`
 	KeyHashchainEntry     string   `json:"KEYHASHCHAINENTRY"`
 	SigPubKeys            []string `json:"SIGPUBKEYS"`
+	// In seconds; absent, as with the next two, where there are no anchors.
+	AnchorInterval   uint32 `json:"ANCHORINTERVAL"`
+	AnchorHeartbeat  uint32 `json:"ANCHORHEARTBEAT"`
+	AnchorMaxEntries uint32 `json:"ANCHORMAXENTRIES"`
 }
 
 // wire speaks to a keyserver. It may be used concurrently.

@@ -105,9 +105,17 @@ type Capabilities struct {
 	SigPubKeys [][]byte `protobuf:"bytes,8,rep,name=sig_pub_keys,json=sigPubKeys,proto3" json:"sig_pub_keys,omitempty"`
 	// Where the hashchain is anchored: the txid of the genesis anchor, hex as it is
 	// displayed; "" if it is not.
-	AnchorChain   string `protobuf:"bytes,9,opt,name=anchor_chain,json=anchorChain,proto3" json:"anchor_chain,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AnchorChain string `protobuf:"bytes,9,opt,name=anchor_chain,json=anchorChain,proto3" json:"anchor_chain,omitempty"`
+	// How often the hashchain is anchored; all 0 if it is not. It is not signed. After
+	// how many seconds an entry is anchored at the latest, 1 to 86,400.
+	AnchorInterval uint32 `protobuf:"varint,10,opt,name=anchor_interval,json=anchorInterval,proto3" json:"anchor_interval,omitempty"`
+	// After how many seconds the last anchor is repeated though nothing is new, at least
+	// anchor_interval, at most 604,800.
+	AnchorHeartbeat uint32 `protobuf:"varint,11,opt,name=anchor_heartbeat,json=anchorHeartbeat,proto3" json:"anchor_heartbeat,omitempty"`
+	// After how many entries one is made before anchor_interval is over, 1 to 1,048,576.
+	AnchorMaxEntries uint32 `protobuf:"varint,12,opt,name=anchor_max_entries,json=anchorMaxEntries,proto3" json:"anchor_max_entries,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Capabilities) Reset() {
@@ -201,6 +209,27 @@ func (x *Capabilities) GetAnchorChain() string {
 		return x.AnchorChain
 	}
 	return ""
+}
+
+func (x *Capabilities) GetAnchorInterval() uint32 {
+	if x != nil {
+		return x.AnchorInterval
+	}
+	return 0
+}
+
+func (x *Capabilities) GetAnchorHeartbeat() uint32 {
+	if x != nil {
+		return x.AnchorHeartbeat
+	}
+	return 0
+}
+
+func (x *Capabilities) GetAnchorMaxEntries() uint32 {
+	if x != nil {
+		return x.AnchorMaxEntries
+	}
+	return 0
 }
 
 type GetSignedHeadRequest struct {
@@ -1457,7 +1486,7 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"\n" +
 	"\x1akeytree/v1/keyserver.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x18\n" +
-	"\x16GetCapabilitiesRequest\"\xee\x02\n" +
+	"\x16GetCapabilitiesRequest\"\xf0\x03\n" +
 	"\fCapabilities\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\x12\x18\n" +
 	"\adomains\x18\x02 \x03(\tR\adomains\x12.\n" +
@@ -1468,7 +1497,11 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"\vtkn_pub_key\x18\a \x01(\tR\ttknPubKey\x12 \n" +
 	"\fsig_pub_keys\x18\b \x03(\fR\n" +
 	"sigPubKeys\x12!\n" +
-	"\fanchor_chain\x18\t \x01(\tR\vanchorChain\"\x16\n" +
+	"\fanchor_chain\x18\t \x01(\tR\vanchorChain\x12'\n" +
+	"\x0fanchor_interval\x18\n" +
+	" \x01(\rR\x0eanchorInterval\x12)\n" +
+	"\x10anchor_heartbeat\x18\v \x01(\rR\x0fanchorHeartbeat\x12,\n" +
+	"\x12anchor_max_entries\x18\f \x01(\rR\x10anchorMaxEntries\"\x16\n" +
 	"\x14GetSignedHeadRequest\"\xd6\x01\n" +
 	"\n" +
 	"SignedHead\x12\x16\n" +
