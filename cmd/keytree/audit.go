@@ -17,10 +17,6 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/audit"
 )
 
-// defaultMaxAge is how old the last anchor may be: a publisher that anchors each
-// hour has had a day for it.
-const defaultMaxAge = 24 * time.Hour
-
 func (a *app) auditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit --genesis TXID --keyserver URL",
@@ -32,7 +28,7 @@ chain, and trusts neither the keyserver nor who hands out the proofs:
   blocks               each anchor is in a block with work on the best chain
   baton                each anchor spends the one before it, from the pinned one on
   anchors and entries  position, head and root of each agree with the hashchain
-  freshness            the last anchor is neither too old nor too far behind
+  freshness            anchors follow what the keyserver shows, by its own schedule
 
 --genesis pins the chain of anchors: take the txid from where the operator has
 published it. The proof bundle comes from a keytree server or from --bundle FILE,
@@ -44,13 +40,20 @@ one's own.
 With --keyserver-grpc the keyserver's signed heads are compared too, so that more
 can be proved if it cheats.
 
-What was verified is kept in --state DIR, and not fetched again. What the keyserver
-shows later has to continue it.
+The schedule says how soon an entry has to be anchored, after how many entries, and how
+often the last anchor is repeated while nothing is new. The keyserver publishes it,
+within bounds; else it is the default one: 1h, 1,000 entries, 24h. Miners have 6h more.
+--max-age and --max-entries are stricter limits of your own.
 
-Exit codes: 0 sound, 1 it could not be checked (also: anchors too old, or what
-contradicts the keyserver is not signed), 2 wrong usage, 3 evidence of misbehaviour,
-which is in the file that is printed and convinces others: audit verify-evidence. It
-stays 3 as long as the evidence is in --state DIR and holds.`,
+What was verified is kept in --state DIR, and not fetched again. What the keyserver
+shows later has to continue it. A first audit cannot know for how long entries wait.
+
+Exit codes: 0 sound up to the position that is printed, and entries after it could
+still be replaced; 1 not sound, since anchors do not come as they have to, or it could
+not be checked, since something is missing or what contradicts the keyserver is not
+signed; 2 wrong usage; 3 evidence of misbehaviour, which is in the file that is printed
+and convinces others: audit verify-evidence. It stays 3 as long as the evidence is in
+--state DIR and holds.`,
 		Example: `  keytree audit --genesis 3f2c... --keyserver https://keys.example.org/ --node 'bchd://127.0.0.1:8335?cert=rpc.cert'
   keytree audit --genesis 3f2c... --keyserver https://keys.example.org/ --watch --metrics-listen 127.0.0.1:9436
   keytree audit --genesis 3f2c... --entries chain --bundle keys.bundle --headers headers.bin --checkpoint 800000:0000...`,
@@ -62,8 +65,8 @@ stays 3 as long as the evidence is in --state DIR and holds.`,
 		app: a, dataDir: dataDir,
 		sources:    newAuditSources(a, flags),
 		state:      flags.String("state", "", "`DIR` of what was verified (default audit/TXID in the data folder)"),
-		maxAge:     durationFlag(flags, "max-age", defaultMaxAge, "age of the last anchor above which it is too old; 0 for any"),
-		maxEntries: flags.Uint64("max-entries", 0, "how many entries may come after the last anchor; 0 for any `N`"),
+		maxAge:     durationFlag(flags, "max-age", 0, "age of the last anchor above which it is too old, if the keyserver's schedule allows more; 0 for that alone"),
+		maxEntries: flags.Uint64("max-entries", 0, "how many entries, `N`, may come after the last anchor, if the keyserver's schedule allows more; 0 for that alone"),
 		asJSON:     flags.Bool("json", false, "print the report as JSON, one object a line"),
 		watch:      flags.Bool("watch", false, "audit again and again until interrupted"),
 		every:      durationFlag(flags, "every", 10*time.Minute, "with --watch: pause between two audits"),
@@ -185,6 +188,8 @@ func verdictError(r *audit.Report) error {
 		return nil
 	case audit.Misbehaviour:
 		return misbehaviour{errors.New("evidence of misbehaviour was found")}
+	case audit.NotSound:
+		return errors.New("the keyserver is not sound: its anchors do not come as they have to")
 	}
 	return errors.New("the keyserver could not be audited")
 }
@@ -201,7 +206,7 @@ func (r *auditRun) print(report *audit.Report) error {
 func printReport(out io.Writer, r *audit.Report) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintf(w, "verdict\t%s\n", r.Verdict)
+	fmt.Fprintf(w, "verdict\t%s\n", r.Summary())
 	if r.Domain != "" {
 		fmt.Fprintf(w, "keyserver\t%s\n", r.Domain)
 	}
@@ -211,6 +216,14 @@ func printReport(out io.Writer, r *audit.Report) {
 	}
 	fmt.Fprintf(w, "entries\t%s, the last anchor covers %s\n", number(r.Entries), number(r.Covered))
 	fmt.Fprintf(w, "since before\t%s entries and %d anchors are new\n", number(r.NewEntries), r.NewAnchors)
+	if s := r.Schedule; s != nil {
+		from := "by default"
+		if s.Published {
+			from = "as the keyserver publishes, unsigned"
+		}
+		fmt.Fprintf(w, "schedule\tan anchor within %v or %s entries, repeated after %v without any: %s\n",
+			time.Duration(s.Interval)*time.Second, number(s.MaxEntries), time.Duration(s.Heartbeat)*time.Second, from)
+	}
 	for _, c := range r.Checks {
 		fmt.Fprintf(w, "check\t%s: %s: %s\n", c.Name, c.Status, c.Detail)
 	}

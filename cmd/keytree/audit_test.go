@@ -115,15 +115,20 @@ func (a *anchorer) spend(record *protocol.Anchor) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	hash, err := a.node.MineBlock(a.t.Context(), tx)
-	if err != nil {
+	if _, err := a.node.MineBlock(a.t.Context(), tx); err != nil {
 		a.t.Fatal(err)
 	}
 	if len(a.items) == 0 {
 		a.chain = coin.OutPoint.Hash
 	}
 	a.coin = coin
-	height, _, err := a.node.Tip(a.t.Context())
+	a.takeUp(tx)
+}
+
+// takeUp adds a transaction of the last block to the bundle.
+func (a *anchorer) takeUp(tx *wire.MsgTx) {
+	a.t.Helper()
+	height, hash, err := a.node.Tip(a.t.Context())
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -140,7 +145,7 @@ func (a *anchorer) spend(record *protocol.Anchor) {
 		a.t.Fatal(err)
 	}
 	for i, in := range read.Txs() {
-		if in.TxID() == coin.OutPoint.Hash {
+		if in.TxID() == tx.TxHash() {
 			a.items = append(a.items, &bundle.Item{
 				Height: height, Header: [protocol.HeaderSize]byte(raw.Bytes()), Index: i, Branch: read.MerkleBranches(i)[0], Raw: in,
 			})
@@ -227,7 +232,7 @@ func TestAudit(t *testing.T) {
 	attached := []string{"--node", node.URL()}
 
 	out := mustKeytree(t, args(honest, append(attached, "--state", state, "--keyserver-grpc", grpc)...)...)
-	wantParts(t, out, "verdict       sound", "example.org", "3, the last anchor covers 3", "a history of 3 entries, which is the one shown")
+	wantParts(t, out, "verdict       sound up to position 2; every entry shown is covered\n", "example.org", "3, the last anchor covers 3", "a history of 3 entries, which is the one shown")
 	report := decoded[audit.Report](t, args(honest, append(attached, "--state", state)...)...)
 	if report.Verdict != audit.Sound || report.NewEntries != 0 || report.Entries != 3 || report.Anchors != 2 || report.Last.Number != 1 {
 		t.Errorf("%+v", report)
@@ -251,7 +256,7 @@ func TestAudit(t *testing.T) {
 	address, _ := startProgram(t, nil, serveArgs(node.URL(), t.TempDir())...).awaitServing()
 	awaitTip(t, address, node)
 	byServer := []string{"audit", "--network", "regtest", "--genesis", anchors.chain.String(), "--keyserver", honest.url, "--server", address, "--state", t.TempDir()}
-	wantParts(t, mustKeytree(t, byServer...), "verdict       sound", "2 anchors")
+	wantParts(t, mustKeytree(t, byServer...), "verdict       sound up to position 2", "2 anchors", "not covered   whether the baton")
 	copied := filepath.Join(t.TempDir(), "bundle")
 	wantParts(t, mustKeytree(t, "audit", "bundle", "--genesis", anchors.chain.String(), "--server", address, "--out", copied), "2 transactions")
 	one, err1 := os.ReadFile(copied)
@@ -317,11 +322,30 @@ func TestAudit(t *testing.T) {
 	create(honest, "emil")
 	wantParts(t, mustKeytree(t, args(honest, append(attached, "--state", state)...)...), "2 entries after the last anchor, from position 3 on")
 	stale := keytree(t, args(honest, append(attached, "--state", state, "--max-entries", "1")...)...)
-	if stale.code != exitFailed || !strings.Contains(stale.stdout, "last anchor too old") {
+	if stale.code != exitFailed || !strings.Contains(stale.stdout, "verdict       not sound\n") || !strings.Contains(stale.stdout, "too many entries not anchored") {
 		t.Errorf("%+v", stale)
 	}
 
-	anchors.spend(nil)
+	// The node knows more than the bundle.
+	next, _, err := regtest.Spend(anchors.key, anchors.coin, anchors.key.Output(1000))
+	if err == nil {
+		err = node.SubmitTransaction(t.Context(), next)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	underWay := mustKeytree(t, args(honest, append(attached, "--state", state)...)...)
+	if wantParts(t, underWay, "verdict       sound up to position 2; 2 entries after it", "the next anchor is on its way"); strings.Contains(underWay, "whether the baton") {
+		t.Errorf("%s", underWay)
+	}
+	if _, err := node.Mine(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	withheld := keytree(t, args(honest, append(attached, "--state", state)...)...)
+	if wantParts(t, withheld.stdout, "verdict       not sound\n", "baton: failed", "next anchor withheld", "whoever gives it leaves the next one out"); withheld.code != exitFailed {
+		t.Errorf("%+v", withheld)
+	}
+	anchors.takeUp(next)
 	file = anchors.bundle()
 	broken := keytree(t, args(honest, append(attached, "--state", state)...)...)
 	if broken.code != exitMisbehaviour || !strings.Contains(broken.stdout, "baton spent without a record") || !strings.Contains(broken.stdout, "evidence      ") {
@@ -339,7 +363,7 @@ func TestWatchedAudit(t *testing.T) {
 	watch := startProgram(t, nil, "audit", "--network", "regtest", "--genesis", anchors.chain.String(), "--keyserver", p.url,
 		"--bundle", anchors.bundle(), "--node", node.URL(), "--state", t.TempDir(), "--watch", "--every", "1s", "--metrics-listen", "127.0.0.1:0")
 	_, url, _ := strings.Cut(strings.TrimSpace(watch.await(&watch.stderr, "keytree: metrics on ")), "metrics on ")
-	watch.await(&watch.stdout, "sound, 1 entries, 1 anchors")
+	watch.await(&watch.stdout, "sound up to position 0; every entry shown is covered, 1 entries, 1 anchors")
 	response, err := p.client.Get(url)
 	if err != nil {
 		t.Fatal(err)
@@ -349,7 +373,7 @@ func TestWatchedAudit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantParts(t, string(metrics), `keytree_audit_verdict{genesis="`+anchors.chain.String()+`",verdict="sound"} 1`, "keytree_audit_entries{", "keytree_audit_last_sound_time_seconds{")
+	wantParts(t, string(metrics), `keytree_audit_verdict{genesis="`+anchors.chain.String()+`",verdict="sound"} 1`, `verdict="not_sound"} 0`, "keytree_audit_sound_up_to_position{", "keytree_audit_entries_not_covered{", "keytree_audit_entries{", "keytree_audit_last_sound_time_seconds{")
 	anchors.spend(nil)
 	if code := watch.signal(syscall.SIGTERM); code != exitDone {
 		t.Errorf("exit code %d, standard error %s", code, watch.errors())

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -104,11 +103,6 @@ trusted: the audit checks the file. Only whether it is whole is checked here.`,
 	return cmd
 }
 
-// headerSource is a node that hands out headers alone.
-type headerSource interface {
-	Header(ctx context.Context, height uint32) ([protocol.HeaderSize]byte, error)
-}
-
 func (a *app) auditHeadersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "headers --node URL --from HEIGHT --out FILE",
@@ -139,19 +133,18 @@ the checkpoint is some months old. Elsewhere it must come from one's own node.`,
 		case *path == "":
 			return usagef("no file given: expected --out FILE")
 		}
-		headers, done, err := headerFlags{node: url, file: new(string)}.open(cmd.Context(), a, network.value)
+		n, err := headerFlags{node: url}.dial(cmd.Context(), a, network.value)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, done()) }()
-		n := headers.(nodeHeaders).Node
-		return a.saveHeaders(cmd.Context(), n, n.(headerSource), *from.value, *path)
+		defer func() { err = errors.Join(err, n.Close()) }()
+		return a.saveHeaders(cmd.Context(), n, *from.value, *path)
 	}
 	return cmd
 }
 
 // saveHeaders writes the headers from a height on to the tip.
-func (a *app) saveHeaders(ctx context.Context, n node.Node, from headerSource, first uint32, path string) error {
+func (a *app) saveHeaders(ctx context.Context, n openNode, first uint32, path string) error {
 	tip, err := n.Tip(ctx)
 	if err != nil {
 		return err
@@ -167,7 +160,7 @@ func (a *app) saveHeaders(ctx context.Context, n node.Node, from headerSource, f
 	var begin, last chainhash.Hash
 	err = writeOut(path, func(out io.Writer) error {
 		for height := first; height <= tip.Height; height++ {
-			raw, err := from.Header(ctx, height)
+			raw, err := n.Header(ctx, height)
 			if err != nil {
 				return err
 			}

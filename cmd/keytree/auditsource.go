@@ -12,6 +12,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -23,7 +24,9 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -107,8 +110,45 @@ func (f entriesInFile) Reply(context.Context, hashchain.Hash) (*uid.Reply, error
 // Head implements audit.Keyserver.
 func (f entriesInFile) Head(context.Context) (*hashchain.SignedHead, error) { return nil, nil }
 
-// nodeHeaders asks one's own node which blocks are on the best chain.
-type nodeHeaders struct{ node.Node }
+// Schedule implements audit.Keyserver.
+func (f entriesInFile) Schedule(context.Context) (*schedule.Schedule, error) { return nil, nil }
+
+// nodeHeaders asks one's own node which blocks are on the best chain, and what they
+// spend.
+type nodeHeaders struct{ openNode }
+
+// newest is the time in the header of the best chain's last block.
+func (n nodeHeaders) newest(ctx context.Context) (time.Time, error) {
+	tip, err := n.Tip(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	raw, err := n.Header(ctx, tip.Height)
+	if err != nil {
+		return time.Time{}, err
+	}
+	h, err := protocol.ParseHeader(raw[:])
+	return time.Unix(int64(h.Time), 0), err
+}
+
+// spending tells whether an output of the best chain is spent.
+func (n nodeHeaders) spending(ctx context.Context, out wire.OutPoint) (audit.Spending, error) {
+	inChain, err := n.Unspent(ctx, out, false)
+	switch {
+	case err != nil:
+		return audit.NotAsked, err
+	case !inChain:
+		return audit.SpentInBlock, nil
+	}
+	stillThere, err := n.Unspent(ctx, out, true)
+	switch {
+	case err != nil:
+		return audit.NotAsked, err
+	case !stillThere:
+		return audit.SpentInMempool, nil
+	}
+	return audit.Unspent, nil
+}
 
 // OnBestChain implements audit.Headers.
 func (n nodeHeaders) OnBestChain(ctx context.Context, height uint32, block chainhash.Hash) error {
@@ -243,17 +283,26 @@ func (h headerFlags) check() error {
 	return nil
 }
 
+// dial connects to the node.
+func (h headerFlags) dial(ctx context.Context, a *app, net *chaincfg.Params) (nodeHeaders, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, nodeTimeout, fmt.Errorf("no answer within %v", nodeTimeout))
+	defer cancel()
+	n, err := h.node.value.dial(ctx, net, math.MaxInt32, newLog(a.stderr, "auto", "error"))
+	if err != nil {
+		return nodeHeaders{}, err
+	}
+	return nodeHeaders{n}, nil
+}
+
 // open opens what the flags name; nil if they name nothing. done ends its use.
 func (h headerFlags) open(ctx context.Context, a *app, net *chaincfg.Params) (_ audit.Headers, done func() error, err error) {
 	switch {
 	case h.node.text != "":
-		ctx, cancel := context.WithTimeoutCause(ctx, nodeTimeout, fmt.Errorf("no answer within %v", nodeTimeout))
-		defer cancel()
-		n, err := h.node.value.dial(ctx, net, math.MaxInt32, newLog(a.stderr, "auto", "error"))
+		n, err := h.dial(ctx, a, net)
 		if err != nil {
 			return nil, nil, err
 		}
-		return nodeHeaders{n}, n.Close, nil
+		return n, n.Close, nil
 	case *h.file != "":
 		file, err := os.Open(*h.file)
 		if err != nil {
@@ -354,6 +403,12 @@ func (s *auditSources) open(ctx context.Context) (from audit.Sources, done func(
 	}
 	closers = append(closers, closed)
 	from.Headers = headers
+	switch h := headers.(type) {
+	case nodeHeaders:
+		from.Newest, from.Spending = h.newest, h.spending
+	case *audit.HeaderFile:
+		from.Newest = func(context.Context) (time.Time, error) { return h.Time(), nil }
+	}
 
 	if *s.bundle == "" || headers == nil {
 		c, err := dial(s.server.value)

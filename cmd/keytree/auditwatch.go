@@ -64,7 +64,7 @@ func (r *auditRun) tell(report, last *audit.Report) error {
 		return r.print(report)
 	}
 	_, err := fmt.Fprintf(r.app.stdout, "%s  %s, %s entries, %d anchors, the last %v old\n", report.Time.Format(time.DateTime+" MST"),
-		report.Verdict, number(report.Entries), report.Anchors, report.Age().Round(time.Second))
+		report.Summary(), number(report.Entries), report.Anchors, report.Age().Round(time.Second))
 	return err
 }
 
@@ -75,6 +75,8 @@ type auditMetrics struct {
 	verdict    *prometheus.GaugeVec
 	entries    prometheus.Gauge
 	covered    prometheus.Gauge
+	uncovered  prometheus.Gauge
+	soundUpTo  prometheus.Gauge
 	anchors    prometheus.Gauge
 	anchorTime prometheus.Gauge
 	auditTime  prometheus.Gauge
@@ -99,6 +101,8 @@ func newAuditMetrics(genesis string) *auditMetrics {
 	labelled.MustRegister(m.audits, m.verdict)
 	m.entries = gauge("entries", "Entries of the hashchain that were verified.")
 	m.covered = gauge("entries_covered", "Entries that the last anchor commits to.")
+	m.uncovered = gauge("entries_not_covered", "Entries after the last anchor, which could still be replaced.")
+	m.soundUpTo = gauge("sound_up_to_position", "Position up to which the last audit was sound; -1 if it was not.")
 	m.anchors = gauge("anchors", "Anchors that were verified.")
 	m.anchorTime = gauge("last_anchor_time_seconds", "Time in the block of the last anchor, Unix seconds.")
 	m.auditTime = gauge("last_time_seconds", "Time of the last audit, Unix seconds.")
@@ -110,7 +114,7 @@ func newAuditMetrics(genesis string) *auditMetrics {
 func (m *auditMetrics) failed() { m.audits.WithLabelValues("failed").Inc() }
 
 func (m *auditMetrics) audited(r *audit.Report, took time.Duration) {
-	label := map[audit.Verdict]string{audit.Sound: "sound", audit.CouldNotCheck: "could_not_check", audit.Misbehaviour: "misbehaviour"}
+	label := map[audit.Verdict]string{audit.Sound: "sound", audit.NotSound: "not_sound", audit.CouldNotCheck: "could_not_check", audit.Misbehaviour: "misbehaviour"}
 	for v, name := range label {
 		value := 0.0
 		if v == r.Verdict {
@@ -121,6 +125,11 @@ func (m *auditMetrics) audited(r *audit.Report, took time.Duration) {
 	m.audits.WithLabelValues(label[r.Verdict]).Inc()
 	m.entries.Set(float64(r.Entries))
 	m.covered.Set(float64(r.Covered))
+	m.uncovered.Set(float64(r.NotCoveredEntries))
+	m.soundUpTo.Set(-1)
+	if r.SoundUpTo != nil {
+		m.soundUpTo.Set(float64(*r.SoundUpTo))
+	}
 	m.anchors.Set(float64(r.Anchors))
 	if r.Last != nil {
 		m.anchorTime.Set(float64(r.Last.Time.Unix()))

@@ -260,20 +260,22 @@ func (p *anchorPlay) auditFrom(ctx context.Context, who, url string) (report *au
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
 	auditor, err := audit.Open(audit.Config{
-		Dir: filepath.Join(p.dir, who), Network: regtest.Params, Genesis: p.genesis, MaxAge: defaultMaxAge,
+		Dir: filepath.Join(p.dir, who), Network: regtest.Params, Genesis: p.genesis,
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, auditor.Close()) }()
-	server := newAnchorServer(client)
+	server, own := newAnchorServer(client), nodeHeaders{node}
 	return auditor.Audit(ctx, audit.Sources{
 		Keyserver: &auditedKeyserver{Reader: keyclient.NewReader(url, p.transport)},
 		Bundle: func(ctx context.Context, first uint32) (io.ReadCloser, error) {
 			return server.bundle(ctx, p.genesis, first)
 		},
-		Headers:     nodeHeaders{node},
+		Headers:     own,
 		OtherChains: server.otherChains,
+		Newest:      own.newest,
+		Spending:    own.spending,
 	})
 }
 
@@ -303,7 +305,7 @@ func (p *anchorPlay) findsSound(ctx context.Context, what string) error {
 	if report.Verdict != audit.Sound || report.Covered != report.Entries {
 		return fmt.Errorf("%s: expected all %d entries sound, got %s for %d", what, report.Entries, report.Verdict, report.Covered)
 	}
-	p.checked("sound: all %d entries are what %d anchors committed to", report.Entries, report.Anchors)
+	p.checked("sound up to position %d, which is all %d entries: they are what %d anchors committed to", *report.SoundUpTo, report.Entries, report.Anchors)
 	return nil
 }
 

@@ -11,10 +11,12 @@ import (
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
 	"github.com/gofrs/flock"
 
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -31,6 +33,8 @@ type Keyserver interface {
 	Reply(ctx context.Context, index hashchain.Hash) (*uid.Reply, error)
 	// Head returns the keyserver's signed head; nil if it offers none.
 	Head(ctx context.Context) (*hashchain.SignedHead, error)
+	// Schedule returns how often it says that it anchors; nil if it does not say.
+	Schedule(ctx context.Context) (*schedule.Schedule, error)
 }
 
 // Sources are where an audit takes everything from.
@@ -43,6 +47,12 @@ type Sources struct {
 	// OtherChains lists the chains of anchors for a domain that are known, by the
 	// txids of their genesis anchors. It may be nil.
 	OtherChains func(ctx context.Context, domain string) ([]chainhash.Hash, error)
+	// Newest returns the time in the header of the best chain's last block that is
+	// known, for clocks that are behind. It may be nil.
+	Newest func(ctx context.Context) (time.Time, error)
+	// Spending asks one's own node whether an output, which the best chain has, is
+	// spent. It may be nil.
+	Spending func(ctx context.Context, out wire.OutPoint) (Spending, error)
 }
 
 // Config is what an auditor is told.
@@ -51,8 +61,10 @@ type Config struct {
 	Network *chaincfg.Params
 	Genesis chainhash.Hash // txid of the genesis anchor: pinned
 
-	MaxAge     time.Duration // of the last anchor; 0: any
-	MaxEntries uint64        // after the last anchor; 0: any number
+	// Limits beside those of the keyserver's schedule: on the age of the last anchor,
+	// and on the entries after it; 0 for none.
+	MaxAge     time.Duration
+	MaxEntries uint64
 
 	Now func() time.Time // the clock; time.Now by default
 	// Progress is called now and then while something takes long, from the goroutine
@@ -115,6 +127,9 @@ type run struct {
 	// contradicts is the first anchor that the copy disagrees with; as its number
 	// is Compared all before it agree.
 	contradicts *Anchored
+
+	spending Spending // of the last baton; unasked if nobody could tell
+	silent   error    // why the node did not tell; nil if it did, or was not asked
 }
 
 // Audit does all checks. What is wrong with the sources or what they say is in the
@@ -223,6 +238,10 @@ func (u *run) fetchEntries(ctx context.Context) error {
 func (u *run) checkAnchors(ctx context.Context) error {
 	const blocks, baton = "blocks", "baton"
 	err := u.followAnchors(ctx)
+	var withheld error
+	if err == nil {
+		withheld, err = u.askBaton(ctx)
+	}
 	if err := u.save(); err != nil {
 		return err
 	}
@@ -240,6 +259,9 @@ func (u *run) checkAnchors(ctx context.Context) error {
 	if u.closed != nil {
 		u.report.check(baton, Failed, "%s", u.closed.text(u.state.Last))
 		return nil
+	}
+	if withheld != nil {
+		return u.fails(baton, withheld)
 	}
 	u.report.check(baton, Passed, "%d anchors, each spends the baton of the one before it, from the pinned genesis anchor on", u.count())
 	return nil
@@ -338,34 +360,6 @@ func bundleProblem(ctx context.Context, err error) error {
 		return problemf(BadBundle, "%w", err)
 	}
 	return unavailable(ctx, "the proof bundle", err)
-}
-
-// checkFreshness is check 5.
-func (u *run) checkFreshness(context.Context) error {
-	const name = "freshness"
-	r, last := u.report, u.state.Last
-	if last == nil {
-		r.check(name, NotDone, "there is no anchor")
-		return nil
-	}
-	age, behind := r.Age().Round(time.Second), u.copy.size-min(u.copy.size, u.chain.Size)
-	if behind > 0 {
-		r.NotCovered = append(r.NotCovered, fmt.Sprintf("%d entries after the last anchor, from position %d on: they can still be replaced by others", behind, u.chain.Size))
-	}
-	if u.closed == nil {
-		r.NotCovered = append(r.NotCovered, fmt.Sprintf("whether the baton, output 0 of tx %v, was spent after the bundle was made", last.TxID))
-	}
-	var err error
-	if u.config.MaxAge > 0 && age > u.config.MaxAge {
-		err = problemf(Stale, "the last anchor is %v old, expected at most %v", age, u.config.MaxAge)
-	} else if u.config.MaxEntries > 0 && behind > u.config.MaxEntries {
-		err = problemf(Stale, "%d entries come after the last anchor, expected at most %d", behind, u.config.MaxEntries)
-	}
-	if err != nil {
-		return u.fails(name, err)
-	}
-	r.check(name, Passed, "the last anchor is %v old, %d entries come after it", age, behind)
-	return nil
 }
 
 // others names the chains of anchors that do not descend from the pinned one.

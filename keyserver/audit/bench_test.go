@@ -22,6 +22,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -154,6 +155,9 @@ func (l *longHistory) Positions(context.Context, string) ([]uint64, error) { ret
 func (l *longHistory) Reply(context.Context, hashchain.Hash) (*uid.Reply, error) {
 	return nil, errNothing
 }
+
+// Schedule implements Keyserver.
+func (l *longHistory) Schedule(context.Context) (*schedule.Schedule, error) { return nil, nil }
 
 // Head implements Keyserver.
 func (l *longHistory) Head(context.Context) (*hashchain.SignedHead, error) { return nil, nil }

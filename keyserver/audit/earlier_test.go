@@ -13,7 +13,9 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // earlier is a keyserver, and folders of its auditors, that the version before pins has
@@ -71,6 +73,11 @@ func earlierWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 		w.items = append(w.items, it)
+		w.baton.Hash = protocol.Tx(it.Raw).TxID()
+	}
+	w.height = uint32(len(w.headers)/protocol.HeaderSize - 1)
+	if w.tip, err = protocol.ParseHeader(w.headers[len(w.headers)-protocol.HeaderSize:]); err != nil {
+		t.Fatal(err)
 	}
 	return w
 }
@@ -118,6 +125,24 @@ func TestEarlierFolders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestEarlierFolderFreshness goes on in the folder of a version that did not judge
+// progress: what its anchors say is found, and what waits is known from now on.
+func TestEarlierFolderFreshness(t *testing.T) {
+	w := earlierWorld(t)
+	dir := earlierFolder(t, "clean")
+	w.server.grow(1)
+	w.audit(dir).want(t, Sound, "")
+	shown := w.server
+	w.server = shown.twin(len(shown.entries) - 1)
+	w.anchorAt(w.now.Add(schedule.Default().MaxWait() + time.Second))
+	w.anchor()
+	w.server = shown
+	r := w.audit(dir)
+	r.want(t, NotSound, TooSoon)
+	r.want(t, NotSound, NotInTime)
+	w.audit(t.TempDir()).want(t, NotSound, TooSoon)
 }
 
 // TestEarlierEvidence judges evidence of an earlier version by the rules of this one.

@@ -59,6 +59,7 @@ type HeaderFile struct {
 	in    io.ReaderAt
 	first uint32 // height of the first header
 	last  uint32 // height of the last one
+	time  time.Time
 	work  *big.Int
 }
 
@@ -83,7 +84,7 @@ func ReadHeaders(ctx context.Context, in io.ReaderAt, size int64, net *chaincfg.
 	if err := first.CheckWork(net.PowLimit); err != nil {
 		return nil, fmt.Errorf("%w: header 0: %w", ErrHeaders, err)
 	}
-	chain := protocol.NewHeaderChain(net, at.Height, first, nil)
+	chain, last := protocol.NewHeaderChain(net, at.Height, first, nil), first
 	for n := range size/protocol.HeaderSize - 1 {
 		if n%10_000 == 0 && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -95,12 +96,13 @@ func ReadHeaders(ctx context.Context, in io.ReaderAt, size int64, net *chaincfg.
 		if err := chain.Add(h, now); err != nil {
 			return nil, fmt.Errorf("%w: header %d: %w", ErrHeaders, n+1, err)
 		}
+		last = h
 	}
 	work, err := first.Work()
 	if err != nil {
 		return nil, err
 	}
-	return &HeaderFile{in, at.Height, chain.Height(), work.Add(work, chain.Work())}, nil
+	return &HeaderFile{in, at.Height, chain.Height(), time.Unix(int64(last.Time), 0), work.Add(work, chain.Work())}, nil
 }
 
 func readHeader(in io.Reader) (protocol.Header, error) {
@@ -113,6 +115,9 @@ func readHeader(in io.Reader) (protocol.Header, error) {
 
 // Height is that of the last header.
 func (f *HeaderFile) Height() uint32 { return f.last }
+
+// Time is that in the last header, as the miner says.
+func (f *HeaderFile) Time() time.Time { return f.time }
 
 // Work is how many hashes it takes on average to find all of these headers.
 func (f *HeaderFile) Work() *big.Int { return new(big.Int).Set(f.work) }

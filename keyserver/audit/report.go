@@ -11,7 +11,12 @@ type Verdict string
 
 // The verdicts.
 const (
-	Sound         Verdict = "sound"
+	// Sound speaks of positions: up to Report.SoundUpTo everybody has been shown the
+	// same. Entries after that could still be replaced.
+	Sound Verdict = "sound"
+	// NotSound says that anchors do not come as they have to, so that it stays open for
+	// too long what they will commit to. It convicts nobody.
+	NotSound      Verdict = "not sound"
 	CouldNotCheck Verdict = "could not check"
 	Misbehaviour  Verdict = "misbehaviour" // there is a file of evidence
 )
@@ -33,6 +38,20 @@ const (
 	SpentByOtherInput  Kind = "baton spent by another input"      // protocol.NotFirstInput
 )
 
+// What is wrong with the anchors' progress.
+const (
+	Stale      Kind = "last anchor too old"           // beyond a limit
+	TooMany    Kind = "too many entries not anchored" // for too long
+	NotInTime  Kind = "entries not anchored in time"  // an anchor leaves out what was there long before
+	TooSoon    Kind = "record repeated too soon"      // with the baton at the same key
+	NextHidden Kind = "next anchor withheld"          // the node knows that the last baton is spent
+)
+
+// progress tells whether a finding is one of those.
+func (k Kind) progress() bool {
+	return k == Stale || k == TooMany || k == NotInTime || k == TooSoon || k == NextHidden
+}
+
 // What keeps an audit from being done.
 const (
 	Unavailable  Kind = "not available"           // a source failed
@@ -44,7 +63,6 @@ const (
 	Unrelated    Kind = "unrelated anchors"       // they do not descend from the pinned genesis: no misbehaviour
 	Gap          Kind = "gap in the anchor chain" // an anchor is missing, or the order is wrong
 	Behind       Kind = "keyserver shows too few" // fewer entries than it has anchored, signed, or shown before
-	Stale        Kind = "last anchor too old"     // beyond a limit
 	OtherServer  Kind = "another keyserver"       // the chain begins differently
 	NoStatement  Kind = "no signed statement"     // to compare with: no finding, but less is covered
 	StaleHeaders Kind = "not enough headers"      // the file ends before a block
@@ -83,7 +101,13 @@ type Check struct {
 
 // Report is what an audit found.
 type Report struct {
-	Verdict  Verdict   `json:"verdict"`
+	Verdict Verdict `json:"verdict"`
+	// SoundUpTo is the position of the last entry that the verdict speaks of: what the
+	// last anchor commits to. nil unless the verdict is Sound.
+	SoundUpTo *uint64 `json:"sound_up_to"`
+	// NotCoveredEntries are those after it, or after the last anchor that was compared.
+	NotCoveredEntries uint64 `json:"not_covered_entries"`
+
 	Network  string    `json:"network"`
 	Genesis  string    `json:"genesis"`          // txid of the pinned genesis anchor
 	Domain   string    `json:"domain,omitempty"` // that it names
@@ -99,13 +123,26 @@ type Report struct {
 	Covered uint64 `json:"covered"`
 	// NotCovered says what this audit cannot know.
 	NotCovered []string `json:"not_covered,omitempty"`
+	// Schedule is what freshness was judged by; nil if it was not.
+	Schedule *Judged `json:"schedule,omitempty"`
 
 	NewEntries uint64 `json:"new_entries"` // since the audit before
 	NewAnchors uint32 `json:"new_anchors"`
 }
 
-// Uncovered is how many entries come after the last anchor.
-func (r *Report) Uncovered() uint64 { return r.Entries - min(r.Entries, r.Covered) }
+// Summary is the verdict with the positions that it speaks of, in one line.
+func (r *Report) Summary() string {
+	switch n := r.NotCoveredEntries; {
+	case r.SoundUpTo == nil:
+		return string(r.Verdict)
+	case n == 0:
+		return fmt.Sprintf("%s up to position %d; every entry shown is covered", r.Verdict, *r.SoundUpTo)
+	case n == 1:
+		return fmt.Sprintf("%s up to position %d; 1 entry after it is not covered and could still be replaced", r.Verdict, *r.SoundUpTo)
+	default:
+		return fmt.Sprintf("%s up to position %d; %d entries after it are not covered and could still be replaced", r.Verdict, *r.SoundUpTo, n)
+	}
+}
 
 // Age is how old the last anchor is, by the time in its block, which may be ahead of
 // the clock; 0 then, and if there is none.
@@ -155,14 +192,22 @@ func (r *Report) check(name string, status Status, format string, args ...any) {
 
 // conclude sets the verdict.
 func (r *Report) conclude() {
+	r.NotCoveredEntries = r.Entries - min(r.Entries, r.Covered)
 	r.Verdict = Sound
-	if len(r.Findings) > 0 {
-		r.Verdict = CouldNotCheck
-	}
 	for _, f := range r.Findings {
-		if f.Evidence != "" {
+		switch {
+		case f.Evidence != "":
 			r.Verdict = Misbehaviour
+			return
+		case !f.Kind.progress():
+			r.Verdict = CouldNotCheck
+		case r.Verdict == Sound:
+			r.Verdict = NotSound
 		}
+	}
+	if r.Verdict == Sound {
+		last := r.Covered - 1 // there is no sound audit without an anchor
+		r.SoundUpTo = &last
 	}
 }
 

@@ -61,6 +61,10 @@ type state struct {
 	ChainHead     []byte   `json:"chain_head"`
 	ChainEdge     [][]byte `json:"chain_edge"`
 
+	// What freshness is judged by. Earlier versions did not write it.
+	Waiting  marks `json:"waiting,omitempty"`   // for entries that no anchor covers
+	RunBytes int64 `json:"run_bytes,omitempty"` // in the file of anchors: where the last ones with one record begin, or before
+
 	// What the keyserver signed and the copy agrees with.
 	Keyserver []*uid.Reply          `json:"keyserver"`  // to the messages of keyserver@domain
 	LastHead  *hashchain.SignedHead `json:"last_head"`  // nil: none yet
@@ -130,6 +134,9 @@ func (a *Auditor) open() (err error) {
 		return fmt.Errorf("%w: %s: the keyserver's messages", ErrDamaged, a.path(stateFile))
 	}
 	if a.chain, err = a.state.chain(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, a.path(stateFile), err)
+	}
+	if err := a.state.checkProgress(); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, a.path(stateFile), err)
 	}
 	if a.copy, err = openEntries(a.path(entriesFile), a.state.Size, head); err != nil {
@@ -215,7 +222,7 @@ func (a *Auditor) save() error {
 // forgetAnchors takes back all anchors: a reorganisation has undone the last.
 func (a *Auditor) forgetAnchors() error {
 	s := &a.state
-	s.Last, s.AnchorBytes, s.Compared, s.ComparedBytes = nil, 0, 0, 0
+	s.Last, s.AnchorBytes, s.Compared, s.ComparedBytes, s.RunBytes = nil, 0, 0, 0, 0
 	a.chain = hashchain.Chain{}
 	return a.save()
 }
@@ -229,6 +236,9 @@ func (a *Auditor) keep(it *bundle.Item, last *Anchored) error {
 	}
 	if _, err := a.anchors.WriteAt(b, a.state.AnchorBytes); err != nil {
 		return err
+	}
+	if before := a.state.Last; before == nil || before.Position != last.Position {
+		a.state.RunBytes = a.state.AnchorBytes
 	}
 	a.state.Last, a.state.AnchorBytes = last, a.state.AnchorBytes+int64(len(b))
 	return nil

@@ -23,6 +23,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -59,12 +60,14 @@ type server struct {
 	signs       bool                  // heads
 	answers     bool                  // FetchUID, beyond its own messages
 	signedHead  *hashchain.SignedHead // to hand out instead
+	schedule    *schedule.Schedule    // that it publishes
 
 	fetched int // entries handed out
 }
 
 func newServer(t testing.TB, key ed25519.PrivateKey) *server {
-	s := &server{t: t, key: key, replies: make(map[hashchain.Hash]*uid.Reply), signs: true, answers: true}
+	s := &server{t: t, key: key, replies: make(map[hashchain.Hash]*uid.Reply), signs: true, answers: true, schedule: new(schedule.Schedule)}
+	*s.schedule = schedule.Default()
 	public := key.Public().(ed25519.PublicKey)
 	s.enterOwn(&uid.Message{Content: uid.Content{
 		Identity:    "keyserver@" + testDomain,
@@ -189,6 +192,9 @@ func (s *server) Head(context.Context) (*hashchain.SignedHead, error) {
 	return s.head(testTime), nil
 }
 
+// Schedule implements Keyserver.
+func (s *server) Schedule(context.Context) (*schedule.Schedule, error) { return s.schedule, nil }
+
 // world is a keyserver and a block chain in which it anchors.
 type world struct {
 	t       testing.TB
@@ -199,8 +205,12 @@ type world struct {
 	items   []*bundle.Item // of the chain of anchors
 	genesis chainhash.Hash
 	baton   wire.OutPoint
+	holder  byte // whom batons are paid to
 	now     time.Time
 }
+
+// blockEvery is how much later each block of a world is.
+const blockEvery = 10 * time.Minute
 
 func newWorld(t testing.TB) *world {
 	inMemory(t)
@@ -225,7 +235,7 @@ func (w *world) tx(spends []wire.OutPoint, record *protocol.Anchor) []byte {
 	for _, out := range spends {
 		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: out, SignatureScript: make([]byte, 105)})
 	}
-	tx.AddTxOut(wire.NewTxOut(100_000, make([]byte, 25), wire.TokenData{}))
+	tx.AddTxOut(wire.NewTxOut(100_000, bytes.Repeat([]byte{w.holder}, 25), wire.TokenData{}))
 	if record != nil {
 		script, err := record.Script()
 		if err != nil {
@@ -253,7 +263,7 @@ func (w *world) mine(txs ...[]byte) []*bundle.Item {
 	for _, tx := range all {
 		raw = append(raw, tx...)
 	}
-	w.now = w.now.Add(10 * time.Minute)
+	w.now = w.now.Add(blockEvery)
 	binary.LittleEndian.PutUint32(raw, 0x20000000)
 	copy(raw[4:], w.tip.Hash[:])
 	binary.LittleEndian.PutUint32(raw[68:], uint32(w.now.Unix()))
