@@ -112,6 +112,22 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// TestContradictedIsNotLate has an anchor contradict what was seen long before it: that
+// it does not cover it is no finding of its own.
+func TestContradictedIsNotLate(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.server.grow(3)
+	w.audit(dir).want(t, Sound, "")
+	shown := w.server
+	rewrite(w, 6)
+	w.anchorAt(w.now.Add(schedule.Default().MaxWait() + time.Hour))
+	w.server = shown
+	if r := w.audit(dir); len(r.Findings) != 1 || r.Findings[0].Kind != RewrittenEntry {
+		t.Errorf("findings %+v", r.Findings)
+	}
+}
+
 // TestOwnLimits has limits of the auditor's own, which have no slack and cannot be wider
 // than the schedule's.
 func TestOwnLimits(t *testing.T) {
