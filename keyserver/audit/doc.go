@@ -8,6 +8,7 @@
 //	anchors.go    transactions, blocks, and the baton (checks 2 and 3)
 //	headers.go    which blocks are on the best chain, from a file of headers
 //	compare.go    the anchors against the copy (check 4)
+//	freshness.go  whether anchors follow what is shown (check 5)
 //	statements.go what the keyserver has signed, and by which key
 //	rotations.go  where the keyserver has replaced its key, whatever it says
 //	prove.go      from a contradiction to evidence of it
@@ -26,6 +27,18 @@
 // the keyserver answers the same to others, which is what the anchors are for.
 //
 // # Verdicts
+//
+// Sound speaks of positions: what the last anchor commits to. Entries after that could
+// still be replaced, and NotSound says that they could be for longer than they may: by
+// the keyserver's own schedule (package schedule), an anchor leaves out what the auditor
+// saw long before its block, repeats a record too soon, is too old, or lets too many
+// entries wait; or one's own node knows that a next one was made, and the bundle does
+// not have it. That is no evidence: it may be the bundle, or who is between. How long
+// entries wait counts from when this auditor saw them first, so that a first audit does
+// not know, and says so. Times are those in blocks, and those of the auditor's clock,
+// which may be wrong: the chain corrects one that is behind it, and what was seen in its
+// future counts as seen now. So an honest keyserver is not late to anybody, but to a
+// clock that is ahead.
 //
 // Misbehaviour is only what others can be convinced of: each such finding comes
 // with a file of evidence, which was verified before it was written. What a
@@ -59,7 +72,8 @@
 //
 // A folder belongs to one chain of anchors; only one process has it open.
 //
-//	audit.json      how far the copy goes, what was verified, what was signed
+//	audit.json      how far the copy goes, what was verified, what was signed, and
+//	                since when entries wait for an anchor
 //	entries         the hashchain, 153 bytes for each entry
 //	anchors         the anchors that were verified, as items of a proof bundle
 //	evidence/*.json misbehaviour
