@@ -45,7 +45,8 @@ func TestDemoAnchor(t *testing.T) {
 	}
 	wantParts(t, p.output(),
 		"── 1. The operator pays", "asks for a payment to", "bchreg:q", "pins this",
-		"── 3. An auditor finds it sound", "verdict       sound", "── 4. It goes on", "verdict       sound",
+		"── 3. An auditor finds it sound", "verdict       sound up to position 6; every entry shown is covered", "schedule      an anchor within 1s or", "as the keyserver publishes, unsigned",
+		"── 4. It goes on", "verdict       sound up to position 9; every entry shown is covered",
 		"── 5. A twin of the keyserver", "verdict       misbehaviour", "finding       rewritten entry", "both cannot be true")
 	wantGone(t, tmp, demoNode(t, p))
 }

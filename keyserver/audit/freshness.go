@@ -330,9 +330,11 @@ func (u *run) notInTime(s schedule.Schedule) error {
 func (u *run) sayNotCovered(behind uint64) {
 	r, last := u.report, u.state.Last
 	if behind > 0 {
-		r.NotCovered = append(r.NotCovered,
-			fmt.Sprintf("%d entries after the last anchor, from position %d on: they can still be replaced by others", behind, u.chain.Size),
-			fmt.Sprintf("how long the first of them waits for an anchor: this auditor knows it since %s", u.state.Waiting[0].Time.UTC().Format(time.DateTime+" MST")))
+		since := "how long the first of them waits for an anchor"
+		if w := u.state.Waiting; len(w) > 0 {
+			since += ": this auditor knows it since " + w[0].Time.UTC().Format(time.DateTime+" MST")
+		}
+		r.NotCovered = append(r.NotCovered, fmt.Sprintf("%d entries after the last anchor, from position %d on: they can still be replaced by others", behind, u.chain.Size), since)
 	}
 	switch {
 	case u.closed != nil:
