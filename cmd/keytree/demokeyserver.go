@@ -351,7 +351,7 @@ func (p *keyserverPlay) refusals(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := p.refused("a hashchain with one letter changed", err, keyclient.ErrMisbehaviour); err != nil {
+	if err := p.refused("a hashchain with one letter changed", err, keyclient.ErrUnsigned); err != nil {
 		return err
 	}
 

@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,10 +29,13 @@ var (
 	ErrInitialized = errors.New("the folder belongs to another keyserver")
 	// ErrLocked says that another process works with the folder.
 	ErrLocked = errors.New("another process uses the folder")
-	// ErrDamaged says that a file in the folder is not what was written. What can be
-	// downloaded can be: move the folder away and Init another; identities are files
-	// of their own that can be copied into it.
+	// ErrDamaged says that a file in the folder is not what was written. If it is not
+	// ErrDamagedCopy, take it from a backup; or Init another folder, and copy the files
+	// of identities into it.
 	ErrDamaged = errors.New("local file damaged")
+	// ErrDamagedCopy is ErrDamaged about the copy of the hashchain, or what was found in
+	// it: Resync begins it again.
+	ErrDamagedCopy = fmt.Errorf("%w, of what can be downloaded again", ErrDamaged)
 	// ErrFingerprint says that the chain does not begin as it should.
 	ErrFingerprint = errors.New("another hashchain than expected")
 )
@@ -46,6 +48,9 @@ type Options struct {
 	// that called: what is done is "downloading", "comparing", "searching" or
 	// "waiting"; done and all are entries.
 	Progress func(what string, done, all uint64)
+	// Notice is called with a sentence about what was done to the folder that nobody
+	// asked for, from the goroutine that called.
+	Notice func(text string)
 
 	argonMemory uint32 // KiB; tests take less
 }
@@ -61,19 +66,30 @@ type Client struct {
 	since uint64        // size of the copy when caps came
 	// compared is set when caps was found to agree with the chain.
 	compared bool
-	chain    *chainCopy
-	state    state
+	// pin is the hash that the chain's first entry must have; nil: whatever comes.
+	pin   *hashchain.Hash
+	chain *chainCopy
+	state state
 }
 
 // state is keyserver.json.
 type state struct {
-	Domain string   `json:"domain"`
-	URL    string   `json:"url"`
-	Size   uint64   `json:"size"` // entries in the copy
-	Head   []byte   `json:"head"` // hash of the last
-	Keys   []SigKey `json:"keys"` // of the keyserver, each since the entry that named it
+	Domain string     `json:"domain"`
+	URL    string     `json:"url"`
+	Size   uint64     `json:"size"` // entries in the copy
+	Head   []byte     `json:"head"` // hash of the last
+	Keys   serverKeys `json:"keys"` // of the keyserver, each since the entry that named it
 	// Message is the keyserver's last UID message, which the next must follow.
 	Message *uid.Message `json:"message"`
+
+	// Fingerprint is the hash of the first entry. It stays, once there was one. Earlier
+	// versions wrote neither this nor what follows.
+	Fingerprint []byte `json:"fingerprint,omitempty"`
+	// Covers is the keyserver's reply about the copy's last entry: its signature covers
+	// all of the copy.
+	Covers *uid.Reply `json:"covers,omitempty"`
+	// Before is what Covers was before a Resync, until the copy is as long again.
+	Before *uid.Reply `json:"before,omitempty"`
 }
 
 const (
@@ -106,6 +122,10 @@ func Init(ctx context.Context, dir, url, domain string, fingerprint *hashchain.H
 	c, err := open(dir, opt)
 	if errors.Is(err, ErrNotInitialized) {
 		c, err = begin(ctx, dir, url, domain, opt)
+	} else if err == nil && c.Size() == 0 {
+		if err = c.choose(ctx, url, domain); err != nil {
+			err = errors.Join(err, c.Close())
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -118,16 +138,30 @@ func Init(ctx context.Context, dir, url, domain string, fingerprint *hashchain.H
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if fingerprint != nil && c.chain.size == 0 {
-		err = c.checkFirst(ctx, *fingerprint) // before anything is taken
-	} else if fingerprint != nil && *fingerprint != c.Fingerprint() {
-		err = fmt.Errorf("%w: it begins with %s", ErrFingerprint, c.Fingerprint())
+	if fingerprint != nil && c.pin != nil && *fingerprint != *c.pin {
+		err = fmt.Errorf("%w: it begins with %s", ErrFingerprint, *c.pin)
+	} else if fingerprint != nil {
+		c.pin = fingerprint
 	}
-	if err != nil {
+	if err == nil {
+		_, err = c.Sync(ctx)
+	}
+	if errors.Is(err, ErrFingerprint) {
 		return nil, errors.Join(err, c.Close())
 	}
-	_, err = c.Sync(ctx)
 	return c, err
+}
+
+// choose writes where the keyserver of a copy that has no entry yet is, and its domain.
+// What an earlier attempt was told of that, nobody had signed.
+func (c *Client) choose(ctx context.Context, url, domain string) error {
+	w := newWire(url, c.opt.Transport)
+	domain, err := w.domain(ctx, domain)
+	if err != nil {
+		return err
+	}
+	c.wire, c.state.URL, c.state.Domain = w, url, domain
+	return c.saveState()
 }
 
 // move goes on at another URL, if the keyserver there has a hashchain that begins like
@@ -148,7 +182,7 @@ func (c *Client) move(ctx context.Context, url string) error {
 	return c.saveState()
 }
 
-// checkFirst compares the keyserver's first entry with the expected one.
+// checkFirst compares the first entry that is shown with the expected one.
 func (c *Client) checkFirst(ctx context.Context, fingerprint hashchain.Hash) error {
 	caps, err := c.online(ctx)
 	if err != nil {
@@ -163,19 +197,9 @@ func (c *Client) checkFirst(ctx context.Context, fingerprint hashchain.Hash) err
 
 // begin writes the state of a copy that has no entry yet.
 func begin(ctx context.Context, dir, url, domain string, opt Options) (*Client, error) {
-	w := newWire(url, opt.Transport)
-	caps, err := w.capabilities(ctx)
+	domain, err := newWire(url, opt.Transport).domain(ctx, domain)
 	if err != nil {
 		return nil, err
-	}
-	if domain == "" && len(caps.Domains) == 1 {
-		domain = caps.Domains[0]
-	}
-	if !slices.Contains(caps.Domains, domain) {
-		return nil, fmt.Errorf("%w: the domain is one of %.200q", ErrUnsupported, caps.Domains)
-	}
-	if err := errors.Join(uid.CheckDomain(domain), uid.CheckMapped(uid.KeyserverLocalpart+"@"+domain)); err != nil {
-		return nil, fmt.Errorf("%w: domain: %w", ErrAnswer, err)
 	}
 	for _, sub := range []string{lookupsDir, identitiesDir, evidenceDir} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
@@ -198,7 +222,27 @@ func begin(ctx context.Context, dir, url, domain string, opt Options) (*Client, 
 // Open opens a folder that Init has made. ErrNotInitialized, ErrLocked, ErrDamaged.
 func Open(dir string, opt Options) (*Client, error) { return open(dir, opt) }
 
-func open(dir string, opt Options) (_ *Client, err error) {
+func open(dir string, opt Options) (*Client, error) {
+	c, err := openState(dir, opt)
+	if err != nil {
+		return nil, err
+	}
+	if c.chain, err = openCopy(c.path(chainFile), c.state.Size, c.state.Head); err != nil {
+		return nil, errors.Join(err, c.lock.Unlock())
+	}
+	if c.Size() == 0 {
+		return c, nil
+	}
+	if first := c.Fingerprint(); c.pin == nil {
+		c.pin = &first
+	} else if *c.pin != first {
+		return nil, errors.Join(fmt.Errorf("%w: %s begins with %s, expected %s", ErrDamagedCopy, c.path(chainFile), first, *c.pin), c.Close())
+	}
+	return c, nil
+}
+
+// openState is open without the copy.
+func openState(dir string, opt Options) (_ *Client, err error) {
 	if _, err := os.Stat(filepath.Join(dir, stateFile)); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNotInitialized, dir)
 	}
@@ -207,6 +251,9 @@ func open(dir string, opt Options) (_ *Client, err error) {
 	}
 	if opt.Progress == nil {
 		opt.Progress = func(string, uint64, uint64) {}
+	}
+	if opt.Notice == nil {
+		opt.Notice = func(string) {}
 	}
 	if opt.argonMemory == 0 {
 		opt.argonMemory = argonMemory
@@ -227,12 +274,17 @@ func open(dir string, opt Options) (_ *Client, err error) {
 	for _, key := range c.state.Keys {
 		errs = append(errs, sigkey.Check(key.Public))
 	}
+	if n := len(c.state.Fingerprint); n > 0 && n != len(hashchain.Hash{}) {
+		errs = append(errs, fmt.Errorf("a fingerprint of %d bytes", n))
+	} else if n > 0 {
+		first := hashchain.Hash(c.state.Fingerprint)
+		c.pin = &first
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, c.path(stateFile), err)
 	}
 	c.wire = newWire(c.state.URL, opt.Transport)
-	c.chain, err = openCopy(c.path(chainFile), c.state.Size, c.state.Head)
-	return c, err
+	return c, nil
 }
 
 func lockDir(dir string) (*flock.Flock, error) {
@@ -281,24 +333,12 @@ func (c *Client) ServerNotAfter() uint64 {
 	return c.state.Message.Content.NotAfter
 }
 
-// signer returns the key that a reply about a position must be signed by: the one
-// in use before that entry, of which the first signed itself.
-func (c *Client) signer(position uint64) ed25519.PublicKey {
-	if len(c.state.Keys) == 0 {
-		return nil
-	}
-	key := c.state.Keys[0]
-	for _, k := range c.state.Keys[1:] {
-		if k.Position < position {
-			key = k
-		}
-	}
-	return key.Public
-}
-
 // saveState writes the state with the copy's present end.
 func (c *Client) saveState() error {
 	c.state.Size, c.state.Head = c.chain.size, c.chain.head[:]
+	if c.Size() > 0 {
+		c.state.Fingerprint = c.chain.first[:]
+	}
 	return writeJSON(c.path(stateFile), c.state)
 }
 

@@ -105,7 +105,11 @@ func newServer(t testing.TB, tokens keyserver.Tokens) *server {
 	return s
 }
 
-var errHangUp = errors.New("hang up")
+// errHangUp cuts the connection, errRefused is answered as a refusal.
+var (
+	errHangUp  = errors.New("hang up")
+	errRefused = errors.New("no")
+)
 
 // forward passes a call on to the real server, through s.between if there is one.
 func (s *server) forward(w http.ResponseWriter, r *http.Request, real string) {
@@ -148,6 +152,8 @@ func (s *server) forward(w http.ResponseWriter, r *http.Request, real string) {
 		result, err = between(call.Method, call.Params, pass)
 	}
 	switch {
+	case errors.Is(err, errRefused):
+		json.NewEncoder(w).Encode(map[string]any{"jsonrpc": "2.0", "error": map[string]any{"code": -1, "message": err.Error()}, "id": call.ID})
 	case err != nil:
 		panic(http.ErrAbortHandler)
 	case result == nil:
@@ -288,6 +294,27 @@ func wantMisbehaviour(t testing.TB, err error, position uint64, problem string) 
 		t.Errorf("evidence %+v", e)
 	}
 	return e
+}
+
+// wantUnproven checks that an error says what was shown at a position, convicts nobody,
+// and that there is no evidence in a folder.
+func wantUnproven(t testing.TB, dir string, err error, kind error, position uint64, problem string) {
+	t.Helper()
+	u := new(Unproven)
+	if !errors.As(err, &u) || !errors.Is(err, kind) || errors.Is(err, ErrMisbehaviour) {
+		t.Fatalf("got %v, want %v at position %d", err, kind, position)
+	}
+	if u.Position != position || !strings.Contains(u.Problem, problem) {
+		t.Errorf("got %v, want position %d, %q", err, position, problem)
+	}
+	wantNoEvidence(t, dir)
+}
+
+func wantNoEvidence(t testing.TB, dir string) {
+	t.Helper()
+	if files := must(filepath.Glob(filepath.Join(dir, evidenceDir, "*")))(t); len(files) > 0 {
+		t.Errorf("there is evidence: %q", files)
+	}
 }
 
 // The life of two users, with everything that an honest keyserver does meanwhile.

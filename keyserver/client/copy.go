@@ -31,7 +31,7 @@ type chainCopy struct {
 func openCopy(path string, size uint64, head []byte) (_ *chainCopy, err error) {
 	c := &chainCopy{size: size}
 	if size > maxEntries || size > 0 && len(head) != len(c.head) {
-		return nil, fmt.Errorf("%w: the recorded end of the chain", ErrDamaged)
+		return nil, fmt.Errorf("%w: the recorded end of the chain", ErrDamagedCopy)
 	}
 	copy(c.head[:], head)
 	if c.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -72,7 +72,7 @@ func (c *chainCopy) read(from, count uint64) ([]hashchain.Entry, error) {
 	raw := make([]byte, (before+count)*hashchain.EntrySize)
 	if _, err := c.file.ReadAt(raw, int64((from-before)*hashchain.EntrySize)); err != nil {
 		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%w: %s ends before position %d", ErrDamaged, c.file.Name(), from+count-1)
+			err = fmt.Errorf("%w: %s ends before position %d", ErrDamagedCopy, c.file.Name(), from+count-1)
 		}
 		return nil, err
 	}
@@ -85,12 +85,12 @@ func (c *chainCopy) read(from, count uint64) ([]hashchain.Entry, error) {
 		e := &entries[i]
 		*e = hashchain.Entry(raw[(before+uint64(i))*hashchain.EntrySize:])
 		if !follows(e, prev) {
-			return nil, fmt.Errorf("%w: %s: the entry at position %d is not the one that was verified", ErrDamaged, c.file.Name(), from+uint64(i))
+			return nil, fmt.Errorf("%w: %s: the entry at position %d is not the one that was verified", ErrDamagedCopy, c.file.Name(), from+uint64(i))
 		}
 		prev = e.Hash()
 	}
 	if count > 0 && from+count == c.size && prev != c.head {
-		return nil, fmt.Errorf("%w: %s: the entry at position %d is not the recorded head", ErrDamaged, c.file.Name(), from+count-1)
+		return nil, fmt.Errorf("%w: %s: the entry at position %d is not the recorded head", ErrDamagedCopy, c.file.Name(), from+count-1)
 	}
 	return entries, nil
 }

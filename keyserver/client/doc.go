@@ -6,8 +6,9 @@
 //	wire.go      the JSON-RPC calls, bounded
 //	copy.go      the local copy of the hashchain
 //	sync.go      downloading, verifying, following the keyserver's own keys
-//	evidence.go  what a keyserver did that an honest one does not
-//	reply.go     UID messages as the keyserver returns them
+//	resync.go    beginning the copy again
+//	reply.go     UID messages as the keyserver returns them, and what it has signed
+//	evidence.go  what a keyserver has signed that an honest one does not
 //	lookup.go    exhaustive search, and who is behind an identity
 //	paper.go     the escrow key on paper
 //	vault.go     secrets at rest
@@ -26,8 +27,28 @@
 // verified against the one before it, the keyserver's keys are followed through
 // the entries of keyserver@domain, each of which the one before it has signed,
 // and a reply must be signed by the key that was the keyserver's at its position
-// and be about the entry that the copy has there. What is refused that way is kept
-// as evidence (Misbehaviour).
+// and be about the entry that the copy has there.
+//
+// # What is signed
+//
+// The keyserver signs replies, each about one entry and its position. All else comes
+// unsigned: entries, the end of the hashchain, capabilities. Whoever is between the
+// keyserver and the client can change that, and leave no trace in the folder:
+//
+//   - A piece of the hashchain is added when the keyserver has signed a reply about its
+//     last entry. Since an entry's hash covers the one before it, that reply covers all
+//     of the copy. An honest keyserver can always give it: entry and reply are on its
+//     disk in one step, and neither ever changes. What comes without is not taken
+//     (ErrUnsigned).
+//   - What contradicts the copy is ErrContradiction. The client asks for the reply about
+//     the other entry. Only if the key in force has signed that, too, is it
+//     Misbehaviour, with evidence: who holds that key has signed two histories.
+//   - A hashchain that ends before the copy, or before an entry that was acknowledged, is
+//     ErrContradiction: nothing that a keyserver signs says where its hashchain ends.
+//   - Before the first entry is known, everything can be anybody's, keys included: no
+//     signature convicts then, unless a fingerprint was given.
+//
+// Refusals (ServerError) and failures of the network say what they are.
 //
 // A keyserver can still show different chains to users who never compare, and
 // withhold what it has not acknowledged. The first is noticed as soon as somebody
@@ -44,7 +65,8 @@
 //	identities/HASH.json  one of the user's own, encrypted under its passphrase
 //	evidence/*.json       misbehaviour
 //
-// HASH is the SHA-256 of the identity. Every file but chain is replaced as a
+// Earlier versions took entries that nothing signed covers. Their folders are used as
+// they are; Sync cuts off what is not covered at the end of the copy. HASH is the SHA-256 of the identity. Every file but chain is replaced as a
 // whole, and is on disk before what relies on it is done; chain only grows, and
 // what was written beyond the length in keyserver.json by a process that was
 // killed is written again. Whenever a process is killed the next one goes on.

@@ -12,11 +12,22 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
-// ErrMisbehaviour says that a keyserver did what an honest one does not.
-var ErrMisbehaviour = errors.New("the keyserver misbehaves")
+// What a keyserver says can come from somebody between it and the client, unless the
+// keyserver has signed it.
+var (
+	// ErrMisbehaviour says that a keyserver has signed what an honest one does not.
+	ErrMisbehaviour = errors.New("the keyserver misbehaves")
+	// ErrContradiction says that another history is shown than before. Try another
+	// network, and compare fingerprint and head with others': if the copy is wrong,
+	// Resync begins it again.
+	ErrContradiction = errors.New("the keyserver, or somebody between, shows another history than before")
+	// ErrUnsigned says that something was shown for which there is no message that the
+	// keyserver has signed. Try again, or on another network.
+	ErrUnsigned = errors.New("the keyserver, or somebody between, shows what the keyserver has not signed")
+)
 
-// Misbehaviour says what a keyserver did. It wraps ErrMisbehaviour. What has been
-// taken from it before stays as it is; what it said this time is not believed.
+// Misbehaviour says what a keyserver has signed. It wraps ErrMisbehaviour. What has
+// been taken from it before stays as it is; what it said this time is not believed.
 type Misbehaviour struct {
 	Position uint64 // in the hashchain
 	Problem  string
@@ -30,8 +41,27 @@ func (m *Misbehaviour) Error() string {
 
 func (m *Misbehaviour) Unwrap() []error { return []error{ErrMisbehaviour, m.cause} }
 
+// Unproven says what was shown that does not fit, and that nothing convicts the
+// keyserver of. It wraps ErrContradiction or ErrUnsigned. Nothing of it is kept.
+type Unproven struct {
+	Position uint64 // in the hashchain
+	Problem  string
+	kind     error
+}
+
+func (u *Unproven) Error() string {
+	return fmt.Sprintf("%v: position %d: %s", u.kind, u.Position, u.Problem)
+}
+
+func (u *Unproven) Unwrap() error { return u.kind }
+
+func unproven(kind error, position uint64, format string, args ...any) error {
+	return &Unproven{position, fmt.Sprintf(format, args...), kind}
+}
+
 // evidence is a file of evidence. What the keyserver has signed, replies, proves
-// something to others; the rest is only known to who has seen it.
+// something to others who have the same hashchain up to Covers; the rest is only known
+// to who has seen it.
 type evidence struct {
 	Problem  string `json:"problem"`
 	Position uint64 `json:"position"`
@@ -48,19 +78,34 @@ type evidence struct {
 	Reply    json.RawMessage `json:"reply,omitempty"`    // signed by the keyserver
 	Key      []byte          `json:"key,omitempty"`      // public, by which it must be signed
 	Message  json.RawMessage `json:"message,omitempty"`  // UID message, signed by its author
+	// Covers is the signed reply about an entry whose hash covers what Reply
+	// contradicts.
+	Covers json.RawMessage `json:"covers,omitempty"`
 }
 
-// exhibit is what evidence is made of; any part may be missing.
+// exhibit is what evidence is made of; any part but the reply may be missing.
 type exhibit struct {
 	theirs  *hashchain.Entry
 	reply   *uid.Reply
 	message *uid.Message
+	covers  *uid.Reply // by default that of the copy
+	keys    serverKeys // by default those of the copy
 	cause   error
 }
 
 // misbehaves keeps evidence of a problem at a position and returns the error. The
-// same problem is kept once.
+// same problem is kept once. While nothing says which hashchain is the keyserver's,
+// anybody can make and sign one in its name: it is Unproven then.
 func (c *Client) misbehaves(position uint64, x exhibit, format string, args ...any) error {
+	if c.pin == nil {
+		return unproven(ErrUnsigned, position, format+"; the hashchain is not known to be the keyserver's, for want of a fingerprint", args...)
+	}
+	if x.covers == nil {
+		x.covers = c.state.Covers
+	}
+	if x.keys == nil {
+		x.keys = c.state.Keys
+	}
 	m := &Misbehaviour{Position: position, Problem: fmt.Sprintf(format, args...), cause: x.cause}
 	e := evidence{
 		Problem: m.Problem, Position: position, Domain: c.state.Domain, URL: c.state.URL,
@@ -82,8 +127,9 @@ func (c *Client) misbehaves(position uint64, x exhibit, format string, args ...a
 	if x.theirs != nil {
 		e.Theirs = x.theirs.String()
 	}
-	if x.reply != nil {
-		e.Reply, e.Key = x.reply.Canonical(), c.signer(position)
+	e.Reply, e.Key = x.reply.Canonical(), x.keys.inForce(position)
+	if x.covers != nil {
+		e.Covers = x.covers.Canonical()
 	}
 	if x.message != nil {
 		e.Message = x.message.Canonical()
@@ -128,4 +174,37 @@ func (c *Client) fork(ctx context.Context, caps *capabilities, end uint64) (posi
 		theirs = &e
 	}
 	return position, theirs, err
+}
+
+const anotherEntry = "another entry is shown there than the copy has"
+
+// contradicts says what it means that an entry is shown at a position where the copy
+// has another: misbehaviour, if the keyserver has signed it, too.
+func (c *Client) contradicts(ctx context.Context, caps *capabilities, position uint64, theirs *hashchain.Entry) error {
+	if c.state.Covers != nil {
+		reply, err := c.wire.reply(ctx, caps, theirs.UIDIndex())
+		if err == nil && c.state.Keys.signed(reply, position, theirs) == nil {
+			return c.misbehaves(position, exhibit{theirs: theirs, reply: reply}, "the entry was rewritten: the keyserver has signed that another one is there")
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return unproven(ErrContradiction, position, "%s", anotherEntry)
+}
+
+// otherReply says what it means that a reply is not the one that was asked for, about a
+// position: misbehaviour, if the keyserver has signed what the copy contradicts.
+func (c *Client) otherReply(position uint64, reply *uid.Reply, problem error) error {
+	at := reply.Entry.HashchainPos
+	if c.state.Covers != nil && at < c.Size() && reply.Verify(c.state.Keys.inForce(at)) == nil {
+		mine, err := c.chain.at(at)
+		if err != nil {
+			return err
+		}
+		if reply.Entry.HashchainEntry != mine.String() {
+			return c.misbehaves(at, exhibit{reply: reply}, "the keyserver has signed that another entry is there")
+		}
+	}
+	return unproven(ErrUnsigned, position, "%v", problem)
 }

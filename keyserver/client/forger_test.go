@@ -6,9 +6,11 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -27,13 +29,18 @@ type forger struct {
 	key     ed25519.PrivateKey
 	entries []hashchain.Entry
 	replies map[string]*uid.Reply // by UIDIndex in base64
+	sealed  map[string]uint64     // positions of entries without a message, by the same
 	http    *httptest.Server
-	sent    atomic.Int64 // bytes of chain
+	// lastEntry and capabilityEntry are shown instead of the last, unless they are nil.
+	lastEntry, capabilityEntry *hashchain.Entry
+	// withheld are positions about which there is no reply.
+	withheld []uint64
+	sent     atomic.Int64 // bytes of chain
 }
 
 func newForger(t testing.TB) *forger {
 	inMemory(t)
-	f := &forger{t: t, now: 1_800_000_000, key: newKey(0), replies: make(map[string]*uid.Reply)}
+	f := &forger{t: t, now: 1_800_000_000, key: newKey(0), replies: make(map[string]*uid.Reply), sealed: make(map[string]uint64)}
 	f.http = httptest.NewServer(f)
 	t.Cleanup(func() {
 		f.http.Close()
@@ -53,12 +60,38 @@ func (f *forger) enter(m *uid.Message) {
 		f.t.Fatal(err)
 	}
 	f.seal(m.Content.Identity, sealed.Hash)
-	e := &f.entries[len(f.entries)-1]
-	index := e.UIDIndex()
-	f.replies[canonical.Encode(index[:])] = uid.NewReply(sealed.Encrypted, e, uint64(len(f.entries)-1), f.key)
+	f.reply(sealed.Encrypted, len(f.entries)-1, f.key)
 }
 
-// seal enters an entry alone.
+// reply signs a reply about the entry at a position.
+func (f *forger) reply(encrypted string, position int, key ed25519.PrivateKey) {
+	f.replies[indexOf(&f.entries[position])] = uid.NewReply(encrypted, &f.entries[position], uint64(position), key)
+}
+
+func indexOf(e *hashchain.Entry) string {
+	index := e.UIDIndex()
+	return canonical.Encode(index[:])
+}
+
+// rewrite makes another history of it from a position on, and of another length. What
+// was signed about the old one is still given out.
+func (f *forger) rewrite(from, size int) {
+	for i := from; i < len(f.entries); i++ {
+		f.reply("", i, f.key)
+	}
+	f.entries = f.entries[:from:from]
+	f.fill(size - from)
+}
+
+// or is the text of an entry; of the last if it is nil.
+func (f *forger) or(e *hashchain.Entry) string {
+	if e == nil {
+		return f.last()
+	}
+	return e.String()
+}
+
+// seal enters an entry without a message. Its reply is signed when it is asked for.
 func (f *forger) seal(identity string, uidHash hashchain.Hash) {
 	var prev hashchain.Hash
 	if n := len(f.entries); n > 0 {
@@ -68,15 +101,27 @@ func (f *forger) seal(identity string, uidHash hashchain.Hash) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.sealed[indexOf(&e)] = uint64(len(f.entries))
 	f.entries = append(f.entries, e)
+}
+
+// fill enters n entries without messages.
+func (f *forger) fill(n int) {
+	for range n {
+		var uidHash hashchain.Hash
+		rand.Read(uidHash[:]) // never fails
+		f.seal("somebody@example.org", uidHash)
+	}
 }
 
 func (f *forger) options() Options {
 	return Options{Now: func() time.Time { return time.Unix(int64(f.now), 0) }, argonMemory: 64}
 }
 
+// init makes a folder with a copy of the chain that begins as this one does now.
 func (f *forger) init() (*Client, error) {
-	c, err := Init(context.Background(), f.t.TempDir(), f.http.URL+"/", "", nil, f.options())
+	first := f.entries[0].Hash()
+	c, err := Init(context.Background(), f.t.TempDir(), f.http.URL+"/", "", &first, f.options())
 	if c != nil {
 		f.t.Cleanup(func() { c.Close() })
 	}
@@ -102,13 +147,16 @@ func (f *forger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"METHODS": []string{
 				"KeyHashchain.FetchLastHashChain", "KeyRepository.FetchHashChain", "KeyRepository.FetchUID", // the other name of one
 			},
-			"DOMAINS": []string{testDomain}, "KEYHASHCHAINENTRY": f.last(), "SIGPUBKEYS": []string{},
+			"DOMAINS": []string{testDomain}, "KEYHASHCHAINENTRY": f.or(f.capabilityEntry), "SIGPUBKEYS": []string{},
 		}}
 	case "FetchLastHashChain":
-		result = map[string]any{"HCEntry": f.last(), "HCPos": len(f.entries) - 1}
+		result = map[string]any{"HCEntry": f.or(f.lastEntry), "HCPos": len(f.entries) - 1}
 	case "FetchUID":
 		reply := f.replies[call.Params.UIDIndex]
-		if reply == nil {
+		if position, ok := f.sealed[call.Params.UIDIndex]; reply == nil && ok && position < uint64(len(f.entries)) {
+			reply = uid.NewReply("", &f.entries[position], position, f.key)
+		}
+		if reply == nil || slices.Contains(f.withheld, reply.Entry.HashchainPos) {
 			fmt.Fprint(w, `{"jsonrpc":"2.0","error":{"code":-32001,"message":"not found"},"id":1}`)
 			return
 		}
@@ -215,10 +263,12 @@ func TestForgedMessages(t *testing.T) {
 	t.Run("withheld", func(t *testing.T) {
 		f := newForger(t)
 		f.seal(alice, hashchain.Hash{1})
+		f.fill(1)
 		c, err := f.init()
 		if err != nil {
 			t.Fatal(err)
 		}
+		f.withheld = []uint64{1}
 		if _, err := c.Lookup(t.Context(), alice); err == nil || !strings.Contains(err.Error(), "position 1 is in the hashchain, but its message is withheld") {
 			t.Error(err)
 		}
@@ -236,6 +286,7 @@ func TestForgedServerKeys(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		forge    func(f *forger)
+		signed   bool
 		position uint64
 		problem  string
 	}{
@@ -243,19 +294,27 @@ func TestForgedServerKeys(t *testing.T) {
 			m := firstMessage(alice, f.last(), f.now, newKey(1))
 			f.entries = nil
 			f.enter(m)
-		}, 0, "first entry is not of keyserver@"},
-		"rotation not by the old key": {func(f *forger) { f.enter(rotation(f, newKey(6))) }, 1, "USERSIGNATURE"},
+		}, false, 0, "first entry is not of keyserver@"},
+		"rotation not by the old key": {func(f *forger) { f.enter(rotation(f, newKey(6))) }, true, 1, "USERSIGNATURE"},
 		"rotation under the new key": {func(f *forger) {
 			m := rotation(f, f.key)
 			f.key = newKey(5)
 			f.enter(m)
-		}, 1, "SERVERSIGNATURE"},
+		}, false, 1, "SERVERSIGNATURE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newForger(t)
 			test.forge(f)
 			c, err := f.init()
-			wantMisbehaviour(t, err, test.position, test.problem)
+			if test.signed {
+				wantMisbehaviour(t, err, test.position, test.problem)
+			} else {
+				wantUnproven(t, c.dir, err, ErrUnsigned, test.position, test.problem)
+			}
+			// Anybody can make all of that, unless it is known whose chain it is.
+			dir := t.TempDir()
+			stranger, err := Init(t.Context(), dir, f.http.URL+"/", "", nil, f.options())
+			wantUnproven(t, dir, errors.Join(err, stranger.Close()), ErrUnsigned, test.position, test.problem)
 			if c.Size() != 0 {
 				t.Errorf("%d entries were taken", c.Size())
 			}
@@ -283,5 +342,5 @@ func TestForgedServerKeys(t *testing.T) {
 		}
 	}
 	_, err = c.Lookup(t.Context(), "carl@example.org")
-	wantMisbehaviour(t, err, 3, "SERVERSIGNATURE")
+	wantUnproven(t, c.dir, err, ErrUnsigned, 3, "SERVERSIGNATURE")
 }

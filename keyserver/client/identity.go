@@ -77,6 +77,8 @@ type pending struct {
 	// hashchain, nil if it is only on paper. Shown is set when it was shown.
 	Escrow []byte `json:"escrow"`
 	Shown  bool   `json:"shown"`
+	// Acknowledged is what the keyserver answered to Message, signed by it; nil before.
+	Acknowledged *uid.Reply `json:"acknowledged,omitempty"`
 }
 
 // Names returns the user's own identities, sorted.
@@ -291,7 +293,7 @@ func (p *pending) sent(uidHash hashchain.Hash) bool {
 // set replaces the pending message.
 func (p *pending) set(m *uid.Message, now uint64) {
 	hash := m.Hash()
-	p.Message, p.Made, p.Hashes = m, now, append(p.Hashes, hash[:])
+	p.Message, p.Made, p.Hashes, p.Acknowledged = m, now, append(p.Hashes, hash[:]), nil
 }
 
 // domainOf returns the domain of an identity in mapped form.

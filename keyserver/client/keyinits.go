@@ -86,7 +86,7 @@ func (c *Client) AddKeyInits(ctx context.Context, id *Identity, tokens []string,
 			return made, nil
 		}
 		if !again {
-			return nil, err
+			return nil, fmt.Errorf("%w: the receipts for KeyInits: %w", ErrUnsigned, err)
 		}
 		if _, err := c.Sync(ctx); err != nil { // it may have another key by now
 			return nil, err
@@ -169,7 +169,7 @@ func (c *Client) FetchKeyInit(ctx context.Context, contact *Contact) (*keyinit.K
 		err = fmt.Errorf("%w: VERSION: expected %q as in the UID message", uid.ErrInvalid, content.Version)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("the keyserver's KeyInit for %s is not good: %w", contact.Identity, err)
+		return nil, nil, fmt.Errorf("the KeyInit that is shown for %s, by the keyserver or somebody between, is not good: %w", contact.Identity, err)
 	}
 	return k, anchor, nil
 }

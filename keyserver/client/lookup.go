@@ -67,6 +67,9 @@ func (c *Client) openSearch(identity string) (*search, error) {
 		s.Identity = identity
 		return s, nil
 	}
+	if errors.Is(err, ErrDamaged) {
+		return nil, fmt.Errorf("%w: %w", ErrDamagedCopy, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +86,7 @@ func (c *Client) openSearch(identity string) (*search, error) {
 		wrong = !ok || s.Messages[i] == nil || uidHash != s.Messages[i].Hash()
 	}
 	if wrong {
-		return nil, fmt.Errorf("%w: %s does not belong to this copy of the hashchain: remove it", ErrDamaged, s.path)
+		return nil, fmt.Errorf("%w: %s does not belong to this copy of the hashchain", ErrDamagedCopy, s.path)
 	}
 	return s, nil
 }

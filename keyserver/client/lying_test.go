@@ -2,11 +2,11 @@ package client
 
 import (
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -83,6 +83,15 @@ func swapped(entries []hashchain.Entry, i int) []hashchain.Entry {
 	return entries
 }
 
+// appended adds an entry that nobody has signed.
+func appended(s *server, entries []hashchain.Entry, identity string) []hashchain.Entry {
+	e, err := hashchain.Seal(entries[len(entries)-1].Hash(), identity, hashchain.Hash{1}, rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return append(slices.Clone(entries), e)
+}
+
 func flipped(entries []hashchain.Entry, position, at int) []hashchain.Entry {
 	entries = slices.Clone(entries)
 	entries[position][at] ^= 1
@@ -93,7 +102,8 @@ func dropped(entries []hashchain.Entry, i int) []hashchain.Entry {
 	return slices.Delete(slices.Clone(entries), i, i+1)
 }
 
-// A keyserver that changes what a client has seen, or shows no chain, is told where.
+// Who changes what a client has seen, or shows no chain, is told where. It need not be
+// the keyserver: the keyserver has signed none of it.
 func TestRewrittenChain(t *testing.T) {
 	const known, all = 6, 9
 	s := newServer(t, token.Open{})
@@ -107,21 +117,24 @@ func TestRewrittenChain(t *testing.T) {
 	for name, test := range map[string]struct {
 		chain    []hashchain.Entry
 		position uint64
-		size     uint64 // of the copy afterwards
+		kind     error
 		problem  string
 	}{
-		"rewritten, grown":           {rehashed(truth, 3), 3, known, "rewritten"},
-		"rewritten, first":           {rehashed(truth, 0), 0, known, "rewritten"},
-		"rewritten, last":            {rehashed(truth, known-1), known - 1, known, "rewritten"},
-		"rewritten, not grown":       {rehashed(truth[:known], 2), 2, known, "rewritten"},
-		"rewritten, shorter":         {rehashed(truth[:4], 1), 1, known, "rewritten"},
-		"withheld":                   {truth[:4], 4, known, "withheld"},
-		"new entry changed":          {flipped(truth, 7, 50), 7, known, "does not follow"},
-		"new entry dropped":          {dropped(truth, 7), 7, known, "does not follow"},
-		"first new entry dropped":    {dropped(truth, known), known, known, "does not follow"},
-		"new entries swapped":        {swapped(truth, 7), 7, known, "does not follow"},
-		"last known entry dropped":   {dropped(truth, known-1), known - 1, known, "rewritten"},
-		"an old one, and only there": {flipped(truth, 2, 50), 0, all, ""}, // nobody asks for it again
+		"rewritten, grown":           {rehashed(truth, 3), 3, ErrContradiction, anotherEntry},
+		"rewritten, first":           {rehashed(truth, 0), 0, ErrContradiction, anotherEntry},
+		"rewritten, last":            {rehashed(truth, known-1), known - 1, ErrContradiction, anotherEntry},
+		"rewritten, not grown":       {rehashed(truth[:known], 2), 2, ErrContradiction, anotherEntry},
+		"rewritten, shorter":         {rehashed(truth[:4], 1), 1, ErrContradiction, anotherEntry},
+		"an old state":               {truth[:4], 4, ErrContradiction, "withheld"},
+		"new entry changed":          {flipped(truth, 7, 50), 7, ErrUnsigned, "does not follow"},
+		"new entry dropped":          {dropped(truth, 7), 7, ErrUnsigned, "does not follow"},
+		"first new entry dropped":    {dropped(truth, known), known, ErrUnsigned, "does not follow"},
+		"new entries swapped":        {swapped(truth, 7), 7, ErrUnsigned, "does not follow"},
+		"last known entry dropped":   {dropped(truth, known-1), known - 1, ErrContradiction, anotherEntry},
+		"new entries made up":        {rehashed(truth, 7), all - 1, ErrUnsigned, "another entry"},
+		"an entry appended":          {appended(s, truth, alice), all, ErrUnsigned, "no signed message"},
+		"a key of the keyserver's":   {appended(s, truth, "keyserver@"+testDomain), all, ErrUnsigned, "no signed message"},
+		"an old one, and only there": {flipped(truth, 2, 50), 0, nil, ""}, // nobody asks for it again
 	} {
 		t.Run(name, func(t *testing.T) {
 			copied := t.TempDir()
@@ -131,27 +144,19 @@ func TestRewrittenChain(t *testing.T) {
 			c := must(Open(copied, s.options()))(t)
 			s.show(test.chain)
 			_, err := c.Sync(t.Context())
-			if test.problem == "" {
+			if test.kind == nil {
 				if err != nil {
 					t.Fatal(err)
 				}
-				wantMisbehaviour(t, errors.Join(c.Recheck(t.Context()), c.Close()), 2, "rewritten")
+				wantUnproven(t, copied, errors.Join(c.Recheck(t.Context()), c.Close()), ErrContradiction, 2, anotherEntry)
 				return
 			}
-			e := wantMisbehaviour(t, err, test.position, test.problem)
-			if test.position < known && e.Mine != truth[test.position].String() {
-				t.Error("the evidence has not the entry of the copy")
-			}
-			if test.position < uint64(len(test.chain)) && e.Theirs != test.chain[test.position].String() {
-				t.Error("the evidence has not the keyserver's entry")
-			}
-			if c.Size() != test.size {
+			wantUnproven(t, copied, err, test.kind, test.position, test.problem)
+			if c.Size() != known {
 				t.Errorf("the copy has %d entries", c.Size())
 			}
-			again := wantMisbehaviour(t, func() error { _, err := c.Sync(t.Context()); return err }(), test.position, test.problem)
-			if files := must(filepath.Glob(filepath.Join(copied, evidenceDir, "*")))(t); len(files) != 1 || again.Time != e.Time {
-				t.Errorf("%d files of evidence for one thing", len(files))
-			}
+			_, err = c.Sync(t.Context())
+			wantUnproven(t, copied, err, test.kind, test.position, test.problem)
 			s.put(nil)
 			if err := c.Close(); err != nil {
 				t.Fatal(err)
@@ -183,7 +188,7 @@ func TestEveryByte(t *testing.T) {
 					t.Errorf("byte %d of entry %d: %v", at, position, err)
 				}
 			default:
-				wantMisbehaviour(t, err, uint64(position), "")
+				wantUnproven(t, c.dir, err, ErrUnsigned, uint64(position), "")
 			}
 			if c != nil {
 				if c.Size() != 0 {
@@ -196,37 +201,41 @@ func TestEveryByte(t *testing.T) {
 }
 
 // Nothing but the truth is taken for the answer to CreateUID; what was created is not
-// lost by a lie about it.
+// lost by a lie about it, and nobody is convicted of it.
 func TestLyingReplies(t *testing.T) {
 	for name, test := range map[string]struct {
 		lie      func(s *server)
+		kind     error
 		position uint64
 		problem  string
 	}{
 		"another's reply": {func(s *server) {
 			other := s.register("bert@example.org") // at position 3
 			s.changing("CreateUID", func(_ []byte, r map[string]any) { r["UIDMessageReply"] = other })
-		}, 3, "not of alice@example.org"},
+		}, ErrUnsigned, 3, "another message than was sent"},
 		"wrong server signature": {func(s *server) {
 			s.changing("CreateUID", resigned)
-		}, 3, "SERVERSIGNATURE"},
+		}, ErrUnsigned, 3, "SERVERSIGNATURE"},
 		"another position": {func(s *server) {
 			s.changing("CreateUID", func(_ []byte, r map[string]any) {
 				r["UIDMessageReply"].(map[string]any)["ENTRY"].(map[string]any)["HASHCHAINPOS"] = 2
 			})
-		}, 2, "another entry"},
-		"acknowledged, withheld": {func(s *server) { s.show(s.entries()) }, 3, "withheld"},
+		}, ErrUnsigned, 2, "SERVERSIGNATURE"},
+		"no entry": {func(s *server) {
+			s.changing("CreateUID", func(_ []byte, r map[string]any) {
+				r["UIDMessageReply"].(map[string]any)["ENTRY"].(map[string]any)["HASHCHAINENTRY"] = ""
+			})
+		}, ErrUnsigned, 3, "entry"},
+		"acknowledged, withheld": {func(s *server) { s.show(s.entries()) }, ErrContradiction, 3, "withheld"},
 		"another entry in the chain": {func(s *server) {
-			var mine []hashchain.Entry
 			s.put(func(method string, params []byte, pass func() (map[string]any, error)) (map[string]any, error) {
 				_, err := pass()
 				if method == "KeyRepository.CreateUID" {
-					mine = s.entries()
-					s.show(rehashed(mine, 3))
+					s.show(rehashed(s.entries(), 3))
 				}
 				return nil, err
 			})
-		}, 3, "another entry"},
+		}, ErrUnsigned, 3, "another entry"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, token.Open{})
@@ -235,24 +244,20 @@ func TestLyingReplies(t *testing.T) {
 			test.lie(s)
 			var printed paper
 			_, err := c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show})
-			e := wantMisbehaviour(t, err, test.position, test.problem)
-			if len(e.Reply) == 0 {
-				t.Error("the reply is not in the evidence")
-			}
+			wantUnproven(t, c.dir, err, test.kind, test.position, test.problem)
 			id := must(c.OpenIdentity(alice, testPassphrase))(t)
 			if id.Stage() != Pending || id.record.Pending.Escrow == nil {
 				t.Errorf("the escrow key is gone at stage %s", id.Stage())
 			}
-			s.put(nil)
-			if name == "another entry in the chain" {
-				// The copy has the lie; it is the truth that is refused now.
-				_, err := c.Create(t.Context(), alice, testPassphrase, Wishes{})
-				wantMisbehaviour(t, err, 3, "rewritten")
-				return
+			if errors.Is(err, ErrContradiction) { // as long as it is withheld
+				_, err := c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show})
+				wantUnproven(t, c.dir, err, test.kind, test.position, test.problem)
 			}
+			s.put(nil)
 			if _, err = c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show}); err != nil || len(printed.keys) != 1 {
 				t.Errorf("afterwards: %d papers, %v", len(printed.keys), err)
 			}
+			wantNoEvidence(t, c.dir)
 		})
 	}
 }
@@ -302,7 +307,7 @@ func TestLyingMessages(t *testing.T) {
 			defer c.Close()
 			test.lie()
 			_, err := c.Lookup(t.Context(), alice)
-			wantMisbehaviour(t, err, 3, test.problem)
+			wantUnproven(t, copied, err, ErrUnsigned, 3, test.problem)
 			s.put(nil)
 			if contact, err := c.Lookup(t.Context(), alice); err != nil || contact.Position() != 3 {
 				t.Errorf("afterwards: %v", err)
@@ -324,16 +329,17 @@ func TestLyingCapabilities(t *testing.T) {
 		lie  func()
 		want error
 	}{
-		"foreign entry":   {caps(func(c map[string]any) { c["KEYHASHCHAINENTRY"] = rehashed(truth, 1)[3].String() }), ErrMisbehaviour},
+		"foreign entry":   {caps(func(c map[string]any) { c["KEYHASHCHAINENTRY"] = rehashed(truth, 1)[3].String() }), ErrUnsigned},
 		"no entry":        {caps(func(c map[string]any) { c["KEYHASHCHAINENTRY"] = "" }), ErrAnswer},
-		"foreign key":     {caps(func(c map[string]any) { c["SIGPUBKEYS"] = []string{canonical.Encode(public(newKey(7)))} }), ErrMisbehaviour},
+		"foreign key":     {caps(func(c map[string]any) { c["SIGPUBKEYS"] = []string{canonical.Encode(public(newKey(7)))} }), ErrUnsigned},
 		"no such domain":  {caps(func(c map[string]any) { c["DOMAINS"] = []string{"../etc"} }), ErrAnswer},
+		"another domain":  {caps(func(c map[string]any) { c["DOMAINS"] = []string{"example.net"} }), ErrUnsigned},
 		"no domain":       {caps(func(c map[string]any) { c["DOMAINS"] = nil }), ErrUnsupported},
 		"no methods":      {caps(func(c map[string]any) { c["METHODS"] = nil }), ErrUnsupported},
 		"no capabilities": {func() { s.changing("Capabilities", func(_ []byte, r map[string]any) { r["CAPABILITIES"] = nil }) }, ErrAnswer},
 		"two last entries": {func() {
 			s.changing("FetchLastHashChain", func(_ []byte, r map[string]any) { r["HCEntry"] = truth[2].String() })
-		}, ErrMisbehaviour},
+		}, ErrContradiction},
 		"a short answer": {func() {
 			s.changing("FetchHashChain", func(_ []byte, r map[string]any) { r["HCEntries"] = r["HCEntries"].([]any)[1:] })
 		}, ErrAnswer},
@@ -346,15 +352,22 @@ func TestLyingCapabilities(t *testing.T) {
 		}, ErrAnswer},
 	} {
 		test.lie()
-		c, err := s.init(t.TempDir())
+		dir := t.TempDir()
+		c, err := s.init(dir)
 		if c != nil {
 			c.Close()
 		}
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v, want %v", name, err, test.want)
 		}
+		s.put(nil) // nothing of it stays
+		c, err = s.init(dir)
+		if err != nil {
+			t.Fatalf("%s: afterwards: %v", name, err)
+		}
+		c.Close()
+		wantNoEvidence(t, dir)
 	}
-	s.put(nil)
 	dir := t.TempDir()
 	wrong := hashchain.Hash{1}
 	if _, err := Init(t.Context(), dir, s.url, "", &wrong, s.options()); !errors.Is(err, ErrFingerprint) {

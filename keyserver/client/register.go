@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -301,6 +302,9 @@ func (id *Identity) finish(ctx context.Context, w Wishes) error {
 		return err
 	}
 	p := id.record.Pending
+	if p.Acknowledged != nil {
+		return id.checkAcknowledged()
+	}
 	if p.Escrow != nil && !p.Shown {
 		if w.Paper == nil {
 			return errors.New("there is an escrow key to be put on paper, and nobody to do it")
@@ -340,7 +344,7 @@ func (id *Identity) finish(ctx context.Context, w Wishes) error {
 	if _, err := c.Sync(ctx); err != nil {
 		return err
 	}
-	if err := id.checkAcknowledged(reply); err != nil {
+	if err := id.acknowledge(reply); err != nil {
 		return err
 	}
 	done, err := id.seen(ctx)
@@ -350,22 +354,42 @@ func (id *Identity) finish(ctx context.Context, w Wishes) error {
 	return err
 }
 
-// checkAcknowledged compares the keyserver's answer to the pending message with the
-// copy, which must have its entry.
-func (id *Identity) checkAcknowledged(reply *uid.Reply) error {
-	c, position := id.client, reply.Entry.HashchainPos
-	if position >= c.Size() {
-		return c.misbehaves(position, exhibit{reply: reply, message: id.record.Pending.Message},
-			"the keyserver acknowledged an entry of %s here, but its chain ends at position %d: the entry is withheld", id.Name(), c.Size()-1)
+// acknowledge takes the answer to the pending message, if the keyserver has signed it.
+// It is kept until its entry has been seen: it is the proof if that is withheld.
+func (id *Identity) acknowledge(reply *uid.Reply) error {
+	c, p, position := id.client, id.record.Pending, reply.Entry.HashchainPos
+	entry, err := hashchain.Parse(reply.Entry.HashchainEntry)
+	if err == nil {
+		err = c.state.Keys.signed(reply, position, &entry)
 	}
-	m, err := c.checkReply(id.Name(), position, reply)
+	if err == nil {
+		if uidHash, ok := entry.Open(id.Name()); !ok || uidHash != p.Message.Hash() {
+			err = fmt.Errorf("the answer is about another message than was sent for %s", id.Name())
+		}
+	}
 	if err != nil {
+		return c.otherReply(position, reply, err)
+	}
+	p.Acknowledged = reply
+	if err := id.save(); err != nil {
 		return err
 	}
-	if m.Hash() != id.record.Pending.Message.Hash() {
-		return c.misbehaves(position, exhibit{reply: reply, message: id.record.Pending.Message}, "the reply has another message of %s than was sent", id.Name())
+	return id.checkAcknowledged()
+}
+
+// checkAcknowledged compares what was acknowledged with the copy, which must have its
+// entry.
+func (id *Identity) checkAcknowledged() error {
+	c, reply := id.client, id.record.Pending.Acknowledged
+	position := reply.Entry.HashchainPos
+	if position >= c.Size() {
+		return unproven(ErrContradiction, position, "the keyserver has signed an entry of %s here, but the hashchain ends at position %d: the entry is withheld", id.Name(), c.Size()-1)
 	}
-	return nil
+	mine, err := c.chain.at(position)
+	if err != nil || mine.String() == reply.Entry.HashchainEntry {
+		return err
+	}
+	return c.misbehaves(position, exhibit{reply: reply, message: id.record.Pending.Message}, "the entry is not the one that was acknowledged for %s", id.Name())
 }
 
 // seen looks in the copy for the pending message. If its entry is there, all of the

@@ -22,7 +22,7 @@ func TestInterruptedCreate(t *testing.T) {
 	hangUpAt := func(method string, after bool) func(s *server) {
 		return func(s *server) {
 			s.put(func(called string, _ []byte, pass func() (map[string]any, error)) (map[string]any, error) {
-				if called != method {
+				if called != method || method == "KeyRepository.FetchUID" && s.called("KeyRepository.CreateUID") == 0 {
 					_, err := pass()
 					return nil, err
 				}

@@ -9,47 +9,47 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
-// openReply returns the message in what the keyserver has for an entry, at a
-// position, of an identity. Who signed the reply and the message is not checked.
-func (c *Client) openReply(identity string, position uint64, entry *hashchain.Entry, reply *uid.Reply) (*uid.Message, error) {
-	refuse := func(format string, args ...any) error {
-		return c.misbehaves(position, exhibit{theirs: entry, reply: reply}, format, args...)
-	}
+// signed returns an error unless a reply is about an entry at a position, and signed by
+// the key that was in force there.
+func (k serverKeys) signed(reply *uid.Reply, position uint64, entry *hashchain.Entry) error {
 	if reply.Entry.HashchainPos != position || reply.Entry.HashchainEntry != entry.String() {
-		return nil, refuse("the reply is about another entry, at position %d", reply.Entry.HashchainPos)
+		return fmt.Errorf("the reply is about another entry, at position %d", reply.Entry.HashchainPos)
 	}
+	return reply.Verify(k.inForce(position))
+}
+
+// cover fetches the reply that the keyserver, whose keys are known up to there, has
+// signed about an entry at a position: as an entry's hash covers the one before it,
+// the reply covers all up to there. An honest keyserver has it as soon as it shows the
+// entry, and never another. Unproven if there is none.
+func (c *Client) cover(ctx context.Context, caps *capabilities, keys serverKeys, position uint64, entry *hashchain.Entry) (*uid.Reply, error) {
+	reply, err := c.wire.reply(ctx, caps, entry.UIDIndex())
+	if errors.As(err, new(*ServerError)) {
+		return nil, unproven(ErrUnsigned, position, "no signed message of the entry is to be had: %v", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the message of position %d: %w", position, err)
+	}
+	if err := keys.signed(reply, position, entry); err != nil {
+		return nil, c.otherReply(position, reply, err)
+	}
+	return reply, nil
+}
+
+// openMessage returns the message in the reply about an entry of an identity.
+func openMessage(identity string, entry *hashchain.Entry, reply *uid.Reply) (*uid.Message, error) {
 	uidHash, ok := entry.Open(identity)
 	if !ok {
-		return nil, refuse("the entry is not of %s, or does not hold the UIDHash of its message", identity)
+		return nil, fmt.Errorf("the entry is not of %s, or does not hold the UIDHash of its message", identity)
 	}
 	m, err := reply.Open(uidHash)
 	if err == nil {
 		err = m.Check()
 	}
-	if err != nil {
-		return nil, refuse("%v", err)
+	if err == nil && m.Content.Identity != identity {
+		err = fmt.Errorf("the entry is of %s, but its message of %s", identity, m.Content.Identity)
 	}
-	if m.Content.Identity != identity {
-		return nil, refuse("the entry is of %s, but its message of %s", identity, m.Content.Identity)
-	}
-	return m, nil
-}
-
-// checkReply does what openReply does, for an entry of the copy, and checks that
-// the keyserver signed.
-func (c *Client) checkReply(identity string, position uint64, reply *uid.Reply) (*uid.Message, error) {
-	entry, err := c.chain.at(position)
-	if err != nil {
-		return nil, err
-	}
-	m, err := c.openReply(identity, position, &entry, reply)
-	if err != nil {
-		return nil, err
-	}
-	if err := reply.Verify(c.signer(position)); err != nil {
-		return nil, c.misbehaves(position, exhibit{reply: reply, cause: err}, "%v", err)
-	}
-	return m, nil
+	return m, err
 }
 
 // fetchMessage fetches and checks the message of an identity that the entry at a
@@ -70,6 +70,12 @@ func (c *Client) fetchMessage(ctx context.Context, identity string, position uin
 		}
 		return nil, nil, err
 	}
-	m, err := c.checkReply(identity, position, reply)
-	return m, reply, err
+	if err := c.state.Keys.signed(reply, position, &entry); err != nil {
+		return nil, nil, c.otherReply(position, reply, err)
+	}
+	m, err := openMessage(identity, &entry, reply)
+	if err != nil {
+		return nil, nil, c.misbehaves(position, exhibit{theirs: &entry, reply: reply, cause: err}, "%v", err)
+	}
+	return m, reply, nil
 }

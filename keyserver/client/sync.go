@@ -12,11 +12,15 @@ import (
 )
 
 // Sync downloads what the hashchain has grown by, verifies it, and follows the
-// keyserver's keys through it. added is how many entries came; they stay, also if
-// it fails later.
+// keyserver's keys through it. Entries come unsigned, in pieces: a piece is added when
+// the keyserver has signed a reply about its last entry, else it is ErrUnsigned. added
+// is how many came; they stay, also if it fails later.
 //
 // A chain that is shorter than the copy, or has another entry somewhere, is
-// Misbehaviour.
+// ErrContradiction; or Misbehaviour, if the keyserver has signed the other entry.
+//
+// Of a copy by an earlier version, which took entries that nothing signed covers, those
+// at the end are cut off, if there are any (Options.Notice).
 func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
 	caps, err := c.online(ctx)
 	if err != nil {
@@ -24,6 +28,9 @@ func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
 	}
 	entry, last, err := c.wire.last(ctx, caps)
 	if err != nil {
+		return 0, err
+	}
+	if err := c.coverCopy(ctx, caps, last); err != nil {
 		return 0, err
 	}
 	size := c.Size()
@@ -44,16 +51,17 @@ func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
 	if mine, err := c.chain.at(last); err != nil {
 		return added, err
 	} else if mine != entry {
-		return added, c.misbehaves(last, exhibit{theirs: &entry}, "FetchLastHashChain and FetchHashChain show different entries")
+		return added, c.contradicts(ctx, caps, last, &entry)
 	}
 	if !c.compared {
-		err = c.checkCapabilities(caps)
-		c.compared = err == nil
+		if err := c.checkCapabilities(ctx, caps); err != nil {
+			c.caps = nil // they are asked for again
+			return added, err
+		}
+		c.compared = true
 	}
-	return added, err
+	return added, nil
 }
-
-const rewritten = "the entry was rewritten: the keyserver shows another history than before"
 
 // checkEnd compares the keyserver's last entry with the copy, which has one there.
 func (c *Client) checkEnd(ctx context.Context, caps *capabilities, entry *hashchain.Entry, last uint64) error {
@@ -64,22 +72,25 @@ func (c *Client) checkEnd(ctx context.Context, caps *capabilities, entry *hashch
 	case mine != *entry:
 		return c.rewritten(ctx, caps, last, entry)
 	case last+1 < c.Size():
-		return c.misbehaves(last+1, exhibit{}, "the keyserver's chain ends before it, the copy has %d entries: entries are withheld", c.Size())
+		return unproven(ErrContradiction, last+1, "the hashchain ends before it, the copy has %d entries: entries are withheld, or this is an old state", c.Size())
 	}
 	return nil
 }
 
-// rewritten tells where the keyserver's chain, which has another entry at position
-// last, begins to differ.
+// rewritten says what it means that another entry than the copy's is shown at position
+// last. What convicts is the signed reply about that, or about the first that differs.
 func (c *Client) rewritten(ctx context.Context, caps *capabilities, last uint64, entry *hashchain.Entry) error {
 	position, theirs, err := c.fork(ctx, caps, last)
-	if err != nil {
-		return errors.Join(c.misbehaves(last, exhibit{theirs: entry}, "the entry was rewritten, here or before"), err)
+	if err != nil || theirs == nil {
+		return errors.Join(c.contradicts(ctx, caps, last, entry), err)
 	}
-	if position == last {
-		theirs = entry
+	first := c.contradicts(ctx, caps, position, theirs)
+	if errors.Is(first, ErrContradiction) {
+		if err := c.contradicts(ctx, caps, last, entry); errors.Is(err, ErrMisbehaviour) {
+			return err
+		}
 	}
-	return c.misbehaves(position, exhibit{theirs: theirs}, "%s", rewritten)
+	return first
 }
 
 // loader loads entries from the keyserver.
@@ -134,36 +145,145 @@ func (c *Client) take(ctx context.Context, caps *capabilities, entries []hashcha
 	size, prev := c.Size(), c.Head()
 	for i := range entries {
 		if !follows(&entries[i], prev) {
-			return c.broken(ctx, caps, size+uint64(i), &entries[i])
+			return c.broken(ctx, caps, entries[:i+1])
 		}
 		prev = entries[i].Hash()
 	}
-	keys, message, err := c.followKeys(ctx, caps, size, entries)
+	if first := entries[0].Hash(); size == 0 && c.pin != nil && first != *c.pin {
+		return fmt.Errorf("%w: it begins with %s", ErrFingerprint, first)
+	}
+	f, err := c.follow(ctx, caps, size, entries)
 	if err != nil {
 		return err
 	}
-	before := *c.chain
+	if err := c.checkBefore(size, entries, f); err != nil {
+		return err
+	}
+	chain, state, pin := *c.chain, c.state, c.pin
 	if err := c.chain.append(entries); err != nil {
 		return err
 	}
-	c.state.Keys, c.state.Message = keys, message
+	c.state.Keys, c.state.Message, c.state.Covers = f.keys, f.message, f.covers
+	if b := c.state.Before; b != nil && b.Entry.HashchainPos < c.Size() {
+		c.state.Before = nil
+	}
+	first := c.Fingerprint()
+	c.pin = &first
 	if err := c.saveState(); err != nil {
-		*c.chain = before
+		*c.chain, c.state, c.pin = chain, state, pin
 		return err
 	}
 	return nil
 }
 
-// broken tells why the keyserver's entry at a position behind the copy does not follow
-// the one before it.
-func (c *Client) broken(ctx context.Context, caps *capabilities, position uint64, theirs *hashchain.Entry) error {
-	if size := c.Size(); position == size && size > 0 {
+// broken says what it means that the last of the entries that are shown behind the copy
+// does not follow the one before it: misbehaviour, if the keyserver has signed both.
+func (c *Client) broken(ctx context.Context, caps *capabilities, entries []hashchain.Entry) error {
+	size, n := c.Size(), len(entries)-1
+	position, theirs := size+uint64(n), &entries[n]
+	x := exhibit{theirs: theirs, keys: c.state.Keys}
+	if n == 0 && size > 0 {
 		// It may follow another entry than the copy's last.
 		if fork, other, err := c.fork(ctx, caps, size); err == nil && fork < size {
-			return c.misbehaves(fork, exhibit{theirs: other}, "%s", rewritten)
+			return c.contradicts(ctx, caps, fork, other)
 		}
 	}
-	return c.misbehaves(position, exhibit{theirs: theirs}, "the entry does not follow the one before it: one of them was changed, or one between them is missing")
+	const problem = "the entry does not follow the one before it: one of them was changed, or one between them is missing"
+	var err error
+	if n > 0 {
+		var f followed
+		f, err = c.follow(ctx, caps, size, entries[:n])
+		x.keys, x.covers = f.keys, f.covers
+	}
+	if err == nil && position > 0 {
+		if x.reply, err = c.cover(ctx, caps, x.keys, position, theirs); err == nil {
+			return c.misbehaves(position, x, problem)
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, ErrMisbehaviour) {
+		return err
+	}
+	return unproven(ErrUnsigned, position, problem)
+}
+
+// checkBefore compares entries from a position on, which are covered, with what the
+// keyserver had signed about the copy before a Resync.
+func (c *Client) checkBefore(from uint64, entries []hashchain.Entry, f followed) error {
+	b := c.state.Before
+	if b == nil || b.Entry.HashchainPos < from || b.Entry.HashchainPos-from >= uint64(len(entries)) {
+		return nil
+	}
+	position := b.Entry.HashchainPos
+	theirs := &entries[position-from]
+	if b.Entry.HashchainEntry == theirs.String() || b.Verify(f.keys.inForce(position)) != nil {
+		return nil
+	}
+	return c.misbehaves(position, exhibit{theirs: theirs, reply: b, covers: f.covers, keys: f.keys},
+		"the keyserver has signed that another entry is there, before this copy was begun")
+}
+
+// coverCopy has a copy by an earlier version covered by what the keyserver has signed.
+// What is not covered is cut off: so is what somebody between has made up.
+func (c *Client) coverCopy(ctx context.Context, caps *capabilities, last uint64) error {
+	size := c.Size()
+	if size == 0 || c.state.Covers != nil {
+		return nil
+	}
+	covered := func() (reply *uid.Reply, err error) {
+		entry, err := c.chain.at(size - 1)
+		if err == nil {
+			reply, err = c.cover(ctx, caps, c.state.Keys, size-1, &entry)
+		}
+		return reply, err
+	}
+	reply, err := covered()
+	if errors.Is(err, ErrUnsigned) {
+		var forked error
+		if size, _, forked = c.fork(ctx, caps, min(size, last+1)); forked != nil {
+			return forked
+		}
+		if size == 0 || size <= c.state.Keys[len(c.state.Keys)-1].Position {
+			return unproven(ErrContradiction, size, "%s", anotherEntry)
+		}
+		if size < c.Size() {
+			reply, err = covered()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	cut := c.Size() - size
+	if cut > 0 {
+		if err := c.cut(size); err != nil {
+			return err
+		}
+	}
+	c.state.Covers = reply
+	if err := c.saveState(); err != nil {
+		return err
+	}
+	if cut > 0 {
+		c.opt.Notice(fmt.Sprintf("the last %d entries of the copy, from position %d on, were cut off: an earlier version took them, but nothing that the keyserver has signed covers them", cut, size))
+	}
+	return nil
+}
+
+// cut takes back all entries from a position on, which is not 0, and what was found
+// among them. It counts when the state is saved.
+func (c *Client) cut(size uint64) error {
+	last, err := c.chain.at(size - 1)
+	if err != nil {
+		return err
+	}
+	if err := removeFiles(c.path(lookupsDir)); err != nil {
+		return err
+	}
+	c.chain.size, c.chain.head = size, last.Hash()
+	c.since = min(c.since, size)
+	return nil
 }
 
 // SigKey is a public signature key and the position of the entry that named it.
@@ -172,50 +292,97 @@ type SigKey struct {
 	Public   ed25519.PublicKey `json:"public"`
 }
 
-// followKeys looks for the keyserver's own entries among those from a position on,
-// and returns its keys and last message with them.
-func (c *Client) followKeys(ctx context.Context, caps *capabilities, from uint64, entries []hashchain.Entry) (keys []SigKey, last *uid.Message, err error) {
+// serverKeys are the keyserver's keys, the present one last.
+type serverKeys []SigKey
+
+// inForce returns the key that a reply about a position must be signed by: the one in
+// use before that entry, of which the first signed itself. nil if there are none.
+func (k serverKeys) inForce(position uint64) ed25519.PublicKey {
+	if len(k) == 0 {
+		return nil
+	}
+	key := k[0]
+	for _, next := range k[1:] {
+		if next.Position < position {
+			key = next
+		}
+	}
+	return key.Public
+}
+
+// followed is what entries say of the keyserver.
+type followed struct {
+	keys    serverKeys
+	message *uid.Message // its last
+	covers  *uid.Reply   // signed, about the last entry
+}
+
+// follow looks for the keyserver's own entries among those from a position on, which
+// follow the copy, and has all of them covered by what it has signed.
+func (c *Client) follow(ctx context.Context, caps *capabilities, from uint64, entries []hashchain.Entry) (followed, error) {
+	f := followed{keys: c.state.Keys, message: c.state.Message}
 	identity := uid.KeyserverLocalpart + "@" + c.state.Domain
 	found, err := hashchain.Search(ctx, entries, identity)
 	if err != nil {
-		return nil, nil, err
+		return f, err
 	}
-	keys, last = c.state.Keys, c.state.Message
 	if from == 0 && (len(found) == 0 || found[0] != 0) {
-		return nil, nil, c.misbehaves(0, exhibit{theirs: &entries[0]}, "the first entry is not of %s", identity)
+		return f, unproven(ErrUnsigned, 0, "the first entry is not of %s", identity)
 	}
 	for _, i := range found {
 		position := from + uint64(i)
-		reply, err := c.wire.reply(ctx, caps, entries[i].UIDIndex())
+		if position == 0 {
+			if err := c.followFirst(ctx, caps, identity, &entries[0], &f); err != nil {
+				return f, err
+			}
+			continue
+		}
+		reply, err := c.cover(ctx, caps, f.keys, position, &entries[i])
 		if err != nil {
-			return nil, nil, fmt.Errorf("position %d, %s: %w", position, identity, err)
+			return f, err
 		}
-		m, err := c.openReply(identity, position, &entries[i], reply)
-		if err != nil {
-			return nil, nil, err
-		}
-		key := ed25519.PublicKey(m.Content.SigKey.Public())
-		signer := key
-		if last == nil {
-			err = m.VerifyCreation()
-		} else {
-			signer, err = keys[len(keys)-1].Public, m.VerifyUpdate(last)
-		}
+		m, err := openMessage(identity, &entries[i], reply)
 		if err == nil {
-			err = reply.Verify(signer)
+			err = m.VerifyUpdate(f.message)
 		}
 		if err != nil {
-			return nil, nil, c.misbehaves(position, exhibit{theirs: &entries[i], reply: reply, cause: err}, "%s: %v", identity, err)
+			return f, c.misbehaves(position, exhibit{theirs: &entries[i], reply: reply, keys: f.keys, cause: err}, "%s: %v", identity, err)
 		}
-		keys = append(keys[:len(keys):len(keys)], SigKey{position, key})
-		last = m
+		f.keys = append(f.keys[:len(f.keys):len(f.keys)], SigKey{position, m.Content.SigKey.Public()})
+		f.message, f.covers = m, reply
 	}
-	return keys, last, nil
+	last := len(entries) - 1
+	if n := len(found); n > 0 && found[n-1] == last {
+		return f, nil
+	}
+	f.covers, err = c.cover(ctx, caps, f.keys, from+uint64(last), &entries[last])
+	return f, err
+}
+
+// followFirst learns the keyserver's first key from its first message, which signs
+// itself.
+func (c *Client) followFirst(ctx context.Context, caps *capabilities, identity string, entry *hashchain.Entry, f *followed) error {
+	reply, err := c.wire.reply(ctx, caps, entry.UIDIndex())
+	if err != nil {
+		return fmt.Errorf("position 0, %s: %w", identity, err)
+	}
+	m, err := openMessage(identity, entry, reply)
+	if err == nil {
+		err = m.VerifyCreation()
+	}
+	if err == nil {
+		f.keys, f.message, f.covers = serverKeys{{0, m.Content.SigKey.Public()}}, m, reply
+		err = f.keys.signed(reply, 0, entry)
+	}
+	if err != nil {
+		return unproven(ErrUnsigned, 0, "%s: %v", identity, err)
+	}
+	return nil
 }
 
 // checkCapabilities compares what the keyserver said of its chain and its keys with
 // the chain.
-func (c *Client) checkCapabilities(caps *capabilities) error {
+func (c *Client) checkCapabilities(ctx context.Context, caps *capabilities) error {
 	entry, err := hashchain.Parse(caps.KeyHashchainEntry)
 	if err != nil {
 		return fmt.Errorf("%w: KEYHASHCHAINENTRY: %w", ErrAnswer, err)
@@ -227,7 +394,11 @@ func (c *Client) checkCapabilities(caps *capabilities) error {
 		return err
 	}
 	if !found {
-		return c.misbehaves(c.Size()-1, exhibit{theirs: &entry}, "KEYHASHCHAINENTRY is not an entry of the hashchain, from position %d on", begin)
+		problem := fmt.Errorf("KEYHASHCHAINENTRY is not an entry of the hashchain, from position %d on", begin)
+		if reply, err := c.wire.reply(ctx, caps, entry.UIDIndex()); err == nil {
+			return c.otherReply(c.Size()-1, reply, problem)
+		}
+		return unproven(ErrUnsigned, c.Size()-1, "%v", problem)
 	}
 	for _, text := range caps.SigPubKeys {
 		known := false
@@ -235,14 +406,14 @@ func (c *Client) checkCapabilities(caps *capabilities) error {
 			known = known || text == canonical.Encode(k.Public)
 		}
 		if !known {
-			return c.misbehaves(c.Size()-1, exhibit{}, "SIGPUBKEYS names a key that no entry of %s@%s does: %.50q", uid.KeyserverLocalpart, c.state.Domain, text)
+			return unproven(ErrUnsigned, c.Size()-1, "SIGPUBKEYS names a key that no entry of %s@%s does: %.50q", uid.KeyserverLocalpart, c.state.Domain, text)
 		}
 	}
 	return nil
 }
 
-// Recheck downloads the whole chain again and compares it with the copy. A
-// keyserver that shows another entry somewhere now is Misbehaviour.
+// Recheck downloads the whole chain again and compares it with the copy. Another entry
+// somewhere is ErrContradiction; or Misbehaviour, if the keyserver has signed it.
 func (c *Client) Recheck(ctx context.Context) error {
 	caps, err := c.online(ctx)
 	if err != nil {
@@ -255,7 +426,7 @@ func (c *Client) Recheck(ctx context.Context) error {
 		}
 		for i := range mine {
 			if mine[i] != theirs[i] {
-				return c.misbehaves(first+uint64(i), exhibit{theirs: &theirs[i]}, "%s", rewritten)
+				return c.contradicts(ctx, caps, first+uint64(i), &theirs[i])
 			}
 		}
 		c.opt.Progress("comparing", first+uint64(len(theirs)), c.Size())

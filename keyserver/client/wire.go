@@ -184,6 +184,25 @@ func (w *wire) capabilities(ctx context.Context) (*capabilities, error) {
 	return r.Capabilities, nil
 }
 
+// domain returns the one to use of a keyserver's domains: the given one, or the only
+// one if that is "".
+func (w *wire) domain(ctx context.Context, domain string) (string, error) {
+	caps, err := w.capabilities(ctx)
+	if err != nil {
+		return "", err
+	}
+	if domain == "" && len(caps.Domains) == 1 {
+		domain = caps.Domains[0]
+	}
+	if !slices.Contains(caps.Domains, domain) {
+		return "", fmt.Errorf("%w: the domain is one of %.200q", ErrUnsupported, caps.Domains)
+	}
+	if err := errors.Join(uid.CheckDomain(domain), uid.CheckMapped(uid.KeyserverLocalpart+"@"+domain)); err != nil {
+		return "", fmt.Errorf("%w: domain: %w", ErrAnswer, err)
+	}
+	return domain, nil
+}
+
 // offers returns the first of the names that the keyserver lists.
 func (c *capabilities) offers(names ...string) (string, error) {
 	for _, name := range names {
