@@ -102,12 +102,8 @@ func Open(config Config) (*Auditor, error) {
 
 func (a *Auditor) now() time.Time { return a.config.Now() }
 
-const (
-	// After so many entries or anchors the state is saved while more come: some 20 MB
-	// and 3 MB.
-	saveEntries = 1 << 17
-	saveAnchors = 1 << 12
-)
+// saveAnchors is after how many anchors the state is saved while more come: some 3 MB.
+const saveAnchors = 1 << 12
 
 // run is one audit.
 type run struct {
@@ -157,6 +153,9 @@ func (a *Auditor) Audit(ctx context.Context, from Sources) (*Report, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+	if left := a.copy.size - a.copy.kept; left > 0 {
+		r.NotCovered = append(r.NotCovered, fmt.Sprintf("%d entries, from position %d on: they were shown, but nothing that is signed or anchored covers them, and somebody between may have made them up", left, a.copy.kept))
+	}
 	r.Entries, r.Anchors, r.Covered = a.copy.size, u.count(), a.chain.Size
 	r.NewEntries, r.NewAnchors = r.Entries-min(size, r.Entries), r.Anchors-min(count, r.Anchors)
 	r.conclude()
@@ -192,11 +191,24 @@ func (u *run) checkEntries(ctx context.Context) error {
 	return nil
 }
 
-// fetchEntries adds what the keyserver shows to the copy. It begins with the
-// copy's last entry, to see that it is still that.
+// fetchEntries adds what is shown to the copy. Nothing of it is signed. What an earlier
+// audit was shown, and is not kept, is dropped if it is not shown any more: somebody
+// between may have made it up.
 func (u *run) fetchEntries(ctx context.Context) error {
+	shown := u.copy.size > u.copy.kept
+	err := u.fetchBehind(ctx)
+	p := new(problem)
+	if shown && (u.forked || u.broken != nil || errors.As(err, &p) && p.kind == Behind) {
+		u.forked, u.broken = false, nil
+		u.copy.drop()
+		err = u.fetchBehind(ctx)
+	}
+	return err
+}
+
+// fetchBehind begins with the copy's last entry, to see that it is still that.
+func (u *run) fetchBehind(ctx context.Context) error {
 	compared := u.copy.size == 0
-	saved := u.copy.size
 	for entries, err := range u.from.Keyserver.Entries(ctx, max(u.copy.size, 1)-1) {
 		if err != nil {
 			return unavailable(ctx, "the keyserver's hashchain", err)
@@ -221,12 +233,6 @@ func (u *run) fetchEntries(ctx context.Context) error {
 			return problemf("", "the entry at position %d does not follow the one before it", u.copy.size)
 		}
 		u.config.Progress("entries", u.copy.size, 0)
-		if u.copy.size-saved >= saveEntries {
-			if err := u.save(); err != nil {
-				return err
-			}
-			saved = u.copy.size
-		}
 	}
 	if !compared {
 		return problemf(Behind, "the keyserver shows fewer entries than before, when there were %d: it withholds some, has lost them, or this is an old copy of it", u.copy.size)

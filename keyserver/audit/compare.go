@@ -89,6 +89,9 @@ func (u *run) compareAnchors(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if hash, pinned := first.Hash(), u.state.Fingerprint; pinned != nil && hash != hashchain.Hash(pinned) {
+			return problemf(OtherServer, "the hashchain that is shown begins with entry %s, that of the keyserver with the pinned %x", hash, pinned)
+		}
 		identity := uid.KeyserverLocalpart + "@" + u.report.Domain
 		if _, ok := first.Open(identity); !ok {
 			return problemf(OtherServer, "the hashchain does not begin with the entry of %s: it is not that of the domain that the anchors name", identity)
@@ -126,6 +129,7 @@ func (u *run) compareAnchors(ctx context.Context) error {
 			return err
 		}
 		u.chain = chain
+		u.copy.keep(chain.Size, chain.Head)
 		u.state.Compared++
 		u.state.ComparedBytes += int64(len(raw))
 		u.config.Progress("anchors compared", uint64(u.state.Compared), uint64(u.count()))

@@ -15,6 +15,7 @@
 //	evidence.go   the evidence file
 //	verify.go     reading one, on a machine that has nothing else
 //	state.go      what is kept from one audit to the next
+//	reset.go      beginning again from the pins
 //
 // What never belongs here: the network, whose parts are behind Keyserver,
 // Headers and Sources; the terminal; publishing anchors.
@@ -47,6 +48,14 @@
 // that the audit could not be done. So is everything else that is missing or
 // broken.
 //
+// What was shown does not stay, either. An audit uses all of it, and its report says how
+// much of it nothing covers. The next one takes for the keyserver's word only what an
+// anchor commits to, or what is covered by a signed head or by a signed reply about the
+// last entry: an entry's hash covers all before it. Of the rest it takes what is still
+// shown. So who makes up entries, between an honest keyserver and its auditor, is not
+// noticed by the next audit. Signatures cover nothing before an anchor has said which
+// hashchain is the keyserver's: until then anybody can make them.
+//
 // Evidence is about a keyserver that its reader has pinned (Pins). Anybody can begin a
 // hashchain or a chain of anchors in the name of a domain, and sign for it what he
 // likes. The auditor's own pins are the genesis anchor, and the first entry of the copy
@@ -72,13 +81,18 @@
 //
 // A folder belongs to one chain of anchors; only one process has it open.
 //
-//	audit.json      how far the copy goes, what was verified, what was signed, and
+//	audit.json      how far the copy is covered, what was verified, what was signed, and
 //	                since when entries wait for an anchor
 //	entries         the hashchain, 153 bytes for each entry
 //	anchors         the anchors that were verified, as items of a proof bundle
 //	evidence/*.json misbehaviour
 //
-// entries and anchors only grow, are on disk before audit.json says so, and what
-// a process wrote beyond that before it was killed is written again. The other
-// files are replaced as a whole.
+// entries and anchors are on disk before audit.json says so. What entries has beyond
+// that was shown and is not covered, or was not yet when a process was killed amid a long
+// download: as far as its hashes fit, and its last entry is still shown, it is not fetched
+// again. So nothing is saved amid a download, and it goes on all the same. The other files
+// are replaced as a whole.
+//
+// Version 1 of audit.json took everything for the keyserver's that was shown. Of its
+// copy only what its statements and anchors cover counts; the rest was shown.
 package audit

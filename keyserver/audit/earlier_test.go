@@ -20,7 +20,8 @@ import (
 
 // earlier is a keyserver, and folders of its auditors, that the version before pins has
 // written: in clean it is sound, in accused it was convicted by a head that the thief of
-// a replaced key had signed, in cheat and first it has rewritten an entry.
+// a replaced key had signed, in cheat and first it has rewritten an entry, and in poisoned
+// somebody between has appended one that he had made up.
 const earlier = "testdata/earlier"
 
 func earlierWorld(t *testing.T) *world {
@@ -104,6 +105,8 @@ func TestEarlierFolders(t *testing.T) {
 		"clean":   {Sound, "", ""},
 		"accused": {Sound, "", "it convicts nobody"},
 		"cheat":   {Misbehaviour, RewrittenEntry, ""},
+		// What was made up is forgotten.
+		"poisoned": {Sound, "", ""},
 	} {
 		dir := earlierFolder(t, name)
 		w.server.fetched = 0
@@ -143,6 +146,33 @@ func TestEarlierFolderFreshness(t *testing.T) {
 	r.want(t, NotSound, TooSoon)
 	r.want(t, NotSound, NotInTime)
 	w.audit(t.TempDir()).want(t, NotSound, TooSoon)
+}
+
+// TestEarlierPoison goes on in the folder with the made-up entry, when the keyserver has
+// grown and when it has not, whatever it signs now.
+func TestEarlierPoison(t *testing.T) {
+	for _, grown := range []int{0, 1, 5} {
+		for _, signs := range []bool{false, true} {
+			w := earlierWorld(t)
+			w.server.grow(grown)
+			w.server.signs, w.server.answers = signs, signs
+			dir := earlierFolder(t, "poisoned")
+			w.server.fetched = 0
+			r := w.audit(dir)
+			r.want(t, Sound, "")
+			if r.Entries != uint64(len(w.server.entries)) || len(r.Findings) != 0 || w.server.fetched > 2*(grown+1) {
+				t.Errorf("grown by %d: %d entries, %d fetched, %+v", grown, r.Entries, w.server.fetched, r.Findings)
+			}
+			w.audit(dir).want(t, Sound, "")
+			for _, dir := range []string{dir, earlierFolder(t, "poisoned")} {
+				pins, err := Reset(w.config(dir))
+				if err != nil || pins.Fingerprint == nil || *pins.Fingerprint != w.server.entries[0].Hash() || len(pins.Rotations) != len(w.server.own)-1 {
+					t.Errorf("reset: %+v, %v", pins, err)
+				}
+				w.audit(dir).want(t, Sound, "")
+			}
+		}
+	}
 }
 
 // TestEarlierEvidence judges evidence of an earlier version by the rules of this one.

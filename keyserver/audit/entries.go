@@ -21,7 +21,7 @@ const (
 )
 
 // ErrDamaged says that a file of the auditor is not what it wrote. What it needs it
-// can get again: move the folder away and begin a new one.
+// can get again: Reset.
 var ErrDamaged = errors.New("local file damaged")
 
 // entryFile is a file with the entries of a hashchain from position 0 on.
@@ -30,10 +30,14 @@ type entryFile struct {
 	file *os.File
 	size uint64         // entries
 	head hashchain.Hash // of the last; zero if there is none
+	// kept is how many of them something covers that is signed or anchored, keptHead the
+	// hash of the last. What comes behind was only shown.
+	kept     uint64
+	keptHead hashchain.Hash
 }
 
-// openEntries opens the file with a chain of some size and head, or makes it for a
-// chain without entries.
+// openEntries opens the file with a chain of some size and head, all of which is kept,
+// or makes it for a chain without entries.
 func openEntries(path string, size uint64, head hashchain.Hash) (*entryFile, error) {
 	if size > maxEntries {
 		return nil, fmt.Errorf("%w: the recorded end of the hashchain", ErrDamaged)
@@ -42,7 +46,7 @@ func openEntries(path string, size uint64, head hashchain.Hash) (*entryFile, err
 	if err != nil {
 		return nil, err
 	}
-	e := &entryFile{file, size, head}
+	e := &entryFile{file: file, size: size, head: head, kept: size, keptHead: head}
 	if size > 0 {
 		if _, err := e.at(size - 1); err != nil {
 			return nil, errors.Join(err, file.Close())
@@ -73,6 +77,41 @@ func (e *entryFile) add(entries []hashchain.Entry) (added int, err error) {
 	}
 	e.size, e.head = e.size+uint64(added), head
 	return added, nil
+}
+
+// keep says that something signed or anchored covers the first size entries, which end
+// with head.
+func (e *entryFile) keep(size uint64, head hashchain.Hash) {
+	if size > e.kept {
+		e.kept, e.keptHead = size, head
+	}
+}
+
+// drop forgets the entries that are not kept.
+func (e *entryFile) drop() { e.size, e.head = e.kept, e.keptHead }
+
+// extend takes what is in the file behind the chain, and follows it: an earlier audit
+// was shown that. It need not be fetched again if it is still shown.
+func (e *entryFile) extend() error {
+	info, err := e.file.Stat()
+	if err != nil {
+		return err
+	}
+	for end := min(uint64(info.Size())/hashchain.EntrySize, maxEntries); e.size < end; {
+		count := min(end-e.size, entriesAtOnce)
+		raw := make([]byte, count*hashchain.EntrySize)
+		if _, err := e.file.ReadAt(raw, int64(e.size*hashchain.EntrySize)); err != nil {
+			return err
+		}
+		for ; len(raw) > 0; raw = raw[hashchain.EntrySize:] {
+			next := hashchain.Entry(raw)
+			if !follows(&next, e.head) {
+				return nil
+			}
+			e.size, e.head = e.size+1, next.Hash()
+		}
+	}
+	return nil
 }
 
 // load returns count entries from a position on, all of which must exist, as they

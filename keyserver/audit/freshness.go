@@ -26,8 +26,8 @@ const (
 	SpentInBlock                   // by one of the best chain
 )
 
-// mark says that the auditor had seen the first Size entries by a time: the first of
-// them may have been seen earlier.
+// mark says that the auditor had seen the first Size entries, which the keyserver has
+// signed, by a time: the first of them may have been seen earlier.
 type mark struct {
 	Size uint64    `json:"size"`
 	Time time.Time `json:"time"`
@@ -266,7 +266,8 @@ func (u *run) checkFreshness(ctx context.Context) error {
 	if now.After(clock) {
 		r.Notes = append(r.Notes, fmt.Sprintf("the clock of this machine is behind: it says %s, and there is a block of %s", clock.UTC().Format(time.DateTime), newest.UTC().Format(time.DateTime)))
 	}
-	u.state.Waiting = u.state.Waiting.seen(u.copy.size, u.chain.Size, latest(clock, newest))
+	// What was only shown waits for nothing: somebody between may have made it up.
+	u.state.Waiting = u.state.Waiting.seen(u.copy.kept, u.chain.Size, latest(clock, newest))
 	repeated, err := u.lastRepeated(s.MinRepeat())
 	if err != nil {
 		return err

@@ -97,7 +97,7 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 	case f.Evidence != "":
 		f.Compare = nil
 	case f.Compare == nil:
-		f.Text += " (nothing of it is signed, so that others cannot be convinced)"
+		f.Text += " (nothing of it is signed: it may be somebody's between, and nobody else can be convinced)"
 	}
 	u.report.Findings = append(u.report.Findings, f)
 	return nil

@@ -26,7 +26,9 @@ const (
 	otherFile   = "other" // another history, while it is compared with the copy
 	evidenceDir = "evidence"
 
-	stateVersion = 1
+	stateVersion = 2
+	// takenVersion took all entries that were shown for the keyserver's.
+	takenVersion = 1
 	// maxState is the most bytes that the state is read of: more than the replies about
 	// maxKeys messages, and the last entry, take.
 	maxState = 2 * (maxKeys + 1) * uid.MaxMessage
@@ -45,8 +47,10 @@ type state struct {
 	Network string `json:"network"`
 	Genesis string `json:"genesis"`
 
-	Size uint64 `json:"size"` // entries in the copy
-	Head []byte `json:"head"` // hash of the last
+	// Size is how many entries of the copy something covers that is signed or anchored,
+	// Head the hash of the last.
+	Size uint64 `json:"size"`
+	Head []byte `json:"head"`
 	// Fingerprint is the hash of the first entry, once an anchor has agreed with the
 	// copy; it stays. Earlier versions did not write it.
 	Fingerprint []byte `json:"fingerprint,omitempty"`
@@ -98,12 +102,7 @@ func (a *Auditor) open() (err error) {
 	if err := os.MkdirAll(filepath.Join(a.dir, evidenceDir), 0o700); err != nil {
 		return err
 	}
-	a.lock = flock.New(a.path(".lock"), flock.SetPermissions(0o600))
-	ok, err := a.lock.TryLock()
-	if err == nil && !ok {
-		err = fmt.Errorf("%w: %s", ErrLocked, a.dir)
-	}
-	if err != nil {
+	if err := a.lockDir(); err != nil {
 		return err
 	}
 	defer func() {
@@ -111,20 +110,54 @@ func (a *Auditor) open() (err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	fresh := state{Version: stateVersion, Network: a.net.Name, Genesis: a.genesis.String()}
-	err = readState(a.path(stateFile), &a.state)
-	if errors.Is(err, fs.ErrNotExist) {
-		a.state, err = fresh, nil
-	}
-	if err != nil {
+	if err := a.readState(); errors.Is(err, fs.ErrNotExist) {
+		a.state = a.fresh()
+	} else if err != nil {
 		return err
 	}
-	if a.state.Version != stateVersion {
-		return fmt.Errorf("%s: expected version %d, got %d: is this keytree too old?", a.path(stateFile), stateVersion, a.state.Version)
+	if err := a.openCopy(); err != nil {
+		return err
 	}
-	if a.state.Network != fresh.Network || a.state.Genesis != fresh.Genesis {
+	if a.anchors, err = os.OpenFile(a.path(anchorsFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	info, err := a.anchors.Stat()
+	if err == nil && (info.Size() < a.state.AnchorBytes || a.state.ComparedBytes > a.state.AnchorBytes) {
+		err = fmt.Errorf("%w: %s has %d bytes, expected at least %d", ErrDamaged, a.anchors.Name(), info.Size(), a.state.AnchorBytes)
+	}
+	return err
+}
+
+func (a *Auditor) lockDir() error {
+	a.lock = flock.New(a.path(".lock"), flock.SetPermissions(0o600))
+	ok, err := a.lock.TryLock()
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %s", ErrLocked, a.dir)
+	}
+	return err
+}
+
+// fresh is the state of an auditor who knows nothing but what is pinned.
+func (a *Auditor) fresh() state {
+	return state{Version: stateVersion, Network: a.net.Name, Genesis: a.genesis.String()}
+}
+
+// readState reads the state of this chain of anchors. fs.ErrNotExist if there is none.
+func (a *Auditor) readState() error {
+	if err := readState(a.path(stateFile), &a.state); err != nil {
+		return err
+	}
+	if v := a.state.Version; v != stateVersion && v != takenVersion {
+		return fmt.Errorf("%s: expected version %d, got %d: is this keytree too old?", a.path(stateFile), stateVersion, v)
+	}
+	if fresh := a.fresh(); a.state.Network != fresh.Network || a.state.Genesis != fresh.Genesis {
 		return fmt.Errorf("%w: %s, %s in %s", ErrOtherChain, a.state.Genesis, a.state.Network, a.dir)
 	}
+	return nil
+}
+
+// openCopy opens the copy that the state speaks of.
+func (a *Auditor) openCopy() (err error) {
 	var head hashchain.Hash
 	if a.state.Size > 0 && len(a.state.Head) != len(head) {
 		return fmt.Errorf("%w: %s: the hash of the last entry", ErrDamaged, a.path(stateFile))
@@ -148,12 +181,55 @@ func (a *Auditor) open() (err error) {
 	if n := len(a.state.Fingerprint); n != 0 && n != len(head) {
 		return fmt.Errorf("%w: %s: a fingerprint of %d bytes, expected %d", ErrDamaged, a.path(stateFile), n, len(head))
 	}
-	if a.anchors, err = os.OpenFile(a.path(anchorsFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return err
+	a.forgetUnpinned()
+	if a.state.Version == takenVersion {
+		a.state.Version = stateVersion
+		if err := a.cover(); err != nil {
+			return err
+		}
 	}
-	info, err := a.anchors.Stat()
-	if err == nil && (info.Size() < a.state.AnchorBytes || a.state.ComparedBytes > a.state.AnchorBytes) {
-		err = fmt.Errorf("%w: %s has %d bytes, expected at least %d", ErrDamaged, a.anchors.Name(), info.Size(), a.state.AnchorBytes)
+	return a.copy.extend()
+}
+
+// cover finds how far what an earlier version has kept covers the copy, of which that
+// took everything. The rest was only shown.
+func (a *Auditor) cover() error {
+	s := &a.state
+	a.copy.kept, a.copy.keptHead = a.chain.Size, a.chain.Head
+	if s.Fingerprint == nil || s.Last == nil {
+		return nil
+	}
+	keys, err := readKeys(s.Last.Domain, s.Keyserver)
+	if err != nil {
+		s.Keyserver = nil // they are learned again
+	}
+	if head := s.LastHead; head != nil && err == nil {
+		signed, err := keys.head(s.Last.Domain, head)
+		if err != nil || keys.outOfForce(signed.by, head.Head.Size) != "" {
+			s.LastHead = nil
+		} else if err := a.coverAs(head.Head.Size, signed.entryHash); err != nil {
+			return err
+		}
+	}
+	if reply := s.LastReply; reply != nil && err == nil {
+		entry, by, err := keys.reply(reply)
+		if err != nil || keys.outOfForce(by, reply.Entry.HashchainPos) != "" {
+			s.LastReply = nil
+		} else if err := a.coverAs(reply.Entry.HashchainPos+1, entry.Hash()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// coverAs keeps the copy up to a size, at which it ends with a hash that is signed.
+func (a *Auditor) coverAs(size uint64, head hashchain.Hash) error {
+	if size == 0 || size > a.copy.size {
+		return nil
+	}
+	last, err := a.copy.at(size - 1)
+	if err == nil && last.Hash() == head {
+		a.copy.keep(size, head)
 	}
 	return err
 }
@@ -171,6 +247,14 @@ func (a *Auditor) pinFirst() error {
 	hash := first.Hash()
 	a.state.Fingerprint = hash[:]
 	return nil
+}
+
+// forgetUnpinned takes back what was signed before an anchor has said which hashchain is
+// the keyserver's: anybody could have signed it.
+func (a *Auditor) forgetUnpinned() {
+	if a.state.Fingerprint == nil {
+		a.state.Keyserver, a.state.LastHead, a.state.LastReply = nil, nil, nil
+	}
 }
 
 // pins are what the auditor knows of the keyserver: its chain of anchors, what that
@@ -210,8 +294,9 @@ func (a *Auditor) save() error {
 	if err := errors.Join(a.copy.file.Sync(), a.anchors.Sync()); err != nil {
 		return err
 	}
-	a.state.Size, a.state.Head = a.copy.size, a.copy.head[:]
+	a.state.Size, a.state.Head = a.copy.kept, a.copy.keptHead[:]
 	a.state.setChain(&a.chain)
+	a.forgetUnpinned()
 	content, err := json.Marshal(&a.state)
 	if err != nil {
 		return err

@@ -251,8 +251,24 @@ func (u *run) keys(ctx context.Context) (serverKeys, error) {
 	if err != nil {
 		return nil, problemf(NoStatement, "the keyserver's keys: %w", err)
 	}
+	if known := len(u.state.Keyserver); len(replies) > known {
+		last, err := hashchain.Parse(replies[len(replies)-1].Entry.HashchainEntry)
+		if err != nil {
+			return nil, err
+		}
+		u.covers(keys[len(keys)-1].position, &last)
+	}
 	u.state.Keyserver = replies
 	return keys, nil
+}
+
+// covers keeps the copy up to the entry at a position, about which the keyserver has
+// signed something: an entry's hash covers the one before it. Before an anchor has said
+// which hashchain is the keyserver's, anybody could have signed it.
+func (u *run) covers(position uint64, entry *hashchain.Entry) {
+	if u.state.Fingerprint != nil {
+		u.copy.keep(position+1, entry.Hash())
+	}
 }
 
 // fetchReply fetches the reply about the entry at a position of a history.
@@ -299,6 +315,7 @@ func (u *run) checkHead(ctx context.Context, head *signed) error {
 		if known := u.state.LastHead; known == nil || known.Head.Size <= size {
 			u.state.LastHead = head.SignedHead
 		}
+		u.covers(size-1, &last)
 		u.report.Notes = append(u.report.Notes, fmt.Sprintf("the keyserver signed at %s a history of %d entries, which is the one shown", unixTime(head.Head.Time), size))
 		return nil
 	}
@@ -337,7 +354,7 @@ func (u *run) takeReply(ctx context.Context, keys serverKeys) error {
 	if err != nil {
 		return err
 	}
-	_, by, err := keys.reply(reply)
+	entry, by, err := keys.reply(reply)
 	if err != nil {
 		return problemf(NoStatement, "%w", err)
 	}
@@ -346,5 +363,6 @@ func (u *run) takeReply(ctx context.Context, keys serverKeys) error {
 		return nil
 	}
 	u.state.LastReply = reply
+	u.covers(position, &entry)
 	return nil
 }
