@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -46,7 +45,8 @@ within bounds; else it is the default one: 1h, 1,000 entries, 24h. Miners have 6
 --max-age and --max-entries are stricter limits of your own.
 
 What was verified is kept in --state DIR, and not fetched again. What the keyserver
-shows later has to continue it. A first audit cannot know for how long entries wait.
+shows later has to continue it, as far as it was signed or anchored; what was only
+shown may have been made up on the way, and does not count. A first audit cannot know for how long entries wait.
 
 Exit codes: 0 sound up to the position that is printed, and entries after it could
 still be replaced; 1 not sound, since anchors do not come as they have to, or it could
@@ -64,7 +64,7 @@ and convinces others: audit verify-evidence. It stays 3 as long as the evidence 
 	r := &auditRun{
 		app: a, dataDir: dataDir,
 		sources:    newAuditSources(a, flags),
-		state:      flags.String("state", "", "`DIR` of what was verified (default audit/TXID in the data folder)"),
+		state:      stateFlag(flags),
 		maxAge:     durationFlag(flags, "max-age", 0, "age of the last anchor above which it is too old, if the keyserver's schedule allows more; 0 for that alone"),
 		maxEntries: flags.Uint64("max-entries", 0, "how many entries, `N`, may come after the last anchor, if the keyserver's schedule allows more; 0 for that alone"),
 		asJSON:     flags.Bool("json", false, "print the report as JSON, one object a line"),
@@ -75,8 +75,12 @@ and convinces others: audit verify-evidence. It stays 3 as long as the evidence 
 	flags.Var(r.metrics, "metrics-listen", "with --watch: serve Prometheus metrics under /metrics, unencrypted")
 	setting(flags, "metrics-listen")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) }
-	cmd.AddCommand(a.auditBundleCommand(), a.auditHeadersCommand(), a.verifyEvidenceCommand())
+	cmd.AddCommand(a.auditBundleCommand(), a.auditHeadersCommand(), a.verifyEvidenceCommand(), a.auditResetCommand())
 	return cmd
+}
+
+func stateFlag(flags *pflag.FlagSet) *string {
+	return flags.String("state", "", "`DIR` of what was verified (default audit/TXID in the data folder)")
 }
 
 // durationFlag is a duration of 0 or more.
@@ -117,8 +121,6 @@ func (r *auditRun) check() error {
 		return usagef("--metrics-listen goes with --watch")
 	case *r.watch && r.every.value < time.Second:
 		return usagef("--every: expected a second at least, got %v", r.every.value)
-	case *r.state == "" && *r.dataDir == "":
-		return usagef("no folder given, and the system has no home folder to put one into: expected --state DIR")
 	}
 	return r.sources.check()
 }
@@ -127,12 +129,13 @@ func (r *auditRun) run(ctx context.Context) (err error) {
 	if err := r.check(); err != nil {
 		return err
 	}
-	config := audit.Config{
-		Dir: *r.state, Network: r.sources.network.value, Genesis: r.sources.genesis.value,
-		MaxAge: r.maxAge.value, MaxEntries: *r.maxEntries,
+	dir, err := auditDir(*r.state, *r.dataDir, r.sources.genesis.value.String())
+	if err != nil {
+		return err
 	}
-	if config.Dir == "" {
-		config.Dir = filepath.Join(*r.dataDir, "audit", config.Genesis.String())
+	config := audit.Config{
+		Dir: dir, Network: r.sources.network.value, Genesis: r.sources.genesis.value,
+		MaxAge: r.maxAge.value, MaxEntries: *r.maxEntries,
 	}
 	if isTerminal(r.app.stderr) {
 		r.line = &progressLine{w: r.app.stderr}
@@ -151,7 +154,7 @@ func (r *auditRun) run(ctx context.Context) (err error) {
 	}
 	auditor, err := audit.Open(config)
 	if err != nil {
-		return err
+		return explainAudit(err)
 	}
 	defer func() { err = errors.Join(err, auditor.Close()) }()
 	if *r.watch {
@@ -178,7 +181,7 @@ func (r *auditRun) once(ctx context.Context, auditor *audit.Auditor) (_ *audit.R
 	if r.line != nil {
 		r.line.clear()
 	}
-	return report, err
+	return report, explainAudit(err)
 }
 
 // verdictError is the error that makes the exit code.

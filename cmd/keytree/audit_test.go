@@ -353,6 +353,41 @@ func TestAudit(t *testing.T) {
 	}
 }
 
+// TestAuditReset damages what an audit keeps, and begins again.
+func TestAuditReset(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "no genesis anchor given: expected --genesis TXID"},
+		{[]string{"--genesis", txid31}, "--genesis: expected 64 hex characters, got 62"},
+		{[]string{"--genesis", someTxID, "--data-dir", ""}, "expected --state DIR"},
+		{[]string{"now", "--genesis", someTxID}, `unexpected argument "now"`},
+	} {
+		keytree(t, append([]string{"audit", "reset"}, test.args...)...).wantError(t, exitUsage, test.want)
+	}
+	keytree(t, "audit", "reset", "--genesis", someTxID, "--state", t.TempDir()).wantError(t, exitFailed, "nothing of an audit is kept there")
+	wantParts(t, mustKeytree(t, "audit", "reset", "--help"), "Examples:", "keytree audit reset --genesis")
+
+	defer http.DefaultClient.CloseIdleConnections()
+	node := regtest.ForTest(t, regtest.Options{Blocks: 101})
+	anchors := newAnchorer(t, node)
+	p := startKeyserver(t, "keyserver", "serve", "--data-dir", t.TempDir(), "--keyserver-tokens", "open")
+	anchors.anchor(p.url)
+	state := t.TempDir()
+	pinned := []string{"--network", "regtest", "--genesis", anchors.chain.String(), "--state", state}
+	once := append([]string{"audit", "--keyserver", p.url, "--bundle", anchors.bundle(), "--node", node.URL()}, pinned...)
+	reset := append([]string{"audit", "reset"}, pinned...)
+	mustKeytree(t, once...)
+	if err := os.Truncate(filepath.Join(state, "entries"), 10); err != nil {
+		t.Fatal(err)
+	}
+	keytree(t, once...).wantError(t, exitFailed, "local file damaged: "+filepath.Join(state, "entries")+" ends before position 0: keytree audit reset has the next audit get it again")
+	keytree(t, append([]string{"audit", "reset", "--genesis", someTxID}, "--network", "regtest", "--state", state)...).wantError(t, exitFailed, "belongs to another chain of anchors")
+	wantParts(t, mustKeytree(t, reset...), "kept     genesis anchor "+anchors.chain.String(), "kept     first entry of the hashchain ", "kept     evidence in "+state, "dropped  the copy")
+	wantParts(t, mustKeytree(t, once...), "sound")
+}
+
 // TestWatchedAudit watches a keyserver until it is interrupted, and scrapes the metrics.
 func TestWatchedAudit(t *testing.T) {
 	defer http.DefaultClient.CloseIdleConnections()

@@ -35,10 +35,13 @@ func (a *app) userCommand() *cobra.Command {
   keytree user sessions  show the messages again with which sessions began
   keytree user update    new signature key, another year
   keytree user recover   new keys with the help of the paper
+  keytree user resync    begin the copy again, if it is damaged or wrong
 
-Everything the keyserver says is verified. What an honest one does not say, a
-rewritten or withheld entry above all, ends the command with the position in the
-hashchain, and is kept as evidence in the user's folder.
+Everything the keyserver says is verified. What does not fit, a rewritten or withheld
+entry above all, ends the command with the position in the hashchain. Most of what is
+said is not signed, so that it may come from somebody between: it is not kept, and
+nobody is accused. If the keyserver has signed it, it misbehaves, and that is kept as
+evidence in the user's folder.
 
 The folder is --user-dir, by default user in the data folder: one for each
 keyserver. Private keys are encrypted in it. The passphrase comes from
@@ -46,11 +49,11 @@ keyserver. Private keys are encrypted in it. The passphrase comes from
 Tokens to pay with come from --tokens FILE, one a line; spent ones are removed.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("expected one of: user init, sync, status, create, confirm, update, recover, keyinit, lookup, send, receive, answer, sessions")
+			return usagef("expected one of: user init, sync, resync, status, create, confirm, update, recover, keyinit, lookup, send, receive, answer, sessions")
 		},
 	}
 	cmd.AddCommand(
-		a.userInitCommand(), a.userSyncCommand(), a.userStatusCommand(),
+		a.userInitCommand(), a.userSyncCommand(), a.userResyncCommand(), a.userStatusCommand(),
 		a.userCreateCommand(), a.userConfirmCommand(), a.userUpdateCommand(), a.userRecoverCommand(),
 		a.userKeyInitCommand(), a.userLookupCommand(),
 		a.userSendCommand(), a.userReceiveCommand(), a.userAnswerCommand(), a.userSessionsCommand(),
@@ -104,7 +107,7 @@ func (u *userFlags) use(open func(dir string, opt keyclient.Options) (*keyclient
 		return err
 	}
 	defer transport.CloseIdleConnections()
-	opt := keyclient.Options{Transport: transport}
+	opt := keyclient.Options{Transport: transport, Notice: func(text string) { fmt.Fprintf(u.app.stderr, "keytree: %s\n", text) }}
 	if isTerminal(u.app.stderr) {
 		u.line = &progressLine{w: u.app.stderr}
 		defer u.line.clear()
@@ -120,13 +123,30 @@ func (u *userFlags) use(open func(dir string, opt keyclient.Options) (*keyclient
 	if c != nil {
 		defer func() { err = errors.Join(err, c.Close()) }()
 	}
-	if errors.Is(err, keyclient.ErrNotInitialized) {
-		return fmt.Errorf("%w: begin with keytree user init", err)
+	if err == nil {
+		err = job(c)
 	}
-	if err != nil {
-		return err
+	return explainUser(err)
+}
+
+// explainUser adds to an error what to do.
+func explainUser(err error) error {
+	for _, hint := range []struct {
+		err  error
+		todo string
+	}{
+		{keyclient.ErrNotInitialized, "begin with keytree user init"},
+		{keyclient.ErrDamagedCopy, "keytree user resync downloads it again"},
+		{keyclient.ErrDamaged, "take it from a backup; or keytree user init another folder, and copy the files in identities there"},
+		{keyclient.ErrContradiction, "try another network, and compare keytree user status with others'; if it is the copy that is wrong, keytree user resync downloads it again"},
+		{keyclient.ErrFingerprint, "try another network, unless the fingerprint or the URL is wrong"},
+		{keyclient.ErrUnsigned, "nothing of it was taken; try again, or on another network"},
+	} {
+		if errors.Is(err, hint.err) {
+			return fmt.Errorf("%w: %s", err, hint.todo)
+		}
 	}
-	return job(c)
+	return err
 }
 
 // with opens the user's folder and lets job work with it.
@@ -231,9 +251,10 @@ func (a *app) userSyncCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sync",
 		Short: "Bring the copy of the hashchain up to date",
-		Long: `sync downloads and verifies what the hashchain has grown by. A keyserver whose
-hashchain does not go on from the copy has rewritten or withheld an entry: its
-position is named, and what it showed instead is kept as evidence.
+		Long: `sync downloads and verifies what the hashchain has grown by. Entries come unsigned:
+they are taken as far as the keyserver has signed a reply that covers them. If the
+hashchain does not go on from the copy, the position is named. Somebody between may
+be the cause, unless the keyserver has signed the other entry: that is evidence.
 
 --recheck downloads everything again and compares each entry with the copy.`,
 		Example: `  keytree user sync
@@ -252,6 +273,35 @@ position is named, and what it showed instead is kept as evidence.
 					return err
 				}
 			}
+			return u.printStatus(c)
+		})
+	}
+	return cmd
+}
+
+func (a *app) userResyncCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "resync",
+		Short: "Begin the copy of the hashchain again",
+		Long: `resync drops the copy of the hashchain, and what was found in it, and downloads it
+again: because it is damaged, or because the copy is wrong where the keyserver seems
+to contradict it.
+
+It keeps the fingerprint, with which the hashchain that comes has to begin, the
+user's own identities with their keys, and evidence. What the keyserver had signed
+about the old copy the new one has to agree with, too. It refuses while another
+process uses the folder, and drops nothing before the keyserver has shown the same
+first entry. If it is interrupted, keytree user sync goes on.`,
+		Example: `  keytree user resync
+  keytree user resync --user-dir ~/alice --json`,
+		Args: takes(),
+	}
+	u := a.userFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return u.use(func(dir string, opt keyclient.Options) (*keyclient.Client, error) {
+			return keyclient.Resync(cmd.Context(), dir, opt)
+		}, func(c *keyclient.Client) error {
+			fmt.Fprintln(a.stderr, "keytree: kept the fingerprint, your identities, and evidence; dropped the copy of the hashchain and what was found in it, and downloaded it again")
 			return u.printStatus(c)
 		})
 	}

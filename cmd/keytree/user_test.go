@@ -64,6 +64,7 @@ func TestUserWrongUsage(t *testing.T) {
 		{[]string{"confirm", "alice@example.org", "--entries", "x"}, "--entries: expected a whole number"},
 		{[]string{"confirm", "alice@example.org", "--poll", "0"}, "--poll: expected a whole number from 1"},
 		{[]string{"lookup"}, "expected NAME, got nothing"},
+		{[]string{"resync", "now"}, `unexpected argument "now"`},
 		{[]string{"keyinit"}, "expected one of: user keyinit add"},
 		{[]string{"keyinit", "add", "alice@example.org"}, "expected --mix-address ADDRESS"},
 		{[]string{"keyinit", "add", "alice@example.org", "--count", "101"}, "--count: expected a whole number from 1 to 100"},
@@ -77,6 +78,7 @@ func TestUserWrongUsage(t *testing.T) {
 		want string
 	}{
 		{[]string{"sync"}, "begin with keytree user init"},
+		{[]string{"resync"}, "begin with keytree user init"},
 		{[]string{"create", "alice@example.org", "--tokens", "/nonexistent"}, "tokens: stat /nonexistent"},
 		{[]string{"create", "alice@example.org", "--tokens", secretFile(t, "\n")}, "has 0, this takes 1"},
 		{[]string{"init", "--keyserver", "http://" + nowhere + "/"}, "keyserver http://127.0.0.1:1/"},
@@ -84,7 +86,7 @@ func TestUserWrongUsage(t *testing.T) {
 	} {
 		keytree(t, append(append([]string{"user"}, test.args...), "--user-dir", dir)...).wantError(t, exitFailed, test.want)
 	}
-	for _, command := range []string{"init", "sync", "status", "create", "confirm", "update", "recover", "lookup"} {
+	for _, command := range []string{"init", "sync", "resync", "status", "create", "confirm", "update", "recover", "lookup"} {
 		wantParts(t, mustKeytree(t, "user", command, "--help"), "Examples:", "keytree user "+command)
 	}
 	for _, command := range []string{"add", "fetch", "flush"} {
