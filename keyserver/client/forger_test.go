@@ -28,8 +28,8 @@ type forger struct {
 	now     uint64
 	key     ed25519.PrivateKey
 	entries []hashchain.Entry
-	replies map[string]*uid.Reply // by UIDIndex in base64
-	sealed  map[string]uint64     // positions of entries without a message, by the same
+	replies map[string]*uid.Reply     // by UIDIndex in base64
+	sealed  map[hashchain.Hash]uint64 // positions of entries without a message, by UIDIndex
 	http    *httptest.Server
 	// lastEntry and capabilityEntry are shown instead of the last, unless they are nil.
 	lastEntry, capabilityEntry *hashchain.Entry
@@ -40,7 +40,7 @@ type forger struct {
 
 func newForger(t testing.TB) *forger {
 	inMemory(t)
-	f := &forger{t: t, now: 1_800_000_000, key: newKey(0), replies: make(map[string]*uid.Reply), sealed: make(map[string]uint64)}
+	f := &forger{t: t, now: 1_800_000_000, key: newKey(0), replies: make(map[string]*uid.Reply), sealed: make(map[hashchain.Hash]uint64)}
 	f.http = httptest.NewServer(f)
 	t.Cleanup(func() {
 		f.http.Close()
@@ -101,7 +101,7 @@ func (f *forger) seal(identity string, uidHash hashchain.Hash) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.sealed[indexOf(&e)] = uint64(len(f.entries))
+	f.sealed[e.UIDIndex()] = uint64(len(f.entries))
 	f.entries = append(f.entries, e)
 }
 
@@ -153,7 +153,12 @@ func (f *forger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		result = map[string]any{"HCEntry": f.or(f.lastEntry), "HCPos": len(f.entries) - 1}
 	case "FetchUID":
 		reply := f.replies[call.Params.UIDIndex]
-		if position, ok := f.sealed[call.Params.UIDIndex]; reply == nil && ok && position < uint64(len(f.entries)) {
+		index, err := canonical.Decode(call.Params.UIDIndex, len(hashchain.Hash{}))
+		if err != nil {
+			f.t.Error(err)
+			return
+		}
+		if position, ok := f.sealed[hashchain.Hash(index)]; reply == nil && ok && position < uint64(len(f.entries)) {
 			reply = uid.NewReply("", &f.entries[position], position, f.key)
 		}
 		if reply == nil || slices.Contains(f.withheld, reply.Entry.HashchainPos) {
