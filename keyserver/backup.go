@@ -29,7 +29,8 @@ const maxRecord = 1 << 20
 
 // Backup writes the database as it is at one moment, while the service goes on. It
 // is not secret from the server's operator, but it tells who is registered. The
-// server's key file is not in it.
+// server's key file is not in it. A service that is held is backed up, too: the
+// operator may want to keep what he is about to replace.
 //
 // Whoever restores a backup that is not the newest state begins a second history:
 // compare the restored head with what others have seen.
@@ -37,7 +38,7 @@ func (s *Service) Backup(ctx context.Context, to io.Writer) error {
 	sum := sha256.New()
 	w := bufio.NewWriter(io.MultiWriter(to, sum))
 	w.WriteString(backupMark) // errors stay in w until Flush
-	err := s.view(func(txn *badger.Txn) error {
+	err := s.look(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.DefaultIteratorOptions)
 		defer it.Close()
 		var length []byte

@@ -67,16 +67,18 @@ func (s *Service) Capabilities(ctx context.Context) (*Capabilities, error) {
 // seconds rounds a part of a schedule, which is within its bounds, up to whole seconds.
 func seconds(d time.Duration) uint32 { return uint32((d + time.Second - 1) / time.Second) }
 
-// Chain returns the chain's present state. Its Edge must not be changed.
+// Chain returns the chain's present state. Its Edge must not be changed. It answers also
+// while the service is held, to whoever compares it with anchors: it is not for clients
+// unless a call that is refused then goes with it.
 func (s *Service) Chain() hashchain.Chain { return s.writer.state.Load().chain }
 
 // ChainAt returns the chain's state as it was after its first size entries.
-// ErrRange unless there are so many, and at least one.
+// ErrRange unless there are so many, and at least one. It answers as Chain does.
 func (s *Service) ChainAt(_ context.Context, size uint64) (c hashchain.Chain, err error) {
 	if have := s.Chain().Size; size == 0 || size > have {
 		return hashchain.Chain{}, fmt.Errorf("%w: expected 1 to %d entries, got %d", ErrRange, have, size)
 	}
-	err = s.view(func(txn *badger.Txn) error {
+	err = s.look(func(txn *badger.Txn) error {
 		last, err := readEntry(txn, size-1)
 		if err == nil {
 			c, err = hashchain.ChainAt(size, last.entry.Hash(), nodes{txn})
@@ -88,7 +90,8 @@ func (s *Service) ChainAt(_ context.Context, size uint64) (c hashchain.Chain, er
 
 // SetAnchorChain says in which chain of anchors the hashchain is anchored from now
 // on (hashchain.Head.AnchorChain). When it returns, that is on disk, and so in every
-// backup that is made later. It is for one goroutine at a time.
+// backup that is made later. It is for one goroutine at a time, and works while the
+// service is held: it is not history, and what holds the service calls it.
 func (s *Service) SetAnchorChain(ctx context.Context, name string) error {
 	if s.AnchorChain() == name {
 		return nil
@@ -139,6 +142,9 @@ func (s *Service) LastEntry(context.Context) (hashchain.Entry, uint64, error) {
 // The sequence reads as it is consumed, holding about a thousand entries; it ends
 // with an error if one occurs or ctx ends.
 func (s *Service) Entries(ctx context.Context, first, last uint64) (from uint64, entries iter.Seq2[hashchain.Entry, error], err error) {
+	if err := s.Ready(); err != nil {
+		return 0, nil, err
+	}
 	if last < first {
 		return 0, nil, fmt.Errorf("%w: first position %d is behind the last, %d", ErrRange, first, last)
 	}

@@ -20,7 +20,7 @@ import (
 // are no damage: an earlier version has entered them.
 func (s *Service) Check(ctx context.Context) error {
 	state := s.writer.state.Load()
-	return s.view(func(txn *badger.Txn) error {
+	return s.look(func(txn *badger.Txn) error {
 		var c hashchain.Chain
 		tree := nodes{txn}
 		for position := range state.chain.Size {

@@ -52,6 +52,15 @@
 // between two starts is refused where Badger's checksums cover it, and searched for
 // every ten minutes; until then Badger may take it for missing.
 //
+// # Held back
+//
+// A keyserver that is anchored must not answer before its hashchain was compared with
+// its anchors: the database may be an old backup, and every answer a second history. So
+// Options.Held makes every method that shows or changes history, or what users have
+// stored, return ErrHeld until Release. Those that do not say why: they are for the
+// comparison itself, for the operator, or no history. What reads goes through view and
+// what writes through change, which ask; look and the writer do not.
+//
 // # Secrets
 //
 // The server's private keys are in a file outside of the database and of its

@@ -39,6 +39,8 @@ var (
 
 // Why a service does not work.
 var (
+	// ErrHeld says that the service is held back until Release. Wait.
+	ErrHeld = errors.New("the keyserver is held back until its hashchain has been compared with what was anchored; try again later")
 	// ErrClosed says that the service has been closed.
 	ErrClosed = errors.New("keyserver is closed")
 	// ErrFailed says that something could not be written, or that what is stored was

@@ -131,7 +131,7 @@ func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, de
 		return nil, err
 	}
 	var reply *uid.Reply
-	err = s.writer.do(ctx, sizeOf(m), func(t *tx) (err error) {
+	err = s.change(ctx, sizeOf(m), func(t *tx) (err error) {
 		if err := decide(t); err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		size += int64(len(k.Canonical())) + 512
 	}
 	hash := uid.SigKeyHash(sigKey)
-	err = s.writer.do(ctx, size, func(t *tx) error {
+	err = s.change(ctx, size, func(t *tx) error {
 		if !has(t.txn, key(prefixSigKey, hash[:])) {
 			return fmt.Errorf("%w: no identity has this SIGKEY", ErrUnknown)
 		}
@@ -130,7 +130,7 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte) (message []by
 	if err != nil {
 		return nil, err
 	}
-	err = s.writer.do(ctx, 1<<10, func(t *tx) error {
+	err = s.change(ctx, 1<<10, func(t *tx) error {
 		held := t.valid(hash)
 		stored := make([]keyinit.Stored, len(held))
 		for i, h := range held {
@@ -182,7 +182,7 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 		return err
 	}
 	hash := uid.SigKeyHash(sigKey)
-	return s.writer.do(ctx, int64(s.opt.MaxKeyInits)*512, func(t *tx) error {
+	return s.change(ctx, int64(s.opt.MaxKeyInits)*512, func(t *tx) error {
 		b, flushed, err := get(t.txn, flushKey(hash))
 		if err != nil {
 			return err

@@ -68,6 +68,10 @@ type Options struct {
 	FetchBurst  int           // of one key's KeyInits at once
 	FetchEvery  time.Duration // between them afterwards
 
+	// Held keeps the service from showing or changing its history until Release: until
+	// it is known that no anchor contradicts it.
+	Held bool
+
 	Now func() time.Time // the clock; time.Now by default
 	Log zerolog.Logger
 

@@ -36,7 +36,8 @@ type Service struct {
 	gate   sync.RWMutex // held for reading while db is read
 	closed bool         // gate
 
-	rotating sync.Mutex // held while the key file is changed
+	held     atomic.Bool // Options.Held, and not released yet
+	rotating sync.Mutex  // held while the key file is changed
 
 	anchorChain atomic.Pointer[string] // as on disk; nil if there is none
 
@@ -63,6 +64,7 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{opt: opt, db: db, fetch: newFetchLimits(opt.FetchBurst, opt.FetchEvery)}
+	s.held.Store(opt.Held)
 	// Half of what Badger takes in one transaction.
 	s.writer = newWriter(db, disk, s.now, opt.memTable*15/200)
 	if err := s.start(ctx); err != nil {
@@ -106,10 +108,41 @@ func (s *Service) Err() error {
 	}
 }
 
+// Release ends what Options.Held began, for good.
+func (s *Service) Release() { s.held.Store(false) }
+
+// Ready returns why the service answers nothing: ErrFailed, ErrHeld or nil.
+func (s *Service) Ready() error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if s.held.Load() {
+		return ErrHeld
+	}
+	return nil
+}
+
 func (s *Service) now() uint64 { return uint64(max(0, s.opt.Now().Unix())) }
 
-// view runs a read of what is on disk. If that is found damaged the service fails.
+// view runs a read of what is on disk, to be shown. ErrHeld while the service is held.
 func (s *Service) view(read func(*badger.Txn) error) error {
+	if err := s.Ready(); err != nil {
+		return err
+	}
+	return s.look(read)
+}
+
+// change has the writer make a change. ErrHeld while the service is held.
+func (s *Service) change(ctx context.Context, size int64, apply func(*tx) error) error {
+	if err := s.Ready(); err != nil {
+		return err
+	}
+	return s.writer.do(ctx, size, apply)
+}
+
+// look is view, also while the service is held: for those whom doc.go names.
+// If what is on disk is found damaged the service fails.
+func (s *Service) look(read func(*badger.Txn) error) error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	if s.closed {
@@ -130,6 +163,8 @@ func (s *Service) sweep(ctx context.Context) {
 	timer := time.NewTicker(sweepEvery)
 	defer timer.Stop()
 	for {
+		// Also while the service is held: nothing of this is history, and nobody gets what
+		// has expired.
 		if err := s.forgetExpired(ctx); err != nil && ctx.Err() == nil {
 			s.opt.Log.Error().Err(err).Msg("removing expired KeyInits")
 		}

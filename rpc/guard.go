@@ -19,7 +19,6 @@ import (
 var (
 	errInternal     = status.Error(codes.Internal, "internal error; the server's log has the cause")
 	errTooManyCalls = status.Error(codes.ResourceExhausted, "too many calls from your address; try again later")
-	errHeld         = status.Error(codes.Unavailable, heldBack+"; try again later")
 	errStopping     = status.Error(codes.Unavailable, "the server is shutting down; try again later")
 )
 
@@ -31,8 +30,8 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 			answer, err = nil, errInternal
 		}
 	}()
-	if err := s.admit(ctx, info.FullMethod); err != nil {
-		return nil, err
+	if !s.admit(ctx, info.FullMethod) {
+		return nil, errTooManyCalls
 	}
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
@@ -40,22 +39,16 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 }
 
 // admit tells whether the client may make a call now. Only those of the keyserver
-// are counted, and held back.
-func (s *Server) admit(ctx context.Context, method string) error {
+// are counted.
+func (s *Server) admit(ctx context.Context, method string) bool {
 	if !strings.HasPrefix(method, "/"+keytreev1.KeyserverService_ServiceDesc.ServiceName+"/") {
-		return nil
+		return true
 	}
 	remote := ""
 	if p, ok := peer.FromContext(ctx); ok {
 		remote = p.Addr.String()
 	}
-	switch {
-	case !s.limits.allow(remote):
-		return errTooManyCalls
-	case s.hold.on():
-		return errHeld
-	}
-	return nil
+	return s.limits.allow(remote)
 }
 
 // stream ends a stream when the server stops, and keeps a panic from the client.
@@ -66,8 +59,8 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 			err = errInternal
 		}
 	}()
-	if err := s.admit(stream.Context(), info.FullMethod); err != nil {
-		return err
+	if !s.admit(stream.Context(), info.FullMethod) {
+		return errTooManyCalls
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()

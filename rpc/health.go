@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,11 +26,10 @@ type healthService struct {
 	graph     *graph.Graph // nil if none is served
 	indexer   Indexer
 	keyserver *keyserver.Service // nil if none is served
-	hold      Hold               // on the keyserver
 }
 
 func newHealthService(c Config) *healthService {
-	h := &healthService{Server: health.NewServer(), graph: c.Graph, indexer: c.Indexer, keyserver: c.Keyserver, hold: c.Hold}
+	h := &healthService{Server: health.NewServer(), graph: c.Graph, indexer: c.Indexer, keyserver: c.Keyserver}
 	h.refresh()
 	return h
 }
@@ -44,13 +44,16 @@ func (h *healthService) unready() string {
 }
 
 func (h *healthService) unreadyKeyserver() string {
-	if h.keyserver != nil && h.keyserver.Err() != nil {
-		return "the keyserver has failed"
+	if h.keyserver == nil {
+		return ""
 	}
-	if h.keyserver != nil && h.hold.on() {
-		return heldBack
+	switch err := h.keyserver.Ready(); {
+	case err == nil:
+		return ""
+	case errors.Is(err, keyserver.ErrHeld):
+		return err.Error()
 	}
-	return ""
+	return "the keyserver has failed" // what a disk says is not for clients
 }
 
 func (h *healthService) unreadyGraph() string {

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -30,7 +31,6 @@ type KeyserverConfig struct {
 	// Certificate, from LoadCertificate, makes it serve https; nil means http.
 	Certificate *tls.Certificate
 	Limits      ClientLimits
-	Hold        Hold
 	Log         zerolog.Logger
 }
 
@@ -40,7 +40,6 @@ type KeyserverServer struct {
 	http   *http.Server
 	secure bool
 	limits ClientLimits
-	hold   Hold
 	gate   sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
 }
 
@@ -49,9 +48,9 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	limits := newCallLimits(c.Limits)
 	handler := newJSONRPC(keyserverWire{c.Service}.methods(),
 		func(r *http.Request) bool { return limits.allow(r.RemoteAddr) }, c.Log)
-	s := &KeyserverServer{limits: c.Limits, hold: c.Hold, secure: c.Certificate != nil}
+	s := &KeyserverServer{limits: c.Limits, secure: c.Certificate != nil}
 	s.http = &http.Server{
-		Handler:           s.guarded(handler),
+		Handler:           s.guarded(unlessHeld(c.Service, handler)),
 		ReadHeaderTimeout: 5 * time.Second, // also for the TLS handshake
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      RequestTimeout, // of what is not sent in pieces
@@ -111,8 +110,16 @@ func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
 			return
 		}
 		defer s.gate.RUnlock()
-		if s.hold.on() {
-			refuse(w, http.StatusServiceUnavailable, callErrorf(CodeDown, "%s; try again later", heldBack))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// unlessHeld has HTTP say, too, that all calls of a request would be refused while the
+// keyserver is held.
+func unlessHeld(service *keyserver.Service, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := service.Ready(); errors.Is(err, keyserver.ErrHeld) {
+			refuse(w, http.StatusServiceUnavailable, callErrorf(CodeDown, "%v", err))
 			return
 		}
 		next.ServeHTTP(w, r)

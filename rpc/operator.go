@@ -37,7 +37,6 @@ const anchorsAtOnce = 1000
 // OperatorConfig is what an OperatorServer works with.
 type OperatorConfig struct {
 	Service *keyserver.Service
-	Hold    Hold              // on what would change the hashchain, or its anchors
 	Anchors *anchor.Publisher // nil if there is none
 	Log     zerolog.Logger
 }
@@ -56,11 +55,11 @@ func NewOperatorServer(c OperatorConfig) *OperatorServer {
 	service, log := c.Service, c.Log
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+operatorRotateKey, func(w http.ResponseWriter, r *http.Request) {
-		if c.Hold.on() {
-			http.Error(w, heldBack, http.StatusServiceUnavailable)
+		reply, err := service.RotateKey(r.Context())
+		if errors.Is(err, keyserver.ErrHeld) {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		reply, err := service.RotateKey(r.Context())
 		if err != nil {
 			log.Error().Err(err).Msg("rotating the keyserver's key")
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -76,7 +75,7 @@ func NewOperatorServer(c OperatorConfig) *OperatorServer {
 			panic(http.ErrAbortHandler) // what was sent is not a whole backup
 		}
 	})
-	handleAnchors(mux, c.Anchors, c.Hold)
+	handleAnchors(mux, c.Anchors)
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !s.gate.TryRLock() {
@@ -94,7 +93,7 @@ func NewOperatorServer(c OperatorConfig) *OperatorServer {
 }
 
 // handleAnchors adds the requests about anchors.
-func handleAnchors(mux *http.ServeMux, anchors *anchor.Publisher, hold Hold) {
+func handleAnchors(mux *http.ServeMux, anchors *anchor.Publisher) {
 	handle := func(pattern string, answer func(r *http.Request) (any, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if anchors == nil {
@@ -122,9 +121,6 @@ func handleAnchors(mux *http.ServeMux, anchors *anchor.Publisher, hold Hold) {
 		return anchors.List(r.Context(), uint32(from), anchorsAtOnce)
 	})
 	handle("POST "+operatorAnchorRotate, func(r *http.Request) (any, error) {
-		if hold.on() {
-			return nil, errors.New(heldBack)
-		}
 		txid, err := anchors.Rotate(r.Context())
 		return txid.String(), err
 	})

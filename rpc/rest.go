@@ -35,10 +35,10 @@ var (
 
 // newREST returns the handler of all of REST. The services are yet to be registered
 // with it.
-func newREST(health *healthService, limits *callLimits, hold Hold) (*runtime.ServeMux, error) {
+func newREST(health *healthService, limits *callLimits) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{MarshalOptions: answerJSON}),
-		runtime.WithMiddlewares(limited(limits, hold), strictQuery(), strictBody),
+		runtime.WithMiddlewares(limited(limits), strictQuery(), strictBody),
 		runtime.WithErrorHandler(restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithDisablePathLengthFallback(),
@@ -120,20 +120,15 @@ func restCalls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule]
 	}
 }
 
-// limited refuses what a client asks of the keyserver while that is held back, and
-// above its allowance.
-func limited(limits *callLimits, hold Hold) runtime.Middleware {
+// limited refuses what a client asks of the keyserver above its allowance.
+func limited(limits *callLimits) runtime.Middleware {
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
-			ofKeyserver := strings.HasPrefix(r.URL.Path, "/v1/keyserver")
-			switch {
-			case ofKeyserver && !limits.allow(r.RemoteAddr):
+			if strings.HasPrefix(r.URL.Path, "/v1/keyserver") && !limits.allow(r.RemoteAddr) {
 				writeError(w, http.StatusTooManyRequests, errTooManyCalls)
-			case ofKeyserver && hold.on():
-				writeError(w, http.StatusServiceUnavailable, errHeld)
-			default:
-				next(w, r, path)
+				return
 			}
+			next(w, r, path)
 		}
 	}
 }

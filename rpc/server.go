@@ -63,7 +63,6 @@ type Config struct {
 	Net     *chaincfg.Params // the graph's network
 
 	Keyserver *keyserver.Service // nil for none
-	Hold      Hold               // on the keyserver
 	// Limits bounds the calls of KeyserverService as KeyserverConfig.Limits does those
 	// of the keyserver's own wire; each has its own allowance.
 	Limits ClientLimits
@@ -78,7 +77,6 @@ type Server struct {
 	grpc   *grpc.Server
 	http   *http.Server
 	limits *callLimits // of KeyserverService
-	hold   Hold        // on KeyserverService
 
 	// stopping is done as soon as Serve begins to stop.
 	stopping context.Context
@@ -93,7 +91,7 @@ func NewServer(c Config) (*Server, error) {
 	if c.Graph != nil && c.Graph.Params().Network != c.Net.Name {
 		return nil, fmt.Errorf("rpc: the graph is of network %s, the server was configured for %s", c.Graph.Params().Network, c.Net.Name)
 	}
-	s := &Server{log: c.Log, health: newHealthService(c), limits: newCallLimits(c.Limits), hold: c.Hold}
+	s := &Server{log: c.Log, health: newHealthService(c), limits: newCallLimits(c.Limits)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
 	s.grpc = grpc.NewServer(
@@ -106,7 +104,7 @@ func NewServer(c Config) (*Server, error) {
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	)
-	rest, err := newREST(s.health, s.limits, s.hold)
+	rest, err := newREST(s.health, s.limits)
 	if c.Graph != nil && err == nil {
 		reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
 		identities, anchors := &identityService{graphReader: reader}, &anchorService{graphReader: reader}

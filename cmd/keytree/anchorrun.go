@@ -14,7 +14,6 @@ import (
 	"github.com/gcash/bchd/wire"
 	"github.com/gcash/bchutil"
 	"github.com/mdp/qrterminal/v3"
-	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
 
 	"github.com/keytree-bch/keytree/graph"
@@ -118,12 +117,9 @@ func unchecked(how, what string) error {
 type anchoring struct {
 	*anchor.Publisher
 	node *anchorNode
-	// release lets the keyserver be served.
-	release func()
 }
 
-// anchor adds a publisher to a keyserver, which is held back then until run has
-// released it.
+// anchor adds a publisher to a keyserver that is held, until run has released it.
 func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error) {
 	own := c.keyserver.anchor
 	a := &anchoring{node: &anchorNode{network: c.network, config: *c.node.bchd}}
@@ -147,15 +143,13 @@ func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error
 	if err != nil {
 		return fmt.Errorf("anchors: %w", err)
 	}
-	released := make(chan struct{})
-	a.release = func() { close(released) }
-	k.anchors, k.wire.Hold = a, released
+	k.anchors = a
 	return nil
 }
 
 // run compares the hashchain with its anchors, releases the keyserver, and publishes,
 // until ctx ends, which is no error.
-func (a *anchoring) run(ctx context.Context, log zerolog.Logger) (err error) {
+func (a *anchoring) run(ctx context.Context, k *runningKeyserver) (err error) {
 	if a.node.client, err = bchd.Dial(ctx, a.node.config); err == nil {
 		defer func() { err = errors.Join(err, a.node.client.Close()) }()
 		err = a.Check(ctx)
@@ -166,8 +160,8 @@ func (a *anchoring) run(ctx context.Context, log zerolog.Logger) (err error) {
 	case err != nil:
 		return fmt.Errorf("anchors: the keyserver must not be served: %w", err)
 	}
-	log.Info().Msg("the hashchain agrees with its anchors: the keyserver answers")
-	a.release()
+	k.log.Info().Msg("the hashchain agrees with its anchors: the keyserver answers")
+	k.service.Release()
 	return a.Run(ctx)
 }
 

@@ -332,7 +332,7 @@ func (p *anchorPlay) fork(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := twin.start(ctx, log)
+	server, err := twin.start(ctx, log, false)
 	if err != nil {
 		return err
 	}

@@ -234,7 +234,8 @@ type runningKeyserver struct {
 	log      zerolog.Logger
 }
 
-func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger) (k *runningKeyserver, err error) {
+// start opens a keyserver, and holds it back if it is told so.
+func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger, held bool) (k *runningKeyserver, err error) {
 	k = &runningKeyserver{log: log}
 	defer func() {
 		if err != nil {
@@ -251,6 +252,7 @@ func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger) (k *run
 		return k, err
 	}
 	opt := c.options(log)
+	opt.Held = held
 	if c.open {
 		log.Warn().Msg("keyserver: everybody may register and add KeyInits without a token")
 		opt.Tokens = token.Open{}
@@ -306,11 +308,11 @@ func (k *runningKeyserver) run(ctx context.Context) error {
 		})
 	}
 	serve(rpc.NewKeyserverServer(k.wire), k.listener)
-	operator := rpc.OperatorConfig{Service: k.service, Hold: k.wire.Hold, Log: k.log}
+	operator := rpc.OperatorConfig{Service: k.service, Log: k.log}
 	if k.anchors != nil {
 		operator.Anchors = k.anchors.Publisher
 		parts.Go(func() {
-			if err := k.anchors.run(running, k.log); err != nil {
+			if err := k.anchors.run(running, k); err != nil {
 				fail(err)
 			}
 		})

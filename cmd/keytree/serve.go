@@ -219,7 +219,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	}
 	var keyserver *runningKeyserver
 	if c.keyserver != nil {
-		if keyserver, err = c.keyserver.start(ctx, c.log); err != nil {
+		if keyserver, err = c.keyserver.start(ctx, c.log, c.keyserver.anchor.keyFile != ""); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, keyserver.close()) }()
@@ -228,7 +228,6 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 			if err := keyserver.anchor(c, anchorIndex{config.Graph, state}); err != nil {
 				return err
 			}
-			config.Hold = keyserver.wire.Hold
 		} else if err := refuseAnchored(keyserver.service, unanchored); err != nil {
 			return err
 		}

@@ -106,6 +106,7 @@ type Publisher struct {
 	opt       Options
 	rotations chan rotation
 	status    atomic.Pointer[Status] // as of the last look around
+	checked   atomic.Bool            // Check has returned nil
 
 	// Check and Run own what follows.
 	keys    *keyring
@@ -159,6 +160,7 @@ func (p *Publisher) Check(ctx context.Context) error {
 	for {
 		err := p.check(ctx)
 		if err == nil || isFinal(err) {
+			p.checked.Store(err == nil)
 			return err
 		}
 		if !errors.Is(err, ErrBehind) {
@@ -168,13 +170,11 @@ func (p *Publisher) Check(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(pauses.NextBackOff()):
-		case r := <-p.rotations:
-			r.reply(chainhash.Hash{}, errNotChecked)
 		}
 	}
 }
 
-var errNotChecked = errors.New("the anchors have not been compared with the hashchain yet: try again when the index has caught up")
+var errNotChecked = errors.New("held back: the hashchain has not been compared with its anchors yet; try again when the index has caught up")
 
 // Run publishes until ctx ends, which is no error, or until it must not go on: with
 // one of the errors of Check.
@@ -234,8 +234,11 @@ func (r rotation) reply(txid chainhash.Hash, err error) { r.done <- rotated{txid
 // not undo the change any more.
 //
 // After an error that says nothing else the baton is where it was. Rotate has to wait
-// for a step that is under way.
+// for a step that is under way, and fails before Check has returned nil.
 func (p *Publisher) Rotate(ctx context.Context) (chainhash.Hash, error) {
+	if !p.checked.Load() {
+		return chainhash.Hash{}, errNotChecked
+	}
 	done := make(chan rotated, 1)
 	select {
 	case p.rotations <- rotation{done}:
