@@ -59,3 +59,26 @@ func TestSetAnchorChain(t *testing.T) {
 		}
 	}
 }
+
+// TestSetUnanchored has the answer outlast a restart, and not a backup: what was anchored
+// after it was made is not known to who restores it.
+func TestSetUnanchored(t *testing.T) {
+	opt := testOptions(t.TempDir(), newClock())
+	s := openTest(t, opt)
+	if s.Unanchored() {
+		t.Error("nobody has said so")
+	}
+	var backup bytes.Buffer
+	if err := errors.Join(s.SetUnanchored(t.Context()), s.Backup(t.Context(), &backup), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s = openTest(t, opt); !s.Unanchored() || s.AnchorChain() != "" {
+		t.Errorf("after a restart: %v, chain %q", s.Unanchored(), s.AnchorChain())
+	}
+	if err := errors.Join(s.Check(t.Context()), s.Close(), os.RemoveAll(opt.Dir), Restore(t.Context(), opt.Dir, &backup, zerolog.Nop())); err != nil {
+		t.Fatal(err)
+	}
+	if openTest(t, opt).Unanchored() {
+		t.Error("a backup says so")
+	}
+}

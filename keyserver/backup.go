@@ -46,8 +46,11 @@ func (s *Service) Backup(ctx context.Context, to io.Writer) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			k := it.Item().Key()
+			if k[0] == prefixNone {
+				continue // see SetUnanchored
+			}
 			err := it.Item().Value(func(value []byte) error {
-				k := it.Item().Key()
 				length = binary.AppendUvarint(length[:0], uint64(len(k)))
 				w.Write(length)
 				w.Write(k)

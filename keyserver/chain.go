@@ -115,6 +115,25 @@ func (s *Service) AnchorChain() string {
 	return ""
 }
 
+// SetUnanchored says that none of the chains of anchors that name the domain is this
+// hashchain's, now or later, but those that SetAnchorChain names: anybody can begin one,
+// and none is to stop the keyserver again. When it returns, that is on disk. It is not in
+// backups: whoever restores one has to be asked again, since the hashchain may have been
+// anchored in between. As SetAnchorChain, it works while the service is held.
+func (s *Service) SetUnanchored(ctx context.Context) error {
+	err := s.writer.do(ctx, 1, func(t *tx) error {
+		t.set([]byte{prefixNone}, nil)
+		return nil
+	})
+	if err == nil {
+		s.unanchored.Store(true)
+	}
+	return err
+}
+
+// Unanchored reports whether SetUnanchored was called, by whichever process.
+func (s *Service) Unanchored() bool { return s.unanchored.Load() }
+
 // SignedHead states where the chain ends now.
 func (s *Service) SignedHead(context.Context) (hashchain.SignedHead, error) {
 	if err := s.view(func(*badger.Txn) error { return nil }); err != nil {

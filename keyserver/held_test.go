@@ -31,6 +31,7 @@ func TestHeld(t *testing.T) {
 	methods := map[string]refused{
 		// What the comparison needs.
 		"Chain": answered, "ChainAt": answered, "AnchorChain": answered, "SetAnchorChain": answered,
+		"Unanchored": answered, "SetUnanchored": answered,
 		// What the operator needs.
 		"Backup": answered, "Check": answered, "Ready": answered, "Err": answered, "Failed": answered,
 		"Release": answered, "Close": answered,

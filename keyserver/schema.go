@@ -31,6 +31,7 @@ import (
 //	'n'     SIGKEYHASH 64                  MSGCOUNT 8                  highest of a key's KeyInits in profile 1.1
 //	'f'     SIGKEYHASH 64                  Nonce 8                     the last flush of a key
 //	'A'     -                              txid, displayed             chain of anchors that the chain is anchored in
+//	'N'     -                              empty                       what SetUnanchored said; not in backups
 //	'W'     -                              empty                       stamp of every transaction (writer.go)
 //
 // stored is what the dispersing rules go by: FALLBACK 1 (0 or 1), NOTAFTER 8,
@@ -53,6 +54,7 @@ const (
 	prefixMsgCount = 'n'
 	prefixFlush    = 'f'
 	prefixAnchors  = 'A'
+	prefixNone     = 'N'
 	prefixStamp    = 'W'
 )
 

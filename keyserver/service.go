@@ -40,6 +40,7 @@ type Service struct {
 	rotating sync.Mutex  // held while the key file is changed
 
 	anchorChain atomic.Pointer[string] // as on disk; nil if there is none
+	unanchored  atomic.Bool            // as on disk
 
 	stopSweeper context.CancelFunc // and the inspector
 	sweeper     sync.WaitGroup

@@ -44,6 +44,7 @@ func (s *Service) start(ctx context.Context) error {
 			name := string(name)
 			s.anchorChain.Store(&name)
 		}
+		s.unanchored.Store(has(txn, []byte{prefixNone}))
 		return err
 	})
 	if err != nil {
