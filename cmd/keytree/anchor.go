@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +46,8 @@ func (a *app) anchorStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Tell how the anchoring stands, and where to pay for it",
 		Long: `status tells the address that pays for anchors, for how many its funds are enough,
-which chain of anchors it is, its last anchor, and what is not anchored yet.`,
+which chain of anchors it is, its last anchor, when that is repeated at the earliest, and
+what is not anchored yet.`,
 		Example: `  keytree anchor status --keyserver-domain example.org
   keytree anchor status --qr --config /etc/keytree.yaml`,
 		Args: takes(),
@@ -89,6 +91,9 @@ func (a *app) printAnchorStatus(s *anchor.Status) error {
 	}
 	for _, p := range s.Pending {
 		fmt.Fprintf(w, "unconfirmed\tnumber %d, position %d, %s\n", p.Number, p.Position, p.TxID)
+	}
+	if at := s.Heartbeat; at != nil {
+		fmt.Fprintf(w, "heartbeat\twith a block of %s or later, unless an entry comes before\n", at.UTC().Format(time.RFC3339))
 	}
 	fmt.Fprintf(w, "not anchored\t%d of %d entries\n", s.NotAnchored, s.Entries)
 	if s.Problem != "" {

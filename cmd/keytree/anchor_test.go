@@ -29,6 +29,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -48,6 +49,7 @@ func TestAnchorUsage(t *testing.T) {
 		{[]string{"keyserver", "serve", "--keyserver-domain", "example.org", "--anchor-key-file", "x"}, "--anchor-key-file needs an index of the chain"},
 		{anchored("--node", "http://me:secret@127.0.0.1:1"), "--anchor-key-file needs a node that tells what an address can spend: expected --node bchd://"},
 		{anchored("--anchor-interval", "1ms"), "--anchor-interval: expected at least 1s, got 1ms"},
+		{anchored("--anchor-heartbeat", "1m"), "heartbeat: expected the interval, 1h0m0s, to 168h0m0s, got 1m0s"},
 		{anchored("--anchor-interval", "soon"), "--anchor-interval: expected a duration"},
 		{anchored("--anchor-max-entries", "0"), "--anchor-max-entries: expected a whole number from 1"},
 		{anchored("--anchor-fee-rate", "101"), "--anchor-fee-rate: expected a whole number from 1 to 100"},
@@ -330,6 +332,9 @@ func (m *memoryChain) AnchorChain() string {
 	return m.named
 }
 
+// Unanchored implements anchor.Hashchain.
+func (m *memoryChain) Unanchored() bool { return false }
+
 // TestAnchorsThroughReorgs publishes many anchors on a real node, while blocks are
 // undone, the node is started anew and loses its mempool, and the publisher is
 // started anew at any moment. There must be one chain, with every position in its order.
@@ -374,7 +379,8 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 		p, err := anchor.Open(anchor.Options{
 			Domain: "example.org", Network: regtest.Params, KeyFile: filepath.Join(dir, "key"), StateFile: filepath.Join(dir, "state"),
 			Hashchain: entries, Chain: anchorIndex{g, state}, Node: &anchorNode{network: regtest.Params, client: client},
-			Interval: time.Nanosecond, Poll: 10 * time.Millisecond, Log: zerolog.New(zerolog.NewTestWriter(t)),
+			Schedule: schedule.Schedule{Interval: time.Nanosecond, MaxEntries: schedule.DefaultMaxEntries, Heartbeat: schedule.MaxHeartbeat},
+			Poll:     10 * time.Millisecond, Log: zerolog.New(zerolog.NewTestWriter(t)),
 		})
 		if err == nil {
 			err = p.Check(t.Context())

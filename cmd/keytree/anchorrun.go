@@ -21,6 +21,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -36,20 +37,22 @@ const (
 type anchoringFlags struct {
 	keyFile    *string
 	interval   *parsed[time.Duration]
+	heartbeat  *parsed[time.Duration]
 	maxEntries *parsed[uint32]
 	feeRate    *parsed[uint32]
 }
 
 // anchoringFlagNames are those of anchoringFlags.
 func anchoringFlagNames() []string {
-	return []string{"anchor-key-file", "anchor-interval", "anchor-max-entries", "anchor-fee-rate"}
+	return []string{"anchor-key-file", "anchor-interval", "anchor-heartbeat", "anchor-max-entries", "anchor-fee-rate"}
 }
 
 func newAnchoringFlags(flags *pflag.FlagSet) anchoringFlags {
 	f := anchoringFlags{
 		keyFile:    flags.String("anchor-key-file", "", "anchor the hashchain on the chain, with the key in `FILE`, which is made at the first start"),
-		interval:   durationFlag(flags, "anchor-interval", anchor.DefaultInterval, "time between anchors, if the hashchain has grown"),
-		maxEntries: numberFlag(flags, "anchor-max-entries", anchor.DefaultMaxEntries, 1, 1<<31, "how many entries at most wait for that time to pass"),
+		interval:   durationFlag(flags, "anchor-interval", schedule.DefaultInterval, "time between anchors, if the hashchain has grown"),
+		heartbeat:  durationFlag(flags, "anchor-heartbeat", schedule.DefaultHeartbeat, "time, by that of blocks, after which the last anchor is repeated if the hashchain has not grown, so that auditors see the keyserver alive"),
+		maxEntries: numberFlag(flags, "anchor-max-entries", schedule.DefaultMaxEntries, 1, schedule.MostEntries, "how many entries at most wait for that time to pass"),
 		feeRate:    numberFlag(flags, "anchor-fee-rate", anchor.DefaultFeeRate, 1, anchor.MostFeeRate, "fee of anchors in satoshi per byte; raised if the node wants more"),
 	}
 	setting(flags, anchoringFlagNames()...)
@@ -61,17 +64,16 @@ const unanchored = "to serve it without --anchor-key-file"
 
 // anchoringConfig is what a publisher of anchors is made of.
 type anchoringConfig struct {
-	keyFile    string // "": none is run
-	stateFile  string
-	interval   time.Duration
-	maxEntries uint64
-	feeRate    int64
+	keyFile   string // "": none is run
+	stateFile string
+	schedule  schedule.Schedule
+	feeRate   int64
 }
 
 func (f anchoringFlags) config(flags *pflag.FlagSet, stateFile string) (anchoringConfig, error) {
 	c := anchoringConfig{
-		keyFile: *f.keyFile, stateFile: stateFile,
-		interval: f.interval.value, maxEntries: uint64(f.maxEntries.value), feeRate: int64(f.feeRate.value),
+		keyFile: *f.keyFile, stateFile: stateFile, feeRate: int64(f.feeRate.value),
+		schedule: schedule.Schedule{Interval: f.interval.value, MaxEntries: uint64(f.maxEntries.value), Heartbeat: f.heartbeat.value},
 	}
 	if c.keyFile == "" {
 		for _, name := range anchoringFlagNames() {
@@ -81,8 +83,11 @@ func (f anchoringFlags) config(flags *pflag.FlagSet, stateFile string) (anchorin
 		}
 		return c, c.refuseUnchecked(unanchored)
 	}
-	if c.interval < minAnchorInterval {
-		return c, usagef("--anchor-interval: expected at least %v, got %v", minAnchorInterval, c.interval)
+	if c.schedule.Interval < minAnchorInterval {
+		return c, usagef("--anchor-interval: expected at least %v, got %v", minAnchorInterval, c.schedule.Interval)
+	}
+	if err := c.schedule.Check(); err != nil {
+		return c, usagef("--anchor-interval, --anchor-max-entries, --anchor-heartbeat: %v", err)
 	}
 	return c, nil
 }
@@ -130,7 +135,7 @@ func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error
 	a.Publisher, err = anchor.Open(anchor.Options{
 		Domain: c.keyserver.domain, Network: c.network, KeyFile: own.keyFile, StateFile: own.stateFile,
 		Hashchain: k.service, Chain: chain, Node: a.node,
-		Interval: own.interval, MaxEntries: own.maxEntries, FeeRate: own.feeRate, Log: c.log,
+		Schedule: own.schedule, FeeRate: own.feeRate, Log: c.log,
 		NeedFunds: func(uri string) {
 			c.log.Info().Str("uri", uri).Msg("the hashchain is not anchored yet: pay for the first anchors")
 			if c.line != nil {
@@ -191,8 +196,25 @@ func (i anchorIndex) View() (anchor.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v, nil
+	header, err := i.graph.BlockHeader(v.Height())
+	if err == nil && header.Hash != v.Hash() {
+		err = anchor.ErrBehind // a reorganisation came in between
+	}
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	return anchorView{v, time.Unix(int64(header.Time), 0)}, nil
 }
+
+// anchorView is a view with the time of its last block.
+type anchorView struct {
+	*graph.View
+	time time.Time
+}
+
+// Time implements anchor.View.
+func (v anchorView) Time() time.Time { return v.time }
 
 // Changed implements anchor.Chain.
 func (i anchorIndex) Changed() <-chan struct{} { return i.graph.Changed() }

@@ -23,6 +23,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/audit"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
@@ -86,7 +87,8 @@ func (a *app) demoAnchor(ctx context.Context, binary string) (err error) {
 		listen: "127.0.0.1:0", callRate: rpc.DefaultCallRate,
 		anchor: anchoringConfig{
 			keyFile: filepath.Join(dir, "anchor.key"), stateFile: filepath.Join(dir, "anchors.json"),
-			interval: minAnchorInterval, maxEntries: demoNames, feeRate: protocol.DefaultFeeRate,
+			schedule: schedule.Schedule{Interval: minAnchorInterval, MaxEntries: demoNames, Heartbeat: schedule.DefaultHeartbeat},
+			feeRate:  protocol.DefaultFeeRate,
 		},
 	}
 	at, ended, err := a.demoServer(ctx, fail, serverConfig{

@@ -16,7 +16,6 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
-	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
@@ -219,7 +218,7 @@ func (c *keyserverConfig) options(log zerolog.Logger) keyserver.Options {
 		URIs: append([]string{c.domain}, c.uris...), LinkAuthority: c.linkAuthority,
 	}
 	if c.anchor.keyFile != "" {
-		opt.Anchors = &schedule.Schedule{Interval: c.anchor.interval, MaxEntries: c.anchor.maxEntries, Heartbeat: schedule.DefaultHeartbeat}
+		opt.Anchors = &c.anchor.schedule
 	}
 	return opt
 }

@@ -126,6 +126,7 @@ func TestOneChain(t *testing.T) {
 			r.ks.grow(t, random.IntN(3), 0)
 			r.now = r.now.Add(time.Duration(random.IntN(90)) * time.Minute)
 		}
+		r.wantUntouched()
 		if err := r.p.step(t.Context()); err != nil && isFinal(err) {
 			t.Fatal(err)
 		}
@@ -278,6 +279,7 @@ func TestTokensAndForeignBatons(t *testing.T) {
 	token := r.w.pay(r.p.keys.current.hash, 500_000, 0)
 	r.node = tokens{r.w, token}
 	r.w.mine(1)
+	r.ks.denied = true // the operator knows that the chain is not his
 	r.start()
 	r.step()
 	if r.w.spender(token) != nil || r.w.spender(wire.OutPoint{Hash: bait.TxHash()}) != nil || r.p.state.genesis != nil {

@@ -3,6 +3,7 @@ package anchor
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
@@ -23,6 +24,9 @@ type Hashchain interface {
 	SetAnchorChain(ctx context.Context, name string) error
 	// AnchorChain returns what SetAnchorChain heard last; "" if it never did.
 	AnchorChain() string
+	// Unanchored reports whether the operator has said that no chain of anchors which he
+	// does not have the key of is this hashchain's.
+	Unanchored() bool
 }
 
 // Chain is the index of the anchors that are confirmed.
@@ -39,6 +43,8 @@ type Chain interface {
 type View interface {
 	Height() uint32
 	Hash() chainhash.Hash
+	// Time is that in the header of the last block.
+	Time() time.Time
 	AnchorChain(id chainhash.Hash) (graph.AnchorChain, error)
 	AnchorChainsOf(ctx context.Context, domain string, after *graph.ActionCursor, limit int) ([]graph.AnchorChain, *graph.ActionCursor, error)
 	Anchors(ctx context.Context, chain chainhash.Hash, from uint32, limit int) ([]graph.AnchorStatus, error)
@@ -89,6 +95,10 @@ var (
 	// ErrContradicts says that an anchor commits to another hashchain: this one is not
 	// what was anchored.
 	ErrContradicts = errors.New("an anchor contradicts the hashchain")
+	// ErrUndecided says that there are chains of anchors for the domain that may be this
+	// hashchain's, which nothing here tells. The message lists them: see
+	// Options.AnchorChain.
+	ErrUndecided = errors.New("chains of anchors that may be this keyserver's")
 	// ErrMismatch says that state file, key file, chain and options do not belong
 	// together. The message says what to correct.
 	ErrMismatch = errors.New("anchors, key and state do not belong together")
@@ -99,5 +109,5 @@ var (
 
 func isFinal(err error) bool {
 	return errors.Is(err, ErrAhead) || errors.Is(err, ErrContradicts) || errors.Is(err, ErrMismatch) ||
-		errors.Is(err, ErrUnsuitable) || errors.Is(err, errDisk)
+		errors.Is(err, ErrUndecided) || errors.Is(err, ErrUnsuitable) || errors.Is(err, errDisk)
 }

@@ -2,16 +2,22 @@
 // of anchors (anchors, "The chain of anchors"), so that the keyserver cannot show two
 // histories without anybody being able to prove it.
 //
-//	doc.go       what is promised
-//	ask.go       what a publisher asks: the hashchain, the chain's index, a node
-//	publisher.go options, start, the loop, the operator's requests
-//	survey.go    which anchors there are, and whether they agree with the hashchain
-//	recover.go   anchors that are out there, but not in the state file
-//	publish.go   making the next anchor, and getting one to the node
-//	tx.go        the transactions
-//	state.go     the state file
-//	keys.go      the key file, and its two siblings while the key is replaced
-//	status.go    what the operator is told
+//	doc.go        what is promised
+//	ask.go        what a publisher asks: the hashchain, the chain's index, a node
+//	publisher.go  options, start, the loop, the operator's requests
+//	observe.go    everything that there is to know, put together; nothing is changed
+//	decide.go     which chain it is, what files and keys lack: pure functions of that
+//	decidenext.go what the node gets, when the next anchor is due, and what it spends: pure, too
+//	act.go        one decision carried out; then everything is observed again
+//	tx.go         the transactions
+//	state.go      the state file
+//	keys.go       the key file, and its two siblings while the key is replaced
+//	status.go     what the operator is told
+//
+// A publisher goes round: observe, decide, act. It remembers nothing between rounds that
+// is not on disk, but what it last offered to the node and told the operator. So a crash
+// between two acts, a restart and a lost file are no cases of their own: the next
+// observation shows what is missing.
 //
 // What never belongs here: serving anything; judging other people's anchors, which the
 // graph and the auditor do; how a node is reached.
@@ -26,12 +32,18 @@
 //     node sees it, and it is this one that is broadcast again after a restart, or when a
 //     reorganisation took it out of the chain. It is replaced only if the node refuses
 //     it; the replacement then has the same record, and spends the same baton.
-//   - Positions never decrease, and only what the keyserver has on disk is anchored.
+//   - Positions never decrease, and only what the keyserver has on disk is anchored. A
+//     record is repeated as a heartbeat, by the times of blocks alone, or when the baton
+//     goes to another key.
 //   - Before the keyserver answers anybody, Check compares its hashchain with the newest
 //     anchors. If they are ahead of it or contradict it, the database is not the one that
 //     was anchored, and serving it would fork history. There is no way around that. The
 //     database names its chain of anchors, so that this holds where key and state file
-//     are lost.
+//     are lost. If it names none, as in a backup from before the genesis anchor was
+//     confirmed, and the key has made none, any chain for the domain may be its own whose
+//     genesis anchor does not commit to another entry 0: the operator is asked which
+//     (ErrUndecided), since nothing else can tell. Anybody can begin one, so his answer
+//     that none is holds for good, for this copy of the database.
 //
 // # What is trusted
 //
@@ -48,7 +60,6 @@
 // If state file and database are both restored from an old backup while later anchors are
 // neither confirmed nor in the node's mempool, nothing here can know of them.
 //
-// If key and state file are both lost, the chain of anchors that is compared is the one
-// that the database names: a backup from before the genesis anchor was confirmed names
-// none.
+// If key and state file are both lost, and the operator has said before that no chain is
+// his, a copy of the database's folder, other than a backup, still says so.
 package anchor

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/gcash/bchd/bchec"
 	"github.com/gcash/bchd/chaincfg"
@@ -29,8 +30,8 @@ func newKey(private *bchec.PrivateKey) *key {
 //
 // A key takes three steps: it is made in FILE.next; once a transaction that pays the
 // baton to it is on disk, FILE is copied to FILE.previous and replaced; FILE.previous is
-// removed when it cannot be needed any more. A crash in between is made up for by the
-// next survey, from where the baton is.
+// removed when it cannot be needed any more. After a crash in between, the next
+// observation shows where the baton is, and what is missing is made up for.
 type keyring struct {
 	path string
 	net  *chaincfg.Params
@@ -110,39 +111,48 @@ func (r *keyring) read(path string) (*key, error) {
 	return newKey(wif.PrivKey), nil
 }
 
-// all returns the keys there are, the current one first.
-func (r *keyring) all() (keys []*key) {
-	for _, k := range []*key{r.current, r.next, r.previous} {
-		if k != nil {
-			keys = append(keys, k)
-		}
-	}
-	return keys
-}
-
 // find returns the key with a hash, nil if it is not here.
 func (r *keyring) find(hash protocol.KeyHash) *key {
-	for _, k := range r.all() {
-		if k.hash == hash {
+	for _, k := range []*key{r.current, r.next, r.previous} {
+		if k != nil && k.hash == hash {
 			return k
 		}
 	}
 	return nil
 }
 
-// owns reports whether one of the keys is the author.
-func (r *keyring) owns(author *protocol.KeyHash) bool { return author != nil && r.find(*author) != nil }
+// holders are the hashes of the keys; nil where there is none.
+type holders struct{ current, next, previous *protocol.KeyHash }
 
-// prepare returns the key that the baton is to go to next.
-func (r *keyring) prepare() (*key, error) {
-	if r.next == nil {
-		next, err := r.create(nextFile(r.path))
-		if err != nil {
-			return nil, err
+func (r *keyring) holders() holders {
+	of := func(k *key) *protocol.KeyHash {
+		if k == nil {
+			return nil
 		}
-		r.next = next
+		return &k.hash
 	}
-	return r.next, nil
+	return holders{of(r.current), of(r.next), of(r.previous)}
+}
+
+// all returns those that there are, the current one first.
+func (h *holders) all() (hashes []protocol.KeyHash) {
+	for _, hash := range []*protocol.KeyHash{h.current, h.next, h.previous} {
+		if hash != nil {
+			hashes = append(hashes, *hash)
+		}
+	}
+	return hashes
+}
+
+// owns reports whether one of the keys is the author.
+func (h *holders) owns(author *protocol.KeyHash) bool {
+	return author != nil && slices.Contains(h.all(), *author)
+}
+
+// prepare makes the key that the baton is to go to next.
+func (r *keyring) prepare() (err error) {
+	r.next, err = r.create(nextFile(r.path))
+	return err
 }
 
 // promote puts the next key in the place of the current one, which is kept.

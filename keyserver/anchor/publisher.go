@@ -12,14 +12,13 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
 // Defaults and bounds.
 const (
-	DefaultInterval   = time.Hour // between anchors
-	DefaultMaxEntries = 1000      // that are not anchored before the interval is over
-	DefaultFeeRate    = protocol.DefaultFeeRate
+	DefaultFeeRate = protocol.DefaultFeeRate
 	// MostFeeRate is the highest rate at which a publisher can start, in satoshi per byte.
 	MostFeeRate = 100
 	// maxRaise is how many times the fee rate it may raise itself to, for a node that
@@ -35,9 +34,6 @@ const (
 	// settled is how many blocks deep an anchor is before a key that was replaced is
 	// removed: nodes do not go back further by themselves.
 	settled = 10
-
-	// maxCompared is how many anchors are remembered to agree with the hashchain.
-	maxCompared = 4096
 
 	// defaultPoll is how often the publisher looks around when no block comes.
 	defaultPoll = time.Second
@@ -64,9 +60,13 @@ type Options struct {
 	Chain     Chain
 	Node      Node
 
-	Interval   time.Duration // DefaultInterval
-	MaxEntries uint64        // DefaultMaxEntries
-	FeeRate    int64         // satoshi per byte, up to MostFeeRate; DefaultFeeRate
+	Schedule schedule.Schedule // schedule.Default() if it is zero
+	FeeRate  int64             // satoshi per byte, up to MostFeeRate; DefaultFeeRate
+
+	// AnchorChain, if not nil, is the txid of a genesis anchor. Check compares the
+	// hashchain with that chain of anchors, too, and has the database name it if nothing
+	// else tells which chain it is.
+	AnchorChain *chainhash.Hash
 
 	// NeedFunds, if not nil, is called, at most once, when there is nothing to pay the
 	// genesis anchor with. The URI asks a wallet for a payment to the key.
@@ -78,18 +78,17 @@ type Options struct {
 }
 
 func (o *Options) complete() error {
-	if o.Interval == 0 {
-		o.Interval = DefaultInterval
+	if o.Schedule == (schedule.Schedule{}) {
+		o.Schedule = schedule.Default()
 	}
-	if o.MaxEntries == 0 {
-		o.MaxEntries = DefaultMaxEntries
+	if err := o.Schedule.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
 	if o.FeeRate == 0 {
 		o.FeeRate = DefaultFeeRate
 	}
-	if o.Interval < 0 || o.FeeRate < 1 || o.FeeRate > MostFeeRate {
-		return fmt.Errorf("%w: expected a positive interval and a fee rate of 1 to %d satoshi per byte, got %v and %d",
-			ErrMismatch, MostFeeRate, o.Interval, o.FeeRate)
+	if o.FeeRate < 1 || o.FeeRate > MostFeeRate {
+		return fmt.Errorf("%w: expected a fee rate of 1 to %d satoshi per byte, got %d", ErrMismatch, MostFeeRate, o.FeeRate)
 	}
 	if o.Poll == 0 {
 		o.Poll = defaultPoll
@@ -106,27 +105,32 @@ type Publisher struct {
 	opt       Options
 	rotations chan rotation
 	status    atomic.Pointer[Status] // as of the last look around
-	checked   atomic.Bool            // Check has returned nil
+
+	checked atomic.Bool // Check has returned nil
 
 	// Check and Run own what follows.
-	keys    *keyring
-	state   *state
-	claimed chainhash.Hash // the block as of which claim has looked
-	tidied  chainhash.Hash // the block as of which tidy has looked
-	// compared are the anchors that the hashchain agrees with. Of what agrees once,
-	// nothing can change: the hashchain only grows.
-	compared map[chainhash.Hash]bool
-	offered  map[chainhash.Hash]offer // what the node has taken
-	funds    funds
-	asked    bool      // NeedFunds was called
-	reminded time.Time // when a lasting trouble was last logged
-	trouble  string    // which
+	keys     *keyring
+	state    *state
+	offers   map[chainhash.Hash]offer // what the node said of anchors
+	asked    chainhash.Hash           // the block as of which the node was asked last
+	funds    funds                    // as it said then
+	signed   bool                     // an anchor was, since funds were last judged
+	begged   bool                     // NeedFunds was called
+	reminded time.Time                // when a lasting trouble was last logged
+	trouble  string                   // which
+
+	// Caches, of what cannot become wrong.
+	agreed   map[chainhash.Hash]bool    // anchors that the hashchain agrees with
+	batons   map[chainhash.Hash]*signed // what output 0 of a transaction is the baton of; nil: of nothing
+	searched chainhash.Hash             // the block as of which found is
+	found    search
 }
 
-// offer is when a node took a transaction.
-type offer struct {
-	block chainhash.Hash // that the index ended with
-	at    time.Time
+func newPublisher(opt Options) *Publisher {
+	return &Publisher{
+		opt: opt, rotations: make(chan rotation),
+		agreed: make(map[chainhash.Hash]bool), batons: make(map[chainhash.Hash]*signed), offers: make(map[chainhash.Hash]offer),
+	}
 }
 
 // Open reads key and state, and makes the key file if there is neither.
@@ -135,10 +139,7 @@ func Open(opt Options) (*Publisher, error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	p := &Publisher{
-		opt: opt, rotations: make(chan rotation),
-		compared: make(map[chainhash.Hash]bool), offered: make(map[chainhash.Hash]offer),
-	}
+	p := newPublisher(opt)
 	var err error
 	if p.state, err = openState(opt.StateFile, opt.Domain, opt.Network.Name); err != nil {
 		return nil, err
@@ -146,21 +147,34 @@ func Open(opt Options) (*Publisher, error) {
 	if p.keys, err = openKeyring(opt.KeyFile, opt.Network, p.state.genesis == nil); err != nil {
 		return nil, err
 	}
-	p.report(&survey{}, "the anchors have not been compared with the hashchain yet")
+	p.report(new(facts), "the anchors have not been compared with the hashchain yet")
 	return p, nil
 }
 
 // Check compares the hashchain with what was anchored before, which takes an index that
 // is at the end of the node's chain: it waits for that, and for the node, until ctx
 // ends. The keyserver must not answer anybody before it returns nil. ErrAhead and
-// ErrContradicts if the hashchain is not what was anchored, ErrMismatch or
+// ErrContradicts if the hashchain is not what was anchored; ErrUndecided, ErrMismatch or
 // ErrUnsuitable if that cannot be found out.
-func (p *Publisher) Check(ctx context.Context) error {
+func (p *Publisher) Check(ctx context.Context) error { return p.await(ctx, p.check) }
+
+// CheckUnanchored is Check for a hashchain of a domain that is not anchored, and needs no
+// key. ErrUndecided if there are chains of anchors that may be its own.
+func CheckUnanchored(ctx context.Context, domain string, entries Hashchain, chain Chain, log zerolog.Logger) error {
+	p := newPublisher(Options{Domain: domain, Hashchain: entries, Chain: chain, Poll: defaultPoll, Now: time.Now, Log: log})
+	p.keys, p.state = new(keyring), new(state)
+	return p.await(ctx, func(ctx context.Context) error {
+		_, err := p.pursue(ctx, (*facts).settle)
+		return err
+	})
+}
+
+// await tries a check until it ends, for good or bad.
+func (p *Publisher) await(ctx context.Context, check func(context.Context) error) error {
 	pauses := p.newPauses()
 	for {
-		err := p.check(ctx)
+		err := check(ctx)
 		if err == nil || isFinal(err) {
-			p.checked.Store(err == nil)
 			return err
 		}
 		if !errors.Is(err, ErrBehind) {
@@ -233,8 +247,8 @@ func (r rotation) reply(txid chainhash.Hash, err error) { r.done <- rotated{txid
 // The key file holds the new key then; the old one is kept beside it until nodes would
 // not undo the change any more.
 //
-// After an error that says nothing else the baton is where it was. Rotate has to wait
-// for a step that is under way, and fails before Check has returned nil.
+// After an error, Status tells which key holds the baton. Rotate has to wait for a step
+// that is under way, and fails before Check has returned nil.
 func (p *Publisher) Rotate(ctx context.Context) (chainhash.Hash, error) {
 	if !p.checked.Load() {
 		return chainhash.Hash{}, errNotChecked

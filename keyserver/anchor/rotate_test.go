@@ -78,22 +78,20 @@ func TestRotateKilled(t *testing.T) {
 		r.w.mine(1)
 		r.step()
 		old := r.p.keys.current.hash
-		next, err := r.p.keys.prepare()
-		if err != nil {
+		if err := r.p.keys.prepare(); err != nil {
 			t.Fatal(err)
 		}
+		next := r.p.keys.next
 		if stage > 0 {
-			s, err := r.p.look(t.Context())
+			f, err := r.p.observe(t.Context(), true)
 			if err != nil {
 				t.Fatal(err)
 			}
-			head := r.ks.Chain()
-			inputs, err := r.p.inputs(t.Context(), s)
+			d, err := f.next(next.hash)
 			if err != nil {
 				t.Fatal(err)
 			}
-			record := protocol.Anchor{Domain: testDomain, Position: head.Size - 1, Head: head.Head, Root: head.Root()}
-			if _, err := r.p.store(&draft{record: record, inputs: inputs, to: next.hash, rate: 1, made: r.now}); err != nil {
+			if err := r.p.act(t.Context(), f, d); err != nil {
 				t.Fatal(err)
 			}
 		}

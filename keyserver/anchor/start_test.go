@@ -150,7 +150,7 @@ func TestMismatch(t *testing.T) {
 			r.ks.named = chainhash.Hash{1}.String()
 		}, "which is not on this chain"},
 		{"another chain altogether", func(r *rig) {
-			r.w.blocks, r.w.salt = r.w.blocks[:1], []byte{9}
+			r.w.blocks, r.w.times, r.w.salt = r.w.blocks[:1], r.w.times[:1], []byte{9}
 			r.p.state.anchors = nil
 			r.p.state.save()
 		}, "is the node on another one"},

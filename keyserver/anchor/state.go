@@ -134,8 +134,11 @@ func (s *state) save() error {
 }
 
 // find returns a stored anchor, nil if it is not there.
-func (s *state) find(txid chainhash.Hash) *signed {
-	for _, a := range s.anchors {
+func (s *state) find(txid chainhash.Hash) *signed { return findAnchor(s.anchors, txid) }
+
+// findAnchor returns the anchor with a txid, nil if it is not there.
+func findAnchor(anchors []*signed, txid chainhash.Hash) *signed {
+	for _, a := range anchors {
 		if a.txid == txid {
 			return a
 		}
@@ -143,10 +146,10 @@ func (s *state) find(txid chainhash.Hash) *signed {
 	return nil
 }
 
-// follower returns the stored anchor that spends an output with its first input, nil
-// if there is none.
-func (s *state) follower(out wire.OutPoint) *signed {
-	for _, a := range s.anchors {
+// followerOf returns the anchor that spends an output with its first input, nil if there
+// is none.
+func followerOf(anchors []*signed, out wire.OutPoint) *signed {
+	for _, a := range anchors {
 		if a.spends == out {
 			return a
 		}
@@ -161,7 +164,7 @@ func (s *state) put(a *signed) {
 		return
 	}
 	for out := a.spends; ; {
-		old := s.follower(out)
+		old := followerOf(s.anchors, out)
 		if old == nil {
 			break
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -25,6 +26,9 @@ type Status struct {
 
 	Entries     uint64 `json:"entries"`      // of the hashchain
 	NotAnchored uint64 `json:"not_anchored"` // entries after the newest anchor, confirmed or not
+	// Heartbeat is the time that a block has to have before the last record is repeated,
+	// if no entry comes; nil while there is no anchor, or an unconfirmed one.
+	Heartbeat *time.Time `json:"heartbeat"`
 
 	Balance int64 `json:"balance"` // what the next anchor can spend, and unconfirmed payments
 	FeeRate int64 `json:"fee_rate"`
@@ -51,59 +55,42 @@ type funds struct {
 	counted time.Time // when
 }
 
+// newAnchor describes a confirmed anchor as of a height.
+func newAnchor(a *graph.AnchorStatus, height uint32) Anchor {
+	return Anchor{
+		TxID: a.TxID.String(), Number: a.Number, Position: a.Position, Head: fmt.Sprintf("%x", a.Head),
+		Height: a.Height, Confirmations: height - a.Height + 1,
+	}
+}
+
 // countEvery is how often the funds are counted when nothing happens.
 const countEvery = time.Minute
 
-// count counts the funds, if that is due or now is set, and says so when they are low.
-func (p *Publisher) count(ctx context.Context, s *survey, now bool) error {
-	if at := p.opt.Now(); now || at.Sub(p.funds.counted) >= countEvery || at.Before(p.funds.counted) {
-		p.funds = funds{counted: at}
-		for _, k := range p.keys.all() {
-			coins, err := p.opt.Node.Coins(ctx, k.hash)
-			if err != nil {
-				return err
-			}
-			for _, c := range coins {
-				if !c.HasToken && !isBaton(s, c) {
-					p.funds.coins += c.Value
-				}
-			}
-		}
-	}
-	if left := p.left(s); now && left < fewAnchors {
-		p.opt.Log.Warn().Int64("anchors_left", left).Int64("satoshi", p.balance(s)).Str("address", p.address()).
+// warnFunds says when the funds are low, with each anchor that was made.
+func (p *Publisher) warnFunds(f *facts) {
+	if left := p.left(f); p.signed && left < fewAnchors {
+		p.opt.Log.Warn().Int64("anchors_left", left).Int64("satoshi", p.balance(f)).Str("address", p.address()).
 			Msg("the funds for anchors run low: pay to the address")
 	}
-	return nil
+	p.signed = false
 }
 
-// isBaton reports whether a coin is the baton, or that of an anchor before the newest:
-// the node may not have heard of the next one yet.
-func isBaton(s *survey, c Coin) bool {
-	if s.confirmed != nil && c.OutPoint == s.confirmed.baton() {
-		return true
-	}
-	for _, a := range s.pending {
-		if c.OutPoint == a.baton() {
-			return true
-		}
-	}
-	return false
-}
-
-func (p *Publisher) balance(s *survey) int64 {
+func (p *Publisher) balance(f *facts) int64 {
 	balance := p.funds.coins
-	if tail := s.tail(); tail != nil && s.broken == "" {
+	if tail := f.tail(); tail != nil && f.broken() == "" {
 		balance += tail.value
 	}
 	return balance
 }
 
 // cost is what an anchor costs at the fee rate that is configured.
-func (p *Publisher) cost() int64 { return p.opt.FeeRate * txSize(1, p.opt.Domain) }
+func (p *Publisher) cost() int64 {
+	r := rules{feeRate: p.opt.FeeRate, domain: p.opt.Domain}
+	return r.cost()
+}
 
-func (p *Publisher) left(s *survey) int64 {
-	return max(0, p.balance(s)-protocol.DustLimit) / p.cost()
+func (p *Publisher) left(f *facts) int64 {
+	return max(0, p.balance(f)-protocol.DustLimit) / p.cost()
 }
 
 func (p *Publisher) address() string {
@@ -117,9 +104,9 @@ func (p *Publisher) uri() string {
 
 // remind says what keeps the next anchor from being made, the same at most once in
 // remindEvery.
-func (p *Publisher) remind(s *survey, cause error) {
-	if errors.Is(cause, errFunds) && s.tail() == nil && !p.asked {
-		p.asked = true
+func (p *Publisher) remind(f *facts, cause error) {
+	if errors.Is(cause, errFunds) && f.tail() == nil && !p.begged {
+		p.begged = true
 		if p.opt.NeedFunds != nil {
 			p.opt.NeedFunds(p.uri())
 		}
@@ -130,27 +117,27 @@ func (p *Publisher) remind(s *survey, cause error) {
 	}
 }
 
-// report makes what a survey found known.
-func (p *Publisher) report(s *survey, problem string) {
+// report makes known what was observed.
+func (p *Publisher) report(f *facts, problem string) {
 	status := &Status{
-		Domain: p.opt.Domain, Address: p.address(), URI: p.uri(), Broken: s.broken, Problem: problem,
-		Balance: p.balance(s), FeeRate: p.opt.FeeRate, Left: p.left(s), Cost: p.cost(), OldKey: p.keys.previous != nil,
+		Domain: p.opt.Domain, Address: p.address(), URI: p.uri(), Broken: f.broken(), Problem: problem,
+		Balance: p.balance(f), FeeRate: p.opt.FeeRate, Left: p.left(f), Cost: p.cost(), OldKey: p.keys.previous != nil,
 	}
 	if p.state.genesis != nil {
 		status.Chain = p.state.genesis.String()
 	}
 	number := uint32(0)
-	if s.last != nil {
-		status.Last = &Anchor{
-			TxID: s.last.TxID.String(), Number: s.last.Number, Position: s.last.Position, Head: fmt.Sprintf("%x", s.last.Head),
-			Height: s.last.Height, Confirmations: s.height - s.last.Height + 1,
-		}
-		number = s.last.Number + 1
+	if f.ours != nil {
+		last := newAnchor(&f.ours.Last, f.height)
+		status.Last, number = &last, last.Number+1
 	}
-	for i, a := range s.pending {
+	for i, a := range f.pending {
 		status.Pending = append(status.Pending, &Anchor{
 			TxID: a.txid.String(), Number: number + uint32(i), Position: a.Position, Head: fmt.Sprintf("%x", a.Head),
 		})
+	}
+	if at := f.heartbeat(); !at.IsZero() {
+		status.Heartbeat = &at
 	}
 	p.status.Store(status)
 }
@@ -200,10 +187,7 @@ func (p *Publisher) List(ctx context.Context, from uint32, limit int) ([]Anchor,
 	}
 	anchors := make([]Anchor, len(found))
 	for i, a := range found {
-		anchors[i] = Anchor{
-			TxID: a.TxID.String(), Number: a.Number, Position: a.Position, Head: fmt.Sprintf("%x", a.Head),
-			Height: a.Height, Confirmations: v.Height() - a.Height + 1,
-		}
+		anchors[i] = newAnchor(&a, v.Height())
 	}
 	return anchors, nil
 }

@@ -32,7 +32,7 @@ func txSize(inputs int, domain string) int64 {
 type input struct {
 	out   wire.OutPoint
 	value int64 // satoshi
-	key   *key
+	key   protocol.KeyHash
 }
 
 // draft is an anchor yet to be signed.
@@ -44,28 +44,40 @@ type draft struct {
 	made   time.Time        // when the record was made
 }
 
+// have is what the inputs are worth, fee what the transaction pays, in satoshi.
+func (d *draft) have() (value int64) {
+	for _, in := range d.inputs {
+		value += in.value
+	}
+	return value
+}
+
+func (d *draft) fee() int64 { return d.rate * txSize(len(d.inputs), d.record.Domain) }
+
+// affordable returns errFunds if the fee leaves too little for the baton.
+func (d *draft) affordable() error {
+	if need := d.fee() + protocol.DustLimit; d.have() < need {
+		return fmt.Errorf("%w: %d satoshi are needed (fee %d, and at least %d to go on with), and %d there",
+			errFunds, need, d.fee(), protocol.DustLimit, d.have())
+	}
+	return nil
+}
+
 // sign makes the transaction: output 0 is the new baton, with all that the fee leaves,
-// output 1 the record. errFunds if too little is left.
-func (d *draft) sign() (raw []byte, err error) {
+// output 1 the record. The draft must be affordable, and its keys in the ring.
+func (d *draft) sign(keys *keyring) (raw []byte, err error) {
 	script, err := d.record.Script()
 	if err != nil {
 		return nil, err
 	}
 	tx := wire.NewMsgTx(2)
-	var have int64
 	for _, in := range d.inputs {
 		tx.AddTxIn(wire.NewTxIn(&in.out, nil))
-		have += in.value
 	}
-	fee := d.rate * txSize(len(d.inputs), d.record.Domain)
-	if have < fee+protocol.DustLimit {
-		return nil, fmt.Errorf("%w: %d satoshi are needed (fee %d, and at least %d to go on with), and %d there",
-			errFunds, fee+protocol.DustLimit, fee, protocol.DustLimit, have)
-	}
-	tx.AddTxOut(wire.NewTxOut(have-fee, protocol.P2PKHScript(d.to), wire.TokenData{}))
+	tx.AddTxOut(wire.NewTxOut(d.have()-d.fee(), protocol.P2PKHScript(d.to), wire.TokenData{}))
 	tx.AddTxOut(wire.NewTxOut(0, script, wire.TokenData{}))
 	for i, in := range d.inputs {
-		if err := signInput(tx, i, in); err != nil {
+		if err := signInput(tx, i, in, keys.find(in.key)); err != nil {
 			return nil, fmt.Errorf("signing input %d: %w", i, err)
 		}
 	}
@@ -74,14 +86,14 @@ func (d *draft) sign() (raw []byte, err error) {
 	return b.Bytes(), err
 }
 
-func signInput(tx *wire.MsgTx, i int, in input) error {
-	spent := protocol.P2PKHScript(in.key.hash)
-	signature, err := txscript.RawTxInECDSASignature(tx, i, spent, hashType, in.key.private, in.value)
+func signInput(tx *wire.MsgTx, i int, in input, by *key) error {
+	spent := protocol.P2PKHScript(in.key)
+	signature, err := txscript.RawTxInECDSASignature(tx, i, spent, hashType, by.private, in.value)
 	if err != nil {
 		return err
 	}
 	tx.TxIn[i].SignatureScript, err = txscript.NewScriptBuilder().
-		AddData(signature).AddData(in.key.private.PubKey().SerializeCompressed()).Script()
+		AddData(signature).AddData(by.private.PubKey().SerializeCompressed()).Script()
 	if err != nil {
 		return err
 	}
@@ -114,6 +126,12 @@ type signed struct {
 
 // baton is the output that the next anchor spends.
 func (s *signed) baton() wire.OutPoint { return wire.OutPoint{Hash: s.txid} }
+
+// paysTo reports whether an anchor's baton pays a key.
+func (s *signed) paysTo(key protocol.KeyHash) bool {
+	holder, ok := protocol.P2PKHKey(s.script)
+	return ok && holder == key
+}
 
 // checkSignature checks that the first input may spend what it does. Of what is not
 // confirmed nobody but a node has said so.

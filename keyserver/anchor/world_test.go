@@ -20,6 +20,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -30,6 +31,8 @@ const testDomain = "example.org"
 type world struct {
 	mu       sync.Mutex
 	blocks   [][]*wire.MsgTx // mu; from height 1 on
+	times    []time.Time     // mu; of blocks
+	clock    time.Time       // mu; of the miners: ten minutes on with each block
 	salt     []byte          // mu; of blocks that a reorganisation made
 	mempool  []*wire.MsgTx   // mu
 	away     bool            // mu; the node does not answer
@@ -189,9 +192,14 @@ func (w *world) mine(blocks int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for range blocks {
-		w.blocks = append(w.blocks, w.mempool)
+		w.append(w.mempool)
 		w.mempool = nil
 	}
+}
+
+func (w *world) append(block []*wire.MsgTx) {
+	w.clock = w.clock.Add(10 * time.Minute)
+	w.blocks, w.times = append(w.blocks, block), append(w.times, w.clock)
 }
 
 // reorg replaces the last blocks by as many and one empty ones. If keep, what was in
@@ -203,9 +211,9 @@ func (w *world) reorg(depth int, keep bool) {
 	for _, block := range w.blocks[len(w.blocks)-depth:] {
 		gone = append(gone, block...)
 	}
-	w.blocks = w.blocks[:len(w.blocks)-depth]
+	w.blocks, w.times = w.blocks[:len(w.blocks)-depth], w.times[:len(w.blocks)-depth]
 	for range depth + 1 {
-		w.blocks = append(w.blocks, nil)
+		w.append(nil)
 	}
 	w.salt = append(w.salt, byte(len(w.blocks)), byte(len(w.blocks)>>8), 1)
 	if keep {
@@ -223,7 +231,7 @@ func (w *world) View() (View, error) {
 		return nil, ErrBehind
 	}
 	v := &index{height: uint32(len(w.blocks)), hash: chainhash.HashH(append(binary.LittleEndian.AppendUint32(nil, uint32(len(w.blocks))), w.salt...)),
-		txs: make(map[chainhash.Hash]graph.AnchorStatus), raw: make(map[chainhash.Hash][]byte)}
+		times: slices.Clone(w.times), txs: make(map[chainhash.Hash]graph.AnchorStatus), raw: make(map[chainhash.Hash][]byte)}
 	for i, block := range w.blocks {
 		for n, tx := range block {
 			v.add(w, uint32(i+1), uint32(n), tx)
@@ -239,6 +247,7 @@ func (w *world) Changed() <-chan struct{} { return nil }
 type index struct {
 	height uint32
 	hash   chainhash.Hash
+	times  []time.Time
 	chains []*chain
 	txs    map[chainhash.Hash]graph.AnchorStatus
 	raw    map[chainhash.Hash][]byte
@@ -297,6 +306,7 @@ func (v *index) add(w *world, height, n uint32, tx *wire.MsgTx) {
 
 func (v *index) Height() uint32       { return v.height }
 func (v *index) Hash() chainhash.Hash { return v.hash }
+func (v *index) Time() time.Time      { return v.times[v.height-1] }
 func (v *index) Close()               {}
 
 func (v *index) AnchorChain(id chainhash.Hash) (graph.AnchorChain, error) {
@@ -337,7 +347,11 @@ func (v *index) Anchor(txid chainhash.Hash) (graph.AnchorStatus, error) {
 
 func (v *index) AnchorProof(txid chainhash.Hash) (graph.AnchorProof, error) {
 	a, err := v.Anchor(txid)
-	return graph.AnchorProof{Height: a.Height, Index: a.Index, Raw: v.raw[txid]}, err
+	proof := graph.AnchorProof{Height: a.Height, Index: a.Index, Raw: v.raw[txid]}
+	if err == nil {
+		binary.LittleEndian.PutUint32(proof.Header[68:], uint32(v.times[a.Height-1].Unix()))
+	}
+	return proof, err
 }
 
 // keyserver is a hashchain that is kept in memory.
@@ -345,6 +359,7 @@ type keyserver struct {
 	mu     sync.Mutex
 	states []hashchain.Chain // mu; by size
 	named  string            // mu; what SetAnchorChain said
+	denied bool              // mu; that it is anchored
 }
 
 // newKeyserver returns a hashchain with one entry, which depends on the seed.
@@ -407,6 +422,12 @@ func (k *keyserver) AnchorChain() string {
 	return k.named
 }
 
+func (k *keyserver) Unanchored() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.denied
+}
+
 // rig is a publisher in a world.
 type rig struct {
 	t    *testing.T
@@ -420,7 +441,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, w: &world{minRate: 1}, ks: newKeyserver(t, 0), dir: t.TempDir(), now: time.Unix(1_800_000_000, 0)}
+	r := &rig{t: t, w: &world{minRate: 1, clock: time.Unix(1_700_000_000, 0)}, ks: newKeyserver(t, 0), dir: t.TempDir(), now: time.Unix(1_800_000_000, 0)}
 	r.node = r.w
 	r.w.mine(1)
 	return r
@@ -431,7 +452,8 @@ func (r *rig) open() error {
 	r.p, err = Open(Options{
 		Domain: testDomain, Network: &chaincfg.RegressionNetParams,
 		KeyFile: filepath.Join(r.dir, "anchor.key"), StateFile: filepath.Join(r.dir, "anchor.json"),
-		Hashchain: r.ks, Chain: r.w, Node: r.node, Interval: time.Hour, MaxEntries: 10,
+		Hashchain: r.ks, Chain: r.w, Node: r.node,
+		Schedule:  schedule.Schedule{Interval: time.Hour, MaxEntries: 10, Heartbeat: 24 * time.Hour},
 		NeedFunds: func(uri string) { r.uris = append(r.uris, uri) },
 		Now:       func() time.Time { return r.now }, Log: zerolog.New(zerolog.NewTestWriter(r.t)),
 	})

@@ -1,0 +1,534 @@
+package anchor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// Bounds on what others can make longer.
+const (
+	// maxChains is how many chains of anchors for the domain are looked at, at the start
+	// and for each block until the genesis anchor is confirmed. Anybody can begin one for
+	// the fee of one transaction, about 300 satoshi; 10,000 of them take the index well
+	// under a second.
+	maxChains = 10_000
+	// maxUnclaimed is how many chains that may be the keyserver's are told apart.
+	maxUnclaimed = 20
+	// maxCoins is how many coins are looked at as possible batons, the largest first.
+	// Whoever wants to hide a baton behind others has to give away more than it holds,
+	// so many times.
+	maxCoins = 1000
+	// maxLine is how many anchors are followed back: more than can be unconfirmed.
+	maxLine = 2 * MaxUnconfirmed
+	// maxRemembered is how many entries each of the caches has at most.
+	maxRemembered = 4096
+)
+
+// rules are what the publisher was told.
+type rules struct {
+	schedule.Schedule
+	domain  string
+	feeRate int64
+	choice  *chainhash.Hash // Options.AnchorChain
+	keyFile string          // for messages
+	state   string          // the state file, for messages
+}
+
+// facts are what was observed at one moment. Everything is decided from them, and
+// nobody changes them.
+type facts struct {
+	rules
+	first bool // Check has not ended yet
+
+	now    time.Time
+	height uint32         // of the block that the index ends with
+	block  chainhash.Hash // its hash
+	time   time.Time      // in its header
+
+	head       hashchain.Chain
+	named      string // the chain of anchors that the database names; "" for none
+	unanchored bool   // Hashchain.Unanchored
+
+	genesis *chainhash.Hash // as the state file says
+	stored  []*signed       // in the state file
+	keys    holders
+
+	ours      *graph.AnchorChain                    // that of genesis; nil if the index has none
+	last      *signed                               // the last anchor of ours; nil if there is none
+	lastTime  time.Time                             // in the header of its block
+	confirmed map[chainhash.Hash]graph.AnchorStatus // those of stored that are
+	pending   []*signed                             // those that follow, in their order, as far as they are stored
+
+	search                         // empty if there was no need to look
+	namedChain  *graph.AnchorChain // that of named; nil if the index has none, or there was no need to look
+	choiceChain *graph.AnchorChain // that of choice, likewise
+	commitments []commitment       // of all these, unless they were found to agree before
+
+	offers  map[chainhash.Hash]offer // what became of offers to the node
+	asked   chainhash.Hash           // the block as of which the node was asked last
+	counted time.Time                // when that was
+	node    *nodeFacts               // nil: the node was not asked
+}
+
+// search is which chains of anchors for the domain there are.
+type search struct {
+	own       []ownChain
+	unclaimed []unclaimedChain // of nobody whose key is here; not those of another keyserver
+	more      bool             // there are more of them than were looked at
+}
+
+// ownChain is a chain that one of the keys has made.
+type ownChain struct {
+	graph.AnchorChain
+	first *signed // its genesis anchor
+}
+
+// unclaimedChain is a chain that may be this keyserver's.
+type unclaimedChain struct {
+	graph.AnchorChain
+	first commitment // of its genesis anchor
+}
+
+// commitment is an anchor beside what the hashchain has at its position.
+type commitment struct {
+	protocol.Anchor
+	txid  chainhash.Hash
+	where string           // it is, for people
+	have  *hashchain.Chain // as of the position; nil if the hashchain ends before it
+}
+
+// offer is what a node said of a transaction.
+type offer struct {
+	block   chainhash.Hash // that the index ended with
+	at      time.Time
+	refusal error // ErrFee or ErrRefused; nil if it was taken
+}
+
+// nodeFacts are what the node says.
+type nodeFacts struct {
+	coins []ownCoin // of the keys, the largest first
+	// spent says that the newest anchor's baton is.
+	spent bool
+	lines []line // that lead to batons, if there is no anchor or its baton is spent
+	// unspent are outputs of refused anchors that are still there.
+	unspent map[wire.OutPoint]bool
+	// payer is what a genesis anchor that was refused spends; nil if there is none.
+	payer *protocol.Output
+}
+
+// ownCoin is a coin to one of the keys.
+type ownCoin struct {
+	Coin
+	key      protocol.KeyHash
+	anchor   *signed // that it is the baton of; nil if it is none
+	examined bool    // whether that is known
+}
+
+// line is anchors, each spending the baton of the next.
+type line []link
+
+// link is an anchor and what it spends with its first input.
+type link struct {
+	*signed
+	from protocol.Output
+}
+
+// find returns a stored anchor, nil if it is not there.
+func (f *facts) find(txid chainhash.Hash) *signed { return findAnchor(f.stored, txid) }
+
+// tail returns the newest anchor, nil if there is none.
+func (f *facts) tail() *signed {
+	if n := len(f.pending); n > 0 {
+		return f.pending[n-1]
+	}
+	return f.last
+}
+
+// broken tells how the chain ended, "" if it goes on.
+func (f *facts) broken() string {
+	if f.ours == nil || f.ours.Break == protocol.Unbroken {
+		return ""
+	}
+	return fmt.Sprintf("%v, by transaction %v in block %d", f.ours.Break, f.ours.BrokenBy, f.ours.BrokenAt)
+}
+
+// observe looks at hashchain, files and index, and asks the node if that is wanted. It
+// changes nothing but the caches, which save work and no more.
+func (p *Publisher) observe(ctx context.Context, askNode bool) (*facts, error) {
+	if p.state.failed != nil {
+		return nil, p.state.failed
+	}
+	v, err := p.opt.Chain.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	f := &facts{
+		rules: rules{
+			Schedule: p.opt.Schedule, domain: p.opt.Domain, feeRate: p.opt.FeeRate,
+			choice: p.opt.AnchorChain, keyFile: p.opt.KeyFile, state: p.opt.StateFile,
+		},
+		first: !p.checked.Load(),
+		now:   p.opt.Now(), height: v.Height(), block: v.Hash(), time: v.Time(),
+		head: p.opt.Hashchain.Chain(), named: p.opt.Hashchain.AnchorChain(), unanchored: p.opt.Hashchain.Unanchored(),
+		genesis: p.state.genesis, stored: slices.Clone(p.state.anchors), keys: p.keys.holders(),
+		confirmed: make(map[chainhash.Hash]graph.AnchorStatus),
+		offers:    maps.Clone(p.offers), asked: p.asked, counted: p.funds.counted,
+	}
+	if err := p.observeIndex(ctx, v, f); err != nil || !askNode {
+		return f, err
+	}
+	f.node, err = p.observeNode(ctx, f)
+	return f, err
+}
+
+func (p *Publisher) observeIndex(ctx context.Context, v View, f *facts) (err error) {
+	for _, a := range f.stored {
+		status, err := v.Anchor(a.txid)
+		if err == nil {
+			f.confirmed[a.txid] = status
+		} else if !errors.Is(err, graph.ErrNotFound) {
+			return err
+		}
+	}
+	if f.genesis != nil {
+		if f.ours, err = chainIn(v, *f.genesis); err != nil {
+			return err
+		}
+	}
+	if f.ours != nil {
+		proof, err := v.AnchorProof(f.ours.Last.TxID)
+		if err != nil {
+			return err
+		}
+		header, err := protocol.ParseHeader(proof.Header[:])
+		if err != nil {
+			return err
+		}
+		f.lastTime = time.Unix(int64(header.Time), 0)
+		if f.last = f.find(f.ours.Last.TxID); f.last == nil {
+			if f.last, err = readSigned(proof.Raw, time.Time{}, 0); err != nil {
+				return err
+			}
+		}
+		if err := p.compareChain(ctx, v, f, f.ours); err != nil {
+			return err
+		}
+	}
+	f.pending = f.followers()
+	for _, a := range f.pending {
+		if err := p.compare(ctx, f, &a.Anchor, a.txid, "which is not confirmed yet"); err != nil {
+			return err
+		}
+	}
+	if f.ours == nil || f.first {
+		return p.observeOthers(ctx, v, f)
+	}
+	return nil
+}
+
+// followers returns the stored anchors behind the last that is confirmed.
+func (f *facts) followers() (line []*signed) {
+	var next *signed
+	switch {
+	case f.genesis == nil || f.broken() != "":
+	case f.ours == nil:
+		next = f.find(*f.genesis)
+	default:
+		next = followerOf(f.stored, f.last.baton())
+	}
+	for ; next != nil; next = followerOf(f.stored, next.baton()) {
+		line = append(line, next)
+	}
+	return line
+}
+
+// observeOthers looks which chains there are besides the one that the state file names:
+// at the start, and while that one is not confirmed.
+func (p *Publisher) observeOthers(ctx context.Context, v View, f *facts) (err error) {
+	if f.named != "" {
+		id, err := chainhash.NewHashFromStr(f.named)
+		if err != nil {
+			return fmt.Errorf("%w: the keyserver's database names the chain of anchors %q: %w", ErrMismatch, f.named, err)
+		}
+		if f.namedChain, err = chainIn(v, *id); err != nil {
+			return err
+		}
+	}
+	if f.choice != nil {
+		if f.choiceChain, err = chainIn(v, *f.choice); err != nil {
+			return err
+		}
+	}
+	if p.searched != f.block {
+		if p.found, err = p.search(ctx, v, f); err != nil {
+			return err
+		}
+		p.searched = f.block
+	}
+	f.search = p.found
+	compared := []*graph.AnchorChain{f.namedChain, f.choiceChain}
+	for i := range f.own {
+		compared = append(compared, &f.own[i].AnchorChain)
+	}
+	for _, c := range compared {
+		if c == nil {
+			continue
+		}
+		if err := p.compareChain(ctx, v, f, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chainIn returns a chain of anchors, nil if the index has none of that name.
+func chainIn(v View, id chainhash.Hash) (*graph.AnchorChain, error) {
+	c, err := v.AnchorChain(id)
+	if errors.Is(err, graph.ErrNotFound) {
+		return nil, nil
+	}
+	return &c, err
+}
+
+// search goes through the chains of the domain.
+func (p *Publisher) search(ctx context.Context, v View, f *facts) (s search, err error) {
+	const page = 100
+	var after *graph.ActionCursor
+	for looked := 0; ; {
+		chains, next, err := v.AnchorChainsOf(ctx, f.domain, after, page)
+		if err != nil {
+			return s, err
+		}
+		for _, c := range chains {
+			// An author has signed: nobody else can make a chain look like this key's.
+			if f.keys.owns(c.Genesis.Author) || f.keys.owns(c.Last.Author) {
+				proof, err := v.AnchorProof(c.ID)
+				if err != nil {
+					return s, err
+				}
+				first, err := readSigned(proof.Raw, time.Time{}, 0)
+				if err != nil {
+					return s, err
+				}
+				s.own = append(s.own, ownChain{c, first})
+				continue
+			}
+			first, err := p.commitment(ctx, f, &c.Genesis.Anchor, c.ID, "")
+			if err != nil {
+				return s, err
+			}
+			switch {
+			case first.foreign():
+			case len(s.unclaimed) == maxUnclaimed:
+				s.more = true
+			default:
+				s.unclaimed = append(s.unclaimed, unclaimedChain{c, first})
+			}
+		}
+		if looked += len(chains); next == nil {
+			return s, nil
+		}
+		if looked >= maxChains {
+			s.more = true
+			return s, nil
+		}
+		after = next
+	}
+}
+
+// compareChain looks at a chain's last anchors. Two, because the very last may be one
+// that broke the chain by going back.
+func (p *Publisher) compareChain(ctx context.Context, v View, f *facts, c *graph.AnchorChain) error {
+	const last = 2
+	anchors, err := v.Anchors(ctx, c.ID, max(c.Anchors, last)-last, last)
+	if err != nil {
+		return err
+	}
+	for _, a := range slices.Backward(anchors) {
+		where := fmt.Sprintf("number %d of chain %v, confirmed in block %d", a.Number, a.Chain, a.Height)
+		if err := p.compare(ctx, f, &a.Anchor, a.TxID, where); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare adds an anchor to the commitments, unless it is known that the hashchain
+// agrees with it: of what agrees once nothing can change, since the hashchain only grows.
+func (p *Publisher) compare(ctx context.Context, f *facts, a *protocol.Anchor, txid chainhash.Hash, where string) error {
+	if p.agreed[txid] {
+		return nil
+	}
+	c, err := p.commitment(ctx, f, a, txid, where)
+	if err != nil {
+		return err
+	}
+	if c.agrees() {
+		remember(p.agreed, txid, true)
+		return nil
+	}
+	f.commitments = append(f.commitments, c)
+	return nil
+}
+
+func (p *Publisher) commitment(ctx context.Context, f *facts, a *protocol.Anchor, txid chainhash.Hash, where string) (commitment, error) {
+	c := commitment{Anchor: *a, txid: txid, where: where}
+	if a.Position >= f.head.Size {
+		return c, nil
+	}
+	have, err := p.opt.Hashchain.ChainAt(ctx, a.Position+1)
+	c.have = &have
+	return c, err
+}
+
+// remember adds to a cache.
+func remember[T any](cache map[chainhash.Hash]T, txid chainhash.Hash, value T) {
+	if len(cache) == maxRemembered {
+		clear(cache)
+	}
+	cache[txid] = value
+}
+
+// observeNode asks the node what bears on the next anchors.
+func (p *Publisher) observeNode(ctx context.Context, f *facts) (*nodeFacts, error) {
+	n := &nodeFacts{unspent: make(map[wire.OutPoint]bool)}
+	if err := p.observeCoins(ctx, f, n); err != nil {
+		return nil, err
+	}
+	tail := f.tail()
+	if tail != nil {
+		var err error
+		if n.spent, err = p.isSpent(ctx, tail); err != nil {
+			return nil, err
+		}
+	}
+	if tail == nil || n.spent {
+		if err := p.observeLines(ctx, f, n); err != nil {
+			return nil, err
+		}
+	}
+	for i, a := range f.pending {
+		refusal := f.offers[a.txid].refusal
+		if refusal == nil {
+			continue
+		}
+		unspent, err := p.opt.Node.Unspent(ctx, a.spends)
+		if err != nil {
+			return nil, err
+		}
+		n.unspent[a.spends] = unspent
+		if i == 0 && f.last == nil {
+			payer, _, err := p.output(ctx, a.spends)
+			if err != nil {
+				return nil, fmt.Errorf("what pays for the genesis anchor: %w", err)
+			}
+			n.payer = &payer
+		}
+	}
+	return n, nil
+}
+
+// observeCoins finds the coins of the keys, and which of them are batons.
+func (p *Publisher) observeCoins(ctx context.Context, f *facts, n *nodeFacts) error {
+	for _, k := range f.keys.all() {
+		coins, err := p.opt.Node.Coins(ctx, k)
+		if err != nil {
+			return err
+		}
+		for _, c := range coins {
+			n.coins = append(n.coins, ownCoin{Coin: c, key: k})
+		}
+	}
+	slices.SortFunc(n.coins, func(a, b ownCoin) int {
+		return cmp.Or(cmp.Compare(b.Value, a.Value), slices.Compare(a.OutPoint.Hash[:], b.OutPoint.Hash[:]),
+			cmp.Compare(a.OutPoint.Index, b.OutPoint.Index))
+	})
+	for i := range n.coins[:min(len(n.coins), maxCoins)] {
+		c := &n.coins[i]
+		if c.examined = true; c.OutPoint.Index != 0 {
+			continue
+		}
+		a, known := p.batons[c.OutPoint.Hash]
+		if !known {
+			raw, err := p.opt.Node.Transaction(ctx, c.OutPoint.Hash)
+			if err != nil {
+				return err
+			}
+			if a, err = readSigned(raw, time.Time{}, 0); err != nil {
+				a = nil // it carries none
+			}
+			remember(p.batons, c.OutPoint.Hash, a)
+		}
+		c.anchor = a
+	}
+	return nil
+}
+
+// isSpent reports whether an anchor's baton is.
+func (p *Publisher) isSpent(ctx context.Context, a *signed) (bool, error) {
+	if unspent, err := p.opt.Node.Unspent(ctx, a.baton()); err != nil || unspent {
+		return false, err
+	}
+	_, err := p.opt.Node.Transaction(ctx, a.txid)
+	if errors.Is(err, ErrUnknown) { // then nothing can spend it
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// output returns an output and the transaction that it is of.
+func (p *Publisher) output(ctx context.Context, out wire.OutPoint) (protocol.Output, []byte, error) {
+	raw, err := p.opt.Node.Transaction(ctx, out.Hash)
+	if err != nil {
+		return protocol.Output{}, nil, err
+	}
+	output, err := outputOf(raw, out.Index)
+	return output, raw, err
+}
+
+// observeLines follows anchors back from each baton, up to the tail or to a genesis
+// anchor.
+func (p *Publisher) observeLines(ctx context.Context, f *facts, n *nodeFacts) error {
+	for _, c := range n.coins {
+		if c.anchor == nil || c.anchor.Domain != f.domain {
+			continue
+		}
+		l, err := p.observeLine(ctx, f, c.anchor)
+		if err != nil {
+			return err
+		}
+		n.lines = append(n.lines, l)
+	}
+	return nil
+}
+
+func (p *Publisher) observeLine(ctx context.Context, f *facts, a *signed) (l line, err error) {
+	tail := f.tail()
+	for range maxLine {
+		from, raw, err := p.output(ctx, a.spends)
+		if err != nil {
+			return nil, err
+		}
+		l = append(l, link{a, from})
+		before, err := readSigned(raw, time.Time{}, 0)
+		if tail != nil && a.spends == tail.baton() || err != nil || a.spends.Index != 0 || before.Domain != f.domain {
+			break
+		}
+		a = before
+	}
+	return l, nil
+}
