@@ -50,6 +50,9 @@ func TestAnchorUsage(t *testing.T) {
 		{anchored("--node", "http://me:secret@127.0.0.1:1"), "--anchor-key-file needs a node that tells what an address can spend: expected --node bchd://"},
 		{anchored("--anchor-interval", "1ms"), "--anchor-interval: expected at least 1s, got 1ms"},
 		{anchored("--anchor-heartbeat", "1m"), "heartbeat: expected the interval, 1h0m0s, to 168h0m0s, got 1m0s"},
+		{anchored("--anchor-chain", "x"), "--anchor-chain: expected none, or the txid of a genesis anchor"},
+		{[]string{"serve", "--node", goodURL, "--keyserver-domain", "example.org", "--data-dir", filepath.Join(t.TempDir(), "none"), "--anchor-chain", strings.Repeat("0", 64)},
+			"--anchor-chain goes with --anchor-key-file"},
 		{anchored("--anchor-interval", "soon"), "--anchor-interval: expected a duration"},
 		{anchored("--anchor-max-entries", "0"), "--anchor-max-entries: expected a whole number from 1"},
 		{anchored("--anchor-fee-rate", "101"), "--anchor-fee-rate: expected a whole number from 1 to 100"},
@@ -74,10 +77,16 @@ type anchoredServer struct {
 	dir  string
 }
 
-func startAnchored(t *testing.T, n *regtest.Node, dir string) *anchoredServer {
+func startAnchored(t *testing.T, n *regtest.Node, dir string, more ...string) *anchoredServer {
 	t.Helper()
-	args := append(serveArgs(n.URL(), dir), "--keyserver-tokens", "open",
-		"--anchor-key-file", filepath.Join(dir, "anchor.key"), "--anchor-interval", "1s", "--anchor-fee-rate", "1")
+	return startBeside(t, n, dir, append(more,
+		"--anchor-key-file", filepath.Join(dir, "anchor.key"), "--anchor-interval", "1s", "--anchor-fee-rate", "1")...)
+}
+
+// startBeside starts a server with an index and a keyserver beside it.
+func startBeside(t *testing.T, n *regtest.Node, dir string, more ...string) *anchoredServer {
+	t.Helper()
+	args := append(append(serveArgs(n.URL(), dir), "--keyserver-tokens", "open"), more...)
 	s := &anchoredServer{keyserverProgram: startKeyserver(t, args...), node: n, dir: dir}
 	s.grpc, _ = s.awaitServing()
 	return s
@@ -248,6 +257,132 @@ func TestAnchoring(t *testing.T) {
 		t.Errorf("exit code %d for a backup that is older than anchors by another key", code)
 	}
 	wantParts(t, s.errors(), "an anchor is ahead of the hashchain", last.Last.TxID)
+}
+
+// restore puts a backup and the server's key that belongs to it in the place of what is
+// there.
+func (s *anchoredServer) restore(backup string, key []byte) {
+	s.t.Helper()
+	if err := errors.Join(os.RemoveAll(filepath.Join(s.dir, "keyserver")), os.WriteFile(filepath.Join(s.dir, "keyserver.key"), key, 0o600)); err != nil {
+		s.t.Fatal(err)
+	}
+	s.must("keyserver", "restore", backup)
+}
+
+// beginChain begins a chain of anchors for the domain, as anybody can.
+func beginChain(t *testing.T, n *regtest.Node, position uint64) {
+	t.Helper()
+	script, err := (&protocol.Anchor{Domain: "example.org", Position: position}).Script()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Fund(t.Context(), wire.NewTxOut(0, script, wire.TokenData{})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Mine(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBackupFromBeforeTheFirstAnchor restores backups that name no chain of anchors.
+func TestBackupFromBeforeTheFirstAnchor(t *testing.T) {
+	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
+	dir := t.TempDir()
+	s := startAnchored(t, n, dir)
+	s.await(&s.stderr, "the hashchain agrees with its anchors")
+	backup := func() (file string, key []byte) {
+		file = filepath.Join(t.TempDir(), "backup")
+		s.must("keyserver", "backup", file)
+		key, err := os.ReadFile(filepath.Join(dir, "keyserver.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file, key
+	}
+	older, olderKey := backup()
+	s.must("keyserver", "rotate-key")
+	newer, newerKey := backup()
+	payTo(t, n, s.status().Address, 1_000_000)
+	if _, err := n.Mine(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	chain := s.awaitAnchor(1).Chain
+	if code := s.signal(syscall.SIGTERM); code != exitDone {
+		t.Errorf("exit code %d; standard error:\n%s", code, s.errors())
+	}
+	refused := func(s *anchoredServer, want ...string) {
+		t.Helper()
+		if code := s.end(); code != exitFailed {
+			t.Errorf("exit code %d", code)
+		}
+		wantParts(t, s.errors(), want...)
+	}
+	answers := func(s *anchoredServer, why string) {
+		t.Helper()
+		s.await(&s.stderr, why)
+		wantParts(t, string(mustGet(t, s.program, "/v1/keyserver/head")), `"size":`)
+		if code := s.signal(syscall.SIGTERM); code != exitDone {
+			t.Errorf("exit code %d; standard error:\n%s", code, s.errors())
+		}
+	}
+
+	// The anchor key alone tells which chain it is.
+	if err := os.Remove(filepath.Join(dir, "keyserver-anchor.json")); err != nil {
+		t.Fatal(err)
+	}
+	s.restore(older, olderKey)
+	refused(startAnchored(t, n, dir), "an anchor is ahead of the hashchain", chain)
+
+	// Without it somebody has to say.
+	if err := os.Remove(filepath.Join(dir, "anchor.key")); err != nil {
+		t.Fatal(err)
+	}
+	refused(startBeside(t, n, dir), "chains of anchors that may be this keyserver's", "chain "+chain, "is ahead of the hashchain", "--anchor-chain none")
+	refused(startAnchored(t, n, dir), "chains of anchors that may be this keyserver's", "chain "+chain)
+	refused(startAnchored(t, n, dir, "--anchor-chain", strings.Repeat("1", 64)), "there is no such chain of anchors")
+	refused(startAnchored(t, n, dir, "--anchor-chain", chain), "an anchor is ahead of the hashchain", chain)
+	s.restore(newer, newerKey)
+	refused(startAnchored(t, n, dir), "chain "+chain, "agrees with the hashchain")
+	answers(startAnchored(t, n, dir, "--anchor-chain", chain), "the hashchain agrees with its anchors")
+	answers(startAnchored(t, n, dir), "the hashchain agrees with its anchors") // its database names it now
+
+	// None of them: said once, whatever strangers do afterwards.
+	s.restore(older, olderKey)
+	answers(startBeside(t, n, dir, "--anchor-chain", "none"), `"message":"serving"`)
+	beginChain(t, n, 7)
+	answers(startBeside(t, n, dir), `"message":"serving"`)
+	answers(startAnchored(t, n, dir), "the hashchain agrees with its anchors")
+}
+
+// TestStrangersChain runs a keyserver that was never anchored, on a chain where others
+// begin chains of anchors for its domain.
+func TestStrangersChain(t *testing.T) {
+	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
+	dir := t.TempDir()
+	beginChain(t, n, 0) // of another entry 0: of another keyserver for sure
+	s := startBeside(t, n, dir)
+	s.await(&s.stderr, "no chain of anchors is the keyserver's: the keyserver answers")
+	beginChain(t, n, 7) // while it runs
+	eventually(t, func() string {
+		if body := string(mustGet(t, s.program, "/v1/anchors/chains?domain=example.org")); strings.Count(body, `"chain_tx_hash"`) < 2 {
+			return body
+		}
+		return ""
+	})
+	wantParts(t, string(mustGet(t, s.program, "/v1/keyserver/head")), `"size":`)
+	s.kill()
+	s = startBeside(t, n, dir)
+	if code := s.end(); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	wantParts(t, s.errors(), "its first anchor, at position 7, is ahead of the hashchain", "--anchor-chain none")
+	for range 2 {
+		s = startBeside(t, n, dir, "--anchor-chain", "none")
+		beginChain(t, n, 8)
+		s.kill()
+	}
+	s = startBeside(t, n, dir)
+	wantParts(t, string(mustGet(t, s.program, "/v1/keyserver/head")), `"size":`)
 }
 
 func wifIn(t *testing.T, file string) string {

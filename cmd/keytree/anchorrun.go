@@ -40,11 +40,29 @@ type anchoringFlags struct {
 	heartbeat  *parsed[time.Duration]
 	maxEntries *parsed[uint32]
 	feeRate    *parsed[uint32]
+	chain      *parsed[anchorChoice]
 }
 
 // anchoringFlagNames are those of anchoringFlags.
 func anchoringFlagNames() []string {
-	return []string{"anchor-key-file", "anchor-interval", "anchor-heartbeat", "anchor-max-entries", "anchor-fee-rate"}
+	return []string{"anchor-key-file", "anchor-interval", "anchor-heartbeat", "anchor-max-entries", "anchor-fee-rate", "anchor-chain"}
+}
+
+// anchorChoice is what the operator says of chains of anchors that may be the
+// keyserver's; zero is nothing.
+type anchorChoice struct {
+	none  bool
+	chain *chainhash.Hash // txid of the genesis anchor
+}
+
+func parseAnchorChoice(s string) (c anchorChoice, err error) {
+	if s == "none" {
+		return anchorChoice{none: true}, nil
+	}
+	if c.chain, err = chainhash.NewHashFromStr(s); err != nil || len(s) != 2*chainhash.HashSize {
+		return c, fmt.Errorf("expected none, or the txid of a genesis anchor in hex, got %q", shortened(s))
+	}
+	return c, nil
 }
 
 func newAnchoringFlags(flags *pflag.FlagSet) anchoringFlags {
@@ -54,7 +72,9 @@ func newAnchoringFlags(flags *pflag.FlagSet) anchoringFlags {
 		heartbeat:  durationFlag(flags, "anchor-heartbeat", schedule.DefaultHeartbeat, "time, by that of blocks, after which the last anchor is repeated if the hashchain has not grown, so that auditors see the keyserver alive"),
 		maxEntries: numberFlag(flags, "anchor-max-entries", schedule.DefaultMaxEntries, 1, schedule.MostEntries, "how many entries at most wait for that time to pass"),
 		feeRate:    numberFlag(flags, "anchor-fee-rate", anchor.DefaultFeeRate, 1, anchor.MostFeeRate, "fee of anchors in satoshi per byte; raised if the node wants more"),
+		chain:      newParsed("TXID|none", "", parseAnchorChoice),
 	}
+	flags.Var(f.chain, "anchor-chain", "which chain of anchors is the keyserver's, where neither its database nor the anchor key tells, as with an old backup: TXID of its genesis anchor, or none")
 	setting(flags, anchoringFlagNames()...)
 	return f
 }
@@ -68,16 +88,17 @@ type anchoringConfig struct {
 	stateFile string
 	schedule  schedule.Schedule
 	feeRate   int64
+	choice    anchorChoice
 }
 
 func (f anchoringFlags) config(flags *pflag.FlagSet, stateFile string) (anchoringConfig, error) {
 	c := anchoringConfig{
-		keyFile: *f.keyFile, stateFile: stateFile, feeRate: int64(f.feeRate.value),
+		keyFile: *f.keyFile, stateFile: stateFile, feeRate: int64(f.feeRate.value), choice: f.chain.value,
 		schedule: schedule.Schedule{Interval: f.interval.value, MaxEntries: uint64(f.maxEntries.value), Heartbeat: f.heartbeat.value},
 	}
 	if c.keyFile == "" {
 		for _, name := range anchoringFlagNames() {
-			if flags.Changed(name) {
+			if flags.Changed(name) && !(name == "anchor-chain" && c.choice.none) {
 				return c, usagef("--%s goes with --anchor-key-file, which says that the hashchain is to be anchored", name)
 			}
 		}
@@ -118,6 +139,37 @@ func unchecked(how, what string) error {
 		"run keytree serve with --anchor-key-file", how, what)
 }
 
+// guard sees to it that a keyserver with an index beside it is held until its hashchain
+// was compared with what is anchored.
+func (k *runningKeyserver) guard(ctx context.Context, c serverConfig, chain anchor.Chain) error {
+	own := c.keyserver.anchor
+	if own.choice.none && k.service.AnchorChain() == "" && !k.service.Unanchored() {
+		if err := k.service.SetUnanchored(ctx); err != nil {
+			return err
+		}
+		c.log.Warn().Msg("--anchor-chain none: no chain of anchors by another key is taken for the keyserver's any more")
+	}
+	if own.keyFile != "" {
+		return k.anchor(c, chain)
+	}
+	if err := refuseAnchored(k.service, unanchored); err != nil {
+		return err
+	}
+	switch {
+	case c.network == nil:
+		c.log.Info().Msg("keyserver: without an index nobody tells whether an old backup of it was anchored: after a restore, run keytree serve")
+	case k.service.Unanchored():
+		k.service.Release()
+	default:
+		c.log.Info().Msg("the keyserver is held back until the index has caught up and shows no chain of anchors that may be its own; " +
+			"--anchor-chain none, for one that was never anchored, ends that for good")
+		k.check = func(ctx context.Context) error {
+			return anchor.CheckUnanchored(ctx, c.keyserver.domain, k.service, chain, c.log)
+		}
+	}
+	return nil
+}
+
 // anchoring is a running publisher of anchors.
 type anchoring struct {
 	*anchor.Publisher
@@ -135,7 +187,7 @@ func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error
 	a.Publisher, err = anchor.Open(anchor.Options{
 		Domain: c.keyserver.domain, Network: c.network, KeyFile: own.keyFile, StateFile: own.stateFile,
 		Hashchain: k.service, Chain: chain, Node: a.node,
-		Schedule: own.schedule, FeeRate: own.feeRate, Log: c.log,
+		Schedule: own.schedule, FeeRate: own.feeRate, AnchorChain: own.choice.chain, Log: c.log,
 		NeedFunds: func(uri string) {
 			c.log.Info().Str("uri", uri).Msg("the hashchain is not anchored yet: pay for the first anchors")
 			if c.line != nil {
@@ -159,15 +211,24 @@ func (a *anchoring) run(ctx context.Context, k *runningKeyserver) (err error) {
 		defer func() { err = errors.Join(err, a.node.client.Close()) }()
 		err = a.Check(ctx)
 	}
+	if err := k.release(ctx, err, "the hashchain agrees with its anchors"); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// release lets the keyserver answer, unless the comparison has failed, or ctx has ended,
+// which is no error.
+func (k *runningKeyserver) release(ctx context.Context, failure error, why string) error {
 	switch {
 	case ctx.Err() != nil:
 		return nil
-	case err != nil:
-		return fmt.Errorf("anchors: the keyserver must not be served: %w", err)
+	case failure != nil:
+		return fmt.Errorf("anchors: the keyserver must not be served: %w", failure)
 	}
-	k.log.Info().Msg("the hashchain agrees with its anchors: the keyserver answers")
+	k.log.Info().Msg(why + ": the keyserver answers")
 	k.service.Release()
-	return a.Run(ctx)
+	return nil
 }
 
 // qrCode draws a text for a terminal.

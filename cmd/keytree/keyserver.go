@@ -60,7 +60,10 @@ calls, with proofs, are answered over gRPC (keytree.v1.KeyserverService) and RES
 (/v1/keyserver), unencrypted.
 
 Registering and adding KeyInits is paid with tokens, which issue-tokens makes;
---keyserver-tokens open lets everybody in without.`,
+--keyserver-tokens open lets everybody in without.
+
+Without an index there is nobody to ask whether the database, if it is an old backup,
+was anchored later: keytree serve asks, and is the safer one after a restore.`,
 		Example: `  keytree keyserver serve --keyserver-domain example.org --keyserver-tokens open
   keytree keyserver serve --keyserver-domain example.org --keyserver-listen :8436 \
     --keyserver-tls-cert cert.pem --keyserver-tls-key key.pem --data-dir /srv/keyserver`,
@@ -230,7 +233,9 @@ type runningKeyserver struct {
 	listener net.Listener
 	operator net.Listener // nil if the socket could not be made
 	anchors  *anchoring   // nil if there is none
-	log      zerolog.Logger
+	// check, if not nil, is what the keyserver is held for, where anchors does not do it.
+	check func(context.Context) error
+	log   zerolog.Logger
 }
 
 // start opens a keyserver, and holds it back if it is told so.
@@ -312,6 +317,13 @@ func (k *runningKeyserver) run(ctx context.Context) error {
 		operator.Anchors = k.anchors.Publisher
 		parts.Go(func() {
 			if err := k.anchors.run(running, k); err != nil {
+				fail(err)
+			}
+		})
+	}
+	if k.check != nil {
+		parts.Go(func() {
+			if err := k.release(running, k.check(running), "no chain of anchors is the keyserver's"); err != nil {
 				fail(err)
 			}
 		})

@@ -204,7 +204,7 @@ func TestKeyserverBesideIndex(t *testing.T) {
 	cert, key, pool := certificateFiles(t)
 	p := startKeyserver(t, "serve", "--network", "regtest", "--node", "http://me:pass@127.0.0.1:1", "--data-dir", dir,
 		"--keyserver-tls-cert", cert, "--keyserver-tls-key", key, "--keyserver-uri", "keys.example.org", "--keyserver-uri", "keys2.example.org",
-		"--keyserver-link-authority", canonical.Encode(make([]byte, 32)))
+		"--keyserver-link-authority", canonical.Encode(make([]byte, 32)), "--anchor-chain", "none") // or it waits for the node
 	p.url = "https" + strings.TrimPrefix(p.url, "http")
 	p.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: pool}
 
@@ -253,7 +253,8 @@ func TestKeyserverBesideIndex(t *testing.T) {
 func TestKeyserverFails(t *testing.T) {
 	withPassphrase(t)
 	dir, userDir := t.TempDir(), t.TempDir()
-	args := []string{"serve", "--network", "regtest", "--node", "http://me:pass@127.0.0.1:1", "--data-dir", dir, "--keyserver-tokens", "open"}
+	args := []string{"serve", "--network", "regtest", "--node", "http://me:pass@127.0.0.1:1", "--data-dir", dir,
+		"--keyserver-tokens", "open", "--anchor-chain", "none"}
 	p := startKeyserver(t, args...)
 	mustKeytree(t, "user", "init", "--user-dir", userDir, "--keyserver", p.url)
 	mustKeytree(t, "user", "create", "alice@example.org", "--user-dir", userDir)

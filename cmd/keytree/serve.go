@@ -59,13 +59,18 @@ Both interfaces are unencrypted and open to whoever reaches them: put a TLS prox
 in front before listening on other than the local machine.
 
 With --keyserver-domain it runs a keyserver beside, as keytree keyserver serve does
-alone, which tells more about it.
+alone, which tells more about it. That does not answer before the index has caught up,
+and shows no chain of anchors that may be the keyserver's: its database may be a backup
+from before its first anchor. If there is one, the server ends with a list of them, until
+--anchor-chain says which it is: TXID, which needs --anchor-key-file, or none, which is
+asked once, and not waited for at later starts. Anybody can begin a chain for any domain.
 
 With --anchor-key-file it anchors that keyserver's hashchain on the chain, so that
 the keyserver cannot show two histories: each anchor is a transaction with the
 hashchain's head that spends the one before it. The key file is made at the first
 start; a payment to its address, which keytree anchor status tells, pays for
-thousands. keyserver-anchor.json in the data folder holds the last anchors, whole and
+thousands. An anchor is made --anchor-interval after the one before if entries have
+come, at once if --anchor-max-entries wait, and after --anchor-heartbeat in any case. keyserver-anchor.json in the data folder holds the last anchors, whole and
 signed: keep it, and a copy of the key. The node has to be a bchd with --addrindex. The keyserver does not answer
 before the index has caught up and its hashchain was compared with its anchors. If
 those are ahead of the hashchain or contradict it, as after an old backup was
@@ -219,16 +224,12 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	}
 	var keyserver *runningKeyserver
 	if c.keyserver != nil {
-		if keyserver, err = c.keyserver.start(ctx, c.log, c.keyserver.anchor.keyFile != ""); err != nil {
+		if keyserver, err = c.keyserver.start(ctx, c.log, c.network != nil); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, keyserver.close()) }()
 		config.Keyserver, config.Limits = keyserver.service, rpc.ClientLimits{CallRate: c.keyserver.callRate}
-		if c.keyserver.anchor.keyFile != "" {
-			if err := keyserver.anchor(c, anchorIndex{config.Graph, state}); err != nil {
-				return err
-			}
-		} else if err := refuseAnchored(keyserver.service, unanchored); err != nil {
+		if err := keyserver.guard(ctx, c, anchorIndex{config.Graph, state}); err != nil {
 			return err
 		}
 	}
