@@ -360,7 +360,15 @@ func TestStrangersChain(t *testing.T) {
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	dir := t.TempDir()
 	beginChain(t, n, 0) // of another entry 0: of another keyserver for sure
+	if err := n.Halt(); err != nil {
+		t.Fatal(err)
+	}
 	s := startBeside(t, n, dir)
+	s.await(&s.stderr, "is held back until the index has caught up")
+	wantParts(t, string(mustGet(t, s.program, "/v1/keyserver/head")), "held back")
+	if err := n.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	s.await(&s.stderr, "no chain of anchors is the keyserver's: the keyserver answers")
 	beginChain(t, n, 7) // while it runs
 	eventually(t, func() string {

@@ -14,6 +14,9 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // watched is a node and a hashchain that may only be asked.
@@ -170,4 +173,67 @@ func TestObservingChangesNothing(t *testing.T) {
 	})
 	look("undone", func() { r.w.reorg(3, false) })
 	look("the node is away", func() { r.w.away = true })
+}
+
+// crowd is a view with chains of anchors for the domain that strangers have made.
+type crowd struct {
+	View
+	chains, own int // how many, and the number of the one that the key has made
+	position    uint64
+	author      protocol.KeyHash
+	raw         protocol.Tx
+	asked       int
+}
+
+func (c *crowd) AnchorChainsOf(_ context.Context, _ string, after *graph.ActionCursor, limit int) (page []graph.AnchorChain, next *graph.ActionCursor, _ error) {
+	first := 0
+	if after != nil {
+		first = int(after.Height)
+	}
+	for i := first; i < min(first+limit, c.chains); i++ {
+		c.asked++
+		chain := graph.AnchorChain{ID: chainhash.Hash{1, byte(i), byte(i >> 8)}, Domain: testDomain}
+		if chain.Genesis.Position = c.position; i == c.own {
+			chain.Genesis.Author = &c.author
+		}
+		page = append(page, chain)
+	}
+	if first+limit < c.chains {
+		next = &graph.ActionCursor{Height: uint32(first + limit)}
+	}
+	return page, next, nil
+}
+
+func (c *crowd) AnchorProof(chainhash.Hash) (graph.AnchorProof, error) {
+	return graph.AnchorProof{Raw: c.raw}, nil
+}
+
+// TestSearchIsBounded has strangers begin more chains than anybody wants to look at.
+func TestSearchIsBounded(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.fund(1_000_000)
+	r.step()
+	raw := r.p.state.anchors[0].raw
+	for _, test := range []struct {
+		name           string
+		chains, own    int
+		position       uint64
+		wantOwn, asked int
+		unclaimed      int
+		more           bool
+	}{
+		{"some", 3, -1, 7, 0, 3, 3, false},
+		{"of another keyserver", 3, -1, 0, 0, 3, 0, false},
+		{"too many to list", 500, 400, 7, 1, 500, maxUnclaimed, true},
+		{"many of another keyserver", 500, 400, 0, 1, 500, 0, false},
+		{"too many to look at", 3 * maxChains, maxChains / 2, 0, 1, maxChains, 0, true},
+	} {
+		v := &crowd{chains: test.chains, own: test.own, position: test.position, author: r.p.keys.current.hash, raw: raw}
+		f := &facts{rules: rules{domain: testDomain}, head: r.ks.Chain(), keys: r.p.keys.holders()}
+		s, err := r.p.search(t.Context(), v, f)
+		if err != nil || len(s.own) != test.wantOwn || len(s.unclaimed) != test.unclaimed || s.more != test.more || v.asked != test.asked {
+			t.Errorf("%s: %d own, %d unclaimed, more %v, %d looked at, %v", test.name, len(s.own), len(s.unclaimed), s.more, v.asked, err)
+		}
+	}
 }
