@@ -96,7 +96,7 @@ func (s *Service) SetAnchorChain(ctx context.Context, name string) error {
 	if s.AnchorChain() == name {
 		return nil
 	}
-	err := s.writer.do(ctx, int64(1+len(name)), func(t *tx) error {
+	err := s.writer.do(ctx, func(t *tx) error {
 		t.set([]byte{prefixAnchors}, []byte(name))
 		return nil
 	})
@@ -121,7 +121,7 @@ func (s *Service) AnchorChain() string {
 // backups: whoever restores one has to be asked again, since the hashchain may have been
 // anchored in between. As SetAnchorChain, it works while the service is held.
 func (s *Service) SetUnanchored(ctx context.Context) error {
-	err := s.writer.do(ctx, 1, func(t *tx) error {
+	err := s.writer.do(ctx, func(t *tx) error {
 		t.set([]byte{prefixNone}, nil)
 		return nil
 	})

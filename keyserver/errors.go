@@ -29,6 +29,8 @@ var (
 	ErrFull = errors.New("too many KeyInits")
 	// ErrRate says that too much is asked at once; try again later.
 	ErrRate = errors.New("too many requests")
+	// ErrTooBig says that one call writes more than can be written at once.
+	ErrTooBig = errors.New("too much for one call")
 	// ErrRange says that positions or sizes make no sense, or are beyond the chain.
 	ErrRange = errors.New("range not in the hashchain")
 	// ErrDiskFull says that the disk has too little room left for a write, or for

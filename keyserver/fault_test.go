@@ -11,6 +11,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -114,7 +115,7 @@ func TestDamageFound(t *testing.T) {
 			mustCreate(t, s, message(s, "alice@example.org", newKey(1)))
 			last := message(s, "carl@example.org", newKey(3))
 			// By the writer, which looks only at what it wrote itself since a group began.
-			if err := s.writer.do(t.Context(), 1, func(t *tx) error { t.delete(entryKey(1)); return nil }); err != nil {
+			if err := s.writer.do(t.Context(), func(t *tx) error { t.delete(entryKey(1)); return nil }); err != nil {
 				t.Fatal(err)
 			}
 			if err := call(s, last); !errors.Is(err, ErrDamaged) {
@@ -167,7 +168,9 @@ func TestGroups(t *testing.T) {
 		fault   error
 		told    int // calls of waiting that had been answered when the group began
 	)
-	w := newWriter(s.db, s.writer.disk, s.now, 100)
+	const unit = 1000 // bytes
+	w := newWriter(s.db, s.writer.disk, s.now)
+	w.most = weight{w.limit.count, 100*unit + 1}
 	w.changes = make(chan *change, maxGroup+10)
 	w.state.Store(s.writer.state.Load())
 	w.commit = func(txn *badger.Txn) error {
@@ -185,9 +188,10 @@ func TestGroups(t *testing.T) {
 		return w.group(first)
 	}
 	errRefused := errors.New("refused")
-	send := func(size int64, err error) {
-		c := &change{ctx: t.Context(), size: size, result: make(chan error, 1), apply: func(tx *tx) error {
-			tx.set(tokenKey([32]byte{1}), nil)
+	send := func(units int, err error) {
+		c := &change{ctx: t.Context(), result: make(chan error, 1), apply: func(tx *tx) error {
+			key := tokenKey([32]byte{1})
+			tx.set(key, make([]byte, max(0, units*unit-len(key)-writeOverhead)))
 			return err
 		}}
 		waiting = append(waiting, c)
@@ -243,10 +247,17 @@ func TestGroups(t *testing.T) {
 	}
 	expect("large", nil)
 
+	send(1, nil)
+	send(2000, nil) // no transaction has room for it
+	if left = group(<-w.changes); left != waiting[1] || commits != 5 || group(left) != nil || commits != 5 {
+		t.Errorf("too large: %d commits, left %v", commits, left)
+	}
+	expect("too large", nil, ErrTooBig)
+
 	for range maxGroup + 1 {
 		send(0, nil)
 	}
-	if group(<-w.changes); commits != 5 || len(w.changes) != 1 {
+	if group(<-w.changes); commits != 6 || len(w.changes) != 1 {
 		t.Errorf("%d commits, %d wait", commits, len(w.changes))
 	}
 	group(<-w.changes)
@@ -257,7 +268,7 @@ func TestGroups(t *testing.T) {
 	send(60, nil)
 	send(1, errRefused)
 	send(60, nil)
-	if left = group(<-w.changes); left != waiting[2] || group(left) != nil || commits != 6 {
+	if left = group(<-w.changes); left != waiting[2] || group(left) != nil || commits != 7 {
 		t.Errorf("disk full: %d commits, left %v", commits, left)
 	}
 	expect("disk full", ErrDiskFull, ErrDiskFull, ErrDiskFull)
@@ -271,6 +282,38 @@ func TestGroups(t *testing.T) {
 		t.Error("it goes on after a failure")
 	}
 	expect("failed", ErrFailed, ErrFailed, ErrFailed)
+}
+
+// TestWeight: what counts as below Badger's limit fits into one of its transactions,
+// whatever the size of the writes, and little more does.
+func TestWeight(t *testing.T) {
+	s, _ := newTest(t)
+	limit := s.writer.limit
+	for _, size := range []int{0, 1, 20, 60, 90, 100, 1000, 100_000, 1_000_000} {
+		txn := s.db.NewTransaction(true)
+		var taken weight
+		n := 0
+		for ; ; n++ {
+			w := &tx{}
+			w.set(byHashKey(hashchain.Hash{byte(n), byte(n >> 8), byte(n >> 16)}), make([]byte, size))
+			if next := taken.plus(w.weight()); !next.below(limit) {
+				break
+			} else {
+				taken = next
+			}
+			w.txn = txn
+			if err := w.flush(); err != nil {
+				t.Fatalf("%d bytes: write %d: %v", size, n+1, err)
+			}
+		}
+		more := 0
+		for ; txn.Set([]byte{byte(more), byte(more >> 8)}, make([]byte, size)) == nil; more++ {
+		}
+		if more > n/10+1 {
+			t.Errorf("%d bytes: %d writes are below the limit, and %d more fit", size, n, more)
+		}
+		txn.Discard()
+	}
 }
 
 func answered(calls []*change) (n int) {

@@ -131,7 +131,7 @@ func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, de
 		return nil, err
 	}
 	var reply *uid.Reply
-	err = s.change(ctx, sizeOf(m), func(t *tx) (err error) {
+	err = s.change(ctx, func(t *tx) (err error) {
 		if err := decide(t); err != nil {
 			return err
 		}
@@ -147,15 +147,6 @@ func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, de
 		return nil, err
 	}
 	return reply, nil
-}
-
-// sizeOf bounds what entering a message writes, in bytes.
-func sizeOf(m *uid.Message) int64 {
-	size := 8<<10 + 2*len(m.Canonical())
-	if link := m.Content.ChainLink; link != nil {
-		size += 512 * len(link.Domains)
-	}
-	return int64(size)
 }
 
 // enter appends a message's entry to the chain and stores what belongs to it.

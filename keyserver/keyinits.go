@@ -28,7 +28,6 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 			uid.ErrInvalid, MaxKeyInitsPerCall, n, len(payments))
 	}
 	now := s.now()
-	size := int64(4 << 10)
 	var spend []token.ID
 	for i, k := range inits {
 		if _, err := k.Verify(sigKey, s.opt.URIs, now); err != nil {
@@ -41,10 +40,9 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		if spends {
 			spend = append(spend, id)
 		}
-		size += int64(len(k.Canonical())) + 512
 	}
 	hash := uid.SigKeyHash(sigKey)
-	err = s.change(ctx, size, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		if !has(t.txn, key(prefixSigKey, hash[:])) {
 			return fmt.Errorf("%w: no identity has this SIGKEY", ErrUnknown)
 		}
@@ -130,7 +128,7 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte) (message []by
 	if err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, 1<<10, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		held := t.valid(hash)
 		stored := make([]keyinit.Stored, len(held))
 		for i, h := range held {
@@ -182,7 +180,7 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 		return err
 	}
 	hash := uid.SigKeyHash(sigKey)
-	return s.change(ctx, int64(s.opt.MaxKeyInits)*512, func(t *tx) error {
+	return s.change(ctx, func(t *tx) error {
 		b, flushed, err := get(t.txn, flushKey(hash))
 		if err != nil {
 			return err
@@ -214,7 +212,7 @@ const forgetAtOnce = 1000
 // NOTAFTER.
 func (s *Service) forgetExpired(ctx context.Context) error {
 	for more := true; more; {
-		err := s.writer.do(ctx, forgetAtOnce*512, func(t *tx) error {
+		err := s.writer.do(ctx, func(t *tx) error {
 			n := 0
 			expired := func(remove func(k []byte)) func(k []byte) bool {
 				return func(k []byte) bool {

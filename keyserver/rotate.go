@@ -69,7 +69,7 @@ func (s *Service) RotateKey(ctx context.Context) (*uid.Reply, error) {
 	}
 	var reply *uid.Reply
 	// From here on the files must not be touched until it is known which key counts.
-	err = s.change(context.WithoutCancel(ctx), sizeOf(&m), func(t *tx) (err error) {
+	err = s.change(context.WithoutCancel(ctx), func(t *tx) (err error) {
 		position := t.state.chain.Size
 		if reply, err = t.enter(&m, sealed); err != nil {
 			return err

@@ -66,8 +66,7 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	}
 	s := &Service{opt: opt, db: db, fetch: newFetchLimits(opt.FetchBurst, opt.FetchEvery)}
 	s.held.Store(opt.Held)
-	// Half of what Badger takes in one transaction.
-	s.writer = newWriter(db, disk, s.now, opt.memTable*15/200)
+	s.writer = newWriter(db, disk, s.now)
 	if err := s.start(ctx); err != nil {
 		db.Close()
 		return nil, err
@@ -134,11 +133,11 @@ func (s *Service) view(read func(*badger.Txn) error) error {
 }
 
 // change has the writer make a change. ErrHeld while the service is held.
-func (s *Service) change(ctx context.Context, size int64, apply func(*tx) error) error {
+func (s *Service) change(ctx context.Context, apply func(*tx) error) error {
 	if err := s.Ready(); err != nil {
 		return err
 	}
-	return s.writer.do(ctx, size, apply)
+	return s.writer.do(ctx, apply)
 }
 
 // look is view, also while the service is held: for those whom doc.go names.

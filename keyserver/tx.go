@@ -50,6 +50,35 @@ type write struct {
 	key, value []byte // value nil: delete the key
 }
 
+// weight is how much of a transaction of Badger's something takes, of both that it
+// counts: writes, and their bytes, at most.
+type weight struct{ count, bytes int64 }
+
+func (w weight) plus(other weight) weight {
+	return weight{w.count + other.count, w.bytes + other.bytes}
+}
+
+// below tells whether there is less of both.
+func (w weight) below(other weight) bool { return w.count < other.count && w.bytes < other.bytes }
+
+// writeOverhead is how many bytes Badger counts for a write besides its key and value.
+const writeOverhead = 12
+
+// weight is that of the writes.
+func (t *tx) weight() weight {
+	w := weight{count: int64(len(t.writes))}
+	for _, write := range t.writes {
+		w.bytes += int64(len(write.key)+len(write.value)) + writeOverhead
+	}
+	return w
+}
+
+// endWeight is that of what Badger ends a transaction with.
+func endWeight() weight { return weight{1, 32} }
+
+// stampWeight is that of the stamp that every transaction ends with.
+func stampWeight() weight { return weight{1, 1 + writeOverhead} }
+
 func (t *tx) set(key, value []byte) {
 	if value == nil {
 		value = []byte{}

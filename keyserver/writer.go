@@ -18,11 +18,12 @@ const maxGroup = 512
 
 // change is one call on its way through the writer.
 type change struct {
-	ctx    context.Context
-	size   int64           // upper bound of what it writes, in bytes
-	apply  func(*tx) error // decides the call and writes in tx; on an error its writes are dropped
-	err    error           // what apply said
-	result chan error      // what the caller is told
+	ctx context.Context
+	// apply decides the call and writes in tx; on an error its writes are dropped. It is
+	// called again in the next group if they do not fit into this one.
+	apply  func(*tx) error
+	err    error      // what apply said
+	result chan error // what the caller is told
 }
 
 // writer makes changes durable, in groups: while one group is being synced, the
@@ -32,7 +33,8 @@ type writer struct {
 	disk   badgerfiles.Disk
 	commit func(*badger.Txn) error // Commit; tests make it fail
 	now    func() uint64           // the clock, in Unix seconds
-	most   int64                   // bytes in a group
+	most   weight                  // of a group of several
+	limit  weight                  // of any group, which stays below it
 
 	changes chan *change
 	quit    chan struct{} // closed to end run
@@ -45,13 +47,15 @@ type writer struct {
 	err     error         // wraps ErrFailed; may be read once failed is closed
 }
 
-func newWriter(db *badger.DB, disk badgerfiles.Disk, now func() uint64, most int64) *writer {
+func newWriter(db *badger.DB, disk badgerfiles.Disk, now func() uint64) *writer {
+	limit := weight{db.MaxBatchCount() - endWeight().count, db.MaxBatchSize() - endWeight().bytes}
 	return &writer{
 		db:      db,
 		disk:    disk,
 		commit:  (*badger.Txn).Commit,
 		now:     now,
-		most:    most,
+		most:    weight{limit.count / 2, limit.bytes / 2},
+		limit:   limit,
 		changes: make(chan *change),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
@@ -61,8 +65,8 @@ func newWriter(db *badger.DB, disk badgerfiles.Disk, now func() uint64, most int
 
 // do has a change made and returns when it is on disk, or refused. If ctx ends
 // before, it may or may not be made.
-func (w *writer) do(ctx context.Context, size int64, apply func(*tx) error) error {
-	c := &change{ctx: ctx, size: size, apply: apply, result: make(chan error, 1)}
+func (w *writer) do(ctx context.Context, apply func(*tx) error) error {
+	c := &change{ctx: ctx, apply: apply, result: make(chan error, 1)}
 	select {
 	case w.changes <- c:
 	case <-w.failed:
@@ -123,16 +127,12 @@ func (w *writer) group(first *change) (left *change) {
 		state   = *w.state.Load()
 		now     = w.now()
 		members []*change
-		size    int64
+		taken   weight // of what members write
 		wrote   bool
 		err     error // the service fails with
 		full    error // the group is refused with
 	)
 	for c := first; c != nil; c = w.waiting(len(members)) {
-		if size += c.size; size > w.most && len(members) > 0 {
-			left = c
-			break
-		}
 		members = append(members, c)
 		if c.err = c.ctx.Err(); c.err != nil {
 			continue
@@ -146,13 +146,22 @@ func (w *writer) group(first *change) (left *change) {
 		if c.err != nil || len(t.writes) == 0 {
 			continue
 		}
+		both := taken.plus(t.weight())
+		if wrote && !both.below(w.most) {
+			members, left = members[:len(members)-1], c
+			break
+		}
+		if !both.plus(stampWeight()).below(w.limit) {
+			c.err = fmt.Errorf("%w: %d writes of %d bytes", ErrTooBig, both.count, both.bytes)
+			continue
+		}
 		if err = t.flush(); err != nil {
 			break
 		}
-		state, wrote = t.state, true
+		state, taken, wrote = t.state, both, true
 	}
 	if err == nil && wrote {
-		if full = w.disk.Room(uint64(size)); full == nil {
+		if full = w.disk.Room(uint64(taken.bytes)); full == nil {
 			// Every transaction writes this key, so that the versions which Badger gives to
 			// transactions have no gaps and it can be told that some are missing.
 			if err = txn.Set([]byte{prefixStamp}, nil); err == nil {
