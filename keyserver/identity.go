@@ -136,9 +136,10 @@ func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, de
 			return err
 		}
 		if spend {
-			if err := t.spend([]token.ID{id}); err != nil {
+			if err := unspent(t.txn, []token.ID{id}); err != nil {
 				return err
 			}
+			t.spend([]token.ID{id})
 		}
 		reply, err = t.enter(m, sealed)
 		return err

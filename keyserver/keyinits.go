@@ -27,13 +27,9 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		return nil, fmt.Errorf("%w: expected 1 to %d KeyInits and as many tokens, got %d and %d",
 			uid.ErrInvalid, MaxKeyInitsPerCall, n, len(payments))
 	}
-	now := s.now()
 	var spend []token.ID
-	for i, k := range inits {
-		if _, err := k.Verify(sigKey, s.opt.URIs, now); err != nil {
-			return nil, fmt.Errorf("KeyInit %d: %w", i+1, err)
-		}
-		id, spends, err := s.opt.Tokens.Check(payments[i])
+	for i, payment := range payments {
+		id, spends, err := s.opt.Tokens.Check(payment)
 		if err != nil {
 			return nil, fmt.Errorf("token %d: %w", i+1, err)
 		}
@@ -42,13 +38,27 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		}
 	}
 	hash := uid.SigKeyHash(sigKey)
-	err = s.change(ctx, func(t *tx) error {
-		if !has(t.txn, key(prefixSigKey, hash[:])) {
+	payable := func(txn *badger.Txn) error {
+		if !has(txn, key(prefixSigKey, hash[:])) {
 			return fmt.Errorf("%w: no identity has this SIGKEY", ErrUnknown)
 		}
-		if err := t.spend(spend); err != nil {
+		return unspent(txn, spend)
+	}
+	// Before all those signatures are verified, for whoever cannot pay for that.
+	if err := s.view(payable); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	for i, k := range inits {
+		if _, err := k.Verify(sigKey, s.opt.URIs, now); err != nil {
+			return nil, fmt.Errorf("KeyInit %d: %w", i+1, err)
+		}
+	}
+	err = s.change(ctx, func(t *tx) error {
+		if err := payable(t.txn); err != nil { // it may have changed since
 			return err
 		}
+		t.spend(spend)
 		return t.addKeyInits(hash, inits, s.opt.MaxKeyInits)
 	})
 	if err != nil {
@@ -61,17 +71,21 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 	return receipts, nil
 }
 
+// addKeyInits stores KeyInits and removes twice as many of the same key's that have
+// expired, if there are so many: so a key has not much more than most, though expired
+// ones are removed by the hour only, and a call writes no more than it brings.
 func (t *tx) addKeyInits(hash sigKeyHash, inits []*keyinit.KeyInit, most int) error {
-	var held []heldKeyInit
+	held, removed := 0, 0
 	for _, h := range t.keyInits(hash) {
-		if h.NotAfter <= t.now {
+		if h.NotAfter > t.now {
+			held++
+		} else if removed < 2*len(inits) {
 			t.forget(h, false)
-		} else {
-			held = append(held, h)
+			removed++
 		}
 	}
-	if n := len(held) + len(inits); n > most {
-		return fmt.Errorf("%w: %d are stored for this key, %d more would be above %d", ErrFull, len(held), len(inits), most)
+	if n := held + len(inits); n > most {
+		return fmt.Errorf("%w: %d are stored for this key, %d more would be above %d", ErrFull, held, len(inits), most)
 	}
 	b, counted, err := get(t.txn, msgCountKey(hash))
 	if err != nil {
@@ -108,7 +122,7 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []*keyinit.KeyInit, most int) er
 			t.set(msgCountKey(hash), number(count))
 		}
 		t.set(h.key(), k.Canonical())
-		t.set(h.expiryKey(), nil)
+		t.set(h.expiryKey(), number(t.now))
 	}
 	return nil
 }
@@ -171,10 +185,11 @@ func (t *tx) valid(hash sigKeyHash) (found []heldKeyInit) {
 	return found
 }
 
-// FlushKeyInit forgets all KeyInits of a public signature key, so that none of
-// them is handed out any more. nonce is the time in Unix seconds at which the
-// order was signed (keyinit.SignFlush); an order older than the last one is
-// refused with uid.ErrExpired.
+// FlushKeyInit forgets the KeyInits of a public signature key that were added up to
+// nonce, so that none of them is handed out any more. nonce is the time in Unix seconds
+// at which the order was signed (keyinit.SignFlush), by the user's clock; an order older
+// than the last one is refused with uid.ErrExpired. So who gives an old order once more
+// removes nothing that was added since.
 func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, nonce uint64, signature string) error {
 	if err := keyinit.VerifyFlush(sigKey, nonce, signature, s.now()); err != nil {
 		return err
@@ -194,11 +209,16 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 				return fmt.Errorf("%w: Nonce: expected at least that of the last flush, %d, got %d", uid.ErrExpired, last, nonce)
 			}
 		}
-		all := t.keyInits(hash)
-		for _, h := range all {
-			t.forget(h, true)
+		for _, h := range t.keyInits(hash) {
+			added, err := t.added(h)
+			if err != nil {
+				return err
+			}
+			if added <= nonce {
+				t.forget(h, true)
+			}
 		}
-		if len(all) > 0 { // or anybody could fill the database with flushes
+		if len(t.writes) > 0 { // or anybody could fill the database with flushes
 			t.set(flushKey(hash), number(nonce))
 		}
 		return nil
@@ -280,6 +300,16 @@ func (t *tx) keyInits(hash sigKeyHash) (found []heldKeyInit) {
 		return true
 	})
 	return found
+}
+
+// added returns when a KeyInit was added, in Unix seconds; 0 if an earlier version did
+// it, which did not say.
+func (t *tx) added(h heldKeyInit) (uint64, error) {
+	b, _, err := get(t.txn, h.expiryKey())
+	if err != nil || len(b) == 0 {
+		return 0, err
+	}
+	return decodeNumber(b)
 }
 
 // forget removes a KeyInit. If it is used up, that is remembered until its

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -102,6 +103,7 @@ func TestAddKeyInitRefuses(t *testing.T) {
 	s := openTest(t, opt)
 	key := newKey(1)
 	mustCreate(t, s, message(s, "alice@example.org", key))
+	mustCreate(t, s, message(s, "carol@example.org", newKey(8)))
 	good := keyInit(t, s, key, 1, day, false)
 	changed := func(change func(*keyinit.Contents)) *keyinit.KeyInit {
 		k := *good
@@ -116,17 +118,18 @@ func TestAddKeyInitRefuses(t *testing.T) {
 		inits []*keyinit.KeyInit
 		want  error
 	}{
-		"none":             {key, nil, uid.ErrInvalid},
-		"unknown key":      {newKey(2), []*keyinit.KeyInit{keyInit(t, s, newKey(2), 1, day, false)}, ErrUnknown},
-		"another's key":    {newKey(2), []*keyinit.KeyInit{good}, uid.ErrInvalid},
-		"unsigned":         {key, []*keyinit.KeyInit{&unsigned}, uid.ErrSignature},
-		"other repository": {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.RepoURI = "example.net" })}, uid.ErrInvalid},
-		"expired":          {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.NotAfter = s.now() })}, uid.ErrExpired},
-		"1.0 MSGCOUNT":     {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.MsgCount = 1 })}, uid.ErrInvalid},
-		"twice":            {key, []*keyinit.KeyInit{good, good}, ErrUsed},
-		"one bad":          {key, append(keyInits(t, s, key, 3), &unsigned), uid.ErrSignature},
-		"too many to keep": {key, keyInits(t, s, key, 6), ErrFull},
-		"too many at once": {key, keyInits(t, s, key, MaxKeyInitsPerCall+1), uid.ErrInvalid},
+		"none":              {key, nil, uid.ErrInvalid},
+		"unknown key":       {newKey(2), []*keyinit.KeyInit{keyInit(t, s, newKey(2), 1, day, false)}, ErrUnknown},
+		"another's key":     {newKey(8), []*keyinit.KeyInit{good}, uid.ErrInvalid},
+		"unknown, unsigned": {newKey(2), []*keyinit.KeyInit{&unsigned}, ErrUnknown}, // found out first
+		"unsigned":          {key, []*keyinit.KeyInit{&unsigned}, uid.ErrSignature},
+		"other repository":  {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.RepoURI = "example.net" })}, uid.ErrInvalid},
+		"expired":           {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.NotAfter = s.now() })}, uid.ErrExpired},
+		"1.0 MSGCOUNT":      {key, []*keyinit.KeyInit{changed(func(c *keyinit.Contents) { c.MsgCount = 1 })}, uid.ErrInvalid},
+		"twice":             {key, []*keyinit.KeyInit{good, good}, ErrUsed},
+		"one bad":           {key, append(keyInits(t, s, key, 3), &unsigned), uid.ErrSignature},
+		"too many to keep":  {key, keyInits(t, s, key, 6), ErrFull},
+		"too many at once":  {key, keyInits(t, s, key, MaxKeyInitsPerCall+1), uid.ErrInvalid},
 	} {
 		refused(t, s, name, test.want, func() error {
 			_, err := s.AddKeyInit(t.Context(), public(test.key), test.inits, free(len(test.inits)))
@@ -295,6 +298,34 @@ func TestFlush(t *testing.T) {
 	if _, err := s.FetchKeyInit(t.Context(), hash); err != nil {
 		t.Error(err)
 	}
+	// Neither does the last one, given again, remove what was added since; nor an order by
+	// a clock that is slow.
+	if err := flush(s.now()-10, key); err != nil {
+		t.Errorf("the last one again: %v", err)
+	}
+	addAll(t, s, key, keyInits(t, s, key, 1)...)
+	if err := flush(s.now()-1, key); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.FetchKeyInit(t.Context(), hash); err != nil {
+		t.Errorf("after orders from before it was added: %v", err)
+	}
+	// What an earlier version has added goes with any order.
+	addAll(t, s, key, keyInits(t, s, key, 1)...)
+	if err := s.writer.do(t.Context(), func(t *tx) error {
+		for _, h := range t.keyInits(hash) {
+			t.set(h.expiryKey(), nil)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := flush(s.now()-1, key); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
+		t.Errorf("of an earlier version, after the flush: %v", err)
+	}
 	// Keys that nobody knows may flush, and leave no trace.
 	stranger := newKey(50)
 	if err := s.FlushKeyInit(t.Context(), public(stranger), s.now(), keyinit.SignFlush(s.now(), stranger)); err != nil {
@@ -307,4 +338,58 @@ func TestFlush(t *testing.T) {
 		return nil
 	})
 	mustCheck(t, s)
+}
+
+// TestExpiredTogether has many keys whose KeyInits have expired, all of which get another
+// one at once: the service goes on, and a key never holds much more than it may.
+func TestExpiredTogether(t *testing.T) {
+	inMemory(t)
+	c := newClock()
+	opt := testOptions(t.TempDir(), c)
+	opt.MaxKeyInits = 200
+	s := openTest(t, opt)
+	const users = 36 // the removal of all of theirs together is more than Badger takes at once
+	fill := func(n uint64, count int) error {
+		var inits []*keyinit.KeyInit
+		for i := range count {
+			inits = append(inits, keyInit(t, s, newKey(n), n<<32|uint64(i)|s.now()<<8, time.Minute, false))
+		}
+		_, err := s.AddKeyInit(t.Context(), public(newKey(n)), inits, free(count))
+		return err
+	}
+	for n := range uint64(users) {
+		mustCreate(t, s, message(s, fmt.Sprintf("ab%c%c@example.org", 'a'+n/8, 'a'+n%8), newKey(n)))
+		if err := errors.Join(fill(n, 100), fill(n, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.advance(2 * time.Minute)
+	var adding sync.WaitGroup
+	for n := range uint64(users) {
+		adding.Go(func() {
+			if err := fill(n, 1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	adding.Wait()
+	if err := s.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		c.advance(2 * time.Minute)
+		if err := errors.Join(fill(0, 100), fill(0, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.db.View(func(txn *badger.Txn) error {
+		if stored := (&tx{txn: txn}).keyInits(uid.SigKeyHash(public(newKey(0)))); len(stored) > 200+100 {
+			t.Errorf("%d are stored", len(stored))
+		}
+		return nil
+	})
+	mustCheck(t, s)
+	if err := s.forgetExpired(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

@@ -26,7 +26,8 @@ import (
 //	't'     token ID 32                    time 8                      a token that was spent
 //	'i'     SIGKEYHASH 64, stored 17, digest 32                        a KeyInit to hand out
 //	                                       canonical KeyInit
-//	'x'     NOTAFTER 8, rest of 'i'        empty                       when a KeyInit expires
+//	'x'     NOTAFTER 8, rest of 'i'        time 8                      when a KeyInit expires, and when it was added;
+//	                                                                   empty if an earlier version added it
 //	'd'     NOTAFTER 8, digest 32          empty                       a KeyInit that was used up
 //	'n'     SIGKEYHASH 64                  MSGCOUNT 8                  highest of a key's KeyInits in profile 1.1
 //	'f'     SIGKEYHASH 64                  Nonce 8                     the last flush of a key

@@ -154,11 +154,11 @@ func readIdentity(txn *badger.Txn, identity string) (r identityRecord, ok bool, 
 	return r, err == nil, err
 }
 
-// spend marks tokens as spent. ErrSpent if one was, or is here twice.
-func (t *tx) spend(ids []token.ID) error {
+// unspent returns ErrSpent if one of some tokens was spent, or is here twice.
+func unspent(txn *badger.Txn, ids []token.ID) error {
 	here := make(map[token.ID]bool, len(ids))
 	for i, id := range ids {
-		_, spent, err := get(t.txn, tokenKey(id))
+		_, spent, err := get(txn, tokenKey(id))
 		if err != nil {
 			return err
 		}
@@ -166,9 +166,15 @@ func (t *tx) spend(ids []token.ID) error {
 			return fmt.Errorf("%w: token %d of the call", ErrSpent, i+1)
 		}
 		here[id] = true
-		t.set(tokenKey(id), number(t.now))
 	}
 	return nil
+}
+
+// spend marks tokens, which are unspent, as spent.
+func (t *tx) spend(ids []token.ID) {
+	for _, id := range ids {
+		t.set(tokenKey(id), number(t.now))
+	}
 }
 
 // append adds an entry to the chain.
