@@ -35,7 +35,7 @@ const (
 	CodeToken     = -32008 // token.ErrInvalid
 	CodeSpent     = -32009 // keyserver.ErrSpent
 	CodeUsed      = -32010 // keyserver.ErrUsed
-	CodeFull      = -32011 // keyserver.ErrFull
+	CodeFull      = -32011 // keyserver.ErrFull, keyserver.ErrTooBig
 	CodeRate      = -32012 // keyserver.ErrRate, or too many calls by one client
 	CodeRange     = -32013 // keyserver.ErrRange
 	CodeTimeout   = -32014 // the call took too long; it may have been stored
@@ -63,6 +63,7 @@ var refusals = []struct {
 	{keyserver.ErrSpent, CodeSpent, codes.AlreadyExists},
 	{keyserver.ErrUsed, CodeUsed, codes.AlreadyExists},
 	{keyserver.ErrFull, CodeFull, codes.ResourceExhausted},
+	{keyserver.ErrTooBig, CodeFull, codes.ResourceExhausted},
 	{keyserver.ErrRate, CodeRate, codes.ResourceExhausted},
 	{keyserver.ErrRange, CodeRange, codes.OutOfRange},
 	{token.ErrInvalid, CodeToken, codes.InvalidArgument},
