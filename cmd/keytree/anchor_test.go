@@ -217,6 +217,7 @@ func TestAnchoring(t *testing.T) {
 	if last.Chain != status.Chain || last.Last.Position != 3 || last.NotAnchored != 0 || last.Problem != "" {
 		t.Errorf("the status is %+v of %+v", last, last.Last)
 	}
+	wantParts(t, s.must("anchor", "status"), "heartbeat ", "with a block of 20", "unless an entry comes before")
 	list := strings.Split(strings.TrimSpace(s.must("anchor", "list")), "\n")
 	if len(list) != 5 || !strings.HasSuffix(list[0], status.Chain) || !strings.HasPrefix(list[4], "4\t3\t") {
 		t.Errorf("listed\n%s", strings.Join(list, "\n"))
@@ -257,6 +258,28 @@ func TestAnchoring(t *testing.T) {
 		t.Errorf("exit code %d for a backup that is older than anchors by another key", code)
 	}
 	wantParts(t, s.errors(), "an anchor is ahead of the hashchain", last.Last.TxID)
+}
+
+// TestHeartbeatOfServer has a keyserver at rest repeat its anchor as blocks come.
+func TestHeartbeatOfServer(t *testing.T) {
+	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
+	s := startAnchored(t, n, t.TempDir(), "--anchor-heartbeat", "5s")
+	s.await(&s.stderr, "pay for the first anchors")
+	payTo(t, n, s.status().Address, 1_000_000)
+	if _, err := n.Mine(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	first := s.awaitAnchor(1)
+	eventually(t, func() string {
+		mine(t, s.grpc, s.node)
+		if status := s.status(); status.Last.Number < 2 {
+			return fmt.Sprintf("it does not repeat its anchor: %+v, due at %v", status, status.Heartbeat)
+		}
+		return ""
+	})
+	if last := s.status(); last.Last.Position != first.Last.Position || last.Last.Head != first.Last.Head || last.Chain != first.Chain {
+		t.Errorf("it made %+v after %+v", last.Last, first.Last)
+	}
 }
 
 // restore puts a backup and the server's key that belongs to it in the place of what is

@@ -2,17 +2,18 @@
 // of anchors (anchors, "The chain of anchors"), so that the keyserver cannot show two
 // histories without anybody being able to prove it.
 //
-//	doc.go        what is promised
-//	ask.go        what a publisher asks: the hashchain, the chain's index, a node
-//	publisher.go  options, start, the loop, the operator's requests
-//	observe.go    everything that there is to know, put together; nothing is changed
-//	decide.go     which chain it is, what files and keys lack: pure functions of that
-//	decidenext.go what the node gets, when the next anchor is due, and what it spends: pure, too
-//	act.go        one decision carried out; then everything is observed again
-//	tx.go         the transactions
-//	state.go      the state file
-//	keys.go       the key file, and its two siblings while the key is replaced
-//	status.go     what the operator is told
+//	doc.go         what is promised
+//	ask.go         what a publisher asks: the hashchain, the chain's index, a node
+//	publisher.go   options, start, the loop, the operator's requests
+//	observe.go     what hashchain, files and index say, put together; nothing is changed
+//	observenode.go what the node says, where it has to be asked
+//	decide.go      which chain it is, what files and keys lack: pure functions of that
+//	decidenext.go  what the node gets, when the next anchor is due, and what it spends: pure, too
+//	act.go         one decision carried out; then everything is observed again
+//	tx.go          the transactions
+//	state.go       the state file
+//	keys.go        the key file, and its two siblings while the key is replaced
+//	status.go      what the operator is told
 //
 // A publisher goes round: observe, decide, act. It remembers nothing between rounds that
 // is not on disk, but what it last offered to the node and told the operator. So a crash
