@@ -233,7 +233,7 @@ func TestResyncAfterFork(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err = Resync(t.Context(), c.dir, f.options())
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
 	for range 2 {
 		e := wantMisbehaviour(t, err, 5, "before this copy was begun")
 		if string(e.Reply) != string(old.Canonical()) || e.Theirs != f.entries[5].String() {
