@@ -46,7 +46,8 @@ within bounds; else it is the default one: 1h, 1,000 entries, 24h. Miners have 6
 
 What was verified is kept in --state DIR, and not fetched again. What the keyserver
 shows later has to continue it, as far as it was signed or anchored; what was only
-shown may have been made up on the way, and does not count. A first audit cannot know for how long entries wait.
+shown may have been made up on the way, and does not count. A first audit cannot know
+for how long entries wait.
 
 Exit codes: 0 sound up to the position that is printed, and entries after it could
 still be replaced; 1 not sound, since anchors do not come as they have to, or it could

@@ -200,7 +200,9 @@ func (u *run) fetchEntries(ctx context.Context) error {
 	p := new(problem)
 	if shown && (u.forked || u.broken != nil || errors.As(err, &p) && p.kind == Behind) {
 		u.forked, u.broken = false, nil
-		u.copy.drop()
+		if err := u.copy.drop(); err != nil {
+			return err
+		}
 		err = u.fetchBehind(ctx)
 	}
 	return err

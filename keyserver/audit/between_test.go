@@ -21,6 +21,8 @@ type between struct {
 	head      func() (*hashchain.SignedHead, error)
 }
 
+func (b *between) of(k Keyserver) *between { b.Keyserver = k; return b }
+
 // Entries implements Keyserver.
 func (b *between) Entries(ctx context.Context, from uint64) iter.Seq2[[]hashchain.Entry, error] {
 	if b.entries == nil {
@@ -140,7 +142,7 @@ func TestBetween(t *testing.T) {
 				w.server.grow(3)
 				b := place(w, known)
 				if b.Keyserver == nil {
-					b.Keyserver = w.server
+					b.of(w.server)
 				}
 				from := w.sources()
 				from.Keyserver = b
@@ -180,6 +182,22 @@ func TestBetween(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestDroppedForGood: what was made up, and is not shown any more, does not come back when
+// the keyserver is away.
+func TestDroppedForGood(t *testing.T) {
+	w := newWorld(t)
+	dir, from := t.TempDir(), w.sources()
+	from.Keyserver = places["appends an entry"](w, 0).of(w.server)
+	if r := w.auditOf(dir, from); r.Entries != 6 {
+		t.Errorf("made up: %d entries, expected 6", r.Entries)
+	}
+	w.audit(dir).want(t, Sound, "")
+	from.Keyserver = deadKeyserver{errors.New("away")}
+	if r := w.auditOf(dir, from); r.Entries != 5 {
+		t.Errorf("away: %d entries, expected 5", r.Entries)
 	}
 }
 

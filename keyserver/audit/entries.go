@@ -87,8 +87,11 @@ func (e *entryFile) keep(size uint64, head hashchain.Hash) {
 	}
 }
 
-// drop forgets the entries that are not kept.
-func (e *entryFile) drop() { e.size, e.head = e.kept, e.keptHead }
+// drop forgets the entries that are not kept, in the file too.
+func (e *entryFile) drop() error {
+	e.size, e.head = e.kept, e.keptHead
+	return e.file.Truncate(int64(e.kept * hashchain.EntrySize))
+}
 
 // extend takes what is in the file behind the chain, and follows it: an earlier audit
 // was shown that. It need not be fetched again if it is still shown.
