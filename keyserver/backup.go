@@ -110,11 +110,7 @@ func Restore(ctx context.Context, dir string, from io.Reader, log zerolog.Logger
 	if err := os.Rename(temporary, dir); err != nil {
 		return err
 	}
-	parent, err := os.Open(filepath.Dir(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return syncDir(filepath.Dir(dir))
 }
 
 func restore(ctx context.Context, db *badger.DB, disk badgerfiles.Disk, from io.Reader) error {

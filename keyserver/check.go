@@ -53,7 +53,7 @@ func (s *Service) Check(ctx context.Context) error {
 		if err := checkIdentities(ctx, txn, state.chain.Size, s.warnUnfit); err != nil {
 			return err
 		}
-		return checkKeyInits(txn)
+		return checkKeyInits(txn, s.format)
 	})
 }
 

@@ -20,6 +20,7 @@
 //	schema.go    every key of the database, in one table
 //	badger.go    opening Badger
 //	backup.go    backup while running, restore
+//	migrate.go   what becomes of a database that an earlier keytree has made
 //	check.go     whether everything stored agrees with everything else
 //
 // What never belongs here: JSON-RPC, gRPC, HTTP; clients; Bitcoin Cash.

@@ -52,6 +52,11 @@ var (
 	// ErrMismatch says that database, key file and options do not belong together.
 	// Nothing was changed; correct what is named.
 	ErrMismatch = errors.New("wrong database or key")
+	// ErrFormat says that an earlier keytree has made the database, and that the service
+	// was opened without Options.Migrate. Nothing was changed.
+	ErrFormat = errors.New("database of an earlier format")
+	// ErrLook says that a call would change a database that was opened with Options.Look.
+	ErrLook = errors.New("the database is open to be looked at")
 	// ErrDamaged says that the database holds something else than was written.
 	// Restore a backup, and compare its head with what others have seen.
 	ErrDamaged = badgerfiles.ErrDamaged

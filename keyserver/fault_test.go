@@ -169,7 +169,7 @@ func TestGroups(t *testing.T) {
 		told    int // calls of waiting that had been answered when the group began
 	)
 	const unit = 1000 // bytes
-	w := newWriter(s.db, s.writer.disk, s.now)
+	w := newWriter(s.db, s.writer.disk, (*badger.Txn).Commit, s.now)
 	w.most = weight{w.limit.count, 100*unit + 1}
 	w.changes = make(chan *change, maxGroup+10)
 	w.state.Store(s.writer.state.Load())

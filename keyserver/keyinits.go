@@ -187,9 +187,10 @@ func (t *tx) valid(hash sigKeyHash) (found []heldKeyInit) {
 
 // FlushKeyInit forgets the KeyInits of a public signature key that were added up to
 // nonce, so that none of them is handed out any more. nonce is the time in Unix seconds
-// at which the order was signed (keyinit.SignFlush), by the user's clock; an order older
-// than the last one is refused with uid.ErrExpired. So who gives an old order once more
-// removes nothing that was added since.
+// at which the order was signed (keyinit.SignFlush), by the user's clock. uid.ErrExpired
+// for an order older than the last one, and for the last one given again more than
+// flushAgain seconds after it was executed: so who repeats somebody's order removes
+// nothing that was added since, also where the user's clock is ahead.
 func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, nonce uint64, signature string) error {
 	if err := keyinit.VerifyFlush(sigKey, nonce, signature, s.now()); err != nil {
 		return err
@@ -200,13 +201,19 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 		if err != nil {
 			return err
 		}
+		order := flushRecord{nonce, t.now}
 		if flushed {
-			last, err := decodeNumber(b)
+			last, err := decodeFlushRecord(b)
 			if err != nil {
 				return err
 			}
-			if nonce < last {
-				return fmt.Errorf("%w: Nonce: expected at least that of the last flush, %d, got %d", uid.ErrExpired, last, nonce)
+			switch {
+			case nonce < last.nonce:
+				return fmt.Errorf("%w: Nonce: expected at least that of the last flush, %d, got %d", uid.ErrExpired, last.nonce, nonce)
+			case nonce == last.nonce && t.now > last.executed+flushAgain:
+				return fmt.Errorf("%w: Nonce %d: this order was executed at %d: sign another one", uid.ErrExpired, nonce, last.executed)
+			case nonce == last.nonce:
+				order.executed = last.executed
 			}
 		}
 		for _, h := range t.keyInits(hash) {
@@ -218,12 +225,18 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 				t.forget(h, true)
 			}
 		}
-		if len(t.writes) > 0 { // or anybody could fill the database with flushes
-			t.set(flushKey(hash), number(nonce))
+		// Of keys that nobody has here, anybody could fill the database with flushes.
+		if len(t.writes) > 0 || has(t.txn, key(prefixSigKey, hash[:])) {
+			t.set(flushKey(hash), order.encode())
 		}
 		return nil
 	})
 }
+
+// flushAgain is how many seconds after an order to flush was executed another one with
+// the same nonce is legitimate: two that are signed within one second are the same. Later
+// it is the old one, which somebody repeats.
+const flushAgain = 1
 
 // forgetAtOnce is how many expired KeyInits are removed in one transaction.
 const forgetAtOnce = 1000
@@ -289,7 +302,7 @@ func readHeldKey(k []byte) (h heldKeyInit) {
 	return h
 }
 
-// readExpiryKey reads a key under 'x'.
+// readExpiryKey reads a key under 'y'.
 func readExpiryKey(k []byte) heldKeyInit { return readHeldKey(k[8:]) }
 
 // keyInits returns a key's stored KeyInits: those that are not for fallback first,
@@ -302,11 +315,10 @@ func (t *tx) keyInits(hash sigKeyHash) (found []heldKeyInit) {
 	return found
 }
 
-// added returns when a KeyInit was added, in Unix seconds; 0 if an earlier version did
-// it, which did not say.
+// added returns when a KeyInit was added, in Unix seconds; 0 if nobody knows any more.
 func (t *tx) added(h heldKeyInit) (uint64, error) {
 	b, _, err := get(t.txn, h.expiryKey())
-	if err != nil || len(b) == 0 {
+	if err != nil {
 		return 0, err
 	}
 	return decodeNumber(b)
@@ -356,8 +368,13 @@ func (f *fetchLimits) tidy(now uint64) {
 	}
 }
 
-// checkKeyInits compares the two records of each KeyInit (see Check).
-func checkKeyInits(txn *badger.Txn) error {
+// checkKeyInits compares the two records of each KeyInit in a database of a format (see
+// Check).
+func checkKeyInits(txn *badger.Txn, format int) error {
+	expiry := byte(prefixExpiry)
+	if format == 1 {
+		expiry = prefixExpiry1
+	}
 	held, expiring := 0, 0
 	var problem error
 	opt := badger.DefaultIteratorOptions
@@ -369,13 +386,13 @@ func checkKeyInits(txn *badger.Txn) error {
 		h := readHeldKey(it.Item().Key())
 		problem = it.Item().Value(func(b []byte) error {
 			k, err := keyinit.Parse(b)
-			if err != nil || k.Digest() != h.digest || !has(txn, h.expiryKey()) {
+			if err != nil || k.Digest() != h.digest || !has(txn, key(expiry, h.expiryKey()[1:])) {
 				return fmt.Errorf("%w: KeyInit %x: %v", ErrDamaged, h.digest, err)
 			}
 			return nil
 		})
 	}
-	keysUnder(txn, []byte{prefixExpiry}, func([]byte) bool { expiring++; return true })
+	keysUnder(txn, []byte{expiry}, func([]byte) bool { expiring++; return true })
 	if problem == nil && held != expiring {
 		problem = fmt.Errorf("%w: %d KeyInits, but %d dates of expiry", ErrDamaged, held, expiring)
 	}

@@ -298,23 +298,20 @@ func TestFlush(t *testing.T) {
 	if _, err := s.FetchKeyInit(t.Context(), hash); err != nil {
 		t.Error(err)
 	}
-	// Neither does the last one, given again, remove what was added since; nor an order by
-	// a clock that is slow.
-	if err := flush(s.now()-10, key); err != nil {
-		t.Errorf("the last one again: %v", err)
-	}
+	// An order by a clock that is slow removes nothing that was added since.
 	addAll(t, s, key, keyInits(t, s, key, 1)...)
 	if err := flush(s.now()-1, key); err != nil {
 		t.Error(err)
 	}
 	if _, err := s.FetchKeyInit(t.Context(), hash); err != nil {
-		t.Errorf("after orders from before it was added: %v", err)
+		t.Errorf("after an order from before it was added: %v", err)
 	}
-	// What an earlier version has added goes with any order.
+	// What was added nobody knows when goes with any order.
+	c.advance(time.Minute)
 	addAll(t, s, key, keyInits(t, s, key, 1)...)
 	if err := s.writer.do(t.Context(), func(t *tx) error {
 		for _, h := range t.keyInits(hash) {
-			t.set(h.expiryKey(), nil)
+			t.set(h.expiryKey(), number(0))
 		}
 		return nil
 	}); err != nil {
@@ -324,7 +321,7 @@ func TestFlush(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
-		t.Errorf("of an earlier version, after the flush: %v", err)
+		t.Errorf("added nobody knows when, after the flush: %v", err)
 	}
 	// Keys that nobody knows may flush, and leave no trace.
 	stranger := newKey(50)
@@ -338,6 +335,62 @@ func TestFlush(t *testing.T) {
 		return nil
 	})
 	mustCheck(t, s)
+}
+
+// TestFlushRepeated: who gives an order once more removes nothing that was added since it
+// was executed, however far ahead the user's clock is, though orders that are signed within
+// one second cannot be told from each other.
+func TestFlushRepeated(t *testing.T) {
+	for _, test := range []struct {
+		name              string
+		held              bool   // whether there is something to flush at first
+		ahead             uint64 // the user's clock, in seconds
+		addedAfter, again time.Duration
+		want              error // of the order when it is given again
+		left              bool  // whether what was added since is there then
+	}{
+		{name: "within a second", held: true, again: 0},
+		{name: "within a second, nothing was there", again: 0},
+		{name: "over the end of a second", held: true, again: time.Second},
+		{name: "later", held: true, again: 2 * time.Second, want: uid.ErrExpired, left: true},
+		{name: "the clock is ahead, within a second", held: true, ahead: 200, again: 0},
+		{name: "the clock is ahead", held: true, ahead: 200, again: time.Minute, want: uid.ErrExpired, left: true},
+		{name: "the clock is ahead, added later", held: true, ahead: 200, addedAfter: time.Minute, again: 2 * time.Minute, want: uid.ErrExpired, left: true},
+		{name: "the clock is ahead, nothing was there", ahead: 200, addedAfter: time.Minute, again: 2 * time.Minute, want: uid.ErrExpired, left: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, c := newTest(t)
+			key := newKey(1)
+			hash := uid.SigKeyHash(public(key))
+			mustCreate(t, s, message(s, "alice@example.org", key))
+			if test.held {
+				addAll(t, s, key, keyInits(t, s, key, 2)...)
+			}
+			start, nonce := c.now(), s.now()+test.ahead
+			order := keyinit.SignFlush(nonce, key)
+			if err := s.FlushKeyInit(t.Context(), public(key), nonce, order); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
+				t.Errorf("after the flush: %v", err)
+			}
+			c.advance(test.addedAfter)
+			addAll(t, s, key, keyInits(t, s, key, 1)...)
+			c.advance(test.again - c.now().Sub(start))
+			if err := s.FlushKeyInit(t.Context(), public(key), nonce, order); !errors.Is(err, test.want) {
+				t.Errorf("given again: %v, want %v", err, test.want)
+			}
+			if _, err := s.FetchKeyInit(t.Context(), hash); (err == nil) != test.left {
+				t.Errorf("what was added since: %v", err)
+			}
+			// The next one is as good as any.
+			addAll(t, s, key, keyInits(t, s, key, 1)...)
+			if err := s.FlushKeyInit(t.Context(), public(key), nonce+1, keyinit.SignFlush(nonce+1, key)); err != nil {
+				t.Error(err)
+			}
+			mustCheck(t, s)
+		})
+	}
 }
 
 // TestExpiredTogether has many keys whose KeyInits have expired, all of which get another

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/keyserver/schedule"
@@ -72,10 +73,20 @@ type Options struct {
 	// it is known that no anchor contradicts it.
 	Held bool
 
+	// Migrate has Open convert a database that an earlier keytree has made, after it has
+	// written a backup of it beside Dir: DIR.format-N.backup. Without, Open refuses it
+	// with ErrFormat.
+	Migrate bool
+	// Look opens a database, which must be there, of this or an earlier format, only to
+	// look at it. Nothing is changed in it, and no call that would is for such a service.
+	Look bool
+
 	Now func() time.Time // the clock; time.Now by default
 	Log zerolog.Logger
 
-	memTable int64 // bytes; tests make it small
+	memTable     int64                   // bytes; tests make it small
+	migratePiece int                     // records; tests make it small
+	commit       func(*badger.Txn) error // Commit; tests kill the process there
 }
 
 func (o *Options) complete() error {
@@ -113,6 +124,12 @@ func (o *Options) complete() error {
 	}
 	if o.memTable == 0 {
 		o.memTable = 64 << 20
+	}
+	if o.migratePiece == 0 {
+		o.migratePiece = migratePiece
+	}
+	if o.commit == nil {
+		o.commit = (*badger.Txn).Commit
 	}
 	return nil
 }

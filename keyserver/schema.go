@@ -26,14 +26,19 @@ import (
 //	't'     token ID 32                    time 8                      a token that was spent
 //	'i'     SIGKEYHASH 64, stored 17, digest 32                        a KeyInit to hand out
 //	                                       canonical KeyInit
-//	'x'     NOTAFTER 8, rest of 'i'        time 8                      when a KeyInit expires, and when it was added;
-//	                                                                   empty if an earlier version added it
+//	'y'     NOTAFTER 8, rest of 'i'        time 8                      when a KeyInit expires, and when it was added;
+//	                                                                   0 if that was in format 1
 //	'd'     NOTAFTER 8, digest 32          empty                       a KeyInit that was used up
 //	'n'     SIGKEYHASH 64                  MSGCOUNT 8                  highest of a key's KeyInits in profile 1.1
-//	'f'     SIGKEYHASH 64                  Nonce 8                     the last flush of a key
+//	'o'     SIGKEYHASH 64                  flushRecord                 the last flush of a key
 //	'A'     -                              txid, displayed             chain of anchors that the chain is anchored in
 //	'N'     -                              empty                       what SetUnanchored said; not in backups
 //	'W'     -                              empty                       stamp of every transaction (writer.go)
+//
+// Format 1 (migrate.go) had two others in place of 'y' and 'o':
+//
+//	'x'     as 'y'                         time 8, or empty            as 'y', but may not say when one was added
+//	'f'     as 'o'                         Nonce 8                     as 'o', but does not say when it was executed
 //
 // stored is what the dispersing rules go by: FALLBACK 1 (0 or 1), NOTAFTER 8,
 // NOTBEFORE 8. digest is keyinit.KeyInit.Digest.
@@ -50,16 +55,20 @@ const (
 	prefixLink     = 'l'
 	prefixToken    = 't'
 	prefixKeyInit  = 'i'
-	prefixExpiry   = 'x'
+	prefixExpiry   = 'y'
 	prefixUsed     = 'd'
 	prefixMsgCount = 'n'
-	prefixFlush    = 'f'
+	prefixFlush    = 'o'
 	prefixAnchors  = 'A'
 	prefixNone     = 'N'
 	prefixStamp    = 'W'
+
+	prefixExpiry1 = 'x'
+	prefixFlush1  = 'f'
 )
 
-const formatVersion = 1
+// formatVersion is the format that this keytree makes; migrate.go has those before it.
+const formatVersion = 2
 
 type formatRecord struct {
 	Version int    `json:"version"`
@@ -135,6 +144,21 @@ func decodeIdentityRecord(b []byte) (r identityRecord, err error) {
 	r.position, r.notAfter = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
 	copy(r.uidHash[:], b[16:])
 	return r, nil
+}
+
+// flushRecord is the value under 'o'.
+type flushRecord struct {
+	nonce    uint64 // by the user's clock
+	executed uint64 // for the first time, by the keyserver's clock; 0 if that was in format 1
+}
+
+func (r *flushRecord) encode() []byte { return append(number(r.nonce), number(r.executed)...) }
+
+func decodeFlushRecord(b []byte) (flushRecord, error) {
+	if len(b) != 16 {
+		return flushRecord{}, fmt.Errorf("%w: flush record of %d bytes", ErrDamaged, len(b))
+	}
+	return flushRecord{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}, nil
 }
 
 // headRecord returns the value under 'H'.

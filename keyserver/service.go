@@ -32,6 +32,7 @@ type Service struct {
 	db     *badger.DB
 	writer *writer
 	fetch  *fetchLimits
+	format int // of the database; an earlier one only with Options.Look
 
 	gate   sync.RWMutex // held for reading while db is read
 	closed bool         // gate
@@ -50,13 +51,17 @@ type Service struct {
 // keys and the first entry. It verifies what is stored (see the package's
 // comment), which takes time in proportion to the length of the chain.
 //
-// ErrMismatch if folder, key file and domain do not belong together, ErrDamaged,
-// ErrLocked, ErrDiskFull, or an error of the file system.
+// ErrMismatch if folder, key file and domain do not belong together, ErrFormat,
+// ErrDamaged, ErrLocked, ErrDiskFull, or an error of the file system.
 func Open(ctx context.Context, opt Options) (*Service, error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+	if opt.Look {
+		if _, err := os.Stat(opt.Dir); err != nil {
+			return nil, err
+		}
+	} else if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	disk := badgerfiles.Disk{Dir: opt.Dir, MemTable: opt.memTable, Free: badgerfiles.FreeSpace}
@@ -66,15 +71,18 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	}
 	s := &Service{opt: opt, db: db, fetch: newFetchLimits(opt.FetchBurst, opt.FetchEvery)}
 	s.held.Store(opt.Held)
-	s.writer = newWriter(db, disk, s.now)
+	s.writer = newWriter(db, disk, opt.commit, s.now)
 	if err := s.start(ctx); err != nil {
 		db.Close()
 		return nil, err
 	}
+	s.writer.look = opt.Look
 	go s.writer.run()
 	ctx, s.stopSweeper = context.WithCancel(context.Background())
-	s.sweeper.Go(func() { s.sweep(ctx) })
-	s.sweeper.Go(func() { s.inspectAgain(ctx) })
+	if !opt.Look {
+		s.sweeper.Go(func() { s.sweep(ctx) })
+		s.sweeper.Go(func() { s.inspectAgain(ctx) })
+	}
 	return s, nil
 }
 
@@ -224,28 +232,33 @@ func (s *Service) warnExpiry() {
 // identity is the keyserver's own.
 func (s *Service) identity() string { return uid.KeyserverLocalpart + "@" + s.opt.Domain }
 
-// checkFormat compares the format record with the options; fresh is true if
-// there is none because the database is empty.
-func (s *Service) checkFormat(txn *badger.Txn) (fresh bool, err error) {
+// checkFormat compares the format record with the options and returns the format; 0
+// if there is none because the database is empty.
+func (s *Service) checkFormat(txn *badger.Txn) (format int, err error) {
 	b, ok, err := get(txn, []byte{prefixFormat})
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if !ok {
 		if has(txn, nil) {
-			return false, fmt.Errorf("%w: %s: no format record", ErrDamaged, s.opt.Dir)
+			return 0, fmt.Errorf("%w: %s: no format record", ErrDamaged, s.opt.Dir)
 		}
-		return true, nil
+		return 0, nil
 	}
 	var f formatRecord
 	if err := json.Unmarshal(b, &f); err != nil {
-		return false, fmt.Errorf("%w: format record: %w", ErrDamaged, err)
-	}
-	if f.Version != formatVersion {
-		return false, fmt.Errorf("%w: %s has format %d, this keytree uses %d", ErrMismatch, s.opt.Dir, f.Version, formatVersion)
+		return 0, fmt.Errorf("%w: format record: %w", ErrDamaged, err)
 	}
 	if f.Domain != s.opt.Domain {
-		return false, fmt.Errorf("%w: %s is the database of %q, not of %q", ErrMismatch, s.opt.Dir, f.Domain, s.opt.Domain)
+		return 0, fmt.Errorf("%w: %s is the database of %q, not of %q", ErrMismatch, s.opt.Dir, f.Domain, s.opt.Domain)
 	}
-	return false, nil
+	switch {
+	case f.Version < 1 || f.Version > formatVersion:
+		return 0, fmt.Errorf("%w: %s has format %d, expected 1 to %d: a later keytree has made it; use that one",
+			ErrMismatch, s.opt.Dir, f.Version, formatVersion)
+	case f.Version < formatVersion && !s.opt.Migrate && !s.opt.Look:
+		return 0, fmt.Errorf("%w: %s has format %d, expected %d: nothing was changed; keytree keyserver backup saves it as it is, and serve converts it",
+			ErrFormat, s.opt.Dir, f.Version, formatVersion)
+	}
+	return f.Version, nil
 }

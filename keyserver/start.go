@@ -20,13 +20,12 @@ import (
 // start makes the first entry, if there is none, and verifies and loads the
 // state.
 func (s *Service) start(ctx context.Context) error {
-	var fresh bool
 	err := s.db.View(func(txn *badger.Txn) (err error) {
-		fresh, err = s.checkFormat(txn)
+		s.format, err = s.checkFormat(txn)
 		return err
 	})
-	if err == nil && fresh {
-		err = s.first()
+	if err == nil && s.format == 0 {
+		s.format, err = formatVersion, s.first()
 	}
 	if err != nil {
 		return err
@@ -55,13 +54,22 @@ func (s *Service) start(ctx context.Context) error {
 		return err
 	}
 	s.writer.state.Store(&state)
-	return nil
+	switch {
+	case s.opt.Look:
+		return nil
+	case s.format == formatVersion:
+		return s.clearEarlier(ctx)
+	}
+	return s.migrate(ctx)
 }
 
 // first writes position 0: the keyserver's own UID message (keyserver-wire,
 // "First entry"). A key file without a database belongs to a chain that is
 // elsewhere: to begin another under the same key would be a second history.
 func (s *Service) first() error {
+	if s.opt.Look {
+		return fmt.Errorf("%w: %s holds no database to look at", ErrMismatch, s.opt.Dir)
+	}
 	if _, err := os.Stat(s.opt.KeyFile); err == nil {
 		return fmt.Errorf("%w: %s is there, but %s is empty: restore the database of this key, or give another key file",
 			ErrMismatch, s.opt.KeyFile, s.opt.Dir)

@@ -35,6 +35,7 @@ type writer struct {
 	now    func() uint64           // the clock, in Unix seconds
 	most   weight                  // of a group of several
 	limit  weight                  // of any group, which stays below it
+	look   bool                    // Options.Look: there are no changes
 
 	changes chan *change
 	quit    chan struct{} // closed to end run
@@ -47,12 +48,12 @@ type writer struct {
 	err     error         // wraps ErrFailed; may be read once failed is closed
 }
 
-func newWriter(db *badger.DB, disk badgerfiles.Disk, now func() uint64) *writer {
+func newWriter(db *badger.DB, disk badgerfiles.Disk, commit func(*badger.Txn) error, now func() uint64) *writer {
 	limit := weight{db.MaxBatchCount() - endWeight().count, db.MaxBatchSize() - endWeight().bytes}
 	return &writer{
 		db:      db,
 		disk:    disk,
-		commit:  (*badger.Txn).Commit,
+		commit:  commit,
 		now:     now,
 		most:    weight{limit.count / 2, limit.bytes / 2},
 		limit:   limit,
@@ -66,6 +67,9 @@ func newWriter(db *badger.DB, disk badgerfiles.Disk, now func() uint64) *writer 
 // do has a change made and returns when it is on disk, or refused. If ctx ends
 // before, it may or may not be made.
 func (w *writer) do(ctx context.Context, apply func(*tx) error) error {
+	if w.look {
+		return ErrLook
+	}
 	c := &change{ctx: ctx, apply: apply, result: make(chan error, 1)}
 	select {
 	case w.changes <- c:

@@ -52,7 +52,9 @@ func (a *app) keyserverServeCommand() *cobra.Command {
 the index, alone.
 
 The first start makes the server's keys, in a file that only its owner can read,
-and the first entry of the hashchain. Every start verifies the whole database.
+and the first entry of the hashchain. Every start verifies the whole database. One that
+an earlier keytree has made is converted then, after a backup of it was written beside
+it, as keyserver.format-N.backup in the data folder.
 
 Clients speak JSON-RPC to --keyserver-listen: https with --keyserver-tls-cert and
 --keyserver-tls-key, else http, for the local machine or behind a proxy. The same
@@ -256,7 +258,7 @@ func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger, held bo
 		return k, err
 	}
 	opt := c.options(log)
-	opt.Held = held
+	opt.Held, opt.Migrate = held, true
 	if c.open {
 		log.Warn().Msg("keyserver: everybody may register and add KeyInits without a token")
 		opt.Tokens = token.Open{}

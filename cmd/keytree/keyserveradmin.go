@@ -37,8 +37,8 @@ func (a *app) looksAfter(cmd *cobra.Command, do func(ctx context.Context, c *key
 }
 
 // withService runs a job on the keyserver's database, which no server may have
-// open.
-func (a *app) withService(ctx context.Context, c *keyserverConfig, job func(*keyserver.Service) error) (err error) {
+// open. One that only looks can do so also where an earlier keytree has made it.
+func (a *app) withService(ctx context.Context, c *keyserverConfig, look bool, job func(*keyserver.Service) error) (err error) {
 	for _, needed := range []string{c.dir, c.keyFile} {
 		if _, err := os.Stat(needed); err != nil {
 			return fmt.Errorf("there is no keyserver: %w", err)
@@ -46,6 +46,7 @@ func (a *app) withService(ctx context.Context, c *keyserverConfig, job func(*key
 	}
 	opt := c.options(newLog(a.stderr, "auto", "warn"))
 	opt.Tokens = token.Open{} // nothing is paid here
+	opt.Look = look
 	service, err := keyserver.Open(ctx, opt)
 	if err != nil {
 		return err
@@ -80,7 +81,7 @@ stop, and no client is turned away. Without one, it is done here.`,
 			if err := c.anchor.refuseUnchecked(what); err != nil {
 				return err
 			}
-			err = a.withService(ctx, c, func(s *keyserver.Service) (err error) {
+			err = a.withService(ctx, c, false, func(s *keyserver.Service) (err error) {
 				if err := refuseAnchored(s, what); err != nil {
 					return err
 				}
@@ -135,7 +136,8 @@ func (a *app) keyserverBackupCommand() *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Back up the keyserver's database",
 		Long: `backup writes the keyserver's database to a new file, as it is at one moment. A
-running server does it itself and goes on meanwhile; without one, it is done here.
+running server does it itself and goes on meanwhile; without one, it is done here,
+also for a database that an earlier keytree has made, which stays as it is.
 
 The key file is not in it: keep a copy of that apart, and another after each
 rotate-key. A backup that is not the newest state must not be put into service again
@@ -147,7 +149,7 @@ with anchors refuses one that is older than the last of them.`,
 		return writeNew(args[0], func(to io.Writer) error {
 			err := rpc.NewOperator(c.operator).Backup(ctx, to)
 			if notRunning(err) {
-				err = a.withService(ctx, c, func(s *keyserver.Service) error { return s.Backup(ctx, to) })
+				err = a.withService(ctx, c, true, func(s *keyserver.Service) error { return s.Backup(ctx, to) })
 			}
 			return err
 		})
@@ -192,7 +194,7 @@ that it prints with what others have seen: what was registered later is lost.`,
 		if err := keyserver.Restore(ctx, c.dir, f, zerolog.Nop()); err != nil {
 			return err
 		}
-		return a.withService(ctx, c, func(s *keyserver.Service) error { return a.printHead(ctx, c, s, "restored") })
+		return a.withService(ctx, c, true, func(s *keyserver.Service) error { return a.printHead(ctx, c, s, "restored") })
 	})
 }
 
@@ -203,11 +205,12 @@ func (a *app) keyserverFsckCommand() *cobra.Command {
 		Long: `fsck compares everything in the keyserver's database with everything else in it:
 the files with their checksums, the hashchain and its Merkle tree, every reply with
 its entry and signature, every identity with its messages, every KeyInit. No server
-may be running on it. Nothing is repaired: restore a backup.`,
+may be running on it. Nothing is repaired: restore a backup. Nor is a database that an
+earlier keytree has made converted: serve does that when it starts.`,
 		Example: `  keytree keyserver fsck --keyserver-domain example.org`,
 		Args:    takes(),
 	}, func(ctx context.Context, c *keyserverConfig, _ []string) error {
-		return a.withService(ctx, c, func(s *keyserver.Service) error {
+		return a.withService(ctx, c, true, func(s *keyserver.Service) error {
 			if err := s.Check(ctx); err != nil {
 				return err
 			}

@@ -1,0 +1,220 @@
+package keyserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// A database that an earlier keytree has made is converted where it is, when it is
+// opened with Options.Migrate:
+//
+//  1. It is verified as at every start, and a backup of it is written beside its folder.
+//  2. What the next format keeps in another form is written under prefixes that the
+//     format before does not know, in as many transactions as it takes.
+//  3. One transaction makes the next format count. With it the database is of the next
+//     format, before it of the one before.
+//  4. What only the format before knows is removed.
+//
+// Whoever is killed before 3 has a database that the earlier keytree still opens and
+// changes, so step 2 begins anew then. Who is killed later has step 4 done at the next
+// start.
+
+// migratePiece is how many records a migration reads for one transaction.
+const migratePiece = 1000
+
+// migration leads from one format to the next.
+type migration struct {
+	old, new []byte // prefixes that only the format before has, and only the next
+	// convert returns what becomes of a record under one of old.
+	convert func(key, value []byte) (write, error)
+}
+
+// migrations are those from format 1 to 2, from 2 to 3 and so on.
+func migrations() []migration {
+	return []migration{
+		{[]byte{prefixExpiry1, prefixFlush1}, []byte{prefixExpiry, prefixFlush}, convertTo2},
+	}
+}
+
+// convertTo2 gives every KeyInit a time of adding, zero where format 1 does not say, and
+// every flush a time of execution, which format 1 never says.
+func convertTo2(k, value []byte) (write, error) {
+	if k[0] == prefixExpiry1 && len(value) == 0 {
+		value = number(0)
+	}
+	n, err := decodeNumber(value)
+	if err != nil {
+		return write{}, err
+	}
+	if k[0] == prefixExpiry1 {
+		return write{key(prefixExpiry, k[1:]), number(n)}, nil
+	}
+	record := flushRecord{nonce: n}
+	return write{key(prefixFlush, k[1:]), record.encode()}, nil
+}
+
+// earlierBackup is where the backup of a database goes before it is converted.
+func earlierBackup(dir string, format int) string {
+	return fmt.Sprintf("%s.format-%d.backup", filepath.Clean(dir), format)
+}
+
+// migrate converts the database, which is of an earlier format, to this keytree's.
+func (s *Service) migrate(ctx context.Context) error {
+	path := earlierBackup(s.opt.Dir, s.format)
+	tables, _ := s.db.Size()
+	if err := s.writer.disk.Room(uint64(tables)); err != nil {
+		return err
+	}
+	if err := s.backupTo(ctx, path); err != nil {
+		return fmt.Errorf("the backup that is made before the database is converted: %w", err)
+	}
+	for ; s.format < formatVersion; s.format++ {
+		if err := s.convert(ctx, migrations()[s.format-1], s.format+1); err != nil {
+			return fmt.Errorf("converting the database to format %d: %w", s.format+1, err)
+		}
+	}
+	s.opt.Log.Warn().Int("format", formatVersion).Str("backup", path).
+		Msg("the keyserver's database was converted: an earlier keytree cannot open it any more, but restore the backup")
+	return nil
+}
+
+// convert takes the database from one format to the next.
+func (s *Service) convert(ctx context.Context, m migration, format int) error {
+	if err := s.clear(ctx, m.new); err != nil { // of a migration that was interrupted
+		return err
+	}
+	for _, prefix := range m.old {
+		for from := []byte{prefix}; from != nil; {
+			var err error
+			if from, err = s.convertPiece(ctx, m, prefix, from); err != nil {
+				return err
+			}
+		}
+	}
+	record, err := json.Marshal(formatRecord{format, s.opt.Domain})
+	if err != nil {
+		return err
+	}
+	if err := s.commitAll([]write{{[]byte{prefixFormat}, record}}); err != nil {
+		return err
+	}
+	return s.clear(ctx, m.old)
+}
+
+// convertPiece converts the records under a prefix from a key on, some of them, and
+// returns the key to go on with, nil if there is none.
+func (s *Service) convertPiece(ctx context.Context, m migration, prefix byte, from []byte) (next []byte, err error) {
+	var writes []write
+	err = s.db.View(func(txn *badger.Txn) error {
+		opt := badger.DefaultIteratorOptions
+		opt.Prefix = []byte{prefix}
+		it := txn.NewIterator(opt)
+		defer it.Close()
+		for it.Seek(from); it.Valid(); it.Next() {
+			if len(writes) == s.opt.migratePiece {
+				next = it.Item().KeyCopy(nil)
+				return nil
+			}
+			var w write
+			if err := it.Item().Value(func(value []byte) (err error) {
+				w, err = m.convert(it.Item().Key(), value)
+				return err
+			}); err != nil {
+				return err
+			}
+			writes = append(writes, w)
+		}
+		return nil
+	})
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return nil, err
+	}
+	return next, s.commitAll(writes)
+}
+
+// clear removes all records under some prefixes.
+func (s *Service) clear(ctx context.Context, prefixes []byte) error {
+	for _, prefix := range prefixes {
+		for {
+			var writes []write
+			err := s.db.View(func(txn *badger.Txn) error {
+				keysUnder(txn, []byte{prefix}, func(k []byte) bool {
+					writes = append(writes, write{slices.Clone(k), nil})
+					return len(writes) < s.opt.migratePiece
+				})
+				return ctx.Err()
+			})
+			if err != nil {
+				return err
+			}
+			if len(writes) == 0 {
+				break
+			}
+			if err := s.commitAll(writes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// clearEarlier finishes the last step of migrations that were interrupted.
+func (s *Service) clearEarlier(ctx context.Context) error {
+	for _, m := range migrations() {
+		if err := s.clear(ctx, m.old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commitAll makes some writes in one transaction, if there is any.
+func (s *Service) commitAll(writes []write) error {
+	if len(writes) == 0 {
+		return nil
+	}
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	t := &tx{txn: txn, writes: writes}
+	t.set([]byte{prefixStamp}, nil)
+	if err := s.writer.disk.Room(uint64(t.weight().bytes)); err != nil {
+		return err
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return s.writer.commit(txn)
+}
+
+// backupTo writes a backup to a file, which is there, in place of another that may be,
+// only when it is whole and on disk.
+func (s *Service) backupTo(ctx context.Context, path string) error {
+	part := path + ".part" // nobody else makes it: the database is locked
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.Backup(ctx, f), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	if err := os.Rename(part, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir puts on disk which files are in a folder.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,299 @@
+package keyserver
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// earlier are folders that earlier versions have made; its README.md tells how.
+const earlier = "testdata/earlier"
+
+// paid takes any token, each once, but none, which is free.
+type paid struct{}
+
+func (paid) Check(text string) (token.ID, bool, error) {
+	return sha256.Sum256([]byte(text)), text != "", nil
+}
+func (paid) PublicKey() string { return "" }
+
+// earlierFolder copies a folder that an earlier version has made, and returns the options
+// to open it a minute later.
+func earlierFolder(t *testing.T, commit string) Options {
+	t.Helper()
+	inMemory(t)
+	dir := filepath.Join(t.TempDir(), commit)
+	c := newClock()
+	c.advance(2 * time.Minute)
+	opt := testOptions(dir, c)
+	opt.Tokens, opt.migratePiece = paid{}, 2
+	if err := errors.Join(os.CopyFS(dir, os.DirFS(filepath.Join(earlier, commit))), os.Chmod(opt.KeyFile, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return opt
+}
+
+func looking(opt Options) Options { opt.Look = true; return opt }
+
+func migrating(opt Options) Options { opt.Migrate = true; return opt }
+
+// TestEarlier opens what earlier versions have made: it is refused unless it may be
+// converted, can be looked at and backed up as it is, and has everything afterwards.
+func TestEarlier(t *testing.T) {
+	for _, commit := range []string{"c78fd4b", "e32da94"} {
+		t.Run(commit, func(t *testing.T) {
+			opt := earlierFolder(t, commit)
+			if _, err := Open(t.Context(), opt); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "keytree keyserver backup") {
+				t.Errorf("opened as it is: %v", err)
+			}
+			s := openTest(t, looking(opt))
+			mustCheck(t, s)
+			if s.format != 1 {
+				t.Errorf("looking at it made it format %d", s.format)
+			}
+			want := s.Chain()
+			refused(t, s, "a change", ErrLook, func() error {
+				_, err := s.CreateUID(t.Context(), message(s, "carla@example.org", newKey(9)), "")
+				return err
+			})
+			var backup bytes.Buffer
+			if err := errors.Join(s.Backup(t.Context(), &backup), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+
+			s = openTest(t, migrating(opt))
+			mustCheck(t, s)
+			if now := s.Chain(); now.Size != 5 || now.Head != want.Head || now.Root() != want.Root() {
+				t.Errorf("another chain, of %d entries", now.Size)
+			}
+			s.db.View(func(txn *badger.Txn) error {
+				if has(txn, []byte{prefixExpiry1}) || has(txn, []byte{prefixFlush1}) {
+					t.Error("something of format 1 is left")
+				}
+				return nil
+			})
+			kept, err := os.ReadFile(opt.Dir + ".format-1.backup")
+			if err != nil || !bytes.Equal(kept, backup.Bytes()) {
+				t.Errorf("the backup of %d bytes is not of the database as it was: %v", len(kept), err)
+			}
+			for _, spent := range []string{"token a", "token b"} {
+				refused(t, s, spent, ErrSpent, func() error {
+					_, err := s.CreateUID(t.Context(), message(s, "carla@example.org", newKey(9)), spent)
+					return err
+				})
+			}
+			alice, bert := newKey(3), newKey(2)
+			addAll(t, s, bert, keyInit(t, s, bert, 20, 30*day, false))
+			order := keyinit.SignFlush(1_700_000_000, bert)
+			if err := s.FlushKeyInit(t.Context(), public(bert), 1_700_000_000, order); !errors.Is(err, uid.ErrExpired) {
+				t.Errorf("bert's order once more: %v", err)
+			}
+			// What c78fd4b does not say when it was added goes with any order, what it does not.
+			if err := s.FlushKeyInit(t.Context(), public(bert), 1_700_000_001, keyinit.SignFlush(1_700_000_001, bert)); err != nil {
+				t.Error(err)
+			}
+			left := map[string]int{"c78fd4b": 1, "e32da94": 3}[commit]
+			for key, n := range map[*byte]int{&alice[0]: 2, &bert[0]: left} {
+				hash := uid.SigKeyHash(public(alice))
+				if key == &bert[0] {
+					hash = uid.SigKeyHash(public(bert))
+				}
+				s.db.View(func(txn *badger.Txn) error {
+					if held := (&tx{txn: txn}).keyInits(hash); len(held) != n {
+						t.Errorf("%d KeyInits are held, want %d", len(held), n)
+					}
+					return nil
+				})
+			}
+			grow(t, s, 2)
+			mustCheck(t, s)
+			s.Close()
+			again := openTest(t, opt)
+			mustCheck(t, again)
+
+			// Who wants to go back restores the backup, which an earlier keytree can open.
+			restored := opt
+			restored.Dir = filepath.Join(t.TempDir(), "restored")
+			if err := Restore(t.Context(), restored.Dir, bytes.NewReader(kept), zerolog.Nop()); err != nil {
+				t.Fatal(err)
+			}
+			s = openTest(t, looking(restored))
+			mustCheck(t, s)
+			if s.format != 1 || s.Chain().Head != want.Head {
+				t.Errorf("format %d was restored", s.format)
+			}
+			s.Close()
+			mustCheck(t, openTest(t, migrating(restored)))
+		})
+	}
+}
+
+// TestMigrateRefuses: nothing is converted that is damaged, of another, or cannot be
+// backed up.
+func TestMigrateRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*testing.T, *Options)
+		want   error
+	}{
+		"another domain": {func(_ *testing.T, o *Options) { o.Domain = "example.net" }, ErrMismatch},
+		"no key file":    {func(_ *testing.T, o *Options) { o.KeyFile += "x" }, ErrMismatch},
+		"damaged": {func(t *testing.T, o *Options) {
+			earlierRecords(t, *o, func(txn *badger.Txn) error { return txn.Delete(entryKey(1)) })
+		}, ErrDamaged},
+		"no place for the backup": {func(t *testing.T, o *Options) {
+			if err := os.Mkdir(o.Dir+".format-1.backup.part", 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, nil},
+		"of a later format": {func(t *testing.T, o *Options) {
+			earlierRecords(t, *o, func(txn *badger.Txn) error {
+				return txn.Set([]byte{prefixFormat}, []byte(`{"version":3,"domain":"example.org"}`))
+			})
+		}, ErrMismatch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opt := earlierFolder(t, "c78fd4b")
+			changed := opt
+			test.change(t, &changed)
+			if _, err := Open(t.Context(), migrating(changed)); err == nil || !errors.Is(err, test.want) && test.want != nil {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			earlierRecords(t, opt, func(txn *badger.Txn) error {
+				if has(txn, []byte{prefixExpiry}) || has(txn, []byte{prefixFlush}) || !has(txn, []byte{prefixExpiry1}) {
+					t.Error("something was converted")
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// earlierRecords changes a database below the service.
+func earlierRecords(t *testing.T, opt Options, change func(*badger.Txn) error) {
+	t.Helper()
+	disk := badgerfiles.Disk{Dir: opt.Dir, MemTable: opt.memTable, Free: badgerfiles.FreeSpace}
+	db, err := openBadger(t.Context(), disk, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	txn := db.NewTransaction(true)
+	defer txn.Discard()
+	if err := errors.Join(change(txn), commitStamped(txn), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// asMigrator, in the environment, makes the test executable convert the database in a
+// folder, and kills it at a transaction: FOLDER NUMBER, and "landed" if that is on disk.
+const asMigrator = "KEYTREE_TEST_MIGRATOR"
+
+// TestMigrator is not a test but the process that TestMigrationKilled has killed.
+func TestMigrator(t *testing.T) {
+	fields := strings.Fields(os.Getenv(asMigrator))
+	if len(fields) < 2 {
+		t.Skip("part of TestMigrationKilled")
+	}
+	left, err := strconv.Atoi(fields[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := testOptions(fields[0], newClock())
+	opt.migratePiece = 2
+	opt.commit = func(txn *badger.Txn) error {
+		left--
+		if left == 0 && len(fields) > 2 {
+			if err := txn.Commit(); err != nil {
+				return err
+			}
+		}
+		if left == 0 {
+			self, err := os.FindProcess(os.Getpid())
+			if err != nil {
+				return err
+			}
+			self.Kill()
+			select {}
+		}
+		return txn.Commit()
+	}
+	s, err := Open(t.Context(), migrating(opt))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+}
+
+// TestMigrationKilled kills a migration at each of its transactions, before and after it
+// is on disk. Until one of them makes the next format count, the database is of the
+// earlier one, and an earlier keytree may change it; afterwards it is converted.
+func TestMigrationKilled(t *testing.T) {
+	inMemory(t)
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var killed, converted int
+	for n, ended := 1, false; !ended; n++ {
+		for _, landed := range []string{"", "landed"} {
+			opt := earlierFolder(t, "c78fd4b")
+			before := openTest(t, looking(opt))
+			want := before.Chain()
+			before.Close()
+			cmd := exec.CommandContext(t.Context(), executable, "-test.run=^TestMigrator$", "-test.v")
+			cmd.Env = append(os.Environ(), asMigrator+"="+filepath.Dir(opt.Dir)+" "+strconv.Itoa(n)+" "+landed)
+			out, err := cmd.CombinedOutput()
+			if cmd.ProcessState.Exited() {
+				if err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+				ended = true
+			} else {
+				killed++
+			}
+
+			s := openTest(t, looking(opt))
+			mustCheck(t, s)
+			format := s.format
+			s.Close()
+			if format == 1 {
+				var gone heldKeyInit // an earlier keytree hands one out
+				earlierRecords(t, opt, func(txn *badger.Txn) error {
+					keysUnder(txn, []byte{prefixKeyInit}, func(k []byte) bool { gone = readHeldKey(k); return false })
+					return errors.Join(txn.Delete(gone.key()), txn.Delete(key(prefixExpiry1, gone.expiryKey()[1:])))
+				})
+			} else {
+				converted++
+			}
+			s = openTest(t, migrating(opt))
+			mustCheck(t, s)
+			if now := s.Chain(); s.format != formatVersion || now.Head != want.Head {
+				t.Errorf("transaction %d %s: format %d, %d entries", n, landed, s.format, now.Size)
+			}
+			s.db.View(func(txn *badger.Txn) error {
+				if has(txn, []byte{prefixExpiry1}) || has(txn, []byte{prefixFlush1}) {
+					t.Errorf("transaction %d %s: something of format 1 is left", n, landed)
+				}
+				return nil
+			})
+			s.Close()
+		}
+	}
+	if killed < 10 || converted < 4 || converted == killed {
+		t.Errorf("%d were killed, %d of them after the format was changed", killed, converted)
+	}
+}
