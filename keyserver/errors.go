@@ -27,7 +27,7 @@ var (
 	ErrUsed = errors.New("KeyInit was added before")
 	// ErrFull says that a key has as many KeyInits as it may have.
 	ErrFull = errors.New("too many KeyInits")
-	// ErrRate says that too much is asked at once; try again later.
+	// ErrRate says that somebody has fetched too many KeyInits; try again later.
 	ErrRate = errors.New("too many requests")
 	// ErrTooBig says that one call writes more than can be written at once.
 	ErrTooBig = errors.New("too much for one call")

@@ -67,6 +67,10 @@ func TestHeld(t *testing.T) {
 		"FlushKeyInit": func(ctx context.Context) error {
 			return s.FlushKeyInit(ctx, public(sigKey), nonce, keyinit.SignFlush(nonce, sigKey))
 		},
+		"FetchFallback": func(ctx context.Context) error {
+			_, err := s.FetchFallback(ctx, [64]byte{})
+			return err
+		},
 		"RotateKey": func(ctx context.Context) error { _, err := s.RotateKey(ctx); return err },
 	}
 	for m := range reflect.TypeFor[*Service]().Methods() {

@@ -9,10 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
-	"golang.org/x/time/rate"
 
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/token"
@@ -130,36 +128,25 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []*keyinit.KeyInit, most int) er
 // FetchKeyInit hands out a KeyInit, in canonical form, for the given SIGKEYHASH by
 // the dispersing rules (keyinit.Choose). One that is used up by that is never
 // handed out again, also if this call's answer gets lost. ErrUnknown if there is
-// none, ErrRate if too many were fetched lately.
+// none.
 func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte) (message []byte, err error) {
-	unknown := fmt.Errorf("%w: KeyInit of this SIGKEYHASH", ErrUnknown)
 	err = s.view(func(txn *badger.Txn) error {
 		if !has(txn, key(prefixKeyInit, hash[:])) {
-			return unknown // without keeping the writer from its work
+			return errNoKeyInit() // without keeping the writer from its work
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, func(t *tx) error {
-		held := t.valid(hash)
-		stored := make([]keyinit.Stored, len(held))
-		for i, h := range held {
-			stored[i] = h.Stored
-		}
-		chosen, remove := keyinit.Choose(stored, t.now, s.fetch.random)
+	random := newRandom()
+	err = s.change(ctx, func(t *tx) (err error) {
+		held := valid(t.txn, key(prefixKeyInit, hash[:]), t.now)
+		chosen, remove := choose(held, t.now, random)
 		if chosen < 0 {
-			return unknown
+			return errNoKeyInit()
 		}
-		if !s.fetch.allow(hash, t.now) {
-			return fmt.Errorf("%w: KeyInits of this SIGKEYHASH", ErrRate)
-		}
-		var ok bool
-		var err error
-		if message, ok, err = get(t.txn, held[chosen].key()); err == nil && !ok {
-			err = fmt.Errorf("%w: KeyInit %x vanished", ErrDamaged, held[chosen].digest)
-		}
+		message, err = readKeyInit(t.txn, held[chosen])
 		if remove {
 			t.forget(held[chosen], true)
 		}
@@ -171,12 +158,58 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte) (message []by
 	return message, nil
 }
 
-// valid returns what Choose needs to see of a key's messages: the first valid one
-// that is not for fallback, or all fallback ones.
-func (t *tx) valid(hash sigKeyHash) (found []heldKeyInit) {
-	keysUnder(t.txn, key(prefixKeyInit, hash[:]), func(k []byte) bool {
+// FetchFallback hands out a KeyInit as FetchKeyInit does, but only one for fallback, and
+// uses none up: whoever has fetched too many still gets what is there for everybody.
+// ErrRate if there are only others, ErrUnknown if there is none.
+func (s *Service) FetchFallback(_ context.Context, hash [64]byte) (message []byte, err error) {
+	err = s.view(func(txn *badger.Txn) (err error) {
+		now := s.now()
+		fallback := valid(txn, key(prefixKeyInit, hash[:], []byte{1}), now)
+		if chosen, _ := choose(fallback, now, newRandom()); chosen >= 0 {
+			message, err = readKeyInit(txn, fallback[chosen])
+			return err
+		}
+		if len(valid(txn, key(prefixKeyInit, hash[:]), now)) == 0 {
+			return errNoKeyInit()
+		}
+		return fmt.Errorf("%w: you have fetched too many KeyInits lately, and this SIGKEYHASH has none for fallback", ErrRate)
+	})
+	return message, err
+}
+
+func errNoKeyInit() error { return fmt.Errorf("%w: KeyInit of this SIGKEYHASH", ErrUnknown) }
+
+// newRandom returns randomness that nobody can foresee.
+func newRandom() *rand.Rand {
+	var seed [32]byte
+	cryptorand.Read(seed[:]) // never fails
+	return rand.New(rand.NewChaCha8(seed))
+}
+
+// choose is keyinit.Choose.
+func choose(held []heldKeyInit, now uint64, random *rand.Rand) (index int, remove bool) {
+	stored := make([]keyinit.Stored, len(held))
+	for i, h := range held {
+		stored[i] = h.Stored
+	}
+	return keyinit.Choose(stored, now, random)
+}
+
+// readKeyInit returns a stored KeyInit in canonical form.
+func readKeyInit(txn *badger.Txn, h heldKeyInit) ([]byte, error) {
+	message, ok, err := get(txn, h.key())
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: KeyInit %x vanished", ErrDamaged, h.digest)
+	}
+	return message, err
+}
+
+// valid returns what keyinit.Choose needs to see of a key's messages, at a time: the first
+// valid one under a prefix that is not for fallback, or all fallback ones.
+func valid(txn *badger.Txn, prefix []byte, now uint64) (found []heldKeyInit) {
+	keysUnder(txn, prefix, func(k []byte) bool {
 		h := readHeldKey(k)
-		if h.NotBefore > t.now || h.NotAfter <= t.now {
+		if h.NotBefore > now || h.NotAfter <= now {
 			return true
 		}
 		found = append(found, h)
@@ -259,7 +292,6 @@ func (s *Service) forgetExpired(ctx context.Context) error {
 			}
 			keysUnder(t.txn, []byte{prefixExpiry}, expired(func(k []byte) { t.forget(readExpiryKey(k), false) }))
 			keysUnder(t.txn, []byte{prefixUsed}, expired(func(k []byte) { t.delete(append([]byte(nil), k...)) }))
-			s.fetch.tidy(t.now)
 			more = n == forgetAtOnce
 			return nil
 		})
@@ -331,40 +363,6 @@ func (t *tx) forget(h heldKeyInit, used bool) {
 	t.delete(h.expiryKey())
 	if used && h.NotAfter > t.now {
 		t.set(h.usedKey(), nil)
-	}
-}
-
-// fetchLimits bounds how fast the KeyInits of one key are handed out. It belongs
-// to the writer's goroutine.
-type fetchLimits struct {
-	burst  int
-	every  time.Duration
-	of     map[sigKeyHash]*rate.Limiter // of keys that have or had KeyInits
-	random *rand.Rand
-}
-
-func newFetchLimits(burst int, every time.Duration) *fetchLimits {
-	var seed [32]byte
-	cryptorand.Read(seed[:]) // never fails
-	return &fetchLimits{burst, every, make(map[sigKeyHash]*rate.Limiter), rand.New(rand.NewChaCha8(seed))}
-}
-
-// allow takes one fetch at a time in Unix seconds out of a key's allowance.
-func (f *fetchLimits) allow(hash sigKeyHash, now uint64) bool {
-	l := f.of[hash]
-	if l == nil {
-		l = rate.NewLimiter(rate.Every(f.every), f.burst)
-		f.of[hash] = l
-	}
-	return l.AllowN(time.Unix(int64(now), 0), 1)
-}
-
-// tidy drops the limits of keys that nobody fetches from.
-func (f *fetchLimits) tidy(now uint64) {
-	for hash, l := range f.of {
-		if l.TokensAt(time.Unix(int64(now), 0)) >= float64(f.burst) {
-			delete(f.of, hash)
-		}
 	}
 }
 

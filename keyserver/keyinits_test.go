@@ -179,7 +179,6 @@ func TestAddKeyInitRefuses(t *testing.T) {
 func TestConcurrentFetch(t *testing.T) {
 	inMemory(t)
 	opt := testOptions(t.TempDir(), newClock())
-	opt.FetchBurst = 1000
 	s := openTest(t, opt)
 	key := newKey(1)
 	mustCreate(t, s, message(s, "alice@example.org", key))
@@ -220,42 +219,41 @@ func TestConcurrentFetch(t *testing.T) {
 	mustCheck(t, s)
 }
 
-func TestFetchRate(t *testing.T) {
-	inMemory(t)
-	c := newClock()
-	opt := testOptions(t.TempDir(), c)
-	opt.FetchBurst, opt.FetchEvery = 3, 10*time.Second
-	s := openTest(t, opt)
-	for n := range uint64(2) {
-		key := newKey(n)
-		mustCreate(t, s, message(s, []string{"alice@example.org", "bert@example.org"}[n], key))
-		addAll(t, s, key, keyInits(t, s, key, 8)...)
+// Who has fetched too many gets what is for fallback, which nobody can use up.
+func TestFetchFallback(t *testing.T) {
+	s, c := newTest(t)
+	key := newKey(1)
+	hash := uid.SigKeyHash(public(key))
+	mustCreate(t, s, message(s, "alice@example.org", key))
+	fetch := func(want error) string {
+		t.Helper()
+		k, err := s.FetchFallback(t.Context(), hash)
+		if !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+		return string(k)
 	}
-	for n := range uint64(2) {
-		fetch := func() error {
-			_, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(n))))
-			return err
-		}
-		for range 3 {
-			if err := fetch(); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := fetch(); !errors.Is(err, ErrRate) {
-			t.Errorf("the fourth at once: %v", err)
-		}
-		c.advance(10 * time.Second)
-		if err := errors.Join(s.forgetExpired(t.Context()), fetch()); err != nil {
-			t.Errorf("ten seconds later: %v", err)
-		}
-		if err := fetch(); !errors.Is(err, ErrRate) {
-			t.Errorf("and one more: %v", err)
-		}
+	fetch(ErrUnknown)
+	addAll(t, s, key, keyInit(t, s, key, 1, 50*day, false))
+	fetch(ErrRate)
+	long, short := keyInit(t, s, key, 2, 30*day, true), keyInit(t, s, key, 3, 10*day, true)
+	addAll(t, s, key, long, short)
+	got := make(map[string]int)
+	for range 200 {
+		got[fetch(nil)]++
 	}
-	c.advance(time.Hour)
-	if err := s.forgetExpired(t.Context()); err != nil || len(s.fetch.of) != 0 {
-		t.Errorf("%d limits are kept for nobody, %v", len(s.fetch.of), err)
+	if n := got[string(short.Canonical())]; len(got) != 2 || n < 100 || got[string(long.Canonical())] == 0 {
+		t.Errorf("%d different ones, the shorter-lived one %d times of 200", len(got), n)
 	}
+	c.advance(20 * day)
+	if fetch(nil) != string(long.Canonical()) {
+		t.Error("one that has expired was handed out")
+	}
+	c.advance(20 * day)
+	fetch(ErrRate) // the one that is not for fallback is still there
+	c.advance(20 * day)
+	fetch(ErrUnknown)
+	mustCheck(t, s)
 }
 
 func TestFlush(t *testing.T) {

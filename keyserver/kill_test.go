@@ -35,7 +35,6 @@ func TestServer(t *testing.T) {
 		t.Skip("part of TestKill")
 	}
 	opt := testOptions(dir, newClock())
-	opt.FetchBurst = 1 << 30
 	opt.memTable = 2 << 20 // so that tables are written too
 	s, err := Open(t.Context(), opt)
 	if err != nil {
@@ -107,7 +106,6 @@ func TestKill(t *testing.T) {
 	inMemory(t)
 	dir := t.TempDir()
 	opt := testOptions(dir, newClock())
-	opt.FetchBurst = 1 << 30
 	executable, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

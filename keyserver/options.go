@@ -22,12 +22,6 @@ const (
 	// them is one transaction.
 	mostKeyInits = 5000
 
-	// DefaultFetchBurst is how many KeyInits of a key are handed out at once before
-	// DefaultFetchEvery applies.
-	DefaultFetchBurst = 500
-	// DefaultFetchEvery is how often another one is handed out then.
-	DefaultFetchEvery = 10 * time.Second
-
 	// MaxKeyInitsPerCall is how many KeyInits one AddKeyInit may bring.
 	MaxKeyInitsPerCall = 100
 
@@ -65,9 +59,7 @@ type Options struct {
 	// if it is not.
 	Anchors *schedule.Schedule
 
-	MaxKeyInits int           // stored for one key, at most 5000
-	FetchBurst  int           // of one key's KeyInits at once
-	FetchEvery  time.Duration // between them afterwards
+	MaxKeyInits int // stored for one key, at most 5000
 
 	// Held keeps the service from showing or changing its history until Release: until
 	// it is known that no anchor contradicts it.
@@ -110,14 +102,8 @@ func (o *Options) complete() error {
 	if o.MaxKeyInits == 0 {
 		o.MaxKeyInits = DefaultMaxKeyInits
 	}
-	if o.FetchBurst == 0 {
-		o.FetchBurst = DefaultFetchBurst
-	}
-	if o.FetchEvery == 0 {
-		o.FetchEvery = DefaultFetchEvery
-	}
-	if o.MaxKeyInits < 0 || o.MaxKeyInits > mostKeyInits || o.FetchBurst < 0 || o.FetchEvery < 0 {
-		return fmt.Errorf("%w: limits of KeyInits: expected 1 to %d stored, and a positive rate", ErrMismatch, mostKeyInits)
+	if o.MaxKeyInits < 0 || o.MaxKeyInits > mostKeyInits {
+		return fmt.Errorf("%w: expected 1 to %d KeyInits of a key, got %d", ErrMismatch, mostKeyInits, o.MaxKeyInits)
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -31,7 +31,6 @@ type Service struct {
 	opt    Options
 	db     *badger.DB
 	writer *writer
-	fetch  *fetchLimits
 	format int // of the database; an earlier one only with Options.Look
 
 	gate   sync.RWMutex // held for reading while db is read
@@ -69,7 +68,7 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{opt: opt, db: db, fetch: newFetchLimits(opt.FetchBurst, opt.FetchEvery)}
+	s := &Service{opt: opt, db: db}
 	s.held.Store(opt.Held)
 	s.writer = newWriter(db, disk, opt.commit, s.now)
 	if err := s.start(ctx); err != nil {

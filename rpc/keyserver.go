@@ -26,10 +26,11 @@ const (
 )
 
 // keyserverService implements keytree.v1.KeyserverService; the .proto file documents
-// its calls. It keeps nothing between calls.
+// its calls.
 type keyserverService struct {
 	keytreev1.UnimplementedKeyserverServiceServer
 	service *keyserver.Service
+	fetches *fetches
 	log     zerolog.Logger
 }
 
@@ -42,7 +43,7 @@ func (s *keyserverService) GetCapabilities(ctx context.Context, _ *keytreev1.Get
 		return nil, s.fault(err)
 	}
 	answer := &keytreev1.Capabilities{
-		Methods:               keyserverWire{s.service}.methodNames(),
+		Methods:               keyserverWire{service: s.service}.methodNames(),
 		Domains:               c.Domains,
 		KeyRepositoryUris:     c.KeyRepositoryURIs,
 		KeyInitRepositoryUris: c.KeyInitRepositoryURIs,
@@ -295,7 +296,7 @@ func (s *keyserverService) FetchKeyInit(ctx context.Context, request *keytreev1.
 	if err != nil {
 		return nil, err
 	}
-	message, err := s.service.FetchKeyInit(ctx, [sha512.Size]byte(hash))
+	message, err := s.fetches.fetch(ctx, [sha512.Size]byte(hash))
 	if err != nil {
 		return nil, s.fault(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -22,7 +23,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
 // testCertificate makes a certificate for hosts, and the pool that trusts it.
@@ -145,6 +150,80 @@ func TestCallRate(t *testing.T) {
 	}
 	if refused < 10 {
 		t.Errorf("REST refused %d of 40 calls", refused)
+	}
+}
+
+// TestFetchLimit fetches more KeyInits than one client may: then it gets what is there for
+// fallback, on each wire.
+func TestFetchLimit(t *testing.T) {
+	r := newKeyserverRig(t, rigOptions{callRate: 1000})
+	now, key := time.Now(), newKey(1)
+	r.register(t, "alice@example.org", key, now)
+	const burst = 100
+	fallback := newKeyInit(t, key, 200, true, now)
+	for range 3 {
+		var inits []*keyinit.KeyInit
+		for range burst {
+			inits = append(inits, newKeyInit(t, key, 1, false, now))
+		}
+		if _, err := r.service.AddKeyInit(t.Context(), public(key), inits, make([]string, burst)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.service.AddKeyInit(t.Context(), public(key), []*keyinit.KeyInit{fallback}, []string{""}); err != nil {
+		t.Fatal(err)
+	}
+	hash := uid.SigKeyHash(public(key))
+	for _, wire := range []struct {
+		name  string
+		fetch func() string
+	}{
+		{"JSON-RPC", func() string {
+			var got struct{ KeyInit string }
+			r.call(t, "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, &got)
+			return got.KeyInit
+		}},
+		{"gRPC", func() string {
+			got, err := r.client.FetchKeyInit(t.Context(), &keytreev1.FetchKeyInitRequest{SigKeyHash: hash[:]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.KeyInit
+		}},
+		{"REST, which shares gRPC's allowance", func() string {
+			response, err := r.http.Post(r.rest+"/v1/keyserver:fetchKeyInit", "application/json",
+				strings.NewReader(fmt.Sprintf(`{"sig_key_hash":%q}`, canonical.Encode(hash[:]))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			var got struct {
+				KeyInit string `json:"key_init"`
+			}
+			if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
+				t.Fatal(err)
+			}
+			return got.KeyInit
+		}},
+	} {
+		seen := make(map[string]bool)
+		for range burst {
+			seen[wire.fetch()] = true
+		}
+		shared := strings.HasPrefix(wire.name, "REST")
+		if n := len(seen); !shared && (n < burst || seen[string(fallback.Canonical())]) {
+			t.Errorf("%s: the first %d were %d different ones", wire.name, burst, n)
+		}
+		// Another one is allowed every ten seconds, so that time may pass here.
+		over := 0
+		for range 10 {
+			if wire.fetch() == string(fallback.Canonical()) {
+				over++
+			}
+		}
+		if over < 5 {
+			t.Errorf("%s: %d of 10 above the limit were for fallback", wire.name, over)
+		}
 	}
 }
 

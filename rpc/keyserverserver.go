@@ -46,7 +46,7 @@ type KeyserverServer struct {
 // NewKeyserverServer prepares a server. Nothing is running before Serve.
 func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	limits := newCallLimits(c.Limits)
-	handler := newJSONRPC(keyserverWire{c.Service}.methods(),
+	handler := newJSONRPC(keyserverWire{c.Service, newFetches(c.Service, c.Limits)}.methods(),
 		func(r *http.Request) bool { return limits.allow(r.RemoteAddr) }, c.Log)
 	s := &KeyserverServer{limits: c.Limits, secure: c.Certificate != nil}
 	s.http = &http.Server{
@@ -102,7 +102,7 @@ func (s *KeyserverServer) Serve(ctx context.Context, listener net.Listener) erro
 	return endHTTP(ctx, s.http, &s.gate, served, "the keyserver on "+listener.Addr().String())
 }
 
-// guarded keeps handlers from running on when Serve has ended.
+// guarded keeps handlers from running on when Serve has ended, and tells them who calls.
 func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.gate.TryRLock() {
@@ -110,7 +110,7 @@ func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
 			return
 		}
 		defer s.gate.RUnlock()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(withRemote(r.Context(), r.RemoteAddr)))
 	})
 }
 

@@ -20,7 +20,10 @@ import (
 
 // keyserverWire is the methods of the keyserver's JSON-RPC (keyserver-wire,
 // "Transport"). Results have exactly the members of the table there.
-type keyserverWire struct{ service *keyserver.Service }
+type keyserverWire struct {
+	service *keyserver.Service
+	fetches *fetches
+}
 
 func (k keyserverWire) methods() map[string]method {
 	return map[string]method{
@@ -181,7 +184,7 @@ func (k keyserverWire) fetchKeyInit(ctx context.Context, p *params) (any, error)
 	if err := p.done(); err != nil {
 		return nil, err
 	}
-	message, err := k.service.FetchKeyInit(ctx, [sha512.Size]byte(hash))
+	message, err := k.fetches.fetch(ctx, [sha512.Size]byte(hash))
 	return struct{ KeyInit string }{string(message)}, err
 }
 

@@ -120,7 +120,8 @@ func restCalls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule]
 	}
 }
 
-// limited refuses what a client asks of the keyserver above its allowance.
+// limited refuses what a client asks of the keyserver above its allowance, and has its
+// calls know who it is.
 func limited(limits *callLimits) runtime.Middleware {
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
@@ -128,7 +129,7 @@ func limited(limits *callLimits) runtime.Middleware {
 				writeError(w, http.StatusTooManyRequests, errTooManyCalls)
 				return
 			}
-			next(w, r, path)
+			next(w, r.WithContext(withRemote(r.Context(), r.RemoteAddr)), path)
 		}
 	}
 }

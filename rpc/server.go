@@ -117,7 +117,7 @@ func NewServer(c Config) (*Server, error) {
 		)
 	}
 	if c.Keyserver != nil && err == nil {
-		calls := &keyserverService{service: c.Keyserver, log: c.Log}
+		calls := &keyserverService{service: c.Keyserver, fetches: newFetches(c.Keyserver, c.Limits), log: c.Log}
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
 		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), rest, calls)
 	}
