@@ -53,7 +53,7 @@ func TestBackup(t *testing.T) {
 		if size := r.Chain().Size; size < 21 || !slices.Equal(collect(t, r, 0, size-1), all[:size]) {
 			t.Errorf("backup %d: %d entries, others than those that were there", i, size)
 		}
-		if _, err := r.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1)))); err != nil {
+		if _, err := r.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1))), ""); err != nil {
 			t.Error(err)
 		}
 		grow(t, r, 1)

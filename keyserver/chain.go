@@ -27,6 +27,8 @@ type Capabilities struct {
 	// KeyHashchainEntry is the last entry, base64.
 	KeyHashchainEntry string `json:"KEYHASHCHAINENTRY"`
 	TknPubKey         string `json:"TKNPUBKEY"` // Tokens.PublicKey
+	// KeyInitFetch is "token" if FetchKeyInit takes one (Options.PaidFetch), else "".
+	KeyInitFetch string `json:"KEYINITFETCH,omitempty"`
 	// SigPubKeys are the server's public signature keys, base64: the present one
 	// first, then those before it, which older replies are signed by.
 	SigPubKeys []string `json:"SIGPUBKEYS"`
@@ -53,6 +55,9 @@ func (s *Service) Capabilities(ctx context.Context) (*Capabilities, error) {
 		KeyHashchainEntry:     entry.String(),
 		TknPubKey:             s.opt.Tokens.PublicKey(),
 		AnchorChain:           s.AnchorChain(),
+	}
+	if s.opt.PaidFetch {
+		c.KeyInitFetch = "token"
 	}
 	if anchors := s.opt.Anchors; anchors != nil {
 		c.AnchorInterval, c.AnchorHeartbeat, c.AnchorMaxEntries = seconds(anchors.Interval), seconds(anchors.Heartbeat), uint32(anchors.MaxEntries)

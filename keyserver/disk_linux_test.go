@@ -78,7 +78,7 @@ func TestDiskFull(t *testing.T) {
 			return err
 		}},
 		{"FetchKeyInit", func() error {
-			_, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1))))
+			_, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1))), "")
 			return err
 		}},
 		{"UpdateUID", func() error {

@@ -38,7 +38,7 @@ func TestWriteFails(t *testing.T) {
 				return err
 			},
 			"FetchKeyInit": func(t *testing.T, s *Service) error {
-				_, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1))))
+				_, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1))), "")
 				return err
 			},
 			"RotateKey": func(t *testing.T, s *Service) error {
@@ -74,7 +74,7 @@ func TestWriteFails(t *testing.T) {
 				if _, _, err := s.LastEntry(t.Context()); !errors.Is(err, ErrFailed) {
 					t.Errorf("read: %v", err)
 				}
-				if _, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(9)))); !errors.Is(err, ErrFailed) {
+				if _, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(9))), ""); !errors.Is(err, ErrFailed) {
 					t.Errorf("write: %v", err)
 				}
 				if err := s.Close(); err != nil {
@@ -87,7 +87,7 @@ func TestWriteFails(t *testing.T) {
 				if grown := s.Chain().Size > before; grown != (landed && appends) {
 					t.Errorf("entry appended: %v", grown)
 				}
-				_, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1))))
+				_, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1))), "")
 				if gone := errors.Is(err, ErrUnknown); gone != (landed && name == "FetchKeyInit") {
 					t.Errorf("KeyInit: %v", err)
 				}

@@ -35,6 +35,8 @@ func TestHeld(t *testing.T) {
 		// What the operator needs.
 		"Backup": answered, "Check": answered, "Ready": answered, "Err": answered, "Failed": answered,
 		"Release": answered, "Close": answered,
+		// What the wire needs.
+		"PaidFetch": answered,
 
 		"Capabilities": func(ctx context.Context) error { _, err := s.Capabilities(ctx); return err },
 		"SignedHead":   func(ctx context.Context) error { _, err := s.SignedHead(ctx); return err },
@@ -63,7 +65,7 @@ func TestHeld(t *testing.T) {
 			_, err := s.AddKeyInit(ctx, public(sigKey), keyInits(t, s, sigKey, 1), free(1))
 			return err
 		},
-		"FetchKeyInit": func(ctx context.Context) error { _, err := s.FetchKeyInit(ctx, [64]byte{}); return err },
+		"FetchKeyInit": func(ctx context.Context) error { _, err := s.FetchKeyInit(ctx, [64]byte{}, ""); return err },
 		"FlushKeyInit": func(ctx context.Context) error {
 			return s.FlushKeyInit(ctx, public(sigKey), nonce, keyinit.SignFlush(nonce, sigKey))
 		},

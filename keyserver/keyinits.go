@@ -25,15 +25,9 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		return nil, fmt.Errorf("%w: expected 1 to %d KeyInits and as many tokens, got %d and %d",
 			uid.ErrInvalid, MaxKeyInitsPerCall, n, len(payments))
 	}
-	var spend []token.ID
-	for i, payment := range payments {
-		id, spends, err := s.opt.Tokens.Check(payment)
-		if err != nil {
-			return nil, fmt.Errorf("token %d: %w", i+1, err)
-		}
-		if spends {
-			spend = append(spend, id)
-		}
+	spend, err := s.checkTokens(payments)
+	if err != nil {
+		return nil, err
 	}
 	hash := uid.SigKeyHash(sigKey)
 	payable := func(txn *badger.Txn) error {
@@ -67,6 +61,20 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		receipts = append(receipts, k.SignServer(server))
 	}
 	return receipts, nil
+}
+
+// checkTokens returns which tokens a call that is paid with some has to spend.
+func (s *Service) checkTokens(payments []string) (spend []token.ID, err error) {
+	for i, payment := range payments {
+		id, spends, err := s.opt.Tokens.Check(payment)
+		if err != nil {
+			return nil, fmt.Errorf("token %d: %w", i+1, err)
+		}
+		if spends {
+			spend = append(spend, id)
+		}
+	}
+	return spend, nil
 }
 
 // addKeyInits stores KeyInits and removes twice as many of the same key's that have
@@ -128,13 +136,20 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []*keyinit.KeyInit, most int) er
 // FetchKeyInit hands out a KeyInit, in canonical form, for the given SIGKEYHASH by
 // the dispersing rules (keyinit.Choose). One that is used up by that is never
 // handed out again, also if this call's answer gets lost. ErrUnknown if there is
-// none.
-func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte) (message []byte, err error) {
-	err = s.view(func(txn *badger.Txn) error {
-		if !has(txn, key(prefixKeyInit, hash[:])) {
-			return errNoKeyInit() // without keeping the writer from its work
+// none. With Options.PaidFetch payment is a token, which is spent if there is one;
+// without, it is not looked at.
+func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment string) (message []byte, err error) {
+	var spend []token.ID
+	if s.opt.PaidFetch {
+		if spend, err = s.checkTokens([]string{payment}); err != nil {
+			return nil, err
 		}
-		return nil
+	}
+	err = s.view(func(txn *badger.Txn) error { // without keeping the writer from its work
+		if !has(txn, key(prefixKeyInit, hash[:])) {
+			return errNoKeyInit()
+		}
+		return unspent(txn, spend)
 	})
 	if err != nil {
 		return nil, err
@@ -146,6 +161,10 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte) (message []by
 		if chosen < 0 {
 			return errNoKeyInit()
 		}
+		if err := unspent(t.txn, spend); err != nil {
+			return err
+		}
+		t.spend(spend)
 		message, err = readKeyInit(t.txn, held[chosen])
 		if remove {
 			t.forget(held[chosen], true)
@@ -157,6 +176,9 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte) (message []by
 	}
 	return message, nil
 }
+
+// PaidFetch reports Options.PaidFetch.
+func (s *Service) PaidFetch() bool { return s.opt.PaidFetch }
 
 // FetchFallback hands out a KeyInit as FetchKeyInit does, but only one for fallback, and
 // uses none up: whoever has fetched too many still gets what is there for everybody.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -45,14 +47,14 @@ func TestKeyInits(t *testing.T) {
 	mustCreate(t, s, message(s, "alice@example.org", key))
 	fetch := func(want *keyinit.KeyInit) {
 		t.Helper()
-		got, err := s.FetchKeyInit(t.Context(), hash)
+		got, err := s.FetchKeyInit(t.Context(), hash, "")
 		if err != nil || !bytes.Equal(got, want.Canonical()) {
 			t.Errorf("got %.80s, %v; want %.80s", got, err, want.Canonical())
 		}
 	}
 	none := func() {
 		t.Helper()
-		if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
+		if _, err := s.FetchKeyInit(t.Context(), hash, ""); !errors.Is(err, ErrUnknown) {
 			t.Errorf("there should be none: %v", err)
 		}
 	}
@@ -139,7 +141,7 @@ func TestAddKeyInitRefuses(t *testing.T) {
 	if _, err := s.AddKeyInit(t.Context(), public(key), keyInits(t, s, key, 2), free(1)); !errors.Is(err, uid.ErrInvalid) {
 		t.Errorf("one token for two: %v", err)
 	}
-	if _, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(key))); !errors.Is(err, ErrUnknown) {
+	if _, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(key)), ""); !errors.Is(err, ErrUnknown) {
 		t.Errorf("something was stored: %v", err)
 	}
 	addAll(t, s, key, keyInits(t, s, key, 5)...)
@@ -193,7 +195,7 @@ func TestConcurrentFetch(t *testing.T) {
 	for range 64 {
 		fetching.Go(func() {
 			for range 2 {
-				k, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(key)))
+				k, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(key)), "")
 				mu.Lock()
 				switch {
 				case err == nil:
@@ -215,6 +217,57 @@ func TestConcurrentFetch(t *testing.T) {
 	}
 	if len(got) != stored || missed != 128-stored {
 		t.Errorf("%d were handed out, %d fetches came too late", len(got), missed)
+	}
+	mustCheck(t, s)
+}
+
+// Where fetching is paid, each KeyInit takes a token of its own, and nothing else does.
+func TestPaidFetch(t *testing.T) {
+	inMemory(t)
+	opt := testOptions(t.TempDir(), newClock())
+	issuer, err := token.OpenIssuer(filepath.Join(t.TempDir(), "issuer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pay := func() string {
+		text, err := issuer.Issue(testDomain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	opt.Tokens, opt.PaidFetch = token.Issued{Domain: testDomain, Issuer: issuer.Public()}, true
+	s := openTest(t, opt)
+	if caps, err := s.Capabilities(t.Context()); err != nil || caps.KeyInitFetch != "token" || !s.PaidFetch() {
+		t.Errorf("%+v, %v", caps, err)
+	}
+	key := newKey(1)
+	hash := uid.SigKeyHash(public(key))
+	if _, err := s.CreateUID(t.Context(), message(s, "alice@example.org", key), pay()); err != nil {
+		t.Fatal(err)
+	}
+	one, two := keyInit(t, s, key, 1, 10*day, false), keyInit(t, s, key, 2, 20*day, false)
+	if _, err := s.AddKeyInit(t.Context(), public(key), []*keyinit.KeyInit{one, two}, []string{pay(), pay()}); err != nil {
+		t.Fatal(err)
+	}
+	good := pay()
+	for _, step := range []struct {
+		name, payment string
+		of            sigKeyHash
+		want          error
+		message       *keyinit.KeyInit
+	}{
+		{"without a token", "", hash, token.ErrInvalid, nil},
+		{"with another's", "AAAA", hash, token.ErrInvalid, nil},
+		{"of nobody", good, sigKeyHash{1}, ErrUnknown, nil},
+		{"with the token that bought nothing", good, hash, nil, one},
+		{"with the same again", good, hash, ErrSpent, nil},
+		{"with another", pay(), hash, nil, two},
+	} {
+		got, err := s.FetchKeyInit(t.Context(), step.of, step.payment)
+		if !errors.Is(err, step.want) || step.message != nil && !bytes.Equal(got, step.message.Canonical()) {
+			t.Errorf("%s: %.60s, %v, want %v", step.name, got, err, step.want)
+		}
 	}
 	mustCheck(t, s)
 }
@@ -277,7 +330,7 @@ func TestFlush(t *testing.T) {
 	if err := flush(s.now(), key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
+	if _, err := s.FetchKeyInit(t.Context(), hash, ""); !errors.Is(err, ErrUnknown) {
 		t.Errorf("after the flush: %v", err)
 	}
 	if _, err := s.AddKeyInit(t.Context(), public(key), inits[:1], free(1)); !errors.Is(err, ErrUsed) {
@@ -293,7 +346,7 @@ func TestFlush(t *testing.T) {
 	if err := flush(s.now()-11, key); !errors.Is(err, uid.ErrExpired) {
 		t.Errorf("an older one: %v", err)
 	}
-	if _, err := s.FetchKeyInit(t.Context(), hash); err != nil {
+	if _, err := s.FetchKeyInit(t.Context(), hash, ""); err != nil {
 		t.Error(err)
 	}
 	// An order by a clock that is slow removes nothing that was added since.
@@ -301,7 +354,7 @@ func TestFlush(t *testing.T) {
 	if err := flush(s.now()-1, key); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.FetchKeyInit(t.Context(), hash); err != nil {
+	if _, err := s.FetchKeyInit(t.Context(), hash, ""); err != nil {
 		t.Errorf("after an order from before it was added: %v", err)
 	}
 	// What was added nobody knows when goes with any order.
@@ -318,7 +371,7 @@ func TestFlush(t *testing.T) {
 	if err := flush(s.now()-1, key); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
+	if _, err := s.FetchKeyInit(t.Context(), hash, ""); !errors.Is(err, ErrUnknown) {
 		t.Errorf("added nobody knows when, after the flush: %v", err)
 	}
 	// Keys that nobody knows may flush, and leave no trace.
@@ -369,7 +422,7 @@ func TestFlushRepeated(t *testing.T) {
 			if err := s.FlushKeyInit(t.Context(), public(key), nonce, order); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.FetchKeyInit(t.Context(), hash); !errors.Is(err, ErrUnknown) {
+			if _, err := s.FetchKeyInit(t.Context(), hash, ""); !errors.Is(err, ErrUnknown) {
 				t.Errorf("after the flush: %v", err)
 			}
 			c.advance(test.addedAfter)
@@ -378,7 +431,7 @@ func TestFlushRepeated(t *testing.T) {
 			if err := s.FlushKeyInit(t.Context(), public(key), nonce, order); !errors.Is(err, test.want) {
 				t.Errorf("given again: %v, want %v", err, test.want)
 			}
-			if _, err := s.FetchKeyInit(t.Context(), hash); (err == nil) != test.left {
+			if _, err := s.FetchKeyInit(t.Context(), hash, ""); (err == nil) != test.left {
 				t.Errorf("what was added since: %v", err)
 			}
 			// The next one is as good as any.

@@ -74,7 +74,7 @@ func TestServer(t *testing.T) {
 				var fetching sync.WaitGroup
 				for range 4 {
 					fetching.Go(func() {
-						k, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(key)))
+						k, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(key)), "")
 						if err == nil {
 							says("fetched %s", canonical.Encode(k))
 						} else if !errors.Is(err, ErrUnknown) {
@@ -201,7 +201,7 @@ func TestKill(t *testing.T) {
 		}
 		for hash := range keys {
 			for {
-				k, err := s.FetchKeyInit(t.Context(), hash)
+				k, err := s.FetchKeyInit(t.Context(), hash, "")
 				if errors.Is(err, ErrUnknown) {
 					break
 				}

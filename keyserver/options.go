@@ -59,7 +59,8 @@ type Options struct {
 	// if it is not.
 	Anchors *schedule.Schedule
 
-	MaxKeyInits int // stored for one key, at most 5000
+	MaxKeyInits int  // stored for one key, at most 5000
+	PaidFetch   bool // FetchKeyInit takes a token, as the calls that add something do
 
 	// Held keeps the service from showing or changing its history until Release: until
 	// it is known that no anchor contradicts it.

@@ -53,7 +53,7 @@ func TestFirstStart(t *testing.T) {
 	if _, _, err := s.LastEntry(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
-	if _, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1)))); !errors.Is(err, ErrClosed) {
+	if _, err := s.FetchKeyInit(t.Context(), uid.SigKeyHash(public(newKey(1))), ""); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 

@@ -49,6 +49,7 @@ func (s *keyserverService) GetCapabilities(ctx context.Context, _ *keytreev1.Get
 		KeyInitRepositoryUris: c.KeyInitRepositoryURIs,
 		KeyHashchainUris:      c.KeyHashchainURIs,
 		TknPubKey:             c.TknPubKey,
+		KeyInitFetch:          c.KeyInitFetch,
 		AnchorChain:           c.AnchorChain,
 		AnchorInterval:        c.AnchorInterval,
 		AnchorHeartbeat:       c.AnchorHeartbeat,
@@ -296,7 +297,7 @@ func (s *keyserverService) FetchKeyInit(ctx context.Context, request *keytreev1.
 	if err != nil {
 		return nil, err
 	}
-	message, err := s.fetches.fetch(ctx, [sha512.Size]byte(hash))
+	message, err := s.fetches.fetch(ctx, [sha512.Size]byte(hash), request.GetToken())
 	if err != nil {
 		return nil, s.fault(err)
 	}

@@ -55,6 +55,7 @@ type rigOptions struct {
 	callRate    int // of clients that are all local
 	anchors     *schedule.Schedule
 	held        bool // until service.Release
+	paidFetch   bool
 }
 
 func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
@@ -67,7 +68,7 @@ func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
 	}
 	service, err := keyserver.Open(t.Context(), keyserver.Options{
 		Domain: testDomain, Dir: filepath.Join(o.dir, "keyserver"), KeyFile: filepath.Join(o.dir, "key"),
-		Tokens: o.tokens, Now: o.now, Anchors: o.anchors, Held: o.held, Log: zerolog.Nop(),
+		Tokens: o.tokens, Now: o.now, Anchors: o.anchors, Held: o.held, PaidFetch: o.paidFetch, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		t.Fatal(err)

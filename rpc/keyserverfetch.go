@@ -22,7 +22,7 @@ const (
 
 // fetches hands out KeyInits. A client that has fetched too many still gets those for
 // fallback, which fetching does not use up. So the limit is on who fetches: nobody can
-// lock somebody's KeyInits for all others.
+// lock somebody's KeyInits for all others. Who pays for each is not limited.
 type fetches struct {
 	service *keyserver.Service
 	limits  *callLimits
@@ -37,11 +37,12 @@ func newFetches(service *keyserver.Service, c ClientLimits) *fetches {
 }
 
 // fetch hands out a KeyInit to the client that ctx, of withRemote or gRPC, names.
-func (f *fetches) fetch(ctx context.Context, hash [sha512.Size]byte) ([]byte, error) {
-	if !f.allowed(ctx) {
+// payment is a token, if one is wanted.
+func (f *fetches) fetch(ctx context.Context, hash [sha512.Size]byte, payment string) ([]byte, error) {
+	if !f.service.PaidFetch() && !f.allowed(ctx) {
 		return f.service.FetchFallback(ctx, hash)
 	}
-	return f.service.FetchKeyInit(ctx, hash)
+	return f.service.FetchKeyInit(ctx, hash, payment)
 }
 
 // allowed takes one fetch out of the client's allowance.

@@ -22,9 +22,13 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -224,6 +228,59 @@ func TestFetchLimit(t *testing.T) {
 		if over < 5 {
 			t.Errorf("%s: %d of 10 above the limit were for fallback", wire.name, over)
 		}
+	}
+}
+
+// TestPaidFetch fetches KeyInits for tokens on both wires, as many as there are.
+func TestPaidFetch(t *testing.T) {
+	issuer, err := token.OpenIssuer(filepath.Join(t.TempDir(), "issuer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pay := func() string {
+		text, err := issuer.Issue(testDomain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	r := newKeyserverRig(t, rigOptions{callRate: 1000, paidFetch: true, tokens: token.Issued{Domain: testDomain, Issuer: issuer.Public()}})
+	now, key := time.Now(), newKey(1)
+	hash := uid.SigKeyHash(public(key))
+	entry, _ := r.lastEntry(t)
+	if _, err := r.service.CreateUID(t.Context(), newMessage("alice@example.org", entry, key, now), pay()); err != nil {
+		t.Fatal(err)
+	}
+	const stored = 2*100 + 20 // more than two limits
+	for range stored {
+		if _, err := r.service.AddKeyInit(t.Context(), public(key), []*keyinit.KeyInit{newKeyInit(t, key, 1, false, now)}, []string{pay()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var caps struct{ CAPABILITIES keyserver.Capabilities }
+	r.call(t, "KeyRepository.Capabilities", object{}, &caps)
+	also, err := r.client.GetCapabilities(t.Context(), &keytreev1.GetCapabilitiesRequest{})
+	if err != nil || also.KeyInitFetch != "token" || caps.CAPABILITIES.KeyInitFetch != "token" {
+		t.Errorf("Capabilities: %+v, %+v, %v", caps, also, err)
+	}
+	if problem := r.try(t, "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, nil); problem == nil || problem.Code != rpc.CodeToken {
+		t.Errorf("without a token: %+v", problem)
+	}
+	if _, err := r.client.FetchKeyInit(t.Context(), &keytreev1.FetchKeyInitRequest{SigKeyHash: hash[:]}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("without a token: %v", err)
+	}
+	seen := make(map[string]bool)
+	for range stored / 2 {
+		var got struct{ KeyInit string }
+		r.call(t, "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:]), "Token": pay()}, &got)
+		also, err := r.client.FetchKeyInit(t.Context(), &keytreev1.FetchKeyInitRequest{SigKeyHash: hash[:], Token: pay()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[got.KeyInit], seen[also.KeyInit] = true, true
+	}
+	if len(seen) != stored {
+		t.Errorf("%d different ones, want %d", len(seen), stored)
 	}
 }
 

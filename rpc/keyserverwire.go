@@ -181,10 +181,14 @@ func (k keyserverWire) addKeyInit(ctx context.Context, p *params) (any, error) {
 
 func (k keyserverWire) fetchKeyInit(ctx context.Context, p *params) (any, error) {
 	hash := p.binary("SigKeyHash", sha512.Size)
+	payment := ""
+	if _, ok := p.left["Token"]; ok { // which deployed clients do not send
+		payment = p.text("Token")
+	}
 	if err := p.done(); err != nil {
 		return nil, err
 	}
-	message, err := k.fetches.fetch(ctx, [sha512.Size]byte(hash))
+	message, err := k.fetches.fetch(ctx, [sha512.Size]byte(hash), payment)
 	return struct{ KeyInit string }{string(message)}, err
 }
 

@@ -286,7 +286,7 @@ func (p *keyserverPlay) startSession(ctx context.Context) error {
 	p.says("Bob", "fetches a KeyInit, makes the first message, keeps what opens the answer, and sends it by mail")
 	letter, _, err := begin(ctx, p.bob.client, p.bob.id, demoAlice, draft{
 		reply: session.Address{Mix: demoMixMail, Nym: []byte("bob, this time")}, text: []byte("Hello Alice, it is Bob."),
-	})
+	}, tokensFlag{new(string)})
 	if err != nil {
 		return err
 	}
@@ -330,7 +330,7 @@ func (p *keyserverPlay) refusals(ctx context.Context) error {
 	}
 	seen := map[[sha256.Size]byte]bool{first.For: true}
 	for range demoKeyInits - 1 {
-		k, _, err := p.bob.client.FetchKeyInit(ctx, contact)
+		k, _, err := p.bob.client.FetchKeyInit(ctx, contact, nil)
 		if err != nil {
 			return err
 		}
@@ -339,7 +339,7 @@ func (p *keyserverPlay) refusals(ctx context.Context) error {
 	if len(seen) != demoKeyInits {
 		return errors.New("a KeyInit was handed out twice")
 	}
-	_, _, err = p.bob.client.FetchKeyInit(ctx, contact)
+	_, _, err = p.bob.client.FetchKeyInit(ctx, contact, nil)
 	if err == nil || !errors.As(err, new(*keyclient.ServerError)) {
 		return fmt.Errorf("expected that no KeyInit is left, got %w", err)
 	}

@@ -62,7 +62,9 @@ calls, with proofs, are answered over gRPC (keytree.v1.KeyserverService) and RES
 (/v1/keyserver), unencrypted.
 
 Registering and adding KeyInits is paid with tokens, which issue-tokens makes;
---keyserver-tokens open lets everybody in without.
+--keyserver-tokens open lets everybody in without. Handing out KeyInits is free unless
+--keyinit-fetch token asks for one each: then nobody uses them up for nothing, but
+clients must know of it (KEYINITFETCH in Capabilities), which older ones do not.
 
 Without an index there is nobody to ask whether the database, if it is an old backup,
 was anchored later: keytree serve asks, and is the safer one after a restore.`,
@@ -141,6 +143,7 @@ type keyserverFlags struct {
 	cert   *string
 	key    *string
 	tokens *parsed[string]
+	fetch  *parsed[string]
 	rate   *parsed[uint32]
 	uris   *list[string]
 	link   *parsed[ed25519.PublicKey]
@@ -156,6 +159,7 @@ func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 		cert:   flags.String("keyserver-tls-cert", "", "certificate `FILE` of the keyserver, with its chain, PEM; makes it https"),
 		key:    flags.String("keyserver-tls-key", "", "private key `FILE` of the certificate, PEM"),
 		tokens: newParsed("WHICH", "issued", oneOf("open", "issued")),
+		fetch:  newParsed("WHICH", "open", oneOf("open", "token")),
 		rate: numberFlag(flags, "keyserver-rate", rpc.DefaultCallRate, 0, 1_000_000,
 			"calls per second that one client address may make, but the machine's own; 0, for use behind a proxy, does not tell clients apart"),
 		uris: &list[string]{kind: "URI", parse: func(s string) (string, error) { return s, uid.CheckURI(s) }},
@@ -166,9 +170,10 @@ func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 	}
 	flags.Var(f.listen, "keyserver-listen", "where to answer the keyserver's JSON-RPC; port 0 lets the system choose")
 	flags.Var(f.tokens, "keyserver-tokens", "what the keyserver is paid with: issued (by issue-tokens), or open: everybody may register, for tests")
+	flags.Var(f.fetch, "keyinit-fetch", "what the keyserver hands out KeyInits for: a token each, or nothing (open), as all clients know it, but few at a time to one client address")
 	flags.Var(f.uris, "keyserver-uri", "a name besides the domain under which clients reach the keyserver, for Capabilities and KeyInits; can be given more than once")
 	flags.Var(f.link, "keyserver-link-authority", "public Ed25519 key of who may vouch for authoritative links to other hashchains (default nobody)")
-	f.names = []string{"keyserver-listen", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyserver-rate", "keyserver-uri", "keyserver-link-authority"}
+	f.names = []string{"keyserver-listen", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyinit-fetch", "keyserver-rate", "keyserver-uri", "keyserver-link-authority"}
 	setting(flags, f.names...)
 	f.anchor = newAnchoringFlags(flags)
 	f.names = append(f.names, anchoringFlagNames()...)
@@ -193,7 +198,10 @@ func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
 		return nil, usagef("expected both or none of --keyserver-tls-cert and --keyserver-tls-key")
 	}
 	c.listen, c.tlsCert, c.tlsKey = f.listen.value, *f.cert, *f.key
-	c.open, c.callRate = f.tokens.value == "open", int(f.rate.value)
+	c.open, c.paidFetch, c.callRate = f.tokens.value == "open", f.fetch.value == "token", int(f.rate.value)
+	if c.open && c.paidFetch {
+		return nil, usagef("--keyinit-fetch token needs tokens that somebody issues: expected --keyserver-tokens issued")
+	}
 	c.uris, c.linkAuthority = f.uris.values, f.link.value
 	c.anchor, err = f.anchor.config(f.flags, c.anchor.stateFile)
 	return c, err
@@ -210,6 +218,7 @@ type keyserverConfig struct {
 	listen          string
 	tlsCert, tlsKey string
 	open            bool // takes calls without a token
+	paidFetch       bool // hands out KeyInits for a token
 	callRate        int
 	uris            []string          // besides the domain
 	linkAuthority   ed25519.PublicKey // nil: nobody
@@ -221,6 +230,7 @@ func (c *keyserverConfig) options(log zerolog.Logger) keyserver.Options {
 	opt := keyserver.Options{
 		Domain: c.domain, Dir: c.dir, KeyFile: c.keyFile, Log: log,
 		URIs: append([]string{c.domain}, c.uris...), LinkAuthority: c.linkAuthority,
+		PaidFetch: c.paidFetch,
 	}
 	if c.anchor.keyFile != "" {
 		opt.Anchors = &c.anchor.schedule

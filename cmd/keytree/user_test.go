@@ -100,9 +100,9 @@ func TestUserLife(t *testing.T) {
 	withPassphrase(t)
 	server := t.TempDir()
 	cert, key, _ := certificateFiles(t)
-	p := startKeyserver(t, "keyserver", "serve", "--data-dir", server, "--keyserver-tls-cert", cert, "--keyserver-tls-key", key)
+	p := startKeyserver(t, "keyserver", "serve", "--data-dir", server, "--keyserver-tls-cert", cert, "--keyserver-tls-key", key, "--keyinit-fetch", "token")
 	url := "https" + strings.TrimPrefix(p.url, "http")
-	tokens := secretFile(t, mustKeytree(t, "keyserver", "issue-tokens", "8", "--keyserver-domain", "example.org", "--data-dir", server))
+	tokens := secretFile(t, mustKeytree(t, "keyserver", "issue-tokens", "9", "--keyserver-domain", "example.org", "--data-dir", server))
 	left := func(want int) {
 		t.Helper()
 		content, err := os.ReadFile(tokens)
@@ -132,10 +132,10 @@ func TestUserLife(t *testing.T) {
 	if strings.Contains(out, "Paper key") {
 		t.Error("the paper key is shown twice")
 	}
-	left(7)
+	left(8)
 	keytree(t, user(alice, "create", "A1ICE@example.org", "--tokens", tokens)...).wantError(t, exitFailed, "exists already")
 	keytree(t, user(bob, "create", "a1ice@example.org", "--tokens", tokens)...).wantError(t, exitFailed, "identity is taken: alice@example.org, since the entry at position 1")
-	left(7)
+	left(8)
 
 	lines := strings.Split(mustKeytree(t, user(bob, "create", "bob@example.org", "--tokens", tokens, "--json")...), "\n")
 	var shown userPaper
@@ -146,19 +146,22 @@ func TestUserLife(t *testing.T) {
 		t.Errorf("confirmed %q", got)
 	}
 	mustKeytree(t, user(alice, "keyinit", "add", "alice@example.org", "--mix-address", "mix@example.net", "--count", "2", "--tokens", tokens)...)
-	left(4)
 
 	contact := decoded[userContact](t, user(bob, "lookup", "A1ice@example.org")...)
 	if contact.Identity != "alice@example.org" || !contact.Trusted || contact.Position != 1 || len(contact.SigKeys) != 1 || contact.Searched != 3 {
 		t.Errorf("%+v", contact)
 	}
 	keytree(t, user(bob, "lookup", "carl@example.org")...).wantError(t, exitFailed, "not in the hashchain: carl@example.org")
-	fetched := decoded[userFetched](t, user(bob, "keyinit", "fetch", "alice@example.org")...)
+	left(5)
+	keytree(t, user(bob, "keyinit", "fetch", "alice@example.org")...).wantError(t, exitFailed, "a token is needed: expected --tokens FILE")
+	fetched := decoded[userFetched](t, user(bob, "keyinit", "fetch", "alice@example.org", "--tokens", tokens)...)
+	left(4)
 	if fetched.Anchor.MixAddress != "mix@example.net" || fetched.KeyInit.Contents.Fallback {
 		t.Errorf("%+v", fetched)
 	}
 	mustKeytree(t, user(alice, "keyinit", "flush", "alice@example.org")...)
-	keytree(t, user(bob, "keyinit", "fetch", "alice@example.org")...).wantError(t, exitFailed, "keyserver refuses")
+	keytree(t, user(bob, "keyinit", "fetch", "alice@example.org", "--tokens", tokens)...).wantError(t, exitFailed, "keyserver refuses")
+	left(4) // there was nothing to pay for
 
 	mustKeytree(t, user(alice, "update", "alice@example.org", "--forward-sec", "optional", "--mix-address", "mix@example.net", "--tokens", tokens)...)
 	wrong := append(user(alice, "update", "alice@example.org", "--tokens", tokens), "--passphrase-file", secretFile(t, "something else\n"))

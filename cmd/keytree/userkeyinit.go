@@ -93,12 +93,14 @@ func (a *app) keyInitFetchCommand() *cobra.Command {
 		Short: "Take a KeyInit of somebody, to begin a session",
 		Long: `fetch looks a name up, takes one of its KeyInits from the keyserver and verifies
 that it is signed by the signature key that the hashchain has for the name. The
-keyserver gives it to nobody else then: print it with --json and keep it.`,
+keyserver gives it to nobody else then: print it with --json and keep it. A keyserver
+that wants a token for it gets the first of --tokens.`,
 		Example: `  keytree user keyinit fetch alice@example.org --json >keyinit.json`,
 		Args:    takes("NAME"),
 	}
 	u := a.userFlags(cmd)
 	noSync := u.flags.Bool("no-sync", false, "look the name up in the copy as it is")
+	tokens := newTokensFlag(u.flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		name, err := identityArgument(args[0])
 		if err != nil {
@@ -109,8 +111,12 @@ keyserver gives it to nobody else then: print it with --json and keep it.`,
 			if err != nil {
 				return err
 			}
-			k, anchor, err := c.FetchKeyInit(cmd.Context(), contact)
+			pay, spent := tokens.payer()
+			k, anchor, err := c.FetchKeyInit(cmd.Context(), contact, pay)
 			if err != nil {
+				return err
+			}
+			if err := spent(); err != nil {
 				return err
 			}
 			return u.print(userFetched{contact.Identity, k, anchor}, func(out *output) {

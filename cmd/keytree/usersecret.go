@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	keyclient "github.com/keytree-bch/keytree/keyserver/client"
 	"github.com/keytree-bch/keytree/keyserver/secretfile"
 )
 
@@ -131,6 +132,27 @@ func (f tokensFlag) read() (all []string, mode os.FileMode, err error) {
 		return nil, 0, fmt.Errorf("tokens: %w", err)
 	}
 	return strings.Fields(string(content)), info.Mode().Perm(), nil
+}
+
+// payer takes a token of the file when it is asked for one. spent then removes it, if it
+// was asked.
+func (f tokensFlag) payer() (pay func() (string, error), spent func() error) {
+	var taken []string
+	pay = func() (token string, err error) {
+		if *f.file == "" {
+			return "", fmt.Errorf("%w: expected --tokens FILE", keyclient.ErrToken)
+		}
+		if taken, err = f.take(1); err != nil {
+			return "", err
+		}
+		return taken[0], nil
+	}
+	return pay, func() error {
+		if len(taken) == 0 {
+			return nil
+		}
+		return f.spent(taken)
+	}
 }
 
 // spent removes tokens from the file, which is replaced as a whole.

@@ -226,6 +226,7 @@ of the identity --as.`,
 		Args: takes("NAME"),
 	}
 	f := a.sendFlags(cmd)
+	tokens := newTokensFlag(f.flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		name, err := identityArgument(args[0])
@@ -241,7 +242,7 @@ of the identity --as.`,
 			if err != nil {
 				return err
 			}
-			letter, pending, err := begin(ctx, c, id, name, d)
+			letter, pending, err := begin(ctx, c, id, name, d, tokens)
 			if err != nil {
 				return err
 			}
@@ -257,9 +258,9 @@ of the identity --as.`,
 	return cmd
 }
 
-// begin makes the first message to a name. What opens the answer is on disk when it
-// returns.
-func begin(ctx context.Context, c *keyclient.Client, id *keyclient.Identity, name string, d draft) (*session.Letter, *session.Pending, error) {
+// begin makes the first message to a name, for a token if the keyserver wants one. What
+// opens the answer is on disk when it returns.
+func begin(ctx context.Context, c *keyclient.Client, id *keyclient.Identity, name string, d draft, tokens tokensFlag) (*session.Letter, *session.Pending, error) {
 	to, err := lookUp(ctx, c, name, true)
 	if err != nil {
 		return nil, nil, err
@@ -272,8 +273,12 @@ func begin(ctx context.Context, c *keyclient.Client, id *keyclient.Identity, nam
 	if err != nil {
 		return nil, nil, err
 	}
-	k, _, err := c.FetchKeyInit(ctx, to)
+	pay, spent := tokens.payer()
+	k, _, err := c.FetchKeyInit(ctx, to, pay)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := spent(); err != nil {
 		return nil, nil, err
 	}
 	letter, pending, err := session.Start(&session.Recipient{UID: to.Message(), KeyInit: k},

@@ -36,6 +36,8 @@ var (
 	// ErrDamagedCopy is ErrDamaged about the copy of the hashchain, or what was found in
 	// it: Resync begins it again.
 	ErrDamagedCopy = fmt.Errorf("%w, of what can be downloaded again", ErrDamaged)
+	// ErrToken says that a call has to be paid with a token, and none was given.
+	ErrToken = errors.New("a token is needed")
 	// ErrFingerprint says that the chain does not begin as it should.
 	ErrFingerprint = errors.New("another hashchain than expected")
 )

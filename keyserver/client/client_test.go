@@ -378,7 +378,7 @@ func TestLife(t *testing.T) {
 	if contact.Message().Hash() != id.Message().Hash() || contact.Position() != 4 || len(contact.Keys) != 1 || contact.UIDIndex != uid.Index(id.Message().Hash()) {
 		t.Errorf("contact %+v", contact)
 	}
-	k, anchor, err := bob.FetchKeyInit(ctx, contact)
+	k, anchor, err := bob.FetchKeyInit(ctx, contact, nil)
 	if err != nil || anchor.MixAddress != "mix@example.net" || anchor.NymAddress != "bnlt" {
 		t.Fatalf("%+v, %v", anchor, err)
 	}
@@ -401,7 +401,7 @@ func TestLife(t *testing.T) {
 	if err := alice.FlushKeyInits(ctx, id); err != nil {
 		t.Error(err)
 	}
-	if _, _, err := bob.FetchKeyInit(ctx, contact); !errors.As(err, new(*ServerError)) {
+	if _, _, err := bob.FetchKeyInit(ctx, contact, nil); !errors.As(err, new(*ServerError)) {
 		t.Errorf("after the flush: %v", err)
 	}
 
@@ -444,7 +444,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("after the recovery: %d messages", len(contact.History))
 	}
 	for range 2 { // it is for fallback
-		if _, _, err := bob.FetchKeyInit(ctx, contact); err != nil {
+		if _, _, err := bob.FetchKeyInit(ctx, contact, nil); err != nil {
 			t.Error(err)
 		}
 	}
@@ -455,7 +455,7 @@ func TestLife(t *testing.T) {
 		t.Error(err)
 	}
 	s.clock.advance(400 * day)
-	if _, _, err := bob.FetchKeyInit(ctx, contact); !errors.Is(err, uid.ErrExpired) {
+	if _, _, err := bob.FetchKeyInit(ctx, contact, nil); !errors.Is(err, uid.ErrExpired) {
 		t.Errorf("of an expired identity: %v", err)
 	}
 }

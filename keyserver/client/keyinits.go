@@ -145,9 +145,11 @@ func (id *Identity) newKeyInit(anchor Anchor, notAfter uint64, fallback bool) (o
 }
 
 // FetchKeyInit takes a KeyInit of a contact out of the keyserver's repository and
-// verifies it: nobody else gets it then, unless it is for fallback. uid.ErrExpired if
-// the contact is not to be trusted now.
-func (c *Client) FetchKeyInit(ctx context.Context, contact *Contact) (*keyinit.KeyInit, *keyinit.Anchor, error) {
+// verifies it: nobody else gets it then, unless it is for fallback. pay is asked for a
+// token if the keyserver wants one, and may be nil where there is none; the token is spent
+// unless the error is a ServerError. uid.ErrExpired if the contact is not to be trusted now,
+// ErrToken if a token is wanted and pay is nil.
+func (c *Client) FetchKeyInit(ctx context.Context, contact *Contact, pay func() (token string, err error)) (*keyinit.KeyInit, *keyinit.Anchor, error) {
 	if err := c.Trusted(contact); err != nil {
 		return nil, nil, err
 	}
@@ -155,7 +157,16 @@ func (c *Client) FetchKeyInit(ctx context.Context, contact *Contact) (*keyinit.K
 	if err != nil {
 		return nil, nil, err
 	}
-	k, err := c.wire.keyInit(ctx, caps, contact.SigKey())
+	token := ""
+	if caps.KeyInitFetch == "token" {
+		if pay == nil {
+			return nil, nil, fmt.Errorf("%w: the keyserver hands out KeyInits for one each", ErrToken)
+		}
+		if token, err = pay(); err != nil {
+			return nil, nil, err
+		}
+	}
+	k, err := c.wire.keyInit(ctx, caps, contact.SigKey(), token)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -53,6 +53,7 @@ type capabilities struct {
 	KeyInitRepositoryURIs []string `json:"KEYINITREPOSITORYURIS"`
 	KeyHashchainEntry     string   `json:"KEYHASHCHAINENTRY"`
 	SigPubKeys            []string `json:"SIGPUBKEYS"`
+	KeyInitFetch          string   `json:"KEYINITFETCH"` // "token" if FetchKeyInit takes one
 	// In seconds; absent, as with the next two, where there are no anchors.
 	AnchorInterval   uint32 `json:"ANCHORINTERVAL"`
 	AnchorHeartbeat  uint32 `json:"ANCHORHEARTBEAT"`
@@ -399,13 +400,17 @@ func (w *wire) addKeyInits(ctx context.Context, c *capabilities, sigKey []byte, 
 	return r.Signatures, nil
 }
 
-func (w *wire) keyInit(ctx context.Context, c *capabilities, sigKey []byte) (*keyinit.KeyInit, error) {
+// keyInit sends a token only if there is one: many keyservers do not know of it.
+func (w *wire) keyInit(ctx context.Context, c *capabilities, sigKey []byte, token string) (*keyinit.KeyInit, error) {
 	method, err := c.offers("KeyInitRepository.FetchKeyInit")
 	if err != nil {
 		return nil, err
 	}
 	hash := uid.SigKeyHash(sigKey)
-	r, err := call[struct{ KeyInit string }](ctx, w, method, struct{ SigKeyHash string }{canonical.Encode(hash[:])}, maxAnswer)
+	r, err := call[struct{ KeyInit string }](ctx, w, method, struct {
+		SigKeyHash string
+		Token      string `json:",omitempty"`
+	}{canonical.Encode(hash[:]), token}, maxAnswer)
 	if err != nil {
 		return nil, err
 	}

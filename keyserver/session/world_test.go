@@ -161,7 +161,7 @@ func (w *world) publish(u *user, box *box, fallback bool) *keyinit.KeyInit {
 		w.t.Fatal(err)
 	}
 	box.add(k, key)
-	b, err := w.service.FetchKeyInit(w.t.Context(), uid.SigKeyHash(public(u.sig)))
+	b, err := w.service.FetchKeyInit(w.t.Context(), uid.SigKeyHash(public(u.sig)), "")
 	if err != nil {
 		w.t.Fatal(err)
 	}

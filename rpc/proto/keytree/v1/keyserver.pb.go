@@ -114,8 +114,10 @@ type Capabilities struct {
 	AnchorHeartbeat uint32 `protobuf:"varint,11,opt,name=anchor_heartbeat,json=anchorHeartbeat,proto3" json:"anchor_heartbeat,omitempty"`
 	// After how many entries one is made before anchor_interval is over, 1 to 1,048,576.
 	AnchorMaxEntries uint32 `protobuf:"varint,12,opt,name=anchor_max_entries,json=anchorMaxEntries,proto3" json:"anchor_max_entries,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// "token" if FetchKeyInit takes a token; "" if it does not.
+	KeyInitFetch  string `protobuf:"bytes,13,opt,name=key_init_fetch,json=keyInitFetch,proto3" json:"key_init_fetch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Capabilities) Reset() {
@@ -230,6 +232,13 @@ func (x *Capabilities) GetAnchorMaxEntries() uint32 {
 		return x.AnchorMaxEntries
 	}
 	return 0
+}
+
+func (x *Capabilities) GetKeyInitFetch() string {
+	if x != nil {
+		return x.KeyInitFetch
+	}
+	return ""
 }
 
 type GetSignedHeadRequest struct {
@@ -1294,7 +1303,9 @@ func (x *AddKeyInitResponse) GetSignatures() [][]byte {
 type FetchKeyInitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-512, twice, of the user's SIGKEY.
-	SigKeyHash    []byte `protobuf:"bytes,1,opt,name=sig_key_hash,json=sigKeyHash,proto3" json:"sig_key_hash,omitempty"`
+	SigKeyHash []byte `protobuf:"bytes,1,opt,name=sig_key_hash,json=sigKeyHash,proto3" json:"sig_key_hash,omitempty"`
+	// If Capabilities.key_init_fetch says so. It is spent only if there is a KeyInit.
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1334,6 +1345,13 @@ func (x *FetchKeyInitRequest) GetSigKeyHash() []byte {
 		return x.SigKeyHash
 	}
 	return nil
+}
+
+func (x *FetchKeyInitRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
 }
 
 type FetchKeyInitResponse struct {
@@ -1486,7 +1504,7 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"\n" +
 	"\x1akeytree/v1/keyserver.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x18\n" +
-	"\x16GetCapabilitiesRequest\"\xf0\x03\n" +
+	"\x16GetCapabilitiesRequest\"\x96\x04\n" +
 	"\fCapabilities\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\x12\x18\n" +
 	"\adomains\x18\x02 \x03(\tR\adomains\x12.\n" +
@@ -1501,7 +1519,8 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"\x0fanchor_interval\x18\n" +
 	" \x01(\rR\x0eanchorInterval\x12)\n" +
 	"\x10anchor_heartbeat\x18\v \x01(\rR\x0fanchorHeartbeat\x12,\n" +
-	"\x12anchor_max_entries\x18\f \x01(\rR\x10anchorMaxEntries\"\x16\n" +
+	"\x12anchor_max_entries\x18\f \x01(\rR\x10anchorMaxEntries\x12$\n" +
+	"\x0ekey_init_fetch\x18\r \x01(\tR\fkeyInitFetch\"\x16\n" +
 	"\x14GetSignedHeadRequest\"\xd6\x01\n" +
 	"\n" +
 	"SignedHead\x12\x16\n" +
@@ -1574,10 +1593,11 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"\x12AddKeyInitResponse\x12\x1e\n" +
 	"\n" +
 	"signatures\x18\x01 \x03(\fR\n" +
-	"signatures\"7\n" +
+	"signatures\"M\n" +
 	"\x13FetchKeyInitRequest\x12 \n" +
 	"\fsig_key_hash\x18\x01 \x01(\fR\n" +
-	"sigKeyHash\"1\n" +
+	"sigKeyHash\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"1\n" +
 	"\x14FetchKeyInitResponse\x12\x19\n" +
 	"\bkey_init\x18\x01 \x01(\tR\akeyInit\"i\n" +
 	"\x13FlushKeyInitRequest\x12\x1e\n" +

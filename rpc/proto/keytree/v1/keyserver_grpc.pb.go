@@ -105,7 +105,8 @@ type KeyserverServiceClient interface {
 	// AddKeyInit stores KeyInits, all or none.
 	AddKeyInit(ctx context.Context, in *AddKeyInitRequest, opts ...grpc.CallOption) (*AddKeyInitResponse, error)
 	// FetchKeyInit hands out a KeyInit. One that is not for fallback is handed out
-	// once, also if the answer gets lost.
+	// once, also if the answer gets lost. Where nothing is paid for it, a client that has
+	// fetched many gets those for fallback alone for a while.
 	FetchKeyInit(ctx context.Context, in *FetchKeyInitRequest, opts ...grpc.CallOption) (*FetchKeyInitResponse, error)
 	// FlushKeyInit forgets all KeyInits of a key.
 	FlushKeyInit(ctx context.Context, in *FlushKeyInitRequest, opts ...grpc.CallOption) (*FlushKeyInitResponse, error)
@@ -307,7 +308,8 @@ type KeyserverServiceServer interface {
 	// AddKeyInit stores KeyInits, all or none.
 	AddKeyInit(context.Context, *AddKeyInitRequest) (*AddKeyInitResponse, error)
 	// FetchKeyInit hands out a KeyInit. One that is not for fallback is handed out
-	// once, also if the answer gets lost.
+	// once, also if the answer gets lost. Where nothing is paid for it, a client that has
+	// fetched many gets those for fallback alone for a while.
 	FetchKeyInit(context.Context, *FetchKeyInitRequest) (*FetchKeyInitResponse, error)
 	// FlushKeyInit forgets all KeyInits of a key.
 	FlushKeyInit(context.Context, *FlushKeyInitRequest) (*FlushKeyInitResponse, error)
