@@ -15,7 +15,7 @@
 //	keyinits.go  KeyInits: add, fetch, flush, forget
 //	rotate.go    a new server key
 //	serverkey.go the file with the server's secrets
-//	writer.go    one writer, which makes concurrent calls durable in groups
+//	writer.go    one writer, which decides concurrent calls and makes them durable in groups
 //	tx.go        one call's part in such a group
 //	schema.go    every key of the database, in one table
 //	badger.go    opening Badger
@@ -32,16 +32,20 @@
 //
 //  1. A call is verified by its caller's goroutine, as far as the message alone
 //     tells, and then handed to the one writer.
-//  2. The writer takes all calls that wait, decides them one after the other, and
-//     commits what they write (entry, reply, indexes, tokens spent) as one synced
-//     transaction. Each call is in it as a whole or not at all. If there is too
-//     little room on the disk, nothing is written, all of them are refused
-//     (ErrDiskFull), and the service goes on.
-//  3. Only then are the calls answered, refusals included, and only then can a
-//     reader see an entry.
-//  4. If the commit fails, nobody can say whether it is on disk. The service
-//     answers nothing any more (ErrFailed) until it is opened anew: an entry that
-//     was shown and is gone after a crash would be a second history.
+//  2. The writer takes all calls that wait, and decides them one after the other. What
+//     they write (entry, reply, indexes, tokens spent) is one synced transaction. Each
+//     call is in it as a whole or not at all. If there is too little room on the disk,
+//     nothing is written, all of them are refused (ErrDiskFull), and the service goes on.
+//  3. Server signatures are made beside that, by as many goroutines as it takes, as soon
+//     as an entry has its position. The transaction waits for them.
+//  4. While it is committed, the writer decides the next group on top of it. That one is
+//     committed only after the one before was, and refused with it.
+//  5. Only when their own group is on disk are calls answered, refusals included, and
+//     only then can a reader see an entry.
+//  6. If a commit fails, nobody can say whether it is on disk. The service answers
+//     nothing any more (ErrFailed), what was decided on top of it least of all, until it
+//     is opened anew: an entry that was shown and is gone after a crash would be a second
+//     history.
 //
 // At every start each byte of the database's files is checked (graph/badgerfiles),
 // then all entries from position 0 against each other, the Merkle tree and the

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -158,130 +161,296 @@ func messagesOf(t *testing.T, s *Service, identity string) (messages []*uid.Mess
 	return messages
 }
 
-// All calls that wait become one commit, as far as they fit; nobody is answered
-// before it, and its failure is that of all of them.
-func TestGroups(t *testing.T) {
+// groupsRig is a writer of its own on the database of a service, whose commits wait until
+// they are let go.
+type groupsRig struct {
+	*writer
+	t       *testing.T
+	begun   chan int   // gets how many calls have been answered when a commit begins
+	release chan error // ends that commit with this error, before it lands; nil lets it land
+
+	mu      sync.Mutex
+	waiting []*change // mu; those that were sent since the last expect
+}
+
+func newGroupsRig(t *testing.T) *groupsRig {
 	s, _ := newTest(t)
-	var (
-		waiting []*change
-		commits int
-		fault   error
-		told    int // calls of waiting that had been answered when the group began
-	)
-	const unit = 1000 // bytes
-	w := newWriter(s.db, s.writer.disk, (*badger.Txn).Commit, s.now)
-	w.most = weight{w.limit.count, 100*unit + 1}
-	w.changes = make(chan *change, maxGroup+10)
-	w.state.Store(s.writer.state.Load())
-	w.commit = func(txn *badger.Txn) error {
-		commits++
-		if answered(waiting) > told {
-			t.Error("answered before the commit")
-		}
-		if fault != nil {
-			return fault
+	r := &groupsRig{t: t, begun: make(chan int), release: make(chan error)}
+	r.writer = newWriter(s.db, s.writer.disk, nil, s.now)
+	r.most = weight{r.limit.count, 100*unit + 1}
+	r.state.Store(s.writer.state.Load())
+	r.commit = func(txn *badger.Txn) error {
+		r.mu.Lock()
+		n := answered(r.waiting)
+		r.mu.Unlock()
+		r.begun <- n
+		if err := <-r.release; err != nil {
+			return err
 		}
 		return txn.Commit()
 	}
-	group := func(first *change) *change {
-		told = answered(waiting)
-		return w.group(first)
-	}
-	errRefused := errors.New("refused")
-	send := func(units int, err error) {
-		c := &change{ctx: t.Context(), result: make(chan error, 1), apply: func(tx *tx) error {
+	go r.run()
+	t.Cleanup(r.stop)
+	return r
+}
+
+const unit = 1000 // bytes that a call of a groupsRig writes, at most so many
+
+// send hands the writer a call that writes so many units, and returns when it was decided.
+func (r *groupsRig) send(units int, refusal error) {
+	r.t.Helper()
+	r.sendChange(func(tx *tx) error {
+		if units > 0 {
 			key := tokenKey([32]byte{1})
-			tx.set(key, make([]byte, max(0, units*unit-len(key)-writeOverhead)))
-			return err
-		}}
-		waiting = append(waiting, c)
-		w.changes <- c
+			tx.set(key, make([]byte, units*unit-len(key)-writeOverhead))
+		}
+		return refusal
+	})
+}
+
+func (r *groupsRig) sendChange(apply func(*tx) error) {
+	decided := make(chan struct{}, 2)
+	c := &change{ctx: r.t.Context(), result: make(chan error, 1), apply: func(tx *tx) error {
+		defer func() { decided <- struct{}{} }()
+		return apply(tx)
+	}}
+	r.mu.Lock()
+	r.waiting = append(r.waiting, c)
+	r.mu.Unlock()
+	r.changes <- c
+	<-decided
+}
+
+// expect waits for the answers of all calls that were sent since the last time.
+func (r *groupsRig) expect(answers ...error) {
+	r.t.Helper()
+	for i, want := range answers {
+		if err := <-r.waiting[i].result; !errors.Is(err, want) {
+			r.t.Errorf("call %d: got %v, want %v", i, err, want)
+		}
 	}
-	expect := func(name string, answers ...error) {
-		t.Helper()
-		for i, want := range answers {
-			select {
-			case err := <-waiting[i].result:
-				if !errors.Is(err, want) {
-					t.Errorf("%s: call %d: got %v, want %v", name, i, err, want)
+	if len(answers) != len(r.waiting) {
+		r.t.Errorf("%d calls, %d answers", len(r.waiting), len(answers))
+	}
+	r.mu.Lock()
+	r.waiting = nil
+	r.mu.Unlock()
+}
+
+// commits waits until a commit begins, when so many calls have been answered, and ends it.
+func (r *groupsRig) commits(answered int, err error) {
+	r.t.Helper()
+	if got := <-r.begun; got != answered {
+		r.t.Errorf("%d calls are answered when a commit begins, want %d", got, answered)
+	}
+	r.release <- err
+}
+
+var errRefused = errors.New("refused")
+
+// TestGroups: what comes while a group is stored becomes the next one, as far as it fits;
+// nobody is answered before his group is on disk, refusals included.
+func TestGroups(t *testing.T) {
+	r := newGroupsRig(t)
+	r.send(1, nil)
+	if n := <-r.begun; n != 0 {
+		t.Errorf("%d are answered", n)
+	}
+	r.send(1, nil)
+	r.send(1, errRefused)
+	r.send(0, nil)
+	r.release <- nil
+	r.commits(1, nil)
+	r.expect(nil, nil, errRefused, nil)
+
+	r.send(1, errRefused) // nothing is written
+	r.expect(errRefused)
+
+	// A group of several takes no more than most.
+	r.send(1, nil)
+	<-r.begun
+	r.send(60, nil)
+	r.send(40, nil)
+	r.send(1, nil) // of the next
+	r.release <- nil
+	r.commits(1, nil)
+	r.commits(3, nil)
+	r.expect(nil, nil, nil, nil)
+
+	r.send(1000, nil) // alone it may be larger
+	r.commits(0, nil)
+	r.expect(nil)
+
+	// No transaction has room for it, whatever else is written.
+	r.send(1, nil)
+	<-r.begun
+	r.send(2000, nil)
+	r.release <- nil
+	r.expect(nil, ErrTooBig)
+
+	// Two that fit alone, but not both into what is read at once.
+	r.send(700, nil)
+	<-r.begun
+	r.send(700, nil)
+	r.release <- nil
+	r.commits(1, nil)
+	r.expect(nil, nil)
+
+	r.send(1, nil)
+	<-r.begun
+	for range maxGroup {
+		r.send(1, errRefused)
+	}
+	r.release <- nil // without it nobody is taken any more
+	r.send(1, nil)
+	r.commits(1+maxGroup, nil)
+	r.expect(append(append([]error{nil}, slices.Repeat([]error{errRefused}, maxGroup)...), nil)...)
+}
+
+// TestGroupsDiskFull: a group for which there is no room is refused as a whole, before
+// anything is decided on top of it, and the one before is not touched by that.
+func TestGroupsDiskFull(t *testing.T) {
+	r := newGroupsRig(t)
+	free := r.disk.Free
+	var full atomic.Bool
+	r.disk.Free = func(dir string) (uint64, bool, error) {
+		if full.Load() {
+			return 0, true, nil
+		}
+		return free(dir)
+	}
+	r.send(1, nil)
+	<-r.begun
+	r.send(60, nil)
+	r.send(1, errRefused)
+	full.Store(true)
+	r.release <- nil
+	r.expect(nil, ErrDiskFull, ErrDiskFull)
+	r.send(1, nil)
+	r.expect(ErrDiskFull)
+	full.Store(false)
+	r.send(1, nil)
+	r.commits(0, nil)
+	r.expect(nil)
+}
+
+// TestGroupsFail: with a commit fails what was decided on top of it, and nothing is
+// committed any more.
+func TestGroupsFail(t *testing.T) {
+	r := newGroupsRig(t)
+	r.send(1, nil)
+	<-r.begun
+	r.send(60, nil)
+	r.send(1, errRefused)
+	r.send(60, nil)
+	r.release <- errFault
+	r.expect(ErrFailed, ErrFailed, ErrFailed, ErrFailed)
+	if err := r.do(t.Context(), func(*tx) error { return nil }); !errors.Is(err, ErrFailed) {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestGroupsSee: a call is decided on what the calls before it have written and removed,
+// whether that is on disk, or being stored, or waits with it.
+func TestGroupsSee(t *testing.T) {
+	r := newGroupsRig(t)
+	id := func(n int) []byte { return tokenKey([32]byte{byte(n)}) }
+	const calls = 60
+	for n := range calls { // each adds its key, and removes that of the last but one
+		r.sendChange(func(tx *tx) error {
+			var seen, want []string
+			keysUnder(tx.txn, []byte{prefixToken}, func(k []byte) bool { seen = append(seen, string(k)); return true })
+			for before := range n {
+				_, ok, err := get(tx.txn, id(before))
+				if err != nil || ok != (before >= n-2) {
+					t.Errorf("call %d sees the key of call %d: %v, %v", n, before, ok, err)
 				}
-			default:
-				t.Errorf("%s: call %d is not answered", name, i)
+				if before >= n-2 {
+					want = append(want, string(id(before)))
+				}
+			}
+			if !slices.Equal(seen, want) {
+				t.Errorf("call %d sees %q", n, seen)
+			}
+			tx.set(id(n), nil)
+			if n >= 2 {
+				tx.delete(id(n - 2))
+			}
+			return nil
+		})
+		if n%7 == 3 {
+			<-r.begun
+			r.release <- nil
+		}
+	}
+	go func() {
+		for {
+			select {
+			case <-r.begun:
+				r.release <- nil
+			case <-t.Context().Done():
+				return
 			}
 		}
-		if len(w.changes) > 0 {
-			t.Errorf("%s: %d wait", name, len(w.changes))
+	}()
+	r.expect(make([]error, calls)...)
+}
+
+// TestFullGroups has 64 writers at once whose groups are as full as they can be, with
+// calls of every size at which something begins not to fit any more. What does not fit
+// alone is refused, all else is stored.
+func TestFullGroups(t *testing.T) {
+	inMemory(t)
+	opt := testOptions(t.TempDir(), newClock())
+	opt.memTable = 128 << 10
+	s := openTest(t, opt)
+	limit := s.writer.limit
+	const writers = 64
+	round := byte(0)
+	for _, size := range []int{0, 1000} { // of a value: writes are the limit, or bytes
+		most := limit.count - 1 - stampWeight().count
+		if size > 0 {
+			one := weigh([]write{{key: tokenKey([32]byte{}), value: make([]byte, size)}})
+			most = (limit.bytes - 1 - stampWeight().bytes) / one.bytes
 		}
-		waiting = nil
+		var sizes []int64
+		for _, around := range []int64{most / writers, most / 4, most / 3, most / 2, most} {
+			for d := int64(-1); d <= 1; d++ {
+				if n := around + d; n > 0 && !slices.Contains(sizes, n) {
+					sizes = append(sizes, n)
+				}
+			}
+		}
+		for _, n := range sizes {
+			round++
+			var writing sync.WaitGroup
+			for writer := range byte(writers) {
+				writing.Go(func() {
+					err := s.writer.do(t.Context(), func(tx *tx) error {
+						for i := range n {
+							tx.set(tokenKey([32]byte{round, writer, byte(i), byte(i >> 8)}), make([]byte, size))
+						}
+						return nil
+					})
+					if tooBig := n > most; errors.Is(err, ErrTooBig) != tooBig || !tooBig && err != nil {
+						t.Errorf("%d writes of %d bytes, %d fit: %v", n, size, most, err)
+					}
+				})
+			}
+			writing.Wait()
+			stored := 0
+			s.db.View(func(txn *badger.Txn) error {
+				keysUnder(txn, []byte{prefixToken, round}, func([]byte) bool { stored++; return true })
+				return nil
+			})
+			if want := int(n) * writers; n > most && stored != 0 || n <= most && stored != want {
+				t.Errorf("%d writes of %d bytes: %d are stored, want %d", n, size, stored, want)
+			}
+			if err := s.Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-
-	send(1, nil)
-	send(1, errRefused)
-	send(1, nil)
-	if left := group(<-w.changes); left != nil || commits != 1 {
-		t.Errorf("%d commits, left %v", commits, left)
-	}
-	expect("one group", nil, errRefused, nil)
-
-	send(1, errRefused)
-	if group(<-w.changes); commits != 1 {
-		t.Error("nothing was written, but committed")
-	}
-	expect("refused", errRefused)
-
-	send(60, nil)
-	send(40, nil)
-	send(1, nil)
-	left := group(<-w.changes)
-	if left != waiting[2] || commits != 2 {
-		t.Errorf("%d commits, left %v", commits, left)
-	}
-	if left = group(left); left != nil || commits != 3 {
-		t.Errorf("%d commits, left %v", commits, left)
-	}
-	expect("two groups", nil, nil, nil)
-
-	send(1000, nil) // alone it may be larger
-	if group(<-w.changes); commits != 4 {
-		t.Errorf("%d commits", commits)
-	}
-	expect("large", nil)
-
-	send(1, nil)
-	send(2000, nil) // no transaction has room for it
-	if left = group(<-w.changes); left != waiting[1] || commits != 5 || group(left) != nil || commits != 5 {
-		t.Errorf("too large: %d commits, left %v", commits, left)
-	}
-	expect("too large", nil, ErrTooBig)
-
-	for range maxGroup + 1 {
-		send(0, nil)
-	}
-	if group(<-w.changes); commits != 6 || len(w.changes) != 1 {
-		t.Errorf("%d commits, %d wait", commits, len(w.changes))
-	}
-	group(<-w.changes)
-	expect("many", make([]error, maxGroup+1)...)
-
-	space := w.disk.Free
-	w.disk.Free = func(string) (uint64, bool, error) { return 0, true, nil }
-	send(60, nil)
-	send(1, errRefused)
-	send(60, nil)
-	if left = group(<-w.changes); left != waiting[2] || group(left) != nil || commits != 7 {
-		t.Errorf("disk full: %d commits, left %v", commits, left)
-	}
-	expect("disk full", ErrDiskFull, ErrDiskFull, ErrDiskFull)
-	w.disk.Free = space
-
-	fault = errFault
-	send(60, nil)
-	send(1, errRefused)
-	send(60, nil)
-	if left := group(<-w.changes); left != nil {
-		t.Error("it goes on after a failure")
-	}
-	expect("failed", ErrFailed, ErrFailed, ErrFailed)
 }
 
 // TestWeight: what counts as below Badger's limit fits into one of its transactions,
@@ -296,13 +465,12 @@ func TestWeight(t *testing.T) {
 		for ; ; n++ {
 			w := &tx{}
 			w.set(byHashKey(hashchain.Hash{byte(n), byte(n >> 8), byte(n >> 16)}), make([]byte, size))
-			if next := taken.plus(w.weight()); !next.below(limit) {
+			if next := taken.plus(weigh(w.writes)); !next.below(limit) {
 				break
 			} else {
 				taken = next
 			}
-			w.txn = txn
-			if err := w.flush(); err != nil {
+			if err := put(txn, w.writes[0].key, w.writes[0].value); err != nil {
 				t.Fatalf("%d bytes: write %d: %v", size, n+1, err)
 			}
 		}

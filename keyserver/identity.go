@@ -126,7 +126,7 @@ func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, de
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := m.Seal(rand.Reader)
+	a, err := prepare(m)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, de
 			}
 			t.spend([]token.ID{id})
 		}
-		reply, err = t.enter(m, sealed)
+		reply, err = t.enter(a)
 		return err
 	})
 	if err != nil {
@@ -150,31 +150,50 @@ func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, de
 	return reply, nil
 }
 
-// enter appends a message's entry to the chain and stores what belongs to it.
-func (t *tx) enter(m *uid.Message, sealed uid.Sealed) (*uid.Reply, error) {
-	c := &m.Content
+// accepted is a message with all that can be made of it before its position is known.
+type accepted struct {
+	message *uid.Message
+	sealed  uid.Sealed
+	entry   hashchain.Entry // but for its hash
+}
+
+// prepare does so much of entering a message that the writer has little left to do.
+func prepare(m *uid.Message) (*accepted, error) {
+	sealed, err := m.Seal(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := hashchain.Prepare(m.Content.Identity, sealed.Hash, rand.Reader)
+	return &accepted{m, sealed, entry}, err
+}
+
+// enter appends a message's entry to the chain and stores what belongs to it. The reply
+// is whole only when the change is on disk: its signature is made meanwhile.
+func (t *tx) enter(a *accepted) (*uid.Reply, error) {
+	c := &a.message.Content
 	before, exists, err := readIdentity(t.txn, c.Identity)
 	if err != nil {
 		return nil, err
 	}
 	if exists {
-		previous, err := readByHash(t.txn, before.uidHash)
+		previous, err := t.message(before.uidHash)
 		if err != nil {
 			return nil, err
 		}
 		t.delete(sigKeyKey(uid.SigKeyHash(previous.Content.SigKey.Public()), c.Identity))
 	}
 	position := t.state.chain.Size
-	entry, err := hashchain.Seal(t.state.chain.Head, c.Identity, sealed.Hash, rand.Reader)
-	if err != nil {
-		return nil, err
-	}
+	entry := a.entry.Behind(t.state.chain.Head)
 	if err := t.append(entry); err != nil {
 		return nil, err
 	}
-	reply := uid.NewReply(sealed.Encrypted, &entry, position, t.state.keys.sign)
-	record := identityRecord{position, c.NotAfter, sealed.Hash}
-	t.set(replyKey(entry.UIDIndex()), reply.Canonical())
+	reply, sign := new(uid.Reply), t.state.keys.sign
+	t.setLater(replyKey(entry.UIDIndex()), len(a.sealed.Encrypted)+replyOverhead, func() []byte {
+		*reply = *uid.NewReply(a.sealed.Encrypted, &entry, position, sign)
+		return reply.Canonical()
+	})
+	t.messages[a.sealed.Hash] = a.message
+	record := identityRecord{position, c.NotAfter, a.sealed.Hash}
 	t.set(identityKey(c.Identity), record.encode())
 	t.set(append(positionsOf(c.Identity), number(position)...), nil)
 	t.set(sigKeyKey(uid.SigKeyHash(c.SigKey.Public()), c.Identity), nil)
@@ -188,6 +207,20 @@ func (t *tx) enter(m *uid.Message, sealed uid.Sealed) (*uid.Reply, error) {
 		}
 	}
 	return reply, nil
+}
+
+// replyOverhead is at least how many bytes a canonical uid.Reply has besides
+// UIDMESSAGEENCRYPTED: names, entry, position and signature.
+const replyOverhead = 512
+
+// message returns a message that was accepted, also where its reply is not there yet.
+func (t *tx) message(uidHash hashchain.Hash) (*uid.Message, error) {
+	for _, recent := range []map[hashchain.Hash]*uid.Message{t.messages, t.recent} {
+		if m := recent[uidHash]; m != nil {
+			return m, nil
+		}
+	}
+	return readByHash(t.txn, uidHash)
 }
 
 // checkLastEntry returns ErrLastEntry unless text is an entry of this chain; if

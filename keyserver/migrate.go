@@ -54,10 +54,10 @@ func convertTo2(k, value []byte) (write, error) {
 		return write{}, err
 	}
 	if k[0] == prefixExpiry1 {
-		return write{key(prefixExpiry, k[1:]), number(n)}, nil
+		return write{key: key(prefixExpiry, k[1:]), value: number(n)}, nil
 	}
 	record := flushRecord{nonce: n}
-	return write{key(prefixFlush, k[1:]), record.encode()}, nil
+	return write{key: key(prefixFlush, k[1:]), value: record.encode()}, nil
 }
 
 // earlierBackup is where the backup of a database goes before it is converted.
@@ -102,7 +102,7 @@ func (s *Service) convert(ctx context.Context, m migration, format int) error {
 	if err != nil {
 		return err
 	}
-	if err := s.commitAll([]write{{[]byte{prefixFormat}, record}}); err != nil {
+	if err := s.commitAll([]write{{key: []byte{prefixFormat}, value: record}}); err != nil {
 		return err
 	}
 	return s.clear(ctx, m.old)
@@ -146,7 +146,7 @@ func (s *Service) clear(ctx context.Context, prefixes []byte) error {
 			var writes []write
 			err := s.db.View(func(txn *badger.Txn) error {
 				keysUnder(txn, []byte{prefix}, func(k []byte) bool {
-					writes = append(writes, write{slices.Clone(k), nil})
+					writes = append(writes, write{key: slices.Clone(k)})
 					return len(writes) < s.opt.migratePiece
 				})
 				return ctx.Err()
@@ -175,22 +175,15 @@ func (s *Service) clearEarlier(ctx context.Context) error {
 	return nil
 }
 
-// commitAll makes some writes in one transaction, if there is any.
+// commitAll makes some writes in one transaction, if there is any, before the writer runs.
 func (s *Service) commitAll(writes []write) error {
 	if len(writes) == 0 {
 		return nil
 	}
-	txn := s.db.NewTransaction(true)
-	defer txn.Discard()
-	t := &tx{txn: txn, writes: writes}
-	t.set([]byte{prefixStamp}, nil)
-	if err := s.writer.disk.Room(uint64(t.weight().bytes)); err != nil {
+	if err := s.writer.disk.Room(uint64(weigh(writes).bytes)); err != nil {
 		return err
 	}
-	if err := t.flush(); err != nil {
-		return err
-	}
-	return s.writer.commit(txn)
+	return s.writer.commitAll(writes)
 }
 
 // backupTo writes a backup to a file, which is there, in place of another that may be,

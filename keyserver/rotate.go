@@ -2,7 +2,6 @@ package keyserver
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 
@@ -57,7 +56,7 @@ func (s *Service) RotateKey(ctx context.Context) (*uid.Reply, error) {
 	if err := errors.Join(m.Check(), m.VerifyUpdate(previous)); err != nil {
 		return nil, err
 	}
-	sealed, err := m.Seal(rand.Reader)
+	a, err := prepare(&m)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +70,7 @@ func (s *Service) RotateKey(ctx context.Context) (*uid.Reply, error) {
 	// From here on the files must not be touched until it is known which key counts.
 	err = s.change(context.WithoutCancel(ctx), func(t *tx) (err error) {
 		position := t.state.chain.Size
-		if reply, err = t.enter(&m, sealed); err != nil {
+		if reply, err = t.enter(a); err != nil {
 			return err
 		}
 		t.state.keys = next

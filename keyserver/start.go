@@ -3,7 +3,6 @@ package keyserver
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -101,7 +100,7 @@ func (s *Service) first() error {
 	if err := errors.Join(m.Check(), m.VerifyCreation()); err != nil {
 		return err
 	}
-	sealed, err := m.Seal(rand.Reader)
+	a, err := prepare(m)
 	if err != nil {
 		return err
 	}
@@ -109,18 +108,14 @@ func (s *Service) first() error {
 	if err != nil {
 		return err
 	}
-	txn := s.db.NewTransaction(true)
+	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
-	t := &tx{txn: txn, now: s.now(), state: state{keys: keys}}
-	if _, err := t.enter(m, sealed); err != nil {
+	t := &tx{txn: txn, now: s.now(), state: state{keys: keys}, messages: make(map[hashchain.Hash]*uid.Message)}
+	if _, err := t.enter(a); err != nil {
 		return err
 	}
 	t.set([]byte{prefixFormat}, format)
-	t.set([]byte{prefixStamp}, nil)
-	if err := t.flush(); err != nil {
-		return err
-	}
-	return s.writer.commit(txn)
+	return s.commitAll(t.writes)
 }
 
 // yearAhead is when a message that is made now ends to be valid.

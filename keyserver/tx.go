@@ -4,11 +4,13 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/token"
+	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
 // state is what is held in memory of what is on disk. It is never changed, only
@@ -37,17 +39,24 @@ func (s *state) signer(position uint64) ed25519.PublicKey {
 	return s.rotations[n].public
 }
 
-// tx is one change in the making. It reads what the changes before it in its
-// group have written, not what it writes itself.
+// tx is one change in the making. It reads what the changes before it have written,
+// whether that is on disk or not, but not what it writes itself.
 type tx struct {
-	txn    *badger.Txn
-	now    uint64 // Unix seconds
-	state  state  // as of this change
+	txn    *badger.Txn // to read in
+	now    uint64      // Unix seconds
+	state  state       // as of this change
 	writes []write
+	// messages are those that the change, and those of its group before it, have entered;
+	// recent are those of the group before. Their replies cannot be read yet.
+	messages, recent map[hashchain.Hash]*uid.Message
 }
 
 type write struct {
-	key, value []byte // value nil: delete the key
+	key, value []byte // value nil: delete the key, unless there is later
+	// later, if not nil, makes the value, of at most size bytes, when the change is
+	// decided; the first call does, others wait for it. Nobody reads it before it is on disk.
+	later func() []byte
+	size  int
 }
 
 // weight is how much of a transaction of Badger's something takes, of both that it
@@ -64,11 +73,11 @@ func (w weight) below(other weight) bool { return w.count < other.count && w.byt
 // writeOverhead is how many bytes Badger counts for a write besides its key and value.
 const writeOverhead = 12
 
-// weight is that of the writes.
-func (t *tx) weight() weight {
-	w := weight{count: int64(len(t.writes))}
-	for _, write := range t.writes {
-		w.bytes += int64(len(write.key)+len(write.value)) + writeOverhead
+// weigh returns the weight of some writes.
+func weigh(writes []write) weight {
+	w := weight{count: int64(len(writes))}
+	for _, write := range writes {
+		w.bytes += int64(len(write.key)+len(write.value)+write.size) + writeOverhead
 	}
 	return w
 }
@@ -83,24 +92,22 @@ func (t *tx) set(key, value []byte) {
 	if value == nil {
 		value = []byte{}
 	}
-	t.writes = append(t.writes, write{key, value})
+	t.writes = append(t.writes, write{key: key, value: value})
 }
 
-func (t *tx) delete(key []byte) { t.writes = append(t.writes, write{key, nil}) }
+// setLater sets a value of at most size bytes that value makes when the change was decided.
+func (t *tx) setLater(key []byte, size int, value func() []byte) {
+	t.writes = append(t.writes, write{key: key, later: sync.OnceValue(value), size: size})
+}
 
-func (t *tx) flush() error {
-	for _, w := range t.writes {
-		var err error
-		if w.value == nil {
-			err = t.txn.Delete(w.key)
-		} else {
-			err = t.txn.Set(w.key, w.value)
-		}
-		if err != nil {
-			return err
-		}
+func (t *tx) delete(key []byte) { t.writes = append(t.writes, write{key: key}) }
+
+// put makes a write in a transaction of Badger's.
+func put(txn *badger.Txn, key, value []byte) error {
+	if value == nil {
+		return txn.Delete(key)
 	}
-	return nil
+	return txn.Set(key, value)
 }
 
 // get returns a value; ok is false if there is none.

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
 // maxGroup is how many calls are committed together at most.
@@ -20,32 +23,53 @@ const maxGroup = 512
 type change struct {
 	ctx context.Context
 	// apply decides the call and writes in tx; on an error its writes are dropped. It is
-	// called again in the next group if they do not fit into this one.
+	// called again in a later group if they do not fit into this one.
 	apply  func(*tx) error
 	err    error      // what apply said
 	result chan error // what the caller is told
 }
 
-// writer makes changes durable, in groups: while one group is being synced, the
-// next one gathers.
+// writer makes changes durable, in groups. One goroutine, run, decides calls; another
+// one, storeAll, stores the group that was decided before. Server signatures are made
+// beside both, as soon as positions are given.
 type writer struct {
 	db     *badger.DB
 	disk   badgerfiles.Disk
 	commit func(*badger.Txn) error // Commit; tests make it fail
 	now    func() uint64           // the clock, in Unix seconds
 	most   weight                  // of a group of several
-	limit  weight                  // of any group, which stays below it
+	limit  weight                  // of any group, with the one before it: it stays below
 	look   bool                    // Options.Look: there are no changes
 
 	changes chan *change
+	groups  chan *group   // from run to storeAll, which has none then
+	stored  chan struct{} // from storeAll to run: it has none any more
 	quit    chan struct{} // closed to end run
-	done    chan struct{} // closed when run has ended
+	done    chan struct{} // closed when run and storeAll have ended
 
-	state atomic.Pointer[state] // what is on disk; replaced by run alone
+	state    atomic.Pointer[state] // what is on disk; replaced by storeAll alone
+	deciding time.Duration         // how long run has decided; run's, until done is closed
 
 	failing sync.Once
 	failed  chan struct{} // closed when err is set
 	err     error         // wraps ErrFailed; may be read once failed is closed
+}
+
+// group is calls that were decided one after the other and are stored together. run has
+// it until it passes it to storeAll.
+type group struct {
+	// txn is for reading alone: what is on disk, what the group before writes, if that is
+	// not there yet, and what the members write.
+	txn     *badger.Txn
+	before  weight // of what the group before writes, in txn
+	now     uint64 // Unix seconds
+	state   state  // after the members
+	members []*change
+	writes  []write
+	taken   weight // of writes
+	// UID messages that the members, and those of the group before, have entered; also some
+	// that were not, which nothing names.
+	messages, recent map[hashchain.Hash]*uid.Message
 }
 
 func newWriter(db *badger.DB, disk badgerfiles.Disk, commit func(*badger.Txn) error, now func() uint64) *writer {
@@ -58,6 +82,8 @@ func newWriter(db *badger.DB, disk badgerfiles.Disk, commit func(*badger.Txn) er
 		most:    weight{limit.count / 2, limit.bytes / 2},
 		limit:   limit,
 		changes: make(chan *change),
+		groups:  make(chan *group),
+		stored:  make(chan struct{}),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
 		failed:  make(chan struct{}),
@@ -88,22 +114,227 @@ func (w *writer) do(ctx context.Context, apply func(*tx) error) error {
 	}
 }
 
-// run is the writer's goroutine. It ends when quit is closed, after the group
-// that it is at.
+// run decides calls until quit is closed. While a group is being stored the next one
+// gathers, with whoever comes; else a group is what waits.
 func (w *writer) run() {
 	defer close(w.done)
-	var next *change
+	var storing sync.WaitGroup
+	storing.Go(w.storeAll)
+	defer storing.Wait()
+	defer close(w.groups)
+
+	g := w.begin(nil)
+	defer func() { g.txn.Discard() }()
+	busy := false // whether storeAll has a group
 	for {
-		if next == nil {
+		left, ended := w.gather(g, &busy)
+		if ended {
+			return
+		}
+		if busy {
+			<-w.stored
+			busy = false
+		}
+		if len(g.members) > 0 {
+			g, busy = w.pass(g)
+		} else { // it was begun before the group before was stored
+			g.txn.Discard()
+			g = w.begin(nil)
+		}
+		if left != nil && w.decide(g, left) != nil { // only because of the group before
+			<-w.stored
+			g.txn.Discard()
+			g, busy = w.begin(nil), false
+			w.decide(g, left)
+		}
+	}
+}
+
+// gather decides calls until the group is to be stored, and returns one that did not fit
+// any more, or nil; or until the writer ends.
+func (w *writer) gather(g *group, busy *bool) (left *change, ended bool) {
+	for left == nil && len(g.members) < maxGroup {
+		switch {
+		case *busy:
 			select {
-			case next = <-w.changes:
+			case c := <-w.changes:
+				left = w.decide(g, c)
+			case <-w.stored:
+				*busy = false
+				if len(g.members) == 0 {
+					return nil, false
+				}
+			}
+		case len(g.members) == 0:
+			select {
+			case c := <-w.changes:
+				left = w.decide(g, c)
 			case <-w.quit:
-				return
+				return nil, true
 			case <-w.failed:
-				return
+				return nil, true
+			}
+		default:
+			select {
+			case c := <-w.changes:
+				left = w.decide(g, c)
+			default:
+				return nil, false
 			}
 		}
-		next = w.group(next)
+	}
+	return left, false
+}
+
+// begin begins a group behind the one before, which is about to be stored; nil if all is
+// on disk. Nothing may be being stored.
+func (w *writer) begin(before *group) *group {
+	g := &group{txn: w.db.NewTransaction(true), messages: make(map[hashchain.Hash]*uid.Message)}
+	if before == nil {
+		g.state = *w.state.Load()
+		return g
+	}
+	g.state, g.recent, g.before = before.state, before.messages, before.taken
+	if err := g.put(before.writes); err != nil {
+		w.fail(err)
+	}
+	return g
+}
+
+// put makes what some changes write readable in the group.
+func (g *group) put(writes []write) error {
+	for _, write := range writes {
+		if write.later != nil {
+			continue
+		}
+		if err := put(g.txn, write.key, write.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decide decides a call as the group's next one. It returns the call if the group has no
+// room for it, and it is to be decided again in the next one.
+func (w *writer) decide(g *group, c *change) (left *change) {
+	start := time.Now()
+	defer func() { w.deciding += time.Since(start) }()
+	if len(g.members) == 0 {
+		g.now = w.now()
+	}
+	g.members = append(g.members, c)
+	if c.err = c.ctx.Err(); c.err != nil {
+		return nil
+	}
+	t := &tx{txn: g.txn, now: g.now, state: g.state, messages: g.messages, recent: g.recent}
+	c.err = c.apply(t)
+	if errors.Is(c.err, ErrDamaged) {
+		w.fail(c.err) // so that the group is refused
+		return nil
+	}
+	if c.err != nil || len(t.writes) == 0 {
+		return nil
+	}
+	both := g.taken.plus(weigh(t.writes))
+	if all := both.plus(stampWeight()); !all.plus(g.before).below(w.limit) {
+		if len(g.writes) == 0 && g.before == (weight{}) {
+			c.err = fmt.Errorf("%w: %d writes of %d bytes", ErrTooBig, both.count, both.bytes)
+			return nil
+		}
+		left = c
+	} else if len(g.writes) > 0 && !both.below(w.most) {
+		left = c
+	}
+	if left != nil {
+		g.members = g.members[:len(g.members)-1]
+		return left
+	}
+	if err := g.put(t.writes); err != nil {
+		w.fail(err)
+		return nil
+	}
+	for _, write := range t.writes {
+		if write.later != nil {
+			go write.later()
+		}
+	}
+	g.state, g.taken = t.state, both
+	g.writes = append(g.writes, t.writes...)
+	return nil
+}
+
+// pass has a group stored, and begins the next one on top of it, before it is. If the disk
+// is full it refuses the group, and the next one begins on what is on disk: busy is false
+// then. Nothing may be being stored.
+func (w *writer) pass(g *group) (next *group, busy bool) {
+	if len(g.writes) > 0 {
+		if full := w.disk.Room(uint64(g.taken.bytes)); full != nil {
+			g.answer(full)
+			return w.begin(nil), false
+		}
+	}
+	next = w.begin(g)
+	w.groups <- g
+	return next, true
+}
+
+// storeAll stores groups, one after the other, and answers their calls, until there are
+// no more.
+func (w *writer) storeAll() {
+	for g := range w.groups {
+		g.answer(w.store(g))
+		w.stored <- struct{}{}
+	}
+}
+
+// store puts on disk what a group writes. If that fails, or something has failed before,
+// nobody may rely on what was decided on top of it: the writer fails, and so do all groups
+// that come later.
+func (w *writer) store(g *group) error {
+	select {
+	case <-w.failed:
+		return w.err
+	default:
+	}
+	if len(g.writes) == 0 {
+		return nil
+	}
+	if err := w.commitAll(g.writes); err != nil {
+		return w.fail(err)
+	}
+	w.state.Store(&g.state)
+	return nil
+}
+
+// commitAll makes writes in one synced transaction.
+func (w *writer) commitAll(writes []write) error {
+	txn := w.db.NewTransaction(true)
+	defer txn.Discard()
+	for _, write := range writes {
+		value := write.value
+		if write.later != nil {
+			value = write.later()
+		}
+		if err := put(txn, write.key, value); err != nil {
+			return err
+		}
+	}
+	// Every transaction writes this key, so that the versions which Badger gives to
+	// transactions have no gaps and it can be told that some are missing.
+	if err := txn.Set([]byte{prefixStamp}, nil); err != nil {
+		return err
+	}
+	return w.commit(txn)
+}
+
+// answer tells the members how it ended: as each was decided, unless nothing of the group
+// is stored. Then also those that were refused are told so: perhaps they were because of
+// what is not stored now.
+func (g *group) answer(err error) {
+	g.txn.Discard()
+	for _, c := range g.members {
+		c.err = cmp.Or(err, c.err)
+		c.result <- c.err
 	}
 }
 
@@ -120,87 +351,4 @@ func (w *writer) fail(cause error) error {
 		close(w.failed)
 	})
 	return w.err
-}
-
-// group decides first and what else is waiting, commits all that, and answers. It
-// returns the change that did not fit any more, or nil.
-func (w *writer) group(first *change) (left *change) {
-	txn := w.db.NewTransaction(true)
-	defer txn.Discard()
-	var (
-		state   = *w.state.Load()
-		now     = w.now()
-		members []*change
-		taken   weight // of what members write
-		wrote   bool
-		err     error // the service fails with
-		full    error // the group is refused with
-	)
-	for c := first; c != nil; c = w.waiting(len(members)) {
-		members = append(members, c)
-		if c.err = c.ctx.Err(); c.err != nil {
-			continue
-		}
-		t := &tx{txn: txn, now: now, state: state}
-		c.err = c.apply(t)
-		if errors.Is(c.err, ErrDamaged) {
-			err = c.err
-			break
-		}
-		if c.err != nil || len(t.writes) == 0 {
-			continue
-		}
-		both := taken.plus(t.weight())
-		if wrote && !both.below(w.most) {
-			members, left = members[:len(members)-1], c
-			break
-		}
-		if !both.plus(stampWeight()).below(w.limit) {
-			c.err = fmt.Errorf("%w: %d writes of %d bytes", ErrTooBig, both.count, both.bytes)
-			continue
-		}
-		if err = t.flush(); err != nil {
-			break
-		}
-		state, taken, wrote = t.state, both, true
-	}
-	if err == nil && wrote {
-		if full = w.disk.Room(uint64(taken.bytes)); full == nil {
-			// Every transaction writes this key, so that the versions which Badger gives to
-			// transactions have no gaps and it can be told that some are missing.
-			if err = txn.Set([]byte{prefixStamp}, nil); err == nil {
-				err = w.commit(txn)
-			}
-		}
-	}
-	switch {
-	case err != nil:
-		err = w.fail(err)
-	case full == nil:
-		w.state.Store(&state)
-	}
-	for _, c := range members {
-		// Also a call that was refused: perhaps because of what is not stored now.
-		c.err = cmp.Or(err, full, c.err)
-		c.result <- c.err
-	}
-	if left != nil && err != nil {
-		left.result <- err
-		left = nil
-	}
-	return left
-}
-
-// waiting returns a change that waits, or nil if there is none or the group is
-// full.
-func (w *writer) waiting(members int) *change {
-	if members >= maxGroup {
-		return nil
-	}
-	select {
-	case c := <-w.changes:
-		return c
-	default:
-		return nil
-	}
 }

@@ -79,6 +79,12 @@ func (e *Entry) hashAfter(prev Hash) Hash {
 // (mapped) behind the entry with hash prev, zero for position 0. It reads 8
 // random bytes for the nonce, then 16 for the CBC IV.
 func Seal(prev Hash, identity string, uidHash Hash, random io.Reader) (Entry, error) {
+	e, err := Prepare(identity, uidHash, random)
+	return e.Behind(prev), err
+}
+
+// Prepare makes the entry as Seal does, but for its hash, which says where it stands.
+func Prepare(identity string, uidHash Hash, random io.Reader) (Entry, error) {
 	var e Entry
 	e[atType] = entryType
 	iv := e[atCrUID : atCrUID+aes.BlockSize]
@@ -94,9 +100,14 @@ func Seal(prev Hash, identity string, uidHash Hash, random io.Reader) (Entry, er
 	cipher.NewCBCEncrypter(block(idKey), iv).CryptBlocks(e[atCrUID+aes.BlockSize:atUIDIndex], uidHash[:])
 	index := Hash(sha256.Sum256(uidHash[:]))
 	copy(e[atUIDIndex:], index[:])
+	return e, nil
+}
+
+// Behind returns the entry with the hash that it has behind the entry with hash prev.
+func (e Entry) Behind(prev Hash) Entry {
 	sum := e.hashAfter(prev)
 	copy(e[:], sum[:])
-	return e, nil
+	return e
 }
 
 // Matches reports whether the entry is about an identity (mapped).
