@@ -48,7 +48,7 @@ func TestServer(t *testing.T) {
 	}
 	random := rand.Uint64()
 	var load sync.WaitGroup
-	for n := range uint64(6) {
+	for n := range uint64(16) {
 		load.Go(func() {
 			for i := uint64(0); ; i++ {
 				name := fmt.Sprintf("n%s%s@example.org", letters(random>>(n*7)+i), letters(random+n<<40+i))
@@ -142,6 +142,9 @@ func TestKill(t *testing.T) {
 		}
 		// Some lives end after so many replies, some while it opens, or soon after.
 		lives := 10 + rand.IntN(150)
+		if exhaustive() {
+			lives = 3000 + rand.IntN(500)
+		}
 		if n%3 == 1 {
 			time.AfterFunc(time.Duration(rand.IntN(100))*time.Millisecond, func() { cmd.Process.Kill() })
 		}
@@ -233,5 +236,8 @@ func TestKill(t *testing.T) {
 	t.Logf("%d kills: %d replies, %d KeyInits, %d of them after a kill", kills, len(replies), len(fetched), later)
 	if len(fetched) == 0 {
 		t.Error("no KeyInit was handed out")
+	}
+	if exhaustive() && len(replies) < 10_000 {
+		t.Errorf("only %d replies", len(replies))
 	}
 }
