@@ -63,7 +63,7 @@ func house() ([]room, []exception) {
 			why:   "It asks through an interface that it declares, anchor.View; these are in the answers.",
 		},
 		{
-			from: "keyserver", to: "graph/badgerfiles",
+			from: "keyserver", to: "graph/badgerdb",
 			why: "One place knows Badger's files, and that knows nothing of the graph.",
 		},
 		{
@@ -134,7 +134,7 @@ func TestJudge(t *testing.T) {
 		{file: "keyserver/anchor/a.go", imports: module + "graph", uses: "AnchorProof"},
 		{file: "keyserver/anchor/a.go", imports: module + "graph", uses: "Open", refused: true},
 		{file: "keyserver/audit/a.go", imports: module + "graph", uses: "AnchorProof", refused: true},
-		{file: "keyserver/a.go", imports: module + "graph/badgerfiles"},
+		{file: "keyserver/a.go", imports: module + "graph/badgerdb"},
 		{file: "keyserver/client/a.go", imports: module + "rpc", refused: true},
 		{file: "keyserver/client/a_test.go", imports: module + "rpc"},
 

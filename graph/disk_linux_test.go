@@ -11,7 +11,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
 // smallDisk mounts a file system of so many bytes for the time of the test, and
@@ -33,7 +33,7 @@ func smallDisk(t *testing.T, bytes string) string {
 // fill takes all space but so many bytes, until empty is called.
 func fill(t *testing.T, dir string, left uint64) (empty func()) {
 	t.Helper()
-	free, _, err := badgerfiles.FreeSpace(dir)
+	free, _, err := badgerdb.FreeSpace(dir)
 	if err != nil || free < left {
 		t.Fatalf("%d bytes free: %v", free, err)
 	}
@@ -51,7 +51,7 @@ func fill(t *testing.T, dir string, left uint64) (empty func()) {
 // TestDiskFull lets the disk fill up, as the graph sees coming.
 func TestDiskFull(t *testing.T) {
 	dir := smallDisk(t, "64m")
-	reserve := badgerfiles.ReserveMemTables * uint64(faultOptions().MemTable)
+	reserve := badgerdb.ReserveMemTables * uint64(faultOptions().MemTable)
 	open := func() (*Graph, error) { return Open(filepath.Join(dir, "graph"), testParams, faultOptions()) }
 	wantFull := func(what string, err error) {
 		t.Helper()

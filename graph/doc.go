@@ -25,8 +25,8 @@
 //	writes.go       one step in the making, cut in pieces
 //	store.go        where writes go: the place where they can fail; the sweep
 //	badger.go       Badger as that store
-//	badgerfiles/    whether the files are what was written, before Badger sees them;
-//	                whether there is room for a step. A keyserver uses it as well
+//	badgerdb/       opening Badger once its files are what was written; room on the
+//	                disk; the stamped commit. A keyserver uses it as well
 //	graph.go        open, connect
 //	view.go         questions as of a block: resolving, identities
 //	members.go      the keys of an identity

@@ -5,10 +5,9 @@ import (
 	"os"
 	"testing"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
 // inMemory puts the test's folders into memory where the system has such a
@@ -66,7 +65,7 @@ func (s *faultyStore) limits() (entries, bytes int64) {
 
 // openFaulty opens a graph on a faulty store.
 func openFaulty(dir string, s *faultyStore) (*Graph, error) {
-	return open(dir, testParams, faultOptions(), surroundings{badgerfiles.FreeSpace, func(db *badger.DB) store {
+	return open(dir, testParams, faultOptions(), surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store {
 		s.store = badgerStore{db}
 		return s
 	}})
@@ -272,7 +271,7 @@ func playFaulty(t *testing.T, tasks []task, outcomes []outcome, fault *faultySto
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	found, err := badgerfiles.Check(t.Context(), dir, maxValue)
+	found, err := badgerdb.Check(t.Context(), dir, maxValue)
 	if err != nil || len(found) > 0 {
 		t.Fatal(found, err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
 // MaxFindings is how many findings a report lists at most.
@@ -126,21 +126,15 @@ func Check(ctx context.Context, dir string, params Params, opt Options, progress
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("no graph to check: %w", err)
 	}
-	if err := (badgerfiles.Disk{Dir: dir, MemTable: opt.MemTable, Free: badgerfiles.FreeSpace}).Room(0); err != nil {
-		return nil, err
-	}
-	found, err := ready(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
 	report := &Report{}
-	for _, d := range found {
-		report.add(Finding{File: d.File, Problem: d.Problem})
-	}
-	if len(found) > 0 {
+	db, err := badgerdb.Open(ctx, badgerdb.Options{Badger: badgerOptions(dir, opt), MaxValue: maxValue, Free: badgerdb.FreeSpace, Log: opt.Log})
+	var damage *badgerdb.DamageError
+	if errors.As(err, &damage) {
+		for _, d := range damage.Found {
+			report.add(Finding{File: d.File, Problem: d.Problem})
+		}
 		return report, nil
 	}
-	db, err := openBadger(dir, opt)
 	if err != nil {
 		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
 	}
@@ -157,7 +151,7 @@ func (r *Report) add(f Finding) {
 }
 
 // checkStore checks all records.
-func (r *Report) checkStore(ctx context.Context, db *badger.DB, params Params, progress func(done, all uint32)) error {
+func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params Params, progress func(done, all uint32)) error {
 	sound, err := r.sweep(db)
 	if err != nil || !sound {
 		return err
@@ -192,7 +186,7 @@ func (r *Report) checkStore(ctx context.Context, db *badger.DB, params Params, p
 }
 
 // sweep removes what lies above the tip. It reports whether there is one to tell.
-func (r *Report) sweep(db *badger.DB) (sound bool, err error) {
+func (r *Report) sweep(db *badgerdb.DB) (sound bool, err error) {
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
 	if isEmpty(txn) {
@@ -432,7 +426,7 @@ func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
 		}
 	}
 	if stored[prefixStamp] == 0 {
-		i.add(Finding{Key: stampKey, Problem: "missing"})
+		i.add(Finding{Key: []byte{badgerdb.Stamp}, Problem: "missing"})
 	}
 	if i.stopped {
 		return nil, nil

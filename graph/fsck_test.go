@@ -194,7 +194,13 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 	}
 	set := func(key, value []byte) {
 		t.Helper()
-		if err := (badgerStore{g.db}).commit([]entry{{key, value}}); err != nil {
+		err := g.db.Update(func(txn *badger.Txn) error {
+			if value == nil {
+				return txn.Delete(key)
+			}
+			return txn.Set(key, value)
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
 // Errors of Open, Connect and Disconnect, to be matched with errors.Is.
@@ -24,10 +24,10 @@ var (
 	// height or format. Use another folder, or the parameters that it names.
 	ErrMismatch = errors.New("database made for something else")
 	// ErrLocked says that another process has the database open.
-	ErrLocked = badgerfiles.ErrLocked
+	ErrLocked = badgerdb.ErrLocked
 	// ErrDiskFull says that the disk has too little room left for a step, or for
 	// opening the graph. Nothing was changed. Make room, then go on.
-	ErrDiskFull = badgerfiles.ErrDiskFull
+	ErrDiskFull = badgerdb.ErrDiskFull
 	// ErrBlock says that a block cannot be connected: it does not continue the
 	// chain, or contradicts itself. Nothing was changed.
 	ErrBlock = errors.New("block cannot be connected")
@@ -87,9 +87,8 @@ type formatRecord struct {
 type Graph struct {
 	params Params
 	opt    Options
-	disk   badgerfiles.Disk
-	db     *badger.DB // for reading
-	store  store      // for writing
+	db     *badgerdb.DB // for reading
+	store  store        // for writing
 
 	writer sync.Mutex // held by the one Connect or Disconnect under way
 
@@ -116,42 +115,31 @@ type Graph struct {
 // other is for Check to say. ErrLocked, ErrMismatch and ErrDiskFull are the other
 // reasons not to open.
 func Open(dir string, params Params, opt Options) (*Graph, error) {
-	return open(dir, params, opt, surroundings{badgerfiles.FreeSpace, func(db *badger.DB) store { return badgerStore{db} }})
+	return open(dir, params, opt, surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store { return badgerStore{db} }})
 }
 
 // surroundings are what a graph depends on; tests make them fail.
 type surroundings struct {
-	free  func(dir string) (bytes uint64, ok bool, err error) // of badgerfiles.Disk
-	store func(*badger.DB) store
+	free  func(dir string) (bytes uint64, ok bool, err error) // badgerdb.FreeSpace
+	store func(*badgerdb.DB) store
 }
 
 func open(dir string, params Params, opt Options, s surroundings) (*Graph, error) {
 	opt = opt.withDefaults()
-	g := &Graph{params: params, opt: opt, disk: badgerfiles.Disk{Dir: dir, MemTable: opt.MemTable, Free: s.free},
-		changed: make(chan struct{}), done: make(chan struct{})}
+	g := &Graph{params: params, opt: opt, changed: make(chan struct{}), done: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the graph's folder: %w", err)
 	}
-	if err := g.disk.Room(0); err != nil {
-		return nil, err
-	}
-	found, err := ready(context.Background(), dir)
-	if err == nil {
-		err = damaged(found)
-	}
+	db, err := badgerdb.Open(context.Background(), badgerdb.Options{Badger: badgerOptions(dir, opt), MaxValue: maxValue, Free: s.free, Log: opt.Log})
 	if err != nil {
-		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
-	}
-	db, err := openBadger(dir, opt)
-	if err != nil {
-		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
+		return nil, opening(dir, err)
 	}
 	g.db, g.store = db, s.store(db)
 	if err = g.checkFormat(); err == nil {
 		err = g.readBack()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the graph in %s: %w", dir, err), db.Close())
+		return nil, errors.Join(opening(dir, err), db.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	g.stop = stop
@@ -159,13 +147,12 @@ func open(dir string, params Params, opt Options, s surroundings) (*Graph, error
 	return g, nil
 }
 
-// damaged returns ErrDamaged with the first of what was found, nil if nothing
-// was.
-func damaged(found []badgerfiles.Damage) error {
-	if len(found) == 0 {
-		return nil
+// opening says what was done when err came, and what to do about damage.
+func opening(dir string, err error) error {
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("opening the graph in %s: %w: remove the folder and index again", dir, err)
 	}
-	return fmt.Errorf("%w: %w (%d in all): remove the folder and index again", ErrDamaged, found[0], len(found))
+	return fmt.Errorf("opening the graph in %s: %w", dir, err)
 }
 
 // readBack finishes or drops what was left half done, and derives what is held
@@ -203,7 +190,7 @@ func (g *Graph) checkFormat() error {
 	if stored == nil {
 		it := newIterator(txn, nil)
 		defer it.Close()
-		if it.Rewind(); it.Valid() && string(it.Item().Key()) != string(stampKey) {
+		if it.Rewind(); it.Valid() && it.Item().Key()[0] != badgerdb.Stamp {
 			return fmt.Errorf("%w: there are records, but not the one of the format", ErrDamaged)
 		}
 		value, err := json.Marshal(formatRecord{formatVersion, g.params})
@@ -275,17 +262,15 @@ func (g *Graph) maintain(ctx context.Context) {
 // inspect checks the tables of the open graph; if one is damaged, the graph
 // answers nothing any more.
 func (g *Graph) inspect(ctx context.Context) {
-	found, err := badgerfiles.CheckOpen(ctx, g.disk.Dir)
-	if ctx.Err() != nil {
+	err := g.db.Inspect(ctx)
+	if err == nil || ctx.Err() != nil {
 		return
 	}
-	if err := errors.Join(err, damaged(found)); err != nil {
-		g.opt.Log.Error().Err(err).Msg("checking the files of the graph")
-	}
-	if len(found) > 0 {
+	g.opt.Log.Error().Err(err).Msg("checking the files of the graph")
+	if errors.Is(err, ErrDamaged) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.broken = damaged(found)
+		g.broken = fmt.Errorf("%w: remove the folder and index again", err)
 		close(g.changed)
 		g.changed = make(chan struct{})
 	}
@@ -359,7 +344,7 @@ func (g *Graph) Connect(blocks ...Block) error {
 
 // commit makes the step durable, if there is room for it.
 func (g *Graph) commit(w *writes) error {
-	if err := g.disk.Room(size(w.entries)); err != nil {
+	if err := g.db.Room(size(w.entries)); err != nil {
 		return err
 	}
 	return g.write(w.entries)

@@ -15,10 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
 const (
@@ -72,7 +71,7 @@ func TestWriter(t *testing.T) {
 	}
 	debug.SetMemoryLimit(writerLimit)
 	stop := reportMemory()
-	around := surroundings{badgerfiles.FreeSpace, func(db *badger.DB) store { return badgerStore{db} }}
+	around := surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store { return badgerStore{db} }}
 	opt := Options{}
 	if os.Getenv(blindWriter) != "" {
 		opt = faultOptions()

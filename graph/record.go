@@ -7,13 +7,13 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
 // ErrDamaged says that the database holds something that keytree did not write.
 // It cannot be used; rebuild it from the node.
-var ErrDamaged = badgerfiles.ErrDamaged
+var ErrDamaged = badgerdb.ErrDamaged
 
 // never is a height that no block reaches: "not yet".
 const never = math.MaxUint32

@@ -13,7 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -222,7 +222,7 @@ func (gr *grower) rejoin(accept *chainhash.Hash, n int) Block {
 func checkTime(b *testing.B, dir string) time.Duration {
 	b.Helper()
 	start := time.Now()
-	if found, err := badgerfiles.Check(b.Context(), dir, maxValue); err != nil || len(found) > 0 {
+	if found, err := badgerdb.Check(b.Context(), dir, maxValue); err != nil || len(found) > 0 {
 		b.Fatal(found, err)
 	}
 	return time.Since(start)
@@ -311,7 +311,7 @@ func benchmarkConnect(b *testing.B, name string, keys int) {
 		if err := g.Connect(next()...); err != nil {
 			b.Fatal(err)
 		}
-		replay(b, peer.db, rec.entries)
+		replay(b, peer.db.DB, rec.entries)
 		rec.entries = nil
 	}
 	var ours, theirs time.Duration
@@ -331,7 +331,7 @@ func benchmarkConnect(b *testing.B, name string, keys int) {
 			ours += time.Since(start)
 			b.StopTimer()
 			start = time.Now()
-			replay(b, peer.db, rec.entries)
+			replay(b, peer.db.DB, rec.entries)
 			theirs += time.Since(start)
 			for _, entries := range rec.entries {
 				records += len(entries)

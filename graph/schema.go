@@ -6,6 +6,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -42,7 +43,7 @@ import (
 //	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, x, y, c, h, t, j and g
 //	'U'     -                              height 4                    the lowest block that can be taken back
 //	'd'     height 4, hash 32              seq 8, previous hash 32     a block that was taken off the chain
-//	'W'     -                              empty                       stamp of every transaction (badger.go)
+//	'W'     -                              empty                       stamp of every transaction (badgerdb.Stamp)
 //
 // But for T, U and W, no record is ever changed.
 const (
@@ -71,7 +72,7 @@ const (
 	prefixUndo     = 'u'
 	prefixUndoFrom = 'U'
 	prefixStale    = 'd'
-	prefixStamp    = 'W'
+	prefixStamp    = badgerdb.Stamp
 )
 
 // statePrefixes are those of the first table: two graphs of the same chain hold

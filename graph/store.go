@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
 // store is where a graph's writes go, and the place where they can be made to
@@ -88,7 +90,7 @@ func readActions(txn *badger.Txn, height uint32) (actions []storedAction, err er
 
 // sweep removes what lies above the tip: blocks that were not written as a whole,
 // or not removed as a whole. tip is nil if there is none.
-func sweep(db *badger.DB, st store, tip *uint32) error {
+func sweep(db *badgerdb.DB, st store, tip *uint32) error {
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
 	from := uint32(0)

@@ -16,7 +16,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
 // A backup is this mark, then each key and value with their lengths as varints
@@ -99,12 +99,11 @@ func Restore(ctx context.Context, dir string, from io.Reader, log zerolog.Logger
 		return err
 	}
 	defer os.RemoveAll(temporary)
-	disk := badgerfiles.Disk{Dir: temporary, MemTable: restoreMemTable, Free: badgerfiles.FreeSpace}
-	db, err := openBadger(ctx, disk, log)
+	db, err := openBadger(ctx, temporary, restoreMemTable, log)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(restore(ctx, db, disk, from), db.Close()); err != nil {
+	if err := errors.Join(restore(ctx, db, from), db.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(temporary, dir); err != nil {
@@ -113,7 +112,7 @@ func Restore(ctx context.Context, dir string, from io.Reader, log zerolog.Logger
 	return syncDir(filepath.Dir(dir))
 }
 
-func restore(ctx context.Context, db *badger.DB, disk badgerfiles.Disk, from io.Reader) error {
+func restore(ctx context.Context, db *badgerdb.DB, from io.Reader) error {
 	r := &backupReader{r: bufio.NewReader(from), sum: sha256.New()}
 	if mark, err := r.next(len(backupMark)); err != nil || string(mark) != backupMark {
 		return fmt.Errorf("%w: it does not begin with %q", ErrBackup, backupMark)
@@ -122,10 +121,10 @@ func restore(ctx context.Context, db *badger.DB, disk badgerfiles.Disk, from io.
 	defer func() { txn.Discard() }()
 	size := 0
 	commit := func() error {
-		if err := disk.Room(uint64(size)); err != nil {
+		if err := db.Room(uint64(size)); err != nil {
 			return err
 		}
-		return commitStamped(txn)
+		return db.Commit(txn)
 	}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -157,13 +156,6 @@ func restore(ctx context.Context, db *badger.DB, disk badgerfiles.Disk, from io.
 		return fmt.Errorf("%w: its checksum is not that of its content", ErrBackup)
 	}
 	return commit()
-}
-
-func commitStamped(txn *badger.Txn) error {
-	if err := txn.Set([]byte{prefixStamp}, nil); err != nil {
-		return err
-	}
-	return txn.Commit()
 }
 
 // backupReader reads a backup and hashes what it reads.

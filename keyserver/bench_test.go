@@ -35,7 +35,7 @@ func BenchmarkCreateUID(b *testing.B) {
 	making.Wait()
 	check := checkTime()
 	groups := 0 // the writer's, until the service is closed
-	s.writer.commit = func(txn *badger.Txn) error { groups++; return txn.Commit() }
+	s.writer.commit = func(txn *badger.Txn) error { groups++; return s.db.Commit(txn) }
 	var next atomic.Int64
 	b.SetParallelism(64)
 	b.ResetTimer()

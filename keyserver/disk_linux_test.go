@@ -11,7 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -32,11 +32,11 @@ func TestDiskFull(t *testing.T) {
 	filler := filepath.Join(dir, "filler")
 	fill := func() { // until a MiB of the reserve is gone
 		t.Helper()
-		free, _, err := badgerfiles.FreeSpace(dir)
+		free, _, err := badgerdb.FreeSpace(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		left := badgerfiles.ReserveMemTables*uint64(opt.memTable) - 1<<20
+		left := badgerdb.ReserveMemTables*uint64(opt.memTable) - 1<<20
 		if err := os.WriteFile(filler, make([]byte, free-left), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -47,7 +47,7 @@
 //     is opened anew: an entry that was shown and is gone after a crash would be a second
 //     history.
 //
-// At every start each byte of the database's files is checked (graph/badgerfiles),
+// At every start each byte of the database's files is checked (graph/badgerdb),
 // then all entries from position 0 against each other, the Merkle tree and the
 // recorded head, and the server's key against its identity in the chain. Known
 // gaps: if the end of the database's newest log is lost, the chain is shorter but

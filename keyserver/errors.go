@@ -3,7 +3,7 @@ package keyserver
 import (
 	"errors"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
 // Why a call is refused. Nothing was changed, and no token spent. Besides these
@@ -36,7 +36,7 @@ var (
 	// ErrDiskFull says that the disk has too little room left for a write, or for
 	// opening or restoring the database. An open service goes on, and writes again
 	// as soon as there is room.
-	ErrDiskFull = badgerfiles.ErrDiskFull
+	ErrDiskFull = badgerdb.ErrDiskFull
 )
 
 // Why a service does not work.
@@ -59,7 +59,7 @@ var (
 	ErrLook = errors.New("the database is open to be looked at")
 	// ErrDamaged says that the database holds something else than was written.
 	// Restore a backup, and compare its head with what others have seen.
-	ErrDamaged = badgerfiles.ErrDamaged
+	ErrDamaged = badgerdb.ErrDamaged
 	// ErrLocked says that another process has the database open.
-	ErrLocked = badgerfiles.ErrLocked
+	ErrLocked = badgerdb.ErrLocked
 )

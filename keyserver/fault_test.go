@@ -57,7 +57,7 @@ func TestWriteFails(t *testing.T) {
 				before := s.Chain().Size
 				s.writer.commit = func(txn *badger.Txn) error {
 					if landed {
-						if err := txn.Commit(); err != nil {
+						if err := s.db.Commit(txn); err != nil {
 							return err
 						}
 					}
@@ -176,7 +176,7 @@ type groupsRig struct {
 func newGroupsRig(t *testing.T) *groupsRig {
 	s, _ := newTest(t)
 	r := &groupsRig{t: t, begun: make(chan int), release: make(chan error)}
-	r.writer = newWriter(s.db, s.writer.disk, nil, s.now)
+	r.writer = newWriter(s.db, nil, s.now)
 	r.most = weight{r.limit.count, 100*unit + 1}
 	r.state.Store(s.writer.state.Load())
 	r.commit = func(txn *badger.Txn) error {
@@ -187,7 +187,7 @@ func newGroupsRig(t *testing.T) *groupsRig {
 		if err := <-r.release; err != nil {
 			return err
 		}
-		return txn.Commit()
+		return s.db.Commit(txn)
 	}
 	go r.run()
 	t.Cleanup(r.stop)
@@ -311,13 +311,12 @@ func TestGroups(t *testing.T) {
 // anything is decided on top of it, and the one before is not touched by that.
 func TestGroupsDiskFull(t *testing.T) {
 	r := newGroupsRig(t)
-	free := r.disk.Free
 	var full atomic.Bool
-	r.disk.Free = func(dir string) (uint64, bool, error) {
+	r.room = func(uint64) error {
 		if full.Load() {
-			return 0, true, nil
+			return ErrDiskFull
 		}
-		return free(dir)
+		return nil
 	}
 	r.send(1, nil)
 	<-r.begun

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
@@ -40,7 +40,7 @@ func (c *clock) advance(d time.Duration) { c.seconds.Add(int64(d / time.Second))
 // place, with room: these tests write often, and a killed process loses nothing there
 // either.
 func inMemory(t testing.TB) {
-	if free, ok, err := badgerfiles.FreeSpace("/dev/shm"); err == nil && ok && free > 1<<30 {
+	if free, ok, err := badgerdb.FreeSpace("/dev/shm"); err == nil && ok && free > 1<<30 {
 		t.Setenv("TMPDIR", "/dev/shm")
 	}
 }

@@ -69,7 +69,7 @@ func earlierBackup(dir string, format int) string {
 func (s *Service) migrate(ctx context.Context) error {
 	path := earlierBackup(s.opt.Dir, s.format)
 	tables, _ := s.db.Size()
-	if err := s.writer.disk.Room(uint64(tables)); err != nil {
+	if err := s.writer.room(uint64(tables)); err != nil {
 		return err
 	}
 	if err := s.backupTo(ctx, path); err != nil {
@@ -180,7 +180,7 @@ func (s *Service) commitAll(writes []write) error {
 	if len(writes) == 0 {
 		return nil
 	}
-	if err := s.writer.disk.Room(uint64(weigh(writes).bytes)); err != nil {
+	if err := s.writer.room(uint64(weigh(writes).bytes)); err != nil {
 		return err
 	}
 	return s.writer.commitAll(writes)

@@ -15,7 +15,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
@@ -186,14 +186,13 @@ func TestMigrateRefuses(t *testing.T) {
 // earlierRecords changes a database below the service.
 func earlierRecords(t *testing.T, opt Options, change func(*badger.Txn) error) {
 	t.Helper()
-	disk := badgerfiles.Disk{Dir: opt.Dir, MemTable: opt.memTable, Free: badgerfiles.FreeSpace}
-	db, err := openBadger(t.Context(), disk, zerolog.Nop())
+	db, err := openBadger(t.Context(), opt.Dir, opt.memTable, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	txn := db.NewTransaction(true)
 	defer txn.Discard()
-	if err := errors.Join(change(txn), commitStamped(txn), db.Close()); err != nil {
+	if err := errors.Join(change(txn), db.Commit(txn), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -214,10 +213,10 @@ func TestMigrator(t *testing.T) {
 	}
 	opt := testOptions(fields[0], newClock())
 	opt.migratePiece = 2
-	opt.commit = func(txn *badger.Txn) error {
+	opt.commit = func(db *badgerdb.DB, txn *badger.Txn) error {
 		left--
 		if left == 0 && len(fields) > 2 {
-			if err := txn.Commit(); err != nil {
+			if err := db.Commit(txn); err != nil {
 				return err
 			}
 		}
@@ -229,7 +228,7 @@ func TestMigrator(t *testing.T) {
 			self.Kill()
 			select {}
 		}
-		return txn.Commit()
+		return db.Commit(txn)
 	}
 	s, err := Open(t.Context(), migrating(opt))
 	if err != nil {

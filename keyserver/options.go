@@ -9,6 +9,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
@@ -77,9 +78,9 @@ type Options struct {
 	Now func() time.Time // the clock; time.Now by default
 	Log zerolog.Logger
 
-	memTable     int64                   // bytes; tests make it small
-	migratePiece int                     // records; tests make it small
-	commit       func(*badger.Txn) error // Commit; tests kill the process there
+	memTable     int64                                 // bytes; tests make it small
+	migratePiece int                                   // records; tests make it small
+	commit       func(*badgerdb.DB, *badger.Txn) error // Commit; tests kill the process there
 }
 
 func (o *Options) complete() error {
@@ -116,7 +117,7 @@ func (o *Options) complete() error {
 		o.migratePiece = migratePiece
 	}
 	if o.commit == nil {
-		o.commit = (*badger.Txn).Commit
+		o.commit = (*badgerdb.DB).Commit
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -29,7 +29,7 @@ const (
 // Service is a keyserver for one domain. Its methods may be called concurrently.
 type Service struct {
 	opt    Options
-	db     *badger.DB
+	db     *badgerdb.DB
 	writer *writer
 	format int // of the database; an earlier one only with Options.Look
 
@@ -63,14 +63,13 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	} else if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	disk := badgerfiles.Disk{Dir: opt.Dir, MemTable: opt.memTable, Free: badgerfiles.FreeSpace}
-	db, err := openBadger(ctx, disk, opt.Log)
+	db, err := openBadger(ctx, opt.Dir, opt.memTable, opt.Log)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{opt: opt, db: db}
 	s.held.Store(opt.Held)
-	s.writer = newWriter(db, disk, opt.commit, s.now)
+	s.writer = newWriter(db, func(txn *badger.Txn) error { return opt.commit(db, txn) }, s.now)
 	if err := s.start(ctx); err != nil {
 		db.Close()
 		return nil, err
@@ -205,14 +204,12 @@ func (s *Service) inspectAgain(ctx context.Context) {
 // fails: where Badger cannot read a table it may take what is in it for missing, and
 // a name that is taken for free.
 func (s *Service) inspect(ctx context.Context) {
-	found, err := badgerfiles.CheckOpen(ctx, s.opt.Dir)
-	if ctx.Err() != nil {
+	err := s.db.Inspect(ctx)
+	if err == nil || ctx.Err() != nil {
 		return
 	}
-	if err != nil {
-		s.opt.Log.Error().Err(err).Msg("checking the files of the keyserver")
-	}
-	if err := damaged(s.opt.Dir, found); err != nil {
+	s.opt.Log.Error().Err(err).Msg("checking the files of the keyserver")
+	if errors.Is(err, ErrDamaged) {
 		s.writer.fail(err)
 	}
 }

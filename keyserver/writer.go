@@ -11,7 +11,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -33,13 +33,13 @@ type change struct {
 // one, storeAll, stores the group that was decided before. Server signatures are made
 // beside both, as soon as positions are given.
 type writer struct {
-	db     *badger.DB
-	disk   badgerfiles.Disk
-	commit func(*badger.Txn) error // Commit; tests make it fail
-	now    func() uint64           // the clock, in Unix seconds
-	most   weight                  // of a group of several
-	limit  weight                  // of any group, with the one before it: it stays below
-	look   bool                    // Options.Look: there are no changes
+	db     *badgerdb.DB
+	room   func(bytes uint64) error // of db; tests make it fail
+	commit func(*badger.Txn) error  // of db; tests make it fail
+	now    func() uint64            // the clock, in Unix seconds
+	most   weight                   // of a group of several
+	limit  weight                   // of any group, with the one before it: it stays below
+	look   bool                     // Options.Look: there are no changes
 
 	changes chan *change
 	groups  chan *group   // from run to storeAll, which has none then
@@ -72,11 +72,11 @@ type group struct {
 	messages, recent map[hashchain.Hash]*uid.Message
 }
 
-func newWriter(db *badger.DB, disk badgerfiles.Disk, commit func(*badger.Txn) error, now func() uint64) *writer {
+func newWriter(db *badgerdb.DB, commit func(*badger.Txn) error, now func() uint64) *writer {
 	limit := weight{db.MaxBatchCount() - endWeight().count, db.MaxBatchSize() - endWeight().bytes}
 	return &writer{
 		db:      db,
-		disk:    disk,
+		room:    db.Room,
 		commit:  commit,
 		now:     now,
 		most:    weight{limit.count / 2, limit.bytes / 2},
@@ -268,7 +268,7 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 // then. Nothing may be being stored.
 func (w *writer) pass(g *group) (next *group, busy bool) {
 	if len(g.writes) > 0 {
-		if full := w.disk.Room(uint64(g.taken.bytes)); full != nil {
+		if full := w.room(uint64(g.taken.bytes)); full != nil {
 			g.answer(full)
 			return w.begin(nil), false
 		}
@@ -318,11 +318,6 @@ func (w *writer) commitAll(writes []write) error {
 		if err := put(txn, write.key, value); err != nil {
 			return err
 		}
-	}
-	// Every transaction writes this key, so that the versions which Badger gives to
-	// transactions have no gaps and it can be told that some are missing.
-	if err := txn.Set([]byte{prefixStamp}, nil); err != nil {
-		return err
 	}
 	return w.commit(txn)
 }

@@ -1,4 +1,4 @@
-package badgerfiles
+package badgerdb
 
 import (
 	"errors"
@@ -19,27 +19,27 @@ var ErrDiskFull = errors.New("disk nearly full")
 // old and new until it is done.
 const ReserveMemTables = 12
 
-// Disk is where a database is, and what has to stay free there.
-type Disk struct {
-	Dir      string // the database's folder
-	MemTable int64  // size of one of its memtables in bytes; ReserveMemTables of them stay free
-	// Free returns the bytes that are free for this process where dir is, ok false
-	// where the system does not tell. FreeSpace, but in tests.
-	Free func(dir string) (bytes uint64, ok bool, err error)
+// disk is where a database is, and what has to stay free there.
+type disk struct {
+	dir      string // the database's folder
+	memTable int64  // size of one of its memtables in bytes; ReserveMemTables of them stay free
+	// free returns the bytes that are free for this process where dir is, ok false
+	// where the system does not tell.
+	free func(dir string) (bytes uint64, ok bool, err error)
 }
 
-// Room returns ErrDiskFull unless so many bytes of keys and values can be written
+// room returns ErrDiskFull unless so many bytes of keys and values can be written
 // without touching what has to stay free. The folder must exist.
-func (d Disk) Room(bytes uint64) error {
-	free, ok, err := d.Free(d.Dir)
+func (d disk) room(bytes uint64) error {
+	free, ok, err := d.free(d.dir)
 	if err != nil {
-		return fmt.Errorf("asking for the free space of %s: %w", d.Dir, err)
+		return fmt.Errorf("asking for the free space of %s: %w", d.dir, err)
 	}
 	// Once in the log, once in a table, and both once more in compactions.
-	need := 4*bytes + ReserveMemTables*uint64(d.MemTable)
+	need := 4*bytes + ReserveMemTables*uint64(d.memTable)
 	if ok && free < need {
 		return fmt.Errorf("%w: %s has %d MiB free, %d MiB are needed: make room and try again",
-			ErrDiskFull, d.Dir, free>>20, (need+1<<20-1)>>20)
+			ErrDiskFull, d.dir, free>>20, (need+1<<20-1)>>20)
 	}
 	return nil
 }

@@ -1,30 +1,4 @@
-// Package badgerfiles makes sure that Badger can be let at the files of a
-// database, and opens it: that they are what was written, that nobody else has
-// them, and that there is room on the disk.
-//
-// Where Badger finds that a file is damaged, it goes on without what it cannot
-// read, or ends the process: a log ends at the first record that does not check,
-// whatever follows; a table's block that cannot be read is a gap in which keys do
-// not exist, also for the compaction that writes the table anew; without the
-// manifest, all tables are leftovers to be removed. So every byte is checked
-// before, and from time to time afterwards.
-//
-// What cannot be told from a crash is taken for one: the end of the newest log
-// may be missing. Then the last transactions are, each as a whole, as if the
-// process had been killed before them.
-//
-// It relies on how keytree uses Badger: without encryption, with all values in
-// the tables, in transactions whose versions have no gaps because each writes one
-// and the same key.
-//
-//	files.go   the check
-//	log.go     the logs of the memtables, as the check reads them
-//	open.go    opening Badger
-//	disk.go    how much room there has to be on the disk
-//	system_*   the lock on a folder, and its free space
-//
-// What never belongs here: what the keys and values mean.
-package badgerfiles
+package badgerdb
 
 import (
 	"bytes"
@@ -51,14 +25,6 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 )
 
-// Damage is what is wrong with a file of the database.
-type Damage struct {
-	File    string // name in the database's folder
-	Problem string
-}
-
-func (d Damage) Error() string { return d.File + ": " + d.Problem }
-
 // check reads the files of the database in dir.
 type check struct {
 	dir      string
@@ -76,13 +42,6 @@ type check struct {
 // bytes. A folder without a database is sound.
 func Check(ctx context.Context, dir string, maxValue int) ([]Damage, error) {
 	c := &check{dir: dir, maxValue: maxValue}
-	err := c.all(ctx)
-	return c.damage, err
-}
-
-// CheckOpen checks the tables of a database that this process has open.
-func CheckOpen(ctx context.Context, dir string) ([]Damage, error) {
-	c := &check{dir: dir, live: true}
 	err := c.all(ctx)
 	return c.damage, err
 }
@@ -339,9 +298,9 @@ func (c *check) valueLog(name string) error {
 
 func isZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
 
-// RemoveUnbegun removes logs of no bytes: a process killed between making and
+// removeUnbegun removes logs of no bytes: a process killed between making and
 // sizing one leaves it, and Badger refuses to open then.
-func RemoveUnbegun(dir string) error {
+func removeUnbegun(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err

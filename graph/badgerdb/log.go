@@ -1,4 +1,4 @@
-package badgerfiles
+package badgerdb
 
 import (
 	"encoding/binary"

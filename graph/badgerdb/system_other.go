@@ -1,9 +1,9 @@
 //go:build !(linux || darwin || freebsd)
 
-package badgerfiles
+package badgerdb
 
 // FreeSpace returns ok false: it is not asked for on this system.
 func FreeSpace(string) (bytes uint64, ok bool, err error) { return 0, false, nil }
 
-// Lock leaves it to Badger to find out that somebody else has the folder.
-func Lock(string) (release func() error, err error) { return func() error { return nil }, nil }
+// lock leaves it to Badger to find out that somebody else has the folder.
+func lock(string) (release func() error, err error) { return func() error { return nil }, nil }

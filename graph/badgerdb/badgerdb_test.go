@@ -1,4 +1,4 @@
-package badgerfiles_test
+package badgerdb
 
 import (
 	"errors"
@@ -9,9 +9,6 @@ import (
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/rs/zerolog"
-
-	"github.com/keytree-bch/keytree/graph/badgerfiles"
 )
 
 // makeDatabase writes a database with two tables' worth of transactions, the last
@@ -26,7 +23,7 @@ func makeDatabase(t *testing.T) string {
 		}
 		for n := range 50 {
 			err := db.Update(func(txn *badger.Txn) error {
-				return errors.Join(txn.Set([]byte("stamp"), nil), txn.Set(fmt.Appendf(nil, "key %d", from+n), make([]byte, 100)))
+				return errors.Join(txn.Set([]byte{Stamp}, nil), txn.Set(fmt.Appendf(nil, "key %d", from+n), make([]byte, 100)))
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -48,7 +45,7 @@ func makeDatabase(t *testing.T) string {
 }
 
 func TestCheck(t *testing.T) {
-	if damage, err := badgerfiles.Check(t.Context(), filepath.Join(t.TempDir(), "nothing"), 1<<20); len(damage) > 0 || err != nil {
+	if damage, err := Check(t.Context(), filepath.Join(t.TempDir(), "nothing"), 1<<20); len(damage) > 0 || err != nil {
 		t.Errorf("no folder: %v %v", damage, err)
 	}
 	sound := makeDatabase(t)
@@ -92,7 +89,7 @@ func TestCheck(t *testing.T) {
 			if err := errors.Join(os.CopyFS(dir, os.DirFS(sound)), test.change(dir)); err != nil {
 				t.Fatal(err)
 			}
-			damage, err := badgerfiles.Check(t.Context(), dir, 1<<20)
+			damage, err := Check(t.Context(), dir, 1<<20)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,7 +107,7 @@ func TestRemoveUnbegun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := badgerfiles.RemoveUnbegun(dir); err != nil {
+	if err := removeUnbegun(dir); err != nil {
 		t.Fatal(err)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
@@ -121,17 +118,17 @@ func TestRemoveUnbegun(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
-	release, err := badgerfiles.Lock(dir)
+	release, err := lock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := badgerfiles.Lock(dir); !errors.Is(err, badgerfiles.ErrLocked) {
+	if _, err := lock(dir); !errors.Is(err, ErrLocked) {
 		t.Errorf("locked twice: %v", err)
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
 	}
-	if release, err = badgerfiles.Lock(dir); err != nil {
+	if release, err = lock(dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := release(); err != nil {
@@ -139,20 +136,41 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestCheckOpen checks a database that is open and written to, and damages a table
-// under it.
-func TestCheckOpen(t *testing.T) {
+// testOptions are those of a small database.
+func testOptions(dir string) Options {
+	return Options{Badger: badger.LSMOnlyOptions(dir).WithMemTableSize(8 << 20), MaxValue: 1 << 20, Free: FreeSpace}
+}
+
+// TestOpen opens a database, writes to it and damages a table under it.
+func TestOpen(t *testing.T) {
 	dir := makeDatabase(t)
-	db, err := badgerfiles.Open(badger.LSMOnlyOptions(dir).WithMemTableSize(8<<20).WithValueLogFileSize(1<<20), zerolog.Nop())
+	full := testOptions(dir)
+	full.Free = func(string) (uint64, bool, error) { return 0, true, nil }
+	if _, err := Open(t.Context(), full); !errors.Is(err, ErrDiskFull) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	db, err := Open(t.Context(), testOptions(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if err := db.Update(func(txn *badger.Txn) error { return txn.Set([]byte("stamp"), nil) }); err != nil {
+	txn := db.NewTransaction(true)
+	defer txn.Discard()
+	if err := errors.Join(txn.Set([]byte("key"), []byte("value")), db.Commit(txn)); err != nil {
 		t.Fatal(err)
 	}
-	if damage, err := badgerfiles.CheckOpen(t.Context(), dir); err != nil || len(damage) > 0 {
-		t.Errorf("sound: %v, %v", damage, err)
+	stamped := func(txn *badger.Txn) error {
+		item, err := txn.Get([]byte{Stamp})
+		if err == nil && item.Version() != db.MaxVersion() {
+			t.Errorf("the stamp is of transaction %d, the last one is %d", item.Version(), db.MaxVersion())
+		}
+		return err
+	}
+	if err := db.View(stamped); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Inspect(t.Context()); err != nil {
+		t.Errorf("sound: %v", err)
 	}
 	// In place: Badger has a memory map of the file.
 	f, err := os.OpenFile(filepath.Join(dir, "000001.sst"), os.O_RDWR, 0)
@@ -168,17 +186,26 @@ func TestCheckOpen(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	damage, err := badgerfiles.CheckOpen(t.Context(), dir)
-	if err != nil || len(damage) != 1 || damage[0].File != "000001.sst" {
-		t.Errorf("damaged: %v, %v", damage, err)
+	wantDamage := func(err error) {
+		t.Helper()
+		var damage *DamageError
+		if !errors.As(err, &damage) || !errors.Is(err, ErrDamaged) || len(damage.Found) != 1 || damage.Found[0].File != "000001.sst" {
+			t.Errorf("damaged: %v", err)
+		}
 	}
-	if _, err := badgerfiles.Open(badger.LSMOnlyOptions(dir), zerolog.Nop()); !errors.Is(err, badgerfiles.ErrLocked) {
+	wantDamage(db.Inspect(t.Context()))
+	if _, err := Open(t.Context(), testOptions(dir)); !errors.Is(err, ErrLocked) {
 		t.Errorf("opened twice: %v", err)
 	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(t.Context(), testOptions(dir))
+	wantDamage(err)
 }
 
 func TestRoom(t *testing.T) {
-	const reserve = badgerfiles.ReserveMemTables << 20
+	const reserve = ReserveMemTables << 20
 	errAsked := errors.New("asked")
 	for name, test := range map[string]struct {
 		free  uint64
@@ -188,18 +215,18 @@ func TestRoom(t *testing.T) {
 		want  error
 	}{
 		"enough":            {reserve, true, nil, 0, nil},
-		"a byte less":       {reserve - 1, true, nil, 0, badgerfiles.ErrDiskFull},
+		"a byte less":       {reserve - 1, true, nil, 0, ErrDiskFull},
 		"enough to write":   {reserve + 400, true, nil, 100, nil},
-		"too much to write": {reserve + 400, true, nil, 101, badgerfiles.ErrDiskFull},
+		"too much to write": {reserve + 400, true, nil, 101, ErrDiskFull},
 		"not told":          {0, false, nil, 1 << 40, nil},
 		"failed":            {0, false, errAsked, 0, errAsked},
 	} {
-		disk := badgerfiles.Disk{Dir: "the folder", MemTable: 1 << 20, Free: func(string) (uint64, bool, error) { return test.free, test.ok, test.err }}
-		if err := disk.Room(test.bytes); !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), "the folder") {
+		disk := disk{dir: "the folder", memTable: 1 << 20, free: func(string) (uint64, bool, error) { return test.free, test.ok, test.err }}
+		if err := disk.room(test.bytes); !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), "the folder") {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
 	}
-	if free, ok, err := badgerfiles.FreeSpace(t.TempDir()); err != nil || ok && free == 0 {
+	if free, ok, err := FreeSpace(t.TempDir()); err != nil || ok && free == 0 {
 		t.Errorf("%d bytes free, %v", free, err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build linux || darwin || freebsd
 
-package badgerfiles
+package badgerdb
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 )
 
 // FreeSpace returns the bytes that are free for this process where dir is; ok is
-// false on systems where they are not asked for. It is a Disk's Free.
+// false on systems where they are not asked for.
 func FreeSpace(dir string) (bytes uint64, ok bool, err error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
@@ -19,9 +19,9 @@ func FreeSpace(dir string) (bytes uint64, ok bool, err error) {
 	return uint64(max(0, s.Bavail)) * uint64(s.Bsize), true, nil
 }
 
-// Lock takes the lock that Badger takes on a folder, for the time before Badger
+// lock takes the lock that Badger takes on a folder, for the time before Badger
 // does. ErrLocked if somebody else has it.
-func Lock(dir string) (release func() error, err error) {
+func lock(dir string) (release func() error, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err

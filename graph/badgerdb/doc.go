@@ -1,0 +1,29 @@
+// Package badgerdb is the one place that knows Badger's files: it opens a database
+// after it has made sure that the files are what was written, that nobody else has
+// them, and that there is room on the disk; and it makes transactions durable so
+// that damage can be told later.
+//
+// Where Badger finds that a file is damaged, it goes on without what it cannot
+// read, or ends the process: a log ends at the first record that does not check,
+// whatever follows; a table's block that cannot be read is a gap in which keys do
+// not exist, also for the compaction that writes the table anew; without the
+// manifest, all tables are leftovers to be removed. So every byte is checked
+// before, and from time to time afterwards.
+//
+// What cannot be told from a crash is taken for one: the end of the newest log
+// may be missing. Then the last transactions are, each as a whole, as if the
+// process had been killed before them.
+//
+// It relies on how keytree uses Badger: without encryption, with all values in
+// the tables, in transactions whose versions have no gaps because each writes one
+// and the same key. Open and Commit see to that.
+//
+//	open.go     opening a database; the stamped commit
+//	damage.go   what is wrong with files
+//	files.go    the check
+//	log.go      the logs of the memtables, as the check reads them
+//	disk.go     how much room there has to be on the disk
+//	system_*    the lock on a folder, and its free space
+//
+// What never belongs here: what the keys and values mean.
+package badgerdb

@@ -1,0 +1,132 @@
+package badgerdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/rs/zerolog"
+)
+
+// ErrLocked says that somebody else has the database open.
+var ErrLocked = errors.New("database in use")
+
+func errLocked(dir string) error {
+	return fmt.Errorf("%w: %s: is another keytree running on this folder?", ErrLocked, dir)
+}
+
+// Stamp is the key that every transaction writes; no other key begins with it. So
+// the versions that Badger gives to transactions have no gaps, which is how it can
+// be told that some are missing.
+const Stamp = 'W'
+
+// Options say what database to open.
+type Options struct {
+	// Badger is where the database is, and how large its memtables, tables and caches
+	// are. What the checks rely on is set by Open.
+	Badger badger.Options
+	// MaxValue is more than any value that is written has, in bytes, and at most
+	// 1 MiB.
+	MaxValue int
+	// Free is FreeSpace, but in tests.
+	Free func(dir string) (bytes uint64, ok bool, err error)
+	Log  zerolog.Logger
+}
+
+// DB is an open database. Reading is Badger's; writing ends with Commit. All methods
+// may be called concurrently.
+type DB struct {
+	*badger.DB
+	disk disk
+}
+
+// Open opens a database, or makes one in its folder, which must exist, if there is
+// room and after it has checked every byte of the files. Close it.
+//
+// ErrDiskFull; ErrLocked; ErrDamaged, as a DamageError if files are the reason; or
+// an error of the file system.
+func Open(ctx context.Context, opt Options) (*DB, error) {
+	db := &DB{disk: disk{dir: opt.Badger.Dir, memTable: opt.Badger.MemTableSize, free: opt.Free}}
+	if err := db.Room(0); err != nil {
+		return nil, err
+	}
+	if err := ready(ctx, db.disk.dir, opt.MaxValue); err != nil {
+		return nil, err
+	}
+	var err error
+	db.DB, err = badger.Open(opt.Badger.
+		WithLogger(badgerLog{opt.Log}).
+		// All values stay in the tables; Badger wants the threshold below its largest
+		// batch.
+		WithValueThreshold(min(1<<20, opt.Badger.MemTableSize*15/100)).
+		WithValueLogFileSize(1 << 20). // it stays empty
+		// What is damaged after it was checked must at least not be taken for data.
+		WithChecksumVerificationMode(options.OnBlockRead).
+		// DB.Sync leaves out the log of a memtable that has just been filled; a step
+		// of many transactions would not be on disk after it.
+		WithSyncWrites(true).
+		WithDetectConflicts(false). // one writer
+		WithMetricsEnabled(false))
+	switch {
+	case err == nil:
+		return db, nil
+	case strings.Contains(err.Error(), "Cannot acquire directory lock"): // Badger has no error value for it
+		return nil, errLocked(db.disk.dir)
+	case errors.Is(err, badger.ErrTruncateNeeded), errors.Is(err, badger.ErrEncryptionKeyMismatch):
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, db.disk.dir, err)
+	}
+	return nil, err
+}
+
+// ready makes sure that Badger can be let at the files in dir: it drops without a
+// word what it cannot read.
+func ready(ctx context.Context, dir string, maxValue int) error {
+	release, err := lock(dir)
+	if err != nil {
+		return err
+	}
+	found, err := Check(ctx, dir, maxValue)
+	if err == nil && len(found) == 0 {
+		err = removeUnbegun(dir)
+	}
+	return errors.Join(err, damageError(dir, found), release())
+}
+
+// Room returns ErrDiskFull unless so many bytes of keys and values can be written
+// without touching what has to stay free on the disk.
+func (db *DB) Room(bytes uint64) error { return db.disk.room(bytes) }
+
+// Commit stamps a transaction and makes it durable: after nil it is on disk. After
+// an error, whether it is can only be told by reading.
+func (db *DB) Commit(txn *badger.Txn) error {
+	if err := txn.Set([]byte{Stamp}, []byte{}); err != nil {
+		return err
+	}
+	return txn.Commit()
+}
+
+// Inspect checks the tables of the open database: a DamageError if one has been
+// damaged since it was opened, an error of the file system or the context's.
+func (db *DB) Inspect(ctx context.Context) error {
+	c := &check{dir: db.disk.dir, live: true}
+	if err := c.all(ctx); err != nil {
+		return err
+	}
+	return damageError(db.disk.dir, c.damage)
+}
+
+// badgerLog passes what Badger reports on; its chatter about files and levels
+// is for debugging only.
+type badgerLog struct{ zerolog.Logger }
+
+func (l badgerLog) write(level zerolog.Level, format string, args []any) {
+	l.WithLevel(level).Str("from", "badger").Msg(strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
+
+func (l badgerLog) Errorf(format string, args ...any)   { l.write(zerolog.ErrorLevel, format, args) }
+func (l badgerLog) Warningf(format string, args ...any) { l.write(zerolog.WarnLevel, format, args) }
+func (l badgerLog) Infof(format string, args ...any)    { l.write(zerolog.DebugLevel, format, args) }
+func (l badgerLog) Debugf(format string, args ...any)   { l.write(zerolog.TraceLevel, format, args) }
