@@ -1,0 +1,110 @@
+// Package cow holds arrays and maps that come in versions. A version is made of
+// another by Fork, in no time, and shares its pages; a page is copied when the new
+// version first changes it. So a change of a few things costs a few pages however
+// much there is, it is seen by nobody who holds the version before, and dropping it
+// is forgetting it.
+//
+// A version that has been forked must not be changed any more: it may be read by
+// any number of goroutines then. A version that changes belongs to one goroutine.
+//
+// What never belongs here: what the items mean.
+package cow
+
+// A page holds pageLen items, a middle middleLen pages. Small pages make a change
+// of something at random cheap, large ones take less room beside the items.
+const (
+	pageBits   = 4
+	pageLen    = 1 << pageBits
+	middleBits = 8
+	middleLen  = 1 << middleBits
+)
+
+// Array is a list of items by number, from 0 on. The zero Array is empty.
+type Array[T any] struct {
+	top []*middle[T]
+	len int32
+	// version tells what may be changed in place: pages and middles that were made in
+	// this version. It grows from fork to fork, and nothing that an array refers to is
+	// younger than the array.
+	version uint64
+	own     bool // top was made in this version
+}
+
+type middle[T any] struct {
+	version uint64
+	pages   [middleLen]*page[T]
+}
+
+type page[T any] struct {
+	version uint64
+	items   [pageLen]T
+}
+
+// Fork returns a new version, which is as a is now. a must not be changed any more.
+func (a *Array[T]) Fork() Array[T] {
+	return Array[T]{top: a.top, len: a.len, version: a.version + 1}
+}
+
+// Len returns how many items there are.
+func (a *Array[T]) Len() int32 { return a.len }
+
+// At returns an item, 0 <= i < Len.
+func (a *Array[T]) At(i int32) T { return *a.Ref(i) }
+
+// Ref returns an item for reading, 0 <= i < Len. It does not follow later changes.
+func (a *Array[T]) Ref(i int32) *T {
+	return &a.top[uint32(i)>>(pageBits+middleBits)].pages[uint32(i)>>pageBits%middleLen].items[uint32(i)%pageLen]
+}
+
+// Edit returns an item for changing it, 0 <= i < Len. It remains the item until a is
+// forked.
+func (a *Array[T]) Edit(i int32) *T {
+	p := a.top[uint32(i)>>(pageBits+middleBits)].pages[uint32(i)>>pageBits%middleLen]
+	if p.version != a.version {
+		p = a.copyPage(i)
+	}
+	return &p.items[uint32(i)%pageLen]
+}
+
+// copyPage makes the page of item i one of this version.
+func (a *Array[T]) copyPage(i int32) *page[T] {
+	m := a.middle(i)
+	at := &m.pages[uint32(i)>>pageBits%middleLen]
+	if *at == nil {
+		*at = &page[T]{version: a.version}
+	} else if (*at).version != a.version {
+		copied := **at
+		copied.version = a.version
+		*at = &copied
+	}
+	return *at
+}
+
+// middle returns the middle of item i, which is made one of this version.
+func (a *Array[T]) middle(i int32) *middle[T] {
+	at := int(uint32(i) >> (pageBits + middleBits))
+	if !a.own {
+		a.top, a.own = append(make([]*middle[T], 0, len(a.top)+1), a.top...), true
+	}
+	if at == len(a.top) {
+		a.top = append(a.top, &middle[T]{version: a.version})
+	} else if a.top[at].version != a.version {
+		copied := *a.top[at]
+		copied.version = a.version
+		a.top[at] = &copied
+	}
+	return a.top[at]
+}
+
+// Append adds an item at the end.
+func (a *Array[T]) Append(item T) {
+	i := a.len
+	if i%pageLen == 0 {
+		a.copyPage(i)
+	}
+	a.len++
+	*a.Edit(i) = item
+}
+
+// Truncate drops the items from n on, n <= Len.
+func (a *Array[T]) Truncate(n int32) { a.len = n }
