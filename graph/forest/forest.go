@@ -2,6 +2,8 @@
 // is in, and how deep, without walking. What never belongs here: who may link.
 package forest
 
+import "github.com/keytree-bch/keytree/graph/cow"
+
 // Forest is the links in force: rooted trees of keys, by number, that answer
 // root, depth, size and sameness of trees in O(log n) for n keys in a tree, on
 // every shape, and are linked and cut in O(log n).
@@ -20,15 +22,17 @@ package forest
 // chance or on the identity of keys: whoever pays for keys cannot choose a bad
 // shape. A lone key has no node at all.
 //
-// Reads may run concurrently with each other, changes with nothing else.
+// A forest is a version, as package cow has them: Fork makes the next one, and the
+// one before stays as it is. Reads may run concurrently with each other, changes of
+// a version with nothing else.
 type Forest struct {
-	parents []int32 // by number; None for a root
-	places  []place // by number
-	nodes   []node  // leaves and inner nodes of all tours
-	unused  int32   // first of the free nodes, which are linked by up; or None
-	blocks  blocks  // the entries of nodes
-	width   int     // most entries in a node, at most maxWidth
-	drift   int32   // farthest that the least entry of a node may be from zero
+	parents cow.Array[int32] // by number; None for a root
+	places  cow.Array[place] // by number
+	nodes   cow.Array[node]  // leaves and inner nodes of all tours
+	unused  int32            // first of the free nodes, which are linked by up; or None
+	blocks  blocks           // the entries of nodes
+	width   int              // most entries in a node, at most maxWidth
+	drift   int32            // farthest that the least entry of a node may be from zero
 }
 
 // place is where a key is in the tours. It repeats the low of the key's entry, so
@@ -39,7 +43,7 @@ type place struct {
 }
 
 // None stands for no key, where a number is expected.
-const None int32 = -1
+const None = cow.None
 
 // New returns a forest without keys.
 func New() *Forest { return newOf(maxWidth, 1<<28) }
@@ -50,51 +54,60 @@ func newOf(width int, drift int32) *Forest {
 	return &Forest{unused: None, blocks: newBlocks(), width: width, drift: drift}
 }
 
+// Fork returns a new version, which is as f is now. f must not be changed any more.
+func (f *Forest) Fork() *Forest {
+	return &Forest{
+		parents: f.parents.Fork(), places: f.places.Fork(), nodes: f.nodes.Fork(), unused: f.unused,
+		blocks: f.blocks.fork(), width: f.width, drift: f.drift,
+	}
+}
+
 // Len returns the number of keys.
-func (f *Forest) Len() int32 { return int32(len(f.parents)) }
+func (f *Forest) Len() int32 { return f.parents.Len() }
 
 // Add makes a lone key and returns its number, which is the former len.
 func (f *Forest) Add() int32 {
-	f.parents = append(f.parents, None)
-	f.places = append(f.places, place{leaf: None})
+	f.parents.Append(None)
+	f.places.Append(place{leaf: None})
 	return f.Len() - 1
 }
 
 // Drop forgets the key with the highest number, which must be a lone one.
 func (f *Forest) Drop() {
 	last := f.Len() - 1
-	f.parents, f.places = f.parents[:last], f.places[:last]
+	f.parents.Truncate(last)
+	f.places.Truncate(last)
 }
 
 // Parent returns the parent of n, or None for a root.
-func (f *Forest) Parent(n int32) int32 { return f.parents[n] }
+func (f *Forest) Parent(n int32) int32 { return f.parents.At(n) }
 
 // Root returns the root of n's tree.
 func (f *Forest) Root(n int32) int32 {
-	x := f.places[n].leaf
+	x := f.places.At(n).leaf
 	if x == None {
 		return n
 	}
-	return ^f.nodes[f.top(x)].up
+	return ^f.node(f.top(x)).up
 }
 
 // Depth returns the number of links between n and its root.
 func (f *Forest) Depth(n int32) int32 {
-	at := f.places[n]
+	at := f.places.At(n)
 	depth := at.low
-	for x := at.leaf; x >= 0; x = f.nodes[x].up {
-		depth += f.nodes[x].base
+	for x := at.leaf; x >= 0; x = f.node(x).up {
+		depth += f.node(x).base
 	}
 	return depth
 }
 
 // Size returns the number of keys in n's tree.
 func (f *Forest) Size(n int32) int32 {
-	x := f.places[n].leaf
+	x := f.places.At(n).leaf
 	if x == None {
 		return 1
 	}
-	return f.nodes[f.top(x)].count
+	return f.node(f.top(x)).count
 }
 
 // Link makes child, which must be the root of another tree than parent's, a
@@ -103,16 +116,16 @@ func (f *Forest) Link(child, parent int32) {
 	depth := f.Depth(parent)
 	branch := f.plant(child)
 	x := f.plant(parent)
-	f.parents[child] = parent
+	*f.parents.Edit(child) = parent
 	i := f.slot(x, parent)
-	if branch = f.top(branch); f.nodes[branch].level > 0 {
-		root := ^f.nodes[f.top(x)].up
+	if branch = f.top(branch); f.node(branch).level > 0 {
+		root := ^f.node(f.top(x)).up
 		left, right := f.top(x), None
-		if i+1 < int(f.nodes[x].len) || !f.last(x) {
+		if i+1 < int(f.node(x).len) || !f.last(x) {
 			left, right = f.split(x, i+1)
 		}
-		f.nodes[branch].up = None
-		f.nodes[branch].base += depth + 1
+		f.edit(branch).up = None
+		f.edit(branch).base += depth + 1
 		f.settle(f.concat(f.concat(left, branch), right), root)
 		return
 	}
@@ -120,7 +133,7 @@ func (f *Forest) Link(child, parent int32) {
 	// parent, so that no least depth changes.
 	var room [maxWidth]entry
 	moved := room[:copy(room[:], f.entries(branch))]
-	shift := f.nodes[branch].base + f.entries(x)[i].low + 1
+	shift := f.node(branch).base + f.entries(x)[i].low + 1
 	for k := range moved {
 		moved[k].low += shift
 	}
@@ -131,29 +144,29 @@ func (f *Forest) Link(child, parent int32) {
 
 // plant returns the leaf of n, which is made if n is a lone key.
 func (f *Forest) plant(n int32) int32 {
-	if f.places[n].leaf == None {
+	if f.places.At(n).leaf == None {
 		x := f.newNode(0, 0)
-		f.nodes[x].up = ^n
+		f.edit(x).up = ^n
 		f.fill(x, []entry{{ref: n}})
 	}
-	return f.places[n].leaf
+	return f.places.At(n).leaf
 }
 
 // Cut takes child, which must have a parent, out of its tree with its branch.
 func (f *Forest) Cut(child int32) {
-	f.parents[child] = None
-	x := f.places[child].leaf
+	*f.parents.Edit(child) = None
+	x := f.places.At(child).leaf
 	i := f.slot(x, child)
 	y, j := f.branchEnd(x, i)
 	if x != y {
-		root, depth := ^f.nodes[f.top(x)].up, f.Depth(child)
+		root, depth := ^f.node(f.top(x)).up, f.Depth(child)
 		right := None
 		if y != None {
 			_, right = f.split(y, j)
 		}
-		x = f.places[child].leaf
+		x = f.places.At(child).leaf
 		left, branch := f.split(x, f.slot(x, child))
-		f.nodes[branch].base -= depth
+		f.edit(branch).base -= depth
 		f.settle(branch, child)
 		f.settle(f.concat(left, right), root)
 		return
@@ -163,7 +176,7 @@ func (f *Forest) Cut(child int32) {
 	moved := room[:copy(room[:], all[i:j])]
 	f.recount(x, -int32(len(moved)))
 	f.remove(x, i, j)
-	if root := ^f.nodes[x].up; root >= 0 {
+	if root := ^f.node(x).up; root >= 0 {
 		f.settle(x, root)
 	} else {
 		f.mend(x)
@@ -197,12 +210,12 @@ func Rooted(parents []int32) bool {
 // Build gives a forest without keys as many keys as there are parents, None for
 // a root, which must have no cycle, in time linear in their number.
 func (f *Forest) Build(parents []int32) {
-	f.parents = append([]int32(nil), parents...)
-	f.places = make([]place, len(parents))
 	children := make([]int32, len(parents)) // first child, then siblings
 	siblings := make([]int32, len(parents))
 	for n := range parents {
-		f.places[n].leaf, children[n] = None, None
+		f.parents.Append(parents[n])
+		f.places.Append(place{leaf: None})
+		children[n] = None
 	}
 	for n := len(parents) - 1; n >= 0; n-- {
 		if p := parents[n]; p != None {

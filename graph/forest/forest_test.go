@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -36,6 +37,8 @@ func TestForest(t *testing.T) {
 				m.add(f)
 			}
 			linked := 0
+			before, was := f, m.clone()
+			f = before.Fork()
 			for step := range c.steps {
 				child := int32(r.IntN(len(m.parents)))
 				other := int32(r.IntN(len(m.parents)))
@@ -67,6 +70,17 @@ func TestForest(t *testing.T) {
 				}
 				if step%(1+c.keys/100) == 0 {
 					check(t, f, m)
+					// The version before is as it was, and so is the one of now whatever becomes
+					// of a version that is dropped.
+					check(t, before, was)
+					before, was = f, m.clone()
+					dropped := before.Fork()
+					for n := range dropped.Len() {
+						if n%3 == 0 && dropped.Parent(n) != None {
+							dropped.Cut(n)
+						}
+					}
+					f = before.Fork()
 				}
 				if step%500 == 0 {
 					if !Rooted(m.parents) {
@@ -87,8 +101,8 @@ func TestForest(t *testing.T) {
 				}
 			}
 			check(t, f, m)
-			if used := used(f); used != 0 || len(f.blocks.chunks)-len(f.blocks.gone) > len(classes) {
-				t.Errorf("lone keys hold %d nodes, %d chunks", used, len(f.blocks.chunks)-len(f.blocks.gone))
+			if used := used(f); used != 0 || f.blocks.chunks.Len()-f.blocks.gone.Len() > int32(len(classes)) {
+				t.Errorf("lone keys hold %d nodes, %d chunks", used, f.blocks.chunks.Len()-f.blocks.gone.Len())
 			}
 		})
 	}
@@ -193,17 +207,17 @@ func TestBlocks(t *testing.T) {
 		} else if growing || n > 0 {
 			class := uint8(r.IntN(len(classes)))
 			new := block{b.alloc(class), class, step}
-			for i := range b.entries(new.at, classes[class]) {
-				b.entries(new.at, classes[class])[i].ref = step
+			for i := range b.edit(new.at, classes[class]) {
+				b.edit(new.at, classes[class])[i].ref = step
 			}
 			held = append(held, new)
 		}
-		most = max(most, len(b.chunks)-len(b.gone))
+		most = max(most, int(b.chunks.Len()-b.gone.Len()))
 	}
 	for _, block := range held {
 		b.free(block.at)
 	}
-	if left := len(b.chunks) - len(b.gone); left > len(classes) || most < 3*len(classes) {
+	if left := int(b.chunks.Len() - b.gone.Len()); left > len(classes) || most < 3*len(classes) {
 		t.Errorf("%d chunks are left of %d", left, most)
 	}
 }
@@ -217,6 +231,8 @@ func (m *model) walk(n int32) (root, depth int32) {
 	}
 	return n, depth
 }
+
+func (m *model) clone() *model { return &model{slices.Clone(m.parents)} }
 
 func (m *model) lone(n int32) bool {
 	for _, p := range m.parents {
@@ -281,7 +297,7 @@ func check(t *testing.T, f *Forest, m *model) {
 			t.Fatalf("key %d: root %d depth %d size %d parent %d, want %d %d %d %d", n,
 				root, depth, size, f.Parent(n), roots[n], depths[n], sizes[roots[n]], m.parents[n])
 		}
-		if x := f.places[n].leaf; root != n {
+		if x := f.places.At(n).leaf; root != n {
 			continue
 		} else if size == 1 {
 			if x != None {
@@ -297,13 +313,13 @@ func check(t *testing.T, f *Forest, m *model) {
 		t.Fatalf("%d nodes in trees, %d not free", reached, used)
 	}
 	blocks, states := 0, 0
-	for c, s := range f.blocks.states {
-		if f.blocks.chunks[c] != nil {
-			states += int(s.used)
+	for c := range f.blocks.states.Len() {
+		if f.blocks.chunks.At(c) != nil {
+			states += int(f.blocks.states.At(c).used)
 		}
 	}
-	for _, h := range f.nodes {
-		if h.len > 0 {
+	for x := range f.nodes.Len() {
+		if f.nodes.At(x).len > 0 {
 			blocks++
 		}
 	}
@@ -314,8 +330,8 @@ func check(t *testing.T, f *Forest, m *model) {
 
 // used counts the nodes that are not free.
 func used(f *Forest) int {
-	n := len(f.nodes)
-	for x := f.unused; x != None; x = f.nodes[x].up {
+	n := int(f.nodes.Len())
+	for x := f.unused; x != None; x = f.node(x).up {
 		n--
 	}
 	return n
@@ -325,7 +341,7 @@ func used(f *Forest) int {
 // how many nodes it has seen.
 func checkNode(t *testing.T, f *Forest, x int32, tour *[]int32) (seen int) {
 	t.Helper()
-	h := f.nodes[x]
+	h := f.nodes.At(x)
 	fewest := f.least()
 	if h.up < 0 {
 		fewest = 2
@@ -333,7 +349,7 @@ func checkNode(t *testing.T, f *Forest, x int32, tour *[]int32) (seen int) {
 	if int(h.len) < fewest || int(h.len) > f.width {
 		t.Fatalf("node %d has %d entries, want %d to %d", x, h.len, fewest, f.width)
 	}
-	if held := classes[h.class]; held < int(h.len) || f.blocks.states[h.at/chunkLen].class != h.class {
+	if held := classes[h.class]; held < int(h.len) || f.blocks.states.At(h.at/chunkLen).class != h.class {
 		t.Fatalf("node %d has %d entries in a block of %d", x, h.len, held)
 	}
 	seen = 1
@@ -341,13 +357,13 @@ func checkNode(t *testing.T, f *Forest, x int32, tour *[]int32) (seen int) {
 	for _, e := range f.entries(x) {
 		low = min(low, e.low)
 		if h.level == 0 {
-			if count++; f.places[e.ref] != (place{x, e.low}) {
-				t.Fatalf("leaf %d lists key %d with %d, which is at %v", x, e.ref, e.low, f.places[e.ref])
+			if count++; f.places.At(e.ref) != (place{x, e.low}) {
+				t.Fatalf("leaf %d lists key %d with %d, which is at %v", x, e.ref, e.low, f.places.At(e.ref))
 			}
 			*tour = append(*tour, e.ref)
 			continue
 		}
-		c := f.nodes[e.ref]
+		c := f.nodes.At(e.ref)
 		if c.up != x || c.level != h.level-1 {
 			t.Fatalf("node %d of level %d lists node %d of level %d under %d", x, h.level, e.ref, c.level, c.up)
 		}

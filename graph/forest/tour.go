@@ -21,9 +21,22 @@ type entry struct{ ref, low int32 }
 // least returns how many entries a node under another one has at least.
 func (f *Forest) least() int { return max(2, f.width/4) }
 
+// node returns a node for reading (cow.Array.Ref).
+func (f *Forest) node(x int32) *node { return f.nodes.Ref(x) }
+
+// edit returns a node for changing it.
+func (f *Forest) edit(x int32) *node { return f.nodes.Edit(x) }
+
+// entries returns the entries of x for reading. They do not follow later changes.
 func (f *Forest) entries(x int32) []entry {
-	h := &f.nodes[x]
+	h := f.node(x)
 	return f.blocks.entries(h.at, int(h.len))
+}
+
+// editEntries returns the entries of x for changing them.
+func (f *Forest) editEntries(x int32) []entry {
+	h := f.node(x)
+	return f.blocks.edit(h.at, int(h.len))
 }
 
 // slot returns where the entry of ref is in x, which has one.
@@ -39,16 +52,16 @@ func (f *Forest) slot(x, ref int32) int {
 
 // top returns the top of the tree that x is in.
 func (f *Forest) top(x int32) int32 {
-	for f.nodes[x].up >= 0 {
-		x = f.nodes[x].up
+	for f.node(x).up >= 0 {
+		x = f.node(x).up
 	}
 	return x
 }
 
 // last reports whether x is the last node of its level.
 func (f *Forest) last(x int32) bool {
-	for ; f.nodes[x].up >= 0; x = f.nodes[x].up {
-		if all := f.entries(f.nodes[x].up); all[len(all)-1].ref != x {
+	for ; f.node(x).up >= 0; x = f.node(x).up {
+		if all := f.entries(f.node(x).up); all[len(all)-1].ref != x {
 			return false
 		}
 	}
@@ -65,36 +78,37 @@ func (f *Forest) low(x int32) int32 {
 		low = min(low, all[i].low)
 	}
 	if low > f.drift || low < -f.drift {
-		f.nodes[x].base += low
+		f.edit(x).base += low
+		all = f.editEntries(x)
 		for i := range all {
 			all[i].low -= low
-			if f.nodes[x].level > 0 {
-				f.nodes[all[i].ref].base -= low
+			if f.node(x).level > 0 {
+				f.edit(all[i].ref).base -= low
 			} else {
-				f.places[all[i].ref].low -= low
+				f.places.Edit(all[i].ref).low -= low
 			}
 		}
 		low = 0
 	}
-	return f.nodes[x].base + low
+	return f.node(x).base + low
 }
 
 // newNode returns a node without entries that is the top of a tree.
 func (f *Forest) newNode(level uint8, base int32) int32 {
 	x := f.unused
 	if x == None {
-		x = int32(len(f.nodes))
-		f.nodes = append(f.nodes, node{})
+		x = f.nodes.Len()
+		f.nodes.Append(node{})
 	} else {
-		f.unused = f.nodes[x].up
+		f.unused = f.node(x).up
 	}
-	f.nodes[x] = node{up: None, base: base, level: level, at: None}
+	*f.edit(x) = node{up: None, base: base, level: level, at: None}
 	return x
 }
 
 // free takes back x, whose entries have gone elsewhere.
 func (f *Forest) free(x int32) {
-	h := &f.nodes[x]
+	h := f.edit(x)
 	f.blocks.free(h.at)
 	h.up, h.len = f.unused, 0
 	f.unused = x
@@ -102,30 +116,30 @@ func (f *Forest) free(x int32) {
 
 // resize makes room for n entries in x, of which as many as fit remain.
 func (f *Forest) resize(x int32, n int) []entry {
-	h := &f.nodes[x]
+	h := f.edit(x)
 	if class := classOf(n); h.at == None {
 		h.class, h.at = class, f.blocks.alloc(class)
 	} else if held := classes[h.class]; n > held || 2*classes[class] <= held {
 		at := f.blocks.alloc(class)
-		copy(f.blocks.entries(at, n), f.entries(x))
+		copy(f.blocks.edit(at, n), f.entries(x))
 		f.blocks.free(h.at)
 		h.class, h.at = class, at
 	}
 	h.len = uint8(n)
-	return f.entries(x)
+	return f.editEntries(x)
 }
 
 // own makes x the holder of entries, and returns the keys under them.
 func (f *Forest) own(x int32, moved []entry) int32 {
-	if f.nodes[x].level == 0 {
+	if f.node(x).level == 0 {
 		for i := range moved {
-			f.places[moved[i].ref] = place{leaf: x, low: moved[i].low}
+			*f.places.Edit(moved[i].ref) = place{leaf: x, low: moved[i].low}
 		}
 		return int32(len(moved))
 	}
 	count := int32(0)
 	for i := range moved {
-		h := &f.nodes[moved[i].ref]
+		h := f.edit(moved[i].ref)
 		h.up = x
 		count += h.count
 	}
@@ -135,20 +149,20 @@ func (f *Forest) own(x int32, moved []entry) int32 {
 // fill gives a new node its entries.
 func (f *Forest) fill(x int32, all []entry) {
 	copy(f.resize(x, len(all)), all)
-	f.nodes[x].count = f.own(x, all)
+	f.edit(x).count = f.own(x, all)
 }
 
 // remove takes the entries from i to j-1 out of x.
 func (f *Forest) remove(x int32, i, j int) {
-	all := f.entries(x)
+	all := f.editEntries(x)
 	copy(all[i:], all[j:])
 	f.resize(x, len(all)-(j-i))
 }
 
 // recount adds keys to the counts of x and all nodes above it.
 func (f *Forest) recount(x, keys int32) {
-	for ; x >= 0; x = f.nodes[x].up {
-		f.nodes[x].count += keys
+	for ; x >= 0; x = f.node(x).up {
+		f.edit(x).count += keys
 	}
 }
 
@@ -156,7 +170,7 @@ func (f *Forest) recount(x, keys int32) {
 // already, before entry i of x. Full nodes are divided. It returns the highest
 // node that has got an entry.
 func (f *Forest) insert(x int32, i int, moved []entry) int32 {
-	n := int(f.nodes[x].len)
+	n := int(f.node(x).len)
 	if n+len(moved) > f.width {
 		return f.overflow(x, i, moved)
 	}
@@ -175,26 +189,27 @@ func (f *Forest) overflow(x int32, i int, moved []entry) int32 {
 	all = append(all, moved...)
 	all = append(all, f.entries(x)[i:]...)
 	keep := len(all) / 2
-	y := f.newNode(f.nodes[x].level, f.nodes[x].base)
+	y := f.newNode(f.node(x).level, f.node(x).base)
 	f.fill(y, all[keep:])
 	copy(f.resize(x, keep), all)
 	if i < keep {
 		f.own(x, all[i:min(keep, i+len(moved))])
 	}
-	f.nodes[x].count -= f.nodes[y].count
+	f.edit(x).count -= f.node(y).count
 	p, s := f.above(x)
 	if p < 0 {
 		return f.cover(x, y)
 	}
-	f.entries(p)[s].low = f.low(x)
+	low := f.low(x)
+	f.editEntries(p)[s].low = low
 	return f.insert(p, s+1, []entry{{ref: y, low: f.low(y)}})
 }
 
 // cover returns a new top over a, which was one, and its right neighbour b.
 func (f *Forest) cover(a, b int32) int32 {
-	root := f.nodes[a].up
-	t := f.newNode(f.nodes[a].level+1, 0)
-	f.nodes[t].up = root
+	root := f.node(a).up
+	t := f.newNode(f.node(a).level+1, 0)
+	f.edit(t).up = root
 	f.fill(t, []entry{{a, f.low(a)}, {b, f.low(b)}})
 	return t
 }
@@ -206,8 +221,8 @@ func (f *Forest) shift(a, b int32, k int) {
 	if k < 0 {
 		from, to = a, b
 	}
-	delta := f.nodes[from].base - f.nodes[to].base
-	old, n := f.entries(from), int(f.nodes[to].len)
+	delta := f.node(from).base - f.node(to).base
+	old, n := f.editEntries(from), int(f.node(to).len)
 	var moved []entry
 	if k > 0 {
 		moved = f.resize(to, n+k)[n:]
@@ -225,21 +240,21 @@ func (f *Forest) shift(a, b int32, k int) {
 	if delta != 0 {
 		for i := range moved {
 			moved[i].low += delta
-			if f.nodes[to].level > 0 {
-				f.nodes[moved[i].ref].base += delta
+			if f.node(to).level > 0 {
+				f.edit(moved[i].ref).base += delta
 			}
 		}
 	}
 	count := f.own(to, moved)
-	f.nodes[from].count -= count
-	f.nodes[to].count += count
+	f.edit(from).count -= count
+	f.edit(to).count += count
 }
 
 // even makes one node of the neighbours a and b, if it can hold their entries,
 // and otherwise gives both as many. It returns what is left of them, b being None
 // if there is one.
 func (f *Forest) even(a, b int32) (int32, int32) {
-	n, m := int(f.nodes[a].len), int(f.nodes[b].len)
+	n, m := int(f.node(a).len), int(f.node(b).len)
 	switch {
 	case n+m > f.width:
 		f.shift(a, b, (m-n)/2)
@@ -258,18 +273,19 @@ func (f *Forest) even(a, b int32) (int32, int32) {
 // mend restores the least depths above x, and the least lengths, after x has got
 // other entries or lost some.
 func (f *Forest) mend(x int32) {
-	for f.nodes[x].up >= 0 {
-		p := f.nodes[x].up
+	for f.node(x).up >= 0 {
+		p := f.node(x).up
 		all, s := f.entries(p), f.slot(p, x)
-		if int(f.nodes[x].len) >= f.least() {
+		if int(f.node(x).len) >= f.least() {
 			low := f.low(x)
 			if all[s].low == low {
 				return
 			}
-			all[s].low = low
+			f.editEntries(p)[s].low = low
 		} else {
 			s = min(s, len(all)-2)
 			a, b := f.even(all[s].ref, all[s+1].ref)
+			all = f.editEntries(p)
 			all[s] = entry{ref: a, low: f.low(a)}
 			if b != None {
 				all[s+1].low = f.low(b)
@@ -284,10 +300,10 @@ func (f *Forest) mend(x int32) {
 
 // trim takes away tops of one node, and returns the top that remains.
 func (f *Forest) trim(x int32) int32 {
-	for f.nodes[x].level > 0 && f.nodes[x].len == 1 {
+	for f.node(x).level > 0 && f.node(x).len == 1 {
 		child := f.entries(x)[0].ref
-		f.nodes[child].base += f.nodes[x].base
-		f.nodes[child].up = f.nodes[x].up
+		f.edit(child).base += f.node(x).base
+		f.edit(child).up = f.node(x).up
 		f.free(x)
 		x = child
 	}
@@ -296,12 +312,12 @@ func (f *Forest) trim(x int32) int32 {
 
 // settle makes x, whose up is not valid, the top of the tree of root.
 func (f *Forest) settle(x, root int32) {
-	if f.nodes[x].count == 1 {
+	if f.node(x).count == 1 {
 		f.free(x)
-		f.places[root] = place{leaf: None}
+		*f.places.Edit(root) = place{leaf: None}
 		return
 	}
-	f.nodes[x].up = ^root
+	f.edit(x).up = ^root
 	f.low(x)
 }
 
@@ -314,9 +330,9 @@ func (f *Forest) concat(a, b int32) int32 {
 	case b == None:
 		return a
 	}
-	f.nodes[a].up, f.nodes[b].up = None, None
-	if f.nodes[a].level == f.nodes[b].level {
-		if least := f.least(); min(int(f.nodes[a].len), int(f.nodes[b].len)) < least {
+	f.edit(a).up, f.edit(b).up = None, None
+	if f.node(a).level == f.node(b).level {
+		if least := f.least(); min(int(f.node(a).len), int(f.node(b).len)) < least {
 			if a, b = f.even(a, b); b == None {
 				return a
 			}
@@ -325,13 +341,13 @@ func (f *Forest) concat(a, b int32) int32 {
 	}
 	// The lower one becomes a child at the edge of the higher one, beside x.
 	high, low := a, b
-	if f.nodes[a].level < f.nodes[b].level {
+	if f.node(a).level < f.node(b).level {
 		high, low = b, a
 	}
 	x := high
-	for f.nodes[x].level > f.nodes[low].level {
-		f.nodes[x].count += f.nodes[low].count
-		f.nodes[low].base -= f.nodes[x].base
+	for f.node(x).level > f.node(low).level {
+		f.edit(x).count += f.node(low).count
+		f.edit(low).base -= f.node(x).base
 		all := f.entries(x)
 		if high == a {
 			x = all[len(all)-1].ref
@@ -339,17 +355,17 @@ func (f *Forest) concat(a, b int32) int32 {
 			x = all[0].ref
 		}
 	}
-	p, s := f.nodes[x].up, 0
+	p, s := f.node(x).up, 0
 	if high == a {
-		s = int(f.nodes[p].len)
+		s = int(f.node(p).len)
 	}
-	if int(f.nodes[low].len) < f.least() {
+	if int(f.node(low).len) < f.least() {
 		left, right := x, low
 		if high == b {
 			left, right = low, x
 		}
 		_, right = f.even(left, right)
-		all := f.entries(p)
+		all := f.editEntries(p)
 		all[min(s, len(all)-1)].low = f.low(x)
 		if right == None {
 			f.mend(p) // x, the longer one, has taken all
@@ -364,17 +380,17 @@ func (f *Forest) concat(a, b int32) int32 {
 // The bases of their tops are as that of the former top.
 func (f *Forest) split(x int32, i int) (left, right int32) {
 	p, s := f.above(x)
-	count := f.nodes[x].count
+	count := f.node(x).count
 	left, right = f.divide(x, i)
 	for p >= 0 {
 		for _, part := range [2]int32{left, right} {
 			if part != None {
-				f.nodes[part].base += f.nodes[p].base
+				f.edit(part).base += f.node(p).base
 			}
 		}
 		up, at := f.above(p)
-		total := f.nodes[p].count
-		f.nodes[p].count -= count
+		total := f.node(p).count
+		f.edit(p).count -= count
 		f.remove(p, s, s+1)
 		l, r := f.divide(p, s)
 		left, right = f.concat(l, left), f.concat(right, r)
@@ -385,7 +401,7 @@ func (f *Forest) split(x int32, i int) (left, right int32) {
 
 // above returns the node above x, if there is one, and where x is in it.
 func (f *Forest) above(x int32) (up int32, s int) {
-	if up = f.nodes[x].up; up >= 0 {
+	if up = f.node(x).up; up >= 0 {
 		s = f.slot(up, x)
 	}
 	return up, s
@@ -394,15 +410,15 @@ func (f *Forest) above(x int32) (up int32, s int) {
 // divide makes of node x, taken by itself, one top for the entries before i and
 // one for the others.
 func (f *Forest) divide(x int32, i int) (left, right int32) {
-	f.nodes[x].up = None
-	n := int(f.nodes[x].len)
+	f.edit(x).up = None
+	n := int(f.node(x).len)
 	switch {
 	case i == 0:
 		return None, f.trim(x)
 	case i == n:
 		return f.trim(x), None
 	}
-	y := f.newNode(f.nodes[x].level, f.nodes[x].base)
+	y := f.newNode(f.node(x).level, f.node(x).base)
 	if i < n-i {
 		f.shift(y, x, i)
 		return f.trim(y), f.trim(x)
@@ -423,8 +439,8 @@ func (f *Forest) branchEnd(x int32, i int) (int32, int) {
 		}
 	}
 	inside := true // nothing after leaf has been passed
-	for ; f.nodes[x].up >= 0; x = f.nodes[x].up {
-		low += f.nodes[x].base
+	for ; f.node(x).up >= 0; x = f.node(x).up {
+		low += f.node(x).base
 		p, s := f.above(x)
 		all = f.entries(p)
 		for s++; s < len(all) && all[s].low > low; s++ {
@@ -435,12 +451,12 @@ func (f *Forest) branchEnd(x int32, i int) (int32, int) {
 		}
 		for {
 			x = all[s].ref
-			low -= f.nodes[x].base
+			low -= f.node(x).base
 			all = f.entries(x)
 			for s = 0; all[s].low > low; s++ {
 				inside = false
 			}
-			if f.nodes[x].level > 0 {
+			if f.node(x).level > 0 {
 				continue
 			}
 			if inside {
