@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -80,10 +79,14 @@ func (b *Block) checkAnchor(a *AnchorTx, root chainhash.Hash) error {
 	return nil
 }
 
-// newAnchors checks that the block has its anchors, each once, and that none of
-// these transactions is on the chain already. heights are those of transactions in
-// blocks that are connected together. Called with mu held.
-func (g *Graph) newAnchors(b *Block, heights map[chainhash.Hash]uint32) error {
+// newAnchors checks that a block has its anchors, each once, and that none of these
+// transactions is on the chain of base and the change already.
+func (c *change) newAnchors(b *Block, base *snapshot) error {
+	for i := range b.Actions {
+		if height, known := c.anchors[b.Actions[i].TxID]; known {
+			return onChain(b.Actions[i].TxID, height)
+		}
+	}
 	if len(b.Anchors) == 0 {
 		return nil
 	}
@@ -91,40 +94,51 @@ func (g *Graph) newAnchors(b *Block, heights map[chainhash.Hash]uint32) error {
 	if err != nil {
 		return err
 	}
+	if c.anchors == nil {
+		c.anchors = make(map[chainhash.Hash]uint32, len(b.Anchors))
+	}
 	seen := make(map[uint32]bool, len(b.Anchors))
-	return g.db.View(func(txn *badger.Txn) error {
-		for i := range b.Anchors {
-			a := &b.Anchors[i]
-			if err := b.checkAnchor(a, root); err != nil {
+	for i := range b.Anchors {
+		a := &b.Anchors[i]
+		if err := b.checkAnchor(a, root); err != nil {
+			return err
+		}
+		if seen[a.Index] {
+			return fmt.Errorf("%w: block %v has transaction %d twice", ErrBlock, b.Hash, a.Index)
+		}
+		seen[a.Index] = true
+		txid := a.Raw.TxID()
+		height, known := c.anchors[txid]
+		if !known {
+			height, known = c.next.state.heightOfTx(txid)
+		}
+		if !known {
+			if height, known, err = base.heightOfAnchor(txid); err != nil {
 				return err
 			}
-			if seen[a.Index] {
-				return fmt.Errorf("%w: block %v has transaction %d twice", ErrBlock, b.Hash, a.Index)
-			}
-			seen[a.Index] = true
-			txid := a.Raw.TxID()
-			height, known := heights[txid]
-			known = known && height != b.Height // it may carry an action as well
-			if !known {
-				value, err := read(txn, anchorTxKey(txid))
-				if err != nil {
-					return err
-				}
-				if known = value != nil; known {
-					p, err := decodeAnchorPlace(value)
-					if err != nil {
-						return err
-					}
-					height = p.height
-				}
-			}
-			if known {
-				return fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, txid, height)
-			}
-			heights[txid] = b.Height
 		}
-		return nil
-	})
+		if known {
+			return onChain(txid, height)
+		}
+		c.anchors[txid] = b.Height
+	}
+	return nil
+}
+
+// onChain is ErrBlock for a transaction that is at a height already.
+func onChain(txid chainhash.Hash, height uint32) error {
+	return fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, txid, height)
+}
+
+// heightOfAnchor returns the height of a transaction that is an anchor or broke a
+// chain of them; ok is false if it is not on the chain.
+func (s *snapshot) heightOfAnchor(txid chainhash.Hash) (height uint32, ok bool, err error) {
+	value, err := read(s.txn, anchorTxKey(txid))
+	if err != nil || value == nil {
+		return 0, false, err
+	}
+	p, err := decodeAnchorPlace(value)
+	return p.height, s.tip != nil && p.height <= s.tip.Height, err
 }
 
 // anchorTx is an AnchorTx under way.
@@ -212,11 +226,11 @@ func (s *step) decideAnchor(t *anchorTx) {
 	var broken []storedBreak
 	placed := false
 	for _, spend := range t.spends {
-		baton, ok := s.batons[spend.tx]
+		baton, ok := s.batons.Get(spend.tx)
 		if !ok {
 			continue
 		}
-		delete(s.batons, spend.tx)
+		s.batons.Delete(spend.tx)
 		r := chainRecord{anchors: baton.number + 1, last: spend.tx, anchor: baton.anchor}
 		how := baton.anchor.Follow(t.anchor, spend.input)
 		if how == protocol.Unbroken || how.BelongsToChain() {
@@ -239,7 +253,7 @@ func (s *step) decideAnchor(t *anchorTx) {
 	}
 	s.anchorTxs, s.breaks = append(s.anchorTxs, *t), append(s.breaks, broken...)
 	for _, e := range t.effects(broken) {
-		s.effects = e.appendTo(s.effects)
+		s.hash(e.appendTo)
 	}
 }
 
@@ -250,7 +264,7 @@ func (s *step) setChain(chain chainhash.Hash, r chainRecord) {
 	}
 	s.chains[chain] = r
 	if b, ok := r.baton(chain); ok {
-		s.batons[r.last] = b
+		s.batons.Set(r.last, b)
 	}
 }
 
@@ -343,21 +357,21 @@ func (s *state) loadBatons(txn *badger.Txn) error {
 	return nil
 }
 
-// undoAnchors takes the batons back that the block made whose records have been
-// removed, and gives those back that it spent. changed are the stems of its chains.
+// undoAnchors takes the batons back that a block made, and gives those back that it
+// spent. changed are the keys of its versions of chains.
 func (s *state) undoAnchors(txn *badger.Txn, made []storedAnchorTx, changed [][]byte) error {
 	for i := range made {
-		delete(s.batons, made[i].txid)
+		s.batons.Delete(made[i].txid)
 	}
-	for _, stem := range changed {
-		value, _, err := newestVersion(txn, stem)
+	for _, key := range changed {
+		value, _, err := versionBefore(txn, key)
 		if err != nil {
 			return err
 		}
 		if value == nil {
 			continue // the block began it
 		}
-		if err := s.takeBaton(chainhash.Hash(stem[1:]), value); err != nil {
+		if err := s.takeBaton(chainhash.Hash(key[1:chainStemSize]), value); err != nil {
 			return err
 		}
 	}
@@ -371,7 +385,7 @@ func (s *state) takeBaton(chain chainhash.Hash, record []byte) error {
 		return err
 	}
 	if b, ok := r.baton(chain); ok {
-		s.batons[r.last] = b
+		s.batons.Set(r.last, b)
 	}
 	return nil
 }
@@ -379,7 +393,10 @@ func (s *state) takeBaton(chain chainhash.Hash, record []byte) error {
 // Batons returns the txids whose output 0 is the baton of an unbroken chain of
 // anchors as of the tip, in any order: whatever spends one of them matters.
 func (g *Graph) Batons() []chainhash.Hash {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return slices.Collect(maps.Keys(g.state.batons))
+	state := g.current.Load().state
+	txids := make([]chainhash.Hash, 0, state.batons.Len())
+	for txid := range state.batons.All() {
+		txids = append(txids, txid)
+	}
+	return txids
 }

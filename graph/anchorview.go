@@ -103,7 +103,7 @@ func (v *View) eachOfDomain(ctx context.Context, prefix byte, domain string, aft
 		return nil, nil
 	}
 	stem := domainStem(prefix, domain)
-	it := newIterator(v.txn, stem)
+	it := newIterator(v.snapshot.txn, stem)
 	defer it.Close()
 	from := stem
 	if after != nil {
@@ -143,7 +143,7 @@ func (v *View) eachOfDomain(ctx context.Context, prefix byte, domain string, aft
 // the given number on. Fewer than limit: there are no more as of the view.
 func (v *View) Anchors(ctx context.Context, chain chainhash.Hash, from uint32, limit int) (anchors []AnchorStatus, err error) {
 	stem := chainAnchorKey(chain, 0)[:chainStemSize]
-	it := newIterator(v.txn, stem)
+	it := newIterator(v.snapshot.txn, stem)
 	defer it.Close()
 	for it.Seek(chainAnchorKey(chain, from)); it.Valid() && len(anchors) < limit; it.Next() {
 		value, err := it.Item().ValueCopy(nil)
@@ -191,20 +191,20 @@ func (v *View) AnchorProof(txid chainhash.Hash) (AnchorProof, error) {
 	if err != nil {
 		return AnchorProof{}, err
 	}
-	t, err := readAnchorTx(v.txn, p)
+	t, err := readAnchorTx(v.snapshot.txn, p)
 	if err != nil {
 		return AnchorProof{}, err
 	}
 	proof := AnchorProof{Height: p.height, Index: t.index}
-	if proof.Header, err = readHeader(v.txn, p.height); err != nil {
+	if proof.Header, err = readHeader(v.snapshot.txn, p.height); err != nil {
 		return AnchorProof{}, err
 	}
-	proof.Branch, proof.Raw, err = readProof(v.txn, p)
+	proof.Branch, proof.Raw, err = readProof(v.snapshot.txn, p)
 	return proof, err
 }
 
 func (v *View) placeOf(txid chainhash.Hash) (anchorPlace, error) {
-	value, err := read(v.txn, anchorTxKey(txid))
+	value, err := read(v.snapshot.txn, anchorTxKey(txid))
 	if err != nil {
 		return anchorPlace{}, err
 	}
@@ -221,7 +221,7 @@ func (v *View) placeOf(txid chainhash.Hash) (anchorPlace, error) {
 }
 
 func (v *View) anchorAt(p anchorPlace) (AnchorStatus, error) {
-	t, err := readAnchorTx(v.txn, p)
+	t, err := readAnchorTx(v.snapshot.txn, p)
 	if err != nil {
 		return AnchorStatus{}, err
 	}

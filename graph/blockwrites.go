@@ -8,10 +8,10 @@ func (s *step) write(w *writes) {
 	s.writeActions(w)
 	w.setChunks(prefixEffects, s.height, s.storedEffects)
 	for _, key := range distinct(s.changed) {
-		r := s.record(key)
+		r, hash := s.record(key), s.keys.Key(key)
 		w.add(
 			w.make(func(b []byte) []byte {
-				return version(append(append(b, prefixKey), s.keys.values[key][:]...), s.height)
+				return version(append(append(b, prefixKey), hash[:]...), s.height)
 			}),
 			w.make(r.appendTo))
 	}
@@ -23,13 +23,13 @@ func (s *step) write(w *writes) {
 		var r identityRecord
 		encode := func(b []byte) []byte { return b }
 		if root := s.sized[id]; root != none {
-			r = identityRecord{s.keys.values[root], uint32(s.forest.Size(root))}
+			r = identityRecord{s.keys.Key(root), uint32(s.forest.Size(root))}
 			encode = r.appendTo
 		}
-		w.add(version(identityStem(s.txids.values[id]), s.height), w.make(encode))
+		w.add(version(identityStem(s.txids.Key(id)), s.height), w.make(encode))
 	}
 	for _, id := range distinct(s.renamed) {
-		w.add(version(nameStem(s.txids.values[id]), s.height), w.make(s.nameRecord(id).appendTo))
+		w.add(version(nameStem(s.txids.Key(id)), s.height), w.make(s.nameRecord(id).appendTo))
 	}
 	s.writeAnchors(w)
 	w.finishBlock(s.height)
@@ -65,9 +65,9 @@ func (s *step) writeActions(w *writes) {
 		}
 	}
 	for _, m := range s.landmarks {
-		w.add(mentionKey(prefixLandmark, s.keys.values[m.key], m.action), []byte{})
+		w.add(mentionKey(prefixLandmark, s.keys.Key(m.key), m.action), []byte{})
 	}
 	for _, m := range s.late {
-		w.add(mentionKey(prefixLate, s.keys.values[m.key], m.action), []byte{})
+		w.add(mentionKey(prefixLate, s.keys.Key(m.key), m.action), []byte{})
 	}
 }

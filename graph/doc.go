@@ -15,8 +15,9 @@
 //	anchors.go      keyservers' anchors: whose chain each goes on with, begins, breaks
 //	anchorrecord.go their values
 //	state.go        what is held in memory: keys, actions, names that merged
-//	numbering.go    keys and actions by number
+//	waiting.go      the actions that wait for what they refer to
 //	forest/         the links in force, in memory: root and depth without walking
+//	cow/            arrays and maps in versions that share their pages
 //	schema.go       every key of the database, in one table
 //	record.go       the values
 //	blockwrites.go  what a block writes
@@ -27,7 +28,9 @@
 //	badger.go       Badger as that store
 //	badgerdb/       opening Badger once its files are what was written; room on the
 //	                disk; the stamped commit. A keyserver uses it as well
-//	graph.go        open, connect
+//	graph.go        open, close, what is looked at from time to time
+//	snapshot.go     the graph as of a step, and who holds it
+//	change.go       a step in the making, and how it is taken: connecting
 //	view.go         questions as of a block: resolving, identities
 //	members.go      the keys of an identity
 //	viewactions.go  actions and what became of them
@@ -50,6 +53,14 @@
 // action, and where the keys stand now is held in memory, some 60 bytes per
 // action and 90 per key, and is rebuilt from actions and effects when the graph
 // is opened. Applying a block therefore reads nothing from the disk.
+//
+// A step makes a change: another version of what is in memory, which shares with the
+// version before all pages that it does not change, and what has to be written. The
+// change is written while questions are answered from the version before, and
+// published by replacing one pointer. A change that is refused, or cannot be written,
+// is dropped; one that is never written is a look at what blocks would make of the
+// graph. The copies of pages cost a step of 1,000 actions at random some 2 µs per
+// action.
 //
 // The links in force are held in package forest, which answers root, depth and
 // "is it the same tree" in time logarithmic in the tree's size whatever its
@@ -83,8 +94,10 @@
 //  3. What is above the tip after a crash is removed at the next start: a block's
 //     undo record, which lists what it adds, is its first to be written and its
 //     last to be removed.
-//  4. After a failure, memory is read back from what is on disk. If that fails
-//     too, the graph is broken and says so until it is opened anew.
+//  4. After a failure the step is dropped, unless the tip on disk is the new one: then
+//     it has been taken. What it has left above the tip is removed at once, or else
+//     before the next step. If the tip cannot be read, the graph is broken and says so
+//     until it is opened anew.
 //
 // Every byte is checked when the graph is opened, and the tables again from time
 // to time: what is damaged is named and never served. Known gaps: between two of
@@ -97,6 +110,8 @@
 // # Concurrency
 //
 // One writer at a time: Connect and Disconnect exclude each other. Questions run
-// concurrently with each other and with the writer. A view sees one state for
-// its whole life, or says that its block was taken back.
+// concurrently with each other and with the writer, and wait for neither a lock nor
+// the disk's acknowledgement of a step. A view holds a snapshot, of memory and store
+// together: it sees one state for its whole life, or says that its block was taken
+// back.
 package graph

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"crypto/sha256"
+	"hash"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
@@ -78,12 +79,11 @@ func (e *Effect) appendTo(b []byte) []byte {
 }
 
 // nextStateHash is H(h) of identity-rules §9: the previous state hash, the
-// block's hash in internal byte order, and the hash of its encoded effects.
-func nextStateHash(prev [32]byte, block chainhash.Hash, effects []byte) [32]byte {
-	sum := sha256.Sum256(effects)
+// block's hash in internal byte order, and the SHA-256 of its encoded effects.
+func nextStateHash(prev [32]byte, block chainhash.Hash, effects hash.Hash) [32]byte {
 	h := sha256.New()
 	h.Write(prev[:])
 	h.Write(block[:])
-	h.Write(sum[:])
+	h.Write(effects.Sum(nil))
 	return [32]byte(h.Sum(nil))
 }

@@ -37,7 +37,7 @@ func (g *Graph) Events(height uint32) (events BlockEvents, err error) {
 		if err != nil {
 			return err
 		}
-		storedEffects, err := decodeStoredEffects(encoded, s.txids.len(), s.keys.len())
+		storedEffects, err := decodeStoredEffects(encoded, s.txids.Len(), s.keys.Len())
 		if err != nil {
 			return err
 		}
@@ -67,7 +67,7 @@ func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
 		seq uint64
 	}
 	var found []stale
-	err := g.snapshot(func(txn *badger.Txn) error {
+	err := g.inStore(func(txn *badger.Txn) error {
 		it := newIterator(txn, []byte{prefixStale})
 		defer it.Close()
 		for it.Seek(heightKey(prefixStale, from)); it.Valid(); it.Next() {
@@ -96,7 +96,7 @@ func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
 // DisconnectedBlock returns a stale block. ErrNotFound if it is not known to
 // have been taken off the chain.
 func (g *Graph) DisconnectedBlock(height uint32, hash chainhash.Hash) (block Disconnected, err error) {
-	err = g.snapshot(func(txn *badger.Txn) error {
+	err = g.inStore(func(txn *badger.Txn) error {
 		item, err := txn.Get(staleKey(height, hash))
 		if err == badger.ErrKeyNotFound {
 			return fmt.Errorf("stale block %v at height %d: %w", hash, height, ErrNotFound)
@@ -108,19 +108,6 @@ func (g *Graph) DisconnectedBlock(height uint32, hash chainhash.Hash) (block Dis
 		return err
 	})
 	return block, err
-}
-
-// snapshot calls ask with a snapshot of the store.
-func (g *Graph) snapshot(ask func(*badger.Txn) error) error {
-	g.mu.RLock()
-	if g.broken != nil {
-		defer g.mu.RUnlock()
-		return g.broken
-	}
-	txn := g.db.NewTransaction(false)
-	g.mu.RUnlock()
-	defer txn.Discard()
-	return ask(txn)
 }
 
 func readStale(item *badger.Item) (block Disconnected, seq uint64, err error) {

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -42,7 +42,9 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 		return nil, err
 	}
 	s := newStep(i.state, i.height, above.counts)
-	s.apply(again)
+	if err := s.apply(&again); err != nil {
+		return nil, i.unusable(chunkKey(prefixActions, i.height, 0), err)
+	}
 	// One wrong link of the chain is reported once: what follows may build on the
 	// stored hash or on the right one.
 	should := nextStateHash(*hash, b.hash, s.effects)
@@ -166,11 +168,11 @@ func (i *inspection) message(at position, length uint32) ([]byte, error) {
 
 // difference says where two lists of effects part.
 func (i *inspection) difference(stored, right []byte) string {
-	a, err := decodeStoredEffects(stored, i.state.txids.len(), i.state.keys.len())
+	a, err := decodeStoredEffects(stored, i.state.txids.Len(), i.state.keys.Len())
 	if err != nil {
 		return err.Error()
 	}
-	b, err := decodeStoredEffects(right, i.state.txids.len(), i.state.keys.len())
+	b, err := decodeStoredEffects(right, i.state.txids.Len(), i.state.keys.Len())
 	if err != nil {
 		return err.Error()
 	}
@@ -206,38 +208,53 @@ func (i *inspection) compareMemory() error {
 	return nil
 }
 
+func sameMap[K, V comparable](a, b *cow.Map[K, V]) bool {
+	return maps.Equal(maps.Collect(a.All()), maps.Collect(b.All()))
+}
+
 // differs says in what two states are not the same, "" if they are.
 func (s *state) differs(t *state) string {
-	if !slices.Equal(s.keys.values, t.keys.values) || s.forest.Len() != t.forest.Len() {
+	if s.keys.Len() != t.keys.Len() || s.forest.Len() != t.forest.Len() {
 		return "keys"
+	}
+	for n := range s.keys.Len() {
+		if s.keys.Key(n) != t.keys.Key(n) {
+			return "keys"
+		}
 	}
 	for n := range s.forest.Len() {
 		if s.forest.Parent(n) != t.forest.Parent(n) || s.forest.Root(n) != t.forest.Root(n) || s.forest.Depth(n) != t.forest.Depth(n) ||
 			s.forest.Size(n) != t.forest.Size(n) {
-			return fmt.Sprintf("links of key %x", s.keys.values[n])
+			return fmt.Sprintf("links of key %x", s.keys.Key(n))
 		}
 	}
-	for n, place := range s.places {
-		place.moved = t.places[n].moved // it may be less exact after a block was taken back
-		if place != t.places[n] {
-			return fmt.Sprintf("places of key %x", s.keys.values[n])
+	for n := range s.places.Len() {
+		place := s.places.At(n)
+		place.moved = t.places.Ref(n).moved // it may be less exact after a block was taken back
+		if place != t.places.At(n) || s.mentioned.At(n) != t.mentioned.At(n) {
+			return fmt.Sprintf("places of key %x", s.keys.Key(n))
 		}
 	}
-	if !slices.Equal(s.txids.values, t.txids.values) || !slices.Equal(s.blocks, t.blocks) {
+	if s.txids.Len() != t.txids.Len() || s.blocks.Len() != t.blocks.Len() {
 		return "actions"
 	}
-	for n, fate := range s.actions {
-		if fate != t.actions[n] {
-			return fmt.Sprintf("fate of action %v", s.txids.values[n])
+	for n := range s.blocks.Len() {
+		if s.blocks.At(n) != t.blocks.At(n) {
+			return "actions"
 		}
 	}
-	if !maps.Equal(s.names, t.names) {
+	for n := range s.txids.Len() {
+		if s.txids.Key(n) != t.txids.Key(n) || s.actions.At(n) != t.actions.At(n) {
+			return fmt.Sprintf("fate of action %v", s.txids.Key(n))
+		}
+	}
+	if !sameMap(&s.names, &t.names) {
 		return "merged names"
 	}
-	if !maps.EqualFunc(s.waiting, t.waiting, slices.Equal[[]int32]) || !maps.Equal(s.references, t.references) {
+	if !sameMap(&s.waiting.lists, &t.waiting.lists) || !sameMap(&s.waiting.each, &t.waiting.each) {
 		return "waiting actions"
 	}
-	if !maps.Equal(s.batons, t.batons) {
+	if !sameMap(&s.batons, &t.batons) {
 		return "batons of chains of anchors"
 	}
 	return ""

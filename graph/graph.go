@@ -3,16 +3,14 @@ package graph
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
@@ -91,14 +89,10 @@ type Graph struct {
 	store  store        // for writing
 
 	writer sync.Mutex // held by the one Connect or Disconnect under way
+	untidy bool       // writer; a failed step may have left something above the tip
 
-	mu       sync.RWMutex  // held for writing while a step becomes visible
-	state    *state        // mu
-	tip      *Tip          // mu; nil before the first block
-	undoFrom uint32        // mu; lowest height that can be disconnected
-	changed  chan struct{} // mu; closed and replaced with every step
-	taken    uint64        // mu; how often blocks may have been taken back
-	broken   error         // mu; set when memory and disk may disagree
+	current    atomic.Pointer[snapshot]
+	publishing sync.Mutex // held while current is replaced
 
 	closing sync.Once
 	closed  error // what Close returns; set by closing
@@ -126,7 +120,7 @@ type surroundings struct {
 
 func open(dir string, params Params, opt Options, s surroundings) (*Graph, error) {
 	opt = opt.withDefaults()
-	g := &Graph{params: params, opt: opt, changed: make(chan struct{}), done: make(chan struct{})}
+	g := &Graph{params: params, opt: opt, done: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the graph's folder: %w", err)
 	}
@@ -155,8 +149,8 @@ func opening(dir string, err error) error {
 	return fmt.Errorf("opening the graph in %s: %w", dir, err)
 }
 
-// readBack finishes or drops what was left half done, and derives what is held
-// in memory from the store.
+// readBack drops what a killed process left half done, and derives the snapshot from
+// the store.
 func (g *Graph) readBack() error {
 	txn := g.db.NewTransaction(false)
 	tip, err := tipHeight(txn)
@@ -167,15 +161,17 @@ func (g *Graph) readBack() error {
 	if err != nil {
 		return fmt.Errorf("removing what was not finished: %w", err)
 	}
-	if err := g.db.View(func(txn *badger.Txn) error {
-		if above := blockAbove(txn, tip); above != nil {
-			return fmt.Errorf("%w: there is a record of block %d above the tip", ErrDamaged, *above)
-		}
-		return nil
-	}); err != nil {
+	txn = g.db.NewTransaction(false)
+	s, err := load(txn, g.params)
+	if above := blockAbove(txn, tip); err == nil && above != nil {
+		err = fmt.Errorf("%w: there is a record of block %d above the tip", ErrDamaged, *above)
+	}
+	if err != nil {
+		txn.Discard()
 		return err
 	}
-	return g.load()
+	g.publish(s)
+	return nil
 }
 
 // checkFormat compares the database with the parameters, or fixes them in a new
@@ -231,9 +227,7 @@ func (g *Graph) close() error {
 	<-g.done
 	g.writer.Lock()
 	defer g.writer.Unlock()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.broken = errors.New("graph is closed")
+	g.giveUp(errors.New("graph is closed"))
 	return g.db.Close()
 }
 
@@ -268,11 +262,7 @@ func (g *Graph) inspect(ctx context.Context) {
 	}
 	g.opt.Log.Error().Err(err).Msg("checking the files of the graph")
 	if errors.Is(err, ErrDamaged) {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.broken = fmt.Errorf("%w: remove the folder and index again", err)
-		close(g.changed)
-		g.changed = make(chan struct{})
+		g.giveUp(fmt.Errorf("%w: remove the folder and index again", err))
 	}
 }
 
@@ -281,182 +271,17 @@ func (g *Graph) Params() Params { return g.params }
 
 // Tip returns the last block applied; ok is false before the first.
 func (g *Graph) Tip() (tip Tip, ok bool) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.tip == nil {
+	s := g.current.Load()
+	if s.tip == nil {
 		return Tip{}, false
 	}
-	return *g.tip, true
+	return *s.tip, true
 }
 
 // UndoFrom returns the height of the lowest block that Disconnect can still take
 // back.
-func (g *Graph) UndoFrom() uint32 {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return g.undoFrom
-}
+func (g *Graph) UndoFrom() uint32 { return g.current.Load().undoFrom }
 
 // Changed returns a channel that is closed when the next step has become
 // visible.
-func (g *Graph) Changed() <-chan struct{} {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return g.changed
-}
-
-// Connect applies blocks that continue the chain, in one atomic step. When it
-// returns nil they are on disk and visible. When it fails with ErrBlock, which is
-// the blocks' fault, or ErrDiskFull, nothing has changed. After any other error
-// all of the step has happened or none, and Tip says which; or the graph is
-// broken, and says so to every question until it is opened anew.
-//
-// The step's writes are held in memory meanwhile, about 500 bytes per action.
-func (g *Graph) Connect(blocks ...Block) error {
-	if len(blocks) == 0 {
-		return nil
-	}
-	g.writer.Lock()
-	defer g.writer.Unlock()
-	if err := g.continues(blocks); err != nil {
-		return err
-	}
-
-	// From here on readers wait: the state changes in place.
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.broken != nil {
-		return g.broken
-	}
-	var w writes
-	tip := g.applyAll(&w, blocks)
-	undoFrom, err := g.prune(&w, tip.Height)
-	if err == nil {
-		err = g.commit(&w)
-	}
-	if err != nil {
-		return g.restore(err)
-	}
-	g.undoFrom = undoFrom
-	g.publish(tip)
-	return nil
-}
-
-// commit makes the step durable, if there is room for it.
-func (g *Graph) commit(w *writes) error {
-	if err := g.db.Room(size(w.entries)); err != nil {
-		return err
-	}
-	return g.write(w.entries)
-}
-
-// continues checks that the blocks follow the tip and each other, and that no
-// transaction comes twice on the chain.
-func (g *Graph) continues(blocks []Block) error {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	tip := g.tip
-	heights := make(map[chainhash.Hash]uint32) // of the transactions in blocks
-	for _, b := range blocks {
-		switch {
-		case tip == nil && b.Height != g.params.StartHeight:
-			return fmt.Errorf("%w: the first block must have height %d, got %d", ErrBlock, g.params.StartHeight, b.Height)
-		case tip != nil && b.Height != tip.Height+1:
-			return fmt.Errorf("%w: after block %d comes %d, got %d", ErrBlock, tip.Height, tip.Height+1, b.Height)
-		case tip != nil && b.PrevHash != tip.Hash:
-			return fmt.Errorf("%w: block %v at height %d follows %v, not the tip %v", ErrBlock, b.Hash, b.Height, b.PrevHash, tip.Hash)
-		}
-		seen := make(map[uint32]bool, len(b.Actions))
-		for i := range b.Actions {
-			a := &b.Actions[i]
-			height, known := heights[a.TxID]
-			if seen[a.Index] || known && height == b.Height {
-				return fmt.Errorf("%w: block %v has transaction %v, index %d, twice", ErrBlock, b.Hash, a.TxID, a.Index)
-			}
-			if !known {
-				height, known = g.state.heightOfTx(a.TxID)
-			}
-			if known {
-				return fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, a.TxID, height)
-			}
-			seen[a.Index], heights[a.TxID] = true, b.Height
-		}
-		if err := g.newAnchors(&b, heights); err != nil {
-			return err
-		}
-		tip = &Tip{Height: b.Height, Hash: b.Hash}
-	}
-	return nil
-}
-
-// applyAll applies the blocks to the state in memory, collects what they write,
-// and returns the new tip.
-func (g *Graph) applyAll(w *writes, blocks []Block) *Tip {
-	var tip Tip
-	if g.tip != nil {
-		tip = *g.tip
-	}
-	for _, b := range blocks {
-		s := newStep(g.state, b.Height, tip.Counts)
-		s.apply(b)
-		tip = Tip{Height: b.Height, Hash: b.Hash, StateHash: nextStateHash(tip.StateHash, b.Hash, s.effects), Counts: s.counts}
-		w.set(heightKey(prefixBlock, b.Height), blockRecord{b.Hash, b.PrevHash, b.Time, b.Bits, tip.StateHash, tip.Counts}.encode())
-		s.write(w)
-	}
-	w.setTip(tip.Height, tip.Hash)
-	return &tip
-}
-
-// pruneEvery is how many undo records are dropped at a time.
-const pruneEvery = 100
-
-// prune drops undo records, and stale blocks, below the horizon, and returns the
-// new one.
-func (g *Graph) prune(w *writes, tip uint32) (undoFrom uint32, err error) {
-	keepFrom := max(int64(tip)-int64(g.opt.UndoBlocks)+1, int64(g.params.StartHeight))
-	if keepFrom < int64(g.undoFrom)+pruneEvery {
-		return g.undoFrom, nil
-	}
-	// Those of the step itself come before the tip, so they go after it.
-	var old []entry
-	for _, e := range w.entries {
-		if e.key[0] == prefixUndo && int64(binary.BigEndian.Uint32(e.key[1:])) < keepFrom {
-			old = append(old, entry{key: e.key})
-		}
-	}
-	txn := g.db.NewTransaction(false)
-	defer txn.Discard()
-	for _, prefix := range []byte{prefixUndo, prefixStale} {
-		it := newIterator(txn, []byte{prefix})
-		for it.Rewind(); it.Valid(); it.Next() {
-			key := it.Item().KeyCopy(nil)
-			if int64(binary.BigEndian.Uint32(key[1:])) >= keepFrom {
-				break
-			}
-			old = append(old, entry{key: key})
-		}
-		it.Close()
-	}
-	w.set([]byte{prefixUndoFrom}, binary.BigEndian.AppendUint32(nil, uint32(keepFrom)))
-	w.entries = append(w.entries, old...)
-	return uint32(keepFrom), nil
-}
-
-// restore brings memory back to what is on disk after a failed step, which may
-// have got there nevertheless. Called with mu held.
-func (g *Graph) restore(cause error) error {
-	g.taken++
-	if err := g.readBack(); err != nil {
-		g.broken = fmt.Errorf("the graph could not be read back after a failed step, restart: %w", err)
-		return errors.Join(cause, g.broken)
-	}
-	g.publish(g.tip)
-	return cause
-}
-
-// publish makes a committed step visible. Called with mu held.
-func (g *Graph) publish(tip *Tip) {
-	g.tip = tip
-	close(g.changed)
-	g.changed = make(chan struct{})
-}
+func (g *Graph) Changed() <-chan struct{} { return g.current.Load().changed }

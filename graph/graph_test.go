@@ -102,7 +102,8 @@ func (c *chain) at(back uint32) *View {
 
 func (c *chain) wantID(v *View, name string, id chainhash.Hash, root string, depth uint32) {
 	c.t.Helper()
-	inMemory, ok := v.resolveInMemory(key(name))
+	ok := v.height == v.snapshot.tip.Height
+	inMemory := v.snapshot.state.resolve(key(name))
 	stored, err := v.resolveStored(c.t.Context(), key(name))
 	if err != nil {
 		c.t.Fatal(err)
@@ -173,7 +174,7 @@ func (g *Graph) checkMemory(t testing.TB) {
 	if err := g.db.View(loaded.load); err != nil {
 		t.Fatal(err)
 	}
-	if what := g.state.differs(loaded); what != "" {
+	if what := g.current.Load().state.differs(loaded); what != "" {
 		t.Errorf("memory has other %s than the store", what)
 	}
 }
@@ -345,10 +346,7 @@ func TestForksEndInTheFreshState(t *testing.T) {
 			c := chain{t: t, g: g, next: uint32(len(blocks))}
 			for _, name := range keys {
 				v := c.at(0)
-				r, ok := v.resolveInMemory(key(name))
-				if !ok {
-					t.Fatal("no state in memory")
-				}
+				r := v.snapshot.state.resolve(key(name))
 				c.wantID(v, name, r.ID, nameOf(keys, r.Root), r.Depth)
 			}
 		})

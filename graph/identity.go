@@ -3,11 +3,11 @@ package graph
 // join puts the link of an MLA that accepts request in force: from its child, a
 // root, to its parent. It decides the id of the joined tree (identity-rules §5).
 func (s *step) join(accept, request int32) {
-	child, parent := s.actions[request].child, s.actions[request].parent
+	child, parent := s.actions.Ref(request).child, s.actions.Ref(request).parent
 	root := s.forest.Root(parent)
-	childID, rootID := s.places[child].id, s.places[root].id
+	childID, rootID := s.places.Ref(child).id, s.places.Ref(root).id
 	s.forest.Link(child, parent)
-	s.places[child].accept = accept
+	s.places.Edit(child).accept = accept
 	s.changed = append(s.changed, child, s.addChild(child, parent, s.height))
 	s.counts.Links++
 
@@ -21,9 +21,9 @@ func (s *step) join(accept, request int32) {
 		id = rootID
 	}
 	s.emit(storedEffect{effect: LinkFormed, action: accept, target: request, id: id})
-	s.places[child].id = none
+	s.places.Edit(child).id = none
 	if rootID != id {
-		s.places[root].id = id
+		s.places.Edit(root).id = id
 		s.changed = append(s.changed, root)
 	}
 	s.sized[id] = root
@@ -44,17 +44,17 @@ func (s *step) join(accept, request int32) {
 // part cuts the link of the MLA accept. The trunk keeps its id; the branch
 // becomes the identity named by the revoke (identity-rules §5).
 func (s *step) part(revoke, accept int32) {
-	child, parent := s.actions[accept].child, s.actions[accept].parent
+	child, parent := s.actions.Ref(accept).child, s.actions.Ref(accept).parent
 	root := s.forest.Root(child)
 	s.forest.Cut(child)
-	s.places[child].accept = none
+	s.places.Edit(child).accept = none
 	s.changed = append(s.changed, child, s.removeChild(child, parent, s.height))
 	s.counts.Links--
 	s.counts.Identities++
 
-	trunk := s.places[root].id
+	trunk := s.places.Ref(root).id
 	s.emit(storedEffect{effect: LinkCut, action: revoke, target: accept, id: trunk})
 	s.emit(storedEffect{effect: IdentityNamed, action: revoke, root: child})
-	s.places[child].id = revoke
+	s.places.Edit(child).id = revoke
 	s.sized[trunk], s.sized[revoke] = root, child
 }

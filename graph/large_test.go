@@ -68,7 +68,7 @@ func TestStepLargerThanATransaction(t *testing.T) {
 		}
 		defer v.Close()
 		deepest := key(fmt.Sprint(keys - 1))
-		inMemory, _ := v.resolveInMemory(deepest)
+		inMemory := v.snapshot.state.resolve(deepest)
 		stored, err := v.resolveStored(t.Context(), deepest)
 		if err != nil {
 			t.Fatal(err)

@@ -10,31 +10,33 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// load derives what is held in memory from the store.
-func (g *Graph) load() error {
-	var tip *Tip
-	st := newState()
-	undoFrom := g.params.StartHeight
-	err := g.db.View(func(txn *badger.Txn) (err error) {
-		if tip, err = readTip(txn); err != nil {
-			return err
-		}
-		if value, err := read(txn, []byte{prefixUndoFrom}); err != nil {
-			return err
-		} else if value != nil {
-			d := decoder{rest: value}
-			undoFrom = d.uint32()
-			if err := d.finish("undo horizon"); err != nil {
-				return err
-			}
-		}
-		return st.load(txn)
-	})
+// load derives the snapshot that a transaction sees, which reads by it from then on.
+func load(txn *badger.Txn, params Params) (*snapshot, error) {
+	s := newSnapshot()
+	s.state, s.undoFrom, s.txn = newState(), params.StartHeight, txn
+	height, err := tipHeight(txn)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	g.state, g.tip, g.undoFrom = st, tip, undoFrom
-	return nil
+	if height != nil {
+		record, err := readBlock(txn, *height)
+		if err != nil {
+			return nil, err
+		}
+		s.setBlock(*height, record)
+	}
+	value, err := read(txn, []byte{prefixUndoFrom})
+	if err != nil {
+		return nil, err
+	}
+	if value != nil {
+		d := decoder{rest: value}
+		s.undoFrom = d.uint32()
+		if err := d.finish("undo horizon"); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.state.load(txn)
 }
 
 // tipHeight reads the height of the tip, nil if there is no block. ErrDamaged if
@@ -146,24 +148,24 @@ func (s *state) load(txn *badger.Txn) error {
 	}
 	s.forest.Build(l.parents)
 	for id, key := range l.holds {
-		s.places[s.forest.Root(key)].id = id
+		s.places.Edit(s.forest.Root(key)).id = id
 	}
 	return s.loadBatons(txn)
 }
 
 // block adds a block as it was applied.
 func (l *loader) block(height uint32, actions []storedAction, effects []byte) error {
-	first := l.txids.len()
-	l.blocks = append(l.blocks, blockSpan{height, first})
+	first := l.txids.Len()
+	l.blocks.Append(blockSpan{height, first})
 	for i := range actions {
 		if n := l.add(&actions[i]); n != first+int32(i) {
 			return fmt.Errorf("%w: transaction %v is there twice", ErrDamaged, actions[i].txid)
 		}
 	}
-	for int(l.keys.len()) > len(l.parents) {
+	for int(l.keys.Len()) > len(l.parents) {
 		l.parents = append(l.parents, none)
 	}
-	storedEffects, err := decodeStoredEffects(effects, l.txids.len(), l.keys.len())
+	storedEffects, err := decodeStoredEffects(effects, l.txids.Len(), l.keys.Len())
 	if err != nil {
 		return err
 	}
@@ -179,8 +181,9 @@ func (l *loader) block(height uint32, actions []storedAction, effects []byte) er
 			return fmt.Errorf("%w: action %v mentions %d keys, not %d", ErrDamaged, actions[i].txid, count, len(actions[i].previous))
 		}
 		for _, key := range keys[:count] {
-			l.places[key].mention = n
-			l.places[key].mentions++
+			mentioned := l.mentioned.Edit(key)
+			mentioned.last = n
+			mentioned.count++
 		}
 	}
 	return nil
@@ -189,7 +192,7 @@ func (l *loader) block(height uint32, actions []storedAction, effects []byte) er
 // effect adds an effect of the block at height.
 func (l *loader) effect(o *storedEffect, height uint32, first int32, actions []storedAction) error {
 	n := o.action
-	a := &l.actions[n]
+	a := l.actions.Edit(n)
 	switch o.effect {
 	case IdentityNamed:
 		return nil // the link before it says all
@@ -198,18 +201,18 @@ func (l *loader) effect(o *storedEffect, height uint32, first int32, actions []s
 		delete(l.holds, n)
 		return nil
 	}
-	ref := l.references[n]
+	ref := l.waiting.reference(n)
 	if n >= first {
 		ref = actions[n-first].reference
 	}
 	if o.effect == ActionWaiting {
-		l.wait(n, ref)
+		l.waiting.add(n, a.kind, ref)
 		return nil
 	}
 	if a.decided != never {
-		return fmt.Errorf("%w: action %v is decided twice", ErrDamaged, l.txids.values[n])
+		return fmt.Errorf("%w: action %v is decided twice", ErrDamaged, l.txids.Key(n))
 	}
-	l.unwait(n)
+	l.waiting.remove(n, a.kind)
 	a.decided = height
 	switch o.effect {
 	case RequestOpened:
@@ -225,22 +228,22 @@ func (l *loader) effect(o *storedEffect, height uint32, first int32, actions []s
 	}
 	l.attach(n, o.target)
 	if a.child == none || a.parent == none {
-		return fmt.Errorf("%w: action %v cannot have made or cut a link", ErrDamaged, l.txids.values[n])
+		return fmt.Errorf("%w: action %v cannot have made or cut a link", ErrDamaged, l.txids.Key(n))
 	}
-	l.actions[o.target].ended = n
+	l.actions.Edit(o.target).ended = n
 	l.holds[o.id] = a.parent
 	if o.effect == LinkFormed {
 		if l.parents[a.child] != none {
 			return fmt.Errorf("%w: a key has two parents", ErrDamaged)
 		}
-		l.parents[a.child], l.places[a.child].accept = a.parent, n
+		l.parents[a.child], l.places.Edit(a.child).accept = a.parent, n
 		l.addChild(a.child, a.parent, height)
 		return nil
 	}
 	if l.parents[a.child] != a.parent {
 		return fmt.Errorf("%w: a link is cut that is not there", ErrDamaged)
 	}
-	l.parents[a.child], l.places[a.child].accept = none, none
+	l.parents[a.child], l.places.Edit(a.child).accept = none, none
 	l.removeChild(a.child, a.parent, height)
 	l.holds[n] = a.child
 	return nil

@@ -2,6 +2,9 @@ package graph
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"hash"
 	"slices"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -40,8 +43,9 @@ type step struct {
 	height uint32
 	counts Counts
 
-	effects       []byte         // in their canonical encoding
-	storedEffects []byte         // the same, as they are stored
+	effects       hash.Hash      // SHA-256 of them in their canonical encoding
+	space         []byte         // where that is made
+	storedEffects []byte         // they as they are stored
 	fresh         []storedAction // the block's own actions, in order of position
 	first         int32          // the number of the first of them
 
@@ -62,14 +66,16 @@ type step struct {
 type mention struct{ key, action int32 }
 
 func newStep(s *state, height uint32, counts Counts) *step {
-	return &step{state: s, height: height, counts: counts, first: s.txids.len(), sized: make(map[int32]int32)}
+	return &step{state: s, height: height, counts: counts, first: s.txids.Len(), effects: sha256.New(), sized: make(map[int32]int32)}
 }
 
-// apply runs the block, none of whose transactions may be on the chain already,
-// through the four phases of identity-rules §4, and after them its anchors, which
-// have nothing to do with links.
-func (s *step) apply(b Block) {
-	s.admit(b)
+// apply runs the block through the four phases of identity-rules §4, and after them
+// its anchors, which have nothing to do with links. ErrBlock if it has a transaction
+// twice, or one that is on the chain already; the state is to be dropped then.
+func (s *step) apply(b *Block) error {
+	if err := s.admit(b); err != nil {
+		return err
+	}
 	var requests, accepts, revokes, lateRevokes []int32
 	for i := range s.fresh {
 		a, n := &s.fresh[i], s.first+int32(i)
@@ -95,7 +101,7 @@ func (s *step) apply(b Block) {
 	// Phase 2: every MCR whose MLA was decided in an earlier block.
 	for _, n := range revokes {
 		target := s.find(s.reference(n))
-		if target != none && s.actions[target].kind == protocol.MLA && s.actions[target].decided < s.height {
+		if target != none && s.isMLA(target) && s.actions.Ref(target).decided < s.height {
 			s.decideRevoke(n, target)
 		} else {
 			lateRevokes = append(lateRevokes, n)
@@ -126,15 +132,16 @@ func (s *step) apply(b Block) {
 		s.decideRevoke(n, s.find(s.reference(n)))
 	}
 	s.mention()
-	s.anchor(&b)
+	s.anchor(b)
+	return nil
 }
 
 // admit adds the block's actions, undecided.
-func (s *step) admit(b Block) {
+func (s *step) admit(b *Block) error {
 	if len(b.Actions) == 0 {
-		return
+		return nil
 	}
-	s.blocks = append(s.blocks, blockSpan{s.height, s.first})
+	s.blocks.Append(blockSpan{s.height, s.first})
 	s.fresh = make([]storedAction, 0, len(b.Actions))
 	for i := range b.Actions {
 		a := &b.Actions[i]
@@ -154,11 +161,18 @@ func (s *step) admit(b Block) {
 	}
 	slices.SortFunc(s.fresh, func(x, y storedAction) int { return cmp.Compare(x.index, y.index) })
 	for i := range s.fresh {
-		s.add(&s.fresh[i])
+		a := &s.fresh[i]
+		switch n := s.add(a); {
+		case n < s.first:
+			return onChain(a.txid, s.heightOf(n))
+		case n < s.first+int32(i), i > 0 && s.fresh[i-1].index == a.index:
+			return fmt.Errorf("%w: block %v has transaction %v, index %d, twice", ErrBlock, b.Hash, a.txid, a.index)
+		}
 	}
-	for s.forest.Len() < s.keys.len() {
+	for s.forest.Len() < s.keys.Len() {
 		s.forest.Add()
 	}
+	return nil
 }
 
 // mention lists the block's actions among those of the keys that they mention.
@@ -169,10 +183,10 @@ func (s *step) mention() {
 		keys, count := s.mentions(n, s.height)
 		at := len(previous)
 		for _, key := range keys[:count] {
-			place := &s.places[key]
-			previous = append(previous, place.mention)
-			place.mention = n
-			if place.mentions++; place.mentions%landmarkEvery == 0 {
+			place := s.mentioned.Edit(key)
+			previous = append(previous, place.last)
+			place.last = n
+			if place.count++; place.count%landmarkEvery == 0 {
 				s.landmarks = append(s.landmarks, mention{key, n})
 			}
 		}
@@ -185,35 +199,29 @@ func (s *step) reference(n int32) protocol.Reference {
 	if n >= s.first {
 		return s.fresh[n-s.first].reference
 	}
-	return s.references[n]
+	return s.waiting.reference(n)
 }
 
 // release returns the actions of the given kind that wait for n. What n is does
 // not matter: a reference to the wrong kind is refused as soon as that is known.
-func (s *step) release(n int32, kind protocol.Kind) (released []int32) {
-	if len(s.waiting) == 0 {
-		return nil
-	}
-	for _, waiter := range s.waiting[protocol.RefersTo(s.txids.values[n]).Canonical()] {
-		if s.actions[waiter].kind == kind {
-			released = append(released, waiter)
-		}
-	}
-	return released
+func (s *step) release(n int32, kind protocol.Kind) []int32 {
+	return s.waiting.on(protocol.RefersTo(s.txids.Key(n)), kind)
 }
 
 // releaseRevokes returns the MCRs that wait for n, unless n is an MLA that waits
 // itself.
 func (s *step) releaseRevokes(n int32) []int32 {
-	if a := &s.actions[n]; a.kind == protocol.MLA && a.decided == never {
+	if s.isMLA(n) && s.actions.Ref(n).decided == never {
 		return nil
 	}
 	return s.release(n, protocol.MCR)
 }
 
+func (s *step) isMLA(n int32) bool { return s.actions.Ref(n).kind == protocol.MLA }
+
 // decideRequest opens an MLR or refuses it.
 func (s *step) decideRequest(n int32) {
-	a := &s.actions[n]
+	a := s.actions.Edit(n)
 	if a.author == a.parent {
 		s.refuse(n, SelfLink)
 		return
@@ -229,14 +237,14 @@ func (s *step) decideAccept(n int32) {
 		s.letWait(n)
 		return
 	}
-	a, request := &s.actions[n], &s.actions[target]
 	s.meet(n, target)
+	author, request := s.actions.Ref(n).author, s.actions.At(target)
 	switch {
 	case request.kind != protocol.MLR:
 		s.refuse(n, WrongKind)
 	case request.refused():
 		s.refuse(n, RequestRefused)
-	case a.author != request.parent:
+	case author != request.parent:
 		s.refuse(n, NotTheParent)
 	case request.ended != none:
 		s.refuse(n, RequestUsed)
@@ -245,8 +253,8 @@ func (s *step) decideAccept(n int32) {
 	case s.forest.Root(request.parent) == request.child:
 		s.refuse(n, Loop)
 	default:
-		a.decided = s.height
-		request.ended = n
+		s.actions.Edit(n).decided = s.height
+		s.actions.Edit(target).ended = n
 		s.join(n, target)
 	}
 }
@@ -254,24 +262,24 @@ func (s *step) decideAccept(n int32) {
 // decideRevoke cuts the link of the MLA target, which is none if it is not
 // confirmed; or refuses the MCR, or lets it wait.
 func (s *step) decideRevoke(n, target int32) {
-	if target == none || s.actions[target].kind == protocol.MLA && s.actions[target].decided == never {
+	if target == none || s.isMLA(target) && s.actions.Ref(target).decided == never {
 		s.letWait(n)
 		return
 	}
-	a, accept := &s.actions[n], &s.actions[target]
 	s.meet(n, target)
+	author, accept := s.actions.Ref(n).author, s.actions.At(target)
 	switch {
 	case accept.kind != protocol.MLA:
 		s.refuse(n, WrongKind)
 	case accept.refused():
 		s.refuse(n, AcceptRefused)
-	case a.author != accept.parent:
+	case author != accept.parent:
 		s.refuse(n, NotTheParent)
 	case accept.ended != none:
 		s.refuse(n, AlreadyRevoked)
 	default:
-		a.decided = s.height
-		accept.ended = n
+		s.actions.Edit(n).decided = s.height
+		s.actions.Edit(target).ended = n
 		s.part(n, target)
 	}
 }
@@ -280,9 +288,9 @@ func (s *step) decideRevoke(n, target int32) {
 func (s *step) meet(n, target int32) {
 	s.attach(n, target)
 	if n < s.first {
-		s.unwait(n)
+		a := s.actions.Ref(n)
+		s.waiting.remove(n, a.kind)
 		s.counts.Waiting--
-		a := &s.actions[n]
 		for _, key := range distinct([]int32{a.parent, a.child}) {
 			if key != none && key != a.author { // the author has had its mention
 				s.late = append(s.late, mention{key, n})
@@ -292,7 +300,7 @@ func (s *step) meet(n, target int32) {
 }
 
 func (s *step) refuse(n int32, reason Reason) {
-	a := &s.actions[n]
+	a := s.actions.Edit(n)
 	a.decided, a.reason = s.height, reason
 	s.counts.Refused++
 	s.emit(storedEffect{effect: ActionRefused, action: n, reason: reason})
@@ -303,7 +311,7 @@ func (s *step) letWait(n int32) {
 	if n < s.first {
 		return // it goes on waiting
 	}
-	s.wait(n, s.reference(n))
+	s.waiting.add(n, s.actions.Ref(n).kind, s.reference(n))
 	s.counts.Waiting++
 	s.emit(storedEffect{effect: ActionWaiting, action: n})
 }
@@ -311,5 +319,11 @@ func (s *step) letWait(n int32) {
 func (s *step) emit(o storedEffect) {
 	s.storedEffects = o.appendTo(s.storedEffects)
 	e, _ := s.effectOf(&o, func(action int32) (protocol.Reference, error) { return s.reference(action), nil })
-	s.effects = e.appendTo(s.effects)
+	s.hash(e.appendTo)
+}
+
+// hash adds an effect to effects.
+func (s *step) hash(appendTo func([]byte) []byte) {
+	s.space = appendTo(s.space[:0])
+	s.effects.Write(s.space)
 }

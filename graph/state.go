@@ -1,14 +1,18 @@
 package graph
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/graph/forest"
 	"github.com/keytree-bch/keytree/protocol"
 )
+
+// none stands for no key or no action, where a number is expected.
+const none = cow.None
 
 // state is what is held in memory: which key stands where now, and what became
 // of each action. It is a function of the actions and effects in the store, and
@@ -18,28 +22,38 @@ import (
 // are numbered in order of position, keys in the order in which they are first
 // mentioned; so the numbers are the same in every graph of the same chain.
 //
-// Owned by Graph.mu: reads need it held for reading, changes for writing.
+// A state is a version, as package cow has them: a step changes a fork, which shares
+// with the state before all that it does not change. A state that was published is
+// read by anybody and changed by nobody.
 type state struct {
-	keys    numbering[protocol.KeyHash]
-	places  []keyPlace     // by key
-	forest  *forest.Forest // by key
-	txids   numbering[chainhash.Hash]
-	actions []actionFate // by action
-	blocks  []blockSpan  // those that have actions, in order
+	keys      cow.Index[protocol.KeyHash]
+	places    cow.Array[keyPlace]    // by key
+	mentioned cow.Array[keyMentions] // by key
+	forest    *forest.Forest         // by key
+	txids     cow.Index[chainhash.Hash]
+	actions   cow.Array[actionFate] // by action
+	blocks    cow.Array[blockSpan]  // those that have actions, in order
 
-	names   map[int32]name // of identities that merged, by the action that names them
-	waiting map[protocol.Reference][]int32
-	// references are those of the actions in waiting, as pushed.
-	references map[int32]protocol.Reference
+	names   cow.Map[int32, name] // of identities that merged, by the action that names them
+	waiting waiting
 
-	batons map[chainhash.Hash]baton // by the txid whose output 0 they are
+	batons cow.Map[chainhash.Hash, baton] // by the txid whose output 0 they are
 }
 
 func newState() *state {
 	return &state{
-		keys: newNumbering[protocol.KeyHash](), txids: newNumbering[chainhash.Hash](), forest: forest.New(),
-		names: make(map[int32]name), waiting: make(map[protocol.Reference][]int32), references: make(map[int32]protocol.Reference),
-		batons: make(map[chainhash.Hash]baton),
+		keys: cow.NewIndex[protocol.KeyHash](), txids: cow.NewIndex[chainhash.Hash](), forest: forest.New(),
+		names: cow.NewMap[int32, name](), waiting: newWaiting(), batons: cow.NewMap[chainhash.Hash, baton](),
+	}
+}
+
+// fork returns a state that is as s is now, to be changed. s must not be changed any
+// more.
+func (s *state) fork() *state {
+	return &state{
+		keys: s.keys.Fork(), places: s.places.Fork(), mentioned: s.mentioned.Fork(), forest: s.forest.Fork(),
+		txids: s.txids.Fork(), actions: s.actions.Fork(), blocks: s.blocks.Fork(),
+		names: s.names.Fork(), waiting: s.waiting.fork(), batons: s.batons.Fork(),
 	}
 }
 
@@ -55,9 +69,12 @@ type keyPlace struct {
 	// moved is a height from which on its parent, first child and next sibling have
 	// been as they are.
 	moved uint32
+}
 
-	mention  int32  // last action by or about it (mentions)
-	mentions uint32 // how many there are
+// keyMentions is where the actions by and about a key end (state.mentions).
+type keyMentions struct {
+	last  int32  // action
+	count uint32 // how many there are
 }
 
 // actionFate is what an action is about and what has become of it.
@@ -82,12 +99,12 @@ type blockSpan struct {
 }
 
 // heightOf returns the height of the block that an action is in.
-func (s *state) heightOf(action int32) uint32 { return s.blocks[s.spanOf(action)].height }
+func (s *state) heightOf(action int32) uint32 { return s.blocks.At(s.spanOf(action)).height }
 
 // heightOfTx returns the height of the block that an action is in, by its txid; ok
 // is false if it is not on the chain.
 func (s *state) heightOfTx(txid chainhash.Hash) (height uint32, ok bool) {
-	n := s.txids.find(txid)
+	n := s.txids.Find(txid)
 	if n == none {
 		return 0, false
 	}
@@ -95,42 +112,41 @@ func (s *state) heightOfTx(txid chainhash.Hash) (height uint32, ok bool) {
 }
 
 // spanOf returns which of s.blocks an action is in.
-func (s *state) spanOf(action int32) int {
-	i, exact := slices.BinarySearchFunc(s.blocks, action, func(b blockSpan, action int32) int { return cmp.Compare(b.first, action) })
-	if !exact {
-		i--
-	}
-	return i
+func (s *state) spanOf(action int32) int32 {
+	return search(s.blocks.Len(), func(i int32) bool { return s.blocks.Ref(i).first > action }) - 1
+}
+
+// search returns the first number below n of which is holds, as it does of all that
+// follow; n if there is none.
+func search(n int32, is func(i int32) bool) int32 {
+	return int32(sort.Search(int(n), func(i int) bool { return is(int32(i)) }))
 }
 
 // firstAfter returns the number of the first action after a position.
 func (s *state) firstAfter(p position) int32 {
-	block, exact := slices.BinarySearchFunc(s.blocks, p.height, func(b blockSpan, height uint32) int { return cmp.Compare(b.height, height) })
-	if !exact {
-		return s.firstOf(block)
+	block := search(s.blocks.Len(), func(i int32) bool { return s.blocks.Ref(i).height >= p.height })
+	from := s.firstOf(block)
+	if block == s.blocks.Len() || s.blocks.At(block).height > p.height {
+		return from
 	}
-	from := s.blocks[block].first
-	n, exact := slices.BinarySearchFunc(s.actions[from:s.firstOf(block+1)], p.index, func(a actionFate, index uint32) int { return cmp.Compare(a.index, index) })
-	if exact {
-		n++
-	}
-	return from + int32(n)
+	return from + search(s.firstOf(block+1)-from, func(i int32) bool { return s.actions.Ref(from+i).index > p.index })
 }
 
-// firstOf returns the number of the first action of s.blocks[block], or the
-// next number if there is no such block.
-func (s *state) firstOf(block int) int32 {
-	if block < len(s.blocks) {
-		return s.blocks[block].first
+// firstOf returns the number of the first action of a block, or the next number if
+// there is no such block.
+func (s *state) firstOf(block int32) int32 {
+	if block < s.blocks.Len() {
+		return s.blocks.At(block).first
 	}
-	return s.txids.len()
+	return s.txids.Len()
 }
 
 // keyNumber returns the number of a key that is mentioned.
 func (s *state) keyNumber(hash protocol.KeyHash) int32 {
-	n := s.keys.add(hash)
-	if int(n) == len(s.places) {
-		s.places = append(s.places, keyPlace{accept: none, id: none, first: none, last: none, next: none, previous: none, mention: none})
+	n := s.keys.Add(hash)
+	if n == s.places.Len() {
+		s.places.Append(keyPlace{accept: none, id: none, first: none, last: none, next: none, previous: none})
+		s.mentioned.Append(keyMentions{last: none})
 	}
 	return n
 }
@@ -138,7 +154,7 @@ func (s *state) keyNumber(hash protocol.KeyHash) int32 {
 // find returns the action that a reference means, none if none is confirmed.
 func (s *state) find(ref protocol.Reference) int32 {
 	for _, txid := range ref.TxIDs() {
-		if n := s.txids.find(txid); n != none {
+		if n := s.txids.Find(txid); n != none {
 			return n
 		}
 	}
@@ -147,7 +163,7 @@ func (s *state) find(ref protocol.Reference) int32 {
 
 // add adds a confirmed action, undecided.
 func (s *state) add(a *storedAction) int32 {
-	n := s.txids.add(a.txid)
+	n := s.txids.Add(a.txid)
 	fate := actionFate{kind: a.kind, index: a.index, author: none, parent: none, child: none, decided: never, ended: none}
 	if a.hasAuthor {
 		fate.author = s.keyNumber(a.author)
@@ -155,7 +171,7 @@ func (s *state) add(a *storedAction) int32 {
 	if a.kind == protocol.MLR && !a.malformed {
 		fate.parent, fate.child = s.keyNumber(a.parent), fate.author
 	}
-	s.actions = append(s.actions, fate)
+	s.actions.Append(fate)
 	return n
 }
 
@@ -163,7 +179,7 @@ func (s *state) add(a *storedAction) int32 {
 // that was known when its own block had been applied. What comes out later is
 // listed apart (prefixLate).
 func (s *state) mentions(action int32, height uint32) (keys [3]int32, n int) {
-	a := &s.actions[action]
+	a := s.actions.Ref(action)
 	about := [3]int32{a.author, none, none}
 	if a.kind == protocol.MLR || a.decided == height {
 		about[1], about[2] = a.parent, a.child
@@ -180,67 +196,42 @@ func (s *state) mentions(action int32, height uint32) (keys [3]int32, n int) {
 // attach notes what an action's reference turned out to mean. One that refers to
 // the wrong kind concerns nobody.
 func (s *state) attach(action, target int32) {
-	a, t := &s.actions[action], &s.actions[target]
+	a, t := s.actions.Edit(action), s.actions.At(target)
 	if t.kind == a.kind-1 {
 		a.parent, a.child = t.parent, t.child
 	}
 }
 
-// wait lets an action wait for what it refers to.
-func (s *state) wait(action int32, ref protocol.Reference) {
-	canonical := ref.Canonical()
-	waiters := append(slices.Clone(s.waiting[canonical]), action)
-	slices.Sort(waiters)
-	s.waiting[canonical] = waiters
-	s.references[action] = ref
-}
-
-// unwait ends an action's waiting, if it does.
-func (s *state) unwait(action int32) {
-	ref, ok := s.references[action]
-	if !ok {
-		return
-	}
-	delete(s.references, action)
-	canonical := ref.Canonical()
-	left := slices.DeleteFunc(slices.Clone(s.waiting[canonical]), func(n int32) bool { return n == action })
-	if len(left) == 0 {
-		delete(s.waiting, canonical)
-		return
-	}
-	s.waiting[canonical] = left
-}
-
 // addChild makes child the last of parent's children, at a height, and returns the key whose
 // record says so: the sibling before it, else the parent.
 func (s *state) addChild(child, parent int32, height uint32) (changed int32) {
-	defer func() { s.places[child].moved, s.places[changed].moved = height, height }()
-	p := &s.places[parent]
+	defer func() { s.places.Edit(child).moved, s.places.Edit(changed).moved = height, height }()
+	p := s.places.Edit(parent)
 	before := p.last
-	s.places[child].previous, p.last = before, child
+	s.places.Edit(child).previous, p.last = before, child
 	if before == none {
 		p.first = child
 		return parent
 	}
-	s.places[before].next = child
+	s.places.Edit(before).next = child
 	return before
 }
 
 // removeChild is the reverse of addChild, for any of parent's children.
 func (s *state) removeChild(child, parent int32, height uint32) (changed int32) {
-	defer func() { s.places[child].moved, s.places[changed].moved = height, height }()
-	c, p := &s.places[child], &s.places[parent]
+	defer func() { s.places.Edit(child).moved, s.places.Edit(changed).moved = height, height }()
+	c := s.places.Edit(child)
 	if c.next == none {
-		p.last = c.previous
+		s.places.Edit(parent).last = c.previous
 	} else {
-		s.places[c.next].previous = c.previous
+		s.places.Edit(c.next).previous = c.previous
 	}
 	changed = parent
 	if c.previous == none {
-		p.first = c.next
+		s.places.Edit(parent).first = c.next
 	} else {
 		changed = c.previous
-		s.places[changed].next = c.next
+		s.places.Edit(changed).next = c.next
 	}
 	c.next, c.previous = none, none
 	return changed
@@ -248,20 +239,20 @@ func (s *state) removeChild(child, parent int32, height uint32) (changed int32) 
 
 // record returns the record of a key as it is now.
 func (s *state) record(key int32) keyRecord {
-	place := &s.places[key]
+	place := s.places.Ref(key)
 	var r keyRecord
 	if parent := s.forest.Parent(key); parent != none {
-		r.hasParent, r.parent = true, s.keys.values[parent]
-		r.accept, r.linked = s.txids.values[place.accept], s.actions[place.accept].decided
+		r.hasParent, r.parent = true, s.keys.Key(parent)
+		r.accept, r.linked = s.txids.Key(place.accept), s.actions.At(place.accept).decided
 	}
 	if place.first != none {
-		r.hasFirst, r.first = true, s.keys.values[place.first]
+		r.hasFirst, r.first = true, s.keys.Key(place.first)
 	}
 	if place.next != none {
-		r.hasNext, r.next = true, s.keys.values[place.next]
+		r.hasNext, r.next = true, s.keys.Key(place.next)
 	}
 	if place.id != none {
-		r.id = s.txids.values[place.id]
+		r.id = s.txids.Key(place.id)
 	}
 	return r
 }
@@ -288,13 +279,13 @@ func (s *state) merge(merged, id int32) (changed [2]int32) {
 	if a.weight > b.weight {
 		small, large = large, small
 	}
-	s.names[small] = name{up: large, survivor: none}
-	s.names[large] = name{up: none, weight: a.weight + b.weight, survivor: id}
+	s.names.Set(small, name{up: large, survivor: none})
+	s.names.Set(large, name{up: none, weight: a.weight + b.weight, survivor: id})
 	return [2]int32{small, large}
 }
 
 func (s *state) nameOf(id int32) name {
-	if n, ok := s.names[id]; ok {
+	if n, ok := s.names.Get(id); ok {
 		return n
 	}
 	return name{up: none, weight: 1, survivor: id}
@@ -315,9 +306,9 @@ func (s *state) nameRecord(id int32) nameRecord {
 	n := s.nameOf(id)
 	r := nameRecord{weight: n.weight}
 	if n.up != none {
-		r.up = s.txids.values[n.up]
+		r.up = s.txids.Key(n.up)
 	} else {
-		r.survivor = s.txids.values[n.survivor]
+		r.survivor = s.txids.Key(n.survivor)
 	}
 	return r
 }

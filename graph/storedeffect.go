@@ -63,28 +63,28 @@ func decodeStoredEffects(b []byte, actions, keys int32) (storedEffects []storedE
 // effectOf returns what an storedEffect says. reference returns what an action that
 // waits refers to.
 func (s *state) effectOf(o *storedEffect, reference func(action int32) (protocol.Reference, error)) (e Effect, err error) {
-	a := &s.actions[o.action]
+	a := s.actions.Ref(o.action)
 	e.Type = o.effect
 	switch o.effect {
 	case IdentityNamed:
-		e.ID, e.Root = s.txids.values[o.action], s.keys.values[o.root]
+		e.ID, e.Root = s.txids.Key(o.action), s.keys.Key(o.root)
 		return e, nil
 	case IdentityMerged:
-		e.ID, e.Into = s.txids.values[o.action], s.txids.values[o.target]
+		e.ID, e.Into = s.txids.Key(o.action), s.txids.Key(o.target)
 		return e, nil
 	}
-	e.Tx = s.txids.values[o.action]
+	e.Tx = s.txids.Key(o.action)
 	switch o.effect {
 	case RequestOpened:
-		e.Child, e.Parent = s.keys.values[a.child], s.keys.values[a.parent]
+		e.Child, e.Parent = s.keys.Key(a.child), s.keys.Key(a.parent)
 	case LinkFormed, LinkCut:
-		t := &s.actions[o.target]
-		e.Ref, e.ID = s.txids.values[o.target], s.txids.values[o.id]
-		e.Child, e.Parent = s.keys.values[t.child], s.keys.values[t.parent]
+		t := s.actions.Ref(o.target)
+		e.Ref, e.ID = s.txids.Key(o.target), s.txids.Key(o.id)
+		e.Child, e.Parent = s.keys.Key(t.child), s.keys.Key(t.parent)
 	default:
 		e.Kind, e.Reason = a.kind, o.reason
 		if a.author != none {
-			e.Author = s.keys.values[a.author]
+			e.Author = s.keys.Key(a.author)
 		}
 		if o.effect == ActionWaiting {
 			e.Reference, err = reference(o.action)

@@ -18,30 +18,51 @@ import (
 func (g *Graph) Disconnect() error {
 	g.writer.Lock()
 	defer g.writer.Unlock()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.broken != nil:
-		return g.broken
-	case g.tip == nil:
-		return fmt.Errorf("%w: there is no block to disconnect", ErrHorizon)
-	case g.tip.Height < g.undoFrom:
-		return fmt.Errorf("%w: block %d cannot be disconnected, only those from %d on", ErrHorizon, g.tip.Height, g.undoFrom)
-	}
-	w, t, err := g.takeBack()
+	base, err := g.begin()
 	if err != nil {
 		return err
 	}
-	g.taken++
-	if err := g.commit(w); err != nil {
-		return g.restore(err)
+	defer base.release()
+	switch {
+	case base.tip == nil:
+		return fmt.Errorf("%w: there is no block to disconnect", ErrHorizon)
+	case base.tip.Height < base.undoFrom:
+		return fmt.Errorf("%w: block %d cannot be disconnected, only those from %d on", ErrHorizon, base.tip.Height, base.undoFrom)
 	}
-	tip, err := g.undoInMemory(t)
+	c, err := g.disconnecting(base)
 	if err != nil {
-		return g.restore(fmt.Errorf("disconnecting block %d: %w", t.height, err))
+		return fmt.Errorf("disconnecting block %d: %w", base.tip.Height, err)
 	}
-	g.publish(tip)
-	return nil
+	return g.take(c)
+}
+
+// disconnecting returns the change that takes the tip of a snapshot back.
+func (g *Graph) disconnecting(base *snapshot) (*change, error) {
+	t, err := takeBack(base)
+	if err != nil {
+		return nil, err
+	}
+	seq, err := nextStale(base.txn)
+	if err != nil {
+		return nil, err
+	}
+	c := newChange(base)
+	c.next.taken++
+	if t.height == g.params.StartHeight {
+		c.next.tip, c.next.block = nil, blockRecord{}
+		c.setNoTip()
+	} else {
+		before, err := readBlock(base.txn, t.height-1)
+		if err != nil {
+			return nil, err
+		}
+		c.next.setBlock(t.height-1, before)
+		c.setTip(t.height-1, before.hash)
+	}
+	value := binary.BigEndian.AppendUint64(nil, seq)
+	c.set(staleKey(t.height, base.block.hash), append(value, base.block.prev[:]...))
+	c.entries = append(c.entries, t.removed...)
+	return c, c.next.state.takeBack(base.txn, t)
 }
 
 // takenBack is what a block did that is being taken back.
@@ -49,101 +70,75 @@ type takenBack struct {
 	height  uint32
 	actions []storedAction
 	effects []storedEffect
-	changed [][]byte // what it added under k and n
-
 	anchors []storedAnchorTx
-	chains  [][]byte // stems of the chains of anchors that it changed
+
+	removed []entry  // deletions of all that it added
+	changed [][]byte // of their keys, those under k and n
+	chains  [][]byte // of their keys, those under c
 }
 
-// takeBack reads what the tip did, and collects the writes that take it back.
-func (g *Graph) takeBack() (*writes, *takenBack, error) {
-	txn := g.db.NewTransaction(false)
-	defer txn.Discard()
-	t := &takenBack{height: g.tip.Height}
-	block, err := readBlock(txn, t.height)
-	if err != nil {
-		return nil, nil, err
-	}
-	encoded, err := readChunks(txn, prefixEffects, t.height)
-	if err != nil {
-		return nil, nil, err
-	}
-	if t.effects, err = decodeStoredEffects(encoded, g.state.txids.len(), g.state.keys.len()); err != nil {
-		return nil, nil, err
-	}
-	if t.actions, err = readActions(txn, t.height); err != nil {
-		return nil, nil, err
-	}
-	if t.anchors, err = readAnchorTxs(txn, t.height); err != nil {
-		return nil, nil, err
-	}
-	removed, err := removal(txn, t.height)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, e := range removed {
-		if e.key[0] == prefixKey || e.key[0] == prefixName {
-			t.changed = append(t.changed, e.key)
-		}
-		if e.key[0] == prefixChain {
-			t.chains = append(t.chains, e.key[:chainStemSize])
-		}
-	}
-	seq, err := nextStale(txn)
-	if err != nil {
-		return nil, nil, err
-	}
-	var w writes
-	if t.height == g.params.StartHeight {
-		w.setNoTip()
-	} else {
-		w.setTip(t.height-1, block.prev)
-	}
-	value := binary.BigEndian.AppendUint64(nil, seq)
-	w.set(staleKey(t.height, block.hash), append(value, block.prev[:]...))
-	w.entries = append(w.entries, removed...)
-	return &w, t, nil
-}
-
-// undoInMemory reverses what a block did whose records have been removed, and
-// returns the new tip.
-func (g *Graph) undoInMemory(t *takenBack) (tip *Tip, err error) {
-	s := g.state
-	first := s.txids.len() - int32(len(t.actions))
-	err = g.db.View(func(txn *badger.Txn) error {
-		if tip, err = readTip(txn); err != nil {
-			return err
-		}
-		s.forgetMentions(t, first)
-		for _, e := range slices.Backward(t.effects) {
-			if err := s.undo(txn, &e, first); err != nil {
-				return err
-			}
-		}
-		for _, key := range t.changed {
-			if err := s.reload(txn, key); err != nil {
-				return err
-			}
-		}
-		return s.undoAnchors(txn, t.anchors, t.chains)
-	})
+// takeBack reads what the tip of a snapshot did.
+func takeBack(base *snapshot) (*takenBack, error) {
+	t := &takenBack{height: base.tip.Height}
+	encoded, err := readChunks(base.txn, prefixEffects, t.height)
 	if err != nil {
 		return nil, err
 	}
-	for range t.actions {
-		s.txids.drop()
+	if t.effects, err = decodeStoredEffects(encoded, base.state.txids.Len(), base.state.keys.Len()); err != nil {
+		return nil, err
 	}
-	s.actions = s.actions[:first]
+	if t.actions, err = readActions(base.txn, t.height); err != nil {
+		return nil, err
+	}
+	if t.anchors, err = readAnchorTxs(base.txn, t.height); err != nil {
+		return nil, err
+	}
+	if t.removed, err = removal(base.txn, t.height); err != nil {
+		return nil, err
+	}
+	for _, e := range t.removed {
+		switch e.key[0] {
+		case prefixKey, prefixName:
+			t.changed = append(t.changed, e.key)
+		case prefixChain:
+			t.chains = append(t.chains, e.key)
+		}
+	}
+	return t, nil
+}
+
+// takeBack reverses what a block did. txn reads the store with the block.
+func (s *state) takeBack(txn *badger.Txn, t *takenBack) error {
+	first := s.txids.Len() - int32(len(t.actions))
+	s.forgetMentions(t, first)
+	for _, e := range slices.Backward(t.effects) {
+		if err := s.undo(txn, &e, first); err != nil {
+			return err
+		}
+	}
+	for _, key := range t.changed {
+		if err := s.reload(txn, key); err != nil {
+			return err
+		}
+	}
+	if err := s.undoAnchors(txn, t.anchors, t.chains); err != nil {
+		return err
+	}
+	for n := s.txids.Len() - 1; n >= first; n-- {
+		s.txids.Remove(n)
+	}
+	s.actions.Truncate(first)
 	if len(t.actions) > 0 {
-		s.blocks = s.blocks[:len(s.blocks)-1]
+		s.blocks.Truncate(s.blocks.Len() - 1)
 	}
 	// Keys that were first mentioned in the block.
-	for n := s.keys.len() - 1; n >= 0 && s.places[n].mentions == 0; n-- {
-		s.keys.drop()
+	for n := s.keys.Len() - 1; n >= 0 && s.mentioned.Ref(n).count == 0; n-- {
+		s.keys.Remove(n)
 		s.forest.Drop()
-		s.places = s.places[:n]
+		s.places.Truncate(n)
+		s.mentioned.Truncate(n)
 	}
-	return tip, nil
+	return nil
 }
 
 // forgetMentions takes the block's actions off the lists of the keys that they
@@ -152,8 +147,9 @@ func (s *state) forgetMentions(t *takenBack, first int32) {
 	for i, a := range slices.Backward(t.actions) {
 		keys, n := s.mentions(first+int32(i), t.height)
 		for j, key := range keys[:n] {
-			s.places[key].mention = a.previous[j]
-			s.places[key].mentions--
+			mentioned := s.mentioned.Edit(key)
+			mentioned.last = a.previous[j]
+			mentioned.count--
 		}
 	}
 }
@@ -161,19 +157,19 @@ func (s *state) forgetMentions(t *takenBack, first int32) {
 // undo reverses an effect, but for what reload reads back.
 func (s *state) undo(txn *badger.Txn, o *storedEffect, first int32) error {
 	n := o.action
-	a := &s.actions[n]
+	a := s.actions.Edit(n)
 	switch o.effect {
 	case IdentityNamed, IdentityMerged:
 		return nil
 	case ActionWaiting:
-		s.unwait(n)
+		s.waiting.remove(n, a.kind)
 		return nil
 	case LinkFormed:
 		s.forest.Cut(a.child)
-		s.actions[o.target].ended = none
+		s.actions.Edit(o.target).ended = none
 	case LinkCut:
 		s.forest.Link(a.child, a.parent)
-		s.actions[o.target].ended = none
+		s.actions.Edit(o.target).ended = none
 	}
 	a.decided, a.reason = never, NoReason
 	if n >= first {
@@ -185,13 +181,13 @@ func (s *state) undo(txn *badger.Txn, o *storedEffect, first int32) error {
 	if err != nil {
 		return err
 	}
-	s.wait(n, stored.reference)
+	s.waiting.add(n, a.kind, stored.reference)
 	return nil
 }
 
 // stored reads an action.
 func (s *state) stored(txn *badger.Txn, action int32) (storedAction, error) {
-	span := s.blocks[s.spanOf(action)]
+	span := s.blocks.At(s.spanOf(action))
 	within := uint32(action - span.first)
 	chunk, err := read(txn, chunkKey(prefixActions, span.height, within/actionsPerChunk))
 	if err != nil {
@@ -200,16 +196,16 @@ func (s *state) stored(txn *badger.Txn, action int32) (storedAction, error) {
 	return actionInChunk(chunk, int(within%actionsPerChunk))
 }
 
-// reload sets what the record of a key or name says that has just been removed to
-// what the version before it says.
+// reload sets what the record of a key or name says that is taken back to what the
+// version before it says.
 func (s *state) reload(txn *badger.Txn, removed []byte) error {
 	stem := removed[:len(removed)-4]
-	value, since, err := newestVersion(txn, stem)
+	value, since, err := versionBefore(txn, removed)
 	if err != nil {
 		return err
 	}
 	if stem[0] == prefixName {
-		return s.reloadName(s.txids.find(chainhash.Hash(stem[1:])), value)
+		return s.reloadName(s.txids.Find(chainhash.Hash(stem[1:])), value)
 	}
 	var r keyRecord
 	if value != nil {
@@ -217,18 +213,18 @@ func (s *state) reload(txn *badger.Txn, removed []byte) error {
 			return err
 		}
 	}
-	key := s.keys.find(protocol.KeyHash(stem[1:]))
+	key := s.keys.Find(protocol.KeyHash(stem[1:]))
 	s.setPlace(key, &r)
-	s.places[key].moved = since // or earlier: that version may have brought an id alone
+	s.places.Edit(key).moved = since // or earlier: that version may have brought an id alone
 	return nil
 }
 
-// newestVersion reads the newest version of the thing with the given stem, and the
-// height from which on it holds; nil if there is none.
-func newestVersion(txn *badger.Txn, stem []byte) (value []byte, since uint32, err error) {
-	it := newIterator(txn, stem)
+// versionBefore reads the version before the one with a key, and the height from
+// which on it holds; nil if there is none.
+func versionBefore(txn *badger.Txn, key []byte) (value []byte, since uint32, err error) {
+	it := newIterator(txn, key[:len(key)-4])
 	defer it.Close()
-	if it.Rewind(); !it.Valid() {
+	if it.Seek(append(slices.Clip(key), 0)); !it.Valid() {
 		return nil, 0, nil
 	}
 	if value, err = it.Item().ValueCopy(nil); err != nil {
@@ -240,34 +236,34 @@ func newestVersion(txn *badger.Txn, stem []byte) (value []byte, since uint32, er
 // setPlace puts a key where a record says. Of the keys beside it, those whose own
 // record is another have to be put as well, in any order.
 func (s *state) setPlace(key int32, r *keyRecord) {
-	p := &s.places[key]
+	p := s.places.Edit(key)
 	p.accept, p.id, p.first, p.next = none, none, none, none
 	if r.id != (chainhash.Hash{}) {
-		p.id = s.txids.find(r.id)
+		p.id = s.txids.Find(r.id)
 	}
 	if r.hasFirst {
-		p.first = s.keys.find(r.first)
-		s.places[p.first].previous = none
+		p.first = s.keys.Find(r.first)
+		s.places.Edit(p.first).previous = none
 	} else {
 		p.last = none
 	}
 	if r.hasNext {
-		p.next = s.keys.find(r.next)
-		s.places[p.next].previous = key
+		p.next = s.keys.Find(r.next)
+		s.places.Edit(p.next).previous = key
 	}
 	if !r.hasParent {
 		p.previous = none
 		return
 	}
-	p.accept = s.txids.find(r.accept)
+	p.accept = s.txids.Find(r.accept)
 	if !r.hasNext {
-		s.places[s.keys.find(r.parent)].last = key
+		s.places.Edit(s.keys.Find(r.parent)).last = key
 	}
 }
 
 func (s *state) reloadName(id int32, value []byte) error {
 	if value == nil {
-		delete(s.names, id)
+		s.names.Delete(id)
 		return nil
 	}
 	r, err := decodeNameRecord(value)
@@ -276,10 +272,10 @@ func (s *state) reloadName(id int32, value []byte) error {
 	}
 	n := name{up: none, weight: r.weight, survivor: none}
 	if r.up != (chainhash.Hash{}) {
-		n.up = s.txids.find(r.up)
+		n.up = s.txids.Find(r.up)
 	} else {
-		n.survivor = s.txids.find(r.survivor)
+		n.survivor = s.txids.Find(r.survivor)
 	}
-	s.names[id] = n
+	s.names.Set(id, n)
 	return nil
 }

@@ -16,20 +16,18 @@ import (
 // resources of the store until Close. It is not safe for concurrent use; make
 // one per request.
 type View struct {
-	g      *Graph
-	txn    *badger.Txn
-	block  blockRecord
-	height uint32
-	// memory is Graph.changed at the time of the snapshot if the view is as of
-	// the tip, else nil: while it is still the same channel, the state in memory
-	// is the view's.
-	memory <-chan struct{}
+	g        *Graph
+	snapshot *snapshot // held until Close
+	block    blockRecord
+	height   uint32
 
-	// taken is Graph.taken when the view's block was last known to be on the chain.
+	// taken is snapshot.taken of the one that was current when the view's block was last
+	// known to be on the chain.
 	taken uint64
 
-	iterators map[byte]*badger.Iterator // by prefix, over txn
+	iterators map[byte]*badger.Iterator // by prefix
 	known     map[protocol.KeyHash]place
+	closed    bool
 }
 
 // place is where a key stands in its tree, as found by walking stored parents.
@@ -46,41 +44,48 @@ const maxKnown = 1 << 17
 // At returns a view as of height, nil meaning the tip. ErrEmpty before the first
 // block; ErrHeight before the start height and beyond the tip.
 func (g *Graph) At(height *uint32) (*View, error) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.broken != nil {
-		return nil, g.broken
-	}
-	if g.tip == nil {
-		return nil, ErrEmpty
-	}
-	v := &View{g: g, height: g.tip.Height, taken: g.taken}
-	if height != nil {
-		v.height = *height
-	}
-	if v.height < g.params.StartHeight || v.height > g.tip.Height {
-		return nil, fmt.Errorf("%w: expected %d to %d, got %d", ErrHeight, g.params.StartHeight, g.tip.Height, v.height)
-	}
-	if v.height == g.tip.Height {
-		v.memory = g.changed
-	}
-	v.txn = g.db.NewTransaction(false)
-	block, err := readBlock(v.txn, v.height)
+	s, err := g.hold()
 	if err != nil {
-		v.Close()
 		return nil, err
 	}
-	v.block = block
+	v, err := s.at(g, height)
+	if err != nil {
+		s.release()
+	}
+	return v, err
+}
+
+// at returns a view of a snapshot, which it holds from then on instead of the caller.
+func (s *snapshot) at(g *Graph, height *uint32) (*View, error) {
+	if s.tip == nil {
+		return nil, ErrEmpty
+	}
+	v := &View{g: g, snapshot: s, height: s.tip.Height, block: s.block, taken: s.taken}
+	if height == nil || *height == s.tip.Height {
+		return v, nil
+	}
+	v.height = *height
+	if v.height < g.params.StartHeight || v.height > s.tip.Height {
+		return nil, fmt.Errorf("%w: expected %d to %d, got %d", ErrHeight, g.params.StartHeight, s.tip.Height, v.height)
+	}
+	var err error
+	if v.block, err = readBlock(s.txn, v.height); err != nil {
+		return nil, err
+	}
 	return v, nil
 }
 
 // Close releases the view. Closing twice does nothing.
 func (v *View) Close() {
+	if v.closed {
+		return
+	}
+	v.closed = true
 	for _, it := range v.iterators {
 		it.Close()
 	}
 	v.iterators = nil
-	v.txn.Discard()
+	v.snapshot.release()
 }
 
 // Height returns the height that the view is as of.
@@ -93,7 +98,7 @@ func (v *View) Hash() chainhash.Hash { return v.block.hash }
 func (v *View) iterator(prefix byte) *badger.Iterator {
 	it := v.iterators[prefix]
 	if it == nil {
-		it = newIterator(v.txn, []byte{prefix})
+		it = newIterator(v.snapshot.txn, []byte{prefix})
 		if v.iterators == nil {
 			v.iterators = make(map[byte]*badger.Iterator)
 		}
@@ -105,40 +110,32 @@ func (v *View) iterator(prefix byte) *badger.Iterator {
 // inMemory calls ask with the state in memory, which may be newer than the view.
 // ErrReorganised if the view's block is not on the chain any more.
 func (v *View) inMemory(ask func(*state) error) error {
-	v.g.mu.RLock()
-	defer v.g.mu.RUnlock()
-	if v.g.broken != nil {
-		return v.g.broken
+	if err := v.stillThere(); err != nil {
+		return err
 	}
-	if v.taken != v.g.taken {
-		if err := v.stillThere(); err != nil {
-			return err
-		}
-		v.taken = v.g.taken
-	}
-	return ask(v.g.state)
+	return ask(v.snapshot.state)
 }
 
-// stillThere returns ErrReorganised if the view's block is not on the chain.
-// Called with Graph.mu held.
+// stillThere returns ErrReorganised if the view's block is not on the chain any more.
 func (v *View) stillThere() error {
-	return v.g.db.View(func(txn *badger.Txn) error {
-		value, err := read(txn, heightKey(prefixBlock, v.height))
-		if err != nil {
-			return err
-		}
-		if v.g.tip == nil || v.g.tip.Height < v.height || string(value) != string(v.block.encode()) {
-			return fmt.Errorf("%w: block %v at height %d was taken back while it was asked about, ask again", ErrReorganised, v.block.hash, v.height)
-		}
+	if s := v.g.current.Load(); s.broken == nil && s.taken == v.taken {
 		return nil
-	})
+	}
+	s, err := v.g.hold()
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	if err := s.hasBlock(v.height, &v.block); err != nil {
+		return err
+	}
+	v.taken = s.taken
+	return nil
 }
 
-// withStore is inMemory with a snapshot of the store that agrees with the state.
+// withStore is inMemory with the snapshot of the store that agrees with the state.
 func (v *View) withStore(ask func(*state, *badger.Txn) error) error {
-	return v.inMemory(func(s *state) error {
-		return v.g.db.View(func(txn *badger.Txn) error { return ask(s, txn) })
-	})
+	return v.inMemory(func(s *state) error { return ask(s, v.snapshot.txn) })
 }
 
 // version returns the version as of the view of the thing with the given stem,
@@ -164,28 +161,16 @@ func (v *View) version(stem []byte) (value []byte, err error) {
 
 // links returns the record of a key as of the view, an empty one if there is
 // none; its id may be missing. It is in memory, unless the key has moved since.
-func (v *View) links(key protocol.KeyHash) (keyRecord, error) {
-	if r, ok := v.linksInMemory(key); ok {
+func (v *View) links(key protocol.KeyHash) (r keyRecord, err error) {
+	s := v.snapshot.state
+	n := s.keys.Find(key)
+	switch {
+	case n == none:
 		return r, nil
+	case s.places.Ref(n).moved > v.height:
+		return v.storedKey(key)
 	}
-	return v.storedKey(key)
-}
-
-func (v *View) linksInMemory(key protocol.KeyHash) (r keyRecord, ok bool) {
-	v.g.mu.RLock()
-	defer v.g.mu.RUnlock()
-	if v.taken != v.g.taken || v.g.broken != nil {
-		return r, false
-	}
-	s := v.g.state
-	n := s.keys.find(key)
-	if n == none {
-		return r, true
-	}
-	if s.places[n].moved > v.height {
-		return r, false
-	}
-	return s.record(n), true
+	return s.record(n), nil
 }
 
 // storedKey returns the record of a key as of the view from the store, an empty
@@ -203,47 +188,36 @@ func (v *View) storedKey(key protocol.KeyHash) (r keyRecord, err error) {
 // the identity's size; as of an older block, linear in the key's depth then.
 // Errors are the store's or the context's.
 func (v *View) Resolve(ctx context.Context, key protocol.KeyHash) (Resolution, error) {
-	if r, ok := v.resolveInMemory(key); ok {
-		return r, nil
-	}
-	if err := v.inMemory(func(*state) error { return nil }); err != nil {
+	if err := v.stillThere(); err != nil {
 		return Resolution{}, err
+	}
+	if v.height == v.snapshot.tip.Height {
+		return v.snapshot.state.resolve(key), nil
 	}
 	return v.resolveStored(ctx, key)
 }
 
-// resolveInMemory answers from the state in memory; ok is false if that is not
-// the view's.
-func (v *View) resolveInMemory(key protocol.KeyHash) (r Resolution, ok bool) {
-	if v.memory == nil {
-		return Resolution{}, false
-	}
-	v.g.mu.RLock()
-	defer v.g.mu.RUnlock()
-	if v.memory != (<-chan struct{})(v.g.changed) {
-		v.memory = nil
-		return Resolution{}, false
-	}
-	s := v.g.state
-	n := s.keys.find(key)
+// resolve says which identity is behind a key now.
+func (s *state) resolve(key protocol.KeyHash) Resolution {
+	n := s.keys.Find(key)
 	if n == none {
-		return Resolution{Key: key, Root: key, Path: []protocol.KeyHash{key}}, true
+		return Resolution{Key: key, Root: key, Path: []protocol.KeyHash{key}}
 	}
 	root := s.forest.Root(n)
-	r = Resolution{Key: key, Root: s.keys.values[root], Depth: uint32(s.forest.Depth(n))}
-	if id := s.places[root].id; id != none {
-		r.ID = s.txids.values[id]
+	r := Resolution{Key: key, Root: s.keys.Key(root), Depth: uint32(s.forest.Depth(n))}
+	if id := s.places.Ref(root).id; id != none {
+		r.ID = s.txids.Key(id)
 	}
 	r.Truncated = r.Depth >= MaxPath
 	r.Path = make([]protocol.KeyHash, 0, min(r.Depth+1, MaxPath))
 	if p := s.forest.Parent(n); p != none {
-		parent, accept := s.keys.values[p], s.txids.values[s.places[n].accept]
+		parent, accept := s.keys.Key(p), s.txids.Key(s.places.Ref(n).accept)
 		r.Parent, r.Accept = &parent, &accept
 	}
 	for at := n; at != none && len(r.Path) < MaxPath; at = s.forest.Parent(at) {
-		r.Path = append(r.Path, s.keys.values[at])
+		r.Path = append(r.Path, s.keys.Key(at))
 	}
-	return r, true
+	return r
 }
 
 // resolveStored answers from the stored versions, walking up from parent to

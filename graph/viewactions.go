@@ -15,7 +15,7 @@ import (
 // find returns the number of an action that was confirmed by the view's height.
 // ErrNotFound if there is none.
 func (v *View) find(s *state, txid chainhash.Hash) (int32, error) {
-	if n := s.txids.find(txid); n != none && s.heightOf(n) <= v.height {
+	if n := s.txids.Find(txid); n != none && s.heightOf(n) <= v.height {
 		return n, nil
 	}
 	return none, fmt.Errorf("action %v as of height %d: %w", txid, v.height, ErrNotFound)
@@ -24,7 +24,7 @@ func (v *View) find(s *state, txid chainhash.Hash) (int32, error) {
 // stateAt returns the state of an action as of a height at which it was
 // confirmed, and since when.
 func (s *state) stateAt(action int32, height uint32) (state State, since uint32) {
-	a := &s.actions[action]
+	a := s.actions.Ref(action)
 	switch {
 	case a.decided > height:
 		return StateWaiting, s.heightOf(action)
@@ -37,8 +37,8 @@ func (s *state) stateAt(action int32, height uint32) (state State, since uint32)
 	if a.kind == protocol.MLA {
 		entered, left = StateInForce, StateCut
 	}
-	if a.ended != none && s.actions[a.ended].decided <= height {
-		return left, s.actions[a.ended].decided
+	if a.ended != none && s.actions.Ref(a.ended).decided <= height {
+		return left, s.actions.Ref(a.ended).decided
 	}
 	return entered, a.decided
 }
@@ -63,7 +63,7 @@ func (v *View) Action(txid chainhash.Hash) (a ActionStatus, err error) {
 
 // describe says what is known of an action as of the view.
 func (v *View) describe(s *state, txn *badger.Txn, n int32, stored *storedAction) (ActionStatus, error) {
-	fate := &s.actions[n]
+	fate := s.actions.Ref(n)
 	state, since := s.stateAt(n, v.height)
 	a := ActionStatus{
 		TxID: stored.txid, Kind: stored.kind, Height: s.heightOf(n), Index: stored.index,
@@ -73,11 +73,11 @@ func (v *View) describe(s *state, txn *badger.Txn, n int32, stored *storedAction
 		if key == none {
 			return nil
 		}
-		h := s.keys.values[key]
+		h := s.keys.Key(key)
 		return &h
 	}
 	txid := func(action int32) *chainhash.Hash {
-		h := s.txids.values[action]
+		h := s.txids.Key(action)
 		return &h
 	}
 	a.Author = hash(fate.author)
@@ -132,7 +132,7 @@ const maxPageBytes = 1 << 20
 // A page of very long messages holds fewer than limit. ErrReorganised.
 func (v *View) ActionsOf(ctx context.Context, key protocol.KeyHash, after *ActionCursor, limit int) (actions []ActionStatus, next *ActionCursor, err error) {
 	err = v.withStore(func(s *state, txn *badger.Txn) error {
-		n := s.keys.find(key)
+		n := s.keys.Find(key)
 		if n == none {
 			return nil
 		}
@@ -189,7 +189,7 @@ func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool,
 		landmark, ok := l.landmark(from)
 		last := landmark
 		if !ok {
-			landmark, last = end, l.s.places[l.key].mention
+			landmark, last = end, l.s.mentioned.Ref(l.key).last
 		}
 		some, err := l.between(from, last)
 		if err != nil {
@@ -230,7 +230,7 @@ func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool,
 // own block, as far as that was known as of the height; none at the end.
 func (l *mentionList) nextLate(late *badger.Iterator) int32 {
 	for ; late.Valid(); late.Next() {
-		if n := actionInKey(late.Item().Key()); l.s.actions[n].decided <= l.height {
+		if n := actionInKey(late.Item().Key()); n < l.s.actions.Len() && l.s.actions.Ref(n).decided <= l.height {
 			return n
 		}
 	}
@@ -238,7 +238,7 @@ func (l *mentionList) nextLate(late *badger.Iterator) int32 {
 }
 
 func (l *mentionList) mentionKey(prefix byte, action int32) []byte {
-	return mentionKey(prefix, l.s.keys.values[l.key], action)
+	return mentionKey(prefix, l.s.keys.Key(l.key), action)
 }
 
 // actionInKey reads the action off a key made by mentionKey.
@@ -251,7 +251,8 @@ func (l *mentionList) landmark(from int32) (action int32, ok bool) {
 	if it.Seek(l.mentionKey(prefixLandmark, from)); !it.Valid() {
 		return none, false
 	}
-	return actionInKey(it.Item().Key()), true
+	n := actionInKey(it.Item().Key())
+	return n, n < l.s.actions.Len() // else it lies above the tip
 }
 
 // between walks back from the action last, which mentions the key, to the number

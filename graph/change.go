@@ -1,0 +1,193 @@
+package graph
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+)
+
+// change is a step in the making: what the graph will be, and what has to be written
+// for that. It is made of a snapshot and shares with it what stays. As long as it has
+// not been written and published nobody sees it, and dropping it is forgetting it.
+type change struct {
+	next *snapshot // txn is missing
+	writes
+	anchors map[chainhash.Hash]uint32 // heights of the anchors that it adds
+}
+
+// newChange begins a change of a snapshot.
+func newChange(base *snapshot) *change {
+	next := newSnapshot()
+	next.state, next.tip, next.block, next.undoFrom, next.taken = base.state.fork(), base.tip, base.block, base.undoFrom, base.taken
+	return &change{next: next}
+}
+
+// begin returns the snapshot that a step is made of, to be released. Called with
+// writer held.
+func (g *Graph) begin() (*snapshot, error) {
+	base, err := g.hold()
+	if err != nil {
+		return nil, err
+	}
+	if err := g.tidy(base.tip); err != nil {
+		base.release()
+		return nil, err
+	}
+	return base, nil
+}
+
+// tidy removes what a failed step has left above the tip. Called with writer held.
+func (g *Graph) tidy(tip *Tip) error {
+	if !g.untidy {
+		return nil
+	}
+	var height *uint32
+	if tip != nil {
+		height = &tip.Height
+	}
+	if err := sweep(g.db, g.store, height); err != nil {
+		return fmt.Errorf("removing what a failed step has left: %w", err)
+	}
+	g.untidy = false
+	return nil
+}
+
+// take makes a change durable and visible, if there is room for it. After an error it
+// has been dropped, unless it is durable nevertheless. Called with writer held.
+func (g *Graph) take(c *change) error {
+	if err := g.db.Room(size(c.entries)); err != nil {
+		return err
+	}
+	err := g.write(c.entries)
+	txn := g.db.NewTransaction(false)
+	if err != nil {
+		g.untidy = true
+		tip, readErr := readTip(txn)
+		if readErr != nil {
+			txn.Discard()
+			err = errors.Join(err, fmt.Errorf("the graph could not be read after a failed step, restart: %w", readErr))
+			g.giveUp(err)
+			return err
+		}
+		if !tip.is(c.next.tip) {
+			txn.Discard()
+			return errors.Join(err, g.tidy(g.current.Load().tip))
+		}
+	}
+	c.next.txn = txn
+	g.publish(c.next)
+	return errors.Join(err, g.tidy(c.next.tip))
+}
+
+// is reports whether two tips, nil for none, are the same.
+func (t *Tip) is(other *Tip) bool {
+	return t == nil && other == nil || t != nil && other != nil && *t == *other
+}
+
+// Connect applies blocks that continue the chain, in one atomic step. When it
+// returns nil they are on disk and visible. When it fails with ErrBlock, which is
+// the blocks' fault, or ErrDiskFull, nothing has changed. After any other error
+// all of the step has happened or none, and Tip says which; or the graph is
+// broken, and says so to every question until it is opened anew.
+//
+// Questions are answered meanwhile, and wait for nothing. The step's writes are held
+// in memory, about 500 bytes per action.
+func (g *Graph) Connect(blocks ...Block) error {
+	if len(blocks) == 0 {
+		return nil
+	}
+	g.writer.Lock()
+	defer g.writer.Unlock()
+	base, err := g.begin()
+	if err != nil {
+		return err
+	}
+	defer base.release()
+	c, err := g.connecting(base, blocks)
+	if err != nil {
+		return err
+	}
+	return g.take(c)
+}
+
+// connecting returns the change that applies blocks. ErrBlock if they do not continue
+// the chain, or contradict themselves or it.
+func (g *Graph) connecting(base *snapshot, blocks []Block) (*change, error) {
+	c := newChange(base)
+	for i := range blocks {
+		if err := c.follows(&blocks[i], g.params); err != nil {
+			return nil, err
+		}
+		if err := c.apply(&blocks[i], base); err != nil {
+			return nil, err
+		}
+	}
+	c.setTip(c.next.tip.Height, c.next.tip.Hash)
+	return c, g.prune(c, base)
+}
+
+// follows checks that a block comes after the tip.
+func (c *change) follows(b *Block, params Params) error {
+	tip := c.next.tip
+	switch {
+	case tip == nil && b.Height != params.StartHeight:
+		return fmt.Errorf("%w: the first block must have height %d, got %d", ErrBlock, params.StartHeight, b.Height)
+	case tip != nil && b.Height != tip.Height+1:
+		return fmt.Errorf("%w: after block %d comes %d, got %d", ErrBlock, tip.Height, tip.Height+1, b.Height)
+	case tip != nil && b.PrevHash != tip.Hash:
+		return fmt.Errorf("%w: block %v at height %d follows %v, not the tip %v", ErrBlock, b.Hash, b.Height, b.PrevHash, tip.Hash)
+	}
+	return nil
+}
+
+// apply applies a block that comes after the tip. ErrBlock if it has a transaction
+// twice, or one that is on the chain already.
+func (c *change) apply(b *Block, base *snapshot) error {
+	if err := c.newAnchors(b, base); err != nil {
+		return err
+	}
+	s := newStep(c.next.state, b.Height, c.next.block.counts)
+	if err := s.apply(b); err != nil {
+		return err
+	}
+	r := blockRecord{b.Hash, b.PrevHash, b.Time, b.Bits, nextStateHash(c.next.block.stateHash, b.Hash, s.effects), s.counts}
+	c.next.setBlock(b.Height, r)
+	c.set(heightKey(prefixBlock, b.Height), r.encode())
+	s.write(&c.writes)
+	return nil
+}
+
+// pruneEvery is how many undo records are dropped at a time.
+const pruneEvery = 100
+
+// prune drops undo records, and stale blocks, below the horizon.
+func (g *Graph) prune(c *change, base *snapshot) error {
+	keepFrom := max(int64(c.next.tip.Height)-int64(g.opt.UndoBlocks)+1, int64(g.params.StartHeight))
+	if keepFrom < int64(base.undoFrom)+pruneEvery {
+		return nil
+	}
+	// Those of the step itself come before the tip, so they go after it.
+	var old []entry
+	for _, e := range c.entries {
+		if e.key[0] == prefixUndo && int64(binary.BigEndian.Uint32(e.key[1:])) < keepFrom {
+			old = append(old, entry{key: e.key})
+		}
+	}
+	for _, prefix := range []byte{prefixUndo, prefixStale} {
+		it := newIterator(base.txn, []byte{prefix})
+		for it.Rewind(); it.Valid(); it.Next() {
+			key := it.Item().KeyCopy(nil)
+			if int64(binary.BigEndian.Uint32(key[1:])) >= keepFrom {
+				break
+			}
+			old = append(old, entry{key: key})
+		}
+		it.Close()
+	}
+	c.next.undoFrom = uint32(keepFrom)
+	c.set([]byte{prefixUndoFrom}, binary.BigEndian.AppendUint32(nil, c.next.undoFrom))
+	c.entries = append(c.entries, old...)
+	return nil
+}
