@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
@@ -237,16 +236,14 @@ func TestAnchorOrder(t *testing.T) {
 	c.connect(plain, other, last, left, right, root)
 
 	var got []chainhash.Hash
-	if err := c.g.db.View(func(txn *badger.Txn) error {
-		effects, err := anchorEffects(txn, 0)
-		for _, e := range effects {
-			if e.Type == AnchorAdded {
-				got = append(got, e.Tx)
-			}
-		}
-		return err
-	}); err != nil {
+	events, err := c.g.Events(0, 0, 1000)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, e := range events.Anchors {
+		if e.Type == AnchorAdded {
+			got = append(got, e.Tx)
+		}
 	}
 	want := []chainhash.Hash{other.TxHash(), right.TxHash(), root.TxHash(), left.TxHash(), last.TxHash()}
 	if !slices.Equal(got, want) {

@@ -86,18 +86,24 @@ func readAnchorTxs(txn *badger.Txn, height uint32) (txs []storedAnchorTx, err er
 		if err != nil || chunk == nil {
 			return txs, err
 		}
-		d := decoder{rest: chunk}
-		for len(d.rest) > 0 {
-			t, err := decodeAnchorTx(d.take(d.length()))
-			if err != nil {
-				return nil, err
-			}
-			txs = append(txs, t)
-		}
-		if err := d.finish("chunk of anchors"); err != nil {
+		some, err := decodeAnchorTxs(chunk)
+		if err != nil {
 			return nil, err
 		}
+		txs = append(txs, some...)
 	}
+}
+
+func decodeAnchorTxs(chunk []byte) (txs []storedAnchorTx, err error) {
+	d := decoder{rest: chunk}
+	for len(d.rest) > 0 {
+		t, err := decodeAnchorTx(d.take(d.length()))
+		if err != nil {
+			return nil, err
+		}
+		txs = append(txs, t)
+	}
+	return txs, d.finish("chunk of anchors")
 }
 
 // anchorPlace is where a transaction is found under 'A' and 'P'.
@@ -141,18 +147,26 @@ func (o *storedBreak) appendTo(b []byte) []byte {
 	return append(b, byte(o.how))
 }
 
-// readBreaks reads those of the block at height, in the order of the
-// transactions.
-func readBreaks(txn *badger.Txn, height uint32) (breaks []storedBreak, err error) {
-	value, err := readChunks(txn, prefixBreaks, height)
-	if err != nil {
-		return nil, err
+// storedBreakSize is how many bytes a storedBreak has.
+const storedBreakSize = 4 + chainhash.HashSize + 1
+
+// breaksBy reads the breaks by the transaction of a number, from a reader of a block's that has
+// come to them.
+func (r *chunkReader) breaksBy(tx uint32) (breaks []storedBreak, err error) {
+	for {
+		left, err := r.fill(storedBreakSize)
+		if err != nil || !left {
+			return breaks, err
+		}
+		next := decoder{rest: r.rest}
+		if next.uint32() != tx {
+			return breaks, nil
+		}
+		breaks = append(breaks, storedBreak{tx: r.uint32(), chain: r.hash(), how: protocol.Break(r.byte())})
+		if r.short {
+			return nil, r.finish("list of broken chains")
+		}
 	}
-	d := decoder{rest: value}
-	for len(d.rest) > 0 {
-		breaks = append(breaks, storedBreak{tx: d.uint32(), chain: d.hash(), how: protocol.Break(d.byte())})
-	}
-	return breaks, d.finish("list of broken chains")
 }
 
 // chainRecord is one version of a chain of anchors, the value under 'c'.

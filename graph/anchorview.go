@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/protocol"
@@ -230,25 +229,4 @@ func (v *View) anchorAt(p anchorPlace) (AnchorStatus, error) {
 		a.Author = &t.author
 	}
 	return a, nil
-}
-
-// anchorEffects reads what the block at height did to chains of anchors.
-func anchorEffects(txn *badger.Txn, height uint32) (effects []AnchorEffect, err error) {
-	txs, err := readAnchorTxs(txn, height)
-	if err != nil || len(txs) == 0 {
-		return nil, err
-	}
-	breaks, err := readBreaks(txn, height)
-	if err != nil {
-		return nil, err
-	}
-	for i := range txs {
-		n := 0
-		for n < len(breaks) && breaks[n].tx == uint32(i) {
-			n++
-		}
-		effects = append(effects, txs[i].effects(breaks[:n])...)
-		breaks = breaks[n:]
-	}
-	return effects, nil
 }

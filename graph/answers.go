@@ -146,7 +146,7 @@ type ActionCursor struct {
 	Height, Index uint32
 }
 
-// BlockEvents is what one connected block changed.
+// BlockEvents is what one connected block changed, or a part of it.
 type BlockEvents struct {
 	Height    uint32
 	Hash      chainhash.Hash
@@ -154,6 +154,7 @@ type BlockEvents struct {
 	StateHash [32]byte
 	Effects   []Effect       // in the order of the canonical encoding
 	Anchors   []AnchorEffect // likewise, after Effects
+	More      bool           // whether the block has events behind these
 }
 
 // Disconnected is a block that was taken off the best chain.

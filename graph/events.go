@@ -23,40 +23,6 @@ func (g *Graph) BlockHeader(height uint32) (protocol.Header, error) {
 	return protocol.Header{Hash: v.block.hash, PrevBlock: v.block.prev, Time: v.block.time, Bits: v.block.bits}, nil
 }
 
-// Events returns what the applied block at height changed. ErrHeight if there is
-// none; ErrReorganised if it is taken back meanwhile.
-func (g *Graph) Events(height uint32) (events BlockEvents, err error) {
-	v, err := g.At(&height)
-	if err != nil {
-		return BlockEvents{}, err
-	}
-	defer v.Close()
-	events = BlockEvents{Height: height, Hash: v.block.hash, PrevHash: v.block.prev, StateHash: v.block.stateHash}
-	err = v.withStore(func(s *state, txn *badger.Txn) error {
-		encoded, err := readChunks(txn, prefixEffects, height)
-		if err != nil {
-			return err
-		}
-		storedEffects, err := decodeStoredEffects(encoded, s.txids.Len(), s.keys.Len())
-		if err != nil {
-			return err
-		}
-		events.Effects = make([]Effect, len(storedEffects))
-		for i := range storedEffects {
-			events.Effects[i], err = s.effectOf(&storedEffects[i], func(action int32) (protocol.Reference, error) {
-				stored, err := s.stored(txn, action)
-				return stored.reference, err
-			})
-			if err != nil {
-				return err
-			}
-		}
-		events.Anchors, err = anchorEffects(txn, height)
-		return err
-	})
-	return events, err
-}
-
 // Disconnects returns the stale blocks with a height in [from, to], in the order
 // in which they were taken off the chain, also those that have come back to it
 // since. Those older than the undo horizon are forgotten; of a block that was

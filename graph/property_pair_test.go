@@ -182,7 +182,7 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 	for _, s := range p.model.states {
 		h := s.block.Height
 		same(t, w, "BlockHeader", must(p.graph.BlockHeader(h))(t), protocol.Header{Hash: s.block.Hash, PrevBlock: s.block.PrevHash, Time: s.block.Time, Bits: s.block.Bits})
-		events := must(p.graph.Events(h))(t)
+		events := must(p.graph.Events(h, 0, len(s.effects)))(t)
 		same(t, w, "Events", events, graph.BlockEvents{
 			Height:    h,
 			Hash:      s.block.Hash,

@@ -35,29 +35,44 @@ func (o *storedEffect) appendTo(b []byte) []byte {
 	return b
 }
 
+// maxStoredEffect is how many bytes a storedEffect has at most: a type and three numbers.
+const maxStoredEffect = 1 + 3*binary.MaxVarintLen32
+
 // decodeStoredEffects reads the storedEffects of a block up to which there are so many
 // actions and keys.
 func decodeStoredEffects(b []byte, actions, keys int32) (storedEffects []storedEffect, err error) {
 	d := decoder{rest: b}
-	action := func() int32 { return int32(d.uvarint(uint64(max(0, actions-1)))) }
 	for len(d.rest) > 0 {
-		o := storedEffect{effect: EffectType(d.byte()), action: action()}
-		switch o.effect {
-		case RequestOpened, ActionWaiting:
-		case LinkFormed, LinkCut:
-			o.target, o.id = action(), action()
-		case ActionRefused:
-			o.reason = Reason(d.byte())
-		case IdentityNamed:
-			o.root = int32(d.uvarint(uint64(max(0, keys-1))))
-		case IdentityMerged:
-			o.target = action()
-		default:
-			return nil, fmt.Errorf("%w: unknown effect %d", ErrDamaged, o.effect)
+		o, err := d.storedEffect(actions, keys)
+		if err != nil {
+			return nil, err
 		}
 		storedEffects = append(storedEffects, o)
 	}
-	return storedEffects, d.finish("list of effects")
+	return storedEffects, nil
+}
+
+// storedEffect reads one of a block up to which there are so many actions and keys.
+func (d *decoder) storedEffect(actions, keys int32) (storedEffect, error) {
+	action := func() int32 { return int32(d.uvarint(uint64(max(0, actions-1)))) }
+	o := storedEffect{effect: EffectType(d.byte()), action: action()}
+	switch o.effect {
+	case RequestOpened, ActionWaiting:
+	case LinkFormed, LinkCut:
+		o.target, o.id = action(), action()
+	case ActionRefused:
+		o.reason = Reason(d.byte())
+	case IdentityNamed:
+		o.root = int32(d.uvarint(uint64(max(0, keys-1))))
+	case IdentityMerged:
+		o.target = action()
+	default:
+		return o, fmt.Errorf("%w: unknown effect %d", ErrDamaged, o.effect)
+	}
+	if d.short {
+		return o, d.finish("list of effects")
+	}
+	return o, nil
 }
 
 // effectOf returns what an storedEffect says. reference returns what an action that

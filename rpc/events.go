@@ -19,6 +19,10 @@ const (
 	maxEvents     = 10_000
 )
 
+// eventsAtOnce is how many events of a block are held at a time: a quarter of a megabyte
+// in the form in which they are sent.
+const eventsAtOnce = 500
+
 // eventCursor is a place in a listing of events: how many disconnects have been
 // listed, and, once all have, the next block and the next of its events.
 type eventCursor struct {
@@ -29,6 +33,35 @@ type eventCursor struct {
 
 // ListEvents implements IdentityService.
 func (s *identityService) ListEvents(ctx context.Context, request *keytreev1.ListEventsRequest) (*keytreev1.ListEventsResponse, error) {
+	answer := new(keytreev1.ListEventsResponse)
+	bytes := 0
+	token, err := s.listEvents(ctx, request, func(part *keytreev1.BlockEvents, goesOn bool) (full bool, err error) {
+		bytes += proto.Size(part)
+		if last := len(answer.Blocks) - 1; goesOn {
+			answer.Blocks[last].Events = append(answer.Blocks[last].Events, part.Events...)
+			answer.Blocks[last].More = part.More
+		} else {
+			answer.Blocks = append(answer.Blocks, part)
+		}
+		return bytes >= maxAnswer, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	answer.AsOfHeight, answer.AsOfHash = token.height, token.hash.String()
+	if token.cursor != nil {
+		answer.NextPageToken = token.String()
+	}
+	return answer, nil
+}
+
+// take is given the blocks of a page part by part. A part that goes on belongs to the
+// block of the part before it. The page ends when it is full.
+type take func(part *keytreev1.BlockEvents, goesOn bool) (full bool, err error)
+
+// listEvents lists a page, and returns the token of the next one, without a cursor if
+// there is none. If it fails, what was taken is worth nothing.
+func (s *identityService) listEvents(ctx context.Context, request *keytreev1.ListEventsRequest, take take) (*pageToken, error) {
 	if err := s.unavailable(); err != nil {
 		return nil, err
 	}
@@ -54,7 +87,7 @@ func (s *identityService) ListEvents(ctx context.Context, request *keytreev1.Lis
 	if err != nil {
 		return nil, err
 	}
-	blocks, next, err := s.eventPage(ctx, from, token.height, cursor, room)
+	next, err := s.eventPage(ctx, from, token.height, cursor, room, take)
 	// Whatever was read is about the chain of the token only if its last block is
 	// on the chain still.
 	if header, headerErr := s.graph.BlockHeader(token.height); offChain(headerErr) || headerErr == nil && header.Hash != token.hash {
@@ -65,12 +98,11 @@ func (s *identityService) ListEvents(ctx context.Context, request *keytreev1.Lis
 	if err != nil {
 		return nil, err
 	}
-	answer := &keytreev1.ListEventsResponse{Blocks: blocks, AsOfHeight: token.height, AsOfHash: token.hash.String()}
+	token.cursor = nil
 	if next != nil {
 		token.cursor = appendEventCursor(*next)
-		answer.NextPageToken = token.String()
 	}
-	return answer, nil
+	return token, nil
 }
 
 // firstEventPage checks the range asked for, and holds the listing to the block
@@ -105,56 +137,58 @@ func (s *identityService) firstEventPage(query [16]byte, from uint32, toHeight *
 	return token, nil
 }
 
-// eventPage lists from cursor on until room events or maxAnswer bytes are listed,
-// or block to. next is nil at the end of the listing.
-func (s *identityService) eventPage(ctx context.Context, from, to uint32, cursor eventCursor, room int) (blocks []*keytreev1.BlockEvents, next *eventCursor, err error) {
-	bytes := maxAnswer
-	add := func(block *keytreev1.BlockEvents) {
-		blocks = append(blocks, block)
-		room -= max(1, len(block.Events))
-		bytes -= proto.Size(block)
-	}
+// eventPage lists from cursor on until room events are listed, or the page is full, or
+// block to is listed. next is nil at the end of the listing.
+func (s *identityService) eventPage(ctx context.Context, from, to uint32, cursor eventCursor, room int, take take) (next *eventCursor, err error) {
+	full := false
 	if cursor.height == from && cursor.event == 0 {
 		gone, err := s.graph.Disconnects(from, to)
 		if err != nil {
-			return nil, nil, s.fault(err)
+			return nil, s.fault(err)
 		}
 		for _, d := range gone[min(int(cursor.disconnects), len(gone)):] {
-			if room <= 0 || bytes <= 0 {
-				return blocks, &cursor, nil
+			if room <= 0 || full {
+				return &cursor, nil
 			}
-			add(disconnected(d))
+			if full, err = take(disconnected(d), false); err != nil {
+				return nil, err
+			}
+			room--
 			cursor.disconnects++
 		}
 	}
-	var last *chainhash.Hash
+	var before, part *chainhash.Hash // the block before; the one of which a part was listed
 	for cursor.height <= to {
 		if err := ctx.Err(); err != nil {
-			return nil, nil, s.fault(err)
+			return nil, s.fault(err)
 		}
-		if room <= 0 || bytes <= 0 {
-			return blocks, &cursor, nil
+		if room <= 0 || full {
+			return &cursor, nil
 		}
-		block, err := s.graph.Events(cursor.height)
-		if offChain(err) || err == nil && last != nil && block.PrevHash != *last {
-			return nil, nil, status.Error(codes.Aborted, "the chain was reorganised while the page was read; ask again")
+		block, err := s.graph.Events(cursor.height, int(cursor.event), min(room, eventsAtOnce))
+		if offChain(err) || err == nil && (before != nil && block.PrevHash != *before || part != nil && block.Hash != *part) {
+			return nil, status.Error(codes.Aborted, "the chain was reorganised while the page was read; ask again")
 		}
 		if err != nil {
-			return nil, nil, s.fault(err)
+			return nil, s.fault(err)
 		}
-		if cursor.event > 0 && int(cursor.event) >= eventCount(block) {
-			return nil, nil, errCursor()
+		rendered := s.render().connected(block)
+		if cursor.event > 0 && len(rendered.Events) == 0 {
+			return nil, errCursor()
 		}
-		rendered, nextEvent := s.render().connected(block, int(cursor.event), room, bytes)
-		add(rendered)
-		if rendered.More {
-			cursor.event = uint32(nextEvent)
-			return blocks, &cursor, nil
+		if full, err = take(rendered, part != nil); err != nil {
+			return nil, err
 		}
-		last = &block.Hash
+		room -= max(1, len(rendered.Events))
+		if block.More {
+			cursor.event += uint32(len(rendered.Events))
+			part = &block.Hash
+			continue
+		}
+		before, part = &block.Hash, nil
 		cursor.height, cursor.event = cursor.height+1, 0
 	}
-	return blocks, nil, nil
+	return nil, nil
 }
 
 func appendEventCursor(c eventCursor) []byte {

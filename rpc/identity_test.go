@@ -55,7 +55,7 @@ func TestAnswers(t *testing.T) {
 	r := newRig(t, blocks...)
 	r.follower.set(indexer.Status{Checked: true, Synced: true, NodeHeight: 6, NodeHeaders: 8, NodePeers: 3})
 	tip, _ := r.graph.Tip()
-	second, err := r.graph.Events(2)
+	second, err := r.graph.Events(2, 0, 10)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/protocol"
@@ -207,18 +206,6 @@ func (r renderer) anchorEvent(in graph.AnchorEffect) *keytreev1.Event {
 	return &keytreev1.Event{Type: fmt.Sprintf("EFFECT_%d", uint8(in.Type))}
 }
 
-// eventAt renders the event at an index: first those of identities, then those of
-// anchors.
-func (r renderer) eventAt(in graph.BlockEvents, index int) *keytreev1.Event {
-	if index < len(in.Effects) {
-		return r.event(in.Effects[index])
-	}
-	return r.anchorEvent(in.Anchors[index-len(in.Effects)])
-}
-
-// eventCount is how many events a block has.
-func eventCount(in graph.BlockEvents) int { return len(in.Effects) + len(in.Anchors) }
-
 func disconnected(in graph.Disconnected) *keytreev1.BlockEvents {
 	return &keytreev1.BlockEvents{
 		Type:     "DISCONNECT",
@@ -228,25 +215,23 @@ func disconnected(in graph.Disconnected) *keytreev1.BlockEvents {
 	}
 }
 
-// connected renders the events of a block from index first on, as many as fit:
-// at most maxEvents, and at most some maxBytes, but at least one of those left.
-// next is the index of the first one left out.
-func (r renderer) connected(in graph.BlockEvents, first, maxEvents, maxBytes int) (out *keytreev1.BlockEvents, next int) {
-	out = &keytreev1.BlockEvents{
+// connected renders a block with those of its events that were read: first those of
+// identities, then those of anchors.
+func (r renderer) connected(in graph.BlockEvents) *keytreev1.BlockEvents {
+	out := &keytreev1.BlockEvents{
 		Type:      "CONNECT",
 		Height:    in.Height,
 		Hash:      in.Hash.String(),
 		PrevHash:  in.PrevHash.String(),
 		StateHash: hex.EncodeToString(in.StateHash[:]),
+		Events:    make([]*keytreev1.Event, 0, len(in.Effects)+len(in.Anchors)),
+		More:      in.More,
 	}
-	size := proto.Size(out)
-	for next = first; next < eventCount(in) && next-first < maxEvents; next++ {
-		event := r.eventAt(in, next)
-		if size += proto.Size(event); size > maxBytes && next > first {
-			break
-		}
-		out.Events = append(out.Events, event)
+	for i := range in.Effects {
+		out.Events = append(out.Events, r.event(in.Effects[i]))
 	}
-	out.More = next < eventCount(in)
-	return out, next
+	for i := range in.Anchors {
+		out.Events = append(out.Events, r.anchorEvent(in.Anchors[i]))
+	}
+	return out
 }

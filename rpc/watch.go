@@ -22,6 +22,8 @@ type watcher struct {
 	// before it if the client has that block, else nil.
 	next uint32
 	have *chainhash.Hash
+	// sent is how many events of the block have were sent, if it has more; else 0.
+	sent int
 	// floor is the lowest height of a block that the client may have: none is
 	// disconnected below it.
 	floor uint32
@@ -97,18 +99,13 @@ func (w *watcher) advance(ctx context.Context) error {
 		if err := w.disconnect(); err != nil {
 			return err
 		}
-		tip, ok := w.service.graph.Tip()
-		if !ok || w.next > tip.Height {
-			return nil
+		if w.sent == 0 {
+			tip, ok := w.service.graph.Tip()
+			if !ok || w.next > tip.Height {
+				return nil
+			}
 		}
-		block, err := w.service.graph.Events(w.next)
-		switch {
-		case offChain(err), err == nil && w.have != nil && block.PrevHash != *w.have:
-			continue // reorganised since disconnect looked
-		case err != nil:
-			return w.service.fault(err)
-		}
-		if err := w.connect(block); err != nil {
+		if err := w.connect(); err != nil {
 			return err
 		}
 	}
@@ -137,7 +134,7 @@ func (w *watcher) disconnect() error {
 		if err := w.send(disconnected(gone)); err != nil {
 			return err
 		}
-		w.next, w.have = height, &gone.PrevHash
+		w.next, w.have, w.sent = height, &gone.PrevHash, 0
 		if w.next <= w.floor {
 			w.have = nil
 		}
@@ -145,15 +142,30 @@ func (w *watcher) disconnect() error {
 	return nil
 }
 
-func (w *watcher) connect(block graph.BlockEvents) error {
-	for first, more := 0, true; more; {
-		message, next := w.service.render().connected(block, first, maxEvents, maxAnswer)
-		if err := w.send(message); err != nil {
-			return err
-		}
-		first, more = next, message.More
+// connect sends the next message of the block being sent, or the first of the next one.
+// It sends nothing if that was reorganised away since disconnect looked.
+func (w *watcher) connect() error {
+	height := w.next
+	if w.sent > 0 {
+		height--
 	}
-	w.next, w.have = block.Height+1, &block.Hash
+	block, err := w.service.graph.Events(height, w.sent, eventsAtOnce)
+	switch {
+	case offChain(err):
+		return nil
+	case err != nil:
+		return w.service.fault(err)
+	case w.sent > 0 && block.Hash != *w.have, w.sent == 0 && w.have != nil && block.PrevHash != *w.have:
+		return nil
+	}
+	message := w.service.render().connected(block)
+	if err := w.send(message); err != nil {
+		return err
+	}
+	w.next, w.have = height+1, &block.Hash
+	if w.sent += len(message.Events); !block.More {
+		w.sent = 0
+	}
 	return nil
 }
 

@@ -1977,7 +1977,8 @@ func (x *WatchRequest) GetKnownHash() string {
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A block with many events is split over several messages, all but the last
-	// with more set, each small enough for gRPC's default limit of 4 MB.
+	// with more set, each small enough for gRPC's default limit of 4 MB. If it is
+	// reorganised away before the last one, its DISCONNECT comes in place of the rest.
 	Block         *BlockEvents `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

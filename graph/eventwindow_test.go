@@ -1,0 +1,82 @@
+package graph
+
+import (
+	"reflect"
+	"runtime"
+	"testing"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+)
+
+// TestEventsInWindows reads a block's events in windows of many sizes, which put together
+// are all of its events.
+func TestEventsInWindows(t *testing.T) {
+	c := newAnchorGraph(t)
+	const here = "example.org"
+	var txs []*wire.MsgTx
+	for i := range 2*anchorsPerChunk + 3 {
+		first := anchorTxOf(t, anchor(here, uint64(i)+1, 1), i+1)
+		txs = append(txs, first, anchorTxOf(t, nil, i+1, batonOf(first))) // begins a chain, and breaks it
+	}
+	var block Block
+	block.anchorBlock(t, 0, txs...)
+	block.Actions = grow(0, chainhash.Hash{}, shapes["path"], 1, 20).Actions
+	for i := range block.Actions {
+		block.Actions[i].Index += uint32(len(txs)) + 1
+	}
+	if err := c.g.Connect(block); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := c.g.Events(0, 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if whole.More || len(whole.Effects) < 38 || len(whole.Anchors) != len(txs) {
+		t.Fatalf("%d effects, %d on anchors, more: %v", len(whole.Effects), len(whole.Anchors), whole.More)
+	}
+	all := len(whole.Effects) + len(whole.Anchors)
+	for size := 1; size <= all; size++ {
+		joined := BlockEvents{Height: whole.Height, Hash: whole.Hash, PrevHash: whole.PrevHash, StateHash: whole.StateHash}
+		for first := 0; first < all; first += size {
+			window, err := c.g.Events(0, first, size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(window.Effects) + len(window.Anchors); n != min(size, all-first) || window.More != (first+size < all) {
+				t.Fatalf("from %d at most %d: %d events, more: %v", first, size, n, window.More)
+			}
+			joined.Effects = append(joined.Effects, window.Effects...)
+			joined.Anchors = append(joined.Anchors, window.Anchors...)
+		}
+		if !reflect.DeepEqual(joined, whole) {
+			t.Fatalf("in windows of %d: %v, want %v", size, joined, whole)
+		}
+	}
+	if beyond, err := c.g.Events(0, all, 10); err != nil || beyond.More || len(beyond.Effects)+len(beyond.Anchors) > 0 {
+		t.Errorf("behind the last event: %v, %v", beyond, err)
+	}
+}
+
+// TestEventsHoldTheirWindowOnly reads one event at the end of a long block.
+func TestEventsHoldTheirWindowOnly(t *testing.T) {
+	g := openTest(t, t.TempDir())
+	block := grow(0, chainhash.Hash{}, shapes["star"], 1, 30_000)
+	if err := g.Connect(block); err != nil {
+		t.Fatal(err)
+	}
+	allocated := func(first, limit int) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		events, err := g.Events(0, first, limit)
+		runtime.ReadMemStats(&after)
+		if err != nil || len(events.Effects) != limit {
+			t.Fatalf("%d effects, %v", len(events.Effects), err)
+		}
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	all := allocated(0, 59_999)
+	if one := allocated(59_998, 1); one > all/10 {
+		t.Errorf("the last of 59,999 events took %d bytes, all of them %d", one, all)
+	}
+}
