@@ -76,6 +76,9 @@ func parseCashAddr(s string, net *chaincfg.Params) (KeyHash, error) {
 	if len(payload) < cashAddrKey { // DecodeCashAddress relies on 8 at least
 		return KeyHash{}, fmt.Errorf("expected %d characters after the prefix, got %d", cashAddrKey, len(payload))
 	}
+	if key, ok := parseKeyAddress(prefix, payload); ok {
+		return key, nil
+	}
 	_, data, err := bchutil.DecodeCashAddress(prefix + ":" + payload)
 	if err != nil {
 		if other := prefixOf(payload); !given && other != "" {
