@@ -1,12 +1,16 @@
 package rpc_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"testing"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/keytree-bch/keytree/graph"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -72,5 +76,43 @@ func BenchmarkProofBundle(b *testing.B) {
 		}
 		response.Body.Close()
 		b.SetBytes(n)
+	}
+}
+
+// BenchmarkRESTBatch resolves 10,000 addresses in one call: such as were never linked,
+// and such as are below a parent.
+func BenchmarkRESTBatch(b *testing.B) {
+	const size = 10_000
+	var requests, accepts []graph.Action
+	for i := range size {
+		requests = append(requests, mlr(fmt.Sprint("r", i), fmt.Sprint("linked", i), "parent", ""))
+		accepts = append(accepts, mla(fmt.Sprint("a", i), "parent", fmt.Sprint("r", i)))
+	}
+	c := &chain{}
+	r := newRig(b, c.block(requests...), c.block(accepts...))
+	for _, kind := range []string{"lone", "linked"} {
+		b.Run(kind, func(b *testing.B) {
+			addresses := make([]string, size)
+			for i := range addresses {
+				addresses[i] = address(fmt.Sprint(kind, i))
+			}
+			body, err := json.Marshal(map[string]any{"addresses": addresses})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				response, err := http.Post(r.url+"/v1/addresses:batchResolve", "application/json", bytes.NewReader(body))
+				if err != nil {
+					b.Fatal(err)
+				}
+				n, err := io.Copy(io.Discard, response.Body)
+				if err != nil || response.StatusCode != http.StatusOK {
+					b.Fatal(response.Status, err)
+				}
+				response.Body.Close()
+				b.SetBytes(n)
+			}
+		})
 	}
 }

@@ -3,7 +3,10 @@ package rpc_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -76,6 +79,74 @@ func TestUnreadWatchesHoldLittle(t *testing.T) {
 		t.Errorf("each of %d unread streams holds %d bytes", crowd, each)
 	}
 	t.Logf("each of %d unread streams holds %d bytes", crowd, each)
+}
+
+// untaken is the answer to a client that takes nothing of it.
+type untaken struct {
+	header   http.Header
+	stuck    chan<- struct{}
+	released <-chan struct{}
+}
+
+func (u *untaken) Header() http.Header { return u.header }
+func (u *untaken) WriteHeader(int)     {}
+func (u *untaken) Write(b []byte) (int, error) {
+	u.stuck <- struct{}{}
+	<-u.released
+	return 0, fmt.Errorf("the client went away with %d bytes untaken", len(b))
+}
+
+// TestUntakenAnswersHoldLittle asks for the longest answers in a crowd that takes none.
+func TestUntakenAnswersHoldLittle(t *testing.T) {
+	c := &chain{}
+	var requests, accepts []graph.Action
+	for i := range 120 {
+		requests = append(requests, mlr(fmt.Sprint("r", i), fmt.Sprint("deep", i+1), fmt.Sprint("deep", i), ""))
+		accepts = append(accepts, mla(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))
+	}
+	r := newRig(t, c.block(requests...), c.block(accepts...), requestsOf(c, 20_000))
+	many := make([]string, 10_000)
+	for i := range many {
+		many[i] = fmt.Sprintf("%q", address(fmt.Sprint("never linked", i)))
+	}
+	for name, test := range map[string]struct {
+		method, path, body string
+		most               int64 // held by each, beside the body
+	}{
+		"one deep address 10,000 times": {"POST", "/v1/addresses:batchResolve",
+			`{"addresses":[` + strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%q,", address("deep120")), 10_000), ",") + `]}`, 3 << 19},
+		"10,000 addresses": {"POST", "/v1/addresses:batchResolve", `{"addresses":[` + strings.Join(many, ",") + `]}`, 3 << 19},
+		"many events":      {"GET", "/v1/events?page_size=10000", "", 1 << 20},
+		"one event":        {"GET", "/v1/events?page_size=1&from_height=2", "", 100 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stuck, released, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			before := inUse()
+			for range crowd {
+				go func() {
+					defer func() { recover(); ended <- struct{}{} }() // an answer is broken off by a panic
+					r.server.Handler().ServeHTTP(&untaken{http.Header{}, stuck, released},
+						httptest.NewRequest(test.method, test.path, strings.NewReader(test.body)))
+				}()
+			}
+			for range crowd {
+				<-stuck
+			}
+			each := (inUse() - before) / crowd
+			close(released)
+			for range crowd {
+				select {
+				case <-ended:
+				case <-stuck:
+					t.Error("it goes on writing to a client that is gone")
+				}
+			}
+			t.Logf("each of %d holds %d bytes", crowd, each)
+			if each > test.most {
+				t.Errorf("each of %d untaken answers holds %d bytes, want at most %d", crowd, each, test.most)
+			}
+		})
+	}
 }
 
 // TestWatchOfABlockThatGoes takes a block back of which a client has had the first

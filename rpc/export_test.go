@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"net/http"
+
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/rs/zerolog"
 
@@ -12,3 +14,6 @@ import (
 func NewIdentityService(g *graph.Graph, indexer Indexer) keytreev1.IdentityServiceServer {
 	return &identityService{graphReader: graphReader{graph: g, indexer: indexer, net: &chaincfg.RegressionNetParams, log: zerolog.Nop()}}
 }
+
+// Handler returns what answers REST, without a network before it.
+func (s *Server) Handler() http.Handler { return s.http.Handler }

@@ -3,16 +3,9 @@ package rpc
 import (
 	"context"
 	"encoding/hex"
-	"fmt"
 
-	"google.golang.org/grpc/codes"
-
-	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
-
-// maxBatch is how many addresses a BatchResolve takes.
-const maxBatch = 10_000
 
 // identityService implements keytree.v1.IdentityService; the .proto file
 // documents its calls. It keeps nothing between calls.
@@ -66,45 +59,7 @@ func (s *identityService) ResolveAddress(ctx context.Context, request *keytreev1
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	return s.render().resolution(resolution, asOfView(view), false), nil
-}
-
-// BatchResolve implements IdentityService.
-func (s *identityService) BatchResolve(ctx context.Context, request *keytreev1.BatchResolveRequest) (*keytreev1.BatchResolveResponse, error) {
-	addresses := request.GetAddresses()
-	if len(addresses) == 0 || len(addresses) > maxBatch {
-		return nil, fieldError(codes.InvalidArgument, "addresses", "expected 1 to %d addresses, got %d", maxBatch, len(addresses))
-	}
-	keys := make([]protocol.KeyHash, len(addresses))
-	for i, address := range addresses {
-		var err error
-		if keys[i], err = parseAddress(fmt.Sprintf("addresses[%d]", i), address, s.net); err != nil {
-			return nil, err
-		}
-	}
-	view, err := s.viewAt(request.AtHeight)
-	if err != nil {
-		return nil, err
-	}
-	defer view.Close()
-
-	at := asOfView(view)
-	answer := &keytreev1.BatchResolveResponse{
-		Resolutions: make([]*keytreev1.Resolution, len(keys)),
-		AsOfHeight:  at.height,
-		AsOfHash:    at.hash,
-	}
-	for i, key := range keys {
-		if err := ctx.Err(); err != nil {
-			return nil, s.fault(err)
-		}
-		resolution, err := view.Resolve(ctx, key)
-		if err != nil {
-			return nil, s.fault(err)
-		}
-		answer.Resolutions[i] = s.render().resolution(resolution, at, request.GetOmitPath())
-	}
-	return answer, nil
+	return s.render().resolution(resolution, asOfView(view), false, s.render().address), nil
 }
 
 // GetIdentity implements IdentityService.

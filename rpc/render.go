@@ -41,15 +41,19 @@ func hashOrNone(hash *chainhash.Hash) string {
 	return hash.String()
 }
 
-func (r renderer) resolution(in graph.Resolution, at asOf, omitPath bool) *keytreev1.Resolution {
+// resolution renders a resolution. address renders the keys above the one resolved, which
+// may be above many.
+func (r renderer) resolution(in graph.Resolution, at asOf, omitPath bool, address func(protocol.KeyHash) string) *keytreev1.Resolution {
 	out := &keytreev1.Resolution{
-		Address:       r.address(in.Key),
-		MainAddress:   r.address(in.Root),
-		ParentAddress: r.addressOrNone(in.Parent),
-		Depth:         in.Depth,
-		AcceptTxHash:  hashOrNone(in.Accept),
-		AsOfHeight:    at.height,
-		AsOfHash:      at.hash,
+		Address:      r.address(in.Key),
+		Depth:        in.Depth,
+		AcceptTxHash: hashOrNone(in.Accept),
+		AsOfHeight:   at.height,
+		AsOfHash:     at.hash,
+	}
+	out.MainAddress = out.Address
+	if in.Parent != nil {
+		out.MainAddress, out.ParentAddress = address(in.Root), address(*in.Parent)
 	}
 	if in.ID != (chainhash.Hash{}) {
 		out.IdTxHash = in.ID.String()
@@ -57,8 +61,9 @@ func (r renderer) resolution(in graph.Resolution, at asOf, omitPath bool) *keytr
 	if !omitPath {
 		out.PathTruncated = in.Truncated
 		out.Path = make([]string, len(in.Path))
-		for i, key := range in.Path {
-			out.Path[i] = r.address(key)
+		out.Path[0] = out.Address
+		for i, key := range in.Path[1:] {
+			out.Path[i+1] = address(key)
 		}
 	}
 	return out

@@ -200,8 +200,7 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 func restError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 	st := status.Convert(err)
 	if st.Code() == codes.InvalidArgument && len(st.Details()) == 0 && r.Method == http.MethodPost {
-		// protojson puts a no-break space into its messages to keep them from being relied on.
-		err = fieldError(codes.InvalidArgument, "body", "%s", strings.ReplaceAll(st.Message(), "\u00a0", " "))
+		err = bodyError(st.Message())
 	}
 	writeError(w, runtime.HTTPStatusFromCode(st.Code()), err)
 }

@@ -113,6 +113,7 @@ func NewServer(c Config) (*Server, error) {
 		err = errors.Join(
 			keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), rest, identities),
 			keytreev1.RegisterAnchorServiceHandlerServer(context.Background(), rest, anchors),
+			identities.handleDirectly(rest),
 			rest.HandlePath(http.MethodGet, bundlePath, anchors.download),
 		)
 	}

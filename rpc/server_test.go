@@ -96,6 +96,7 @@ func (f *follower) Status() indexer.Status {
 type rig struct {
 	graph    *graph.Graph
 	follower *follower
+	server   *rpc.Server
 	conn     *grpc.ClientConn
 	client   keytreev1.IdentityServiceClient
 	url      string
@@ -121,6 +122,7 @@ func newRig(t testing.TB, blocks ...graph.Block) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.server = server
 	grpcListener, httpListener := listen(t), listen(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
