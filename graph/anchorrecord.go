@@ -128,8 +128,12 @@ func readAnchorTx(txn *badger.Txn, p anchorPlace) (storedAnchorTx, error) {
 	if err != nil {
 		return storedAnchorTx{}, err
 	}
+	return anchorTxInChunk(chunk, p.number%anchorsPerChunk)
+}
+
+func anchorTxInChunk(chunk []byte, n uint32) (storedAnchorTx, error) {
 	d := decoder{rest: chunk}
-	for range p.number % anchorsPerChunk {
+	for range n {
 		d.take(d.length())
 	}
 	return decodeAnchorTx(d.take(d.length()))
@@ -224,7 +228,7 @@ func encodeProof(branch []chainhash.Hash, raw []byte) []byte {
 // readProof reads what shows that a block has the transaction at a place.
 func readProof(txn *badger.Txn, p anchorPlace) (branch []chainhash.Hash, raw []byte, err error) {
 	var value []byte
-	for n := uint32(0); ; n++ {
+	for n := uint32(0); len(value) == int(n)*chunkSize; n++ { // a shorter chunk is the last
 		chunk, err := read(txn, proofKey(p.height, p.number, n))
 		if err != nil {
 			return nil, nil, err
@@ -232,10 +236,20 @@ func readProof(txn *badger.Txn, p anchorPlace) (branch []chainhash.Hash, raw []b
 		if chunk == nil {
 			break
 		}
+		if value == nil {
+			value = chunk
+			continue
+		}
 		value = append(value, chunk...)
 	}
+	return decodeProof(value)
+}
+
+func decodeProof(value []byte) (branch []chainhash.Hash, raw []byte, err error) {
 	d := decoder{rest: value}
-	for range d.byte() {
+	hashes := int(d.byte())
+	branch = make([]chainhash.Hash, 0, min(hashes, protocol.MaxBranch))
+	for range hashes {
 		branch = append(branch, d.hash())
 	}
 	raw = d.take(len(d.rest))

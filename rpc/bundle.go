@@ -25,7 +25,7 @@ import (
 const bundlePath = "/v1/anchors/chains/{chain_tx_hash}/bundle"
 
 // bundleWriter writes the proof bundle of a chain of anchors as of one block. It
-// holds one anchor at a time, and no view while it writes: whoever reads slowly holds
+// holds a piece of it at a time, and no view while it writes: whoever reads slowly holds
 // up nobody else.
 type bundleWriter struct {
 	*graphReader
@@ -34,6 +34,10 @@ type bundleWriter struct {
 	height uint32 // the block that the bundle is as of
 	hash   chainhash.Hash
 }
+
+// anchorsRead is how many anchors are held at once: fewer, down to one, if their
+// transactions have more than sendBuffer bytes, which whoever pays for them decides.
+const anchorsRead = 100
 
 // bundleOf prepares the bundle of a chain, from the anchor of a number on.
 func (s *anchorService) bundleOf(chainTxHash string, first uint32) (*bundleWriter, error) {
@@ -61,39 +65,64 @@ func (b *bundleWriter) write(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for number := b.first; number < b.chain.Anchors; number++ {
-		item, err := b.item(func(view *graph.View) (graph.AnchorProof, error) {
-			anchors, err := view.Anchors(ctx, b.chain.ID, number, 1)
-			if err != nil {
-				return graph.AnchorProof{}, err
-			}
-			if len(anchors) == 0 {
-				return graph.AnchorProof{}, fmt.Errorf("chain of anchors %v has no anchor %d: %w", b.chain.ID, number, graph.ErrNotFound)
-			}
-			return view.AnchorProof(anchors[0].TxID)
-		})
+	for number := b.first; number < b.chain.Anchors; {
+		items, err := b.items(ctx, number)
 		if err != nil {
 			return err
 		}
-		if err := w.Write(item); err != nil {
-			return err
+		for i := range items {
+			if err := w.Write(&items[i]); err != nil {
+				return err
+			}
 		}
+		number += uint32(len(items))
 	}
 	if breaker := b.chain.BrokenBy; breaker != b.chain.Last.TxID && breaker != (chainhash.Hash{}) {
-		item, err := b.item(func(view *graph.View) (graph.AnchorProof, error) { return view.AnchorProof(breaker) })
+		view, err := b.view()
 		if err != nil {
 			return err
 		}
-		if err := w.Write(item); err != nil {
+		proof, err := view.AnchorProof(breaker)
+		view.Close()
+		if err != nil {
+			return err
+		}
+		item := bundleItem(proof)
+		if err := w.Write(&item); err != nil {
 			return err
 		}
 	}
 	return w.Close()
 }
 
-// item reads an item, as of the bundle's block: graph.ErrReorganised if that has left
-// the chain.
-func (b *bundleWriter) item(read func(*graph.View) (graph.AnchorProof, error)) (*bundle.Item, error) {
+// items reads the anchors from a number on, at least one and at most so many as are held
+// at once.
+func (b *bundleWriter) items(ctx context.Context, number uint32) (items []bundle.Item, err error) {
+	view, err := b.view()
+	if err != nil {
+		return nil, err
+	}
+	defer view.Close()
+	proofs, err := view.AnchorProofs(ctx, b.chain.ID, number, anchorsRead, sendBuffer)
+	if err != nil {
+		return nil, err
+	}
+	if len(proofs) == 0 {
+		return nil, fmt.Errorf("chain of anchors %v has no anchor %d: %w", b.chain.ID, number, graph.ErrNotFound)
+	}
+	for _, p := range proofs {
+		items = append(items, bundleItem(p))
+	}
+	return items, nil
+}
+
+func bundleItem(p graph.AnchorProof) bundle.Item {
+	return bundle.Item{Height: p.Height, Header: p.Header, Index: p.Index, Branch: p.Branch, Raw: p.Raw}
+}
+
+// view opens a view as of the bundle's block: graph.ErrReorganised if that has left the
+// chain. The caller closes it.
+func (b *bundleWriter) view() (*graph.View, error) {
 	view, err := b.graph.At(&b.height)
 	if offChain(err) {
 		return nil, graph.ErrReorganised
@@ -101,15 +130,11 @@ func (b *bundleWriter) item(read func(*graph.View) (graph.AnchorProof, error)) (
 	if err != nil {
 		return nil, err
 	}
-	defer view.Close()
 	if view.Hash() != b.hash {
+		view.Close()
 		return nil, graph.ErrReorganised
 	}
-	p, err := read(view)
-	if err != nil {
-		return nil, err
-	}
-	return &bundle.Item{Height: p.Height, Header: p.Header, Index: p.Index, Branch: p.Branch, Raw: p.Raw}, nil
+	return view, nil
 }
 
 // GetProofBundle implements AnchorService.

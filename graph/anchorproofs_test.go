@@ -1,0 +1,70 @@
+package graph
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+)
+
+// TestAnchorProofsOfAChain reads the proofs of a chain from every number on, one of which
+// is longer than a chunk, and expects those that each anchor has by itself.
+func TestAnchorProofsOfAChain(t *testing.T) {
+	c := newAnchorGraph(t)
+	const here = "example.org"
+	var chain, block []*wire.MsgTx
+	serial := 0
+	for i := range 3 * anchorsPerChunk {
+		serial++
+		next := anchorTxOf(t, anchor(here, uint64(i), 1), serial)
+		if i > 0 {
+			next = anchorTxOf(t, anchor(here, uint64(i), 1), serial, batonOf(chain[i-1]))
+		}
+		if i == 20 {
+			next.TxIn[0].SignatureScript = make([]byte, chunkSize+100)
+		}
+		serial++
+		chain, block = append(chain, next), append(block, next, anchorTxOf(t, anchor(here, 1, 1), serial))
+		if i%20 == 19 || i == 3*anchorsPerChunk-1 {
+			c.connect(block...)
+			block = nil
+		}
+	}
+	v, err := c.g.At(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	var want []AnchorProof
+	for _, tx := range chain {
+		proof, err := v.AnchorProof(tx.TxHash())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, proof)
+	}
+	proofs := func(from, limit, size int) []AnchorProof {
+		got, err := v.AnchorProofs(t.Context(), chain[0].TxHash(), uint32(from), limit, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for from := range want {
+		for _, limit := range []int{1, 17, len(want)} {
+			if got := proofs(from, limit, 1<<30); !reflect.DeepEqual(got, want[from:min(from+limit, len(want))]) {
+				t.Fatalf("from %d at most %d: %d proofs, or others than each anchor has", from, limit, len(got))
+			}
+		}
+	}
+	if got := proofs(0, len(want), 1<<16); len(got) != 21 { // the long one ends it
+		t.Errorf("%d proofs of 64 kB, want 21", len(got))
+	}
+	if got := proofs(len(want), 5, 1<<16); len(got) != 0 {
+		t.Errorf("%d proofs behind the last", len(got))
+	}
+	if got, err := v.AnchorProofs(t.Context(), chainhash.Hash{1}, 0, 5, 1); err != nil || len(got) != 0 {
+		t.Errorf("of no chain: %d proofs, %v", len(got), err)
+	}
+}
