@@ -184,7 +184,7 @@ func (s *anchorService) download(w http.ResponseWriter, r *http.Request, path ma
 		err = out.Flush()
 	}
 	if err != nil {
-		s.log.Debug().Err(err).Stringer("chain", b.chain.ID).Msg("a proof bundle was broken off")
+		s.log.Debug().Err(err).Msg("a proof bundle was broken off")
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -90,20 +91,38 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 			return
 		}
 		defer s.gate.RUnlock()
-		defer func() {
-			if cause := recover(); cause != nil {
-				if cause == http.ErrAbortHandler {
-					panic(cause) // to net/http, which breaks the connection off
-				}
-				logPanic(s.log, r.Method+" "+r.URL.Path, cause)
-				writeError(w, http.StatusInternalServerError, errInternal)
-			}
-		}()
+		defer contain(w, s.log, "REST")
 		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
 		defer cancel()
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// contained keeps a panic in a REST call from the client, and names the call in the log
+// by its pattern: the path has the address that was asked for.
+func contained(log zerolog.Logger) runtime.Middleware {
+	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+			pattern, _ := runtime.HTTPPattern(r.Context())
+			defer contain(w, log, r.Method+" "+pattern.String())
+			next(w, r, path)
+		}
+	}
+}
+
+// contain, deferred, answers and logs a panic. One that breaks the connection off goes on
+// to net/http, which does that.
+func contain(w http.ResponseWriter, log zerolog.Logger, call string) {
+	cause := recover()
+	switch cause {
+	case nil:
+	case http.ErrAbortHandler:
+		panic(cause)
+	default:
+		logPanic(log, call, cause)
+		writeError(w, http.StatusInternalServerError, errInternal)
+	}
 }
 
 func logPanic(to zerolog.Logger, call string, cause any) {

@@ -56,3 +56,25 @@ func TestPanicsStayInside(t *testing.T) {
 		})
 	}
 }
+
+// TestPanicsAreNamedByPattern makes a REST call panic. The log names the call, not what
+// was asked for.
+func TestPanicsAreNamedByPattern(t *testing.T) {
+	var log bytes.Buffer
+	mux, err := newREST(&healthService{}, newCallLimits(ClientLimits{}), zerolog.New(&log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = mux.HandlePath("GET", "/v1/addresses/{address}", func(http.ResponseWriter, *http.Request, map[string]string) { panic("a broken invariant") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder := httptest.NewRecorder()
+	mux.ServeHTTP(recorder, httptest.NewRequest("GET", "/v1/addresses/asked-for", nil))
+	if recorder.Code != http.StatusInternalServerError {
+		t.Errorf("got %d, want 500", recorder.Code)
+	}
+	if text := log.String(); !strings.Contains(text, "GET /v1/addresses/{address") || strings.Contains(text, "asked-for") {
+		t.Errorf("the log has %s", text)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/rs/zerolog"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -35,10 +36,10 @@ var (
 
 // newREST returns the handler of all of REST. The services are yet to be registered
 // with it.
-func newREST(health *healthService, limits *callLimits) (*runtime.ServeMux, error) {
+func newREST(health *healthService, limits *callLimits, log zerolog.Logger) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{MarshalOptions: answerJSON}),
-		runtime.WithMiddlewares(limited(limits), strictQuery(), strictBody),
+		runtime.WithMiddlewares(contained(log), limited(limits), strictQuery(), strictBody),
 		runtime.WithErrorHandler(restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithDisablePathLengthFallback(),

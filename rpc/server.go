@@ -104,7 +104,7 @@ func NewServer(c Config) (*Server, error) {
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	)
-	rest, err := newREST(s.health, s.limits)
+	rest, err := newREST(s.health, s.limits, s.log)
 	if c.Graph != nil && err == nil {
 		reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
 		identities, anchors := &identityService{graphReader: reader}, &anchorService{graphReader: reader}
