@@ -125,8 +125,9 @@ func TestUntakenAnswersHoldLittle(t *testing.T) {
 			for range crowd {
 				go func() {
 					defer func() { recover(); ended <- struct{}{} }() // an answer is broken off by a panic
-					r.server.Handler().ServeHTTP(&untaken{http.Header{}, stuck, released},
-						httptest.NewRequest(test.method, test.path, strings.NewReader(test.body)))
+					request := httptest.NewRequest(test.method, test.path, strings.NewReader(test.body))
+					request.Header.Set("Content-Type", "application/json")
+					r.server.Handler().ServeHTTP(&untaken{http.Header{}, stuck, released}, request)
 				}()
 			}
 			for range crowd {

@@ -141,6 +141,7 @@ func (r *keyserverRig) restCall(t *testing.T, rule *annotations.HttpRule) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Content-Type", "application/json")
 	response, err := r.http.Do(request)
 	if err != nil {
 		t.Fatal(err)

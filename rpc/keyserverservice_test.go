@@ -248,6 +248,7 @@ func TestKeyserverREST(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		request.Header.Set("Content-Type", "application/json")
 		response, err := r.http.Do(request)
 		if err != nil {
 			t.Fatal(err)

@@ -148,11 +148,11 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		{"GET", "/v1/addresses/a/b/c", 404, ""},
 		{"GET", "/v2/status", 404, ""},
 		{"GET", "//etc/passwd", 404, ""},
-		{"POST", "/v1/status", 405, "GET"},
-		{"DELETE", "/v1/addresses/" + address("child"), 405, "GET"},
-		{"GET", "/v1/addresses:batchResolve", 405, "POST"},
-		{"PUT", "/v1/addresses:batchResolve", 405, "POST"},
-		{"POST", "/readyz", 405, "GET"},
+		{"POST", "/v1/status", 405, "GET, HEAD, OPTIONS"},
+		{"DELETE", "/v1/addresses/" + address("child"), 405, "GET, HEAD, OPTIONS"},
+		{"GET", "/v1/addresses:batchResolve", 405, "POST, OPTIONS"},
+		{"PUT", "/v1/addresses:batchResolve", 405, "POST, OPTIONS"},
+		{"POST", "/readyz", 405, "GET, HEAD, OPTIONS"},
 	} {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			response, answer := r.rest(t, test.method, test.path, "")

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"maps"
 	"math"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -165,11 +166,17 @@ func checkQuery(query string, fields map[string]protoreflect.Kind) error {
 }
 
 // strictBody reads the body of a POST and refuses what the gateway would take for
-// an empty request, or overlook behind the first JSON value.
+// an empty request, or overlook behind the first JSON value. It has to be called JSON:
+// a page of another origin can have a browser send any other type unasked.
 func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		if r.Method != http.MethodPost {
 			next(w, r, path)
+			return
+		}
+		if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+			writeError(w, http.StatusUnsupportedMediaType, fieldError(codes.InvalidArgument, "Content-Type",
+				"expected application/json, got %q", shortened(r.Header.Get("Content-Type"))))
 			return
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequest))
@@ -210,19 +217,34 @@ func restError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w ht
 func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
 	switch code {
 	case http.StatusMethodNotAllowed:
-		allowed := http.MethodGet
+		allowed := "GET, HEAD, OPTIONS"
 		for _, rule := range restCalls() {
 			if rule.GetPost() == r.URL.Path {
-				allowed = http.MethodPost
+				allowed = "POST, OPTIONS"
 			}
 		}
 		w.Header().Set("Allow", allowed)
+		if r.Method == http.MethodOptions {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		writeError(w, code, status.Errorf(codes.Unimplemented, "%s is not a method of this path, expected %s", shortened(r.Method), allowed))
 	case http.StatusNotFound:
 		writeError(w, code, status.Errorf(codes.NotFound, "no such path: %q; the paths begin with /v1/, and /healthz and /readyz", shortened(r.URL.Path)))
 	default:
 		writeError(w, http.StatusBadRequest, status.Errorf(codes.InvalidArgument, "not a path: %q", shortened(r.URL.Path)))
 	}
+}
+
+// headed answers HEAD as GET: net/http leaves the body out.
+func headed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			r = r.Clone(r.Context())
+			r.Method = http.MethodGet
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // writeError writes err, a gRPC status, as google.rpc.Status.

@@ -128,7 +128,7 @@ func NewServer(c Config) (*Server, error) {
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.http = &http.Server{
-		Handler:           s.guarded(rest),
+		Handler:           s.guarded(headed(rest)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      RequestTimeout,

@@ -183,6 +183,7 @@ func (r *rig) rest(t testing.TB, method, path, body string) (*http.Response, map
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,96 @@
+package rpc_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// send makes a REST request, with headers as NAME: VALUE, and returns what came back. The
+// transport asks for no compression, and undoes none.
+func (r *rig) send(t *testing.T, method, path, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequest(method, r.url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		if request.Header.Set(name, value); name == "Host" {
+			request.Host = value
+		}
+	}
+	transport := &http.Transport{DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, string(text)
+}
+
+func TestHead(t *testing.T) {
+	_, blocks := family()
+	r := newRig(t, blocks...)
+	for _, path := range []string{
+		"/healthz", "/readyz", "/v1/status", "/v1/addresses/" + address("child"), "/v1/events", "/v1/identities/" + hashOf("mlr1").String(),
+		"/v1/identities/" + hashOf("nothing").String(), "/v1/nothing",
+	} {
+		get, body := r.send(t, "GET", path, "")
+		head, nothing := r.send(t, "HEAD", path, "")
+		if head.StatusCode != get.StatusCode || nothing != "" || body == "" {
+			t.Errorf("HEAD %s: %s with %d bytes, GET: %s with %d", path, head.Status, len(nothing), get.Status, len(body))
+		}
+		for _, name := range []string{"Content-Type", "Content-Length", "Etag", "Cache-Control", "Vary"} {
+			if head.Header.Get(name) != get.Header.Get(name) {
+				t.Errorf("HEAD %s: %s is %q, with GET %q", path, name, head.Header.Get(name), get.Header.Get(name))
+			}
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	r := newRig(t, (&chain{}).block())
+	for path, want := range map[string]string{
+		"/v1/status":                 "GET, HEAD, OPTIONS",
+		"/healthz":                   "GET, HEAD, OPTIONS",
+		"/v1/addresses:batchResolve": "POST, OPTIONS",
+	} {
+		response, body := r.send(t, "OPTIONS", path, "")
+		if got := response.Header.Get("Allow"); response.StatusCode != http.StatusNoContent || got != want || body != "" {
+			t.Errorf("OPTIONS %s: %s, Allow %q, %q; want 204 and %q", path, response.Status, got, body, want)
+		}
+	}
+	if response, _ := r.send(t, "OPTIONS", "/v1/nothing", ""); response.StatusCode != http.StatusNotFound {
+		t.Errorf("OPTIONS /v1/nothing: %s, want 404", response.Status)
+	}
+}
+
+// TestBodiesAreCalledJSON sends one body under the types under which a page of another
+// origin can have a browser send it unasked, and under others.
+func TestBodiesAreCalledJSON(t *testing.T) {
+	r := newRig(t, (&chain{}).block())
+	body := `{"addresses": ["` + address("child") + `"]}`
+	for contentType, want := range map[string]int{
+		"application/json":                  200,
+		"application/json; charset=utf-8":   200,
+		"Application/JSON":                  200,
+		"":                                  415,
+		"text/plain":                        415,
+		"application/x-www-form-urlencoded": 415,
+		"multipart/form-data; boundary=x":   415,
+		"application/json, text/plain":      415,
+		"text/plain; application/json":      415,
+	} {
+		response, answer := r.send(t, "POST", "/v1/addresses:batchResolve", body, "Content-Type: "+contentType)
+		if response.StatusCode != want || want != 200 && !strings.Contains(answer, "expected application/json") {
+			t.Errorf("%q: %s %s, want %d", contentType, response.Status, answer, want)
+		}
+	}
+}
