@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/keytree-bch/keytree/rpc"
 )
 
 // send makes a REST request, with headers as NAME: VALUE, and returns what came back. The
@@ -91,6 +93,56 @@ func TestBodiesAreCalledJSON(t *testing.T) {
 		response, answer := r.send(t, "POST", "/v1/addresses:batchResolve", body, "Content-Type: "+contentType)
 		if response.StatusCode != want || want != 200 && !strings.Contains(answer, "expected application/json") {
 			t.Errorf("%q: %s %s, want %d", contentType, response.Status, answer, want)
+		}
+	}
+}
+
+// TestOrigins asks as a browser does for pages of other origins.
+func TestOrigins(t *testing.T) {
+	const page = "https://page.example"
+	_, blocks := family()
+	for name, test := range map[string]struct {
+		origins []string
+		want    string // Access-Control-Allow-Origin
+	}{
+		"any":     {[]string{"*"}, "*"},
+		"this":    {[]string{"https://other.example", page}, page},
+		"another": {[]string{"https://other.example"}, ""},
+		"none":    {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRigOf(t, rpc.Config{Origins: test.origins}, blocks...)
+			get, body := r.send(t, "GET", "/v1/status", "", "Origin: "+page)
+			if got := get.Header.Get("Access-Control-Allow-Origin"); got != test.want || get.StatusCode != 200 || body == "" {
+				t.Errorf("GET: %s, allowed for %q, want %q", get.Status, got, test.want)
+			}
+			if get.Header.Get("Access-Control-Allow-Credentials") != "" {
+				t.Error("credentials are allowed")
+			}
+			ask, _ := r.send(t, "OPTIONS", "/v1/addresses:batchResolve", "", "Origin: "+page,
+				"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type")
+			allowed := ask.Header.Get("Access-Control-Allow-Origin") == test.want && ask.Header.Get("Access-Control-Allow-Headers") == "content-type" &&
+				ask.Header.Get("Access-Control-Allow-Methods") == "POST"
+			if allowed != (test.want != "") || ask.StatusCode != http.StatusNoContent {
+				t.Errorf("preflight: %s, %v", ask.Status, ask.Header)
+			}
+			for _, method := range []string{"GET", "OPTIONS"} {
+				response, _ := r.send(t, method, "/v1/keyserver", "", "Origin: "+page, "Access-Control-Request-Method: GET")
+				if got := response.Header.Get("Access-Control-Allow-Origin"); got != "" {
+					t.Errorf("%s of the keyserver is allowed for %q", method, got)
+				}
+			}
+		})
+	}
+}
+
+// TestHost asks under the names that a browser can be made to use for this machine.
+func TestHost(t *testing.T) {
+	r := newRigOf(t, rpc.Config{Hosts: []string{"keys.example.org"}}, (&chain{}).block())
+	for host, want := range map[string]int{"localhost": 200, "127.0.0.1:8435": 200, "keys.example.org": 200, "evil.example:8435": 421} {
+		response, answer := r.send(t, "GET", "/v1/status", "", "Host: "+host)
+		if response.StatusCode != want || want == 421 && !strings.Contains(answer, "evil.example") {
+			t.Errorf("%s: %s %s, want %d", host, response.Status, answer, want)
 		}
 	}
 }

@@ -127,7 +127,7 @@ func restCalls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule]
 func limited(limits *callLimits) runtime.Middleware {
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
-			if strings.HasPrefix(r.URL.Path, "/v1/keyserver") && !limits.allow(r.RemoteAddr) {
+			if strings.HasPrefix(r.URL.Path, keyserverPath) && !limits.allow(r.RemoteAddr) {
 				writeError(w, http.StatusTooManyRequests, errTooManyCalls)
 				return
 			}

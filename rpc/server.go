@@ -67,6 +67,13 @@ type Config struct {
 	// of the keyserver's own wire; each has its own allowance.
 	Limits ClientLimits
 
+	// Origins are those of whose pages a browser lets the graph's answers be read, as
+	// https://example.org; "*" for any. None: of none but the server's own.
+	Origins []string
+	// Hosts are names, in lower case, under which clients ask over the loopback
+	// interface, as through a proxy on this machine, beside localhost and addresses.
+	Hosts []string
+
 	Log zerolog.Logger
 }
 
@@ -128,7 +135,7 @@ func NewServer(c Config) (*Server, error) {
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.http = &http.Server{
-		Handler:           s.guarded(headed(rest)),
+		Handler:           s.guarded(named(c.Hosts, shared(c.Origins, headed(rest)))),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      RequestTimeout,

@@ -105,6 +105,12 @@ type rig struct {
 
 func newRig(t testing.TB, blocks ...graph.Block) *rig {
 	t.Helper()
+	return newRigOf(t, rpc.Config{}, blocks...)
+}
+
+// newRigOf runs a server of a configuration, to which it adds the graph.
+func newRigOf(t testing.TB, c rpc.Config, blocks ...graph.Block) *rig {
+	t.Helper()
 	g, err := graph.Open(t.TempDir(), graph.Params{Network: testNet.Name}, graph.Options{MemTable: 8 << 20, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +124,8 @@ func newRig(t testing.TB, blocks ...graph.Block) *rig {
 	r.connect(t, blocks...)
 	r.follower.set(indexer.Status{Checked: true, Synced: true})
 
-	server, err := rpc.NewServer(rpc.Config{Graph: g, Indexer: r.follower, Net: testNet, Log: zerolog.Nop()})
+	c.Graph, c.Indexer, c.Net, c.Log = g, r.follower, testNet, zerolog.Nop()
+	server, err := rpc.NewServer(c)
 	if err != nil {
 		t.Fatal(err)
 	}

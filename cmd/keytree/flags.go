@@ -123,6 +123,23 @@ func parseHostPort(listen bool) func(string) (string, error) {
 	}
 }
 
+// commaSeparated reads a list of values with commas between them; "none" is none.
+func commaSeparated[T any](parse func(string) (T, error)) func(string) ([]T, error) {
+	return func(s string) (values []T, err error) {
+		if s == "none" {
+			return nil, nil
+		}
+		for _, text := range strings.Split(s, ",") {
+			value, err := parse(strings.TrimSpace(text))
+			if err != nil {
+				return nil, err
+			}
+			values = append(values, value)
+		}
+		return values, nil
+	}
+}
+
 func oneOf(allowed ...string) func(string) (string, error) {
 	return func(s string) (string, error) {
 		for _, a := range allowed {

@@ -79,7 +79,7 @@ was anchored later: keytree serve asks, and is the safer one after a restore.`,
 	log := newLogFlags(flags)
 	ks := newKeyserverFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c := serverConfig{dataDir: *dataDir, grpcListen: listen.grpc.value, httpListen: listen.http.value}
+		c := serverConfig{dataDir: *dataDir, grpcListen: listen.grpc.value, httpListen: listen.http.value, hosts: listen.hosts.value}
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
 			return err

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +58,9 @@ that is away, restarts, reads its blocks again or refuses the credentials is wai
 for: keytree status tells why.
 
 Both interfaces are unencrypted and open to whoever reaches them: put a TLS proxy
-in front before listening on other than the local machine.
+in front before listening on other than the local machine. If the proxy passes on the
+name that it is asked for, give that in --http-host. Pages of any origin may read the
+index's answers in a browser, unless --cors-origin says less.
 
 With --keyserver-domain it runs a keyserver beside, as keytree keyserver serve does
 alone, which tells more about it. That does not answer before the index has caught up,
@@ -90,6 +94,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 	network := networkFlag(flags)
 	node := newNodeFlag(flags, "node to index: "+nodeURLForms)
 	listen := newListenFlags(flags)
+	origins := originFlag(flags)
 	startHeight := heightFlag(flags, "start-height",
 		fmt.Sprintf("first block to index; another than the network's makes the state hash incomparable (default %d on mainnet, else 0)",
 			protocol.StartHeight(&chaincfg.MainNetParams)))
@@ -109,6 +114,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
 			grpcListen:  listen.grpc.value, httpListen: listen.http.value,
+			hosts: listen.hosts.value, origins: origins.value,
 		}
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
@@ -128,8 +134,11 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 	return cmd
 }
 
-// listenFlags tell where a server answers.
-type listenFlags struct{ grpc, http *parsed[string] }
+// listenFlags tell where a server answers, and under which names.
+type listenFlags struct {
+	grpc, http *parsed[string]
+	hosts      *parsed[[]string]
+}
 
 func newListenFlags(flags *pflag.FlagSet) listenFlags {
 	f := listenFlags{
@@ -138,8 +147,35 @@ func newListenFlags(flags *pflag.FlagSet) listenFlags {
 	}
 	flags.Var(f.grpc, "grpc-listen", "where to answer gRPC; port 0 lets the system choose")
 	flags.Var(f.http, "http-listen", "where to answer REST; port 0 lets the system choose")
-	setting(flags, "grpc-listen", "http-listen")
+	f.hosts = newParsed("NAME,…", "", commaSeparated(parseHost))
+	flags.Var(f.hosts, "http-host", "names that this machine is asked for by a proxy on it, or by whoever else reaches it by the loopback interface; others are refused there but localhost and addresses")
+	setting(flags, "grpc-listen", "http-listen", "http-host")
 	return f
+}
+
+// originFlag adds the flag that tells whose pages may read the graph's answers.
+func originFlag(flags *pflag.FlagSet) *parsed[[]string] {
+	origins := newParsed("ORIGIN,…", "*", commaSeparated(parseOrigin))
+	flags.Var(origins, "cors-origin", "of whose pages a browser lets the index's answers be read: origins such as https://example.org, * for any, none; the keyserver's never")
+	setting(flags, "cors-origin")
+	return origins
+}
+
+// parseHost reads the name of a host.
+func parseHost(s string) (string, error) {
+	if s == "" || strings.ContainsAny(s, ":/ *[]") {
+		return "", fmt.Errorf("expected the name of a host, without a port, got %q", shortened(s))
+	}
+	return strings.ToLower(s), nil
+}
+
+// parseOrigin reads an origin as browsers send it, or *.
+func parseOrigin(s string) (string, error) {
+	u, err := url.Parse(s)
+	if s != "*" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || s != u.Scheme+"://"+u.Host || strings.Contains(s, "*")) {
+		return "", fmt.Errorf("expected an origin such as https://example.org, without a path, or *, got %q", shortened(s))
+	}
+	return s, nil
 }
 
 // logFlags tell how a server logs.
@@ -196,6 +232,8 @@ type serverConfig struct {
 	startHeight uint32
 	grpcListen  string
 	httpListen  string
+	hosts       []string         // as rpc.Config.Hosts
+	origins     []string         // as rpc.Config.Origins
 	keyserver   *keyserverConfig // nil: none is run
 	log         zerolog.Logger
 	line        *progressLine // nil: progress goes to the log
@@ -211,7 +249,7 @@ type addresses struct {
 // When it returns, all of it has ended. serving, if not nil, hears the addresses
 // as soon as the server answers.
 func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err error) {
-	config := rpc.Config{Net: c.network, Log: c.log}
+	config := rpc.Config{Net: c.network, Hosts: c.hosts, Origins: c.origins, Log: c.log}
 	state := new(progress)
 	if c.network != nil {
 		config.Indexer = state
