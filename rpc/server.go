@@ -73,6 +73,8 @@ type Config struct {
 	// Hosts are names, in lower case, under which clients ask over the loopback
 	// interface, as through a proxy on this machine, beside localhost and addresses.
 	Hosts []string
+	// Version is the server's: a cache asks again after it has changed.
+	Version string
 
 	Log zerolog.Logger
 }
@@ -132,10 +134,14 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
+	handler, err := compressed(headed(&cached{graphReader{graph: c.Graph, indexer: c.Indexer}, c.Version, rest}))
+	if err != nil {
+		return nil, fmt.Errorf("rpc: %w", err)
+	}
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.http = &http.Server{
-		Handler:           s.guarded(named(c.Hosts, shared(c.Origins, headed(rest)))),
+		Handler:           s.guarded(named(c.Hosts, shared(c.Origins, handler))),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      RequestTimeout,

@@ -249,7 +249,7 @@ type addresses struct {
 // When it returns, all of it has ended. serving, if not nil, hears the addresses
 // as soon as the server answers.
 func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err error) {
-	config := rpc.Config{Net: c.network, Hosts: c.hosts, Origins: c.origins, Log: c.log}
+	config := rpc.Config{Net: c.network, Hosts: c.hosts, Origins: c.origins, Version: version(), Log: c.log}
 	state := new(progress)
 	if c.network != nil {
 		config.Indexer = state
