@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -51,7 +50,7 @@ type rigOptions struct {
 	dir         string // of the data; a temporary one if ""
 	tokens      keyserver.Tokens
 	now         func() time.Time
-	certificate *tls.Certificate
+	certificate *rpc.Certificate
 	callRate    int // of clients that are all local
 	anchors     *schedule.Schedule
 	held        bool // until service.Release

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -35,16 +36,28 @@ import (
 )
 
 // testCertificate makes a certificate for hosts, and the pool that trusts it.
-func testCertificate(t *testing.T, hosts ...string) (*tls.Certificate, *x509.CertPool) {
+func testCertificate(t *testing.T, hosts ...string) (*rpc.Certificate, *x509.CertPool) {
 	t.Helper()
 	certFile, keyFile := writeCertificate(t, time.Now().Add(time.Hour), hosts...)
-	certificate, err := rpc.LoadCertificate(certFile, keyFile)
+	certificate, err := rpc.LoadCertificate(certFile, keyFile, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate, poolOf(t, certFile)
+}
+
+// poolOf returns the pool that trusts a certificate.
+func poolOf(t *testing.T, certFile string) *x509.CertPool {
+	t.Helper()
+	text, err := os.ReadFile(certFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(certificate.Leaf)
-	return certificate, pool
+	if !pool.AppendCertsFromPEM(text) {
+		t.Fatalf("%s is no certificate", certFile)
+	}
+	return pool
 }
 
 func writeCertificate(t *testing.T, notAfter time.Time, hosts ...string) (certFile, keyFile string) {
@@ -122,10 +135,52 @@ func TestLoadCertificate(t *testing.T) {
 		{"expired", old, oldKey, "expired"},
 		{"missing", good + ".none", goodKey, "no such file"},
 	} {
-		_, err := rpc.LoadCertificate(test.cert, test.key)
+		_, err := rpc.LoadCertificate(test.cert, test.key, zerolog.Nop())
 		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.says)
 		}
+	}
+}
+
+// TestCertificateIsReadAgain replaces the files of a running server, first by what cannot be
+// used.
+func TestCertificateIsReadAgain(t *testing.T) {
+	certFile, keyFile := writeCertificate(t, time.Now().Add(time.Hour), "127.0.0.1")
+	certificate, err := rpc.LoadCertificate(certFile, keyFile, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newKeyserverRig(t, rigOptions{certificate: certificate})
+	accepted := func(pool *x509.CertPool) bool {
+		conn, err := tls.Dial("tcp", r.address, &tls.Config{RootCAs: pool})
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}
+	first := poolOf(t, certFile)
+	freshCert, freshKey := writeCertificate(t, time.Now().Add(2*time.Hour), "127.0.0.1")
+	fresh := poolOf(t, freshCert)
+	if !accepted(first) || accepted(fresh) {
+		t.Fatal("it does not have its first certificate")
+	}
+	if err := os.Rename(freshCert, certFile); err != nil { // without its key as yet
+		t.Fatal(err)
+	}
+	if !accepted(first) || accepted(fresh) {
+		t.Error("half a certificate took the place of the one before")
+	}
+	if err := os.Rename(freshKey, keyFile); err != nil {
+		t.Fatal(err)
+	}
+	if accepted(first) || !accepted(fresh) {
+		t.Error("the fresh certificate is not used")
+	}
+	if err := os.Remove(certFile); err != nil {
+		t.Fatal(err)
+	}
+	if !accepted(fresh) {
+		t.Error("it has no certificate any more")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -29,7 +28,7 @@ const (
 type KeyserverConfig struct {
 	Service *keyserver.Service // stays the caller's; may be closed when Serve has returned
 	// Certificate, from LoadCertificate, makes it serve https; nil means http.
-	Certificate *tls.Certificate
+	Certificate *Certificate
 	Limits      ClientLimits
 	Log         zerolog.Logger
 }
@@ -62,27 +61,9 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	// HTTP/2 would put many requests behind one connection, and past its limits.
 	s.http.Protocols.SetHTTP1(true)
 	if s.secure {
-		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*c.Certificate}}
+		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.Certificate.get}
 	}
 	return s
-}
-
-// LoadCertificate reads a certificate with its chain, and its private key, in PEM.
-// It must name the hosts that it is for as subject alternative names, without which
-// no client accepts it.
-func LoadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
-	certificate, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("rpc: TLS certificate: %w", err)
-	}
-	leaf := certificate.Leaf
-	switch {
-	case len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) == 0:
-		return nil, fmt.Errorf("rpc: TLS certificate %s: expected one with a subject alternative name, got none: clients ignore the common name", certFile)
-	case time.Now().After(leaf.NotAfter):
-		return nil, fmt.Errorf("rpc: TLS certificate %s: it expired at %s", certFile, leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return &certificate, nil
 }
 
 // Serve answers on the listener, which it closes, until ctx is done or it fails;

@@ -156,7 +156,7 @@ func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 		flags:  flags,
 		place:  newKeyserverPlace(flags),
 		listen: newParsed("HOST:PORT", defaultKeyserver, parseHostPort(true)),
-		cert:   flags.String("keyserver-tls-cert", "", "certificate `FILE` of the keyserver, with its chain, PEM; makes it https"),
+		cert:   flags.String("keyserver-tls-cert", "", "certificate `FILE` of the keyserver, with its chain, PEM; makes it https; read again when it changes"),
 		key:    flags.String("keyserver-tls-key", "", "private key `FILE` of the certificate, PEM"),
 		tokens: newParsed("WHICH", "issued", oneOf("open", "issued")),
 		fetch:  newParsed("WHICH", "open", oneOf("open", "token")),
@@ -260,7 +260,7 @@ func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger, held bo
 	}()
 	k.wire = rpc.KeyserverConfig{Limits: rpc.ClientLimits{CallRate: c.callRate}, Log: log}
 	if c.tlsCert != "" {
-		if k.wire.Certificate, err = rpc.LoadCertificate(c.tlsCert, c.tlsKey); err != nil {
+		if k.wire.Certificate, err = rpc.LoadCertificate(c.tlsCert, c.tlsKey, log); err != nil {
 			return k, err
 		}
 	}
