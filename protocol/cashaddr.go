@@ -1,14 +1,22 @@
 package protocol
 
-import (
-	"strings"
-
-	"github.com/gcash/bchd/chaincfg"
-)
+import "github.com/gcash/bchd/chaincfg"
 
 // cashAddrAlphabet has the 32 characters of a CashAddr, by the five bits that
 // each stands for.
 const cashAddrAlphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+
+// cashAddrGroups has, by character, the five bits that it stands for, 0xff for none:
+// cashAddrAlphabet the other way round.
+const cashAddrGroups = "" +
+	"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" +
+	"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" +
+	"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" +
+	"\x0f\xff\x0a\x11\x15\x14\x1a\x1e\x07\x05\xff\xff\xff\xff\xff\xff" +
+	"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" +
+	"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" +
+	"\xff\x1d\xff\x18\x0d\x19\x09\x08\x17\xff\x12\x16\x1f\x1b\x13\xff" +
+	"\x01\x00\x03\x10\x0b\x1c\x0c\x0e\x06\x04\x02\xff\xff\xff\xff\xff"
 
 // cashAddrSum is how many of a CashAddr's characters are its checksum.
 const cashAddrSum = 8
@@ -84,11 +92,14 @@ func parseKeyAddress(prefix, payload string) (key KeyHash, ok bool) {
 	// before the checksum.
 	bits, held, filled := uint(0), 0, -1
 	for i := range len(payload) {
-		group := strings.IndexByte(cashAddrAlphabet, payload[i])
-		if group < 0 {
+		group := byte(0xff)
+		if c := payload[i]; int(c) < len(cashAddrGroups) {
+			group = cashAddrGroups[c]
+		}
+		if group == 0xff {
 			return key, false
 		}
-		sum = cashAddrStep(sum, byte(group))
+		sum = cashAddrStep(sum, group)
 		if i >= cashAddrKey-cashAddrSum {
 			continue
 		}
