@@ -74,7 +74,7 @@ func TestBadSettings(t *testing.T) {
 			}
 			o := keytree(t, command, "--config", writeConfig(t, t.TempDir(), test.content))
 			if test.name == "unknown key" {
-				o.wantError(t, exitUsage, "expected some of anchor-chain, anchor-fee-rate, anchor-heartbeat, anchor-interval, anchor-key-file, anchor-max-entries, cors-origin, data-dir, fee-rate, grpc-listen, http-host, http-listen, keyserver")
+				o.wantError(t, exitUsage, "expected some of anchor-chain, anchor-fee-rate, anchor-heartbeat, anchor-interval, anchor-key-file, anchor-max-entries, cors-origin, data-dir, fee-rate, grpc-listen, http-host, http-listen, keyinit-fetch, keyserver")
 				o.wantError(t, exitUsage, "keyserver-domain, keyserver-key-file, keyserver-link-authority, keyserver-listen, keyserver-rate, keyserver-tls-cert, keyserver-tls-key, keyserver-tokens, keyserver-uri, log-format")
 				o.wantError(t, exitUsage, `unknown key "sever"`)
 				return
