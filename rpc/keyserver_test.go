@@ -54,6 +54,7 @@ type rigOptions struct {
 	callRate    int // of clients that are all local
 	anchors     *schedule.Schedule
 	held        bool // until service.Release
+	maxKeyInits int  // of a key
 	paidFetch   bool
 }
 
@@ -67,7 +68,7 @@ func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
 	}
 	service, err := keyserver.Open(t.Context(), keyserver.Options{
 		Domain: testDomain, Dir: filepath.Join(o.dir, "keyserver"), KeyFile: filepath.Join(o.dir, "key"),
-		Tokens: o.tokens, Now: o.now, Anchors: o.anchors, Held: o.held, PaidFetch: o.paidFetch, Log: zerolog.Nop(),
+		Tokens: o.tokens, Now: o.now, Anchors: o.anchors, Held: o.held, MaxKeyInits: o.maxKeyInits, PaidFetch: o.paidFetch, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		t.Fatal(err)

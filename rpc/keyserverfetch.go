@@ -16,7 +16,7 @@ import (
 // clients are told apart. KeyInits are somebody's supply: without a limit one client could
 // use up that of everybody.
 const (
-	fetchBurst = 100
+	fetchBurst = 500
 	fetchEvery = 10 * time.Second
 )
 

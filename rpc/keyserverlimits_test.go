@@ -215,17 +215,17 @@ func TestCallRate(t *testing.T) {
 // TestFetchLimit fetches more KeyInits than one client may: then it gets what is there for
 // fallback, on each wire.
 func TestFetchLimit(t *testing.T) {
-	r := newKeyserverRig(t, rigOptions{callRate: 1000})
+	r := newKeyserverRig(t, rigOptions{callRate: 3000, maxKeyInits: 2000})
 	now, key := time.Now(), newKey(1)
 	r.register(t, "alice@example.org", key, now)
-	const burst = 100
+	const burst, atOnce = 500, keyserver.MaxKeyInitsPerCall
 	fallback := newKeyInit(t, key, 200, true, now)
-	for range 3 {
+	for range 3 * burst / atOnce {
 		var inits []*keyinit.KeyInit
-		for range burst {
+		for range atOnce {
 			inits = append(inits, newKeyInit(t, key, 1, false, now))
 		}
-		if _, err := r.service.AddKeyInit(t.Context(), public(key), inits, make([]string, burst)); err != nil {
+		if _, err := r.service.AddKeyInit(t.Context(), public(key), inits, make([]string, atOnce)); err != nil {
 			t.Fatal(err)
 		}
 	}
