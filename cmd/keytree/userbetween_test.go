@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
@@ -18,9 +19,17 @@ import (
 // between stands between a keyserver and its users. What lie makes of an answer is passed
 // on, unless that is nil: then the connection is cut.
 type between struct {
-	t   *testing.T
-	to  string
-	lie func(method string, answer map[string]any) map[string]any // nil: nothing is changed
+	t  *testing.T
+	to string
+
+	mu  sync.Mutex                                                // held while lie is called, too
+	lie func(method string, answer map[string]any) map[string]any // mu; nil: nothing is changed
+}
+
+func (b *between) setLie(lie func(method string, answer map[string]any) map[string]any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lie = lie
 }
 
 // ServeHTTP implements http.Handler.
@@ -39,6 +48,8 @@ func (b *between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.lie == nil {
 		w.Write(raw)
 		return
@@ -126,7 +137,7 @@ func TestUserTroubles(t *testing.T) {
 			if err := os.CopyFS(filepath.Join(kept, "kept"), os.DirFS(dir)); err != nil {
 				t.Fatal(err)
 			}
-			b.lie = test.lie
+			b.setLie(test.lie)
 			if test.damage != nil {
 				test.damage()
 			}
@@ -137,7 +148,7 @@ func TestUserTroubles(t *testing.T) {
 			if strings.Contains(o.stderr, "misbehaves") {
 				t.Errorf("standard error %q", o.stderr)
 			}
-			b.lie = nil
+			b.setLie(nil)
 			if test.name == "damaged copy" {
 				resynced := keytree(t, user("resync", "--json")...)
 				if resynced.code != exitDone || !strings.Contains(resynced.stderr, "kept the fingerprint, your identities, and evidence; dropped the copy") {
