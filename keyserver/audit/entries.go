@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -55,19 +54,12 @@ func openEntries(path string, size uint64, head hashchain.Hash) (*entryFile, err
 	return e, nil
 }
 
-// follows tells whether an entry is one behind the entry with hash prev.
-func follows(e *hashchain.Entry, prev hashchain.Hash) bool {
-	var b [hashchain.EntrySize]byte
-	copy(b[copy(b[:], e[len(prev):]):], prev[:])
-	return sha256.Sum256(b[:]) == e.Hash()
-}
-
 // add verifies that entries follow the last and writes them; sync puts them on
 // disk. At the first that does not follow it stops, and returns its index.
 func (e *entryFile) add(entries []hashchain.Entry) (added int, err error) {
 	raw := make([]byte, 0, len(entries)*hashchain.EntrySize)
 	head := e.head
-	for added < len(entries) && follows(&entries[added], head) {
+	for added < len(entries) && entries[added].Follows(head) {
 		raw = append(raw, entries[added][:]...)
 		head = entries[added].Hash()
 		added++
@@ -108,7 +100,7 @@ func (e *entryFile) extend() error {
 		}
 		for ; len(raw) > 0; raw = raw[hashchain.EntrySize:] {
 			next := hashchain.Entry(raw)
-			if !follows(&next, e.head) {
+			if !next.Follows(e.head) {
 				return nil
 			}
 			e.size, e.head = e.size+1, next.Hash()
@@ -150,7 +142,7 @@ func (e *entryFile) read(from, count uint64) ([]hashchain.Entry, error) {
 		prev, entries = entries[0].Hash(), entries[1:]
 	}
 	for i := range entries {
-		if !follows(&entries[i], prev) {
+		if !entries[i].Follows(prev) {
 			return nil, e.damaged(from + uint64(i))
 		}
 		prev = entries[i].Hash()

@@ -52,7 +52,7 @@ func (a *Auditor) keepPins() {
 		// An earlier version did not write it.
 		if file, err := os.Open(a.path(entriesFile)); err == nil {
 			var first hashchain.Entry
-			if _, err := file.ReadAt(first[:], 0); err == nil && follows(&first, hashchain.Hash{}) {
+			if _, err := file.ReadAt(first[:], 0); err == nil && first.Follows(hashchain.Hash{}) {
 				hash := first.Hash()
 				a.state.Fingerprint = hash[:]
 			}

@@ -69,7 +69,7 @@ func AskRotations(ctx context.Context, from Keyserver, domain string, fingerprin
 		if err != nil {
 			return nil, err
 		}
-		if i == 0 && (entry.Hash() != fingerprint || !follows(&entry, hashchain.Hash{})) {
+		if i == 0 && (entry.Hash() != fingerprint || !entry.Follows(hashchain.Hash{})) {
 			return nil, fmt.Errorf("%s: its first entry is %s, expected the pinned %s: another keyserver", identity, entry.Hash(), fingerprint)
 		}
 		reply, err := from.Reply(ctx, entry.UIDIndex())

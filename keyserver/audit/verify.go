@@ -183,7 +183,7 @@ func (e *Evidence) readKeys(r *reading) error {
 	if err != nil {
 		return disproved("the keyserver's first entry: %w", err)
 	}
-	if !follows(&first, hashchain.Hash{}) {
+	if !first.Follows(hashchain.Hash{}) {
 		return disproved("the keyserver's first entry does not begin a hashchain")
 	}
 	switch pinned := r.pins.Fingerprint; {
@@ -307,7 +307,7 @@ func (e *Evidence) byReplies(r *reading) error {
 	switch {
 	case one == two && entries[0] != entries[1]:
 		r.shows("both cannot be true: they are different entries at one position")
-	case one+1 == two && !follows(&entries[1], entries[0].Hash()):
+	case one+1 == two && !entries[1].Follows(entries[0].Hash()):
 		r.shows("both cannot be true: an entry's hash covers the one before it, and the second does not follow the first")
 	default:
 		return disproved("its replies, about positions %d and %d, can both be true", one, two)

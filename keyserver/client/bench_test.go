@@ -118,7 +118,7 @@ func BenchmarkVerify(b *testing.B) {
 	for range b.N {
 		var head hashchain.Hash
 		for i := range f.entries {
-			if !follows(&f.entries[i], head) {
+			if !f.entries[i].Follows(head) {
 				b.Fatal(i)
 			}
 			head = f.entries[i].Hash()

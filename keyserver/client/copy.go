@@ -1,7 +1,6 @@
 package client
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,9 @@ const (
 	entriesAtOnce = 1 << 14
 )
 
-// chainCopy is the file with the entries. Whatever is read of it is verified again.
+// chainCopy is the file with the entries. Whatever is read of it is verified again, each
+// entry against the one before it: nobody who only speaks the keyserver's JSON-RPC can ask
+// for proofs from the Merkle tree, whose computation would take longer than all else.
 type chainCopy struct {
 	file  *os.File
 	size  uint64         // entries
@@ -52,16 +53,6 @@ func openCopy(path string, size uint64, head []byte) (_ *chainCopy, err error) {
 
 func (c *chainCopy) close() error { return c.file.Close() }
 
-// follows tells whether an entry is one behind the entry with hash prev. That is all
-// there is to verify of it: the head is a hash of all entries, and nobody who only
-// speaks the keyserver's JSON-RPC can ask for proofs from the Merkle tree, whose
-// computation would take longer than all else.
-func follows(e *hashchain.Entry, prev hashchain.Hash) bool {
-	var b [hashchain.EntrySize]byte
-	copy(b[copy(b[:], e[len(prev):]):], prev[:])
-	return sha256.Sum256(b[:]) == e.Hash()
-}
-
 // read returns count entries from a position on, all of which must exist, verified
 // against each other, the one before them and, at the end, the chain's head.
 func (c *chainCopy) read(from, count uint64) ([]hashchain.Entry, error) {
@@ -84,7 +75,7 @@ func (c *chainCopy) read(from, count uint64) ([]hashchain.Entry, error) {
 	for i := range entries {
 		e := &entries[i]
 		*e = hashchain.Entry(raw[(before+uint64(i))*hashchain.EntrySize:])
-		if !follows(e, prev) {
+		if !e.Follows(prev) {
 			return nil, fmt.Errorf("%w: %s: the entry at position %d is not the one that was verified", ErrDamagedCopy, c.file.Name(), from+uint64(i))
 		}
 		prev = e.Hash()

@@ -66,7 +66,7 @@ func (c *Client) restart(ctx context.Context) error {
 func (c *Client) firstInFile() (hashchain.Hash, error) {
 	var first hashchain.Entry
 	_, err := c.chain.file.ReadAt(first[:], 0)
-	if err == nil && !follows(&first, hashchain.Hash{}) {
+	if err == nil && !first.Follows(hashchain.Hash{}) {
 		err = errors.New("it is not an entry")
 	}
 	if err != nil {

@@ -144,7 +144,7 @@ func inPieces(ctx context.Context, begin, end uint64, load func(ctx context.Cont
 func (c *Client) take(ctx context.Context, caps *capabilities, entries []hashchain.Entry) error {
 	size, prev := c.Size(), c.Head()
 	for i := range entries {
-		if !follows(&entries[i], prev) {
+		if !entries[i].Follows(prev) {
 			return c.broken(ctx, caps, entries[:i+1])
 		}
 		prev = entries[i].Hash()

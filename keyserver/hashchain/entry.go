@@ -110,6 +110,11 @@ func (e Entry) Behind(prev Hash) Entry {
 	return e
 }
 
+// Follows tells whether the entry has the hash that it has behind the entry with hash
+// prev, zero for position 0: since that covers all entries before, it is all that has to
+// be verified of a hashchain from one whose head is known.
+func (e *Entry) Follows(prev Hash) bool { return e.hashAfter(prev) == e.Hash() }
+
 // Matches reports whether the entry is about an identity (mapped).
 func (e *Entry) Matches(identity string) bool {
 	return keyed(firstKey(e.Nonce()), identity) == e.HashID()

@@ -98,6 +98,9 @@ func TestVectors(t *testing.T) {
 		if _, ok := e.Open("bob@example.org"); ok || e.Matches("bob@example.org") || !e.Matches(c.Identity) {
 			t.Errorf("position %d: matches the wrong identity", c.Position)
 		}
+		if other := (hashchain.Hash{1}); !e.Follows(chain.Head) || e.Follows(other) {
+			t.Errorf("position %d: Follows its predecessor %v, another %v", c.Position, e.Follows(chain.Head), e.Follows(other))
+		}
 		if err := chain.Append([]hashchain.Entry{e}, nil); err != nil {
 			t.Error(err)
 		}
