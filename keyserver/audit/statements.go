@@ -38,7 +38,11 @@ func readKeys(domain string, replies []*uid.Reply) (serverKeys, error) {
 		if i == 0 && position != 0 || i > 0 && position <= keys[i-1].position {
 			return nil, fmt.Errorf("%s: position %d is not where its message %d can be", identity, position, i)
 		}
-		m, err := openMessage(identity, reply)
+		entry, err := hashchain.Parse(reply.Entry.HashchainEntry)
+		var m *uid.Message
+		if err == nil {
+			m, err = reply.OpenFor(identity, &entry)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s, position %d: %w", identity, position, err)
 		}
@@ -62,27 +66,6 @@ func readKeys(domain string, replies []*uid.Reply) (serverKeys, error) {
 		return nil, fmt.Errorf("no message of %s", identity)
 	}
 	return keys, nil
-}
-
-// openMessage opens the message of an identity in a reply with the entry that is
-// there too.
-func openMessage(identity string, reply *uid.Reply) (*uid.Message, error) {
-	entry, err := hashchain.Parse(reply.Entry.HashchainEntry)
-	if err != nil {
-		return nil, err
-	}
-	uidHash, ok := entry.Open(identity)
-	if !ok {
-		return nil, errors.New("the entry is of somebody else")
-	}
-	m, err := reply.Open(uidHash)
-	if err == nil {
-		err = m.Check()
-	}
-	if err == nil && m.Content.Identity != identity {
-		err = fmt.Errorf("the message is of %s", m.Content.Identity)
-	}
-	return m, err
 }
 
 // inForce returns the key that signs while the hashchain has a number of entries:

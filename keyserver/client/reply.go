@@ -36,22 +36,6 @@ func (c *Client) cover(ctx context.Context, caps *capabilities, keys serverKeys,
 	return reply, nil
 }
 
-// openMessage returns the message in the reply about an entry of an identity.
-func openMessage(identity string, entry *hashchain.Entry, reply *uid.Reply) (*uid.Message, error) {
-	uidHash, ok := entry.Open(identity)
-	if !ok {
-		return nil, fmt.Errorf("the entry is not of %s, or does not hold the UIDHash of its message", identity)
-	}
-	m, err := reply.Open(uidHash)
-	if err == nil {
-		err = m.Check()
-	}
-	if err == nil && m.Content.Identity != identity {
-		err = fmt.Errorf("the entry is of %s, but its message of %s", identity, m.Content.Identity)
-	}
-	return m, err
-}
-
 // fetchMessage fetches and checks the message of an identity that the entry at a
 // position of the copy points to.
 func (c *Client) fetchMessage(ctx context.Context, identity string, position uint64) (*uid.Message, *uid.Reply, error) {
@@ -73,7 +57,7 @@ func (c *Client) fetchMessage(ctx context.Context, identity string, position uin
 	if err := c.state.Keys.signed(reply, position, &entry); err != nil {
 		return nil, nil, c.otherReply(position, reply, err)
 	}
-	m, err := openMessage(identity, &entry, reply)
+	m, err := reply.OpenFor(identity, &entry)
 	if err != nil {
 		return nil, nil, c.misbehaves(position, exhibit{theirs: &entry, reply: reply, cause: err}, "%v", err)
 	}

@@ -341,7 +341,7 @@ func (c *Client) follow(ctx context.Context, caps *capabilities, from uint64, en
 		if err != nil {
 			return f, err
 		}
-		m, err := openMessage(identity, &entries[i], reply)
+		m, err := reply.OpenFor(identity, &entries[i])
 		if err == nil {
 			err = m.VerifyUpdate(f.message)
 		}
@@ -366,7 +366,7 @@ func (c *Client) followFirst(ctx context.Context, caps *capabilities, identity s
 	if err != nil {
 		return fmt.Errorf("position 0, %s: %w", identity, err)
 	}
-	m, err := openMessage(identity, entry, reply)
+	m, err := reply.OpenFor(identity, entry)
 	if err == nil {
 		err = m.VerifyCreation()
 	}

@@ -111,3 +111,22 @@ func (r *Reply) Open(uidHash hashchain.Hash) (*Message, error) {
 	}
 	return m, nil
 }
+
+// OpenFor opens the message of an identity (mapped) with the entry that points to it, and
+// checks it (Message.Check): errors are those of Open and Check, or say whose the two are.
+// Whether the reply is about this entry, and who signed reply and message, is to be checked
+// besides.
+func (r *Reply) OpenFor(identity string, entry *hashchain.Entry) (*Message, error) {
+	uidHash, ok := entry.Open(identity)
+	if !ok {
+		return nil, fmt.Errorf("the entry is not of %s, or does not hold the UIDHash of its message", identity)
+	}
+	m, err := r.Open(uidHash)
+	if err == nil {
+		err = m.Check()
+	}
+	if err == nil && m.Content.Identity != identity {
+		err = fmt.Errorf("the entry is of %s, but its message of %s", identity, m.Content.Identity)
+	}
+	return m, err
+}
