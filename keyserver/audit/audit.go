@@ -85,6 +85,7 @@ type Auditor struct {
 	copy    *entryFile
 	anchors *os.File
 	chain   hashchain.Chain // of the copy, as far as it agrees with anchors
+	search  rotationSearch
 }
 
 // Open opens the folder of an auditor, or makes it. ErrLocked, ErrOtherChain,
@@ -116,10 +117,7 @@ type run struct {
 	forked  bool                  // the keyserver shows another history than the copy
 	broken  *hashchain.Entry      // that the keyserver shows behind the copy, which it does not follow
 	closing *bundle.Item          // that broke the chain of anchors
-
-	searched uint64   // how many entries of the copy were searched for rotations
-	rotated  []uint64 // where they are
-	closed   *Closed
+	closed  *Closed
 	// contradicts is the first anchor that the copy disagrees with; as its number
 	// is Compared all before it agree.
 	contradicts *Anchored
@@ -199,7 +197,7 @@ func (u *run) fetchEntries(ctx context.Context) error {
 	err := u.fetchBehind(ctx)
 	p := new(problem)
 	if shown && (u.forked || u.broken != nil || errors.As(err, &p) && p.kind == Behind) {
-		u.forked, u.broken = false, nil
+		u.forked, u.broken, u.search = false, nil, rotationSearch{}
 		if err := u.copy.drop(); err != nil {
 			return err
 		}

@@ -188,7 +188,7 @@ func (u *run) verifyKept(ctx context.Context, path string) (*Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	pins, err := u.pins(ctx)
+	pins, err := u.pinsFor(ctx, e)
 	if err != nil {
 		return nil, err
 	}

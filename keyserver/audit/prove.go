@@ -74,7 +74,7 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 		if e.Proof != ByAnchors || len(e.Heads) > 0 {
 			e.Keyserver = u.state.Keyserver
 		}
-		pins, err := u.pins(ctx)
+		pins, err := u.pinsFor(ctx, e)
 		if err != nil {
 			return err
 		}

@@ -8,39 +8,53 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
-// rotations returns the positions of the entries in the copy that replaced the
-// keyserver's key. It tries every entry, once an audit and only if somebody is to be
-// convicted: whoever has stolen a replaced key, and stands in between, would leave them
-// out of what the keyserver says.
-func (u *run) rotations(ctx context.Context) ([]uint64, error) {
-	identity := uid.KeyserverLocalpart + "@" + u.report.Domain
-	for u.searched < u.copy.size {
-		entries, err := u.copy.load(u.searched, min(u.copy.size-u.searched, entriesAtOnce))
+// rotationSearch is which entries of the copy replaced the key of a domain's keyserver, as
+// far as it was searched. It is dropped when entries of the copy are.
+type rotationSearch struct {
+	domain    string
+	size      uint64 // entries that were searched
+	positions []uint64
+}
+
+// rotations returns the positions of the entries in the copy that replaced the key of a
+// domain's keyserver. It tries every entry, once, and only if somebody is to be convicted
+// by a statement: whoever has stolen a replaced key, and stands in between, would leave
+// them out of what the keyserver says.
+func (a *Auditor) rotations(ctx context.Context, domain string) ([]uint64, error) {
+	s := &a.search
+	if s.domain != domain {
+		*s = rotationSearch{domain: domain}
+	}
+	for s.size < a.copy.size {
+		entries, err := a.copy.load(s.size, min(a.copy.size-s.size, entriesAtOnce))
 		if err != nil {
 			return nil, err
 		}
-		found, err := hashchain.Search(ctx, entries, identity)
+		found, err := hashchain.Search(ctx, entries, uid.KeyserverLocalpart+"@"+domain)
 		if err != nil {
 			return nil, context.Cause(ctx)
 		}
 		for _, i := range found {
-			if position := u.searched + uint64(i); position > 0 {
-				u.rotated = append(u.rotated, position)
+			if position := s.size + uint64(i); position > 0 {
+				s.positions = append(s.positions, position)
 			}
 		}
-		u.searched += uint64(len(entries))
-		u.config.Progress("entries searched for the keyserver's keys", u.searched, u.copy.size)
+		s.size += uint64(len(entries))
+		a.config.Progress("entries searched for the keyserver's keys", s.size, a.copy.size)
 	}
-	return u.rotated, nil
+	return s.positions, nil
 }
 
-// pins are what the auditor knows of the keyserver. What the copy says of its keys
-// counts as far as an anchor commits to it.
-func (u *run) pins(ctx context.Context) (Pins, error) {
-	p := u.Auditor.pins()
+// pinsFor are what the auditor knows that bears on evidence. What the copy says of the
+// keyserver's keys counts as far as an anchor commits to it.
+func (a *Auditor) pinsFor(ctx context.Context, e *Evidence) (Pins, error) {
+	p := a.pins()
+	if len(e.Keyserver) == 0 { // no key convicts
+		return p, nil
+	}
 	var err error
-	p.Rotations, err = u.rotations(ctx)
-	p.Asked = u.chain.Size
+	p.Rotations, err = a.rotations(ctx, e.Domain)
+	p.Asked = a.chain.Size
 	return p, err
 }
 
