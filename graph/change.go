@@ -24,18 +24,23 @@ func newChange(base *snapshot) *change {
 	return &change{next: next}
 }
 
-// begin returns the snapshot that a step is made of, to be released. Called with
-// writer held.
-func (g *Graph) begin() (*snapshot, error) {
+// takeStep makes a change of the current snapshot and takes it.
+func (g *Graph) takeStep(make func(base *snapshot) (*change, error)) error {
+	g.writer.Lock()
+	defer g.writer.Unlock()
 	base, err := g.hold()
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer base.release()
 	if err := g.tidy(base.tip); err != nil {
-		base.release()
-		return nil, err
+		return err
 	}
-	return base, nil
+	c, err := make(base)
+	if err != nil {
+		return err
+	}
+	return g.take(c)
 }
 
 // tidy removes what a failed step has left above the tip. Called with writer held.
@@ -98,18 +103,7 @@ func (g *Graph) Connect(blocks ...Block) error {
 	if len(blocks) == 0 {
 		return nil
 	}
-	g.writer.Lock()
-	defer g.writer.Unlock()
-	base, err := g.begin()
-	if err != nil {
-		return err
-	}
-	defer base.release()
-	c, err := g.connecting(base, blocks)
-	if err != nil {
-		return err
-	}
-	return g.take(c)
+	return g.takeStep(func(base *snapshot) (*change, error) { return g.connecting(base, blocks) })
 }
 
 // connecting returns the change that applies blocks. ErrBlock if they do not continue

@@ -16,24 +16,19 @@ import (
 // those who watch. ErrHorizon if it lies below the undo horizon. Failing is as
 // with Connect.
 func (g *Graph) Disconnect() error {
-	g.writer.Lock()
-	defer g.writer.Unlock()
-	base, err := g.begin()
-	if err != nil {
-		return err
-	}
-	defer base.release()
-	switch {
-	case base.tip == nil:
-		return fmt.Errorf("%w: there is no block to disconnect", ErrHorizon)
-	case base.tip.Height < base.undoFrom:
-		return fmt.Errorf("%w: block %d cannot be disconnected, only those from %d on", ErrHorizon, base.tip.Height, base.undoFrom)
-	}
-	c, err := g.disconnecting(base)
-	if err != nil {
-		return fmt.Errorf("disconnecting block %d: %w", base.tip.Height, err)
-	}
-	return g.take(c)
+	return g.takeStep(func(base *snapshot) (*change, error) {
+		switch {
+		case base.tip == nil:
+			return nil, fmt.Errorf("%w: there is no block to disconnect", ErrHorizon)
+		case base.tip.Height < base.undoFrom:
+			return nil, fmt.Errorf("%w: block %d cannot be disconnected, only those from %d on", ErrHorizon, base.tip.Height, base.undoFrom)
+		}
+		c, err := g.disconnecting(base)
+		if err != nil {
+			err = fmt.Errorf("disconnecting block %d: %w", base.tip.Height, err)
+		}
+		return c, err
+	})
 }
 
 // disconnecting returns the change that takes the tip of a snapshot back.
