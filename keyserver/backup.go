@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/keyserver/secretfile"
 )
 
 // A backup is this mark, then each key and value with their lengths as varints
@@ -109,7 +110,7 @@ func Restore(ctx context.Context, dir string, from io.Reader, log zerolog.Logger
 	if err := os.Rename(temporary, dir); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return secretfile.SyncFolder(filepath.Dir(dir))
 }
 
 func restore(ctx context.Context, db *badgerdb.DB, from io.Reader) error {

@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/secretfile"
 )
 
 // A database that an earlier keytree has made is converted where it is, when it is
@@ -197,17 +199,5 @@ func (s *Service) backupTo(ctx context.Context, path string) error {
 	if err := errors.Join(s.Backup(ctx, f), f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(part))
 	}
-	if err := os.Rename(part, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir puts on disk which files are in a folder.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return secretfile.Replace(path, part)
 }

@@ -53,7 +53,7 @@ func Create(path string, secret []byte) error {
 	if err == nil {
 		err = os.Link(unfinished(path), path) // which, unlike a rename, does not replace what is there
 	}
-	return errors.Join(err, removeUnfinished(path), syncFolder(filepath.Dir(path)))
+	return errors.Join(err, removeUnfinished(path), SyncFolder(filepath.Dir(path)))
 }
 
 // Write puts a secret in the place of whatever is at path, which is as it was before
@@ -97,7 +97,7 @@ func Replace(path, next string) error {
 	if err := os.Rename(next, path); err != nil {
 		return err
 	}
-	return errors.Join(removeUnfinished(next), syncFolder(filepath.Dir(path)))
+	return errors.Join(removeUnfinished(next), SyncFolder(filepath.Dir(path)))
 }
 
 // Remove deletes a secret, if there is one.
@@ -105,10 +105,11 @@ func Remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return errors.Join(removeUnfinished(path), syncFolder(filepath.Dir(path)))
+	return errors.Join(removeUnfinished(path), SyncFolder(filepath.Dir(path)))
 }
 
-func syncFolder(dir string) error {
+// SyncFolder puts on disk which files are in a folder.
+func SyncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
