@@ -82,7 +82,7 @@ func (f *facts) proceed() (decision, error) {
 	if d, err := f.bring(); d != nil || err != nil {
 		return d, err
 	}
-	if f.due() == "" {
+	if !f.due() {
 		return nil, nil
 	}
 	return f.next(*f.keys.current)

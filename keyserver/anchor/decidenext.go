@@ -148,22 +148,17 @@ func (f *facts) batonOf(a *signed) (input, error) {
 	return input{a.baton(), a.value, holder}, nil
 }
 
-// due tells why it is time for the next anchor, "" if it is not.
-func (f *facts) due() string {
+// due tells whether it is time for the next anchor.
+func (f *facts) due() bool {
 	tail := f.tail()
 	if tail == nil {
-		return "first"
+		return true
 	}
 	waiting := f.head.Size - 1 - tail.Position
-	switch {
-	case waiting >= f.MaxEntries:
-		return "entries"
-	case waiting > 0 && (f.now.Before(tail.made) || f.now.Sub(tail.made) >= f.Interval):
-		return "interval"
-	case waiting == 0 && !f.heartbeat().IsZero() && !f.time.Before(f.heartbeat()):
-		return "heartbeat"
+	if waiting == 0 {
+		return !f.heartbeat().IsZero() && !f.time.Before(f.heartbeat())
 	}
-	return ""
+	return waiting >= f.MaxEntries || f.now.Before(tail.made) || f.now.Sub(tail.made) >= f.Interval
 }
 
 // heartbeat is the time that a block has to have before the last record is repeated if no
