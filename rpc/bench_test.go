@@ -58,14 +58,7 @@ func benchmarkGet(b *testing.B, path string) {
 	client := plainClient(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		response, err := client.Get(url)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
-			b.Fatal(response.Status, err)
-		}
-		response.Body.Close()
+		drain(b)(client.Get(url))
 	}
 }
 
@@ -75,16 +68,7 @@ func BenchmarkProofBundle(b *testing.B) {
 	url := newRig(b, blocks...).url + "/v1/anchors/chains/" + id(genesis) + "/bundle"
 	b.ReportAllocs()
 	for b.Loop() {
-		response, err := http.Get(url)
-		if err != nil {
-			b.Fatal(err)
-		}
-		n, err := io.Copy(io.Discard, response.Body)
-		if err != nil || response.StatusCode != http.StatusOK {
-			b.Fatal(response.Status, err)
-		}
-		response.Body.Close()
-		b.SetBytes(n)
+		b.SetBytes(drain(b)(http.Get(url)))
 	}
 }
 
@@ -112,17 +96,25 @@ func BenchmarkRESTBatch(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				response, err := client.Post(r.url+"/v1/addresses:batchResolve", "application/json", bytes.NewReader(body))
-				if err != nil {
-					b.Fatal(err)
-				}
-				n, err := io.Copy(io.Discard, response.Body)
-				if err != nil || response.StatusCode != http.StatusOK {
-					b.Fatal(response.Status, err)
-				}
-				response.Body.Close()
-				b.SetBytes(n)
+				b.SetBytes(drain(b)(client.Post(r.url+"/v1/addresses:batchResolve", "application/json", bytes.NewReader(body))))
 			}
 		})
+	}
+}
+
+// drain returns what reads the body of a good answer, and returns its size.
+func drain(b *testing.B) func(*http.Response, error) int64 {
+	b.Helper()
+	return func(response *http.Response, err error) int64 {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer response.Body.Close()
+		n, err := io.Copy(io.Discard, response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			b.Fatal(response.Status, err)
+		}
+		return n
 	}
 }

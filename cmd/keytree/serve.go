@@ -74,11 +74,12 @@ the keyserver cannot show two histories: each anchor is a transaction with the
 hashchain's head that spends the one before it. The key file is made at the first
 start; a payment to its address, which keytree anchor status tells, pays for
 thousands. An anchor is made --anchor-interval after the one before if entries have
-come, at once if --anchor-max-entries wait, and after --anchor-heartbeat in any case. keyserver-anchor.json in the data folder holds the last anchors, whole and
-signed: keep it, and a copy of the key. The node has to be a bchd with --addrindex. The keyserver does not answer
-before the index has caught up and its hashchain was compared with its anchors. If
-those are ahead of the hashchain or contradict it, as after an old backup was
-restored, the server ends: nothing makes it serve a second history.
+come, at once if --anchor-max-entries wait, and after --anchor-heartbeat in any case.
+keyserver-anchor.json in the data folder holds the last anchors, whole and signed: keep
+it, and a copy of the key. The node has to be a bchd with --addrindex. The keyserver
+does not answer before the index has caught up and its hashchain was compared with its
+anchors. If those are ahead of the hashchain or contradict it, as after an old backup
+was restored, the server ends: nothing makes it serve a second history.
 
 The log goes to standard error. The line "serving" names the addresses, also
 where port 0 left them to the system. SIGINT and SIGTERM stop the server

@@ -66,8 +66,10 @@
 //	evidence/*.json       misbehaviour
 //
 // Earlier versions took entries that nothing signed covers. Their folders are used as
-// they are; Sync cuts off what is not covered at the end of the copy. HASH is the SHA-256 of the identity. Every file but chain is replaced as a
-// whole, and is on disk before what relies on it is done; chain only grows, and
-// what was written beyond the length in keyserver.json by a process that was
+// they are; Sync cuts off what is not covered at the end of the copy.
+//
+// HASH is the SHA-256 of the identity. Every file but chain is replaced as a whole, and
+// is on disk before what relies on it is done; chain only grows but for that and for
+// Resync, and what was written beyond the length in keyserver.json by a process that was
 // killed is written again. Whenever a process is killed the next one goes on.
 package client
