@@ -110,7 +110,13 @@ func (c *change) newAnchors(b *Block, base *snapshot) error {
 		txid := a.Raw.TxID()
 		height, known := c.anchors[txid]
 		if !known {
-			height, known = c.next.state.heightOfTx(txid)
+			n, err := c.draft.number(txid)
+			if err != nil {
+				return err
+			}
+			if known = n != none; known {
+				height = c.draft.heightOf(n)
+			}
 		}
 		if !known {
 			if height, known, err = base.heightOfAnchor(txid); err != nil {
@@ -226,11 +232,16 @@ func (s *step) decideAnchor(t *anchorTx) {
 	var broken []storedBreak
 	placed := false
 	for _, spend := range t.spends {
-		baton, ok := s.batons.Get(spend.tx)
-		if !ok {
+		n := s.batons.Find(spend.tx)
+		if n == none {
 			continue
 		}
-		s.batons.Delete(spend.tx)
+		s.batons.Remove(n)
+		baton, err := s.baton(spend.tx)
+		if err != nil {
+			s.fail(err)
+			return
+		}
 		r := chainRecord{anchors: baton.number + 1, last: spend.tx, anchor: baton.anchor}
 		how := baton.anchor.Follow(t.anchor, spend.input)
 		if how == protocol.Unbroken || how.BelongsToChain() {
@@ -264,7 +275,8 @@ func (s *step) setChain(chain chainhash.Hash, r chainRecord) {
 	}
 	s.chains[chain] = r
 	if b, ok := r.baton(chain); ok {
-		s.batons.Set(r.last, b)
+		s.batons.Add(r.last)
+		s.opened[r.last] = b
 	}
 }
 
@@ -334,34 +346,16 @@ func (s *step) writeAnchors(w *writes) {
 
 // loadBatons derives the batons from the store.
 func (s *state) loadBatons(txn *badger.Txn) error {
-	it := newIterator(txn, []byte{prefixChain})
-	defer it.Close()
-	var stem []byte
-	for it.Rewind(); it.Valid(); it.Next() {
-		key := it.Item().Key()
-		if len(key) != chainStemSize+4 {
-			return fmt.Errorf("%w: the key of a chain of anchors has the wrong length", ErrDamaged)
-		}
-		if bytes.Equal(key[:chainStemSize], stem) {
-			continue // an older version
-		}
-		stem = append(stem[:0], key[:chainStemSize]...)
-		value, err := it.Item().ValueCopy(nil)
-		if err != nil {
-			return fmt.Errorf("reading the database: %w", err)
-		}
-		if err := s.takeBaton(chainhash.Hash(stem[1:]), value); err != nil {
-			return err
-		}
-	}
-	return nil
+	return eachNewest(txn, prefixChain, chainStemSize, func(_, value []byte) error { return s.takeBaton(value) })
 }
 
 // undoAnchors takes the batons back that a block made, and gives those back that it
 // spent. changed are the keys of its versions of chains.
 func (s *state) undoAnchors(txn *badger.Txn, made []storedAnchorTx, changed [][]byte) error {
 	for i := range made {
-		s.batons.Delete(made[i].txid)
+		if n := s.batons.Find(made[i].txid); n != none {
+			s.batons.Remove(n)
+		}
 	}
 	for _, key := range changed {
 		value, _, err := versionBefore(txn, key)
@@ -371,21 +365,21 @@ func (s *state) undoAnchors(txn *badger.Txn, made []storedAnchorTx, changed [][]
 		if value == nil {
 			continue // the block began it
 		}
-		if err := s.takeBaton(chainhash.Hash(key[1:chainStemSize]), value); err != nil {
+		if err := s.takeBaton(value); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// takeBaton notes the baton of a chain whose record is given, if it has one.
-func (s *state) takeBaton(chain chainhash.Hash, record []byte) error {
+// takeBaton notes the baton of the chain with a record, if it has one.
+func (s *state) takeBaton(record []byte) error {
 	r, err := decodeChainRecord(record)
 	if err != nil {
 		return err
 	}
-	if b, ok := r.baton(chain); ok {
-		s.batons.Set(r.last, b)
+	if r.how == protocol.Unbroken {
+		s.batons.Add(r.last)
 	}
 	return nil
 }
@@ -395,8 +389,8 @@ func (s *state) takeBaton(chain chainhash.Hash, record []byte) error {
 func (g *Graph) Batons() []chainhash.Hash {
 	state := g.current.Load().state
 	txids := make([]chainhash.Hash, 0, state.batons.Len())
-	for txid := range state.batons.All() {
-		txids = append(txids, txid)
+	for n := range state.batons.Len() {
+		txids = append(txids, state.batons.Key(n))
 	}
 	return txids
 }

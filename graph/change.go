@@ -14,6 +14,7 @@ import (
 type change struct {
 	next *snapshot // txn is missing
 	writes
+	draft   *draft
 	anchors map[chainhash.Hash]uint32 // heights of the anchors that it adds
 }
 
@@ -21,7 +22,9 @@ type change struct {
 func newChange(base *snapshot) *change {
 	next := newSnapshot()
 	next.state, next.tip, next.block, next.undoFrom, next.taken = base.state.fork(), base.tip, base.block, base.undoFrom, base.taken
-	return &change{next: next}
+	before := base.ledger()
+	before.blocks = &next.state.blocks
+	return &change{next: next, draft: newDraft(before)}
 }
 
 // takeStep makes a change of the current snapshot and takes it.
@@ -142,7 +145,7 @@ func (c *change) apply(b *Block, base *snapshot) error {
 	if err := c.newAnchors(b, base); err != nil {
 		return err
 	}
-	s := newStep(c.next.state, b.Height, c.next.block.counts)
+	s := newStep(c.next.state, c.draft, b.Height, c.next.block.counts)
 	if err := s.apply(b); err != nil {
 		return err
 	}

@@ -1,10 +1,6 @@
 package graph
 
-import (
-	"github.com/dgraph-io/badger/v4"
-
-	"github.com/keytree-bch/keytree/protocol"
-)
+import "github.com/dgraph-io/badger/v4"
 
 // Events returns what the applied block at height changed: of its events, at most limit
 // from the one of number first on. Those that are Effects come before those that are
@@ -19,13 +15,12 @@ func (g *Graph) Events(height uint32, first, limit int) (events BlockEvents, err
 	defer v.Close()
 	events = BlockEvents{Height: height, Hash: v.block.hash, PrevHash: v.block.prev, StateHash: v.block.stateHash}
 	w := eventWindow{before: first, room: limit}
-	err = v.withStore(func(s *state, txn *badger.Txn) error {
-		if events.Effects, err = s.effectsIn(&w, txn, height); err != nil || w.more {
-			return err
-		}
-		events.Anchors, err = anchorEffectsIn(&w, txn, height)
-		return err
-	})
+	if err := v.stillThere(); err != nil {
+		return events, err
+	}
+	if events.Effects, err = effectsIn(&w, &v.ledger, height); err == nil && !w.more {
+		events.Anchors, err = anchorEffectsIn(&w, v.ledger.txn, height)
+	}
 	events.More = w.more
 	return events, err
 }
@@ -52,23 +47,20 @@ func (w *eventWindow) takes() bool {
 }
 
 // effectsIn reads the effects of the block at height that are in a window.
-func (s *state) effectsIn(w *eventWindow, txn *badger.Txn, height uint32) (effects []Effect, err error) {
-	stored := chunkReader{txn: txn, prefix: prefixEffects, height: height}
+func effectsIn(w *eventWindow, l *ledger, height uint32) (effects []Effect, err error) {
+	stored := chunkReader{txn: l.txn, prefix: prefixEffects, height: height}
 	for !w.more {
 		if left, err := stored.fill(maxStoredEffect); err != nil || !left {
 			return effects, err
 		}
-		o, err := stored.storedEffect(s.txids.Len(), s.keys.Len())
+		o, err := stored.storedEffect(l.known)
 		if err != nil {
 			return nil, err
 		}
 		if !w.takes() {
 			continue
 		}
-		effect, err := s.effectOf(&o, func(action int32) (protocol.Reference, error) {
-			stored, err := s.stored(txn, action)
-			return stored.reference, err
-		})
+		effect, err := effectOf(l, &o)
 		if err != nil {
 			return nil, err
 		}

@@ -55,6 +55,14 @@ func recordName(prefix byte) string {
 		return "identity"
 	case prefixName:
 		return "merged name"
+	case prefixNumber:
+		return "number of an action"
+	case prefixFate:
+		return "late fate"
+	case prefixCut:
+		return "cut link"
+	case prefixWaiting:
+		return "waiting action"
 	case prefixLandmark:
 		return "landmark"
 	case prefixLate:

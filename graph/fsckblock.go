@@ -41,7 +41,7 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 	if err := i.anchors(&again); err != nil || i.stopped {
 		return nil, err
 	}
-	s := newStep(i.state, i.height, above.counts)
+	s := newStep(i.state, newDraft(i.ledger()), i.height, above.counts)
 	if err := s.apply(&again); err != nil {
 		return nil, i.unusable(chunkKey(prefixActions, i.height, 0), err)
 	}
@@ -73,6 +73,11 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 	return &b, nil
 }
 
+// ledger returns what the store has as of the block before the one under way.
+func (i *inspection) ledger() ledger {
+	return ledger{txn: i.txn, blocks: &i.state.blocks, known: i.state.actions, next: i.height}
+}
+
 // actions reads the actions of the block under way. It stops the inspection if
 // they cannot be read.
 func (i *inspection) actions() (actions []Action, err error) {
@@ -80,10 +85,15 @@ func (i *inspection) actions() (actions []Action, err error) {
 	if err != nil {
 		return nil, i.unusable(chunkKey(prefixActions, i.height, 0), err)
 	}
+	before := i.ledger()
 	txids := make(map[chainhash.Hash]bool, len(stored))
 	for n := range stored {
 		a := &stored[n]
-		if _, known := i.state.heightOfTx(a.txid); known || txids[a.txid] {
+		known, err := before.number(a.txid)
+		if err != nil {
+			return nil, err
+		}
+		if known != none || txids[a.txid] {
 			i.find(chunkKey(prefixActions, i.height, uint32(n/actionsPerChunk)), "action %v is on the chain already", a.txid)
 			i.stopped = true
 			return nil, nil
@@ -168,11 +178,11 @@ func (i *inspection) message(at position, length uint32) ([]byte, error) {
 
 // difference says where two lists of effects part.
 func (i *inspection) difference(stored, right []byte) string {
-	a, err := decodeStoredEffects(stored, i.state.txids.Len(), i.state.keys.Len())
+	a, err := decodeStoredEffects(stored, i.state.actions)
 	if err != nil {
 		return err.Error()
 	}
-	b, err := decodeStoredEffects(right, i.state.txids.Len(), i.state.keys.Len())
+	b, err := decodeStoredEffects(right, i.state.actions)
 	if err != nil {
 		return err.Error()
 	}
@@ -196,6 +206,7 @@ func (i *inspection) compareMemory() error {
 		return nil
 	}
 	loaded := newState()
+	loaded.waiting.seed = i.state.waiting.seed
 	if err := loaded.load(i.txn); errors.Is(err, ErrDamaged) {
 		i.add(Finding{Problem: err.Error()})
 		return nil
@@ -212,30 +223,39 @@ func sameMap[K, V comparable](a, b *cow.Map[K, V]) bool {
 	return maps.Equal(maps.Collect(a.All()), maps.Collect(b.All()))
 }
 
-// differs says in what two states are not the same, "" if they are.
+// differs says in what two states are not the same, "" if they are. The numbers of keys
+// may differ.
 func (s *state) differs(t *state) string {
-	if s.keys.Len() != t.keys.Len() || s.forest.Len() != t.forest.Len() {
+	inIdentities := int32(0)
+	for n := range s.places.Len() {
+		if !s.places.Ref(n).named() {
+			continue // taken back
+		}
+		inIdentities++
+		key := s.keys.Key(n)
+		m := t.inIdentity(key)
+		if m == none {
+			return fmt.Sprintf("keys: %x is missing", key)
+		}
+		if s.forest.Depth(n) != t.forest.Depth(m) || s.forest.Size(n) != t.forest.Size(m) ||
+			s.keys.Key(s.forest.Root(n)) != t.keys.Key(t.forest.Root(m)) || s.record(n) != t.record(m) {
+			return fmt.Sprintf("links of key %x", key)
+		}
+		p, q := s.places.Ref(n), t.places.Ref(m)
+		if s.keyOr(p.last) != t.keyOr(q.last) || s.keyOr(p.previous) != t.keyOr(q.previous) ||
+			p.mentioned != q.mentioned || p.since != q.since {
+			return fmt.Sprintf("places of key %x", key)
+		}
+	}
+	for n := range t.places.Len() {
+		if t.places.Ref(n).named() {
+			inIdentities--
+		}
+	}
+	if inIdentities != 0 {
 		return "keys"
 	}
-	for n := range s.keys.Len() {
-		if s.keys.Key(n) != t.keys.Key(n) {
-			return "keys"
-		}
-	}
-	for n := range s.forest.Len() {
-		if s.forest.Parent(n) != t.forest.Parent(n) || s.forest.Root(n) != t.forest.Root(n) || s.forest.Depth(n) != t.forest.Depth(n) ||
-			s.forest.Size(n) != t.forest.Size(n) {
-			return fmt.Sprintf("links of key %x", s.keys.Key(n))
-		}
-	}
-	for n := range s.places.Len() {
-		place := s.places.At(n)
-		place.moved = t.places.Ref(n).moved // it may be less exact after a block was taken back
-		if place != t.places.At(n) || s.mentioned.At(n) != t.mentioned.At(n) {
-			return fmt.Sprintf("places of key %x", s.keys.Key(n))
-		}
-	}
-	if s.txids.Len() != t.txids.Len() || s.blocks.Len() != t.blocks.Len() {
+	if s.actions != t.actions || s.blocks.Len() != t.blocks.Len() {
 		return "actions"
 	}
 	for n := range s.blocks.Len() {
@@ -243,19 +263,24 @@ func (s *state) differs(t *state) string {
 			return "actions"
 		}
 	}
-	for n := range s.txids.Len() {
-		if s.txids.Key(n) != t.txids.Key(n) || s.actions.At(n) != t.actions.At(n) {
-			return fmt.Sprintf("fate of action %v", s.txids.Key(n))
-		}
-	}
-	if !sameMap(&s.names, &t.names) {
-		return "merged names"
-	}
-	if !sameMap(&s.waiting.lists, &t.waiting.lists) || !sameMap(&s.waiting.each, &t.waiting.each) {
+	if !sameMap(&s.waiting.counts, &t.waiting.counts) {
 		return "waiting actions"
 	}
-	if !sameMap(&s.batons, &t.batons) {
+	if s.batons.Len() != t.batons.Len() {
 		return "batons of chains of anchors"
 	}
+	for n := range s.batons.Len() {
+		if t.batons.Find(s.batons.Key(n)) == none {
+			return "batons of chains of anchors"
+		}
+	}
 	return ""
+}
+
+// keyOr returns the key with a number, a zero one if that is none.
+func (s *state) keyOr(n int32) (key protocol.KeyHash) {
+	if n == none {
+		return key
+	}
+	return s.keys.Key(n)
 }

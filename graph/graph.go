@@ -73,8 +73,8 @@ func (opt Options) withDefaults() Options {
 // others is not what is true by these.
 //
 // Version 4: a signature with ANYONECANPAY shows no author; a block's time and
-// target are kept.
-const formatVersion = 4
+// target are kept. Version 5: what became of actions is in the store alone.
+const formatVersion = 5
 
 type formatRecord struct {
 	Format int `json:"format"`

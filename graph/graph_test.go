@@ -171,6 +171,7 @@ func (g *Graph) digest(t testing.TB) [32]byte {
 func (g *Graph) checkMemory(t testing.TB) {
 	t.Helper()
 	loaded := newState()
+	loaded.waiting.seed = g.current.Load().state.waiting.seed
 	if err := g.db.View(loaded.load); err != nil {
 		t.Fatal(err)
 	}

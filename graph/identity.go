@@ -1,60 +1,81 @@
 package graph
 
+import "github.com/gcash/bchd/chaincfg/chainhash"
+
 // join puts the link of an MLA that accepts request in force: from its child, a
 // root, to its parent. It decides the id of the joined tree (identity-rules §5).
-func (s *step) join(accept, request int32) {
-	child, parent := s.actions.Ref(request).child, s.actions.Ref(request).parent
+func (s *step) join(accept, request *acted) {
+	child, parent := s.enter(request.child), s.enter(request.parent)
 	root := s.forest.Root(parent)
-	childID, rootID := s.places.Ref(child).id, s.places.Ref(root).id
+	childID, rootID := s.identity(child), s.identity(root)
 	s.forest.Link(child, parent)
-	s.places.Edit(child).accept = accept
+	p := s.places.Edit(child)
+	p.name, p.request, p.linked = naming{accept.txid, accept.number}, request.number, s.height
 	s.changed = append(s.changed, child, s.addChild(child, parent, s.height))
 	s.counts.Links++
 
-	id := request
+	hasChildID, hasRootID := !childID.none(), !rootID.none()
+	id := naming{request.txid, request.number}
 	switch {
-	case childID != none && rootID != none:
-		id = min(childID, rootID) // the older one: actions are numbered by position
-	case childID != none:
+	case hasChildID && hasRootID:
+		id = rootID
+		if childID.number < rootID.number { // the older one: actions are numbered by position
+			id = childID
+		}
+	case hasChildID:
 		id = childID
-	case rootID != none:
+	case hasRootID:
 		id = rootID
 	}
-	s.emit(storedEffect{effect: LinkFormed, action: accept, target: request, id: id})
-	s.places.Edit(child).id = none
+	s.emit(storedEffect{effect: LinkFormed, action: accept.number, target: request.number, id: id.number},
+		&Effect{Tx: accept.txid, Ref: request.txid, Child: request.child, Parent: request.parent, ID: id.tx})
 	if rootID != id {
-		s.places.Edit(root).id = id
+		s.places.Edit(root).name = id
 		s.changed = append(s.changed, root)
 	}
-	s.sized[id] = root
+	s.sized[id.tx] = root
 	switch {
-	case childID == none && rootID == none:
+	case !hasChildID && !hasRootID:
 		s.counts.Identities++
-		s.emit(storedEffect{effect: IdentityNamed, action: id, root: root})
-	case childID != none && rootID != none:
-		merged := max(childID, rootID)
+		s.emit(storedEffect{effect: IdentityNamed, action: id.number}, &Effect{ID: id.tx, Root: s.keys.Key(root)})
+	case hasChildID && hasRootID:
+		merged := childID
+		if id == childID {
+			merged = rootID
+		}
 		s.counts.Identities--
-		s.emit(storedEffect{effect: IdentityMerged, action: merged, target: id})
-		s.sized[merged] = none
-		names := s.merge(merged, id)
+		s.emit(storedEffect{effect: IdentityMerged, action: merged.number, target: id.number}, &Effect{ID: merged.tx, Into: id.tx})
+		s.sized[merged.tx] = none
+		names, err := s.merge(merged.tx, id.tx)
+		if err != nil {
+			s.fail(err)
+			return
+		}
 		s.renamed = append(s.renamed, names[:]...)
 	}
 }
 
-// part cuts the link of the MLA accept. The trunk keeps its id; the branch
-// becomes the identity named by the revoke (identity-rules §5).
-func (s *step) part(revoke, accept int32) {
-	child, parent := s.actions.Ref(accept).child, s.actions.Ref(accept).parent
+// none reports whether it names nothing.
+func (n *naming) none() bool { return n.tx == chainhash.Hash{} }
+
+// part cuts the link of the MLA accept, which is about some keys. The trunk keeps its
+// id; the branch becomes the identity named by the revoke (identity-rules §5).
+func (s *step) part(revoke, accept *acted, of about) {
+	child, parent := s.keys.Find(of.child), s.keys.Find(of.parent)
 	root := s.forest.Root(child)
 	s.forest.Cut(child)
-	s.places.Edit(child).accept = none
+	p := s.places.Edit(child)
+	s.cuts[p.request] = cutLink{accept.number, p.linked, revoke.number, s.height}
+	s.cutNow = append(s.cutNow, p.request)
+	id := naming{revoke.txid, revoke.number}
+	p.name, p.request, p.linked = id, none, 0
 	s.changed = append(s.changed, child, s.removeChild(child, parent, s.height))
 	s.counts.Links--
 	s.counts.Identities++
 
-	trunk := s.places.Ref(root).id
-	s.emit(storedEffect{effect: LinkCut, action: revoke, target: accept, id: trunk})
-	s.emit(storedEffect{effect: IdentityNamed, action: revoke, root: child})
-	s.places.Edit(child).id = revoke
-	s.sized[trunk], s.sized[revoke] = root, child
+	trunk := s.identity(root)
+	s.emit(storedEffect{effect: LinkCut, action: revoke.number, target: accept.number, id: trunk.number},
+		&Effect{Tx: revoke.txid, Ref: accept.txid, Child: of.child, Parent: of.parent, ID: trunk.tx})
+	s.emit(storedEffect{effect: IdentityNamed, action: revoke.number}, &Effect{ID: id.tx, Root: of.child})
+	s.sized[trunk.tx], s.sized[id.tx] = root, child
 }

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -103,148 +104,159 @@ func readBlock(txn *badger.Txn, height uint32) (blockRecord, error) {
 	return decodeBlockRecord(value)
 }
 
-// loader makes a state of the actions and effects of all blocks. It believes the
-// effects: whether the rules give the same is for Check to see.
-type loader struct {
-	*state
-	parents []int32         // by key; the forest is built of them in the end
-	holds   map[int32]int32 // identities that hold a tree, with a key of it
-}
-
+// load derives the state from the store. It believes what that says: whether the rules
+// give the same is for Check to see.
 func (s *state) load(txn *badger.Txn) error {
-	l := loader{state: s, holds: make(map[int32]int32)}
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = []byte{prefixActions}
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	for it.Rewind(); it.Valid(); {
-		key := it.Item().KeyCopy(nil)
-		if len(key) != 9 {
-			return fmt.Errorf("%w: the key of a chunk of actions has the wrong length", ErrDamaged)
-		}
-		height := binary.BigEndian.Uint32(key[1:])
-		var actions []storedAction
-		for ; it.ValidForPrefix(key[:5]); it.Next() {
-			chunk, err := it.Item().ValueCopy(nil)
-			if err != nil {
-				return fmt.Errorf("reading the database: %w", err)
-			}
-			some, err := decodeActions(chunk)
-			if err != nil {
-				return err
-			}
-			actions = append(actions, some...)
-		}
-		effects, err := readChunks(txn, prefixEffects, height)
-		if err != nil {
-			return err
-		}
-		if err := l.block(height, actions, effects); err != nil {
-			return fmt.Errorf("block %d: %w", height, err)
-		}
+	if err := s.loadKeys(txn); err != nil {
+		return err
 	}
-	if !forest.Rooted(l.parents) {
-		return fmt.Errorf("%w: the links in force form a cycle", ErrDamaged)
+	if err := s.loadActions(txn); err != nil {
+		return err
 	}
-	s.forest.Build(l.parents)
-	for id, key := range l.holds {
-		s.places.Edit(s.forest.Root(key)).id = id
+	if err := s.loadWaiting(txn); err != nil {
+		return err
 	}
 	return s.loadBatons(txn)
 }
 
-// block adds a block as it was applied.
-func (l *loader) block(height uint32, actions []storedAction, effects []byte) error {
-	first := l.txids.Len()
-	l.blocks.Append(blockSpan{height, first})
-	for i := range actions {
-		if n := l.add(&actions[i]); n != first+int32(i) {
-			return fmt.Errorf("%w: transaction %v is there twice", ErrDamaged, actions[i].txid)
-		}
-	}
-	for int(l.keys.Len()) > len(l.parents) {
-		l.parents = append(l.parents, none)
-	}
-	storedEffects, err := decodeStoredEffects(effects, l.txids.Len(), l.keys.Len())
-	if err != nil {
-		return err
-	}
-	for i := range storedEffects {
-		if err := l.effect(&storedEffects[i], height, first, actions); err != nil {
+// loadKeys derives where the keys stand from their newest records.
+func (s *state) loadKeys(txn *badger.Txn) error {
+	var parents []int32 // by key; the forest is built of them in the end
+	records := 0
+	err := eachNewest(txn, prefixKey, keyStemSize, func(key, value []byte) error {
+		r, err := decodeKeyRecord(value)
+		if err != nil {
 			return err
 		}
-	}
-	for i := range actions {
-		n := first + int32(i)
-		keys, count := l.mentions(n, height)
-		if count != len(actions[i].previous) {
-			return fmt.Errorf("%w: action %v mentions %d keys, not %d", ErrDamaged, actions[i].txid, count, len(actions[i].previous))
+		n := s.place(protocol.KeyHash(key[1:keyStemSize]))
+		p := s.places.Edit(n)
+		if !p.name.none() || r.id.none() == !r.hasParent {
+			return fmt.Errorf("%w: key %x is neither in a link nor the root of an identity", ErrDamaged, key[1:keyStemSize])
 		}
-		for _, key := range keys[:count] {
-			mentioned := l.mentioned.Edit(key)
-			mentioned.last = n
-			mentioned.count++
+		records++
+		parent := none
+		p.name, p.moved = r.id, versionHeight(key)
+		if r.hasParent {
+			parent = s.place(r.parent)
+			p = s.places.Edit(n)
+			p.name, p.request, p.linked = r.accept, r.request, r.linked
+		}
+		if r.hasFirst {
+			first := s.place(r.first)
+			s.places.Edit(n).first = first
+		}
+		if r.hasNext {
+			next := s.place(r.next)
+			s.places.Edit(n).next, s.places.Edit(next).previous = next, n
+		} else if r.hasParent {
+			s.places.Edit(parent).last = n
+		}
+		for int(n) >= len(parents) {
+			parents = append(parents, none)
+		}
+		parents[n] = parent
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case int(s.keys.Len()) != records:
+		return fmt.Errorf("%w: there are records of %d keys, they refer to %d", ErrDamaged, records, s.keys.Len())
+	case !forest.Rooted(parents):
+		return fmt.Errorf("%w: the links in force form a cycle", ErrDamaged)
+	}
+	s.forest.Build(parents)
+	return nil
+}
+
+// loadActions counts the actions, and finds the end of each key's chain of those that
+// mention it.
+func (s *state) loadActions(txn *badger.Txn) error {
+	it := newReader(txn, []byte{prefixActions})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		key := it.Item().Key()
+		if len(key) != 9 {
+			return fmt.Errorf("%w: the key of a chunk of actions has the wrong length", ErrDamaged)
+		}
+		if height := binary.BigEndian.Uint32(key[1:]); s.blocks.Len() == 0 || s.blocks.At(s.blocks.Len()-1).height != height {
+			s.blocks.Append(blockSpan{height, s.actions})
+		}
+		if err := it.Item().Value(s.loadChunk); err != nil {
+			return fmt.Errorf("reading the database: %w", err)
 		}
 	}
 	return nil
 }
 
-// effect adds an effect of the block at height.
-func (l *loader) effect(o *storedEffect, height uint32, first int32, actions []storedAction) error {
-	n := o.action
-	a := l.actions.Edit(n)
-	switch o.effect {
-	case IdentityNamed:
-		return nil // the link before it says all
-	case IdentityMerged:
-		l.merge(n, o.target)
-		delete(l.holds, n)
-		return nil
-	}
-	ref := l.waiting.reference(n)
-	if n >= first {
-		ref = actions[n-first].reference
-	}
-	if o.effect == ActionWaiting {
-		l.waiting.add(n, a.kind, ref)
-		return nil
-	}
-	if a.decided != never {
-		return fmt.Errorf("%w: action %v is decided twice", ErrDamaged, l.txids.Key(n))
-	}
-	l.waiting.remove(n, a.kind)
-	a.decided = height
-	switch o.effect {
-	case RequestOpened:
-		return nil
-	case ActionRefused:
-		a.reason = o.reason
-		if a.kind != protocol.MLR && o.reason != Malformed && o.reason != NoAuthor {
-			if target := l.find(ref); target != none {
-				l.attach(n, target)
+// loadChunk takes note of the next actions.
+func (s *state) loadChunk(chunk []byte) error {
+	d := decoder{rest: chunk}
+	for len(d.rest) > 0 {
+		a, err := decodeAction(d.take(d.length()))
+		if err != nil {
+			return err
+		}
+		keys, count := a.keys()
+		for i, key := range keys[:count] {
+			if n := s.keys.Find(key); n != none && a.mentions[i].chained() {
+				p := s.places.Edit(n)
+				p.mentioned, p.since = s.actions, a.mentions[i].since
 			}
 		}
-		return nil
+		s.actions++
 	}
-	l.attach(n, o.target)
-	if a.child == none || a.parent == none {
-		return fmt.Errorf("%w: action %v cannot have made or cut a link", ErrDamaged, l.txids.Key(n))
-	}
-	l.actions.Edit(o.target).ended = n
-	l.holds[o.id] = a.parent
-	if o.effect == LinkFormed {
-		if l.parents[a.child] != none {
-			return fmt.Errorf("%w: a key has two parents", ErrDamaged)
+	return d.finish("chunk of actions")
+}
+
+// loadWaiting finds what somebody waits for: those who have waited, but for those who
+// were decided since.
+func (s *state) loadWaiting(txn *badger.Txn) error {
+	decided := make([]uint64, (int(s.actions)+63)/64) // bits, by action
+	err := eachKey(txn, []byte{prefixFate}, nil, func(key []byte) error {
+		d := decoder{rest: key[1:]}
+		n := d.action()
+		if err := d.finish("key of a late fate"); err != nil || n >= s.actions {
+			return fmt.Errorf("%w: what became of action %d, there are %d", ErrDamaged, n, s.actions)
 		}
-		l.parents[a.child], l.places.Edit(a.child).accept = a.parent, n
-		l.addChild(a.child, a.parent, height)
+		decided[n/64] |= 1 << (n % 64)
 		return nil
+	})
+	if err != nil {
+		return err
 	}
-	if l.parents[a.child] != a.parent {
-		return fmt.Errorf("%w: a link is cut that is not there", ErrDamaged)
+	return eachKey(txn, []byte{prefixWaiting}, nil, func(key []byte) error {
+		d := decoder{rest: key[1:]}
+		w := wanted{by: protocol.Kind(d.byte()), what: protocol.Reference(d.hash())}
+		n := d.action()
+		if err := d.finish("key of an action that waits"); err != nil || n >= s.actions {
+			return fmt.Errorf("%w: action %d waits, there are %d", ErrDamaged, n, s.actions)
+		}
+		if decided[n/64]&(1<<(n%64)) == 0 {
+			s.waiting.add(w)
+		}
+		return nil
+	})
+}
+
+// eachNewest visits the newest version of each thing under a prefix. The slices are the
+// store's.
+func eachNewest(txn *badger.Txn, prefix byte, stemSize int, visit func(key, value []byte) error) error {
+	it := newReader(txn, []byte{prefix})
+	defer it.Close()
+	var stem []byte
+	for it.Rewind(); it.Valid(); it.Next() {
+		key := it.Item().Key()
+		if len(key) != stemSize+4 {
+			return fmt.Errorf("%w: the key of a version has the wrong length", ErrDamaged)
+		}
+		if bytes.Equal(key[:stemSize], stem) {
+			continue // an older version
+		}
+		stem = append(stem[:0], key[:stemSize]...)
+		if err := it.Item().Value(func(value []byte) error { return visit(key, value) }); err != nil {
+			return fmt.Errorf("reading the database: %w", err)
+		}
 	}
-	l.parents[a.child], l.places.Edit(a.child).accept = none, none
-	l.removeChild(a.child, a.parent, height)
-	l.holds[n] = a.child
 	return nil
 }

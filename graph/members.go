@@ -77,5 +77,5 @@ func (v *View) nextMember(depth uint32, r keyRecord) (*Member, keyRecord, error)
 	if err != nil {
 		return nil, r, err
 	}
-	return &Member{Key: key, Depth: depth, Parent: &r.parent, Accept: &r.accept, Linked: r.linked}, r, nil
+	return &Member{Key: key, Depth: depth, Parent: &r.parent, Accept: &r.accept.tx, Linked: r.linked}, r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
@@ -48,8 +49,8 @@ func decodeBlockRecord(b []byte) (blockRecord, error) {
 	return r, d.finish("block record")
 }
 
-// storedAction is an action as it was confirmed, one of those under 'a'. What
-// became of it is in the effects.
+// storedAction is an action, one of those under 'a': as it was confirmed, and what
+// its own block made of it. What a later block decided is under 'l' and 'f'.
 type storedAction struct {
 	kind      protocol.Kind
 	malformed bool
@@ -57,51 +58,117 @@ type storedAction struct {
 	txid      chainhash.Hash
 	hasAuthor bool
 	author    protocol.KeyHash
-	parent    protocol.KeyHash   // well-formed MLR
 	reference protocol.Reference // well-formed MLA and MCR, as pushed
-	// previous is, of each key that the action mentions (state.mentions), the last
-	// action before that does, none if there is none.
-	previous   []int32
-	messageLen uint32 // bytes
-	message    []byte // if messageLen <= inlineMessage, else under 'm'
+
+	// The keys that it is about, as far as its own block has shown them: of a
+	// well-formed MLR, of an MLA or MCR that refers to the right kind.
+	hasParent, hasChild bool
+	parent, child       protocol.KeyHash
+
+	waits  bool   // MLA, MCR: it was not decided in its own block, so the next two are zero
+	reason Reason // why it was refused
+	target int32  // MLA, MCR: the action that reference means; none: there is none, or it was not asked
+
+	mentions   []mentioning // one for each of keys()
+	messageLen uint32       // bytes
+	message    []byte       // if messageLen <= inlineMessage, else under 'm'
 }
+
+// keys lists the keys that the action is by and about, once each, as far as its own
+// block has shown them. What comes out later is listed apart (prefixLate).
+func (a *storedAction) keys() (keys [3]protocol.KeyHash, n int) {
+	if a.hasAuthor {
+		keys[0], n = a.author, 1
+	}
+	if a.hasParent && !slices.Contains(keys[:n], a.parent) {
+		keys[n] = a.parent
+		n++
+	}
+	if a.hasChild && !slices.Contains(keys[:n], a.child) {
+		keys[n] = a.child
+		n++
+	}
+	return keys, n
+}
+
+// mentioning is an action's place in the list of a key that it mentions. The actions
+// of a key that is in an identity form a chain, with a landmark every landmarkEvery;
+// one that came before the key was in any is a landmark and in no chain.
+type mentioning struct {
+	previous int32 // the action before it in the chain, none if it is the first or in none
+	since    uint8 // how many actions of the chain came after its last landmark, this one included
+}
+
+// chained reports whether the action is in the key's chain.
+func (m mentioning) chained() bool { return m.previous != none || m.since > 0 }
+
+// landmark reports whether the action has a landmark.
+func (m mentioning) landmark() bool { return m.since == 0 }
 
 // inlineMessage is the longest message kept beside its action, in bytes. It
 // covers what writers are allowed; longer ones would be in the way of the
 // actions beside them.
 const inlineMessage = 256
 
-// Bits of a stored action's first byte, above its kind.
+// Bits of a stored action's first byte, above its kind, and of its second, above its
+// reason.
 const (
 	flagMalformed = 1 << 2
 	flagAuthor    = 1 << 3
-	shiftPrevious = 4 // number of previous
+	flagWaits     = 1 << 4
+	flagTarget    = 1 << 5
+	shiftMentions = 6 // how many there are
+
+	maskReason    = 1<<4 - 1
+	flagHasParent = 1 << 4
+	flagByParent  = 1 << 5 // the parent is the author
+	flagHasChild  = 1 << 6
+	flagByChild   = 1 << 7 // the child is the author
 )
 
 // appendTo appends the action to a chunk: its length, and itself.
 func (a *storedAction) appendTo(chunk []byte) []byte {
 	var space [512]byte
-	b := append(space[:0], byte(a.kind)|byte(len(a.previous))<<shiftPrevious)
+	b := append(space[:0], byte(a.kind)|byte(len(a.mentions))<<shiftMentions, byte(a.reason))
 	b = binary.BigEndian.AppendUint32(b, a.index)
 	b = append(b, a.txid[:]...)
 	if a.hasAuthor {
 		b[0] |= flagAuthor
 		b = append(b, a.author[:]...)
 	}
-	switch {
-	case a.malformed:
+	if a.malformed {
 		b[0] |= flagMalformed
-	case a.kind == protocol.MLR:
-		b = append(b, a.parent[:]...)
-	default:
+	} else if a.kind != protocol.MLR {
 		b = append(b, a.reference[:]...)
 	}
-	for _, n := range a.previous {
-		b = binary.AppendUvarint(b, uint64(n+1))
+	b = a.appendKey(b, a.hasParent, a.parent, flagHasParent, flagByParent)
+	b = a.appendKey(b, a.hasChild, a.child, flagHasChild, flagByChild)
+	if a.waits {
+		b[0] |= flagWaits
+	}
+	if a.target != none {
+		b[0] |= flagTarget
+		b = binary.AppendUvarint(b, uint64(a.target))
+	}
+	for _, m := range a.mentions {
+		b = binary.AppendUvarint(b, uint64(m.previous+1)*landmarkEvery+uint64(m.since))
 	}
 	b = binary.AppendUvarint(b, uint64(a.messageLen))
 	b = append(b, a.message...)
 	return append(binary.AppendUvarint(chunk, uint64(len(b))), b...)
+}
+
+// appendKey appends a key that the action may be about to an action begun in b.
+func (a *storedAction) appendKey(b []byte, has bool, key protocol.KeyHash, flag, same byte) []byte {
+	switch {
+	case !has:
+		return b
+	case a.hasAuthor && key == a.author:
+		b[1] |= flag | same
+		return b
+	}
+	b[1] |= flag
+	return append(b, key[:]...)
 }
 
 // decodeActions reads all actions of a chunk. They share its memory.
@@ -129,28 +196,88 @@ func actionInChunk(chunk []byte, n int) (storedAction, error) {
 
 func decodeAction(b []byte) (storedAction, error) {
 	d := decoder{rest: b}
-	flags := d.byte()
-	a := storedAction{kind: protocol.Kind(flags & 3), malformed: flags&flagMalformed != 0, index: d.uint32(), txid: d.hash()}
+	flags, about := d.byte(), d.byte()
+	a := storedAction{
+		kind: protocol.Kind(flags & 3), malformed: flags&flagMalformed != 0, index: d.uint32(), txid: d.hash(),
+		waits: flags&flagWaits != 0, reason: Reason(about & maskReason), target: none,
+	}
 	if a.hasAuthor = flags&flagAuthor != 0; a.hasAuthor {
 		a.author = d.key()
 	}
-	switch {
-	case a.malformed:
-	case a.kind == protocol.MLR:
-		a.parent = d.key()
-	default:
+	if !a.malformed && a.kind != protocol.MLR {
 		a.reference = protocol.Reference(d.hash())
 	}
-	for range flags >> shiftPrevious {
-		a.previous = append(a.previous, int32(d.uvarint(math.MaxInt32))-1)
+	a.hasParent, a.parent = d.about(&a, about, flagHasParent, flagByParent)
+	a.hasChild, a.child = d.about(&a, about, flagHasChild, flagByChild)
+	if flags&flagTarget != 0 {
+		a.target = int32(d.uvarint(math.MaxInt32))
+	}
+	if count := int(flags >> shiftMentions); count > 0 {
+		a.mentions = make([]mentioning, count)
+		for i := range a.mentions {
+			m := d.uvarint((math.MaxInt32+1)*landmarkEvery + landmarkEvery - 1)
+			a.mentions[i] = mentioning{int32(m/landmarkEvery - 1), uint8(m % landmarkEvery)}
+		}
 	}
 	if a.messageLen = uint32(d.uvarint(math.MaxUint32)); a.messageLen > 0 && a.messageLen <= inlineMessage {
 		a.message = d.take(int(a.messageLen))
 	}
-	if a.kind == 0 {
-		return a, fmt.Errorf("%w: an action of no kind", ErrDamaged)
+	if _, n := a.keys(); a.kind == 0 || n != len(a.mentions) {
+		return a, fmt.Errorf("%w: an action of kind %d with %d keys in %d lists", ErrDamaged, a.kind, n, len(a.mentions))
 	}
 	return a, d.finish("stored action")
+}
+
+// about reads what appendKey wrote.
+func (d *decoder) about(a *storedAction, flags, flag, same byte) (has bool, key protocol.KeyHash) {
+	switch {
+	case flags&flag == 0:
+		return false, key
+	case flags&same != 0:
+		return true, a.author
+	}
+	return true, d.key()
+}
+
+// lateFate is what became of an action in a later block than its own, the value
+// under 'l'.
+type lateFate struct {
+	height uint32 // of that block
+	reason Reason // why it was refused
+	target int32  // the action that it refers to
+}
+
+func (o lateFate) appendTo(b []byte) []byte {
+	b = append(binary.BigEndian.AppendUint32(b, o.height), byte(o.reason))
+	return binary.BigEndian.AppendUint32(b, uint32(o.target))
+}
+
+func decodeLateFate(b []byte) (lateFate, error) {
+	d := decoder{rest: b}
+	o := lateFate{height: d.uint32(), reason: Reason(d.byte()), target: d.action()}
+	return o, d.finish("late fate of an action")
+}
+
+// cutLink is a link that is not in force any more, the value under 'f'. Its request
+// can never be used again.
+type cutLink struct {
+	accept int32  // MLA
+	linked uint32 // height at which it came into force
+	revoke int32  // MCR
+	cut    uint32 // height
+}
+
+func (c cutLink) appendTo(b []byte) []byte {
+	for _, n := range []uint32{uint32(c.accept), c.linked, uint32(c.revoke), c.cut} {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	return b
+}
+
+func decodeCutLink(b []byte) (cutLink, error) {
+	d := decoder{rest: b}
+	c := cutLink{accept: d.action(), linked: d.uint32(), revoke: d.action(), cut: d.uint32()}
+	return c, d.finish("cut link")
 }
 
 // keyRecord is one version of a key that has been in a link, the value under
@@ -158,8 +285,9 @@ func decodeAction(b []byte) (storedAction, error) {
 type keyRecord struct {
 	hasParent bool
 	parent    protocol.KeyHash
-	accept    chainhash.Hash // the MLA of the link to parent
-	linked    uint32         // height at which it came into force
+	accept    naming // the MLA of the link to parent
+	request   int32  // the MLR that it accepted
+	linked    uint32 // height at which it came into force
 
 	// Children stand in the order in which they were linked.
 	hasFirst bool
@@ -167,7 +295,13 @@ type keyRecord struct {
 	hasNext  bool
 	next     protocol.KeyHash // of its parent's children, after it
 
-	id chainhash.Hash // of the tree whose root it is; zero if it has a parent
+	id naming // of the tree whose root it is; zero if it has a parent
+}
+
+// naming is an action that something is named by.
+type naming struct {
+	tx     chainhash.Hash
+	number int32
 }
 
 const (
@@ -182,7 +316,8 @@ func (r *keyRecord) appendTo(b []byte) []byte {
 	b = append(b, 0)
 	if r.hasParent {
 		b[at] |= flagParent
-		b = append(append(b, r.parent[:]...), r.accept[:]...)
+		b = r.accept.appendTo(append(b, r.parent[:]...))
+		b = binary.BigEndian.AppendUint32(b, uint32(r.request))
 		b = binary.BigEndian.AppendUint32(b, r.linked)
 	}
 	if r.hasFirst {
@@ -193,18 +328,24 @@ func (r *keyRecord) appendTo(b []byte) []byte {
 		b[at] |= flagNext
 		b = append(b, r.next[:]...)
 	}
-	if r.id != (chainhash.Hash{}) {
+	if r.id.tx != (chainhash.Hash{}) {
 		b[at] |= flagID
-		b = append(b, r.id[:]...)
+		b = r.id.appendTo(b)
 	}
 	return b
 }
+
+func (n naming) appendTo(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(append(b, n.tx[:]...), uint32(n.number))
+}
+
+func (d *decoder) naming() naming { return naming{d.hash(), d.action()} }
 
 func decodeKeyRecord(b []byte) (r keyRecord, err error) {
 	d := decoder{rest: b}
 	flags := d.byte()
 	if r.hasParent = flags&flagParent != 0; r.hasParent {
-		r.parent, r.accept, r.linked = d.key(), d.hash(), d.uint32()
+		r.parent, r.accept, r.request, r.linked = d.key(), d.naming(), d.action(), d.uint32()
 	}
 	if r.hasFirst = flags&flagFirst != 0; r.hasFirst {
 		r.first = d.key()
@@ -213,7 +354,7 @@ func decodeKeyRecord(b []byte) (r keyRecord, err error) {
 		r.next = d.key()
 	}
 	if flags&flagID != 0 {
-		r.id = d.hash()
+		r.id = d.naming()
 	}
 	return r, d.finish("key record")
 }
@@ -270,6 +411,13 @@ func (d *decoder) take(n int) []byte {
 	out := d.rest[:n]
 	d.rest = d.rest[n:]
 	return out
+}
+
+// action reads the number of an action.
+func (d *decoder) action() int32 {
+	n := d.uint32()
+	d.short = d.short || n > math.MaxInt32
+	return int32(n)
 }
 
 func (d *decoder) byte() byte     { return d.take(1)[0] }

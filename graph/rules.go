@@ -40,21 +40,24 @@ type Block struct {
 // what has to be written because of it.
 type step struct {
 	*state
+	*draft
 	height uint32
 	counts Counts
+	err    error // the first of the store; what follows it does not count
 
-	effects       hash.Hash      // SHA-256 of them in their canonical encoding
-	space         []byte         // where that is made
-	storedEffects []byte         // they as they are stored
-	fresh         []storedAction // the block's own actions, in order of position
-	first         int32          // the number of the first of them
+	first         int32     // the number of the first of the block's own actions
+	effects       hash.Hash // SHA-256 of them in their canonical encoding
+	space         []byte    // where that is made
+	storedEffects []byte    // they as they are stored
 
-	changed []int32         // keys whose record is another, some more than once
-	sized   map[int32]int32 // roots of the identities whose record is another; none: merged
-	renamed []int32         // names whose record is another, some more than once
+	decided []int32                  // actions of earlier blocks
+	cutNow  []int32                  // requests whose links were cut
+	changed []int32                  // keys whose record is another, some more than once
+	sized   map[chainhash.Hash]int32 // roots of the identities whose record is another; none: merged
+	renamed []chainhash.Hash         // names whose record is another, some more than once
 
-	landmarks []mention // of every 64th action of a key
-	late      []mention // of actions of earlier blocks
+	landmarks   []mention // of the block's own actions
+	lateMention []mention // of actions of earlier blocks
 
 	header    [protocol.HeaderSize]byte      // if there are anchorTxs
 	anchorTxs []anchorTx                     // in the order in which they were applied
@@ -63,23 +66,26 @@ type step struct {
 }
 
 // mention says that an action is by or about a key.
-type mention struct{ key, action int32 }
+type mention struct {
+	key    protocol.KeyHash
+	action int32
+}
 
-func newStep(s *state, height uint32, counts Counts) *step {
-	return &step{state: s, height: height, counts: counts, first: s.txids.Len(), effects: sha256.New(), sized: make(map[int32]int32)}
+func newStep(s *state, d *draft, height uint32, counts Counts) *step {
+	return &step{state: s, draft: d, height: height, counts: counts, first: s.actions, effects: sha256.New(), sized: make(map[chainhash.Hash]int32)}
 }
 
 // apply runs the block through the four phases of identity-rules §4, and after them
 // its anchors, which have nothing to do with links. ErrBlock if it has a transaction
-// twice, or one that is on the chain already; the state is to be dropped then.
+// twice, or one that is on the chain already; other errors are the store's. The state is
+// to be dropped then.
 func (s *step) apply(b *Block) error {
 	if err := s.admit(b); err != nil {
 		return err
 	}
 	var requests, accepts, revokes, lateRevokes []int32
-	for i := range s.fresh {
-		a, n := &s.fresh[i], s.first+int32(i)
-		switch {
+	for n := s.first; n < s.actions; n++ {
+		switch a := s.own(n); {
 		case a.malformed:
 			s.refuse(n, Malformed)
 		case !a.hasAuthor:
@@ -100,8 +106,7 @@ func (s *step) apply(b *Block) error {
 
 	// Phase 2: every MCR whose MLA was decided in an earlier block.
 	for _, n := range revokes {
-		target := s.find(s.reference(n))
-		if target != none && s.isMLA(target) && s.actions.Ref(target).decided < s.height {
+		if target := s.targetOf(n); target.number != none && target.number < s.first && target.kind == protocol.MLA && target.decided() {
 			s.decideRevoke(n, target)
 		} else {
 			lateRevokes = append(lateRevokes, n)
@@ -109,8 +114,8 @@ func (s *step) apply(b *Block) error {
 	}
 
 	// Phase 3: every MLA, those included that waited for one of the block's txs.
-	for i := range s.fresh {
-		accepts = append(accepts, s.release(s.first+int32(i), protocol.MLA)...)
+	for n := s.first; n < s.actions; n++ {
+		accepts = append(accepts, s.release(n, protocol.MLA)...)
 	}
 	slices.Sort(accepts)
 	for _, n := range accepts {
@@ -119,8 +124,8 @@ func (s *step) apply(b *Block) error {
 
 	// Phase 4: every MCR whose MLA was decided in this block, and those that have
 	// nothing to act on.
-	for i := range s.fresh {
-		lateRevokes = append(lateRevokes, s.releaseRevokes(s.first+int32(i))...)
+	for n := s.first; n < s.actions; n++ {
+		lateRevokes = append(lateRevokes, s.releaseRevokes(n)...)
 	}
 	for _, n := range accepts {
 		if n < s.first {
@@ -129,11 +134,11 @@ func (s *step) apply(b *Block) error {
 	}
 	slices.Sort(lateRevokes)
 	for _, n := range lateRevokes {
-		s.decideRevoke(n, s.find(s.reference(n)))
+		s.decideRevoke(n, s.targetOf(n))
 	}
-	s.mention()
+	s.mentionAll()
 	s.anchor(b)
-	return nil
+	return s.err
 }
 
 // admit adds the block's actions, undecided.
@@ -142,168 +147,295 @@ func (s *step) admit(b *Block) error {
 		return nil
 	}
 	s.blocks.Append(blockSpan{s.height, s.first})
-	s.fresh = make([]storedAction, 0, len(b.Actions))
+	order := make([]*Action, len(b.Actions))
 	for i := range b.Actions {
-		a := &b.Actions[i]
-		stored := storedAction{
-			kind: a.Kind, malformed: a.Malformed != nil, index: a.Index, txid: a.TxID,
-			messageLen: uint32(len(a.Message)), message: a.Message,
-		}
-		if a.Author != nil {
-			stored.hasAuthor, stored.author = true, *a.Author
-		}
-		if a.Malformed == nil && a.Kind == protocol.MLR {
-			stored.parent = a.Parent
-		} else if a.Malformed == nil {
-			stored.reference = a.Ref
-		}
-		s.fresh = append(s.fresh, stored)
+		order[i] = &b.Actions[i]
 	}
-	slices.SortFunc(s.fresh, func(x, y storedAction) int { return cmp.Compare(x.index, y.index) })
-	for i := range s.fresh {
-		a := &s.fresh[i]
-		switch n := s.add(a); {
-		case n < s.first:
-			return onChain(a.txid, s.heightOf(n))
-		case n < s.first+int32(i), i > 0 && s.fresh[i-1].index == a.index:
-			return fmt.Errorf("%w: block %v has transaction %v, index %d, twice", ErrBlock, b.Hash, a.txid, a.index)
+	slices.SortFunc(order, func(x, y *Action) int { return cmp.Compare(x.Index, y.Index) })
+	for i, a := range order {
+		n, fresh, err := s.add(a.stored())
+		switch {
+		case err != nil:
+			return err
+		case !fresh && n < s.first:
+			return onChain(a.TxID, s.heightOf(n))
+		case !fresh, i > 0 && order[i-1].Index == a.Index:
+			return fmt.Errorf("%w: block %v has transaction %v, index %d, twice", ErrBlock, b.Hash, a.TxID, a.Index)
 		}
 	}
-	for s.forest.Len() < s.keys.Len() {
-		s.forest.Add()
-	}
+	s.actions += int32(len(order))
 	return nil
 }
 
-// mention lists the block's actions among those of the keys that they mention.
-func (s *step) mention() {
-	previous := make([]int32, 0, 3*len(s.fresh))
-	for i := range s.fresh {
-		n := s.first + int32(i)
-		keys, count := s.mentions(n, s.height)
-		at := len(previous)
-		for _, key := range keys[:count] {
-			place := s.mentioned.Edit(key)
-			previous = append(previous, place.last)
-			place.last = n
-			if place.count++; place.count%landmarkEvery == 0 {
-				s.landmarks = append(s.landmarks, mention{key, n})
-			}
-		}
-		s.fresh[i].previous = previous[at:len(previous):len(previous)]
+// stored returns the action as it is stored, undecided.
+func (a *Action) stored() storedAction {
+	stored := storedAction{
+		kind: a.Kind, malformed: a.Malformed != nil, index: a.Index, txid: a.TxID, target: none,
+		messageLen: uint32(len(a.Message)), message: a.Message,
+	}
+	if a.Author != nil {
+		stored.hasAuthor, stored.author = true, *a.Author
+	}
+	switch {
+	case stored.malformed:
+	case a.Kind == protocol.MLR:
+		stored.hasParent, stored.parent = true, a.Parent
+		stored.hasChild, stored.child = stored.hasAuthor, stored.author
+	default:
+		stored.reference = a.Ref
+	}
+	return stored
+}
+
+// own returns one of the block's own actions, to be changed.
+func (s *step) own(n int32) *storedAction { return &s.fresh[n-s.known] }
+
+// fail notes an error of the store.
+func (s *step) fail(err error) {
+	if s.err == nil {
+		s.err = err
 	}
 }
 
-// reference returns what an action, of the block or waiting, refers to.
-func (s *step) reference(n int32) protocol.Reference {
-	if n >= s.first {
-		return s.fresh[n-s.first].reference
+// acted is an action and what became of it.
+type acted struct {
+	number int32 // none if it is not there: the rest is zero then
+	storedAction
+	fate
+}
+
+// decided reports whether it does not wait.
+func (a *acted) decided() bool { return a.height != never }
+
+// look returns an action with what became of it.
+func (s *step) look(n int32) acted {
+	if n == none {
+		return acted{number: none}
 	}
-	return s.waiting.reference(n)
+	a, err := s.action(n)
+	if err != nil {
+		s.fail(err)
+		return acted{number: none}
+	}
+	o, err := fateOf(s.draft, n, &a)
+	if err != nil {
+		s.fail(err)
+		return acted{number: none}
+	}
+	return acted{n, a, o}
+}
+
+// about returns the keys that an action is about.
+func (s *step) about(a *acted) about {
+	of, err := aboutOf(s.draft, &a.storedAction, &a.fate)
+	if err != nil {
+		s.fail(err)
+	}
+	return of
+}
+
+// targetOf returns what an action refers to.
+func (s *step) targetOf(n int32) acted {
+	a, err := s.action(n)
+	if err != nil {
+		s.fail(err)
+		return acted{number: none}
+	}
+	target, err := s.find(a.reference)
+	if err != nil {
+		s.fail(err)
+	}
+	return s.look(target)
+}
+
+// mentionAll lists the block's actions among those of the keys that they mention.
+func (s *step) mentionAll() {
+	for n := s.first; n < s.actions; n++ {
+		a := s.own(n)
+		keys, count := a.keys()
+		a.mentions = make([]mentioning, 0, count)
+		for _, key := range keys[:count] {
+			m := s.mention(key, n)
+			a.mentions = append(a.mentions, m)
+			if m.landmark() {
+				s.landmarks = append(s.landmarks, mention{key, n})
+			}
+		}
+	}
 }
 
 // release returns the actions of the given kind that wait for n. What n is does
 // not matter: a reference to the wrong kind is refused as soon as that is known.
 func (s *step) release(n int32, kind protocol.Kind) []int32 {
-	return s.waiting.on(protocol.RefersTo(s.txids.Key(n)), kind)
+	a, err := s.action(n)
+	if err != nil {
+		s.fail(err)
+		return nil
+	}
+	w := wanted{kind, protocol.RefersTo(a.txid).Canonical()}
+	if !s.waiting.any(w) {
+		return nil
+	}
+	released, err := s.waiters(w)
+	if err != nil {
+		s.fail(err)
+	}
+	return released
 }
 
 // releaseRevokes returns the MCRs that wait for n, unless n is an MLA that waits
 // itself.
 func (s *step) releaseRevokes(n int32) []int32 {
-	if s.isMLA(n) && s.actions.Ref(n).decided == never {
+	if a := s.look(n); a.kind == protocol.MLA && !a.decided() {
 		return nil
 	}
 	return s.release(n, protocol.MCR)
 }
 
-func (s *step) isMLA(n int32) bool { return s.actions.Ref(n).kind == protocol.MLA }
-
 // decideRequest opens an MLR or refuses it.
 func (s *step) decideRequest(n int32) {
-	a := s.actions.Edit(n)
+	a := s.own(n)
 	if a.author == a.parent {
 		s.refuse(n, SelfLink)
 		return
 	}
-	a.decided = s.height
-	s.emit(storedEffect{effect: RequestOpened, action: n})
+	s.emit(storedEffect{effect: RequestOpened, action: n}, &Effect{Tx: a.txid, Child: a.child, Parent: a.parent})
 }
 
 // decideAccept puts the link of an MLA in force, refuses it, or lets it wait.
 func (s *step) decideAccept(n int32) {
-	target := s.find(s.reference(n))
-	if target == none {
+	target := s.targetOf(n)
+	if target.number == none {
 		s.letWait(n)
 		return
 	}
-	s.meet(n, target)
-	author, request := s.actions.Ref(n).author, s.actions.At(target)
-	switch {
-	case request.kind != protocol.MLR:
-		s.refuse(n, WrongKind)
-	case request.refused():
-		s.refuse(n, RequestRefused)
-	case author != request.parent:
-		s.refuse(n, NotTheParent)
-	case request.ended != none:
-		s.refuse(n, RequestUsed)
-	case s.forest.Parent(request.child) != none:
-		s.refuse(n, ChildHasParent)
-	case s.forest.Root(request.parent) == request.child:
-		s.refuse(n, Loop)
+	accept, request := s.look(n), s.about(&target)
+	switch reason := s.refusesAccept(&accept, &target, request); reason {
+	case NoReason:
+		s.meet(n, &target, request, NoReason)
+		s.join(&accept, &target)
 	default:
-		s.actions.Edit(n).decided = s.height
-		s.actions.Edit(target).ended = n
-		s.join(n, target)
+		s.meet(n, &target, request, reason)
+		s.refuse(n, reason)
 	}
 }
 
-// decideRevoke cuts the link of the MLA target, which is none if it is not
-// confirmed; or refuses the MCR, or lets it wait.
-func (s *step) decideRevoke(n, target int32) {
-	if target == none || s.isMLA(target) && s.actions.Ref(target).decided == never {
+// refusesAccept says why an MLA that refers to target is refused.
+func (s *step) refusesAccept(accept, target *acted, request about) Reason {
+	switch {
+	case target.kind != protocol.MLR:
+		return WrongKind
+	case target.refused():
+		return RequestRefused
+	case accept.author != request.parent:
+		return NotTheParent
+	}
+	link, inForce := s.link(request.child)
+	switch {
+	case inForce && link.request == target.number || s.ended(target.number):
+		return RequestUsed
+	case inForce:
+		return ChildHasParent
+	case s.isAbove(request.child, request.parent):
+		return Loop
+	}
+	return NoReason
+}
+
+// ended reports whether the link of a request was in force and was cut.
+func (s *step) ended(request int32) bool {
+	_, was, err := s.cut(request)
+	if err != nil {
+		s.fail(err)
+	}
+	return was
+}
+
+// isAbove reports whether a root is the other key's.
+func (s *step) isAbove(root, key protocol.KeyHash) bool {
+	n := s.keys.Find(key)
+	return root == key || n != none && s.keys.Key(s.forest.Root(n)) == root
+}
+
+// decideRevoke cuts the link of the MLA target, or refuses the MCR, or lets it wait.
+func (s *step) decideRevoke(n int32, target acted) {
+	if target.number == none || target.kind == protocol.MLA && !target.decided() {
 		s.letWait(n)
 		return
 	}
-	s.meet(n, target)
-	author, accept := s.actions.Ref(n).author, s.actions.At(target)
-	switch {
-	case accept.kind != protocol.MLA:
-		s.refuse(n, WrongKind)
-	case accept.refused():
-		s.refuse(n, AcceptRefused)
-	case author != accept.parent:
-		s.refuse(n, NotTheParent)
-	case accept.ended != none:
-		s.refuse(n, AlreadyRevoked)
-	default:
-		s.actions.Edit(n).decided = s.height
-		s.actions.Edit(target).ended = n
-		s.part(n, target)
+	revoke, accept := s.look(n), s.about(&target)
+	reason := s.refusesRevoke(&revoke, &target, accept)
+	s.meet(n, &target, accept, reason)
+	if reason != NoReason {
+		s.refuse(n, reason)
+		return
 	}
+	s.part(&revoke, &target, accept)
 }
 
-// meet ends an action's waiting: what it refers to is there.
-func (s *step) meet(n, target int32) {
-	s.attach(n, target)
-	if n < s.first {
-		a := s.actions.Ref(n)
-		s.waiting.remove(n, a.kind)
-		s.counts.Waiting--
-		for _, key := range distinct([]int32{a.parent, a.child}) {
-			if key != none && key != a.author { // the author has had its mention
-				s.late = append(s.late, mention{key, n})
-			}
+// refusesRevoke says why an MCR that refers to target is refused.
+func (s *step) refusesRevoke(revoke, target *acted, accept about) Reason {
+	switch {
+	case target.kind != protocol.MLA:
+		return WrongKind
+	case target.refused():
+		return AcceptRefused
+	case revoke.author != accept.parent:
+		return NotTheParent
+	}
+	if link, inForce := s.link(accept.child); !inForce || link.name.number != target.number {
+		return AlreadyRevoked
+	}
+	return NoReason
+}
+
+// meet notes what an action's reference turned out to mean, and what became of the
+// action. That ends its waiting.
+func (s *step) meet(n int32, target *acted, of about, reason Reason) {
+	if n >= s.first {
+		a := s.own(n)
+		a.target, a.reason = target.number, reason
+		if reason != WrongKind {
+			a.hasParent, a.hasChild, a.parent, a.child = of.hasParent, of.hasChild, of.parent, of.child
+		}
+		return
+	}
+	a, err := s.action(n)
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	s.waiting.remove(a.wants())
+	s.counts.Waiting--
+	s.fates[n] = lateFate{s.height, reason, target.number}
+	s.decided = append(s.decided, n)
+	if reason == WrongKind {
+		return
+	}
+	for _, key := range [...]struct {
+		has bool
+		protocol.KeyHash
+	}{{of.hasParent, of.parent}, {of.hasChild && of.child != of.parent, of.child}} {
+		if key.has && key.KeyHash != a.author { // the author has had its mention
+			s.lateMention = append(s.lateMention, mention{key.KeyHash, n})
 		}
 	}
 }
 
+// wants returns what an action waits for, if it does.
+func (a *storedAction) wants() wanted { return wanted{a.kind, a.reference.Canonical()} }
+
 func (s *step) refuse(n int32, reason Reason) {
-	a := s.actions.Edit(n)
-	a.decided, a.reason = s.height, reason
+	a, err := s.action(n)
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	if n >= s.first {
+		s.own(n).reason = reason
+	}
 	s.counts.Refused++
-	s.emit(storedEffect{effect: ActionRefused, action: n, reason: reason})
+	s.emit(storedEffect{effect: ActionRefused, action: n, reason: reason}, &Effect{Kind: a.kind, Reason: reason, Tx: a.txid, Author: a.author})
 }
 
 // letWait lets an action of the block wait for what it refers to.
@@ -311,14 +443,19 @@ func (s *step) letWait(n int32) {
 	if n < s.first {
 		return // it goes on waiting
 	}
-	s.waiting.add(n, s.actions.Ref(n).kind, s.reference(n))
+	a := s.own(n)
+	a.waits = true
+	w := a.wants()
+	s.waiting.add(w)
+	s.waits[w] = append(s.waits[w], n)
 	s.counts.Waiting++
-	s.emit(storedEffect{effect: ActionWaiting, action: n})
+	s.emit(storedEffect{effect: ActionWaiting, action: n}, &Effect{Kind: a.kind, Tx: a.txid, Author: a.author, Reference: a.reference})
 }
 
-func (s *step) emit(o storedEffect) {
+// emit notes an effect, as it is stored and as it is.
+func (s *step) emit(o storedEffect, e *Effect) {
 	s.storedEffects = o.appendTo(s.storedEffects)
-	e, _ := s.effectOf(&o, func(action int32) (protocol.Reference, error) { return s.reference(action), nil })
+	e.Type = o.effect
 	s.hash(e.appendTo)
 }
 

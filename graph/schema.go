@@ -25,7 +25,12 @@ import (
 //	'k'     key 20, ^height 4              keyRecord                   a key's parent, children and id from then on
 //	'i'     id 32, ^height 4               root 20, keys 4; or empty   an identity's tree; empty: merged into another
 //	'n'     id 32, ^height 4               nameRecord                  where to look for the identity that a name merged into
-//	'x'     key 20, action 4               empty                       every 64th action by or about a key
+//	'o'     txid 32                        action 4                    the number of an action
+//	'l'     action 4                       lateFate                 what a later block made of an action that waited in its own
+//	'f'     action 4                       cutLink                     of an MLR, how its link ended
+//	'w'     kind 1, reference 32, action 4 empty                       an action of a kind that waited in its own block; canonical
+//	'x'     key 20, action 4               empty                       an action by or about a key: each one before the key was in an
+//	                                                                   identity, every 64th of the chain from then on
 //	'y'     key 20, action 4               empty                       an action that turned out later to be about a key
 //	'H'     height 4                       80 bytes                    header of a block that has anchors or what broke a chain of them
 //	'A'     height 4, chunk 4              storedAnchorTxs, up to 16   these transactions, in the order in which they were applied
@@ -40,7 +45,7 @@ import (
 // These say how the graph came to be, not what it is: two graphs of the same
 // chain may differ in them.
 //
-//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, x, y, c, h, t, j and g
+//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, o, l, f, w, x, y, c, h, t, j and g
 //	'U'     -                              height 4                    the lowest block that can be taken back
 //	'd'     height 4, hash 32              seq 8, previous hash 32     a block that was taken off the chain
 //	'W'     -                              empty                       stamp of every transaction (badgerdb.Stamp)
@@ -79,6 +84,10 @@ const (
 	prefixKey      = 'k'
 	prefixIdentity = 'i'
 	prefixName     = 'n'
+	prefixNumber   = 'o'
+	prefixFate     = 'l'
+	prefixCut      = 'f'
+	prefixWaiting  = 'w'
 	prefixLandmark = 'x'
 	prefixLate     = 'y'
 
@@ -100,7 +109,7 @@ const (
 
 // statePrefixes are those of the first table: two graphs of the same chain hold
 // the same bytes under them (identity-rules §8).
-const statePrefixes = "MTbamekinxyHAPBchtjg"
+const statePrefixes = "MTbamekinolfwxyHAPBchtjg"
 
 // blockPrefixes are those whose keys go on with the height of the block that
 // they belong to, the undo record aside.
@@ -114,8 +123,8 @@ const chunkSize = 64 << 10
 // their number costs Badger little, few enough to read for one of them.
 const actionsPerChunk = 32
 
-// landmarkEvery is how many actions of a key lie between those that are found
-// without walking.
+// landmarkEvery is how many actions of a key's chain lie between those that are found
+// without walking. At most 256: mentioning.since.
 const landmarkEvery = 64
 
 func newest(height uint32) uint32 { return math.MaxUint32 - height }
@@ -138,10 +147,26 @@ func mentionKey(prefix byte, key protocol.KeyHash, action int32) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(action))
 }
 
+// actionTxKey is the key of an action's number.
+func actionTxKey(txid chainhash.Hash) []byte {
+	return append(append(make([]byte, 0, 33), prefixNumber), txid[:]...)
+}
+
+func lateKey(action int32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{prefixFate}, uint32(action))
+}
+
+func cutKey(request int32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{prefixCut}, uint32(request))
+}
+
 // The stems of versioned keys: what stands before ^height.
 
+// keyStemSize is the size of a key's stem in bytes.
+const keyStemSize = 1 + len(protocol.KeyHash{})
+
 func keyStem(key protocol.KeyHash) []byte {
-	return append(append(make([]byte, 0, 25), prefixKey), key[:]...)
+	return append(append(make([]byte, 0, keyStemSize+4), prefixKey), key[:]...)
 }
 
 func identityStem(id chainhash.Hash) []byte {

@@ -62,6 +62,13 @@ func newIterator(txn *badger.Txn, prefix []byte) *badger.Iterator {
 	return txn.NewIterator(opt)
 }
 
+// newReader returns an iterator that reads values as well.
+func newReader(txn *badger.Txn, prefix []byte) *badger.Iterator {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = prefix
+	return txn.NewIterator(opt)
+}
+
 // readChunks reads a long value of a height.
 func readChunks(txn *badger.Txn, prefix byte, height uint32) (value []byte, err error) {
 	for n := uint32(0); ; n++ {

@@ -15,7 +15,6 @@ type storedEffect struct {
 	reason Reason // ActionRefused
 	target int32  // LinkFormed, LinkCut: the action that it refers to; IdentityMerged: that names the surviving identity
 	id     int32  // LinkFormed, LinkCut: as Effect.ID
-	root   int32  // IdentityNamed: key
 }
 
 func (o *storedEffect) appendTo(b []byte) []byte {
@@ -27,8 +26,6 @@ func (o *storedEffect) appendTo(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(o.id))
 	case ActionRefused:
 		b = append(b, byte(o.reason))
-	case IdentityNamed:
-		b = binary.AppendUvarint(b, uint64(o.root))
 	case IdentityMerged:
 		b = binary.AppendUvarint(b, uint64(o.target))
 	}
@@ -39,11 +36,11 @@ func (o *storedEffect) appendTo(b []byte) []byte {
 const maxStoredEffect = 1 + 3*binary.MaxVarintLen32
 
 // decodeStoredEffects reads the storedEffects of a block up to which there are so many
-// actions and keys.
-func decodeStoredEffects(b []byte, actions, keys int32) (storedEffects []storedEffect, err error) {
+// actions.
+func decodeStoredEffects(b []byte, actions int32) (storedEffects []storedEffect, err error) {
 	d := decoder{rest: b}
 	for len(d.rest) > 0 {
-		o, err := d.storedEffect(actions, keys)
+		o, err := d.storedEffect(actions)
 		if err != nil {
 			return nil, err
 		}
@@ -52,18 +49,16 @@ func decodeStoredEffects(b []byte, actions, keys int32) (storedEffects []storedE
 	return storedEffects, nil
 }
 
-// storedEffect reads one of a block up to which there are so many actions and keys.
-func (d *decoder) storedEffect(actions, keys int32) (storedEffect, error) {
+// storedEffect reads one of a block up to which there are so many actions.
+func (d *decoder) storedEffect(actions int32) (storedEffect, error) {
 	action := func() int32 { return int32(d.uvarint(uint64(max(0, actions-1)))) }
 	o := storedEffect{effect: EffectType(d.byte()), action: action()}
 	switch o.effect {
-	case RequestOpened, ActionWaiting:
+	case RequestOpened, ActionWaiting, IdentityNamed:
 	case LinkFormed, LinkCut:
 		o.target, o.id = action(), action()
 	case ActionRefused:
 		o.reason = Reason(d.byte())
-	case IdentityNamed:
-		o.root = int32(d.uvarint(uint64(max(0, keys-1))))
 	case IdentityMerged:
 		o.target = action()
 	default:
@@ -75,35 +70,62 @@ func (d *decoder) storedEffect(actions, keys int32) (storedEffect, error) {
 	return o, nil
 }
 
-// effectOf returns what an storedEffect says. reference returns what an action that
-// waits refers to.
-func (s *state) effectOf(o *storedEffect, reference func(action int32) (protocol.Reference, error)) (e Effect, err error) {
-	a := s.actions.Ref(o.action)
+// effectOf returns what an effect says.
+func effectOf(b book, o *storedEffect) (e Effect, err error) {
 	e.Type = o.effect
+	a, err := b.action(o.action)
+	if err != nil {
+		return e, err
+	}
 	switch o.effect {
 	case IdentityNamed:
-		e.ID, e.Root = s.txids.Key(o.action), s.keys.Key(o.root)
-		return e, nil
+		e.ID = a.txid
+		e.Root, err = namedRoot(b, o.action, &a)
+		return e, err
 	case IdentityMerged:
-		e.ID, e.Into = s.txids.Key(o.action), s.txids.Key(o.target)
-		return e, nil
+		into, err := b.action(o.target)
+		e.ID, e.Into = a.txid, into.txid
+		return e, err
 	}
-	e.Tx = s.txids.Key(o.action)
+	e.Tx = a.txid
 	switch o.effect {
 	case RequestOpened:
-		e.Child, e.Parent = s.keys.Key(a.child), s.keys.Key(a.parent)
+		e.Child, e.Parent = a.child, a.parent
 	case LinkFormed, LinkCut:
-		t := s.actions.Ref(o.target)
-		e.Ref, e.ID = s.txids.Key(o.target), s.txids.Key(o.id)
-		e.Child, e.Parent = s.keys.Key(t.child), s.keys.Key(t.parent)
-	default:
-		e.Kind, e.Reason = a.kind, o.reason
-		if a.author != none {
-			e.Author = s.keys.Key(a.author)
+		target, err := b.action(o.target)
+		if err != nil {
+			return e, err
 		}
+		id, err := b.action(o.id)
+		if err != nil {
+			return e, err
+		}
+		of, err := fateOf(b, o.target, &target)
+		if err != nil {
+			return e, err
+		}
+		about, err := aboutOf(b, &target, &of)
+		e.Ref, e.ID, e.Child, e.Parent = target.txid, id.txid, about.child, about.parent
+		return e, err
+	case ActionRefused, ActionWaiting:
+		e.Kind, e.Reason, e.Author = a.kind, o.reason, a.author
 		if o.effect == ActionWaiting {
-			e.Reference, err = reference(o.action)
+			e.Reference = a.reference
 		}
 	}
-	return e, err
+	return e, nil
+}
+
+// namedRoot returns the root of the identity that an action named: a request names that
+// of its parent, which was in none; a revoke that of the child that it cut off.
+func namedRoot(b book, n int32, a *storedAction) (protocol.KeyHash, error) {
+	if a.kind == protocol.MLR {
+		return a.parent, nil
+	}
+	o, err := fateOf(b, n, a)
+	if err != nil {
+		return protocol.KeyHash{}, err
+	}
+	about, err := aboutOf(b, a, &o)
+	return about.child, err
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -57,7 +56,8 @@ func (g *Graph) disconnecting(base *snapshot) (*change, error) {
 	value := binary.BigEndian.AppendUint64(nil, seq)
 	c.set(staleKey(t.height, base.block.hash), append(value, base.block.prev[:]...))
 	c.entries = append(c.entries, t.removed...)
-	return c, c.next.state.takeBack(base.txn, t)
+	l := base.ledger()
+	return c, c.next.state.takeBack(&l, t)
 }
 
 // takenBack is what a block did that is being taken back.
@@ -68,7 +68,7 @@ type takenBack struct {
 	anchors []storedAnchorTx
 
 	removed []entry  // deletions of all that it added
-	changed [][]byte // of their keys, those under k and n
+	changed [][]byte // of their keys, those under k
 	chains  [][]byte // of their keys, those under c
 }
 
@@ -79,7 +79,7 @@ func takeBack(base *snapshot) (*takenBack, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.effects, err = decodeStoredEffects(encoded, base.state.txids.Len(), base.state.keys.Len()); err != nil {
+	if t.effects, err = decodeStoredEffects(encoded, base.state.actions); err != nil {
 		return nil, err
 	}
 	if t.actions, err = readActions(base.txn, t.height); err != nil {
@@ -93,7 +93,7 @@ func takeBack(base *snapshot) (*takenBack, error) {
 	}
 	for _, e := range t.removed {
 		switch e.key[0] {
-		case prefixKey, prefixName:
+		case prefixKey:
 			t.changed = append(t.changed, e.key)
 		case prefixChain:
 			t.chains = append(t.chains, e.key)
@@ -102,105 +102,108 @@ func takeBack(base *snapshot) (*takenBack, error) {
 	return t, nil
 }
 
-// takeBack reverses what a block did. txn reads the store with the block.
-func (s *state) takeBack(txn *badger.Txn, t *takenBack) error {
-	first := s.txids.Len() - int32(len(t.actions))
-	s.forgetMentions(t, first)
+// takeBack reverses what a block did. l reads the store with the block.
+func (s *state) takeBack(l *ledger, t *takenBack) error {
+	first := s.actions - int32(len(t.actions))
 	for _, e := range slices.Backward(t.effects) {
-		if err := s.undo(txn, &e, first); err != nil {
+		if err := s.undo(l, &e, first); err != nil {
 			return err
 		}
 	}
-	for _, key := range t.changed {
-		if err := s.reload(txn, key); err != nil {
-			return err
-		}
-	}
-	if err := s.undoAnchors(txn, t.anchors, t.chains); err != nil {
+	if err := s.forgetMentions(l, t); err != nil {
 		return err
 	}
-	for n := s.txids.Len() - 1; n >= first; n-- {
-		s.txids.Remove(n)
+	for _, key := range t.changed {
+		if err := s.reload(l.txn, key); err != nil {
+			return err
+		}
 	}
-	s.actions.Truncate(first)
+	if err := s.undoAnchors(l.txn, t.anchors, t.chains); err != nil {
+		return err
+	}
+	s.actions = first
 	if len(t.actions) > 0 {
 		s.blocks.Truncate(s.blocks.Len() - 1)
 	}
-	// Keys that were first mentioned in the block.
-	for n := s.keys.Len() - 1; n >= 0 && s.mentioned.Ref(n).count == 0; n-- {
-		s.keys.Remove(n)
-		s.forest.Drop()
-		s.places.Truncate(n)
-		s.mentioned.Truncate(n)
-	}
 	return nil
 }
 
-// forgetMentions takes the block's actions off the lists of the keys that they
-// mention.
-func (s *state) forgetMentions(t *takenBack, first int32) {
-	for i, a := range slices.Backward(t.actions) {
-		keys, n := s.mentions(first+int32(i), t.height)
-		for j, key := range keys[:n] {
-			mentioned := s.mentioned.Edit(key)
-			mentioned.last = a.previous[j]
-			mentioned.count--
+// forgetMentions takes the block's actions off the chains of those that mention a key.
+func (s *state) forgetMentions(l *ledger, t *takenBack) error {
+	touched := make(map[int32]protocol.KeyHash)
+	for _, a := range slices.Backward(t.actions) {
+		keys, count := a.keys()
+		for i, key := range keys[:count] {
+			if n := s.keys.Find(key); n != none && a.mentions[i].chained() {
+				s.places.Edit(n).mentioned = a.mentions[i].previous
+				touched[n] = key
+			}
 		}
 	}
+	for n, key := range touched {
+		p := s.places.Edit(n)
+		p.since = 0
+		if p.mentioned == none {
+			continue
+		}
+		before, err := l.action(p.mentioned)
+		if err != nil {
+			return err
+		}
+		m, ok := before.mentioning(key)
+		if !ok {
+			return fmt.Errorf("%w: action %v does not mention key %x", ErrDamaged, before.txid, key)
+		}
+		p.since = m.since
+	}
+	return nil
 }
 
 // undo reverses an effect, but for what reload reads back.
-func (s *state) undo(txn *badger.Txn, o *storedEffect, first int32) error {
-	n := o.action
-	a := s.actions.Edit(n)
+func (s *state) undo(l *ledger, o *storedEffect, first int32) error {
 	switch o.effect {
 	case IdentityNamed, IdentityMerged:
 		return nil
-	case ActionWaiting:
-		s.waiting.remove(n, a.kind)
-		return nil
-	case LinkFormed:
-		s.forest.Cut(a.child)
-		s.actions.Edit(o.target).ended = none
-	case LinkCut:
-		s.forest.Link(a.child, a.parent)
-		s.actions.Edit(o.target).ended = none
 	}
-	a.decided, a.reason = never, NoReason
-	if n >= first {
-		return nil
-	}
-	// It goes back to waiting.
-	a.parent, a.child = none, none
-	stored, err := s.stored(txn, n)
+	a, err := l.action(o.action)
 	if err != nil {
 		return err
 	}
-	s.waiting.add(n, a.kind, stored.reference)
+	switch o.effect {
+	case ActionWaiting:
+		s.waiting.remove(a.wants())
+		return nil
+	case LinkFormed, LinkCut:
+		of, err := fateOf(l, o.action, &a)
+		if err != nil {
+			return err
+		}
+		about, err := aboutOf(l, &a, &of)
+		if err != nil {
+			return err
+		}
+		child, parent := s.keys.Find(about.child), s.keys.Find(about.parent)
+		if child == none || parent == none {
+			return fmt.Errorf("%w: action %v made or cut a link of keys that are in none", ErrDamaged, a.txid)
+		}
+		if o.effect == LinkFormed {
+			s.forest.Cut(child)
+		} else {
+			s.forest.Link(child, parent)
+		}
+	}
+	if o.action < first { // it goes back to waiting
+		s.waiting.add(a.wants())
+	}
 	return nil
 }
 
-// stored reads an action.
-func (s *state) stored(txn *badger.Txn, action int32) (storedAction, error) {
-	span := s.blocks.At(s.spanOf(action))
-	within := uint32(action - span.first)
-	chunk, err := read(txn, chunkKey(prefixActions, span.height, within/actionsPerChunk))
-	if err != nil {
-		return storedAction{}, err
-	}
-	return actionInChunk(chunk, int(within%actionsPerChunk))
-}
-
-// reload sets what the record of a key or name says that is taken back to what the
-// version before it says.
+// reload sets what the record of a key says that is taken back to what the version
+// before it says.
 func (s *state) reload(txn *badger.Txn, removed []byte) error {
-	stem := removed[:len(removed)-4]
 	value, since, err := versionBefore(txn, removed)
 	if err != nil {
 		return err
-	}
-	if stem[0] == prefixName {
-		return s.reloadName(s.txids.Find(chainhash.Hash(stem[1:])), value)
 	}
 	var r keyRecord
 	if value != nil {
@@ -208,7 +211,10 @@ func (s *state) reload(txn *badger.Txn, removed []byte) error {
 			return err
 		}
 	}
-	key := s.keys.Find(protocol.KeyHash(stem[1:]))
+	key := s.keys.Find(protocol.KeyHash(removed[1 : len(removed)-4]))
+	if key == none {
+		return fmt.Errorf("%w: key %x has been in a link, but is not known", ErrDamaged, removed[1:len(removed)-4])
+	}
 	s.setPlace(key, &r)
 	s.places.Edit(key).moved = since // or earlier: that version may have brought an id alone
 	return nil
@@ -232,10 +238,7 @@ func versionBefore(txn *badger.Txn, key []byte) (value []byte, since uint32, err
 // record is another have to be put as well, in any order.
 func (s *state) setPlace(key int32, r *keyRecord) {
 	p := s.places.Edit(key)
-	p.accept, p.id, p.first, p.next = none, none, none, none
-	if r.id != (chainhash.Hash{}) {
-		p.id = s.txids.Find(r.id)
-	}
+	p.name, p.request, p.linked, p.first, p.next = r.id, none, 0, none, none
 	if r.hasFirst {
 		p.first = s.keys.Find(r.first)
 		s.places.Edit(p.first).previous = none
@@ -250,27 +253,8 @@ func (s *state) setPlace(key int32, r *keyRecord) {
 		p.previous = none
 		return
 	}
-	p.accept = s.txids.Find(r.accept)
+	p.name, p.request, p.linked = r.accept, r.request, r.linked
 	if !r.hasNext {
 		s.places.Edit(s.keys.Find(r.parent)).last = key
 	}
-}
-
-func (s *state) reloadName(id int32, value []byte) error {
-	if value == nil {
-		s.names.Delete(id)
-		return nil
-	}
-	r, err := decodeNameRecord(value)
-	if err != nil {
-		return err
-	}
-	n := name{up: none, weight: r.weight, survivor: none}
-	if r.up != (chainhash.Hash{}) {
-		n.up = s.txids.Find(r.up)
-	} else {
-		n.survivor = s.txids.Find(r.survivor)
-	}
-	s.names.Set(id, n)
-	return nil
 }

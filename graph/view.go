@@ -18,6 +18,7 @@ import (
 type View struct {
 	g        *Graph
 	snapshot *snapshot // held until Close
+	ledger   ledger    // of snapshot
 	block    blockRecord
 	height   uint32
 
@@ -60,7 +61,7 @@ func (s *snapshot) at(g *Graph, height *uint32) (*View, error) {
 	if s.tip == nil {
 		return nil, ErrEmpty
 	}
-	v := &View{g: g, snapshot: s, height: s.tip.Height, block: s.block, taken: s.taken}
+	v := &View{g: g, snapshot: s, ledger: s.ledger(), height: s.tip.Height, block: s.block, taken: s.taken}
 	if height == nil || *height == s.tip.Height {
 		return v, nil
 	}
@@ -107,15 +108,6 @@ func (v *View) iterator(prefix byte) *badger.Iterator {
 	return it
 }
 
-// inMemory calls ask with the state in memory, which may be newer than the view.
-// ErrReorganised if the view's block is not on the chain any more.
-func (v *View) inMemory(ask func(*state) error) error {
-	if err := v.stillThere(); err != nil {
-		return err
-	}
-	return ask(v.snapshot.state)
-}
-
 // stillThere returns ErrReorganised if the view's block is not on the chain any more.
 func (v *View) stillThere() error {
 	if s := v.g.current.Load(); s.broken == nil && s.taken == v.taken {
@@ -131,11 +123,6 @@ func (v *View) stillThere() error {
 	}
 	v.taken = s.taken
 	return nil
-}
-
-// withStore is inMemory with the snapshot of the store that agrees with the state.
-func (v *View) withStore(ask func(*state, *badger.Txn) error) error {
-	return v.inMemory(func(s *state) error { return ask(s, v.snapshot.txn) })
 }
 
 // version returns the version as of the view of the thing with the given stem,
@@ -205,13 +192,11 @@ func (s *state) resolve(key protocol.KeyHash) Resolution {
 	}
 	root := s.forest.Root(n)
 	r := Resolution{Key: key, Root: s.keys.Key(root), Depth: uint32(s.forest.Depth(n))}
-	if id := s.places.Ref(root).id; id != none {
-		r.ID = s.txids.Key(id)
-	}
+	r.ID = s.identity(root).tx
 	r.Truncated = r.Depth >= MaxPath
 	r.Path = make([]protocol.KeyHash, 0, min(r.Depth+1, MaxPath))
 	if p := s.forest.Parent(n); p != none {
-		parent, accept := s.keys.Key(p), s.txids.Key(s.places.Ref(n).accept)
+		parent, accept := s.keys.Key(p), s.places.Ref(n).name.tx
 		r.Parent, r.Accept = &parent, &accept
 	}
 	for at := n; at != none && len(r.Path) < MaxPath; at = s.forest.Parent(at) {
@@ -243,12 +228,12 @@ func (v *View) resolveStored(ctx context.Context, key protocol.KeyHash) (Resolut
 			if record, err = v.storedKey(at); err != nil {
 				return r, err
 			}
-			top = place{at, 0, record.id}
+			top = place{at, 0, record.id.tx}
 			walked = walked[:len(walked)-1]
 			break
 		}
 		if at == key {
-			r.Parent, r.Accept = &record.parent, &record.accept
+			r.Parent, r.Accept = &record.parent, &record.accept.tx
 		}
 		at = record.parent
 		if len(walked)%1024 == 0 && ctx.Err() != nil {
@@ -292,13 +277,13 @@ func (v *View) Identity(id chainhash.Hash) (Identity, error) {
 		return Identity{}, err
 	}
 	answer.Root, answer.Keys = record.root, record.keys
-	err = v.inMemory(func(s *state) error {
-		n, err := v.find(s, id)
-		if err == nil {
-			answer.NamedAt = s.heightOf(n)
-		}
-		return err
-	})
+	if err := v.stillThere(); err != nil {
+		return Identity{}, err
+	}
+	n, err := v.find(id)
+	if err == nil {
+		answer.NamedAt = v.ledger.heightOf(n)
+	}
 	return answer, err
 }
 

@@ -14,98 +14,120 @@ import (
 
 // find returns the number of an action that was confirmed by the view's height.
 // ErrNotFound if there is none.
-func (v *View) find(s *state, txid chainhash.Hash) (int32, error) {
-	if n := s.txids.Find(txid); n != none && s.heightOf(n) <= v.height {
-		return n, nil
+func (v *View) find(txid chainhash.Hash) (int32, error) {
+	n, err := v.ledger.number(txid)
+	if err == nil && (n == none || v.ledger.heightOf(n) > v.height) {
+		err = fmt.Errorf("action %v as of height %d: %w", txid, v.height, ErrNotFound)
 	}
-	return none, fmt.Errorf("action %v as of height %d: %w", txid, v.height, ErrNotFound)
-}
-
-// stateAt returns the state of an action as of a height at which it was
-// confirmed, and since when.
-func (s *state) stateAt(action int32, height uint32) (state State, since uint32) {
-	a := s.actions.Ref(action)
-	switch {
-	case a.decided > height:
-		return StateWaiting, s.heightOf(action)
-	case a.refused():
-		return StateRefused, a.decided
-	case a.kind == protocol.MCR:
-		return StateDone, a.decided
-	}
-	entered, left := StateOpen, StateUsed
-	if a.kind == protocol.MLA {
-		entered, left = StateInForce, StateCut
-	}
-	if a.ended != none && s.actions.Ref(a.ended).decided <= height {
-		return left, s.actions.Ref(a.ended).decided
-	}
-	return entered, a.decided
+	return n, err
 }
 
 // Action describes an action by its txid. ErrNotFound if no action of that txid
 // was confirmed as of the view; ErrReorganised.
-func (v *View) Action(txid chainhash.Hash) (a ActionStatus, err error) {
-	err = v.withStore(func(s *state, txn *badger.Txn) error {
-		n, err := v.find(s, txid)
-		if err != nil {
-			return err
-		}
-		stored, err := s.stored(txn, n)
-		if err != nil {
-			return err
-		}
-		a, err = v.describe(s, txn, n, &stored)
-		return err
-	})
-	return a, err
+func (v *View) Action(txid chainhash.Hash) (ActionStatus, error) {
+	if err := v.stillThere(); err != nil {
+		return ActionStatus{}, err
+	}
+	n, err := v.find(txid)
+	if err != nil {
+		return ActionStatus{}, err
+	}
+	stored, err := v.ledger.action(n)
+	if err != nil {
+		return ActionStatus{}, err
+	}
+	return v.describe(n, &stored)
 }
 
 // describe says what is known of an action as of the view.
-func (v *View) describe(s *state, txn *badger.Txn, n int32, stored *storedAction) (ActionStatus, error) {
-	fate := s.actions.Ref(n)
-	state, since := s.stateAt(n, v.height)
+func (v *View) describe(n int32, stored *storedAction) (ActionStatus, error) {
 	a := ActionStatus{
-		TxID: stored.txid, Kind: stored.kind, Height: s.heightOf(n), Index: stored.index,
-		Message: stored.message, State: state, Decided: since,
+		TxID: stored.txid, Kind: stored.kind, Height: v.ledger.heightOf(n), Index: stored.index, Message: stored.message,
 	}
-	hash := func(key int32) *protocol.KeyHash {
-		if key == none {
-			return nil
-		}
-		h := s.keys.Key(key)
-		return &h
+	if stored.hasAuthor {
+		a.Author = &stored.author
 	}
-	txid := func(action int32) *chainhash.Hash {
-		h := s.txids.Key(action)
-		return &h
-	}
-	a.Author = hash(fate.author)
 	if !stored.malformed && stored.kind != protocol.MLR {
 		a.Ref = &stored.reference
 	}
-	// What a waiting action concerns is not known yet.
-	if state != StateWaiting {
-		a.Parent, a.Child = hash(fate.parent), hash(fate.child)
-		if a.Ref != nil && fate.reason != NoAuthor {
-			if target := s.find(*a.Ref); target != none {
-				a.RefTx = txid(target)
-			}
+	fate, err := fateOf(&v.ledger, n, stored)
+	if err != nil {
+		return ActionStatus{}, err
+	}
+	a.State, a.Decided = StateWaiting, a.Height
+	if fate.height <= v.height { // what a waiting action concerns is not known yet
+		if err := v.describeFate(&a, n, stored, &fate); err != nil {
+			return ActionStatus{}, err
 		}
 	}
-	switch state {
-	case StateRefused:
-		a.Reason = fate.reason
-	case StateUsed, StateCut:
-		a.By = txid(fate.ended)
-	}
 	if stored.messageLen > inlineMessage {
-		var err error
-		if a.Message, err = longMessage(txn, position{a.Height, a.Index}, stored.messageLen); err != nil {
+		if a.Message, err = longMessage(v.ledger.txn, position{a.Height, a.Index}, stored.messageLen); err != nil {
 			return ActionStatus{}, err
 		}
 	}
 	return a, nil
+}
+
+// describeFate says what became of an action that is decided as of the view.
+func (v *View) describeFate(a *ActionStatus, n int32, stored *storedAction, of *fate) error {
+	about, err := aboutOf(&v.ledger, stored, of)
+	if err != nil {
+		return err
+	}
+	if about.hasParent {
+		a.Parent = &about.parent
+	}
+	if about.hasChild {
+		a.Child = &about.child
+	}
+	if of.target != none {
+		target, err := v.ledger.action(of.target)
+		if err != nil {
+			return err
+		}
+		a.RefTx = &target.txid
+	}
+	a.Decided = of.height
+	switch {
+	case of.refused():
+		a.State, a.Reason = StateRefused, of.reason
+		return nil
+	case stored.kind == protocol.MCR:
+		a.State = StateDone
+		return nil
+	}
+	request, entered, left := n, StateOpen, StateUsed
+	if stored.kind == protocol.MLA {
+		request, entered, left = of.target, StateInForce, StateCut
+	}
+	a.State = entered
+	link, cut, linked, err := v.linkOf(request, about.child)
+	if err != nil || !linked {
+		return err
+	}
+	by, since := link.accept, link.linked
+	if stored.kind == protocol.MLA {
+		by, since = link.revoke, link.cut
+		if !cut {
+			return nil
+		}
+	}
+	if since > v.height {
+		return nil
+	}
+	ended, err := v.ledger.action(by)
+	a.State, a.Decided, a.By = left, since, &ended.txid
+	return err
+}
+
+// linkOf returns the link of a request, whose child is given, as far as there has been
+// one; and whether it was cut.
+func (v *View) linkOf(request int32, child protocol.KeyHash) (link cutLink, cut, linked bool, err error) {
+	if place, ok := v.snapshot.state.link(child); ok && place.request == request {
+		return cutLink{accept: place.name.number, linked: place.linked}, false, true, nil
+	}
+	link, cut, err = v.ledger.cut(request)
+	return link, cut, cut, err
 }
 
 func longMessage(txn *badger.Txn, at position, length uint32) ([]byte, error) {
@@ -131,30 +153,32 @@ const maxPageBytes = 1 << 20
 // after the cursor; a nil cursor starts with the first. next is nil at the end.
 // A page of very long messages holds fewer than limit. ErrReorganised.
 func (v *View) ActionsOf(ctx context.Context, key protocol.KeyHash, after *ActionCursor, limit int) (actions []ActionStatus, next *ActionCursor, err error) {
-	err = v.withStore(func(s *state, txn *badger.Txn) error {
-		n := s.keys.Find(key)
-		if n == none {
-			return nil
+	if err := v.stillThere(); err != nil {
+		return nil, nil, err
+	}
+	list := mentionList{ledger: &v.ledger, key: key, last: none, height: v.height}
+	if n := v.snapshot.state.inIdentity(key); n != none {
+		list.last = v.snapshot.state.places.Ref(n).mentioned
+	}
+	if after != nil {
+		if list.from, err = v.ledger.firstAfter(position{after.Height, after.Index}); err != nil {
+			return nil, nil, err
 		}
-		l := mentionList{s: s, txn: txn, key: n, height: v.height}
-		if after != nil {
-			l.from = s.firstAfter(position{after.Height, after.Index})
+	}
+	size := 0
+	err = list.each(func(n int32, stored *storedAction) (bool, error) {
+		if len(actions) >= limit || size > maxPageBytes {
+			last := &actions[len(actions)-1]
+			next = &ActionCursor{last.Height, last.Index}
+			return false, nil
 		}
-		size := 0
-		return l.each(func(n int32, stored *storedAction) (bool, error) {
-			if len(actions) >= limit || size > maxPageBytes {
-				last := &actions[len(actions)-1]
-				next = &ActionCursor{last.Height, last.Index}
-				return false, nil
-			}
-			a, err := v.describe(s, txn, n, stored)
-			if err != nil {
-				return false, err
-			}
-			actions = append(actions, a)
-			size += len(a.Message)
-			return true, ctx.Err()
-		})
+		a, err := v.describe(n, stored)
+		if err != nil {
+			return false, err
+		}
+		actions = append(actions, a)
+		size += len(a.Message)
+		return true, ctx.Err()
 	})
 	if err != nil {
 		return nil, nil, err
@@ -162,13 +186,39 @@ func (v *View) ActionsOf(ctx context.Context, key protocol.KeyHash, after *Actio
 	return slices.Clip(actions), next, nil
 }
 
+// firstAfter returns the number of the first action after a position.
+func (l *ledger) firstAfter(p position) (int32, error) {
+	block := search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).height >= p.height })
+	from := l.firstOf(block)
+	if block == l.blocks.Len() || l.blocks.At(block).height > p.height {
+		return from, nil
+	}
+	var err error
+	return from + search(l.firstOf(block+1)-from, func(i int32) bool {
+		a, readErr := l.action(from + i)
+		if readErr != nil {
+			err = readErr
+		}
+		return a.index > p.index
+	}), err
+}
+
+// firstOf returns the number of the first action of a block, or the next number if
+// there is no such block.
+func (l *ledger) firstOf(block int32) int32 {
+	if block < l.blocks.Len() {
+		return l.blocks.At(block).first
+	}
+	return l.known
+}
+
 // mentionList is the actions by and about a key, from a number on, as of a
-// height. Each action names the one before it that mentions the key, so the list
-// is walked backwards from landmark to landmark, and turned round.
+// height. Those of its chain name the one before, so the list is walked backwards from
+// landmark to landmark, and turned round.
 type mentionList struct {
-	s      *state
-	txn    *badger.Txn
-	key    int32
+	*ledger
+	key    protocol.KeyHash
+	last   int32 // the last of its chain, none if it has none
 	from   int32 // number of the first action of interest
 	height uint32
 }
@@ -181,28 +231,33 @@ type mentioned struct {
 
 // each visits the list in order of position until visit says that it is enough.
 func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool, err error)) error {
-	end := l.s.firstAfter(position{l.height, never})
-	late := newIterator(l.txn, l.mentionKey(prefixLate, 0)[:21])
+	end := l.firstOf(search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).height > l.height }))
+	landmarks, late := l.records(prefixLandmark), l.records(prefixLate)
+	defer landmarks.Close()
 	defer late.Close()
-	late.Seek(l.mentionKey(prefixLate, l.from))
 	for from := l.from; from < end; {
-		landmark, ok := l.landmark(from)
+		landmark := l.at(landmarks)
 		last := landmark
-		if !ok {
-			landmark, last = end, l.s.mentioned.Ref(l.key).last
+		if landmark == none {
+			landmark, last = end, l.last
+		} else {
+			landmarks.Next()
 		}
 		some, err := l.between(from, last)
 		if err != nil {
 			return err
 		}
 		for {
-			n := l.nextLate(late)
+			n, err := l.nextLate(late)
+			if err != nil {
+				return err
+			}
 			var next mentioned
 			switch {
 			case len(some) > 0 && (n == none || some[0].number < n):
 				next, some = some[0], some[1:]
 			case n != none && n <= landmark:
-				stored, err := l.s.stored(l.txn, n)
+				stored, err := l.action(n)
 				if err != nil {
 					return err
 				}
@@ -226,51 +281,66 @@ func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool,
 	return nil
 }
 
+// records returns an iterator over the key's records under a prefix, from the first
+// action of interest on.
+func (l *mentionList) records(prefix byte) *badger.Iterator {
+	it := newIterator(l.txn, mentionKey(prefix, l.key, 0)[:21])
+	it.Seek(mentionKey(prefix, l.key, l.from))
+	return it
+}
+
+// at returns the action that an iterator of records is at; none at the end.
+func (l *mentionList) at(it *badger.Iterator) int32 {
+	if !it.Valid() {
+		return none
+	}
+	n := int32(binary.BigEndian.Uint32(it.Item().Key()[21:]))
+	if n >= l.known {
+		return none
+	}
+	return n
+}
+
 // nextLate returns the next action that turned out to be about the key after its
 // own block, as far as that was known as of the height; none at the end.
-func (l *mentionList) nextLate(late *badger.Iterator) int32 {
-	for ; late.Valid(); late.Next() {
-		if n := actionInKey(late.Item().Key()); n < l.s.actions.Len() && l.s.actions.Ref(n).decided <= l.height {
-			return n
+func (l *mentionList) nextLate(late *badger.Iterator) (int32, error) {
+	for ; ; late.Next() {
+		n := l.at(late)
+		if n == none {
+			return none, nil
+		}
+		if o, ok, err := l.late(n); err != nil || ok && o.height <= l.height {
+			return n, err
 		}
 	}
-	return none
-}
-
-func (l *mentionList) mentionKey(prefix byte, action int32) []byte {
-	return mentionKey(prefix, l.s.keys.Key(l.key), action)
-}
-
-// actionInKey reads the action off a key made by mentionKey.
-func actionInKey(key []byte) int32 { return int32(binary.BigEndian.Uint32(key[21:])) }
-
-// landmark returns the first landmark from a number on.
-func (l *mentionList) landmark(from int32) (action int32, ok bool) {
-	it := newIterator(l.txn, l.mentionKey(prefixLandmark, 0)[:21])
-	defer it.Close()
-	if it.Seek(l.mentionKey(prefixLandmark, from)); !it.Valid() {
-		return none, false
-	}
-	n := actionInKey(it.Item().Key())
-	return n, n < l.s.actions.Len() // else it lies above the tip
 }
 
 // between walks back from the action last, which mentions the key, to the number
 // from, and returns what it met in order of position.
 func (l *mentionList) between(from, last int32) (met []mentioned, err error) {
 	for n := last; n >= from; {
-		stored, err := l.s.stored(l.txn, n)
+		stored, err := l.action(n)
 		if err != nil {
 			return nil, err
 		}
 		met = append(met, mentioned{n, stored})
-		keys, count := l.s.mentions(n, l.s.heightOf(n))
-		i := slices.Index(keys[:count], l.key)
-		if i < 0 || i >= len(stored.previous) || stored.previous[i] >= n {
+		m, ok := stored.mentioning(l.key)
+		if !ok || m.previous >= n {
 			return nil, fmt.Errorf("%w: action %v does not say which one mentions the same key before it", ErrDamaged, stored.txid)
 		}
-		n = stored.previous[i]
+		n = m.previous
 	}
 	slices.Reverse(met)
 	return met, nil
+}
+
+// mentioning returns the action's place in the list of a key; ok is false if it does
+// not mention it.
+func (a *storedAction) mentioning(key protocol.KeyHash) (m mentioning, ok bool) {
+	keys, n := a.keys()
+	i := slices.Index(keys[:n], key)
+	if i < 0 {
+		return m, false
+	}
+	return a.mentions[i], true
 }

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -12,66 +13,48 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// TestWaiting compares the lists of those who wait with plain ones, also those of a
-// version before; some of the actions come in the middle of a list.
+// TestWaiting compares what somebody waits for with plain counts, also those of a version
+// before.
 func TestWaiting(t *testing.T) {
-	type list struct {
-		to   string
-		kind protocol.Kind
-	}
 	r := rand.New(rand.NewPCG(1, 1))
-	w, plain := newWaiting(), make(map[list][]int32)
-	of := make(map[int32]list)
-	check := func(w *waiting, plain map[list][]int32) {
+	want := func(to int, kind protocol.Kind) wanted {
+		ref := protocol.RefersTo(tx(fmt.Sprint(to)))
+		if r.IntN(2) == 0 {
+			slices.Reverse(ref[:]) // it is the same whichever way it is written
+		}
+		return (&storedAction{kind: kind, reference: ref}).wants()
+	}
+	w, plain := newWaiting(), make(map[wanted]int)
+	check := func(w *waiting, plain map[wanted]int) {
 		t.Helper()
-		lists, all := int32(0), int32(0)
-		for l, want := range plain {
-			// They are found whichever way the reference is written.
-			if got := w.on(protocol.RefersTo(tx(l.to)), l.kind); !slices.Equal(got, want) {
-				t.Fatalf("%v: %v wait, want %v", l, got, want)
+		some := int32(0)
+		for what, n := range plain {
+			if w.any(what) != (n > 0) {
+				t.Fatalf("%d wait for %v", n, what)
 			}
-			if len(want) > 0 {
-				lists, all = lists+1, all+int32(len(want))
+			if n > 0 {
+				some++
 			}
 		}
-		if w.lists.Len() != lists || w.each.Len() != all {
-			t.Fatalf("%d lists of %d actions, want %d of %d", w.lists.Len(), w.each.Len(), lists, all)
+		if w.counts.Len() != some {
+			t.Fatalf("%d things are waited for, want %d", w.counts.Len(), some)
 		}
 	}
-	for round := range 60 {
-		before, was := w, make(map[list][]int32)
-		for l, actions := range plain {
-			was[l] = slices.Clone(actions)
-		}
+	for range 60 {
+		before, was := w, maps.Clone(plain)
 		w = before.fork()
 		for range 30 {
-			n := int32(r.IntN(500))
-			l, waits := of[n]
-			if waits {
-				w.remove(n, l.kind)
-				plain[l] = slices.DeleteFunc(plain[l], func(m int32) bool { return m == n })
-				delete(of, n)
-				w.remove(n, l.kind) // does nothing
-				continue
+			what := want(r.IntN(4), protocol.MLA+protocol.Kind(r.IntN(2)))
+			if plain[what] > 0 && r.IntN(2) == 0 {
+				w.remove(what)
+				plain[what]--
+			} else {
+				w.add(what)
+				plain[what]++
 			}
-			l = list{fmt.Sprint(r.IntN(4)), protocol.MLA + protocol.Kind(r.IntN(2))}
-			ref := protocol.RefersTo(tx(l.to))
-			if r.IntN(2) == 0 {
-				slices.Reverse(ref[:])
-			}
-			w.add(n, l.kind, ref)
-			if w.reference(n) != ref {
-				t.Fatalf("action %d refers to %x, want %x", n, w.reference(n), ref)
-			}
-			of[n] = l
-			plain[l] = append(plain[l], n)
-			slices.Sort(plain[l])
 		}
 		check(&w, plain)
 		check(&before, was)
-		if t.Failed() {
-			t.Fatalf("round %d", round)
-		}
 	}
 }
 

@@ -67,6 +67,9 @@ func (x *Index[K]) Len() int32 { return x.keys.Len() }
 // Key returns the key with a number, 0 <= n < Len.
 func (x *Index[K]) Key(n int32) K { return x.keys.At(n) }
 
+// Ref returns the key with a number for reading, 0 <= n < Len.
+func (x *Index[K]) Ref(n int32) *K { return x.keys.Ref(n) }
+
 func (x *Index[K]) hash(key K) uint64 { return maphash.Comparable(x.seed, key) }
 
 // home is where the search for a key with a hash begins.
