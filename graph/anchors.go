@@ -349,9 +349,13 @@ func (s *state) loadBatons(txn *badger.Txn) error {
 	return eachNewest(txn, prefixChain, chainStemSize, func(_, value []byte) error { return s.takeBaton(value) })
 }
 
-// undoAnchors takes the batons back that a block made, and gives those back that it
-// spent. changed are the keys of its versions of chains.
-func (s *state) undoAnchors(txn *badger.Txn, made []storedAnchorTx, changed [][]byte) error {
+// undoAnchors takes the batons back that the block at height made, and gives those back
+// that it spent. changed are the keys of its versions of chains.
+func (s *state) undoAnchors(txn *badger.Txn, height uint32, changed [][]byte) error {
+	made, err := readAnchorTxs(txn, height)
+	if err != nil {
+		return err
+	}
 	for i := range made {
 		if n := s.batons.Find(made[i].txid); n != none {
 			s.batons.Remove(n)

@@ -39,7 +39,7 @@ func (s *step) write(w *writes) {
 		w.add(version(nameStem(id), s.height), w.make(s.names[id].appendTo))
 	}
 	s.writeAnchors(w)
-	w.finishBlock(s.height)
+	w.finishBlock()
 }
 
 func compareHashes(a, b chainhash.Hash) int { return bytes.Compare(a[:], b[:]) }

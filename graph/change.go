@@ -14,8 +14,9 @@ import (
 type change struct {
 	next *snapshot // txn is missing
 	writes
-	draft   *draft
-	anchors map[chainhash.Hash]uint32 // heights of the anchors that it adds
+	takesBack bool // what is above the next tip is to be removed
+	draft     *draft
+	anchors   map[chainhash.Hash]uint32 // heights of the anchors that it adds
 }
 
 // newChange begins a change of a snapshot.
@@ -41,7 +42,7 @@ func (g *Graph) takeStep(make func(base *snapshot) (*change, error)) error {
 	}
 	c, err := make(base)
 	if err != nil {
-		return err
+		return errors.Join(err, g.tidy(base.tip)) // of what its stages have written
 	}
 	return g.take(c)
 }
@@ -66,9 +67,15 @@ func (g *Graph) tidy(tip *Tip) error {
 // has been dropped, unless it is durable nevertheless. Called with writer held.
 func (g *Graph) take(c *change) error {
 	if err := g.db.Room(size(c.entries)); err != nil {
-		return err
+		return errors.Join(err, g.tidy(g.current.Load().tip))
 	}
 	err := g.write(c.entries)
+	if err == nil && c.takesBack {
+		g.untidy = true
+		err = g.tidy(c.next.tip)
+	} else if err == nil {
+		g.untidy = false // what its stages have written is below the tip now
+	}
 	txn := g.db.NewTransaction(false)
 	if err != nil {
 		g.untidy = true
@@ -100,8 +107,8 @@ func (t *Tip) is(other *Tip) bool {
 // all of the step has happened or none, and Tip says which; or the graph is
 // broken, and says so to every question until it is opened anew.
 //
-// Questions are answered meanwhile, and wait for nothing. The step's writes are held
-// in memory, about 500 bytes per action.
+// Questions are answered meanwhile, and wait for nothing. Besides the blocks, a step
+// holds about 300 bytes per action; what it writes goes to the disk in stages.
 func (g *Graph) Connect(blocks ...Block) error {
 	if len(blocks) == 0 {
 		return nil
@@ -113,6 +120,7 @@ func (g *Graph) Connect(blocks ...Block) error {
 // the chain, or contradict themselves or it.
 func (g *Graph) connecting(base *snapshot, blocks []Block) (*change, error) {
 	c := newChange(base)
+	c.out, c.stageBytes = g.writeStage, g.opt.stageBytes
 	for i := range blocks {
 		if err := c.follows(&blocks[i], g.params); err != nil {
 			return nil, err
@@ -123,6 +131,15 @@ func (g *Graph) connecting(base *snapshot, blocks []Block) (*change, error) {
 	}
 	c.setTip(c.next.tip.Height, c.next.tip.Hash)
 	return c, g.prune(c, base)
+}
+
+// writeStage writes a part of a step, if there is room for it. Called with writer held.
+func (g *Graph) writeStage(entries []entry) error {
+	if err := g.db.Room(size(entries)); err != nil {
+		return err
+	}
+	g.untidy = true
+	return g.write(entries)
 }
 
 // follows checks that a block comes after the tip.
@@ -149,11 +166,12 @@ func (c *change) apply(b *Block, base *snapshot) error {
 	if err := s.apply(b); err != nil {
 		return err
 	}
+	c.beginBlock(b.Height)
 	r := blockRecord{b.Hash, b.PrevHash, b.Time, b.Bits, nextStateHash(c.next.block.stateHash, b.Hash, s.effects), s.counts}
 	c.next.setBlock(b.Height, r)
 	c.set(heightKey(prefixBlock, b.Height), r.encode())
 	s.write(&c.writes)
-	return nil
+	return c.err
 }
 
 // pruneEvery is how many undo records are dropped at a time.
@@ -167,9 +185,11 @@ func (g *Graph) prune(c *change, base *snapshot) error {
 	}
 	// Those of the step itself come before the tip, so they go after it.
 	var old []entry
-	for _, e := range c.entries {
-		if e.key[0] == prefixUndo && int64(binary.BigEndian.Uint32(e.key[1:])) < keepFrom {
-			old = append(old, entry{key: e.key})
+	for _, r := range c.finished {
+		for chunk := range r.chunks {
+			if int64(r.height) < keepFrom {
+				old = append(old, entry{key: chunkKey(prefixUndo, r.height, chunk)})
+			}
 		}
 	}
 	for _, prefix := range []byte{prefixUndo, prefixStale} {

@@ -19,10 +19,10 @@ func inMemory(t *testing.T) {
 	}
 }
 
-// faultOptions make small memtables and few undo records, so that steps of
+// faultOptions make small memtables, few undo records and small stages, so that steps of
 // many pieces and pruning come into play soon.
 func faultOptions() Options {
-	return Options{MemTable: 1 << 20, BlockCache: 1 << 20, UndoBlocks: 4}
+	return Options{MemTable: 1 << 20, BlockCache: 1 << 20, UndoBlocks: 4, stageBytes: 8 << 10}
 }
 
 // moment is where at a write a fault strikes.

@@ -146,7 +146,7 @@ func Check(ctx context.Context, dir string, params Params, opt Options, progress
 	if err != nil {
 		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
 	}
-	err = report.checkStore(ctx, db, params, progress)
+	err = report.checkStore(ctx, db, params, opt.stageBytes, progress)
 	return report, errors.Join(err, db.Close())
 }
 
@@ -159,7 +159,7 @@ func (r *Report) add(f Finding) {
 }
 
 // checkStore checks all records.
-func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params Params, progress func(done, all uint32)) error {
+func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params Params, stageBytes int, progress func(done, all uint32)) error {
 	sound, err := r.sweep(db)
 	if err != nil || !sound {
 		return err
@@ -169,7 +169,7 @@ func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params Params,
 	if isEmpty(txn) {
 		return nil // made, but not begun
 	}
-	first := &inspection{Report: r, txn: txn, params: params}
+	first := &inspection{Report: r, txn: txn, params: params, stageBytes: stageBytes}
 	if err := first.format(); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params Params,
 		return err
 	}
 	// Some records should not be there. To name them takes all keys that should.
-	second := &inspection{Report: &Report{}, txn: txn, params: params, keys: make(map[uint64]struct{}), seed: maphash.MakeSeed()}
+	second := &inspection{Report: &Report{}, txn: txn, params: params, stageBytes: stageBytes, keys: make(map[uint64]struct{}), seed: maphash.MakeSeed()}
 	if err := second.run(ctx, nil); err != nil {
 		return err
 	}
@@ -227,6 +227,8 @@ type inspection struct {
 	*Report
 	txn    *badger.Txn
 	params Params
+	// stageBytes is writes.stageBytes.
+	stageBytes int
 
 	height   uint32 // of the block under way
 	undoFrom uint32

@@ -20,7 +20,7 @@ import (
 func (g *Graph) check(t testing.TB) *Report {
 	t.Helper()
 	r := &Report{}
-	if err := r.checkStore(t.Context(), g.db, g.params, nil); err != nil {
+	if err := r.checkStore(t.Context(), g.db, g.params, g.opt.stageBytes, nil); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -263,7 +263,7 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 				switch prefix {
 				case prefixStale:
 				case prefixFormat:
-					if err := (&Report{}).checkStore(t.Context(), g.db, g.params, nil); err == nil {
+					if err := (&Report{}).checkStore(t.Context(), g.db, g.params, g.opt.stageBytes, nil); err == nil {
 						wantNamed(key, what)
 					} else if !errors.Is(err, ErrMismatch) {
 						t.Error(err)

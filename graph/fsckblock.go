@@ -60,15 +60,27 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 	if s.counts != b.counts {
 		i.find(key, "counts %+v, expected %+v", b.counts, s.counts)
 	}
-	var w writes
+	w := writes{stageBytes: i.stageBytes}
+	w.out = func(stage []entry) error {
+		for _, e := range stage {
+			switch {
+			case e.key[0] == prefixUndo && i.height < i.undoFrom: // it was dropped
+				continue
+			case e.key[0] == prefixBlock: // it has been compared
+				continue
+			}
+			if err := i.compare(e.key, e.value); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w.beginBlock(i.height)
+	w.set(key, value)
 	s.write(&w)
-	for _, e := range w.entries {
-		if e.key[0] == prefixUndo && i.height < i.undoFrom {
-			continue
-		}
-		if err := i.compare(e.key, e.value); err != nil {
-			return nil, err
-		}
+	w.flush()
+	if w.err != nil {
+		return nil, w.err
 	}
 	return &b, nil
 }

@@ -59,6 +59,8 @@ type Options struct {
 	MemTable   int64  // bytes, at least 1 MiB; 0: DefaultMemTable
 	BlockCache int64  // bytes; 0: DefaultBlockCache
 	Log        zerolog.Logger
+
+	stageBytes int // 0: the constant; tests have many stages of few bytes
 }
 
 func (opt Options) withDefaults() Options {

@@ -115,42 +115,56 @@ func sweep(db *badgerdb.DB, st store, tip *uint32) error {
 		return d.finish("key of an undo record")
 	})
 	for _, height := range heights {
-		if err != nil {
-			return err
-		}
-		var entries []entry
-		if entries, err = removal(txn, height); err == nil {
-			err = write(st, entries)
+		if err == nil {
+			err = remove(txn, st, height)
 		}
 	}
 	return err
 }
 
-// removal lists the deletions of all that belongs to the block at height.
-func removal(txn *badger.Txn, height uint32) (entries []entry, err error) {
-	var undo []entry
-	err = eachKey(txn, heightKey(prefixUndo, height), nil, func(key []byte) error {
+// removeAtOnce is how many records are removed at once.
+const removeAtOnce = 10_000
+
+// remove removes all that belongs to the block at height.
+func remove(txn *badger.Txn, st store, height uint32) error {
+	var entries []entry
+	deletes := func(key []byte) error {
+		if entries = append(entries, entry{key: key}); len(entries) < removeAtOnce {
+			return nil
+		}
+		err := write(st, entries)
+		entries = entries[:0]
+		return err
+	}
+	if err := eachAdded(txn, height, deletes); err != nil {
+		return err
+	}
+	for _, prefix := range []byte(blockPrefixes) {
+		if err := eachKey(txn, heightKey(prefix, height), nil, deletes); err != nil {
+			return err
+		}
+	}
+	if err := eachKey(txn, heightKey(prefixUndo, height), nil, deletes); err != nil {
+		return err
+	}
+	return write(st, entries)
+}
+
+// eachAdded visits the keys that the block at height has added, from its undo record.
+func eachAdded(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
+	return eachKey(txn, heightKey(prefixUndo, height), nil, func(key []byte) error {
 		chunk, err := read(txn, key)
 		if err != nil {
 			return err
 		}
 		added, err := undoKeys(chunk)
 		for _, key := range added {
-			entries = append(entries, entry{key: key})
+			if err == nil {
+				err = visit(key)
+			}
 		}
-		undo = append(undo, entry{key: key})
 		return err
 	})
-	for _, prefix := range []byte(blockPrefixes) {
-		if err != nil {
-			return nil, err
-		}
-		err = eachKey(txn, heightKey(prefix, height), nil, func(key []byte) error {
-			entries = append(entries, entry{key: key})
-			return nil
-		})
-	}
-	return append(entries, undo...), err
 }
 
 // eachKey visits a copy of every key under a prefix, from the key from on if it

@@ -55,7 +55,7 @@ func (g *Graph) disconnecting(base *snapshot) (*change, error) {
 	}
 	value := binary.BigEndian.AppendUint64(nil, seq)
 	c.set(staleKey(t.height, base.block.hash), append(value, base.block.prev[:]...))
-	c.entries = append(c.entries, t.removed...)
+	c.takesBack = true
 	l := base.ledger()
 	return c, c.next.state.takeBack(&l, t)
 }
@@ -63,18 +63,19 @@ func (g *Graph) disconnecting(base *snapshot) (*change, error) {
 // takenBack is what a block did that is being taken back.
 type takenBack struct {
 	height  uint32
-	actions []storedAction
+	first   int32 // the number of its first action, or of the next block's
 	effects []storedEffect
-	anchors []storedAnchorTx
 
-	removed []entry  // deletions of all that it added
-	changed [][]byte // of their keys, those under k
-	chains  [][]byte // of their keys, those under c
+	changed [][]byte // the keys that it added under k
+	chains  [][]byte // those under c
 }
 
 // takeBack reads what the tip of a snapshot did.
 func takeBack(base *snapshot) (*takenBack, error) {
-	t := &takenBack{height: base.tip.Height}
+	t := &takenBack{height: base.tip.Height, first: base.state.actions}
+	if spans := &base.state.blocks; spans.Len() > 0 && spans.At(spans.Len()-1).height == t.height {
+		t.first = spans.At(spans.Len() - 1).first
+	}
 	encoded, err := readChunks(base.txn, prefixEffects, t.height)
 	if err != nil {
 		return nil, err
@@ -82,35 +83,25 @@ func takeBack(base *snapshot) (*takenBack, error) {
 	if t.effects, err = decodeStoredEffects(encoded, base.state.actions); err != nil {
 		return nil, err
 	}
-	if t.actions, err = readActions(base.txn, t.height); err != nil {
-		return nil, err
-	}
-	if t.anchors, err = readAnchorTxs(base.txn, t.height); err != nil {
-		return nil, err
-	}
-	if t.removed, err = removal(base.txn, t.height); err != nil {
-		return nil, err
-	}
-	for _, e := range t.removed {
-		switch e.key[0] {
+	return t, eachAdded(base.txn, t.height, func(key []byte) error {
+		switch key[0] {
 		case prefixKey:
-			t.changed = append(t.changed, e.key)
+			t.changed = append(t.changed, key)
 		case prefixChain:
-			t.chains = append(t.chains, e.key)
+			t.chains = append(t.chains, key)
 		}
-	}
-	return t, nil
+		return nil
+	})
 }
 
 // takeBack reverses what a block did. l reads the store with the block.
 func (s *state) takeBack(l *ledger, t *takenBack) error {
-	first := s.actions - int32(len(t.actions))
 	for _, e := range slices.Backward(t.effects) {
-		if err := s.undo(l, &e, first); err != nil {
+		if err := s.undo(l, &e, t.first); err != nil {
 			return err
 		}
 	}
-	if err := s.forgetMentions(l, t); err != nil {
+	if err := s.forgetMentions(l, t.first); err != nil {
 		return err
 	}
 	for _, key := range t.changed {
@@ -118,20 +109,25 @@ func (s *state) takeBack(l *ledger, t *takenBack) error {
 			return err
 		}
 	}
-	if err := s.undoAnchors(l.txn, t.anchors, t.chains); err != nil {
+	if err := s.undoAnchors(l.txn, t.height, t.chains); err != nil {
 		return err
 	}
-	s.actions = first
-	if len(t.actions) > 0 {
+	if t.first < s.actions {
 		s.blocks.Truncate(s.blocks.Len() - 1)
 	}
+	s.actions = t.first
 	return nil
 }
 
-// forgetMentions takes the block's actions off the chains of those that mention a key.
-func (s *state) forgetMentions(l *ledger, t *takenBack) error {
+// forgetMentions takes the actions from first on off the chains of those that mention a
+// key.
+func (s *state) forgetMentions(l *ledger, first int32) error {
 	touched := make(map[int32]protocol.KeyHash)
-	for _, a := range slices.Backward(t.actions) {
+	for n := s.actions - 1; n >= first; n-- {
+		a, err := l.action(n)
+		if err != nil {
+			return err
+		}
 		keys, count := a.keys()
 		for i, key := range keys[:count] {
 			if n := s.keys.Find(key); n != none && a.mentions[i].chained() {

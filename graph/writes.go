@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"encoding/binary"
 	"iter"
 
@@ -18,13 +19,35 @@ type entry struct{ key, value []byte }
 // killed process leaves something that nobody reads, and that sweep removes. For
 // that, a block's undo record is the first of it to be written and the last to be
 // deleted.
+//
+// That is also why a step need not be held until it is complete. It is written in
+// stages: whenever a block has come to stageBytes, what there is goes out, and before it
+// the part of the undo record that lists it. Where a block is cut follows from the block
+// alone, so that the same chain leaves the same records.
 type writes struct {
 	entries []entry
+	held    int    // bytes of entries
 	space   []byte // where keys and values are made
 
-	block int    // entries before those of the block under way
-	undo  []byte // keys that it added
+	// out takes a stage; nil: all of it is kept.
+	out        func(stage []entry) error
+	err        error // the first of out; the rest was dropped
+	stageBytes int   // 0: stageBytes
+
+	height uint32 // of the block under way
+	block  int    // entries before those of that block
+	staged int    // held before those of that block, or of its stage
+	undo   []byte // keys that it added, but for those in earlier stages
+	chunks uint32 // of its undo record in earlier stages
+
+	finished []undoRecord // of the step's blocks
 }
+
+// undoRecord is how many chunks a block's undo record has.
+type undoRecord struct{ height, chunks uint32 }
+
+// stageBytes is how large a stage of a block is, in bytes of keys and values.
+const stageBytes = 8 << 20
 
 // make returns what fill appends to a slice.
 func (w *writes) make(fill func(b []byte) []byte) []byte {
@@ -38,7 +61,13 @@ func (w *writes) make(fill func(b []byte) []byte) []byte {
 }
 
 // set writes what taking a block back derives from its height alone.
-func (w *writes) set(key, value []byte) { w.entries = append(w.entries, entry{key, value}) }
+func (w *writes) set(key, value []byte) {
+	w.entries = append(w.entries, entry{key, value})
+	w.held += len(key) + len(value)
+	if w.held-w.staged >= cmp.Or(w.stageBytes, stageBytes) {
+		w.stage()
+	}
+}
 
 // add writes something that was not there before the block, and notes its key
 // for undo.
@@ -56,18 +85,55 @@ func (w *writes) setChunks(prefix byte, height uint32, value []byte) {
 	}
 }
 
-// finishBlock puts the undo record of the block at height before the rest of it,
-// and starts the next block's.
-func (w *writes) finishBlock(height uint32) {
-	rest := w.entries[w.block:]
-	ordered := append(make([]entry, 0, len(rest)+1+len(w.undo)/chunkSize), undoEntries(height, w.undo)...)
-	w.entries = append(w.entries[:w.block], append(ordered, rest...)...)
-	w.block, w.undo = len(w.entries), nil
+// beginBlock begins what the block at height writes.
+func (w *writes) beginBlock(height uint32) {
+	w.height, w.block, w.staged, w.chunks = height, len(w.entries), w.held, 0
 }
 
-// undoEntries cuts a list of keys in chunks, none of which depends on another.
-// There is always one: it says that the block may not be there as a whole.
-func undoEntries(height uint32, keys []byte) (entries []entry) {
+// stage ends a stage of the block under way.
+func (w *writes) stage() {
+	w.orderUndo()
+	w.flush()
+}
+
+// finishBlock ends what the block under way writes.
+func (w *writes) finishBlock() {
+	w.orderUndo()
+	w.finished = append(w.finished, undoRecord{w.height, w.chunks})
+	if w.held >= cmp.Or(w.stageBytes, stageBytes) {
+		w.flush()
+	}
+}
+
+// orderUndo puts what there is of the block's undo record before the rest of it. The
+// first part is always there: it says that the block may not be there as a whole.
+func (w *writes) orderUndo() {
+	if len(w.undo) > 0 || w.chunks == 0 {
+		rest := w.entries[w.block:]
+		undo := undoEntries(w.height, w.chunks, w.undo)
+		ordered := append(make([]entry, 0, len(rest)+len(undo)), undo...)
+		w.entries = append(w.entries[:w.block], append(ordered, rest...)...)
+		w.chunks += uint32(len(undo))
+		w.held += len(w.undo)
+		w.undo = nil
+	}
+	w.block, w.staged = len(w.entries), w.held
+}
+
+// flush gives away what there is.
+func (w *writes) flush() {
+	if w.out == nil || len(w.entries) == 0 {
+		return
+	}
+	if w.err == nil {
+		w.err = w.out(w.entries)
+	}
+	w.entries, w.space, w.held, w.block, w.staged = nil, nil, 0, 0, 0
+}
+
+// undoEntries cuts a list of keys in chunks, none of which depends on another, from a
+// number on. There is always one.
+func undoEntries(height, from uint32, keys []byte) (entries []entry) {
 	if keys == nil {
 		keys = []byte{}
 	}
@@ -76,7 +142,7 @@ func undoEntries(height uint32, keys []byte) (entries []entry) {
 		for end < len(keys) && end < chunkSize {
 			end += 1 + int(keys[end])
 		}
-		entries = append(entries, entry{chunkKey(prefixUndo, height, uint32(len(entries))), keys[:end:end]})
+		entries = append(entries, entry{chunkKey(prefixUndo, height, from+uint32(len(entries))), keys[:end:end]})
 		keys = keys[end:]
 	}
 	return entries
