@@ -19,13 +19,13 @@ type change struct {
 	anchors   map[chainhash.Hash]uint32 // heights of the anchors that it adds
 }
 
-// newChange begins a change of a snapshot.
-func newChange(base *snapshot) *change {
+// newChange begins a change of a snapshot that adds so many actions.
+func newChange(base *snapshot, actions int) *change {
 	next := newSnapshot()
 	next.state, next.tip, next.block, next.undoFrom, next.taken = base.state.fork(), base.tip, base.block, base.undoFrom, base.taken
 	before := base.ledger()
 	before.blocks = &next.state.blocks
-	return &change{next: next, draft: newDraft(before)}
+	return &change{next: next, draft: newDraft(before, actions)}
 }
 
 // takeStep makes a change of the current snapshot and takes it.
@@ -119,7 +119,11 @@ func (g *Graph) Connect(blocks ...Block) error {
 // connecting returns the change that applies blocks. ErrBlock if they do not continue
 // the chain, or contradict themselves or it.
 func (g *Graph) connecting(base *snapshot, blocks []Block) (*change, error) {
-	c := newChange(base)
+	actions := 0
+	for i := range blocks {
+		actions += len(blocks[i].Actions)
+	}
+	c := newChange(base, actions)
 	c.out, c.stageBytes = g.writeStage, g.opt.stageBytes
 	for i := range blocks {
 		if err := c.follows(&blocks[i], g.params); err != nil {

@@ -41,7 +41,7 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 	if err := i.anchors(&again); err != nil || i.stopped {
 		return nil, err
 	}
-	s := newStep(i.state, newDraft(i.ledger()), i.height, above.counts)
+	s := newStep(i.state, newDraft(i.ledger(), len(actions)), i.height, above.counts)
 	if err := s.apply(&again); err != nil {
 		return nil, i.unusable(chunkKey(prefixActions, i.height, 0), err)
 	}

@@ -45,19 +45,25 @@ type Params struct {
 const (
 	// DefaultUndoBlocks is how many blocks can be disconnected at least.
 	DefaultUndoBlocks = 1000
-	// DefaultMemTable is the size of one memtable in bytes. Up to three exist at
-	// once; together with the caches they keep the graph below half of a 1 GiB
-	// machine.
-	DefaultMemTable = 32 << 20
-	// DefaultBlockCache is the size of the cache of table blocks in bytes.
-	DefaultBlockCache = 64 << 20
+	// DefaultMemory is what the process may take in bytes.
+	DefaultMemory = 1 << 30
+	// MaxMemTable is the size of one memtable in bytes if there is memory enough, which
+	// is MemTableShare as much. Up to three exist at once.
+	MaxMemTable   = 32 << 20
+	MemTableShare = 32
+	// MaxBlockCache is the size of the cache of table blocks in bytes if there is memory
+	// enough, which is BlockCacheShare as much. The cache of their indices and filters has
+	// half of that besides.
+	MaxBlockCache   = 64 << 20
+	BlockCacheShare = 16
 )
 
 // Options tune a graph; the zero value is what a server wants.
 type Options struct {
 	UndoBlocks uint32 // 0: DefaultUndoBlocks
-	MemTable   int64  // bytes, at least 1 MiB; 0: DefaultMemTable
-	BlockCache int64  // bytes; 0: DefaultBlockCache
+	Memory     int64  // what the process may take, in bytes; 0: DefaultMemory
+	MemTable   int64  // bytes, at least 1 MiB; 0: as Memory allows
+	BlockCache int64  // bytes; 0: as Memory allows
 	Log        zerolog.Logger
 
 	stageBytes int // 0: the constant; tests have many stages of few bytes
@@ -65,8 +71,9 @@ type Options struct {
 
 func (opt Options) withDefaults() Options {
 	opt.UndoBlocks = cmp.Or(opt.UndoBlocks, DefaultUndoBlocks)
-	opt.MemTable = cmp.Or(opt.MemTable, DefaultMemTable)
-	opt.BlockCache = cmp.Or(opt.BlockCache, DefaultBlockCache)
+	opt.Memory = cmp.Or(opt.Memory, DefaultMemory)
+	opt.MemTable = cmp.Or(opt.MemTable, max(1<<20, min(MaxMemTable, opt.Memory/MemTableShare)))
+	opt.BlockCache = cmp.Or(opt.BlockCache, max(1<<20, min(MaxBlockCache, opt.Memory/BlockCacheShare)))
 	return opt
 }
 

@@ -209,9 +209,10 @@ type draft struct {
 	opened  map[chainhash.Hash]baton // by the txid whose output 0 they are
 }
 
-func newDraft(before ledger) *draft {
+// newDraft returns a draft for a change of so many actions.
+func newDraft(before ledger, actions int) *draft {
 	return &draft{
-		ledger: before, numbers: make(map[chainhash.Hash]int32), fates: make(map[int32]lateFate), cuts: make(map[int32]cutLink),
+		ledger: before, fresh: make([]storedAction, 0, actions), numbers: make(map[chainhash.Hash]int32, actions), fates: make(map[int32]lateFate), cuts: make(map[int32]cutLink),
 		names: make(map[chainhash.Hash]nameRecord), waits: make(map[wanted][]int32), opened: make(map[chainhash.Hash]baton),
 	}
 }

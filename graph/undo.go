@@ -40,7 +40,7 @@ func (g *Graph) disconnecting(base *snapshot) (*change, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newChange(base)
+	c := newChange(base, 0)
 	c.next.taken++
 	if t.height == g.params.StartHeight {
 		c.next.tip, c.next.block = nil, blockRecord{}

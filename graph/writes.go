@@ -26,7 +26,7 @@ type entry struct{ key, value []byte }
 // alone, so that the same chain leaves the same records.
 type writes struct {
 	entries []entry
-	held    int    // bytes of entries
+	held    int    // bytes of entries, with what they take besides keys and values
 	space   []byte // where keys and values are made
 
 	// out takes a stage; nil: all of it is kept.
@@ -46,8 +46,11 @@ type writes struct {
 // undoRecord is how many chunks a block's undo record has.
 type undoRecord struct{ height, chunks uint32 }
 
-// stageBytes is how large a stage of a block is, in bytes of keys and values.
+// stageBytes is how large a stage of a block is, in bytes of entries.
 const stageBytes = 8 << 20
+
+// entryBytes is what an entry takes besides its key and value.
+const entryBytes = 48
 
 // make returns what fill appends to a slice.
 func (w *writes) make(fill func(b []byte) []byte) []byte {
@@ -63,7 +66,7 @@ func (w *writes) make(fill func(b []byte) []byte) []byte {
 // set writes what taking a block back derives from its height alone.
 func (w *writes) set(key, value []byte) {
 	w.entries = append(w.entries, entry{key, value})
-	w.held += len(key) + len(value)
+	w.held += len(key) + len(value) + entryBytes
 	if w.held-w.staged >= cmp.Or(w.stageBytes, stageBytes) {
 		w.stage()
 	}
