@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/protocol"
@@ -233,7 +235,7 @@ func TestVictim(t *testing.T) {
 func stateSize(t *testing.T, g *Graph) int64 {
 	again := func() *state {
 		s := newState()
-		if err := g.db.View(s.load); err != nil {
+		if err := g.db.View(func(txn *badger.Txn) error { return s.load(txn, math.MaxInt) }); err != nil {
 			t.Fatal(err)
 		}
 		return s

@@ -11,11 +11,14 @@ import (
 // at chunkSize, or a little behind it.
 const maxValue = 4 * chunkSize
 
+// memTables is how many memtables there are at most.
+const memTables = 3
+
 // badgerOptions are those of the graph's database, but for what badgerdb sets.
 func badgerOptions(dir string, opt Options) badger.Options {
 	return badger.LSMOnlyOptions(dir).
 		WithMemTableSize(opt.MemTable).
-		WithNumMemtables(3).
+		WithNumMemtables(memTables).
 		// A table of level 0 is as large as a memtable; a smaller level 1 would be
 		// rewritten for each.
 		WithBaseLevelSize(8 * opt.MemTable).

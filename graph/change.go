@@ -103,7 +103,7 @@ func (t *Tip) is(other *Tip) bool {
 
 // Connect applies blocks that continue the chain, in one atomic step. When it
 // returns nil they are on disk and visible. When it fails with ErrBlock, which is
-// the blocks' fault, or ErrDiskFull, nothing has changed. After any other error
+// the blocks' fault, ErrDiskFull or ErrMemory, nothing has changed. After any other error
 // all of the step has happened or none, and Tip says which; or the graph is
 // broken, and says so to every question until it is opened anew.
 //
@@ -113,18 +113,22 @@ func (g *Graph) Connect(blocks ...Block) error {
 	if len(blocks) == 0 {
 		return nil
 	}
-	return g.takeStep(func(base *snapshot) (*change, error) { return g.connecting(base, blocks) })
+	return g.takeStep(func(base *snapshot) (*change, error) { return g.connecting(base, blocks, g.writeStage) })
 }
 
-// connecting returns the change that applies blocks. ErrBlock if they do not continue
-// the chain, or contradict themselves or it.
-func (g *Graph) connecting(base *snapshot, blocks []Block) (*change, error) {
+// connecting returns the change that applies blocks, but for the stages that it has given
+// out; nil keeps all of it. ErrBlock if they do not continue the chain, or contradict
+// themselves or it.
+func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []entry) error) (*change, error) {
+	if err := g.hasMemory(base.state, blocks); err != nil {
+		return nil, err
+	}
 	actions := 0
 	for i := range blocks {
 		actions += len(blocks[i].Actions)
 	}
 	c := newChange(base, actions)
-	c.out, c.stageBytes = g.writeStage, g.opt.stageBytes
+	c.out, c.stageBytes = out, g.opt.stageBytes
 	for i := range blocks {
 		if err := c.follows(&blocks[i], g.params); err != nil {
 			return nil, err

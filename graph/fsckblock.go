@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
@@ -219,7 +220,7 @@ func (i *inspection) compareMemory() error {
 	}
 	loaded := newState()
 	loaded.waiting.seed = i.state.waiting.seed
-	if err := loaded.load(i.txn); errors.Is(err, ErrDamaged) {
+	if err := loaded.load(i.txn, math.MaxInt); errors.Is(err, ErrDamaged) {
 		i.add(Finding{Problem: err.Error()})
 		return nil
 	} else if err != nil {

@@ -46,7 +46,7 @@ const (
 	// DefaultUndoBlocks is how many blocks can be disconnected at least.
 	DefaultUndoBlocks = 1000
 	// DefaultMemory is what the process may take in bytes.
-	DefaultMemory = 1 << 30
+	DefaultMemory = 512 << 20
 	// MaxMemTable is the size of one memtable in bytes if there is memory enough, which
 	// is MemTableShare as much. Up to three exist at once.
 	MaxMemTable   = 32 << 20
@@ -115,8 +115,8 @@ type Graph struct {
 //
 // Every byte of the database is checked first: ErrDamaged names the file that
 // does not hold what was written to it. Whether the records agree with each
-// other is for Check to say. ErrLocked, ErrMismatch and ErrDiskFull are the other
-// reasons not to open.
+// other is for Check to say. ErrLocked, ErrMismatch, ErrDiskFull and ErrMemory are the
+// other reasons not to open.
 func Open(dir string, params Params, opt Options) (*Graph, error) {
 	return open(dir, params, opt, surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store { return badgerStore{db} }})
 }
@@ -171,7 +171,7 @@ func (g *Graph) readBack() error {
 		return fmt.Errorf("removing what was not finished: %w", err)
 	}
 	txn = g.db.NewTransaction(false)
-	s, err := load(txn, g.params)
+	s, err := load(txn, g.params, int(g.memoryOf(newState()).Left()))
 	if above := blockAbove(txn, tip); err == nil && above != nil {
 		err = fmt.Errorf("%w: there is a record of block %d above the tip", ErrDamaged, *above)
 	}
@@ -259,6 +259,15 @@ func (g *Graph) maintain(ctx context.Context) {
 		for ctx.Err() == nil && g.db.RunValueLogGC(0.5) == nil {
 		}
 		g.inspect(ctx)
+		g.warnOfMemory()
+	}
+}
+
+// warnOfMemory says in the log if links have taken most of the memory that they may.
+func (g *Graph) warnOfMemory() {
+	if m := g.Memory(); m.Left()*keyMemory < m.Most/8 {
+		g.opt.Log.Warn().Int64("links", m.Links).Int64("waiting", m.Waiting).Int64("most", m.Most).Int64("keys_left", m.Left()).
+			Msg("the memory for links is nearly used up: allow the process more")
 	}
 }
 

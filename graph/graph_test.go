@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -174,7 +175,7 @@ func (g *Graph) checkMemory(t testing.TB) {
 	t.Helper()
 	loaded := newState()
 	loaded.waiting.seed = g.current.Load().state.waiting.seed
-	if err := g.db.View(loaded.load); err != nil {
+	if err := g.db.View(func(txn *badger.Txn) error { return loaded.load(txn, math.MaxInt) }); err != nil {
 		t.Fatal(err)
 	}
 	if what := g.current.Load().state.differs(loaded); what != "" {

@@ -12,7 +12,8 @@ import (
 )
 
 // load derives the snapshot that a transaction sees, which reads by it from then on.
-func load(txn *badger.Txn, params Params) (*snapshot, error) {
+// ErrMemory if there are more than so many keys.
+func load(txn *badger.Txn, params Params, most int) (*snapshot, error) {
 	s := newSnapshot()
 	s.state, s.undoFrom, s.txn = newState(), params.StartHeight, txn
 	height, err := tipHeight(txn)
@@ -37,7 +38,7 @@ func load(txn *badger.Txn, params Params) (*snapshot, error) {
 			return nil, err
 		}
 	}
-	return s, s.state.load(txn)
+	return s, s.state.load(txn, most)
 }
 
 // tipHeight reads the height of the tip, nil if there is no block. ErrDamaged if
@@ -105,9 +106,9 @@ func readBlock(txn *badger.Txn, height uint32) (blockRecord, error) {
 }
 
 // load derives the state from the store. It believes what that says: whether the rules
-// give the same is for Check to see.
-func (s *state) load(txn *badger.Txn) error {
-	if err := s.loadKeys(txn); err != nil {
+// give the same is for Check to see. ErrMemory if there are more than so many keys.
+func (s *state) load(txn *badger.Txn, most int) error {
+	if err := s.loadKeys(txn, most); err != nil {
 		return err
 	}
 	if err := s.loadActions(txn); err != nil {
@@ -120,7 +121,7 @@ func (s *state) load(txn *badger.Txn) error {
 }
 
 // loadKeys derives where the keys stand from their newest records.
-func (s *state) loadKeys(txn *badger.Txn) error {
+func (s *state) loadKeys(txn *badger.Txn, most int) error {
 	var parents []int32 // by key; the forest is built of them in the end
 	records := 0
 	err := eachNewest(txn, prefixKey, keyStemSize, func(key, value []byte) error {
@@ -133,7 +134,9 @@ func (s *state) loadKeys(txn *badger.Txn) error {
 		if !p.name.none() || r.id.none() == !r.hasParent {
 			return fmt.Errorf("%w: key %x is neither in a link nor the root of an identity", ErrDamaged, key[1:keyStemSize])
 		}
-		records++
+		if records++; records > most {
+			return fmt.Errorf("%w: there is room for %d keys in links, there are more", ErrMemory, most)
+		}
 		parent := none
 		p.name, p.moved = r.id, versionHeight(key)
 		if r.hasParent {

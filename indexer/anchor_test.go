@@ -264,7 +264,7 @@ func TestAnchorsInFlight(t *testing.T) {
 	}
 	for i := range 2 {
 		clear(came)
-		opt := indexer.Options{Log: zerolog.Nop()}
+		opt := indexer.Options{Log: zerolog.Nop(), Memory: 1 << 30} // four large blocks at once
 		if i == 0 {
 			opt.SetBatonsKept(1)
 		}

@@ -11,8 +11,8 @@ import (
 // come in stepTime, but not too many for memory.
 const (
 	stepTime    = time.Second
-	stepRecords = 10_000          // blocks and claims, the last block's not counted: some 20 MB
-	stepBytes   = flightBytes / 4 // of the budget, the last block's not counted
+	stepRecords = 10_000 // blocks and claims, the last block's not counted: some 20 MB
+	stepShare   = 4      // the part of the budget that it may take, the last block's not counted
 	// stepMargin is how many blocks below the node's tip each becomes a step of its
 	// own, so that readers and watchers see it at once.
 	stepMargin = 10
@@ -61,7 +61,7 @@ func (a *applier) collect(ctx context.Context, in <-chan *flight) (more bool, er
 				return false, f.err
 			}
 			a.take(f)
-			if a.last-f.height <= stepMargin || len(a.step)+a.claims >= stepRecords || a.shares >= stepBytes {
+			if a.last-f.height <= stepMargin || len(a.step)+a.claims >= stepRecords || a.shares >= a.budget.limit/stepShare {
 				return true, nil
 			}
 			if due == nil {

@@ -21,13 +21,15 @@ import (
 
 // Bounds on the memory of an import, in bytes. The graph's own comes on top.
 const (
-	// rangeMemory is what the actions and anchors of one range of blocks may take:
-	// 250,000 of them with short messages. After each range, all that it found is on
-	// disk.
+	// rangeMemory is what the actions and anchors of one range of blocks may take if
+	// there is memory enough: 250,000 of them with short messages. After each range, all
+	// that it found is on disk.
 	rangeMemory = 256 << 20
-	// readMemory is what the blocks being read at a time may take, unless a single
-	// one is larger.
+	// readMemory is what the blocks being read at a time may take if there is memory
+	// enough, unless a single one is larger.
 	readMemory = 256 << 20
+	// importShare times as much memory is enough for each.
+	importShare = 8
 )
 
 // ImportOptions tune an import; the zero value is fine.
@@ -40,7 +42,10 @@ type ImportOptions struct {
 	// wait.
 	OnProgress func(ImportProgress)
 
-	rangeMemory int64 // 0: the constant; tests have many ranges of few blocks
+	// Memory is what the process may take, in bytes. 0: graph.DefaultMemory
+	Memory int64
+
+	rangeMemory int64 // 0: as Memory allows; tests have many ranges of few blocks
 }
 
 // Import connects the blocks of a chain in files to the graph, from where the
@@ -65,7 +70,8 @@ func Import(ctx context.Context, chain *blockfile.Chain, g *graph.Graph, opt Imp
 		return err
 	}
 	opt.Progress = cmp.Or(opt.Progress, DefaultProgress)
-	opt.rangeMemory = cmp.Or(opt.rangeMemory, rangeMemory)
+	opt.Memory = cmp.Or(opt.Memory, graph.DefaultMemory)
+	opt.rangeMemory = cmp.Or(opt.rangeMemory, min(rangeMemory, opt.Memory/importShare))
 	im := &importer{chain: chain, graph: g, net: net, opt: opt}
 	next, err := im.begin(ctx)
 	if err != nil {
@@ -308,7 +314,7 @@ func (im *importer) each(ctx context.Context, from, to int64, more func() bool, 
 	var mu sync.Mutex // guards done and err from here on
 	done = count
 	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), max(1, readMemory/im.chain.Largest())) {
+	for range min(runtime.GOMAXPROCS(0), max(1, int(min(readMemory, im.opt.Memory/importShare))/im.chain.Largest())) {
 		workers.Go(func() {
 			for ctx.Err() == nil && !failed.Load() && (more == nil || more()) {
 				i := taken.Add(1) - 1

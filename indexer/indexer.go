@@ -1,6 +1,7 @@
 package indexer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,16 @@ type Options struct {
 	// OnProgress, if not nil, is called after each step of a catch-up, and log
 	// lines under way are left out. Until it returns no other step is made.
 	OnProgress func(Progress)
+	// Memory is what the process may take, in bytes. Blocks on their way take a part of
+	// it. 0: graph.DefaultMemory
+	Memory int64
 
 	batonsKept int // 0: the constant; tests have few
+}
+
+// flightBytes is what blocks in flight may take.
+func (opt *Options) flightBytes() int64 {
+	return min(flightBytes, cmp.Or(opt.Memory, graph.DefaultMemory)/flightShare)
 }
 
 // startUpCheck is how many stored block hashes are compared with the node's

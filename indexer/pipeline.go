@@ -15,9 +15,11 @@ import (
 
 // Bounds on what is under way at a time.
 const (
-	// flightBytes is what the blocks in flight may take. Adapters and the garbage
-	// collector need a few times as much on top while blocks are large.
+	// flightBytes is what the blocks in flight may take if there is memory enough, which
+	// is flightShare times as much. Adapters and the garbage collector need a few times
+	// as much on top while blocks are large.
 	flightBytes = 128 << 20
+	flightShare = 8
 	// firstGuess is how large the first block is taken to be: as large as the
 	// network has allowed since 2018, so that the first ones come in few at a time.
 	firstGuess = 32 << 20
@@ -71,7 +73,7 @@ func (ix *Indexer) newPipeline() *pipeline {
 	return &pipeline{
 		node: ix.node, name: ix.opt.NodeName, net: ix.net, log: ix.opt.Log,
 		batons: newBatons(ix.graph, cmp.Or(ix.opt.batonsKept, batonsKept)), recent: ix.recent, believed: &ix.believed,
-		budget: newBudget(flightBytes, firstGuess),
+		budget: newBudget(ix.opt.flightBytes(), firstGuess),
 		blocks: make(chan struct{}, blockCalls),
 		spents: make(chan struct{}, spentCalls),
 	}

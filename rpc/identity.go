@@ -18,6 +18,7 @@ type identityService struct {
 func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest) (*keytreev1.GetStatusResponse, error) {
 	params := s.graph.Params()
 	state := s.indexer.Status()
+	memory := s.graph.Memory()
 	answer := &keytreev1.GetStatusResponse{
 		Network:     params.Network,
 		StartHeight: params.StartHeight,
@@ -26,6 +27,10 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 		Synced:      state.Synced,
 		Unsynced:    state.Reason,
 		Counts:      &keytreev1.Counts{},
+		Memory: &keytreev1.Memory{
+			Links: uint64(memory.Links), Waiting: uint64(memory.Waiting), Fixed: uint64(memory.Fixed),
+			Most: uint64(memory.Most), KeysLeft: uint64(memory.Left()),
+		},
 	}
 	if peers := uint32(state.NodePeers); state.NodePeers >= 0 {
 		answer.NodePeers = &peers

@@ -62,7 +62,7 @@ func (a *app) fsck(ctx context.Context, dir string, params graph.Params, asJSON 
 			said = now
 		}
 	}
-	report, err := graph.Check(ctx, dir, params, graph.Options{Log: zerolog.Nop()}, progress)
+	report, err := graph.Check(ctx, dir, params, graph.Options{Memory: limitMemory(nil), Log: zerolog.Nop()}, progress)
 	if err != nil {
 		return err
 	}

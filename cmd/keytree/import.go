@@ -59,6 +59,7 @@ these are rare, and safe as long as the files are those of one's own node.`,
 	logLevel := newParsed("LEVEL", "info", oneOf("debug", "info", "warn", "error"))
 	flags.Var(logLevel, "log-level", "debug, info, warn or error")
 	setting(flags, "start-height", "log-format", "log-level")
+	memory := memoryFlag(flags)
 
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *blocks == "" {
@@ -70,7 +71,7 @@ these are rare, and safe as long as the files are those of one's own node.`,
 		}
 		c := importConfig{
 			blocks: *blocks, dataDir: *dataDir, network: network.value,
-			startHeight: protocol.StartHeight(network.value), verify: verify.value,
+			startHeight: protocol.StartHeight(network.value), verify: verify.value, memory: limitMemory(memory.value),
 		}
 		if h := startHeight.value; h != nil {
 			c.startHeight = *h
@@ -118,6 +119,7 @@ type importConfig struct {
 	dataDir     string
 	network     *chaincfg.Params
 	startHeight uint32
+	memory      int64 // what the process may take, in bytes
 	verify      indexer.Verify
 	log         zerolog.Logger
 	line        *progressLine // nil: progress goes to the log
@@ -125,14 +127,14 @@ type importConfig struct {
 
 func importBlocks(ctx context.Context, c importConfig) (err error) {
 	g, err := graph.Open(filepath.Join(c.dataDir, "graph"),
-		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Log: c.log})
+		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 
 	began := time.Now()
-	opt := indexer.ImportOptions{Log: c.log, Verify: c.verify}
+	opt := indexer.ImportOptions{Log: c.log, Verify: c.verify, Memory: c.memory}
 	var reading func(done, all int64)
 	if c.line != nil {
 		defer c.line.clear()

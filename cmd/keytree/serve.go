@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
@@ -100,6 +101,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 		fmt.Sprintf("first block to index; another than the network's makes the state hash incomparable (default %d on mainnet, else 0)",
 			protocol.StartHeight(&chaincfg.MainNetParams)))
 	newVerifiedFlag(flags)
+	memory := memoryFlag(flags)
 	log := newLogFlags(flags)
 	ks := newKeyserverFlags(flags)
 	setting(flags, "start-height")
@@ -115,7 +117,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
 			grpcListen:  listen.grpc.value, httpListen: listen.http.value,
-			hosts: listen.hosts.value, origins: origins.value,
+			hosts: listen.hosts.value, origins: origins.value, memory: limitMemory(memory.value),
 		}
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
@@ -231,6 +233,7 @@ type serverConfig struct {
 	node        nodeConfig
 	dataDir     string
 	startHeight uint32
+	memory      int64 // what the process may take, in bytes
 	grpcListen  string
 	httpListen  string
 	hosts       []string         // as rpc.Config.Hosts
@@ -255,7 +258,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	if c.network != nil {
 		config.Indexer = state
 		config.Graph, err = graph.Open(filepath.Join(c.dataDir, "graph"),
-			graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Log: c.log})
+			graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
 		if err != nil {
 			return err
 		}
@@ -296,7 +299,9 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	at := addresses{grpc: grpcListener.Addr(), http: httpListener.Addr()}
 	line := c.log.Info().Stringer("grpc", at.grpc).Stringer("http", at.http)
 	if config.Graph != nil {
-		line = line.Str("network", c.network.Name).Str("node", c.node.address())
+		memory := config.Graph.Memory()
+		line = line.Str("network", c.network.Name).Str("node", c.node.address()).
+			Str("memory", humanize.IBytes(uint64(c.memory))).Int64("links", memory.Links).Int64("keys_left", memory.Left())
 		parts.Go(func() {
 			if err := index(running, c, config.Graph, state); err != nil {
 				fail(err)
@@ -341,7 +346,7 @@ func index(ctx context.Context, c serverConfig, g *graph.Graph, p *progress) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	opt := indexer.Options{Log: c.log, NodeName: c.node.address()}
+	opt := indexer.Options{Log: c.log, NodeName: c.node.address(), Memory: c.memory}
 	if c.line != nil {
 		defer c.line.clear()
 		opt.OnProgress = c.showProgress

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"text/tabwriter"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -59,4 +60,8 @@ func (a *app) printStatus(s *keytreev1.GetStatusResponse) {
 	fmt.Fprintf(w, "identities\t%d\n", s.Counts.GetIdentities())
 	fmt.Fprintf(w, "refused\t%d\n", s.Counts.GetRefused())
 	fmt.Fprintf(w, "waiting\t%d\n", s.Counts.GetWaiting())
+	if m := s.Memory; m != nil { // an older server does not tell
+		fmt.Fprintf(w, "memory\t%s of %s, room for %d more keys in links\n",
+			humanize.IBytes(m.Links+m.Waiting+m.Fixed), humanize.IBytes(m.Most), m.KeysLeft)
+	}
 }

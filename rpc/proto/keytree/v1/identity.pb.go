@@ -125,7 +125,9 @@ type GetStatusResponse struct {
 	NodeHeaders uint32 `protobuf:"varint,10,opt,name=node_headers,json=nodeHeaders,proto3" json:"node_headers,omitempty"`
 	// How many other nodes the node was connected to then. Left out if it does not
 	// tell: bchd's gRPC does not.
-	NodePeers     *uint32 `protobuf:"varint,11,opt,name=node_peers,json=nodePeers,proto3,oneof" json:"node_peers,omitempty"`
+	NodePeers *uint32 `protobuf:"varint,11,opt,name=node_peers,json=nodePeers,proto3,oneof" json:"node_peers,omitempty"`
+	// What the index takes of the server's memory.
+	Memory        *Memory `protobuf:"bytes,12,opt,name=memory,proto3" json:"memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,6 +239,96 @@ func (x *GetStatusResponse) GetNodePeers() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetMemory() *Memory {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
+// About what the index takes of the server's memory, in bytes. When links do not fit any
+// more, it ends, and says what it needs.
+type Memory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keys that are or were in links.
+	Links uint64 `protobuf:"varint,1,opt,name=links,proto3" json:"links,omitempty"`
+	// What actions wait for, and open chains of anchors.
+	Waiting uint64 `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Tables and caches.
+	Fixed uint64 `protobuf:"varint,3,opt,name=fixed,proto3" json:"fixed,omitempty"`
+	// What all of it may take, with a block that is being applied.
+	Most uint64 `protobuf:"varint,4,opt,name=most,proto3" json:"most,omitempty"`
+	// How many more keys have room.
+	KeysLeft      uint64 `protobuf:"varint,5,opt,name=keys_left,json=keysLeft,proto3" json:"keys_left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Memory) Reset() {
+	*x = Memory{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Memory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Memory) ProtoMessage() {}
+
+func (x *Memory) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Memory.ProtoReflect.Descriptor instead.
+func (*Memory) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Memory) GetLinks() uint64 {
+	if x != nil {
+		return x.Links
+	}
+	return 0
+}
+
+func (x *Memory) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *Memory) GetFixed() uint64 {
+	if x != nil {
+		return x.Fixed
+	}
+	return 0
+}
+
+func (x *Memory) GetMost() uint64 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *Memory) GetKeysLeft() uint64 {
+	if x != nil {
+		return x.KeysLeft
+	}
+	return 0
+}
+
 type Counts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Links in force.
@@ -253,7 +345,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[2]
+	mi := &file_keytree_v1_identity_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +357,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[2]
+	mi := &file_keytree_v1_identity_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +370,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{2}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Counts) GetLinks() uint32 {
@@ -319,7 +411,7 @@ type ResolveAddressRequest struct {
 
 func (x *ResolveAddressRequest) Reset() {
 	*x = ResolveAddressRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[3]
+	mi := &file_keytree_v1_identity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +423,7 @@ func (x *ResolveAddressRequest) String() string {
 func (*ResolveAddressRequest) ProtoMessage() {}
 
 func (x *ResolveAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[3]
+	mi := &file_keytree_v1_identity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +436,7 @@ func (x *ResolveAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveAddressRequest.ProtoReflect.Descriptor instead.
 func (*ResolveAddressRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{3}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ResolveAddressRequest) GetAddress() string {
@@ -388,7 +480,7 @@ type Resolution struct {
 
 func (x *Resolution) Reset() {
 	*x = Resolution{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[4]
+	mi := &file_keytree_v1_identity_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +492,7 @@ func (x *Resolution) String() string {
 func (*Resolution) ProtoMessage() {}
 
 func (x *Resolution) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[4]
+	mi := &file_keytree_v1_identity_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +505,7 @@ func (x *Resolution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resolution.ProtoReflect.Descriptor instead.
 func (*Resolution) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{4}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Resolution) GetAddress() string {
@@ -499,7 +591,7 @@ type BatchResolveRequest struct {
 
 func (x *BatchResolveRequest) Reset() {
 	*x = BatchResolveRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[5]
+	mi := &file_keytree_v1_identity_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +603,7 @@ func (x *BatchResolveRequest) String() string {
 func (*BatchResolveRequest) ProtoMessage() {}
 
 func (x *BatchResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[5]
+	mi := &file_keytree_v1_identity_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +616,7 @@ func (x *BatchResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResolveRequest.ProtoReflect.Descriptor instead.
 func (*BatchResolveRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{5}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BatchResolveRequest) GetAddresses() []string {
@@ -560,7 +652,7 @@ type BatchResolveResponse struct {
 
 func (x *BatchResolveResponse) Reset() {
 	*x = BatchResolveResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[6]
+	mi := &file_keytree_v1_identity_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +664,7 @@ func (x *BatchResolveResponse) String() string {
 func (*BatchResolveResponse) ProtoMessage() {}
 
 func (x *BatchResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[6]
+	mi := &file_keytree_v1_identity_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +677,7 @@ func (x *BatchResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResolveResponse.ProtoReflect.Descriptor instead.
 func (*BatchResolveResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{6}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BatchResolveResponse) GetResolutions() []*Resolution {
@@ -619,7 +711,7 @@ type GetIdentityRequest struct {
 
 func (x *GetIdentityRequest) Reset() {
 	*x = GetIdentityRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[7]
+	mi := &file_keytree_v1_identity_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +723,7 @@ func (x *GetIdentityRequest) String() string {
 func (*GetIdentityRequest) ProtoMessage() {}
 
 func (x *GetIdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[7]
+	mi := &file_keytree_v1_identity_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +736,7 @@ func (x *GetIdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIdentityRequest.ProtoReflect.Descriptor instead.
 func (*GetIdentityRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{7}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetIdentityRequest) GetIdTxHash() string {
@@ -683,7 +775,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[8]
+	mi := &file_keytree_v1_identity_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +787,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[8]
+	mi := &file_keytree_v1_identity_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +800,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{8}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Identity) GetIdTxHash() string {
@@ -778,7 +870,7 @@ type NamedBy struct {
 
 func (x *NamedBy) Reset() {
 	*x = NamedBy{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[9]
+	mi := &file_keytree_v1_identity_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +882,7 @@ func (x *NamedBy) String() string {
 func (*NamedBy) ProtoMessage() {}
 
 func (x *NamedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[9]
+	mi := &file_keytree_v1_identity_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +895,7 @@ func (x *NamedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedBy.ProtoReflect.Descriptor instead.
 func (*NamedBy) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{9}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NamedBy) GetTxHash() string {
@@ -835,7 +927,7 @@ type ListIdentityKeysRequest struct {
 
 func (x *ListIdentityKeysRequest) Reset() {
 	*x = ListIdentityKeysRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[10]
+	mi := &file_keytree_v1_identity_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +939,7 @@ func (x *ListIdentityKeysRequest) String() string {
 func (*ListIdentityKeysRequest) ProtoMessage() {}
 
 func (x *ListIdentityKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[10]
+	mi := &file_keytree_v1_identity_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +952,7 @@ func (x *ListIdentityKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListIdentityKeysRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{10}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListIdentityKeysRequest) GetIdTxHash() string {
@@ -904,7 +996,7 @@ type ListIdentityKeysResponse struct {
 
 func (x *ListIdentityKeysResponse) Reset() {
 	*x = ListIdentityKeysResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	mi := &file_keytree_v1_identity_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1008,7 @@ func (x *ListIdentityKeysResponse) String() string {
 func (*ListIdentityKeysResponse) ProtoMessage() {}
 
 func (x *ListIdentityKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	mi := &file_keytree_v1_identity_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1021,7 @@ func (x *ListIdentityKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListIdentityKeysResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{11}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListIdentityKeysResponse) GetKeys() []*IdentityKey {
@@ -977,7 +1069,7 @@ type IdentityKey struct {
 
 func (x *IdentityKey) Reset() {
 	*x = IdentityKey{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	mi := &file_keytree_v1_identity_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1081,7 @@ func (x *IdentityKey) String() string {
 func (*IdentityKey) ProtoMessage() {}
 
 func (x *IdentityKey) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	mi := &file_keytree_v1_identity_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1094,7 @@ func (x *IdentityKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityKey.ProtoReflect.Descriptor instead.
 func (*IdentityKey) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{12}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *IdentityKey) GetAddress() string {
@@ -1050,7 +1142,7 @@ type GetActionRequest struct {
 
 func (x *GetActionRequest) Reset() {
 	*x = GetActionRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[13]
+	mi := &file_keytree_v1_identity_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1154,7 @@ func (x *GetActionRequest) String() string {
 func (*GetActionRequest) ProtoMessage() {}
 
 func (x *GetActionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[13]
+	mi := &file_keytree_v1_identity_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1167,7 @@ func (x *GetActionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetActionRequest.ProtoReflect.Descriptor instead.
 func (*GetActionRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{13}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetActionRequest) GetTxHash() string {
@@ -1140,7 +1232,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[14]
+	mi := &file_keytree_v1_identity_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1244,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[14]
+	mi := &file_keytree_v1_identity_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1257,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{14}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Action) GetTxHash() string {
@@ -1301,7 +1393,7 @@ type ListAddressActionsRequest struct {
 
 func (x *ListAddressActionsRequest) Reset() {
 	*x = ListAddressActionsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[15]
+	mi := &file_keytree_v1_identity_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1405,7 @@ func (x *ListAddressActionsRequest) String() string {
 func (*ListAddressActionsRequest) ProtoMessage() {}
 
 func (x *ListAddressActionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[15]
+	mi := &file_keytree_v1_identity_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1418,7 @@ func (x *ListAddressActionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressActionsRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressActionsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{15}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListAddressActionsRequest) GetAddress() string {
@@ -1370,7 +1462,7 @@ type ListAddressActionsResponse struct {
 
 func (x *ListAddressActionsResponse) Reset() {
 	*x = ListAddressActionsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[16]
+	mi := &file_keytree_v1_identity_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1474,7 @@ func (x *ListAddressActionsResponse) String() string {
 func (*ListAddressActionsResponse) ProtoMessage() {}
 
 func (x *ListAddressActionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[16]
+	mi := &file_keytree_v1_identity_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1487,7 @@ func (x *ListAddressActionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressActionsResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressActionsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{16}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListAddressActionsResponse) GetActions() []*Action {
@@ -1444,7 +1536,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[17]
+	mi := &file_keytree_v1_identity_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1548,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[17]
+	mi := &file_keytree_v1_identity_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1561,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{17}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListEventsRequest) GetFromHeight() uint32 {
@@ -1516,7 +1608,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[18]
+	mi := &file_keytree_v1_identity_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1620,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[18]
+	mi := &file_keytree_v1_identity_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1633,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{18}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListEventsResponse) GetBlocks() []*BlockEvents {
@@ -1593,7 +1685,7 @@ type BlockEvents struct {
 
 func (x *BlockEvents) Reset() {
 	*x = BlockEvents{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[19]
+	mi := &file_keytree_v1_identity_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1697,7 @@ func (x *BlockEvents) String() string {
 func (*BlockEvents) ProtoMessage() {}
 
 func (x *BlockEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[19]
+	mi := &file_keytree_v1_identity_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1710,7 @@ func (x *BlockEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockEvents.ProtoReflect.Descriptor instead.
 func (*BlockEvents) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{19}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BlockEvents) GetType() string {
@@ -1709,7 +1801,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[20]
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1813,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[20]
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1826,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{20}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Event) GetType() string {
@@ -1846,7 +1938,7 @@ type AnchorEvent struct {
 
 func (x *AnchorEvent) Reset() {
 	*x = AnchorEvent{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1950,7 @@ func (x *AnchorEvent) String() string {
 func (*AnchorEvent) ProtoMessage() {}
 
 func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1963,7 @@ func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorEvent.ProtoReflect.Descriptor instead.
 func (*AnchorEvent) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AnchorEvent) GetChainTxHash() string {
@@ -1932,7 +2024,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2036,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2049,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRequest) GetFromHeight() uint32 {
@@ -1986,7 +2078,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	mi := &file_keytree_v1_identity_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2090,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	mi := &file_keytree_v1_identity_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2103,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchResponse) GetBlock() *BlockEvents {
@@ -2027,7 +2119,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"\x19keytree/v1/identity.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x80\x03\n" +
+	"\x10GetStatusRequest\"\xac\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12!\n" +
 	"\fstart_height\x18\x02 \x01(\rR\vstartHeight\x12\x1d\n" +
@@ -2044,8 +2136,15 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\fnode_headers\x18\n" +
 	" \x01(\rR\vnodeHeaders\x12\"\n" +
 	"\n" +
-	"node_peers\x18\v \x01(\rH\x00R\tnodePeers\x88\x01\x01B\r\n" +
-	"\v_node_peers\"r\n" +
+	"node_peers\x18\v \x01(\rH\x00R\tnodePeers\x88\x01\x01\x12*\n" +
+	"\x06memory\x18\f \x01(\v2\x12.keytree.v1.MemoryR\x06memoryB\r\n" +
+	"\v_node_peers\"\x7f\n" +
+	"\x06Memory\x12\x14\n" +
+	"\x05links\x18\x01 \x01(\x04R\x05links\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\x04R\awaiting\x12\x14\n" +
+	"\x05fixed\x18\x03 \x01(\x04R\x05fixed\x12\x12\n" +
+	"\x04most\x18\x04 \x01(\x04R\x04most\x12\x1b\n" +
+	"\tkeys_left\x18\x05 \x01(\x04R\bkeysLeft\"r\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05links\x18\x01 \x01(\rR\x05links\x12\x1e\n" +
 	"\n" +
@@ -2257,66 +2356,68 @@ func file_keytree_v1_identity_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_identity_proto_rawDescData
 }
 
-var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_keytree_v1_identity_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: keytree.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),          // 1: keytree.v1.GetStatusResponse
-	(*Counts)(nil),                     // 2: keytree.v1.Counts
-	(*ResolveAddressRequest)(nil),      // 3: keytree.v1.ResolveAddressRequest
-	(*Resolution)(nil),                 // 4: keytree.v1.Resolution
-	(*BatchResolveRequest)(nil),        // 5: keytree.v1.BatchResolveRequest
-	(*BatchResolveResponse)(nil),       // 6: keytree.v1.BatchResolveResponse
-	(*GetIdentityRequest)(nil),         // 7: keytree.v1.GetIdentityRequest
-	(*Identity)(nil),                   // 8: keytree.v1.Identity
-	(*NamedBy)(nil),                    // 9: keytree.v1.NamedBy
-	(*ListIdentityKeysRequest)(nil),    // 10: keytree.v1.ListIdentityKeysRequest
-	(*ListIdentityKeysResponse)(nil),   // 11: keytree.v1.ListIdentityKeysResponse
-	(*IdentityKey)(nil),                // 12: keytree.v1.IdentityKey
-	(*GetActionRequest)(nil),           // 13: keytree.v1.GetActionRequest
-	(*Action)(nil),                     // 14: keytree.v1.Action
-	(*ListAddressActionsRequest)(nil),  // 15: keytree.v1.ListAddressActionsRequest
-	(*ListAddressActionsResponse)(nil), // 16: keytree.v1.ListAddressActionsResponse
-	(*ListEventsRequest)(nil),          // 17: keytree.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 18: keytree.v1.ListEventsResponse
-	(*BlockEvents)(nil),                // 19: keytree.v1.BlockEvents
-	(*Event)(nil),                      // 20: keytree.v1.Event
-	(*AnchorEvent)(nil),                // 21: keytree.v1.AnchorEvent
-	(*WatchRequest)(nil),               // 22: keytree.v1.WatchRequest
-	(*WatchResponse)(nil),              // 23: keytree.v1.WatchResponse
+	(*Memory)(nil),                     // 2: keytree.v1.Memory
+	(*Counts)(nil),                     // 3: keytree.v1.Counts
+	(*ResolveAddressRequest)(nil),      // 4: keytree.v1.ResolveAddressRequest
+	(*Resolution)(nil),                 // 5: keytree.v1.Resolution
+	(*BatchResolveRequest)(nil),        // 6: keytree.v1.BatchResolveRequest
+	(*BatchResolveResponse)(nil),       // 7: keytree.v1.BatchResolveResponse
+	(*GetIdentityRequest)(nil),         // 8: keytree.v1.GetIdentityRequest
+	(*Identity)(nil),                   // 9: keytree.v1.Identity
+	(*NamedBy)(nil),                    // 10: keytree.v1.NamedBy
+	(*ListIdentityKeysRequest)(nil),    // 11: keytree.v1.ListIdentityKeysRequest
+	(*ListIdentityKeysResponse)(nil),   // 12: keytree.v1.ListIdentityKeysResponse
+	(*IdentityKey)(nil),                // 13: keytree.v1.IdentityKey
+	(*GetActionRequest)(nil),           // 14: keytree.v1.GetActionRequest
+	(*Action)(nil),                     // 15: keytree.v1.Action
+	(*ListAddressActionsRequest)(nil),  // 16: keytree.v1.ListAddressActionsRequest
+	(*ListAddressActionsResponse)(nil), // 17: keytree.v1.ListAddressActionsResponse
+	(*ListEventsRequest)(nil),          // 18: keytree.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 19: keytree.v1.ListEventsResponse
+	(*BlockEvents)(nil),                // 20: keytree.v1.BlockEvents
+	(*Event)(nil),                      // 21: keytree.v1.Event
+	(*AnchorEvent)(nil),                // 22: keytree.v1.AnchorEvent
+	(*WatchRequest)(nil),               // 23: keytree.v1.WatchRequest
+	(*WatchResponse)(nil),              // 24: keytree.v1.WatchResponse
 }
 var file_keytree_v1_identity_proto_depIdxs = []int32{
-	2,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
-	4,  // 1: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
-	9,  // 2: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
-	12, // 3: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
-	14, // 4: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
-	19, // 5: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
-	20, // 6: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
-	21, // 7: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
-	19, // 8: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
-	0,  // 9: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
-	3,  // 10: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
-	5,  // 11: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
-	7,  // 12: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
-	10, // 13: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
-	13, // 14: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
-	15, // 15: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
-	17, // 16: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
-	22, // 17: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
-	1,  // 18: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
-	4,  // 19: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
-	6,  // 20: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
-	8,  // 21: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
-	11, // 22: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
-	14, // 23: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
-	16, // 24: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
-	18, // 25: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
-	23, // 26: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
-	18, // [18:27] is the sub-list for method output_type
-	9,  // [9:18] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	3,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
+	2,  // 1: keytree.v1.GetStatusResponse.memory:type_name -> keytree.v1.Memory
+	5,  // 2: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
+	10, // 3: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
+	13, // 4: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
+	15, // 5: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
+	20, // 6: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
+	21, // 7: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
+	22, // 8: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
+	20, // 9: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
+	0,  // 10: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
+	4,  // 11: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
+	6,  // 12: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
+	8,  // 13: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
+	11, // 14: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
+	14, // 15: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
+	16, // 16: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
+	18, // 17: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
+	23, // 18: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
+	1,  // 19: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
+	5,  // 20: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
+	7,  // 21: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
+	9,  // 22: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
+	12, // 23: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
+	15, // 24: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
+	17, // 25: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
+	19, // 26: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
+	24, // 27: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
+	19, // [19:28] is the sub-list for method output_type
+	10, // [10:19] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_identity_proto_init() }
@@ -2325,21 +2426,21 @@ func file_keytree_v1_identity_proto_init() {
 		return
 	}
 	file_keytree_v1_identity_proto_msgTypes[1].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[3].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[5].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[7].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[10].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[13].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[15].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[17].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[22].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[4].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[6].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[8].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[11].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[14].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[16].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[18].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_identity_proto_rawDesc), len(file_keytree_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

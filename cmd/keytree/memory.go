@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"runtime/debug"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/pflag"
+
+	"github.com/keytree-bch/keytree/graph"
+)
+
+// leastMemory is the least that a server can be given, in bytes.
+const leastMemory = 128 << 20
+
+// memoryFlag adds the flag that tells how much memory the process may take, in bytes; nil
+// if it is not given.
+func memoryFlag(flags *pflag.FlagSet) *parsed[*int64] {
+	p := newParsed("SIZE", "", func(s string) (*int64, error) {
+		n, err := humanize.ParseBytes(s)
+		if err != nil || n < leastMemory || n > math.MaxInt64 {
+			return nil, fmt.Errorf("expected a size of at least %s, such as 1GiB, got %q", humanize.IBytes(leastMemory), shortened(s))
+		}
+		m := int64(n)
+		return &m, nil
+	})
+	flags.Var(p, "memory", "what it may take of memory, such as 1GiB; caches and what is on its way follow it, links in force must have room in it "+
+		"(default GOMEMLIMIT, else the control group's limit, else "+humanize.IBytes(graph.DefaultMemory)+")")
+	setting(flags, "memory")
+	return p
+}
+
+// limitMemory returns how many bytes of memory the process may take, and has the garbage
+// collector keep to it.
+func limitMemory(given *int64) int64 {
+	limit := int64(graph.DefaultMemory)
+	collector := os.Getenv("GOMEMLIMIT") != ""
+	group, err := memlimit.FromCgroup()
+	switch {
+	case given != nil:
+		limit = *given
+	case collector:
+		limit = debug.SetMemoryLimit(-1)
+	case err == nil && group >= leastMemory && group < math.MaxInt64:
+		limit = int64(group)
+	}
+	if !collector {
+		debug.SetMemoryLimit(graph.Usable(limit))
+	}
+	return limit
+}
