@@ -14,8 +14,10 @@
 //	storedeffect.go the same as they are stored, by number
 //	anchors.go      keyservers' anchors: whose chain each goes on with, begins, breaks
 //	anchorrecord.go their values
-//	state.go        what is held in memory: keys, actions, names that merged
-//	waiting.go      the actions that wait for what they refer to
+//	state.go        what is held in memory: where the keys of links stand
+//	ledger.go       what the store has of actions and names, and what a change adds
+//	waiting.go      what actions wait for
+//	memory.go       how much of it may be held
 //	forest/         the links in force, in memory: root and depth without walking
 //	cow/            arrays and maps in versions that share their pages
 //	schema.go       every key of the database, in one table
@@ -23,7 +25,7 @@
 //	blockwrites.go  what a block writes
 //	undo.go         taking a block back
 //	load.go         the state in memory, from the store
-//	writes.go       one step in the making, cut in pieces
+//	writes.go       one step in the making, cut in stages and pieces
 //	store.go        where writes go: the place where they can fail; the sweep
 //	badger.go       Badger as that store
 //	badgerdb/       opening Badger once its files are what was written; room on the
@@ -48,18 +50,24 @@
 // where all that counts.
 //
 // Badger takes some 5 µs of processor time per record, so few are written: about
-// one per action. That is why actions share values, and why nothing is written
-// about them afterwards. What became of an action, which transaction is which
-// action, and where the keys stand now is held in memory, some 60 bytes per
-// action and 90 per key, and is rebuilt from actions and effects when the graph
-// is opened. Applying a block therefore reads nothing from the disk.
+// two per action. That is why actions share values, and why little is written about
+// them afterwards: an action says itself what its own block made of it. Only what a
+// later block decided, and a link that was cut, have records of their own.
+//
+// Held in memory is what has been paid for by a link, and little else: where each key
+// stands that is or was in one, some 150 bytes; a hash of what each waiting action waits
+// for; and the txid of each open chain of anchors. All else, refused, open, used and cut
+// actions and the keys that they mention, is found in the store, so that fees alone buy
+// none of a server's memory. The state is read back at the start: the keys from their
+// newest records, and the ends of their lists from all actions.
 //
 // A step makes a change: another version of what is in memory, which shares with the
 // version before all pages that it does not change, and what has to be written. The
 // change is written while questions are answered from the version before, and
 // published by replacing one pointer. A change that is refused, or cannot be written,
 // is dropped; one that is never written is a look at what blocks would make of the
-// graph. The copies of pages cost a step of 1,000 actions at random some 2 µs per
+// graph. What a block of many actions writes goes to the disk in stages while it is
+// applied, so that a step holds about what its actions are, and not what they come to. The copies of pages cost a step of 1,000 actions at random some 2 µs per
 // action.
 //
 // The links in force are held in package forest, which answers root, depth and
@@ -70,7 +78,7 @@
 // Lists that may be long are followed as of any height without passing over what
 // has gone: each key names its first child and its next sibling as of each height,
 // and each action the one before it that mentions the same key, with a landmark
-// every 64.
+// every 64. A key that was in no identity yet has a landmark for each.
 //
 // # Anchors
 //
@@ -87,10 +95,10 @@
 // as a whole or not at all, whenever the process is killed or a write fails:
 //
 //  1. There is room on the disk, or the step is refused.
-//  2. It is written and synced in as few transactions as Badger allows, often one.
-//     New blocks lie above the tip, where nobody reads, until the last transaction
-//     names the new tip; a block that is taken back lies above it from the first
-//     one on.
+//  2. It is written and synced in as few transactions as Badger allows, often one; a
+//     large one in stages. New blocks lie above the tip, where nobody reads, until the
+//     last transaction names the new tip; a block that is taken back lies above it from
+//     the first one on, and is removed like what a crash has left.
 //  3. What is above the tip after a crash is removed at the next start: a block's
 //     undo record, which lists what it adds, is its first to be written and its
 //     last to be removed.

@@ -57,21 +57,23 @@ import (
 // Who pays for the length of each list, and what it costs everybody else:
 //
 //	list                       made longer by                  adding, taking away            one question
-//	actions, effects (a, e)    fees: the block's actions, and  in memory while the step is    Events reads those of the block
-//	                           all that they release           made, some 500 bytes each
-//	waiting for one reference  fees: anybody                   constant each; released once   none lists them
-//	children of a key (k)      the key, which accepts each     constant each                  Members: a page, and the way up from
-//	                                                                                          the end of a branch
+//	actions, effects (a, e, o) fees: the block's actions, and  some 300 bytes each while the  Events reads those of the block up to
+//	                           all that they release           step is made, none afterwards  the end of its page
+//	waiting for one reference  fees: anybody                   constant each; released once;  none lists them
+//	(w, l)                                                     24 bytes held per reference
+//	links that were cut (f)    the key that accepted them      constant each                  one read
+//	children of a key (k)      the key, which accepts each     constant each; 150 bytes held  Members: a page, and the way up from
+//	                                                           per key                        the end of a branch
 //	mentions of a key (x)      fees: anybody, of any key       constant each                  ActionsOf: a page and 63 more
 //	late mentions (y)          fees: anybody, of any key       constant each                  ActionsOf: a page; as of a height before
 //	                                                                                          they were decided, each is passed over
 //	names that merged (n)      fees: two links each            logarithmic in the merges      logarithmic in the merges
 //	versions of a thing        fees: an action each            constant each                  one seek
 //	anchors, chains (h, j, g)  fees: anybody, for any domain   constant each                  a page
-//	open chains                fees: anybody                   constant; some 200 bytes held  Batons copies 32 bytes of each
+//	open chains                fees: anybody                   constant; some 50 bytes held   Batons copies 32 bytes of each
 //	breaks of a block (B)      fees: an input each             constant each                  Events reads those of the block
-//	what a block added (u)     fees                            in memory while it is taken    none
-//	                                                           back, some 100 bytes each
+//	what a block added (u)     fees                            written and removed by the     none
+//	                                                           stage and the chunk
 //	stale blocks (d)           miners and the node, down to    each reads all of them         Disconnects: those of its heights
 //	                           the undo horizon
 const (

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,6 +101,8 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 			protocol.StartHeight(&chaincfg.MainNetParams)))
 	newVerifiedFlag(flags)
 	memory := memoryFlag(flags)
+	into := flags.String("reindex-into", "", "index into this data `DIR` instead, without answering, until it has come to the node's tip, and end; "+
+		"an earlier version can go on serving the data folder meanwhile")
 	log := newLogFlags(flags)
 	ks := newKeyserverFlags(flags)
 	setting(flags, "start-height")
@@ -131,6 +132,9 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 			c.log.Warn().Uint32("start_height", *h).Uint32("expected", c.startHeight).
 				Msg("not the network's start height: the state hash cannot be compared with that of other indexers")
 			c.startHeight = *h
+		}
+		if *into != "" {
+			return reindex(cmd.Context(), c, *into)
 		}
 		return serve(cmd.Context(), c, nil)
 	}
@@ -257,8 +261,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	state := new(progress)
 	if c.network != nil {
 		config.Indexer = state
-		config.Graph, err = graph.Open(filepath.Join(c.dataDir, "graph"),
-			graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
+		config.Graph, err = c.openGraph(c.dataDir)
 		if err != nil {
 			return err
 		}

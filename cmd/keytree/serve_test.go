@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -255,6 +256,19 @@ func TestServe(t *testing.T) {
 	if len(events.Blocks) != 1 || events.Blocks[0].StateHash != stateHash {
 		t.Errorf("state hash of block %d after the restart: %+v, before it %s", before, events.Blocks, stateHash)
 	}
+	// It is indexed again beside the one that goes on answering.
+	into := t.TempDir()
+	o = keytree(t, append(serveArgs(n.URL(), dataDir), "--reindex-into", into)...)
+	var status struct {
+		StateHash string `json:"state_hash"`
+	}
+	if err := json.Unmarshal(mustGet(t, restarted, "/v1/status"), &status); err != nil {
+		t.Fatal(err)
+	}
+	if o.code != exitDone || !strings.Contains(o.stderr, status.StateHash) || !strings.Contains(o.stderr, "put "+filepath.Join(into, "graph")+" in the place of") {
+		t.Errorf("indexing again: %+v, want state hash %s", o, status.StateHash)
+	}
+	keytree(t, append(serveArgs(n.URL(), dataDir), "--reindex-into", dataDir)...).wantError(t, exitUsage, "expected another folder")
 	if code := following.signal(os.Interrupt); code != exitDone {
 		t.Errorf("watch: exit code %d after SIGINT", code)
 	}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/keytree-bch/keytree/graph"
+)
+
+// reindex indexes the node's chain into another data folder, and answers nobody, until it
+// has come to the node's tip. Whoever serves the data folder, as an earlier version does
+// one that this version cannot read, goes on doing so meanwhile.
+func reindex(ctx context.Context, c serverConfig, into string) (err error) {
+	if same, err := sameFolder(c.dataDir, into); err != nil {
+		return err
+	} else if same {
+		return usagef("--reindex-into %s: expected another folder than the data folder, which goes on being served", into)
+	}
+	g, err := c.openGraph(into)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	c.log.Info().Str("into", into).Msg("indexing again, without answering")
+	state := new(progress)
+	running, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer stop()
+	watching.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for running.Err() == nil && !state.Status().Synced {
+			select {
+			case <-running.Done():
+			case <-tick.C:
+			}
+		}
+		stop()
+	})
+	if err := index(running, c, g, state); err != nil || ctx.Err() != nil {
+		return err
+	}
+	tip, _ := g.Tip()
+	c.log.Info().Uint32("height", tip.Height).Stringer("block", tip.Hash).Hex("state_hash", tip.StateHash[:]).
+		Msgf("indexed up to the node's tip: stop what serves %s, put %s in the place of its folder graph, and start keytree serve again; it goes on from there",
+			c.dataDir, filepath.Join(into, "graph"))
+	return nil
+}
+
+// openGraph opens the graph in a data folder.
+func (c *serverConfig) openGraph(dataDir string) (*graph.Graph, error) {
+	g, err := graph.Open(filepath.Join(dataDir, "graph"),
+		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
+	if errors.Is(err, graph.ErrMismatch) {
+		err = fmt.Errorf("%w; keytree serve --reindex-into DIR indexes again while the version that made it goes on serving it", err)
+	}
+	return g, err
+}
+
+// sameFolder reports whether two paths, of which the second may be of nothing yet, are of
+// one folder.
+func sameFolder(a, b string) (bool, error) {
+	other, err := os.Stat(b)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("--reindex-into: %w", err)
+	}
+	one, err := os.Stat(a)
+	return err == nil && os.SameFile(one, other), nil
+}
