@@ -39,6 +39,11 @@ func LoadCertificate(certFile, keyFile string, log zerolog.Logger) (*Certificate
 	return c, err
 }
 
+// TLS returns what a listener needs to show the certificate.
+func (c *Certificate) TLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+}
+
 // get returns the certificate for a connection.
 func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -50,8 +51,8 @@ type rigOptions struct {
 	dir         string // of the data; a temporary one if ""
 	tokens      keyserver.Tokens
 	now         func() time.Time
-	certificate *rpc.Certificate
-	callRate    int // of clients that are all local
+	tls         *tls.Config // of the wire
+	callRate    int         // of clients that are all local
 	anchors     *schedule.Schedule
 	held        bool // until service.Release
 	maxKeyInits int  // of a key
@@ -75,7 +76,7 @@ func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
 	}
 	limits := rpc.ClientLimits{CallRate: o.callRate, Local: true}
 	wire := rpc.NewKeyserverServer(rpc.KeyserverConfig{
-		Service: service, Certificate: o.certificate, Limits: limits, Log: zerolog.Nop(),
+		Service: service, TLS: o.tls, Limits: limits, Log: zerolog.Nop(),
 	})
 	server, err := rpc.NewServer(rpc.Config{Keyserver: service, Limits: limits, Log: zerolog.Nop()})
 	if err != nil {
@@ -94,7 +95,7 @@ func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
 		rest:    "http://" + httpListener.Addr().String(),
 		http:    &http.Client{Transport: &http.Transport{}},
 	}
-	if o.certificate != nil {
+	if o.tls != nil {
 		r.url = "https" + strings.TrimPrefix(r.url, "http")
 	}
 	r.conn, err = grpc.NewClient(grpcListener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -27,17 +27,15 @@ const (
 // KeyserverConfig is what a KeyserverServer works with.
 type KeyserverConfig struct {
 	Service *keyserver.Service // stays the caller's; may be closed when Serve has returned
-	// Certificate, from LoadCertificate, makes it serve https; nil means http.
-	Certificate *Certificate
-	Limits      ClientLimits
-	Log         zerolog.Logger
+	TLS     *tls.Config        // as Config.TLS
+	Limits  ClientLimits
+	Log     zerolog.Logger
 }
 
 // KeyserverServer serves a keyserver over its own wire: JSON-RPC 2.0 by HTTP POST,
 // the wire that deployed clients speak (keyserver-wire).
 type KeyserverServer struct {
 	http   *http.Server
-	secure bool
 	limits ClientLimits
 	gate   sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
 }
@@ -47,7 +45,7 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	limits := newCallLimits(c.Limits)
 	handler := newJSONRPC(keyserverWire{c.Service, newFetches(c.Service, c.Limits)}.methods(),
 		func(r *http.Request) bool { return limits.allow(r.RemoteAddr) }, c.Log)
-	s := &KeyserverServer{limits: c.Limits, secure: c.Certificate != nil}
+	s := &KeyserverServer{limits: c.Limits}
 	s.http = &http.Server{
 		Handler:           s.guarded(unlessHeld(c.Service, handler)),
 		ReadHeaderTimeout: 5 * time.Second, // also for the TLS handshake
@@ -57,12 +55,10 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          newHTTPLog(c.Log.With().Str("wire", "keyserver").Logger()),
 		Protocols:         new(http.Protocols),
+		TLSConfig:         c.TLS.Clone(),
 	}
 	// HTTP/2 would put many requests behind one connection, and past its limits.
 	s.http.Protocols.SetHTTP1(true)
-	if s.secure {
-		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.Certificate.get}
-	}
 	return s
 }
 
@@ -73,13 +69,7 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 func (s *KeyserverServer) Serve(ctx context.Context, listener net.Listener) error {
 	limited := limitConnections(listener, s.limits)
 	served := make(chan error, 1)
-	go func() {
-		if s.secure {
-			served <- s.http.ServeTLS(limited, "", "")
-		} else {
-			served <- s.http.Serve(limited)
-		}
-	}()
+	go func() { served <- serveHTTP(s.http, limited) }()
 	return endHTTP(ctx, s.http, &s.gate, served, "the keyserver on "+listener.Addr().String())
 }
 

@@ -23,8 +23,8 @@ import (
 func TestDeployedClient(t *testing.T) {
 	t.Run("http", func(t *testing.T) { walk(t, newKeyserverRig(t, rigOptions{})) })
 	t.Run("https", func(t *testing.T) {
-		certificate, pool := testCertificate(t, "localhost", "127.0.0.1")
-		r := newKeyserverRig(t, rigOptions{certificate: certificate})
+		config, pool := testCertificate(t, "localhost", "127.0.0.1")
+		r := newKeyserverRig(t, rigOptions{tls: config})
 		r.trust(pool)
 		walk(t, r)
 	})

@@ -13,6 +13,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +24,8 @@ import (
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -73,6 +76,8 @@ type Config struct {
 	// Hosts are names, in lower case, under which clients ask over the loopback
 	// interface, as through a proxy on this machine, beside localhost and addresses.
 	Hosts []string
+	// TLS, of a Certificate or of NewACME, has all clients speak TLS; nil is plain text.
+	TLS *tls.Config
 	// Version is the server's: a cache asks again after it has changed.
 	Version string
 
@@ -103,7 +108,12 @@ func NewServer(c Config) (*Server, error) {
 	s := &Server{log: c.Log, health: newHealthService(c), limits: newCallLimits(c.Limits)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
+	wire := insecure.NewCredentials()
+	if c.TLS != nil {
+		wire = credentials.NewTLS(c.TLS)
+	}
 	s.grpc = grpc.NewServer(
+		grpc.Creds(wire),
 		grpc.MaxRecvMsgSize(MaxRequest),
 		grpc.MaxConcurrentStreams(MaxStreams),
 		grpc.ConnectionTimeout(10*time.Second),
@@ -148,6 +158,7 @@ func NewServer(c Config) (*Server, error) {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          newHTTPLog(c.Log),
+		TLSConfig:         c.TLS.Clone(),
 	}
 	return s, nil
 }
@@ -167,7 +178,7 @@ func (s *Server) Serve(ctx context.Context, grpcListener, httpListener net.Liste
 		}
 	})
 	running.Go(func() {
-		if err := s.http.Serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serveHTTP(s.http, httpListener); !errors.Is(err, http.ErrServerClosed) {
 			fail(fmt.Errorf("rpc: serving REST on %s: %w", httpListener.Addr(), err))
 		}
 	})
@@ -182,6 +193,14 @@ func (s *Server) Serve(ctx context.Context, grpcListener, httpListener net.Liste
 		return nil
 	}
 	return context.Cause(serving)
+}
+
+// serveHTTP serves until the server is ended, over TLS if it has what that takes.
+func serveHTTP(s *http.Server, listener net.Listener) error {
+	if s.TLSConfig != nil {
+		return s.ServeTLS(listener, "", "")
+	}
+	return s.Serve(listener)
 }
 
 // drain ends both servers, and by force what goes on after ShutdownGrace.

@@ -260,9 +260,11 @@ func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger, held bo
 	}()
 	k.wire = rpc.KeyserverConfig{Limits: rpc.ClientLimits{CallRate: c.callRate}, Log: log}
 	if c.tlsCert != "" {
-		if k.wire.Certificate, err = rpc.LoadCertificate(c.tlsCert, c.tlsKey, log); err != nil {
+		certificate, err := rpc.LoadCertificate(c.tlsCert, c.tlsKey, log)
+		if err != nil {
 			return k, err
 		}
+		k.wire.TLS = certificate.TLS()
 	}
 	if err := os.MkdirAll(filepath.Dir(c.dir), 0o700); err != nil {
 		return k, err
