@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/cors"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // preflightAge is for how many seconds a browser need not ask again whether it may ask.
@@ -17,42 +18,63 @@ const preflightAge = 24 * 60 * 60
 // keyserverPath begins the paths of calls of the keyserver.
 const keyserverPath = "/v1/keyserver"
 
-// shared lets pages of other origins read what is the graph's, which anybody may: there
-// are no cookies, and nothing is changed. What is the keyserver's they may not.
+// shared lets pages of some origins read what is the graph's, which anybody may: there
+// are no cookies, and nothing is changed. What is the keyserver's is for pages of no other
+// origin.
 func shared(origins []string, next http.Handler) http.Handler {
-	if len(origins) == 0 {
-		return next
+	own := http.NewCrossOriginProtection()
+	own.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, http.StatusForbidden, status.Error(codes.PermissionDenied, otherOrigin))
+	}))
+	closed, open := own.Handler(next), next
+	if len(origins) > 0 {
+		open = readable(origins, next)
 	}
-	open := cors.New(cors.Options{
-		AllowedOrigins: origins,
-		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
-		AllowedHeaders: []string{"Content-Type"},
-		ExposedHeaders: []string{"Etag", "Retry-After"},
-		MaxAge:         preflightAge,
-	}).Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, keyserverPath) {
-			next.ServeHTTP(w, r)
+			closed.ServeHTTP(w, r)
 			return
 		}
 		open.ServeHTTP(w, r)
 	})
 }
 
-// named refuses requests over the loopback interface that are for a host by another name
-// than the machine has for itself, or one of hosts: a page whose own name was made to mean
-// this machine (DNS rebinding) would otherwise be of the server's origin, and read what
-// is for the machine alone.
+// otherOrigin is what a page of another origin is told that calls a keyserver.
+const otherOrigin = "no page of another origin may call the keyserver"
+
+// readable tells browsers that pages of some origins may read the answers.
+func readable(origins []string, next http.Handler) http.Handler {
+	return cors.New(cors.Options{
+		AllowedOrigins: origins,
+		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
+		AllowedHeaders: []string{"Content-Type"},
+		ExposedHeaders: []string{"Etag", "Retry-After"},
+		MaxAge:         preflightAge,
+	}).Handler(next)
+}
+
+// named refuses requests that are misdirected.
 func named(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() && !ownName(r.Host, hosts) {
-			writeError(w, http.StatusMisdirectedRequest, fieldError(codes.InvalidArgument, "Host",
-				"expected localhost, a loopback address, or a name given in --http-host, got %q", shortened(r.Host)))
+		if misdirected(r, hosts) {
+			writeError(w, http.StatusMisdirectedRequest, fieldError(codes.InvalidArgument, "Host", wrongHost, shortened(r.Host)))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
+
+// misdirected tells of a request over the loopback interface that it is for a host by
+// another name than the machine has for itself, or one of hosts: a page whose own name was
+// made to mean this machine (DNS rebinding) would otherwise be of the server's origin, and
+// read what is for the machine alone.
+func misdirected(r *http.Request, hosts []string) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return ok && local.IP.IsLoopback() && !ownName(r.Host, hosts)
+}
+
+// wrongHost is the problem of a misdirected request, with its Host header.
+const wrongHost = "expected localhost, a loopback address, or a name given in --http-host, got %q"
 
 // ownName tells whether a Host header, a name with or without a port, names a machine
 // that is also called hosts.

@@ -146,3 +146,48 @@ func TestHost(t *testing.T) {
 		}
 	}
 }
+
+// TestKeyserverFromPages calls the keyserver as browsers do for pages, on both of its
+// wires that browsers can reach.
+func TestKeyserverFromPages(t *testing.T) {
+	r := newKeyserverRig(t, rigOptions{hosts: []string{"keys.example.org"}})
+	wire := &rig{url: strings.TrimSuffix(r.url, "/")}
+	rest := &rig{url: r.rest}
+	const capabilities = `{"jsonrpc":"2.0","method":"KeyRepository.Capabilities","params":{},"id":1}`
+	for _, test := range []struct {
+		name    string
+		headers []string
+		want    int // status
+	}{
+		{"no page", nil, 200},
+		{"a page of another site", []string{"Origin: https://page.example", "Sec-Fetch-Site: cross-site"}, 403},
+		{"a page on another port", []string{"Origin: http://127.0.0.1:1", "Sec-Fetch-Site: same-site"}, 403},
+		{"a page in an old browser", []string{"Origin: https://page.example"}, 403},
+		{"a page without an origin", []string{"Origin: null"}, 403},
+		{"an address bar", []string{"Sec-Fetch-Site: none"}, 200},
+		{"another type", []string{"Content-Type: text/plain"}, 415},
+		{"no type", []string{"Content-Type: "}, 415},
+		{"a form", []string{"Content-Type: application/x-www-form-urlencoded"}, 415},
+		{"a name that was made to mean this machine", []string{"Host: page.example"}, 421},
+		{"a name that it has", []string{"Host: keys.example.org"}, 200},
+		{"its own", []string{"Host: localhost:8436"}, 200},
+	} {
+		headers := append([]string{"Content-Type: application/json"}, test.headers...)
+		response, answer := wire.send(t, "POST", "/", capabilities, headers...)
+		if response.StatusCode != test.want || response.Header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("JSON-RPC: %s: %s %s, want %d", test.name, response.Status, answer, test.want)
+		}
+		if test.want == 200 {
+			test.want = 400 // what is sent is no request for it
+		}
+		response, answer = rest.send(t, "POST", "/v1/keyserver:fetchKeyInit", "{}", headers...)
+		if response.StatusCode != test.want || response.Header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("REST: %s: %s %s, want %d", test.name, response.Status, answer, test.want)
+		}
+	}
+	preflight, _ := wire.send(t, "OPTIONS", "/", "", "Origin: https://page.example",
+		"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type")
+	if preflight.StatusCode != http.StatusMethodNotAllowed || preflight.Header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("preflight: %s, %v", preflight.Status, preflight.Header)
+	}
+}

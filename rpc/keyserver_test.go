@@ -52,6 +52,7 @@ type rigOptions struct {
 	tokens      keyserver.Tokens
 	now         func() time.Time
 	tls         *tls.Config // of the wire
+	hosts       []string    // of this machine, but its own
 	callRate    int         // of clients that are all local
 	anchors     *schedule.Schedule
 	held        bool // until service.Release
@@ -76,9 +77,9 @@ func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
 	}
 	limits := rpc.ClientLimits{CallRate: o.callRate, Local: true}
 	wire := rpc.NewKeyserverServer(rpc.KeyserverConfig{
-		Service: service, TLS: o.tls, Limits: limits, Log: zerolog.Nop(),
+		Service: service, TLS: o.tls, Hosts: o.hosts, Limits: limits, Log: zerolog.Nop(),
 	})
-	server, err := rpc.NewServer(rpc.Config{Keyserver: service, Limits: limits, Log: zerolog.Nop()})
+	server, err := rpc.NewServer(rpc.Config{Keyserver: service, Hosts: o.hosts, Limits: limits, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

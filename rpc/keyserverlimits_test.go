@@ -197,7 +197,7 @@ func TestConnections(t *testing.T) {
 		open = append(open, conn)
 	}
 	// The first ones are served, the last ones were closed.
-	if _, err := io.WriteString(open[0], "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(open[0], "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Error(err)
 	}
 	if line, err := bufio.NewReader(open[0]).ReadString('\n'); err != nil || !strings.Contains(line, "405") {

@@ -28,6 +28,7 @@ const (
 type KeyserverConfig struct {
 	Service *keyserver.Service // stays the caller's; may be closed when Serve has returned
 	TLS     *tls.Config        // as Config.TLS
+	Hosts   []string           // as Config.Hosts
 	Limits  ClientLimits
 	Log     zerolog.Logger
 }
@@ -47,7 +48,7 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 		func(r *http.Request) bool { return limits.allow(r.RemoteAddr) }, c.Log)
 	s := &KeyserverServer{limits: c.Limits}
 	s.http = &http.Server{
-		Handler:           s.guarded(unlessHeld(c.Service, handler)),
+		Handler:           s.guarded(fromNoPage(c.Hosts, unlessHeld(c.Service, handler))),
 		ReadHeaderTimeout: 5 * time.Second, // also for the TLS handshake
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      RequestTimeout, // of what is not sent in pieces
@@ -82,6 +83,24 @@ func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
 		}
 		defer s.gate.RUnlock()
 		next.ServeHTTP(w, r.WithContext(withRemote(r.Context(), r.RemoteAddr)))
+	})
+}
+
+// fromNoPage refuses what a page in a browser may have asked for. A browser asks before it
+// sends JSON to another origin, and is not told that it may; what it says of the page's origin
+// is looked at all the same. A page whose name was made to mean this machine has the right
+// origin, but the wrong host.
+func fromNoPage(hosts []string, next http.Handler) http.Handler {
+	origins := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case misdirected(r, hosts):
+			refuse(w, http.StatusMisdirectedRequest, callErrorf(CodeInvalidRequest, "Host: "+wrongHost, shortened(r.Host)))
+		case origins.Check(r) != nil:
+			refuse(w, http.StatusForbidden, callErrorf(CodeInvalidRequest, otherOrigin))
+		default:
+			next.ServeHTTP(w, r)
+		}
 	})
 }
 
