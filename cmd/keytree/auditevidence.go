@@ -53,7 +53,7 @@ Exit codes: 1 it convicts nobody, or not for who has pinned so little; 2 wrong u
 	rotations := &list[uint64]{kind: "POSITION", parse: func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }}
 	flags.Var(rotations, "rotation", "entry that is known to have replaced the keyserver's key; can be given more than once")
 	keyserver := flags.String("keyserver", "", "`URL` of the accused keyserver, to be asked where it has replaced its key")
-	ca := keyserverCAFlag(flags)
+	ca := newCAFlag(flags, "keyserver-ca")
 	asJSON := flags.Bool("json", false, "print what it shows as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := blocks.check(); err != nil {
@@ -81,7 +81,7 @@ Exit codes: 1 it convicts nobody, or not for who has pinned so little; 2 wrong u
 			pins.Genesis = &genesis.value
 		}
 		if *keyserver != "" {
-			said, err := askRotations(cmd.Context(), *keyserver, *ca, evidence.Domain, *fingerprint.value)
+			said, err := askRotations(cmd.Context(), *keyserver, ca, evidence.Domain, *fingerprint.value)
 			if err != nil {
 				return fmt.Errorf("--keyserver: where it has replaced its key: %w", err)
 			}
@@ -108,7 +108,7 @@ Exit codes: 1 it convicts nobody, or not for who has pinned so little; 2 wrong u
 }
 
 // askRotations asks the keyserver under a URL where it has replaced its key.
-func askRotations(ctx context.Context, url, ca, domain string, fingerprint hashchain.Hash) ([]uint64, error) {
+func askRotations(ctx context.Context, url string, ca *caFlag, domain string, fingerprint hashchain.Hash) ([]uint64, error) {
 	if err := keyclient.CheckURL(url); err != nil {
 		return nil, err
 	}

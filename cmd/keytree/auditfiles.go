@@ -62,7 +62,7 @@ trusted: the audit checks the file. Only whether it is whole is checked here.`,
 	}
 	flags := cmd.Flags()
 	placeFlags(flags)
-	server, genesis, path := serverFlag(flags), genesisFlag(flags), outFlag(flags)
+	server, genesis, path := newServerFlags(flags), genesisFlag(flags), outFlag(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		switch {
 		case genesis.text == "":
@@ -70,7 +70,7 @@ trusted: the audit checks the file. Only whether it is whole is checked here.`,
 		case *path == "":
 			return usagef("no file given: expected --out FILE")
 		}
-		c, err := dial(server.value)
+		c, err := server.dial()
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/indexer/node"
@@ -328,10 +327,10 @@ type auditSources struct {
 	genesis   *parsed[chainhash.Hash]
 	keyserver *string
 	heads     *parsed[string]
-	ca        *string
+	ca        *caFlag
 	entries   *string
 	bundle    *string
-	server    *parsed[string]
+	server    serverFlags
 	headers   headerFlags
 }
 
@@ -341,21 +340,15 @@ func newAuditSources(a *app, flags *pflag.FlagSet) *auditSources {
 		network:   networkFlag(flags),
 		genesis:   genesisFlag(flags),
 		keyserver: flags.String("keyserver", "", "`URL` of the keyserver to audit"),
-		heads:     newParsed("HOST:PORT", "", parseHostPort(false)),
-		ca:        keyserverCAFlag(flags),
+		heads:     newParsed("HOST:PORT", "", parseServer),
+		ca:        newCAFlag(flags, "keyserver-ca"),
 		entries:   flags.String("entries", "", "`FILE` with the hashchain instead, 153 bytes for each entry"),
 		bundle:    flags.String("bundle", "", "`FILE` with the proof bundle (default from the server)"),
-		server:    serverFlag(flags),
+		server:    newServerFlags(flags),
 		headers:   newHeaderFlags(flags),
 	}
-	flags.Var(s.heads, "keyserver-grpc", "keyserver's gRPC interface, for its signed heads")
+	flags.Var(s.heads, "keyserver-grpc", "keyserver's gRPC interface, for its signed heads; https://HOST:PORT where it has TLS")
 	return s
-}
-
-func keyserverCAFlag(flags *pflag.FlagSet) *string {
-	file := flags.String("keyserver-ca", "", "`FILE` with certificates to trust besides the system's for https, PEM")
-	setting(flags, "keyserver-ca")
-	return file
 }
 
 func genesisFlag(flags *pflag.FlagSet) *parsed[chainhash.Hash] {
@@ -411,7 +404,7 @@ func (s *auditSources) open(ctx context.Context) (from audit.Sources, done func(
 	}
 
 	if *s.bundle == "" || headers == nil {
-		c, err := dial(s.server.value)
+		c, err := s.server.dial()
 		if err != nil {
 			return from, nil, err
 		}
@@ -435,14 +428,14 @@ func (s *auditSources) open(ctx context.Context) (from audit.Sources, done func(
 		from.Keyserver = entriesInFile{*s.entries}
 		return from, closeAll, nil
 	}
-	transport, err := keyserverTransport(*s.ca)
+	transport, err := keyserverTransport(s.ca)
 	if err != nil {
 		return from, nil, err
 	}
 	closers = append(closers, func() error { transport.CloseIdleConnections(); return nil })
 	k := &auditedKeyserver{Reader: keyclient.NewReader(*s.keyserver, transport)}
 	if s.heads.text != "" {
-		conn, err := grpc.NewClient("dns:///"+s.heads.value, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := connect(s.heads.value, s.ca)
 		if err != nil {
 			return from, nil, fmt.Errorf("--keyserver-grpc: %w", err)
 		}

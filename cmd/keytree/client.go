@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -30,6 +34,22 @@ const (
 	maxPage = 1000
 )
 
+// connect prepares a connection to a gRPC interface, which is made by the first call: at
+// HOST:PORT, or, with TLS, https://HOST:PORT, whose certificate the system vouches for, or
+// ca, if it is not nil.
+func connect(server string, ca *caFlag, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	address, secure := strings.CutPrefix(server, https)
+	wire := insecure.NewCredentials()
+	if secure {
+		config, err := ca.trust()
+		if err != nil {
+			return nil, err
+		}
+		wire = credentials.NewTLS(config)
+	}
+	return grpc.NewClient("dns:///"+address, append(opts, grpc.WithTransportCredentials(wire))...)
+}
+
 // client is a connection to a keytree server.
 type client struct {
 	keytreev1.IdentityServiceClient
@@ -37,16 +57,15 @@ type client struct {
 	conn    *grpc.ClientConn
 }
 
-// dial prepares a connection to a server, which is made by the first call.
-func dial(address string) (*client, error) {
-	c := &client{address: address}
-	conn, err := grpc.NewClient("dns:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+// dial prepares a connection to a server, as connect does.
+func dial(server string, ca *caFlag) (*client, error) {
+	c := &client{address: server}
+	conn, err := connect(server, ca,
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithUnaryInterceptor(c.unary),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("server %s: %w", address, err)
+		return nil, fmt.Errorf("server %s: %w", server, err)
 	}
 	c.conn, c.IdentityServiceClient = conn, keytreev1.NewIdentityServiceClient(conn)
 	return c, nil
@@ -99,21 +118,72 @@ func unreachable(s *status.Status) bool {
 		(strings.Contains(s.Message(), "connection error") || strings.Contains(s.Message(), "name resolver error"))
 }
 
-func serverFlag(flags *pflag.FlagSet) *parsed[string] {
-	p := newParsed("HOST:PORT", defaultGRPC, parseHostPort(false))
-	flags.Var(p, "server", "keytree server's gRPC interface, which is unencrypted")
+// https begins the address of a gRPC interface that has TLS.
+const https = "https://"
+
+// parseServer checks the address of a gRPC interface.
+func parseServer(s string) (string, error) {
+	address, _ := strings.CutPrefix(s, https)
+	if _, err := parseHostPort(false)(address); err != nil {
+		return "", err
+	}
+	return s, nil
+}
+
+// serverFlags tell which server is asked.
+type serverFlags struct {
+	address *parsed[string]
+	ca      *caFlag
+}
+
+func newServerFlags(flags *pflag.FlagSet) serverFlags {
+	f := serverFlags{newParsed("HOST:PORT", defaultGRPC, parseServer), newCAFlag(flags, "server-ca")}
+	flags.Var(f.address, "server", "keytree server's gRPC interface; https://HOST:PORT where it has TLS")
 	setting(flags, "server")
-	return p
+	return f
+}
+
+func (f serverFlags) dial() (*client, error) { return dial(f.address.value, f.ca) }
+
+// caFlag names a file with certificates to trust.
+type caFlag struct {
+	name string
+	file *string
+}
+
+func newCAFlag(flags *pflag.FlagSet, name string) *caFlag {
+	f := &caFlag{name, flags.String(name, "", "`FILE` with certificates to trust besides the system's for https, PEM")}
+	setting(flags, name)
+	return f
+}
+
+// trust returns what a client needs to believe a server's certificate.
+func (f *caFlag) trust() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f == nil || *f.file == "" {
+		return config, nil
+	}
+	pem, err := os.ReadFile(*f.file)
+	if err != nil {
+		return nil, fmt.Errorf("--%s: %w", f.name, err)
+	}
+	if config.RootCAs, err = x509.SystemCertPool(); err != nil {
+		config.RootCAs = x509.NewCertPool()
+	}
+	if !config.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--%s: %s: expected a certificate as PEM", f.name, *f.file)
+	}
+	return config, nil
 }
 
 // asks completes a command that asks a server; ask is run with a connection.
 func asks(cmd *cobra.Command, ask func(ctx context.Context, c *client, args []string, asJSON bool) error) {
 	flags := cmd.Flags()
 	placeFlags(flags)
-	server := serverFlag(flags)
+	server := newServerFlags(flags)
 	asJSON := flags.Bool("json", false, "print the answer as REST gives it, one JSON object a line")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := dial(server.value)
+		c, err := server.dial()
 		if err != nil {
 			return err
 		}

@@ -110,7 +110,7 @@ func (a *app) demoChain(ctx context.Context, binary, dir string) (*regtest.Node,
 // demoServer runs a server on the local machine until ctx ends, and returns when it
 // answers. ended is closed when the server has ended; if it fails, fail is told.
 func (a *app) demoServer(ctx context.Context, fail context.CancelCauseFunc, c serverConfig) (at addresses, ended <-chan struct{}, err error) {
-	c.grpcListen, c.httpListen, c.log = "127.0.0.1:0", "127.0.0.1:0", newLog(a.stderr, "auto", "warn")
+	c.listen.grpc, c.listen.http, c.log = "127.0.0.1:0", "127.0.0.1:0", newLog(a.stderr, "auto", "warn")
 	serving, done := make(chan addresses, 1), make(chan struct{})
 	go func() {
 		defer close(done)

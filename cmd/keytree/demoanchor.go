@@ -251,7 +251,7 @@ func (p *anchorPlay) takeBackup(ctx context.Context) (err error) {
 
 // auditFrom audits the keyserver at url, with the state of the auditor of that name.
 func (p *anchorPlay) auditFrom(ctx context.Context, who, url string) (report *audit.Report, err error) {
-	client, err := dial(p.server)
+	client, err := dial(p.server, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +334,7 @@ func (p *anchorPlay) fork(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := twin.start(ctx, log, false)
+	server, err := twin.start(ctx, serverConfig{log: log}, nil)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (a *app) demoKeyserver(ctx context.Context, dir string) (err error) {
 		issuerFile: filepath.Join(dir, "issuer.key"), operator: filepath.Join(dir, "operator", "socket"),
 		listen: "127.0.0.1:0", callRate: rpc.DefaultCallRate,
 	}
-	server, err := config.start(ctx, newLog(a.stderr, "auto", "error"), false)
+	server, err := config.start(ctx, serverConfig{log: newLog(a.stderr, "auto", "error")}, nil)
 	if err != nil {
 		return err
 	}

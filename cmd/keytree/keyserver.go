@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -56,10 +59,12 @@ and the first entry of the hashchain. Every start verifies the whole database. O
 an earlier keytree has made is converted then, after a backup of it was written beside
 it, as keyserver.format-N.backup in the data folder.
 
-Clients speak JSON-RPC to --keyserver-listen: https with --keyserver-tls-cert and
---keyserver-tls-key, else http, for the local machine or behind a proxy. The same
-calls, with proofs, are answered over gRPC (keytree.v1.KeyserverService) and REST
-(/v1/keyserver), unencrypted.
+Clients speak JSON-RPC to --keyserver-listen. The same calls, with proofs, are answered
+over gRPC (keytree.v1.KeyserverService) and REST (/v1/keyserver). All three take the
+certificates of --tls-cert or --acme; --keyserver-tls-cert is another one for JSON-RPC.
+Without, they answer the local machine only, or a proxy that has TLS: --plaintext says
+that others may reach them. No page in a browser may call the keyserver. A proxy on this
+machine may ask for the domain and every --keyserver-uri; more names: --http-host.
 
 Registering and adding KeyInits is paid with tokens, which issue-tokens makes;
 --keyserver-tokens open lets everybody in without. Handing out KeyInits is free unless
@@ -70,7 +75,7 @@ Without an index there is nobody to ask whether the database, if it is an old ba
 was anchored later: keytree serve asks, and is the safer one after a restore.`,
 		Example: `  keytree keyserver serve --keyserver-domain example.org --keyserver-tokens open
   keytree keyserver serve --keyserver-domain example.org --keyserver-listen :8436 \
-    --keyserver-tls-cert cert.pem --keyserver-tls-key key.pem --data-dir /srv/keyserver`,
+    --tls-cert cert.pem --tls-key key.pem --data-dir /srv/keyserver`,
 		Args: takes(),
 	}
 	flags := cmd.Flags()
@@ -79,7 +84,7 @@ was anchored later: keytree serve asks, and is the safer one after a restore.`,
 	log := newLogFlags(flags)
 	ks := newKeyserverFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c := serverConfig{dataDir: *dataDir, grpcListen: listen.grpc.value, httpListen: listen.http.value, hosts: listen.hosts.value}
+		c := serverConfig{dataDir: *dataDir}
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
 			return err
@@ -89,6 +94,9 @@ was anchored later: keytree serve asks, and is the safer one after a restore.`,
 		}
 		if c.keyserver.anchor.keyFile != "" {
 			return usagef("--anchor-key-file needs an index of the chain, which keytree keyserver serve does without: run keytree serve")
+		}
+		if c.listen, err = listen.config(*dataDir, c.keyserver); err != nil {
+			return err
 		}
 		c.log, c.line = newLogAndLine(a.stderr, log.format.value, log.level.value)
 		return serve(cmd.Context(), c, nil)
@@ -156,7 +164,7 @@ func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 		flags:  flags,
 		place:  newKeyserverPlace(flags),
 		listen: newParsed("HOST:PORT", defaultKeyserver, parseHostPort(true)),
-		cert:   flags.String("keyserver-tls-cert", "", "certificate `FILE` of the keyserver, with its chain, PEM; makes it https; read again when it changes"),
+		cert:   flags.String("keyserver-tls-cert", "", "certificate `FILE` for the keyserver's JSON-RPC, in place of --tls-cert or --acme"),
 		key:    flags.String("keyserver-tls-key", "", "private key `FILE` of the certificate, PEM"),
 		tokens: newParsed("WHICH", "issued", oneOf("open", "issued")),
 		fetch:  newParsed("WHICH", "open", oneOf("open", "token")),
@@ -238,6 +246,22 @@ func (c *keyserverConfig) options(log zerolog.Logger) keyserver.Options {
 	return opt
 }
 
+// hosts are the names under which clients ask for the keyserver.
+func (c *keyserverConfig) hosts() []string {
+	hosts := []string{c.domain}
+	for _, uri := range c.uris {
+		host := uri
+		if u, err := url.Parse(uri); err == nil && u.Host != "" {
+			host = u.Host
+		}
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		hosts = append(hosts, strings.ToLower(host))
+	}
+	return hosts
+}
+
 // runningKeyserver is a keyserver and what serves it. run serves, close ends it.
 type runningKeyserver struct {
 	service  *keyserver.Service
@@ -250,15 +274,19 @@ type runningKeyserver struct {
 	log   zerolog.Logger
 }
 
-// start opens a keyserver, and holds it back if it is told so.
-func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger, held bool) (k *runningKeyserver, err error) {
+// start opens a server's keyserver, with the certificates of all the server unless it has
+// its own, and holds it back if there is an index to wait for.
+func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificates *tls.Config) (k *runningKeyserver, err error) {
+	log := of.log
 	k = &runningKeyserver{log: log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, k.close())
 		}
 	}()
-	k.wire = rpc.KeyserverConfig{Limits: rpc.ClientLimits{CallRate: c.callRate}, Log: log}
+	k.wire = rpc.KeyserverConfig{
+		TLS: certificates, Hosts: append(c.hosts(), of.listen.hosts...), Limits: rpc.ClientLimits{CallRate: c.callRate}, Log: log,
+	}
 	if c.tlsCert != "" {
 		certificate, err := rpc.LoadCertificate(c.tlsCert, c.tlsKey, log)
 		if err != nil {
@@ -270,7 +298,7 @@ func (c *keyserverConfig) start(ctx context.Context, log zerolog.Logger, held bo
 		return k, err
 	}
 	opt := c.options(log)
-	opt.Held, opt.Migrate = held, true
+	opt.Held, opt.Migrate = of.network != nil, true
 	if c.open {
 		log.Warn().Msg("keyserver: everybody may register and add KeyInits without a token")
 		opt.Tokens = token.Open{}

@@ -134,7 +134,7 @@ type publisher struct {
 	flags    *pflag.FlagSet
 	network  *parsed[*chaincfg.Params]
 	node     nodeFlag
-	server   *parsed[string]
+	server   serverFlags
 	keyFile  *string
 	keyStdin *bool
 	from     *string
@@ -154,7 +154,7 @@ func (a *app) publisherFlags(cmd *cobra.Command) *publisher {
 		app: a, flags: flags,
 		network:  networkFlag(flags),
 		node:     newNodeFlag(flags, "bchd to take coins from and send to: "+bchd.URLForm+", with the port of its --grpclisten"),
-		server:   serverFlag(flags),
+		server:   newServerFlags(flags),
 		keyFile:  flags.String("key-file", "", "`FILE` with the acting key as WIF, readable by its owner alone"),
 		keyStdin: flags.Bool("key-stdin", false, "read the acting key as WIF from standard input"),
 		from:     flags.String("from", "", "`ADDRESS` of the acting key, with --unsigned"),

@@ -44,7 +44,7 @@ func (p *publisher) check(ctx context.Context, act action, author protocol.KeyHa
 	if *p.force {
 		return nil
 	}
-	server, err := dial(p.server.value)
+	server, err := p.server.dial()
 	if err != nil {
 		return err
 	}

@@ -27,12 +27,6 @@ import (
 	"github.com/keytree-bch/keytree/rpc"
 )
 
-// Where a server listens by default. Nothing else is known to use these ports.
-const (
-	defaultGRPC = "127.0.0.1:8434"
-	defaultHTTP = "127.0.0.1:8435"
-)
-
 func (a *app) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --node URL",
@@ -57,10 +51,15 @@ that sends what fails ends the server with an error that names node and block. O
 that is away, restarts, reads its blocks again or refuses the credentials is waited
 for: keytree status tells why.
 
-Both interfaces are unencrypted and open to whoever reaches them: put a TLS proxy
-in front before listening on other than the local machine. If the proxy passes on the
-name that it is asked for, give that in --http-host. Pages of any origin may read the
-index's answers in a browser, unless --cors-origin says less.
+It listens on the local machine, unencrypted. Where others are to reach it, it takes
+TLS, on all its interfaces: --tls-cert and --tls-key name files, which are read again
+when they change; or --acme DOMAIN gets certificates from Let's Encrypt, or from
+--acme-directory, which connects to port 443 of the domain: let REST listen there
+(--http-listen :443), for which a service needs CAP_NET_BIND_SERVICE, or forward the
+port. Behind a proxy that has TLS itself, on another machine, --plaintext says that
+it is meant. A proxy on this machine that passes on the name that it is asked for
+needs that in --http-host. Pages of any origin may read the index's answers in a
+browser, unless --cors-origin says less.
 
 With --keyserver-domain it runs a keyserver beside, as keytree keyserver serve does
 alone, which tells more about it. That does not answer before the index has caught up,
@@ -86,7 +85,8 @@ where port 0 left them to the system. SIGINT and SIGTERM stop the server
 gracefully, a second one at once; the database survives both, and kill -9.`,
 		Example: `  keytree serve --node 'bchd://127.0.0.1:8335?cert=/home/me/.bchd/rpc.cert'
   keytree serve --node 'http://127.0.0.1:8332?cookie=/home/me/.bitcoin/.cookie&zmq=tcp://127.0.0.1:28332'
-  KEYTREE_NODE='http://me:password@node:8332' keytree serve --http-listen :8080
+  KEYTREE_NODE='http://me:password@node:8332' keytree serve
+  keytree serve --node 'http://127.0.0.1:8332?cookie=…' --http-listen :443 --grpc-listen :8434 --acme keys.example.org
   keytree serve --config /etc/keytree.yaml --log-format json`,
 		Args: takes(),
 	}
@@ -117,11 +117,13 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 		c := serverConfig{
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
-			grpcListen:  listen.grpc.value, httpListen: listen.http.value,
-			hosts: listen.hosts.value, origins: origins.value, memory: limitMemory(memory.value),
+			origins:     origins.value, memory: limitMemory(memory.value),
 		}
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
+			return err
+		}
+		if c.listen, err = listen.config(*dataDir, c.keyserver); err != nil {
 			return err
 		}
 		if c.keyserver != nil && c.keyserver.anchor.keyFile != "" && c.node.bchd == nil {
@@ -141,39 +143,12 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 	return cmd
 }
 
-// listenFlags tell where a server answers, and under which names.
-type listenFlags struct {
-	grpc, http *parsed[string]
-	hosts      *parsed[[]string]
-}
-
-func newListenFlags(flags *pflag.FlagSet) listenFlags {
-	f := listenFlags{
-		grpc: newParsed("HOST:PORT", defaultGRPC, parseHostPort(true)),
-		http: newParsed("HOST:PORT", defaultHTTP, parseHostPort(true)),
-	}
-	flags.Var(f.grpc, "grpc-listen", "where to answer gRPC; port 0 lets the system choose")
-	flags.Var(f.http, "http-listen", "where to answer REST; port 0 lets the system choose")
-	f.hosts = newParsed("NAME,…", "", commaSeparated(parseHost))
-	flags.Var(f.hosts, "http-host", "names that this machine is asked for by a proxy on it, or by whoever else reaches it by the loopback interface; others are refused there but localhost and addresses")
-	setting(flags, "grpc-listen", "http-listen", "http-host")
-	return f
-}
-
 // originFlag adds the flag that tells whose pages may read the graph's answers.
 func originFlag(flags *pflag.FlagSet) *parsed[[]string] {
 	origins := newParsed("ORIGIN,…", "*", commaSeparated(parseOrigin))
 	flags.Var(origins, "cors-origin", "of whose pages a browser lets the index's answers be read: origins such as https://example.org, * for any, none; the keyserver's never")
 	setting(flags, "cors-origin")
 	return origins
-}
-
-// parseHost reads the name of a host.
-func parseHost(s string) (string, error) {
-	if s == "" || strings.ContainsAny(s, ":/ *[]") {
-		return "", fmt.Errorf("expected the name of a host, without a port, got %q", shortened(s))
-	}
-	return strings.ToLower(s), nil
 }
 
 // parseOrigin reads an origin as browsers send it, or *.
@@ -238,9 +213,7 @@ type serverConfig struct {
 	dataDir     string
 	startHeight uint32
 	memory      int64 // what the process may take, in bytes
-	grpcListen  string
-	httpListen  string
-	hosts       []string         // as rpc.Config.Hosts
+	listen      listenConfig
 	origins     []string         // as rpc.Config.Origins
 	keyserver   *keyserverConfig // nil: none is run
 	log         zerolog.Logger
@@ -257,7 +230,11 @@ type addresses struct {
 // When it returns, all of it has ended. serving, if not nil, hears the addresses
 // as soon as the server answers.
 func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err error) {
-	config := rpc.Config{Net: c.network, Hosts: c.hosts, Origins: c.origins, Version: version(), Log: c.log}
+	certificates, err := c.listen.tls(c.log)
+	if err != nil {
+		return err
+	}
+	config := rpc.Config{Net: c.network, TLS: certificates, Hosts: c.listen.hosts, Origins: c.origins, Version: version(), Log: c.log}
 	state := new(progress)
 	if c.network != nil {
 		config.Indexer = state
@@ -269,7 +246,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	}
 	var keyserver *runningKeyserver
 	if c.keyserver != nil {
-		if keyserver, err = c.keyserver.start(ctx, c.log, c.network != nil); err != nil {
+		if keyserver, err = c.keyserver.start(ctx, c, certificates); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, keyserver.close()) }()
@@ -279,12 +256,12 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		}
 	}
 
-	grpcListener, err := net.Listen("tcp", c.grpcListen)
+	grpcListener, err := net.Listen("tcp", c.listen.grpc)
 	if err != nil {
 		return fmt.Errorf("--grpc-listen: %w", err)
 	}
 	defer grpcListener.Close() // after rpc has closed it, this does nothing
-	httpListener, err := net.Listen("tcp", c.httpListen)
+	httpListener, err := net.Listen("tcp", c.listen.http)
 	if err != nil {
 		return fmt.Errorf("--http-listen: %w", err)
 	}

@@ -163,7 +163,7 @@ func newStory(ctx context.Context, chain *regtest.Node, config bchd.Config, serv
 		coins = append(coins, key.Output(100_000))
 	}
 	var err error
-	if s.server, err = dial(server); err != nil {
+	if s.server, err = dial(server, nil); err != nil {
 		return nil, err
 	}
 	if s.wallet, err = dialNode(ctx, config, regtest.Params); err != nil {

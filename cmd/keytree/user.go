@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -67,7 +64,7 @@ type userFlags struct {
 	flags   *pflag.FlagSet
 	dataDir *string
 	userDir *string
-	ca      *string
+	ca      *caFlag
 	json    *bool
 	line    *progressLine // nil without a terminal
 }
@@ -78,7 +75,7 @@ func (a *app) userFlags(cmd *cobra.Command) *userFlags {
 		app: a, flags: flags,
 		dataDir: placeFlags(flags),
 		userDir: flags.String("user-dir", "", "`DIR` of the copy of the hashchain and of the user's keys (default user in the data folder)"),
-		ca:      keyserverCAFlag(flags),
+		ca:      newCAFlag(flags, "keyserver-ca"),
 		json:    flags.Bool("json", false, "print the outcome as JSON, one object a line"),
 	}
 	setting(flags, "user-dir")
@@ -152,27 +149,17 @@ func explainUser(err error) error {
 // with opens the user's folder and lets job work with it.
 func (u *userFlags) with(job func(*keyclient.Client) error) error { return u.use(keyclient.Open, job) }
 
-func (u *userFlags) transport() (*http.Transport, error) { return keyserverTransport(*u.ca) }
+func (u *userFlags) transport() (*http.Transport, error) { return keyserverTransport(u.ca) }
 
 // keyserverTransport reaches keyservers, also those whose certificates only a file
-// vouches for, unless it is "".
-func keyserverTransport(ca string) (*http.Transport, error) {
+// vouches for.
+func keyserverTransport(ca *caFlag) (*http.Transport, error) {
+	config, err := ca.trust()
+	if err != nil {
+		return nil, err
+	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	if ca == "" {
-		return t, nil
-	}
-	pem, err := os.ReadFile(ca)
-	if err != nil {
-		return nil, fmt.Errorf("--keyserver-ca: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--keyserver-ca: %s: expected a certificate as PEM", ca)
-	}
-	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	t.TLSClientConfig = config
 	return t, nil
 }
 
