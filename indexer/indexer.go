@@ -205,7 +205,7 @@ const maxMoves = 20
 //
 // It waits, and says so, in the log rarely and in Status at once, while the node is
 // away, does not let itself be asked, cannot supply what authorship needs, is behind
-// what the database holds, or contradicts itself.
+// what the database holds, or contradicts itself; and while there is no room on the disk.
 //
 // It returns an error when it cannot go on: the node answers with what is not true
 // (node.ErrInvalid), or has left the graph's chain below the undo horizon
@@ -217,6 +217,7 @@ func (ix *Indexer) Run(ctx context.Context) (err error) {
 	}
 	hints := ix.node.Changes()
 	trouble := node.NewTrouble(ix.opt.Log, node.WarnEvery, "waiting for the node", "the node is followed again")
+	full := node.NewTrouble(ix.opt.Log, node.WarnEvery, "waiting for room on the disk", "there is room on the disk again")
 	retry := firstRetry
 	moves := 0
 	for {
@@ -235,6 +236,7 @@ func (ix *Indexer) Run(ctx context.Context) (err error) {
 		case err == nil:
 			retry = firstRetry
 			trouble.Over()
+			full.Over()
 		case errors.Is(err, errMoved) && moves < maxMoves:
 			moves++
 			wait = 0
@@ -250,6 +252,10 @@ func (ix *Indexer) Run(ctx context.Context) (err error) {
 		case errors.Is(err, node.ErrUnavailable), errors.Is(err, node.ErrUnsuitable), errors.Is(err, node.ErrNotFound):
 			ix.waits(err.Error())
 			trouble.Warn(err)
+			wait, retry = retry, min(2*retry, lastRetry)
+		case errors.Is(err, graph.ErrDiskFull):
+			ix.waits("the disk of the index is nearly full") // which disk is not for clients
+			full.Warn(err)
 			wait, retry = retry, min(2*retry, lastRetry)
 		default:
 			ix.waits(err.Error())

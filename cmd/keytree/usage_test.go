@@ -144,7 +144,7 @@ func TestFailures(t *testing.T) {
 		{[]string{"status", "--server", nowhere}, "is keytree serve running there?"},
 		{[]string{"watch", "--server", nowhere}, "is keytree serve running there?"},
 		{[]string{"serve", "--node", goodURL, "--data-dir", occupied}, "making the graph's folder"},
-		{[]string{"serve", "--node", goodURL, "--data-dir", t.TempDir(), "--grpc-listen", "192.0.2.1:0", "--log-level", "error"}, "--grpc-listen: listen tcp 192.0.2.1:0"},
+		{[]string{"serve", "--node", goodURL, "--data-dir", t.TempDir(), "--grpc-listen", "192.0.2.1:0", "--plaintext", "--log-level", "error"}, "--grpc-listen: listen tcp 192.0.2.1:0"},
 		{append(link, filepath.Join(t.TempDir(), "none")), "no such file"},
 		{append(link, open), "can be read by others than its owner (mode 0640): chmod 600 it"},
 		{append(link, writeKey(t, "")), "expected a WIF, got nothing"},
