@@ -284,6 +284,10 @@ func (g *Graph) inspect(ctx context.Context) {
 	}
 }
 
+// Err returns why the graph answers nothing until it is opened anew: it was found damaged,
+// or closed. It is nil while it answers. When that changes, Changed tells.
+func (g *Graph) Err() error { return g.current.Load().broken }
+
 // Params returns what the graph was opened with.
 func (g *Graph) Params() Params { return g.params }
 

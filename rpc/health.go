@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/health"
@@ -23,29 +26,54 @@ const healthInterval = time.Second
 // for each service, and what /readyz answers.
 type healthService struct {
 	*health.Server
-	graph     *graph.Graph // nil if none is served
-	indexer   Indexer
-	keyserver *keyserver.Service // nil if none is served
+	indexed       bool         // there is to be an index
+	graph         *graph.Graph // nil if it could not be opened
+	indexer       Indexer
+	index         *Part
+	kept          bool // there is to be a keyserver
+	keyserver     *keyserver.Service
+	keyserverPart *Part
 }
 
 func newHealthService(c Config) *healthService {
-	h := &healthService{Server: health.NewServer(), graph: c.Graph, indexer: c.Indexer, keyserver: c.Keyserver}
+	h := &healthService{
+		Server:  health.NewServer(),
+		indexed: c.Graph != nil || c.IndexPart.hasFailed(), graph: c.Graph, indexer: c.Indexer, index: c.IndexPart,
+		kept: c.Keyserver != nil || c.KeyserverPart.hasFailed(), keyserver: c.Keyserver, keyserverPart: c.KeyserverPart,
+	}
 	h.refresh()
 	return h
 }
 
-// unready says what is missing before all of the server may be relied on, "" if
-// nothing.
-func (h *healthService) unready() string {
-	if problem := h.unreadyKeyserver(); problem != "" {
-		return problem
+// readiness is what /readyz answers of a part.
+type readiness struct {
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason"` // what is missing, "" if nothing
+}
+
+func readinessOf(problem string) readiness { return readiness{problem == "", problem} }
+
+// readiness returns that of the whole, and of each part.
+func (h *healthService) readiness() (all readiness, parts map[string]readiness) {
+	parts = make(map[string]readiness)
+	var problems []string
+	if h.kept {
+		parts["keyserver"] = readinessOf(h.unreadyKeyserver())
 	}
-	return h.unreadyGraph()
+	if h.indexed {
+		parts["index"] = readinessOf(h.unreadyIndex())
+	}
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		if problem := parts[name].Reason; problem != "" {
+			problems = append(problems, problem)
+		}
+	}
+	return readinessOf(strings.Join(problems, "; ")), parts
 }
 
 func (h *healthService) unreadyKeyserver() string {
-	if h.keyserver == nil {
-		return ""
+	if h.keyserverPart.hasFailed() {
+		return keyserverFailed
 	}
 	switch err := h.keyserver.Ready(); {
 	case err == nil:
@@ -53,12 +81,12 @@ func (h *healthService) unreadyKeyserver() string {
 	case errors.Is(err, keyserver.ErrHeld):
 		return err.Error()
 	}
-	return "the keyserver has failed" // what a disk says is not for clients
+	return keyserverFailed
 }
 
-func (h *healthService) unreadyGraph() string {
-	if h.graph == nil {
-		return ""
+func (h *healthService) unreadyIndex() string {
+	if h.index.hasFailed() || h.graph.Err() != nil {
+		return indexFailed
 	}
 	tip, ok := h.graph.Tip()
 	state := h.indexer.Status()
@@ -74,20 +102,20 @@ func (h *healthService) unreadyGraph() string {
 }
 
 func (h *healthService) refresh() {
-	h.set("", h.unready())
-	if h.graph != nil {
-		problem := h.unreadyGraph()
-		h.set(keytreev1.IdentityService_ServiceDesc.ServiceName, problem)
-		h.set(keytreev1.AnchorService_ServiceDesc.ServiceName, problem)
+	all, parts := h.readiness()
+	h.set("", all)
+	if index, ok := parts["index"]; ok {
+		h.set(keytreev1.IdentityService_ServiceDesc.ServiceName, index)
+		h.set(keytreev1.AnchorService_ServiceDesc.ServiceName, index)
 	}
-	if h.keyserver != nil {
-		h.set(keytreev1.KeyserverService_ServiceDesc.ServiceName, h.unreadyKeyserver())
+	if keyserver, ok := parts["keyserver"]; ok {
+		h.set(keytreev1.KeyserverService_ServiceDesc.ServiceName, keyserver)
 	}
 }
 
-func (h *healthService) set(service, problem string) {
+func (h *healthService) set(service string, r readiness) {
 	state := healthpb.HealthCheckResponse_SERVING
-	if problem != "" {
+	if !r.Ready {
 		state = healthpb.HealthCheckResponse_NOT_SERVING
 	}
 	h.SetServingStatus(service, state)

@@ -183,9 +183,6 @@ func TestLogsKeepQuiet(t *testing.T) {
 				t.Error(err)
 			}
 			text := log.String()
-			if test.closed && !strings.Contains(text, "could not answer") {
-				t.Errorf("nothing was logged of the failures: %s", text)
-			}
 			for _, asked := range []string{address("asked for"), strings.TrimPrefix(address("asked for"), "bchreg:"),
 				fmt.Sprintf("%x", key("asked for")), hashOf("asked for").String()} {
 				if at := strings.Index(text, asked); at >= 0 {

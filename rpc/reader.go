@@ -30,9 +30,12 @@ var (
 	errNoBlock   = status.Error(codes.Unavailable, "no block is indexed yet; try again later")
 )
 
-// unavailable is the error for every question to a graph that may hold what was
-// true before a restart only, nil otherwise.
+// unavailable is the error for every question to a graph that is damaged, or may hold what
+// was true before a restart only, nil otherwise.
 func (r *graphReader) unavailable() error {
+	if r.graph.Err() != nil {
+		return status.Error(codes.Unavailable, indexFailed)
+	}
 	if !r.indexer.Status().Checked {
 		return errUnchecked
 	}

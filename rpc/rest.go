@@ -40,7 +40,7 @@ var (
 func newREST(health *healthService, limits *callLimits, log zerolog.Logger) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{MarshalOptions: answerJSON}),
-		runtime.WithMiddlewares(contained(log), limited(limits), strictQuery(), strictBody),
+		runtime.WithMiddlewares(contained(log), limited(limits), health.rest, strictQuery(), strictBody),
 		runtime.WithErrorHandler(restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithDisablePathLengthFallback(),
@@ -50,20 +50,36 @@ func newREST(health *healthService, limits *callLimits, log zerolog.Logger) (*ru
 		writeJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
 	}
 	ready := func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
-		answer, code := struct {
-			Ready  bool   `json:"ready"`
-			Reason string `json:"reason"`
-		}{Reason: health.unready()}, http.StatusServiceUnavailable
-		if answer.Reason == "" {
-			answer.Ready, code = true, http.StatusOK
+		all, parts := health.readiness()
+		writeReadiness(w, all, struct {
+			readiness
+			Parts map[string]readiness `json:"parts"`
+		}{all, parts})
+	}
+	partReady := func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+		_, parts := health.readiness()
+		if part, ok := parts[path["part"]]; ok {
+			writeReadiness(w, part, part)
+			return
 		}
-		body, _ := json.Marshal(answer) // a bool and a string always marshal
-		writeJSON(w, code, body)
+		writeError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "this server runs no such part: %q, expected one of %s",
+			shortened(path["part"]), strings.Join(slices.Sorted(maps.Keys(parts)), ", ")))
 	}
 	return mux, errors.Join(
 		mux.HandlePath(http.MethodGet, "/healthz", alive),
 		mux.HandlePath(http.MethodGet, "/readyz", ready),
+		mux.HandlePath(http.MethodGet, "/readyz/{part}", partReady),
 	)
+}
+
+// writeReadiness writes an answer that tells of a readiness.
+func writeReadiness(w http.ResponseWriter, of readiness, answer any) {
+	code := http.StatusServiceUnavailable
+	if of.Ready {
+		code = http.StatusOK
+	}
+	body, _ := json.Marshal(answer) // booleans and strings always marshal
+	writeJSON(w, code, body)
 }
 
 // strictQuery refuses what the gateway would overlook or report without naming

@@ -64,6 +64,10 @@ type Config struct {
 	Graph   *graph.Graph // nil for none; then Indexer and Net are unused
 	Indexer Indexer
 	Net     *chaincfg.Params // the graph's network
+	// IndexPart tells that the index has failed: then its graph may be nil, which could
+	// not be opened. KeyserverPart tells so of the keyserver. nil means that neither fails
+	// by itself.
+	IndexPart, KeyserverPart *Part
 
 	Keyserver *keyserver.Service // nil for none
 	// Limits bounds the calls of KeyserverService as KeyserverConfig.Limits does those
@@ -122,9 +126,11 @@ func NewServer(c Config) (*Server, error) {
 		grpc.WaitForHandlers(true),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
+		grpc.ChainUnaryInterceptor(s.health.unary),
+		grpc.ChainStreamInterceptor(s.health.stream),
 	)
 	rest, err := newREST(s.health, s.limits, s.log)
-	if c.Graph != nil && err == nil {
+	if s.health.indexed && err == nil {
 		reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
 		identities, anchors := &identityService{graphReader: reader}, &anchorService{graphReader: reader}
 		keytreev1.RegisterIdentityServiceServer(s.grpc, identities)
@@ -136,7 +142,7 @@ func NewServer(c Config) (*Server, error) {
 			rest.HandlePath(http.MethodGet, bundlePath, anchors.download),
 		)
 	}
-	if c.Keyserver != nil && err == nil {
+	if s.health.kept && err == nil {
 		calls := &keyserverService{service: c.Keyserver, fetches: newFetches(c.Keyserver, c.Limits), log: c.Log}
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
 		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), rest, calls)

@@ -124,7 +124,15 @@ func newRigOf(t testing.TB, c rpc.Config, blocks ...graph.Block) *rig {
 	r.connect(t, blocks...)
 	r.follower.set(indexer.Status{Checked: true, Synced: true})
 
-	c.Graph, c.Indexer, c.Net, c.Log = g, r.follower, testNet, zerolog.Nop()
+	c.Graph, c.Indexer, c.Net = g, r.follower, testNet
+	r.serve(t, c)
+	return r
+}
+
+// serve runs a server of a configuration.
+func (r *rig) serve(t testing.TB, c rpc.Config) {
+	t.Helper()
+	c.Log = zerolog.Nop()
 	server, err := rpc.NewServer(c)
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +163,6 @@ func newRigOf(t testing.TB, c rpc.Config, blocks ...graph.Block) *rig {
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	r.client = keytreev1.NewIdentityServiceClient(r.conn)
 	r.url = "http://" + httpListener.Addr().String()
-	return r
 }
 
 func listen(t testing.TB) net.Listener {
