@@ -30,14 +30,19 @@ const (
 	keyserverFailed = "the keyserver has failed; the server's log has the cause"
 )
 
+var (
+	errIndexFailed     = status.Error(codes.Unavailable, indexFailed)
+	errKeyserverFailed = status.Error(codes.Unavailable, keyserverFailed)
+)
+
 // refusal returns why no call of the index, or of the keyserver, is answered; nil if
 // calls are. An index that has ended answers what it knows, unless it is damaged.
 func (h *healthService) refusal(ofKeyserver bool) error {
 	switch {
 	case ofKeyserver && h.keyserverPart.hasFailed():
-		return status.Error(codes.Unavailable, keyserverFailed)
+		return errKeyserverFailed
 	case !ofKeyserver && h.indexed && (h.graph == nil || h.graph.Err() != nil):
-		return status.Error(codes.Unavailable, indexFailed)
+		return errIndexFailed
 	}
 	return nil
 }

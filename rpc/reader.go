@@ -34,7 +34,7 @@ var (
 // was true before a restart only, nil otherwise.
 func (r *graphReader) unavailable() error {
 	if r.graph.Err() != nil {
-		return status.Error(codes.Unavailable, indexFailed)
+		return errIndexFailed
 	}
 	if !r.indexer.Status().Checked {
 		return errUnchecked
@@ -91,6 +91,9 @@ func (r *graphReader) fault(err error) error {
 	}
 	if errors.Is(err, graph.ErrReorganised) {
 		return status.Error(codes.Aborted, "the block that the answer is as of was reorganised away meanwhile; ask again")
+	}
+	if r.graph.Err() != nil {
+		return errIndexFailed // which was logged once
 	}
 	r.log.Error().Err(err).Msg("the graph could not answer")
 	return errInternal

@@ -239,11 +239,9 @@ func TestAnchoring(t *testing.T) {
 	}
 	s.must("keyserver", "restore", backup)
 	s = startAnchored(t, n, dir)
-	if code := s.end(); code != exitFailed {
-		t.Errorf("exit code %d for a backup that is older than its anchors", code)
-	}
-	wantParts(t, s.errors(), "keytree: anchors: the keyserver must not be served: an anchor is ahead of the hashchain", last.Last.TxID,
+	s.wantKeyserverFailed("anchors: the keyserver must not be served: an anchor is ahead of the hashchain", last.Last.TxID,
 		fmt.Sprintf("confirmed in block %d", last.Last.Height), "commits to position 3", "the hashchain ends at position 0")
+	s.kill()
 
 	// Nor with nothing but the backup and the keyserver's key, as on another machine.
 	for _, file := range []string{"anchor.key", "anchor.key.previous", "keyserver-anchor.json"} {
@@ -254,10 +252,7 @@ func TestAnchoring(t *testing.T) {
 	s.command("keyserver", "rotate-key").wantError(t, exitFailed, "could fork history")
 	s.command("serve", "--node", n.URL(), "--network", "regtest").wantError(t, exitFailed, "could fork history")
 	s = startAnchored(t, n, dir)
-	if code := s.end(); code != exitFailed {
-		t.Errorf("exit code %d for a backup that is older than anchors by another key", code)
-	}
-	wantParts(t, s.errors(), "an anchor is ahead of the hashchain", last.Last.TxID)
+	s.wantKeyserverFailed("an anchor is ahead of the hashchain", last.Last.TxID)
 }
 
 // TestHeartbeatOfServer has a keyserver at rest repeat its anchor as blocks come.
@@ -335,10 +330,10 @@ func TestBackupFromBeforeTheFirstAnchor(t *testing.T) {
 	}
 	refused := func(s *anchoredServer, want ...string) {
 		t.Helper()
-		if code := s.end(); code != exitFailed {
-			t.Errorf("exit code %d", code)
+		s.wantKeyserverFailed(want...)
+		if code := s.signal(syscall.SIGTERM); code != exitDone {
+			t.Errorf("exit code %d; standard error:\n%s", code, s.errors())
 		}
-		wantParts(t, s.errors(), want...)
 	}
 	answers := func(s *anchoredServer, why string) {
 		t.Helper()
@@ -403,10 +398,8 @@ func TestStrangersChain(t *testing.T) {
 	wantParts(t, string(mustGet(t, s.program, "/v1/keyserver/head")), `"size":`)
 	s.kill()
 	s = startBeside(t, n, dir)
-	if code := s.end(); code != exitFailed {
-		t.Errorf("exit code %d", code)
-	}
-	wantParts(t, s.errors(), "its first anchor, at position 7, is ahead of the hashchain", "--anchor-chain none")
+	s.wantKeyserverFailed("its first anchor, at position 7, is ahead of the hashchain", "--anchor-chain none")
+	s.kill()
 	for range 2 {
 		s = startBeside(t, n, dir, "--anchor-chain", "none")
 		beginChain(t, n, 8)
@@ -525,9 +518,9 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	state := new(progress)
 	ix := indexer.New(client, g, indexer.Options{Log: zerolog.Nop(), Poll: 20 * time.Millisecond})
-	state.indexer.Store(ix)
+	index := anchorIndex{&runningIndex{graph: g}}
+	index.indexer.Store(ix)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -544,7 +537,7 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 	start := func() (p *anchor.Publisher, stop func()) {
 		p, err := anchor.Open(anchor.Options{
 			Domain: "example.org", Network: regtest.Params, KeyFile: filepath.Join(dir, "key"), StateFile: filepath.Join(dir, "state"),
-			Hashchain: entries, Chain: anchorIndex{g, state}, Node: &anchorNode{network: regtest.Params, client: client},
+			Hashchain: entries, Chain: index, Node: &anchorNode{network: regtest.Params, client: client},
 			Schedule: schedule.Schedule{Interval: time.Nanosecond, MaxEntries: schedule.DefaultMaxEntries, Heartbeat: schedule.MaxHeartbeat},
 			Poll:     10 * time.Millisecond, Log: zerolog.New(zerolog.NewTestWriter(t)),
 		})
@@ -618,7 +611,7 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 		if s := p.Status(); s.NotAnchored > 0 || len(s.Pending) > 0 || s.Last == nil {
 			return fmt.Sprintf("not all is anchored: %+v", s)
 		}
-		v, err := anchorIndex{g, state}.View()
+		v, err := index.View()
 		if err != nil {
 			return err.Error()
 		}

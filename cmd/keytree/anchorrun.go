@@ -141,7 +141,8 @@ func unchecked(how, what string) error {
 
 // guard sees to it that a keyserver with an index beside it is held until its hashchain
 // was compared with what is anchored.
-func (k *runningKeyserver) guard(ctx context.Context, c serverConfig, chain anchor.Chain) error {
+func (k *runningKeyserver) guard(ctx context.Context, c serverConfig, index *runningIndex) error {
+	chain := anchorIndex{index}
 	own := c.keyserver.anchor
 	if own.choice.none && k.service.AnchorChain() == "" && !k.service.Unanchored() {
 		if err := k.service.SetUnanchored(ctx); err != nil {
@@ -240,14 +241,11 @@ func qrCode(text string) string {
 
 // anchorIndex is what the graph says of anchors, as far as it stands at the end of the
 // node's chain.
-type anchorIndex struct {
-	graph *graph.Graph
-	state *progress
-}
+type anchorIndex struct{ *runningIndex }
 
 // View implements anchor.Chain.
 func (i anchorIndex) View() (anchor.View, error) {
-	if s := i.state.Status(); !s.Checked || !s.Synced {
+	if s := i.Status(); !s.Checked || !s.Synced {
 		return nil, anchor.ErrBehind
 	}
 	v, err := i.graph.At(nil)
@@ -278,7 +276,12 @@ type anchorView struct {
 func (v anchorView) Time() time.Time { return v.time }
 
 // Changed implements anchor.Chain.
-func (i anchorIndex) Changed() <-chan struct{} { return i.graph.Changed() }
+func (i anchorIndex) Changed() <-chan struct{} {
+	if i.graph == nil {
+		return nil // nothing ever does
+	}
+	return i.graph.Changed()
+}
 
 // anchorNode is a bchd as the publisher needs it.
 type anchorNode struct {

@@ -340,7 +340,7 @@ func (p *anchorPlay) fork(ctx context.Context) (err error) {
 	}
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- errors.Join(server.run(running), server.close()) }()
+	go func() { ended <- errors.Join(server.run(running, nil), server.close()) }()
 	defer func() { stop(); err = errors.Join(err, <-ended) }()
 	url := "http://" + server.listener.Addr().String() + "/"
 	p.says("Operator", "starts a twin from the backup, with the same key, at %s", url)

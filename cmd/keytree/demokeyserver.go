@@ -84,7 +84,7 @@ func (a *app) demoKeyserver(ctx context.Context, dir string) (err error) {
 
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- errors.Join(server.run(running), server.close()) }()
+	go func() { ended <- errors.Join(server.run(running, nil), server.close()) }()
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
 	p := &keyserverPlay{

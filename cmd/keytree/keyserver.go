@@ -271,6 +271,7 @@ type runningKeyserver struct {
 	anchors  *anchoring   // nil if there is none
 	// check, if not nil, is what the keyserver is held for, where anchors does not do it.
 	check func(context.Context) error
+	part  *part // hears of a failure; nil if nothing else goes on
 	log   zerolog.Logger
 }
 
@@ -338,11 +339,21 @@ func listenOperator(socket string) (net.Listener, error) {
 	return net.Listen("unix", socket)
 }
 
+// errNobodyReleases is why a keyserver fails with the index that it waits for.
+var errNobodyReleases = errors.New("the keyserver is held back until the index tells what was anchored, and the index has failed")
+
 // run serves until ctx ends, which is no error, or until the keyserver, or what
-// serves it, fails.
-func (k *runningKeyserver) run(ctx context.Context) error {
-	running, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
+// serves it, fails. indexFailed is closed when the index beside it has failed, nil if
+// there is none: a keyserver that is held back for it fails then, too, others go on.
+func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{}) error {
+	running, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	fail := func(cause error) {
+		if k.part != nil && running.Err() == nil {
+			k.part.fail(cause) // at once: its history must not be shown any more
+		}
+		cancel(cause)
+	}
 	var parts sync.WaitGroup
 	serve := func(part interface {
 		Serve(context.Context, net.Listener) error
@@ -373,10 +384,16 @@ func (k *runningKeyserver) run(ctx context.Context) error {
 	if k.operator != nil {
 		serve(rpc.NewOperatorServer(operator), k.operator)
 	}
-	select {
-	case <-running.Done():
-	case <-k.service.Failed():
-		fail(k.service.Err())
+	for running.Err() == nil {
+		select {
+		case <-running.Done():
+		case <-k.service.Failed():
+			fail(k.service.Err())
+		case <-indexFailed:
+			if indexFailed = nil; errors.Is(k.service.Ready(), keyserver.ErrHeld) {
+				fail(errNobodyReleases)
+			}
+		}
 	}
 	parts.Wait()
 	if ctx.Err() != nil {

@@ -249,13 +249,12 @@ func TestKeyserverBesideIndex(t *testing.T) {
 	}
 }
 
-// TestKeyserverFails checks that a keyserver whose database turns out to be damaged
-// ends the program: a reply is taken out, which only an update looks for.
+// TestKeyserverFails checks that a keyserver that runs alone, and whose database turns out
+// to be damaged, ends the program: a reply is taken out, which only an update looks for.
 func TestKeyserverFails(t *testing.T) {
 	withPassphrase(t)
 	dir, userDir := t.TempDir(), t.TempDir()
-	args := []string{"serve", "--network", "regtest", "--node", "http://me:pass@127.0.0.1:1", "--data-dir", dir,
-		"--keyserver-tokens", "open", "--anchor-chain", "none"}
+	args := []string{"keyserver", "serve", "--data-dir", dir, "--keyserver-tokens", "open"}
 	p := startKeyserver(t, args...)
 	mustKeytree(t, "user", "init", "--user-dir", userDir, "--keyserver", p.url)
 	mustKeytree(t, "user", "create", "alice@example.org", "--user-dir", userDir)

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
-
-	"github.com/keytree-bch/keytree/graph"
 )
 
 // reindex indexes the node's chain into another data folder, and answers nobody, until it
@@ -21,46 +19,39 @@ func reindex(ctx context.Context, c serverConfig, into string) (err error) {
 	} else if same {
 		return usagef("--reindex-into %s: expected another folder than the data folder, which goes on being served", into)
 	}
-	g, err := c.openGraph(into)
-	if err != nil {
+	running, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	served := c.dataDir
+	c.dataDir = into
+	x := &runningIndex{part: (&parts{log: c.log, end: end}).add("index"), config: c}
+	if err := x.open(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
+	defer func() { err = errors.Join(err, x.close()) }()
 	c.log.Info().Str("into", into).Msg("indexing again, without answering")
-	state := new(progress)
-	running, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	defer stop()
 	watching.Go(func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
-		for running.Err() == nil && !state.Status().Synced {
+		for running.Err() == nil && !x.Status().Synced {
 			select {
 			case <-running.Done():
 			case <-tick.C:
 			}
 		}
-		stop()
+		end(nil)
 	})
-	if err := index(running, c, g, state); err != nil || ctx.Err() != nil {
+	err = x.follow(running)
+	end(nil)
+	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	tip, _ := g.Tip()
+	tip, _ := x.graph.Tip()
 	c.log.Info().Uint32("height", tip.Height).Stringer("block", tip.Hash).Hex("state_hash", tip.StateHash[:]).
 		Msgf("indexed up to the node's tip: stop what serves %s, put %s in the place of its folder graph, and start keytree serve again; it goes on from there",
-			c.dataDir, filepath.Join(into, "graph"))
+			served, filepath.Join(into, "graph"))
 	return nil
-}
-
-// openGraph opens the graph in a data folder.
-func (c *serverConfig) openGraph(dataDir string) (*graph.Graph, error) {
-	g, err := graph.Open(filepath.Join(dataDir, "graph"),
-		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
-	if errors.Is(err, graph.ErrMismatch) {
-		err = fmt.Errorf("%w; keytree serve --reindex-into DIR indexes again while the version that made it goes on serving it", err)
-	}
-	return g, err
 }
 
 // sameFolder reports whether two paths, of which the second may be of nothing yet, are of

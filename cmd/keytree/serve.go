@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -20,8 +19,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/keytree-bch/keytree/graph"
-	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
@@ -47,7 +44,7 @@ service tell when it is done. It can be stopped at any time and goes on where it
 was. The chain has to be the network's: its headers are judged before its blocks,
 by the network's checkpoints, and on mainnet by difficulty and time. Every block has
 to match its merkle root, and a signature what the node says that it spends. A node
-that sends what fails ends the server with an error that names node and block. One
+that sends what fails ends the index with an error that names node and block. One
 that is away, restarts, reads its blocks again or refuses the credentials is waited
 for: keytree status tells why.
 
@@ -64,7 +61,7 @@ browser, unless --cors-origin says less.
 With --keyserver-domain it runs a keyserver beside, as keytree keyserver serve does
 alone, which tells more about it. That does not answer before the index has caught up,
 and shows no chain of anchors that may be the keyserver's: its database may be a backup
-from before its first anchor. If there is one, the server ends with a list of them, until
+from before its first anchor. If there is one, the keyserver fails with a list of them, until
 --anchor-chain says which it is: TXID, which needs --anchor-key-file, or none, which is
 asked once, and not waited for at later starts. Anybody can begin a chain for any domain.
 
@@ -78,7 +75,13 @@ keyserver-anchor.json in the data folder holds the last anchors, whole and signe
 it, and a copy of the key. The node has to be a bchd with --addrindex. The keyserver
 does not answer before the index has caught up and its hashchain was compared with its
 anchors. If those are ahead of the hashchain or contradict it, as after an old backup
-was restored, the server ends: nothing makes it serve a second history.
+was restored, the keyserver fails: nothing makes it serve a second history.
+
+Index and keyserver fail apart: damage, a full disk, a node that lies or anchors that
+contradict end the one, and the other goes on. /readyz tells of both, /readyz/index and
+/readyz/keyserver of each, the health service of each gRPC service, and the log why. What has
+failed begins anew with the next start. The program ends when nothing is left that it was
+asked to run, and at the start for what only its operator can correct.
 
 The log goes to standard error. The line "serving" names the addresses, also
 where port 0 left them to the system. SIGINT and SIGTERM stop the server
@@ -226,34 +229,53 @@ type addresses struct {
 	keyserver  net.Addr // nil if none is run
 }
 
-// serve runs a server until ctx ends, which is no error, or a part of it fails.
-// When it returns, all of it has ended. serving, if not nil, hears the addresses
-// as soon as the server answers.
+// serve runs a server until ctx ends, which is no error, or all parts of it have failed.
+// When it returns, all of it has ended. serving, if not nil, hears the addresses as soon
+// as the server answers.
 func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err error) {
 	certificates, err := c.listen.tls(c.log)
 	if err != nil {
 		return err
 	}
+	running, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	config := rpc.Config{Net: c.network, TLS: certificates, Hosts: c.listen.hosts, Origins: c.origins, Version: version(), Log: c.log}
-	state := new(progress)
+	all := &parts{log: c.log, end: end}
+	var index *runningIndex
 	if c.network != nil {
-		config.Indexer = state
-		config.Graph, err = c.openGraph(c.dataDir)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, config.Graph.Close()) }()
+		index = &runningIndex{part: all.add("index"), config: c}
 	}
 	var keyserver *runningKeyserver
+	var keyserverPart *part
 	if c.keyserver != nil {
-		if keyserver, err = c.keyserver.start(ctx, c, certificates); err != nil {
+		keyserverPart = all.add("keyserver")
+	}
+	if index != nil {
+		if err := index.part.begun(index.open()); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, keyserver.close()) }()
-		config.Keyserver, config.Limits = keyserver.service, rpc.ClientLimits{CallRate: c.keyserver.callRate}
-		if err := keyserver.guard(ctx, c, anchorIndex{config.Graph, state}); err != nil {
+		defer func() { err = errors.Join(err, index.close()) }()
+		config.Graph, config.Indexer, config.IndexPart = index.graph, index, &index.part.Part
+	}
+	if c.keyserver != nil {
+		config.KeyserverPart, config.Limits = &keyserverPart.Part, rpc.ClientLimits{CallRate: c.keyserver.callRate}
+		started, startErr := c.keyserver.start(ctx, c, certificates)
+		if startErr == nil {
+			defer func() { err = errors.Join(err, started.close()) }()
+			if startErr = started.guard(ctx, c, index); startErr != nil {
+				startErr = errors.Join(startErr, started.close())
+			}
+		}
+		if err := keyserverPart.begun(startErr); err != nil {
 			return err
 		}
+		if startErr == nil {
+			keyserver, config.Keyserver = started, started.service
+			keyserver.part = keyserverPart
+		}
+	}
+	if running.Err() != nil && ctx.Err() == nil { // nothing is left to serve
+		return context.Cause(running)
 	}
 
 	grpcListener, err := net.Listen("tcp", c.listen.grpc)
@@ -273,27 +295,25 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	}
 
 	defer context.AfterFunc(ctx, func() { c.log.Info().Msg("stopping") })()
-	running, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	var parts sync.WaitGroup
+	var working sync.WaitGroup
 	at := addresses{grpc: grpcListener.Addr(), http: httpListener.Addr()}
 	line := c.log.Info().Stringer("grpc", at.grpc).Stringer("http", at.http)
-	if config.Graph != nil {
-		memory := config.Graph.Memory()
-		line = line.Str("network", c.network.Name).Str("node", c.node.address()).
-			Str("memory", humanize.IBytes(uint64(c.memory))).Int64("links", memory.Links).Int64("keys_left", memory.Left())
-		parts.Go(func() {
-			if err := index(running, c, config.Graph, state); err != nil {
-				fail(err)
-			}
-		})
+	if index != nil {
+		line = line.Str("network", c.network.Name).Str("node", c.node.address()).Str("memory", humanize.IBytes(uint64(c.memory)))
+		if index.graph != nil {
+			memory := index.graph.Memory()
+			line = line.Int64("links", memory.Links).Int64("keys_left", memory.Left())
+		}
+		working.Go(func() { index.run(running) })
 	}
 	if keyserver != nil {
 		at.keyserver = keyserver.listener.Addr()
 		line = line.Stringer("keyserver", at.keyserver).Str("domain", c.keyserver.domain)
-		parts.Go(func() {
-			if err := keyserver.run(running); err != nil {
-				fail(err)
+		working.Go(func() {
+			if keyserver.run(running, index.failed()) != nil { // its part knows
+				if err := keyserver.close(); err != nil {
+					c.log.Error().Err(err).Msg("closing the keyserver")
+				}
 			}
 		})
 	}
@@ -302,66 +322,12 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		serving(at)
 	}
 	if err := server.Serve(running, grpcListener, httpListener); err != nil {
-		fail(err)
+		end(err)
 	}
-	parts.Wait()
+	working.Wait()
 	if ctx.Err() != nil {
 		c.log.Info().Msg("stopped")
 		return nil
 	}
 	return context.Cause(running)
-}
-
-// index feeds the graph from the node until ctx ends, which is no error.
-func index(ctx context.Context, c serverConfig, g *graph.Graph, p *progress) (err error) {
-	from := c.startHeight
-	if tip, started := g.Tip(); started {
-		from = tip.Height + 1
-	}
-	n, err := c.node.dial(ctx, c.network, from, c.log)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	defer func() { err = errors.Join(err, n.Close()) }()
-	opt := indexer.Options{Log: c.log, NodeName: c.node.address(), Memory: c.memory}
-	if c.line != nil {
-		defer c.line.clear()
-		opt.OnProgress = c.showProgress
-	}
-	ix := indexer.New(n, g, opt)
-	p.indexer.Store(ix)
-	return ix.Run(ctx)
-}
-
-// showProgress shows how far catching up is, on the terminal's last line.
-func (c serverConfig) showProgress(p indexer.Progress) {
-	if p.Height == p.Target {
-		c.line.clear()
-		return
-	}
-	if p.Headers {
-		c.line.show("judging headers  %d of %d  %.0f headers/s  %v left", p.Height, p.Target, p.BlocksPerSecond, p.Left)
-		return
-	}
-	all, done := float64(p.Target)-float64(p.First)+1, float64(p.Height)-float64(p.First)+1
-	c.line.show("catching up  block %d of %d, %.1f %%  %.0f blocks/s  %.1f MB/s  %v left",
-		p.Height, p.Target, 100*done/all, p.BlocksPerSecond, p.MegabytesPerSecond, p.Left)
-}
-
-// progress is how far the indexer is. The server answers from the first moment
-// on, before there is an indexer: health, status, and to everything else that
-// nothing has been checked yet.
-type progress struct {
-	indexer atomic.Pointer[indexer.Indexer]
-}
-
-// Status implements rpc.Indexer.
-func (p *progress) Status() indexer.Status {
-	if ix := p.indexer.Load(); ix != nil {
-		return ix.Status()
-	}
-	return indexer.Status{}
 }

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/indexer"
+)
+
+// runningIndex is an index and what feeds it. open, run and close follow each other. The
+// server answers from the first moment on, before there is an indexer: health, status, and to
+// everything else that nothing has been checked yet.
+type runningIndex struct {
+	part    *part
+	config  serverConfig
+	graph   *graph.Graph // nil if it could not be opened
+	indexer atomic.Pointer[indexer.Indexer]
+}
+
+func (x *runningIndex) open() (err error) {
+	c := x.config
+	x.graph, err = graph.Open(filepath.Join(c.dataDir, "graph"),
+		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
+	if errors.Is(err, graph.ErrMismatch) {
+		err = fmt.Errorf("%w; keytree serve --reindex-into DIR indexes again while the version that made it goes on serving it", err)
+	}
+	return err
+}
+
+func (x *runningIndex) close() error {
+	if x.graph == nil {
+		return nil
+	}
+	return x.graph.Close()
+}
+
+// failed returns a channel that is closed when the index has failed; nil if there is none.
+func (x *runningIndex) failed() <-chan struct{} {
+	if x == nil {
+		return nil
+	}
+	return x.part.failed
+}
+
+// run feeds the graph from the node until ctx ends, or the index fails.
+func (x *runningIndex) run(ctx context.Context) {
+	if x.graph == nil {
+		return
+	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { x.watch(ctx) })
+	if err := x.follow(ctx); err != nil {
+		x.part.fail(err)
+	}
+}
+
+// watch has the index fail when the graph is found damaged.
+func (x *runningIndex) watch(ctx context.Context) {
+	for {
+		changed := x.graph.Changed()
+		if err := x.graph.Err(); err != nil {
+			x.part.fail(err)
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// follow feeds the graph from the node until ctx ends, which is no error.
+func (x *runningIndex) follow(ctx context.Context) (err error) {
+	c, from := x.config, x.config.startHeight
+	if tip, started := x.graph.Tip(); started {
+		from = tip.Height + 1
+	}
+	n, err := c.node.dial(ctx, c.network, from, c.log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	opt := indexer.Options{Log: c.log, NodeName: c.node.address(), Memory: c.memory}
+	if c.line != nil {
+		defer c.line.clear()
+		opt.OnProgress = c.showProgress
+	}
+	ix := indexer.New(n, x.graph, opt)
+	x.indexer.Store(ix)
+	return ix.Run(ctx)
+}
+
+// showProgress shows how far catching up is, on the terminal's last line.
+func (c serverConfig) showProgress(p indexer.Progress) {
+	if p.Height == p.Target {
+		c.line.clear()
+		return
+	}
+	if p.Headers {
+		c.line.show("judging headers  %d of %d  %.0f headers/s  %v left", p.Height, p.Target, p.BlocksPerSecond, p.Left)
+		return
+	}
+	all, done := float64(p.Target)-float64(p.First)+1, float64(p.Height)-float64(p.First)+1
+	c.line.show("catching up  block %d of %d, %.1f %%  %.0f blocks/s  %.1f MB/s  %v left",
+		p.Height, p.Target, 100*done/all, p.BlocksPerSecond, p.MegabytesPerSecond, p.Left)
+}
+
+// Status implements rpc.Indexer.
+func (x *runningIndex) Status() indexer.Status {
+	if ix := x.indexer.Load(); ix != nil {
+		return ix.Status()
+	}
+	select {
+	case <-x.part.failed:
+		return indexer.Status{Reason: "the index has failed"}
+	default:
+		return indexer.Status{}
+	}
+}
