@@ -1,0 +1,150 @@
+// Package admission decides what a server takes on: whose connections, requests and work,
+// how many bytes of them, and for how long. One Gate stands in front of all that a server
+// listens on, so that what is full for one wire is full for the others.
+//
+// A client is an IPv4 address or the /64 of an IPv6 address, behind the proxies that are
+// trusted. Each budget has a size for all clients together and one for a single client. Who
+// comes when a budget is full takes the place of somebody who has waited for longest, of the
+// client that has most, if that one is idle or slow; or else is refused, and told when to
+// come back. So nobody keeps others out by being there first.
+//
+// What an attacker with many addresses can do: fill every budget, so that others are refused
+// or put off in turn with him. A network that has a whole /48 of IPv6 counts for its rate as
+// sixteen clients. Memory stays within the sum of the budgets: clients with neither a connection
+// nor a request are remembered for their rate only, in a table of a bounded size that forgets
+// those that came first. Who has more addresses than that has, for each forgotten one, its burst
+// again.
+//
+// What never belongs here: what a request is about, and how an answer looks on a wire.
+package admission
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Budget is how much of something there may be at once, or in a second.
+type Budget struct {
+	All int // of all clients together
+	One int // of one client
+}
+
+// Limits are the sizes of all budgets. None of them is a promise of the API.
+type Limits struct {
+	// Connections is how many are open. One without a request is closed for a new one.
+	Connections Budget
+	// Requests is how many are being received or answered, long-lived streams apart.
+	Requests Budget
+	// Streams is how many calls are open that have no end of their own, as gRPC's Watch.
+	Streams Budget
+	// Long is how many long answers are made or sent: bundles, batches, whole hashchains.
+	Long Budget
+	// BytesIn is how many bytes have arrived of requests that are not answered.
+	BytesIn Budget
+	// BytesOut is how many bytes are held of answers that were not taken yet.
+	BytesOut Budget
+	// Work is how many units may be asked for in a second, and ten times that at once.
+	// A call is one unit; a batch is one more for each hundred addresses.
+	Work Budget
+	// Arrive is how long a request may take to arrive whole.
+	Arrive time.Duration
+	// Take is how long a client may take to accept each piece of an answer.
+	Take time.Duration
+}
+
+// DefaultLimits returns limits for a server that anybody reaches, with 512 MiB of memory.
+func DefaultLimits() Limits {
+	return Limits{
+		Connections: Budget{4096, 256},
+		Requests:    Budget{1024, 128},
+		Streams:     Budget{2048, 64},
+		Long:        Budget{32, 8},
+		BytesIn:     Budget{64 << 20, 16 << 20},
+		BytesOut:    Budget{128 << 20, 32 << 20},
+		Work:        Budget{20_000, 1000},
+		Arrive:      10 * time.Second,
+		Take:        30 * time.Second,
+	}
+}
+
+// These are not settings: they follow from what a connection and an answer are.
+const (
+	// small is how many bytes a connection may hold in each direction that count for
+	// nothing: connections are counted. Who sends and takes little is never refused for
+	// the bytes of others.
+	small = 64 << 10
+	// slowest is the rate in bytes per second below which nobody may take an answer that
+	// is held as a whole.
+	slowest = 256 << 10
+	// patience is how long somebody may be slow when others wait for his place.
+	patience = 10 * time.Second
+	// sendWindow is how much the system may hold of what is sent to one connection, in
+	// bytes. Left to itself it may take megabytes, and wakes the sender only when a third
+	// has been taken: a slow client would seem to take nothing.
+	sendWindow = 512 << 10
+	// mostRefused is how many calls in a row are refused on a connection before it is
+	// closed: refusing costs something, too.
+	mostRefused = 1000
+)
+
+// Config is what a Gate works with.
+type Config struct {
+	Limits Limits
+	// Proxies are trusted to name the clients that they ask for.
+	Proxies []netip.Prefix
+	// Unlimited are clients that no budget refuses anything, as the operator's own. What
+	// they have counts all the same, and times hold for them as for others.
+	Unlimited []netip.Prefix
+}
+
+// Loopback returns the addresses of the machine itself.
+func Loopback() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+}
+
+// Gate is one admission layer, for any number of listeners. It is safe for concurrent use.
+// It has no goroutines of its own.
+type Gate struct {
+	limits    Limits
+	proxies   []netip.Prefix
+	unlimited []netip.Prefix
+
+	connections, requests, streams, long *places
+	in, out                              *bytes
+	work                                 *work
+
+	mu   sync.Mutex
+	open map[*conn]struct{} // mu
+}
+
+// New returns a gate.
+func New(c Config) *Gate {
+	l := c.Limits
+	return &Gate{
+		limits: l, proxies: c.Proxies, unlimited: c.Unlimited,
+		connections: newPlaces("connections", l.Connections, 0),
+		requests:    newPlaces("requests", l.Requests, patience),
+		streams:     newPlaces("streams", l.Streams, patience),
+		long:        newPlaces("long answers", l.Long, patience),
+		in:          newBytes("bytes received", l.BytesIn),
+		out:         newBytes("bytes not taken", l.BytesOut),
+		work:        newWork(l.Work),
+		open:        make(map[*conn]struct{}),
+	}
+}
+
+// Usage is what is in use of each budget, and how many clients there are to it.
+type Usage struct {
+	Connections, Requests, Streams, Long int
+	BytesIn, BytesOut                    int
+	Remembered                           int // clients, for their rate
+}
+
+// Usage returns what is in use.
+func (g *Gate) Usage() Usage {
+	return Usage{
+		Connections: g.connections.inUse(), Requests: g.requests.inUse(), Streams: g.streams.inUse(), Long: g.long.inUse(),
+		BytesIn: g.in.inUse(), BytesOut: g.out.inUse(), Remembered: g.work.one.remembered(),
+	}
+}

@@ -1,0 +1,252 @@
+package admission
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// client returns the n-th of some clients.
+func client(n int) Client {
+	return Client{prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 32)}
+}
+
+func TestPlacesOfOne(t *testing.T) {
+	p := newPlaces("things", Budget{All: 10, One: 2}, time.Hour)
+	enter := func(c Client) (*place, *Refusal) { return p.enter(c, func() { t.Error("a place was taken away") }) }
+	first, _ := enter(client(1))
+	enter(client(1))
+	if _, refusal := enter(client(1)); refusal == nil || !refusal.Yours || refusal.Budget != "things" {
+		t.Errorf("a third place: %v", refusal)
+	}
+	first.leave()
+	first.leave() // counts once
+	if _, refusal := enter(client(1)); refusal != nil {
+		t.Errorf("when one is free: %v", refusal)
+	}
+	if _, refusal := enter(client(1)); refusal == nil {
+		t.Error("one that was left twice counted twice")
+	}
+	for _, standing := range []standing{manifold, unlimited} {
+		many := client(2)
+		many.standing = standing
+		for range 4 {
+			if _, refusal := enter(many); refusal != nil {
+				t.Errorf("standing %d: %v", standing, refusal)
+			}
+		}
+	}
+	if _, refusal := enter(client(3)); refusal == nil || refusal.Yours {
+		t.Errorf("in a full house: %v", refusal)
+	}
+}
+
+// TestPlacesMakeRoom fills a house by a client with many places and one with a single one.
+func TestPlacesMakeRoom(t *testing.T) {
+	p := newPlaces("things", Budget{All: 4, One: 3}, 0)
+	var vacated []string
+	enter := func(name string, c Client) *place {
+		l, refusal := p.enter(c, func() { vacated = append(vacated, name) })
+		if refusal != nil {
+			vacated = append(vacated, "refused "+name)
+		}
+		return l
+	}
+	single := enter("single", client(1))
+	a1 := enter("a1", client(2))
+	enter("a2", client(2))
+	enter("a3", client(2))
+	enter("a4", client(2)) // its own oldest makes room
+	enter("b1", client(3)) // that of who has most
+	enter("c1", client(4))
+	if got, want := fmt.Sprint(vacated), "[a1 a2 a3]"; got != want {
+		t.Errorf("%s made room, want %s", got, want)
+	}
+	if a1.keep() {
+		t.Error("a place that was taken away can be kept")
+	}
+	// All have one now. The oldest makes room, unless it is kept.
+	if !single.keep() {
+		t.Fatal("the single one is gone")
+	}
+	enter("d1", client(5))
+	single.free()
+	enter("b2", client(3)) // nobody has more than it asks for
+	if got, want := fmt.Sprint(vacated), "[a1 a2 a3 a4 refused b2]"; got != want {
+		t.Errorf("%s made room, want %s", got, want)
+	}
+	if p.inUse() != 4 || len(p.of) != 4 {
+		t.Errorf("%d places are taken, by %d clients", p.inUse(), len(p.of))
+	}
+}
+
+// TestPlacesAddUp has random clients come, stay and go.
+func TestPlacesAddUp(t *testing.T) {
+	p := newPlaces("things", Budget{All: 20, One: 5}, 0)
+	random := rand.New(rand.NewPCG(1, 2))
+	in := make(map[*place]bool)
+	for range 20_000 {
+		var some *place
+		for some = range in {
+			break
+		}
+		switch n := random.IntN(10); {
+		case some == nil || n < 5:
+			var l *place
+			l, refusal := p.enter(client(random.IntN(10)), func() { delete(in, l) })
+			if refusal == nil {
+				in[l] = true
+			}
+		case n < 7:
+			if !some.keep() {
+				t.Fatal("one that is in is gone")
+			}
+		case n < 9:
+			some.free()
+		default:
+			some.leave()
+			delete(in, some)
+		}
+		count := make(map[Client]int)
+		for l := range in {
+			if count[l.client]++; count[l.client] > 5 {
+				t.Fatalf("client %v has more than it may", l.client)
+			}
+		}
+		if len(in) > 20 || p.inUse() != len(in) || len(p.of) != len(count) {
+			t.Fatalf("%d are in, counted as %d, of %d clients, counted as %d", len(in), p.inUse(), len(count), len(p.of))
+		}
+	}
+}
+
+func TestBytes(t *testing.T) {
+	b := newBytes("bytes", Budget{All: 100, One: 60})
+	free := client(9)
+	free.standing = unlimited
+	for i, step := range []struct {
+		client Client
+		n      int
+		want   string // "", yours or all
+	}{
+		{client(1), 60, ""},
+		{client(1), 1, "yours"},
+		{client(2), 41, "all"},
+		{client(2), 40, ""},
+		{client(3), 0, ""},
+		{client(3), 1, "all"},
+		{free, 1000, ""},
+	} {
+		got := ""
+		if refusal := b.take(step.client, step.n); refusal != nil {
+			if got = "all"; refusal.Yours {
+				got = "yours"
+			}
+		}
+		if got != step.want {
+			t.Errorf("step %d: refused %q, want %q", i, got, step.want)
+		}
+	}
+	b.give(free, 1000)
+	b.give(client(1), 60)
+	b.give(client(2), 40)
+	if b.inUse() != 0 || len(b.of) != 0 {
+		t.Errorf("%d bytes are left, of %d clients", b.inUse(), len(b.of))
+	}
+}
+
+// TestRatesForget sees more clients than are remembered.
+func TestRatesForget(t *testing.T) {
+	const burst = 10
+	r := NewRates("calls", 1<<62, burst) // nothing comes back during the test
+	busy := client(1 << 23)
+	for n := range 3 * maxKnown {
+		if err := r.Take(client(n), 1); err != nil {
+			t.Fatalf("the first call of client %d: %v", n, err)
+		}
+		if n%(maxKnown/2) == 0 && n < burst*maxKnown/2 {
+			if err := r.Take(busy, 1); err != nil {
+				t.Fatalf("the busy client's at %d: %v", n, err)
+			}
+		}
+		if got := r.remembered(); got > 2*maxKnown {
+			t.Fatalf("%d clients are remembered", got)
+		}
+	}
+	for range burst {
+		r.Take(busy, 1)
+	}
+	if r.Take(busy, 1) == nil {
+		t.Error("who calls all the time was forgotten")
+	}
+}
+
+// TestRatesOfANetwork has all subscribers of a /48 call at once.
+func TestRatesOfANetwork(t *testing.T) {
+	g := gateWith("", "")
+	r := NewRates("calls", 1<<62, 10)
+	allowed := 0
+	for n := range 1000 {
+		if r.Take(g.newClient(netip.MustParseAddr(fmt.Sprintf("2001:db8:1:%x::1", n))), 1) == nil {
+			allowed++
+		}
+	}
+	if allowed != networkShare*10 {
+		t.Errorf("%d of 1000 were allowed, want %d", allowed, networkShare*10)
+	}
+	if err := r.Take(g.newClient(netip.MustParseAddr("2001:db8:2::1")), 1); err != nil {
+		t.Errorf("another network: %v", err)
+	}
+	if err := r.Take(client(1), 1000); err != nil {
+		t.Errorf("more than there ever is: %v", err)
+	}
+}
+
+// TestWorkLeavesRoomForTheQuiet uses up what all may do.
+func TestWorkLeavesRoomForTheQuiet(t *testing.T) {
+	w := newWork(Budget{All: 1, One: 1000})
+	loud := client(1)
+	for range 1000 {
+		w.take(loud, 1)
+	}
+	if refusal := w.take(loud, 100); refusal == nil || refusal.Yours {
+		t.Errorf("who is loud: %v", refusal)
+	}
+	if refusal := w.take(client(2), 1); refusal != nil {
+		t.Errorf("who is quiet: %v", refusal)
+	}
+	own := client(3)
+	own.standing = unlimited
+	if refusal := w.take(own, 1_000_000); refusal != nil {
+		t.Errorf("the operator's own: %v", refusal)
+	}
+}
+
+// TestRefusal reads a refusal as each wire has it.
+func TestRefusal(t *testing.T) {
+	for _, test := range []struct {
+		refusal *Refusal
+		http    int
+		grpc    codes.Code
+		seconds int
+	}{
+		{refused("things", true, 1500*time.Millisecond), 429, codes.ResourceExhausted, 2},
+		{refused("things", false, 0), 503, codes.Unavailable, 1},
+	} {
+		var err error = fmt.Errorf("asked for too much: %w", test.refusal)
+		if r := new(Refusal); !errors.As(err, &r) || r.HTTPStatus() != test.http || r.Seconds() != test.seconds {
+			t.Errorf("HTTP: %+v", r)
+		}
+		st := status.Convert(test.refusal)
+		info, _ := st.Details()[0].(*errdetails.RetryInfo)
+		if st.Code() != test.grpc || info.GetRetryDelay().AsDuration() != test.refusal.After {
+			t.Errorf("gRPC: %v, %v", st, info)
+		}
+	}
+}

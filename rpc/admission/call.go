@@ -1,0 +1,213 @@
+package admission
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Kind is what budgets have to know of a call.
+type Kind int
+
+const (
+	// Unknown calls are refused by whoever would answer them.
+	Unknown Kind = iota
+	// Request is a call that is answered and ends.
+	Request
+	// Stream is a call that goes on for as long as the client wants.
+	Stream
+)
+
+// bodySmall is how many bytes of a request count for nothing: requests are counted.
+const bodySmall = 16 << 10
+
+// longAnswer is how many bytes a long answer holds at most while it is sent in pieces: one
+// piece, and what compresses it.
+const longAnswer = 1 << 20
+
+// call is a call that was let in, until it ends.
+type call struct {
+	gate   *Gate
+	conn   *conn // nil if it did not come through one of the gate's
+	client Client
+	place  *place
+
+	mu      sync.Mutex
+	ended   bool                     // mu
+	stopped bool                     // mu; others wait for its place
+	cancel  context.CancelCauseFunc  // mu
+	answer  *http.ResponseController // mu; nil for gRPC
+	arrival *time.Timer              // mu; ends a gRPC call whose message does not come; nil when it has
+	in      int                      // mu; bytes of its request
+	counted int                      // mu; those of them that are out of the budget
+	long    []func()                 // mu; what ends with it
+}
+
+// let lets a call in, which must be ended, or refuses it.
+func (g *Gate) let(on *conn, client Client, kind Kind) (*call, *Refusal) {
+	c := &call{gate: g, conn: on, client: client}
+	if refusal := g.work.take(client, 1); refusal != nil {
+		return nil, refusal
+	}
+	if on != nil && !on.begin() {
+		return nil, refused(g.connections.name, false, 0)
+	}
+	places := g.requests
+	if kind == Stream {
+		places = g.streams
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var refusal *Refusal
+	if c.place, refusal = places.enter(client, func() { c.stop(refused(places.name, false, 0)) }); refusal != nil {
+		if on != nil {
+			on.end()
+		}
+		return nil, refusal
+	}
+	return c, nil
+}
+
+// stop ends a call whose client is too slow.
+func (c *call) stop(why *Refusal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	c.stopped = true
+	if c.cancel != nil {
+		c.cancel(why)
+	}
+	if c.answer != nil {
+		// A writer that waits for the client is told so. It fails if the connection is gone.
+		c.answer.SetReadDeadline(time.Now())
+		c.answer.SetWriteDeadline(time.Now())
+	}
+}
+
+// end gives back all that the call has.
+func (c *call) end() {
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return
+	}
+	c.ended = true
+	waiting := c.arrival != nil
+	if waiting {
+		c.arrival.Stop()
+	}
+	long, cancel := c.long, c.cancel
+	c.gate.in.give(c.client, c.counted)
+	c.mu.Unlock()
+
+	for _, end := range long {
+		end()
+	}
+	c.place.leave()
+	if cancel != nil {
+		cancel(nil)
+	}
+	if c.conn != nil {
+		if waiting {
+			c.conn.arrived(0)
+		}
+		c.conn.end()
+	}
+}
+
+// received counts n bytes of the request.
+func (c *call) received(n int) *Refusal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	more := max(0, c.in+n-bodySmall) - c.counted
+	if refusal := c.gate.in.take(c.client, more); refusal != nil {
+		return refusal
+	}
+	c.in, c.counted = c.in+n, c.counted+more
+	return nil
+}
+
+// Work takes units of work out of the budget of whoever asks. A unit is what a call is; more
+// units at once than there ever are count as all that there are. In a context of no call that
+// a Gate let in, there is no budget.
+func Work(ctx context.Context, units int) error {
+	c := callOf(ctx)
+	if c == nil || units <= 0 {
+		return nil
+	}
+	if refusal := c.gate.work.take(c.client, units); refusal != nil {
+		return refusal
+	}
+	return nil
+}
+
+// Long says that the answer is long, before it is begun: it has one of the places for such
+// until the call ends. Whoever is slow to take it loses the place to others: the call's
+// context is cancelled then, and what it writes fails.
+func Long(ctx context.Context) error {
+	c := callOf(ctx)
+	if c == nil {
+		return nil
+	}
+	inPieces := c.onHTTP()
+	if inPieces {
+		if refusal := c.gate.out.take(c.client, longAnswer); refusal != nil {
+			return refusal
+		}
+	}
+	end := func() {
+		if inPieces {
+			c.gate.out.give(c.client, longAnswer)
+		}
+	}
+	places := c.gate.long
+	place, refusal := places.enter(c.client, func() { c.stop(refused(places.name, false, 0)) })
+	if refusal != nil {
+		end()
+		return refusal
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.long = append(c.long, place.leave, end)
+	return nil
+}
+
+// onHTTP reports whether the answer is sent in pieces: gRPC sends whole messages, and counts
+// each.
+func (c *call) onHTTP() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answer != nil
+}
+
+// Making counts what is held of an answer that is made as a whole.
+type Making struct {
+	call *call
+	size int
+}
+
+// Make returns a Making for the call of a context. Its user releases it.
+func Make(ctx context.Context) *Making { return &Making{call: callOf(ctx)} }
+
+// Grow counts n bytes more, or refuses them.
+func (m *Making) Grow(n int) error {
+	if m.call == nil {
+		return nil
+	}
+	if refusal := m.call.gate.out.take(m.call.client, n); refusal != nil {
+		return refusal
+	}
+	m.size += n
+	return nil
+}
+
+// Release gives all of it back: the answer is on its way, which is counted where it is sent.
+func (m *Making) Release() {
+	if m.call != nil {
+		m.call.gate.out.give(m.call.client, m.size)
+		m.size = 0
+	}
+}

@@ -1,0 +1,364 @@
+package admission
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Listen returns a listener that accepts what the budget of connections has room for.
+// farewell, if not nil, is what a connection that is refused is sent before it is closed.
+func (g *Gate) Listen(l net.Listener, farewell func(*Refusal) []byte) net.Listener {
+	return &listener{Listener: l, gate: g, farewell: farewell, parting: make(chan struct{}, mostParting)}
+}
+
+// A connection that is refused is closed when it has read why, or after partingTime. If
+// there are more at once, the others are closed without a word.
+const (
+	mostParting = 64
+	partingTime = time.Second
+)
+
+type listener struct {
+	net.Listener
+	gate     *Gate
+	farewell func(*Refusal) []byte
+	parting  chan struct{} // holds one element for each connection that is being told
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		accepted, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c, refusal := l.gate.connect(accepted)
+		if refusal == nil {
+			return c, nil
+		}
+		l.part(accepted, refusal)
+	}
+}
+
+// part tells why a connection is closed. To be read, it takes what the client has sent: a
+// system drops what was not read yet by the other side if something is left unread on this one.
+func (l *listener) part(c net.Conn, why *Refusal) {
+	if l.farewell == nil {
+		c.Close() // there is nobody to tell about an error, here and below
+		return
+	}
+	select {
+	case l.parting <- struct{}{}:
+	default:
+		c.Close()
+		return
+	}
+	go func() {
+		defer func() { <-l.parting }()
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(partingTime))
+		if _, err := c.Write(l.farewell(why)); err != nil {
+			return
+		}
+		if half, ok := c.(interface{ CloseWrite() error }); ok {
+			half.CloseWrite()
+		}
+		io.CopyN(io.Discard, c, small)
+	}()
+}
+
+// conn is a connection that has a place until it is closed. Calls on it have the place
+// kept; without any, it makes room for others.
+type conn struct {
+	net.Conn
+	gate    *Gate
+	address netip.Addr
+	client  Client // at the other end
+	place   *place
+
+	mu      sync.Mutex
+	closed  bool // mu
+	calls   int  // mu; on it now
+	refused int  // mu; calls in a row
+
+	arriving int // mu; gRPC calls whose message is not there yet
+	in       tally
+	out      tally
+
+	oldest, newest *message    // mu; what was not taken yet
+	watchdog       *time.Timer // mu; closes it if the oldest is not taken in time; nil before the first
+	watching       bool        // mu; whether watchdog will fire
+}
+
+// tally is how many bytes a connection holds in one direction. The connection's mu owns it.
+type tally struct {
+	held    int
+	counted int // of the budget: what is above small
+}
+
+// change makes the tally so many bytes longer, or shorter. If the budget has no room, it is left
+// as it was.
+func (t *tally) change(b *bytes, c Client, n int) *Refusal {
+	counted := max(0, t.held+n-small)
+	switch more := counted - t.counted; {
+	case more > 0:
+		if refusal := b.take(c, more); refusal != nil {
+			return refusal
+		}
+	case more < 0:
+		b.give(c, -more)
+	}
+	t.held, t.counted = t.held+n, counted
+	return nil
+}
+
+// remote is the address of a connection, and leads to it where only the address is passed on.
+type remote struct {
+	net.Addr
+	conn *conn
+}
+
+func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
+	address := addressOf(accepted.RemoteAddr())
+	c := &conn{Conn: accepted, gate: g, address: address, client: g.peer(address)}
+	g.mu.Lock()
+	g.open[c] = struct{}{}
+	g.mu.Unlock()
+	var refusal *Refusal
+	c.mu.Lock()
+	c.place, refusal = g.connections.enter(c.client, func() { c.Close() })
+	c.mu.Unlock()
+	if refusal != nil {
+		g.mu.Lock()
+		delete(g.open, c)
+		g.mu.Unlock()
+		return nil, refusal
+	}
+	if tcp, ok := accepted.(*net.TCPConn); ok {
+		tcp.SetWriteBuffer(sendWindow) // without, it only works less well
+	}
+	return c, nil
+}
+
+// RemoteAddr implements net.Conn.
+func (c *conn) RemoteAddr() net.Addr { return remote{c.Conn.RemoteAddr(), c} }
+
+// Read implements net.Conn. What comes for gRPC calls whose message is not whole counts as
+// received; over HTTP each body counts for itself.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n == 0 {
+		return n, err
+	}
+	c.mu.Lock()
+	var refusal *Refusal
+	if c.arriving > 0 {
+		refusal = c.in.change(c.gate.in, c.client, n)
+	}
+	c.mu.Unlock()
+	if refusal != nil {
+		// It is in the middle of a message. There is no way to refuse that but this one.
+		c.Close()
+		return 0, refusal
+	}
+	return n, err
+}
+
+// Close implements net.Conn. All that the connection holds is given back.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		c.in.change(c.gate.in, c.client, -c.in.held)
+		for c.oldest != nil {
+			c.oldest.release()
+		}
+		if c.watchdog != nil {
+			c.watchdog.Stop()
+		}
+		c.place.leave()
+	}
+	c.mu.Unlock()
+	c.gate.mu.Lock() // which relieve holds before it takes that of a connection
+	delete(c.gate.open, c)
+	c.gate.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// begin has a call keep the connection's place. It fails if that was just taken away.
+func (c *conn) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.calls == 0 && !c.place.keep() {
+		return false
+	}
+	c.calls++
+	c.refused = 0
+	return true
+}
+
+func (c *conn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls--; c.calls == 0 {
+		c.place.free()
+	}
+}
+
+// refuse counts a call that was refused, and closes the connection when there were too many.
+func (c *conn) refuse() {
+	c.mu.Lock()
+	c.refused++
+	tooMany := c.refused > mostRefused
+	c.mu.Unlock()
+	if tooMany {
+		c.Close()
+	}
+}
+
+// arrive counts a gRPC call whose message is yet to come.
+func (c *conn) arrive() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.arriving++
+}
+
+// arrived counts a message of n bytes that is there, or never will be. What calls that have
+// come to nothing have left counts until no message is on its way.
+func (c *conn) arrived(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.arriving--; c.arriving == 0 {
+		n = c.in.held
+	}
+	c.in.change(c.gate.in, c.client, -min(n, c.in.held))
+}
+
+// message is what is held for a connection until it is taken.
+type message struct {
+	conn       *conn
+	size       int
+	since      time.Time
+	prev, next *message // conn.mu
+	released   bool     // conn.mu
+}
+
+// owe counts n bytes that the connection is to be sent, until they are released. If they
+// are not in time, the connection is closed.
+func (c *conn) owe(n int) (*message, *Refusal) {
+	m, refusal := c.tryOwe(n)
+	if refusal != nil && !refusal.Yours && c.gate.relieve(n) {
+		m, refusal = c.tryOwe(n)
+	}
+	return m, refusal
+}
+
+// time is how long the client may take over the message.
+func (m *message) time() time.Duration {
+	return m.conn.gate.limits.Take + time.Duration(m.size)*time.Second/slowest
+}
+
+func (c *conn) tryOwe(n int) (*message, *Refusal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if refusal := c.out.change(c.gate.out, c.client, n); refusal != nil {
+		return nil, refusal
+	}
+	m := &message{conn: c, size: n, since: time.Now(), prev: c.newest}
+	if c.newest != nil {
+		c.newest.next = m
+	} else {
+		c.oldest = m
+	}
+	c.newest = m
+	if !c.watching {
+		c.watching = true
+		if c.watchdog == nil {
+			c.watchdog = time.AfterFunc(m.time(), c.watch)
+		} else {
+			c.watchdog.Reset(m.time())
+		}
+	}
+	return m, nil
+}
+
+// watch closes the connection if its oldest message should have been taken by now.
+func (c *conn) watch() {
+	c.mu.Lock()
+	c.watching = false
+	late := false
+	if c.oldest != nil && !c.closed {
+		left := c.oldest.time() - time.Since(c.oldest.since)
+		if late = left <= 0; !late {
+			c.watching = true
+			c.watchdog.Reset(left)
+		}
+	}
+	c.mu.Unlock()
+	if late {
+		c.Close()
+	}
+}
+
+// taken gives back what the message held. It may be called again.
+func (m *message) taken() {
+	m.conn.mu.Lock()
+	defer m.conn.mu.Unlock()
+	m.release()
+}
+
+// release is taken for who holds the connection's mu.
+func (m *message) release() {
+	if m.released {
+		return
+	}
+	m.released = true
+	c := m.conn
+	if m.prev != nil {
+		m.prev.next = m.next
+	} else {
+		c.oldest = m.next
+	}
+	if m.next != nil {
+		m.next.prev = m.prev
+	} else {
+		c.newest = m.prev
+	}
+	c.out.change(c.gate.out, c.client, -m.size)
+}
+
+// relieve closes the connection that holds most of what was not taken, if that is more than
+// n bytes and it has been slow for as long as patience wants. It looks at all connections,
+// of which there are no more than places, and few more that are being closed.
+func (g *Gate) relieve(n int) bool {
+	g.mu.Lock()
+	var slow *conn
+	most := n
+	for c := range g.open {
+		c.mu.Lock()
+		if c.out.counted > most && c.oldest != nil && time.Since(c.oldest.since) > patience {
+			slow, most = c, c.out.counted
+		}
+		c.mu.Unlock()
+	}
+	g.mu.Unlock()
+	if slow != nil {
+		slow.Close()
+	}
+	return slow != nil
+}
+
+// connKey is the key of a connection in the context of an HTTP request.
+type connKey struct{}
+
+// ConnContext is for http.Server.ConnContext.
+func (g *Gate) ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if from, ok := c.RemoteAddr().(remote); ok {
+		return context.WithValue(ctx, connKey{}, from.conn)
+	}
+	return ctx
+}

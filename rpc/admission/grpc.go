@@ -1,0 +1,196 @@
+package admission
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec below needs it
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/tap"
+	"google.golang.org/protobuf/proto"
+)
+
+// ServerOptions are those of a gRPC server that gets its connections from Listen. kinds
+// tells what a call is, by its full method name; it is called concurrently.
+func (g *Gate) ServerOptions(kinds func(method string) Kind) []grpc.ServerOption {
+	s := &grpcGate{g, kinds}
+	return []grpc.ServerOption{
+		grpc.InTapHandle(s.tap),
+		grpc.StatsHandler(s),
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
+		grpc.ChainUnaryInterceptor(s.unary),
+		grpc.ChainStreamInterceptor(s.stream),
+		grpc.MaxConcurrentStreams(uint32(min(100, g.limits.Requests.One))),
+		grpc.MaxHeaderListSize(maxHeader),
+		grpc.StaticStreamWindowSize(small), // else they grow to megabytes
+		grpc.StaticConnWindowSize(4 * small),
+		grpc.ConnectionTimeout(g.limits.Arrive),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// grpcGate stands before a gRPC server.
+type grpcGate struct {
+	*Gate
+	kinds func(string) Kind
+}
+
+// tap lets a call in when its header is there.
+func (s *grpcGate) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	kind := s.kinds(info.FullMethodName)
+	from, ok := peer.FromContext(ctx)
+	if kind == Unknown || !ok {
+		return ctx, nil
+	}
+	at, ok := from.Addr.(remote)
+	if !ok {
+		return ctx, nil
+	}
+	client := s.asking(at.conn.address, info.Header.Get("x-forwarded-for"), info.Header.Get("forwarded"))
+	c, refusal := s.let(at.conn, client, kind)
+	if refusal != nil {
+		at.conn.refuse()
+		return nil, refusal
+	}
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, callKey{}, c))
+	at.conn.arrive()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = cancel
+	c.arrival = time.AfterFunc(s.limits.Arrive, func() { cancel(context.DeadlineExceeded) })
+	return ctx, nil
+}
+
+// TagRPC implements stats.Handler.
+func (s *grpcGate) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// HandleRPC implements stats.Handler.
+func (s *grpcGate) HandleRPC(ctx context.Context, event stats.RPCStats) {
+	c := callOf(ctx)
+	if c == nil {
+		return
+	}
+	switch event := event.(type) {
+	case *stats.InPayload:
+		c.messageArrived(event.WireLength)
+	case *stats.End:
+		c.end()
+	}
+}
+
+// TagConn implements stats.Handler.
+func (s *grpcGate) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (s *grpcGate) HandleConn(context.Context, stats.ConnStats) {}
+
+// messageArrived counts a message as the call's, and no longer as on its way.
+func (c *call) messageArrived(n int) {
+	c.mu.Lock()
+	first := c.arrival != nil && !c.ended
+	if first {
+		c.arrival.Stop()
+		c.arrival = nil
+	}
+	if more := max(0, c.in+n-bodySmall) - c.counted; !c.ended && more > 0 {
+		c.gate.in.force(c.client, more)
+		c.counted += more
+	}
+	c.in += n
+	c.mu.Unlock()
+	if first && c.conn != nil {
+		c.conn.arrived(n)
+	}
+}
+
+// unary counts the answer to a call until it is taken.
+func (s *grpcGate) unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	answer, err := handler(ctx, request)
+	c := callOf(ctx)
+	if err != nil || c == nil || c.conn == nil {
+		return answer, err
+	}
+	return c.send(answer)
+}
+
+// stream counts each message of a stream until it is taken.
+func (s *grpcGate) stream(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if c := callOf(stream.Context()); c != nil && c.conn != nil {
+		stream = &countedStream{stream, c}
+	}
+	return handler(service, stream)
+}
+
+type countedStream struct {
+	grpc.ServerStream
+	call *call
+}
+
+// SendMsg implements grpc.ServerStream.
+func (s *countedStream) SendMsg(m any) error {
+	out, err := s.call.send(m)
+	if err != nil {
+		return err
+	}
+	return s.ServerStream.SendMsg(out)
+}
+
+// outgoing is a message that is counted as held from before it is encoded until gRPC has
+// let go of what it is encoded in: it was written, or never will be.
+type outgoing struct {
+	message proto.Message
+	size    int
+	held    *message
+}
+
+// send counts a message of gRPC's that is about to be sent, or refuses it.
+func (c *call) send(m any) (any, error) {
+	p, ok := m.(proto.Message)
+	if !ok {
+		return m, nil
+	}
+	size := proto.Size(p)
+	held, refusal := c.conn.owe(max(size, leastBuffer))
+	if refusal != nil {
+		return nil, refusal
+	}
+	return &outgoing{p, size, held}, nil
+}
+
+// leastBuffer is the size of the smallest buffer that gRPC gives back when it was sent: it
+// has none for messages of up to 1 kB.
+const leastBuffer = 2 << 10
+
+// codec encodes outgoing messages so that it is known when they have been sent.
+type codec struct{ encoding.CodecV2 }
+
+// Marshal implements encoding.CodecV2.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	out, ok := v.(*outgoing)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	buffer := mem.DefaultBufferPool().Get(max(out.size, leastBuffer))
+	text, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buffer)[:0], out.message)
+	if err != nil {
+		out.held.taken()
+		return nil, err
+	}
+	*buffer = text
+	return mem.BufferSlice{mem.NewBuffer(buffer, out.held)}, nil
+}
+
+// Get implements mem.BufferPool.
+func (m *message) Get(n int) *[]byte { return mem.DefaultBufferPool().Get(n) }
+
+// Put implements mem.BufferPool: gRPC has let go of the message.
+func (m *message) Put(b *[]byte) {
+	m.taken()
+	mem.DefaultBufferPool().Put(b)
+}

@@ -1,0 +1,164 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxHeader is how many bytes the header of a request may have.
+const maxHeader = 32 << 10
+
+// Limit sets what a server may take over connections that come from Listen.
+func (g *Gate) Limit(s *http.Server) {
+	s.ReadHeaderTimeout = min(5*time.Second, g.limits.Arrive) // also for the TLS handshake
+	s.ReadTimeout = g.limits.Arrive
+	s.WriteTimeout = 2 * g.limits.Take // of what is not long; Answers gives that more
+	s.IdleTimeout = 2 * time.Minute
+	s.MaxHeaderBytes = maxHeader
+	s.ConnContext = g.ConnContext
+	s.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams:          min(100, g.limits.Requests.One),
+		MaxReceiveBufferPerConnection: 256 << 10,
+		MaxReceiveBufferPerStream:     small,
+		SendPingTimeout:               time.Minute,
+		WriteByteTimeout:              g.limits.Take,
+	}
+}
+
+// FarewellHTTP is what a connection that is refused is sent on a wire of plain HTTP/1.
+func FarewellHTTP(why *Refusal) []byte {
+	text := why.Error() + "\n"
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nRetry-After: %d\r\nConnection: close\r\n\r\n%s",
+		why.HTTPStatus(), http.StatusText(why.HTTPStatus()), len(text), why.Seconds(), text)
+}
+
+// Refuse answers a request that is refused, in the form of its wire. Retry-After is set.
+type Refuse func(http.ResponseWriter, *Refusal)
+
+func (refuse Refuse) answer(w http.ResponseWriter, why *Refusal) {
+	w.Header().Set("Retry-After", strconv.Itoa(why.Seconds()))
+	refuse(w, why)
+}
+
+// Handler lets requests in to next, or refuses them. In their context, Work, Long and
+// ClientOf know them.
+func (g *Gate) Handler(next http.Handler, refuse Refuse) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		on, _ := r.Context().Value(connKey{}).(*conn)
+		client := Client{}
+		if on != nil {
+			client = g.asking(on.address, r.Header.Values("X-Forwarded-For"), r.Header.Values("Forwarded"))
+		}
+		c, refusal := g.let(on, client, Request)
+		if refusal != nil {
+			if on != nil {
+				on.refuse()
+			}
+			refuse.answer(w, refusal)
+			return
+		}
+		defer c.end()
+		ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), callKey{}, c))
+		c.mu.Lock()
+		c.cancel, c.answer = cancel, http.NewResponseController(w)
+		c.mu.Unlock()
+		r = r.WithContext(ctx)
+		r.Body = &body{r.Body, c}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// body counts what arrives of a request. Reading fails with a *Refusal if there is no room.
+type body struct {
+	io.ReadCloser
+	call *call
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if refusal := b.call.received(n); refusal != nil {
+		return 0, refusal
+	}
+	return n, err
+}
+
+// Answers has clients take what next answers in time: each piece of it, and as long as
+// they do, any number of them. It counts what is held meanwhile. It stands behind Handler, and behind
+// what compresses.
+func (g *Gate) Answers(next http.Handler, refuse Refuse) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := callOf(r.Context()); c != nil {
+			w = &writer{ResponseWriter: w, call: c, refuse: refuse}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// piece is how many bytes of an answer net/http keeps without sending them.
+const piece = 4 << 10
+
+type writer struct {
+	http.ResponseWriter
+	call    *call
+	refuse  Refuse
+	begun   bool
+	refused bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *writer) WriteHeader(code int) {
+	w.begun = true
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// errStopped is what a writer of an answer gets whose call was stopped.
+var errStopped = errors.New("admission: the answer was broken off: others wait for its place, and its client is slow")
+
+// Write implements io.Writer.
+func (w *writer) Write(b []byte) (int, error) {
+	if w.refused {
+		return len(b), nil
+	}
+	if len(b) >= piece {
+		if !w.call.patient() {
+			return 0, errStopped
+		}
+	}
+	if on := w.call.conn; on != nil && len(b) > small {
+		held, refusal := on.owe(len(b))
+		switch {
+		case refusal == nil:
+			defer held.taken()
+		case w.begun:
+			return 0, refusal
+		default:
+			w.refused = true
+			w.Header().Del("Content-Length")
+			w.refuse.answer(w.ResponseWriter, refusal)
+			return len(b), nil
+		}
+	}
+	w.begun = true
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// patient gives the client time to take the next piece, unless the call was stopped.
+func (c *call) patient() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return false
+	}
+	// Without deadlines, as in tests without a network, nothing waits.
+	c.answer.SetWriteDeadline(time.Now().Add(c.gate.limits.Take))
+	return true
+}

@@ -1,0 +1,162 @@
+package admission
+
+import (
+	"container/list"
+	"sync"
+	"time"
+)
+
+// places are a budget of things that are there or not, as connections.
+type places struct {
+	name     string
+	size     Budget
+	patience time.Duration // for how long nobody has to make room
+
+	mu    sync.Mutex
+	taken int                // mu
+	of    map[Client]*holder // mu; clients with places
+}
+
+// holder is what a client has of them. Places' mu owns it.
+type holder struct {
+	taken   int
+	movable list.List // of *place, who came first in front
+}
+
+// place is one of them, until left or taken away.
+type place struct {
+	in     *places
+	client Client
+	vacate func() // has its owner end what has the place; called without locks, at most once
+
+	since time.Time     // in.mu; when it became movable
+	at    *list.Element // in.mu; in the holder's movable, nil if it is not there
+	gone  bool          // in.mu
+}
+
+func newPlaces(name string, size Budget, patience time.Duration) *places {
+	return &places{name: name, size: size, patience: patience, of: make(map[Client]*holder)}
+}
+
+func (p *places) inUse() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken
+}
+
+// enter takes a place that may be taken away by calling vacate, until it is kept. If there is
+// none, one that has been movable for as long as patience wants makes room: of the client's
+// own if it has all it may have, else the oldest of the client that has most.
+func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
+	p.mu.Lock()
+	own := p.of[c]
+	if own == nil {
+		own = new(holder)
+	}
+	var old *place
+	switch {
+	case !c.bounded():
+	case c.single() && own.taken >= p.size.One:
+		if old = own.oldest(p.patience); old == nil {
+			p.mu.Unlock()
+			return nil, refused(p.name, true, p.patience)
+		}
+	case p.taken >= p.size.All:
+		if old = p.greediest(own.taken); old == nil {
+			p.mu.Unlock()
+			return nil, refused(p.name, false, p.patience)
+		}
+	}
+	if old != nil {
+		old.remove()
+	}
+	p.of[c] = own
+	p.taken++
+	own.taken++
+	entered := &place{in: p, client: c, vacate: vacate}
+	entered.release()
+	p.mu.Unlock()
+	if old != nil {
+		old.vacate()
+	}
+	return entered, nil
+}
+
+// oldest returns the place that has been movable for longest, nil if none has for long
+// enough.
+func (h *holder) oldest(patience time.Duration) *place {
+	if front := h.movable.Front(); front != nil {
+		if first := front.Value.(*place); time.Since(first.since) >= patience {
+			return first
+		}
+	}
+	return nil
+}
+
+// greediest returns the oldest place of the client that has most, if that is more than
+// somebody has who asks for one. It looks at every client with a place, of which there are no more than
+// places. The caller holds mu.
+func (p *places) greediest(than int) (old *place) {
+	most := than
+	for _, h := range p.of {
+		if h.taken < most || h.taken == most && old == nil {
+			continue
+		}
+		first := h.oldest(p.patience)
+		if first != nil && (h.taken > most || first.since.Before(old.since)) {
+			old, most = first, h.taken
+		}
+	}
+	return old
+}
+
+// keep has a place stay its owner's until it is released. It tells whether it is that still.
+func (l *place) keep() bool {
+	l.in.mu.Lock()
+	defer l.in.mu.Unlock()
+	if l.at != nil {
+		l.in.of[l.client].movable.Remove(l.at)
+		l.at = nil
+	}
+	return !l.gone
+}
+
+// free makes a place movable again.
+func (l *place) free() {
+	l.in.mu.Lock()
+	defer l.in.mu.Unlock()
+	l.release()
+}
+
+// release is free for who holds mu.
+func (l *place) release() {
+	if l.gone || l.at != nil {
+		return
+	}
+	l.since = time.Now()
+	l.at = l.in.of[l.client].movable.PushBack(l)
+}
+
+// leave gives a place back. It may be called again.
+func (l *place) leave() {
+	l.in.mu.Lock()
+	defer l.in.mu.Unlock()
+	l.remove()
+}
+
+// remove is leave for who holds mu.
+func (l *place) remove() {
+	if l.gone {
+		return
+	}
+	l.gone = true
+	own := l.in.of[l.client]
+	if l.at != nil {
+		own.movable.Remove(l.at)
+		l.at = nil
+	}
+	l.in.taken--
+	if own.taken--; own.taken == 0 {
+		delete(l.in.of, l.client)
+	}
+}
