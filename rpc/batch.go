@@ -5,15 +5,21 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
 const (
-	// maxBatch is how many addresses a BatchResolve takes.
-	maxBatch = 10_000
+	// maxBatch is how many addresses a BatchResolve takes, longBatch above how many its
+	// answer is a long one.
+	maxBatch  = 10_000
+	longBatch = 1000
+	// unitBatch is how many addresses are as much work as another call.
+	unitBatch = 100
 	// maxRemembered bounds what a batch remembers to make it once: how many addresses,
 	// 100 bytes each, and how many bytes of JSON. A client decides how much there is.
 	maxRemembered     = 4096
@@ -33,10 +39,18 @@ type batch struct {
 }
 
 // newBatch prepares the answer to a request. The caller closes it.
-func (s *identityService) newBatch(request *keytreev1.BatchResolveRequest) (*batch, error) {
+func (s *identityService) newBatch(ctx context.Context, request *keytreev1.BatchResolveRequest) (*batch, error) {
 	addresses := request.GetAddresses()
 	if len(addresses) == 0 || len(addresses) > maxBatch {
 		return nil, fieldError(codes.InvalidArgument, "addresses", "expected 1 to %d addresses, got %d", maxBatch, len(addresses))
+	}
+	if err := admission.Work(ctx, len(addresses)/unitBatch); err != nil {
+		return nil, err
+	}
+	if len(addresses) > longBatch {
+		if err := admission.Long(ctx); err != nil {
+			return nil, err
+		}
 	}
 	b := &batch{
 		service: s, omitPath: request.GetOmitPath(),
@@ -87,11 +101,13 @@ func (b *batch) address(key protocol.KeyHash) string {
 
 // BatchResolve implements IdentityService.
 func (s *identityService) BatchResolve(ctx context.Context, request *keytreev1.BatchResolveRequest) (*keytreev1.BatchResolveResponse, error) {
-	b, err := s.newBatch(request)
+	b, err := s.newBatch(ctx, request)
 	if err != nil {
 		return nil, err
 	}
 	defer b.close()
+	held := admission.Make(ctx)
+	defer held.Release()
 	answer := &keytreev1.BatchResolveResponse{
 		Resolutions: make([]*keytreev1.Resolution, len(b.keys)),
 		AsOfHeight:  b.at.height,
@@ -107,6 +123,9 @@ func (s *identityService) BatchResolve(ctx context.Context, request *keytreev1.B
 			if b.often[key] {
 				known[key] = resolution
 			}
+		}
+		if err := held.Grow(proto.Size(resolution)); err != nil {
+			return nil, err
 		}
 		answer.Resolutions[i] = resolution
 	}

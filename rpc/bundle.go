@@ -18,6 +18,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -40,7 +41,7 @@ type bundleWriter struct {
 const anchorsRead = 100
 
 // bundleOf prepares the bundle of a chain, from the anchor of a number on.
-func (s *anchorService) bundleOf(chainTxHash string, first uint32) (*bundleWriter, error) {
+func (s *anchorService) bundleOf(ctx context.Context, chainTxHash string, first uint32) (*bundleWriter, error) {
 	id, err := parseHash("chain_tx_hash", chainTxHash)
 	if err != nil {
 		return nil, err
@@ -56,6 +57,12 @@ func (s *anchorService) bundleOf(chainTxHash string, first uint32) (*bundleWrite
 	}
 	if first > chain.Anchors {
 		return nil, fieldError(codes.OutOfRange, "first_number", "expected a number from 0 to %d (how many anchors there are), got %d", chain.Anchors, first)
+	}
+	if err := admission.Work(ctx, int(chain.Anchors-first)/anchorsRead); err != nil {
+		return nil, err
+	}
+	if err := admission.Long(ctx); err != nil {
+		return nil, err
 	}
 	return &bundleWriter{&s.graphReader, chain, first, view.Height(), view.Hash()}, nil
 }
@@ -139,7 +146,7 @@ func (b *bundleWriter) view() (*graph.View, error) {
 
 // GetProofBundle implements AnchorService.
 func (s *anchorService) GetProofBundle(request *keytreev1.GetProofBundleRequest, stream grpc.ServerStreamingServer[keytreev1.ProofBundleChunk]) error {
-	b, err := s.bundleOf(request.GetChainTxHash(), request.GetFirstNumber())
+	b, err := s.bundleOf(stream.Context(), request.GetChainTxHash(), request.GetFirstNumber())
 	if err != nil {
 		return err
 	}
@@ -176,9 +183,9 @@ func (s *anchorService) download(w http.ResponseWriter, r *http.Request, path ma
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.bundle"`, b.chain.ID))
-	out := bufio.NewWriterSize(&pacedWriter{w, http.NewResponseController(w), sendTimeout}, sendBuffer)
-	// It outlives the call's time: pacedWriter bounds it, and the connection's end, for
-	// which every write fails.
+	out := bufio.NewWriterSize(w, sendBuffer)
+	// It outlives the call's time: admission has the client take each piece in time, and
+	// when the connection ends, every write fails.
 	err = b.write(context.WithoutCancel(r.Context()), out)
 	if err == nil {
 		err = out.Flush()
@@ -197,5 +204,5 @@ func (s *anchorService) bundleAsked(r *http.Request, path map[string]string) (*b
 	if text := r.URL.Query().Get("first_number"); text != "" {
 		first, _ = strconv.ParseUint(text, 10, 32) // checkQuery has read it
 	}
-	return s.bundleOf(path["chain_tx_hash"], uint32(first))
+	return s.bundleOf(r.Context(), path["chain_tx_hash"], uint32(first))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -68,6 +69,11 @@ func (s *identityService) listEvents(ctx context.Context, request *keytreev1.Lis
 	room, err := parsePageSize(request.GetPageSize(), defaultEvents, maxEvents)
 	if err != nil {
 		return nil, err
+	}
+	if room > defaultEvents {
+		if err := admission.Long(ctx); err != nil {
+			return nil, err
+		}
 	}
 	query := queryDigest("ListEvents", nil, request.FromHeight, request.ToHeight)
 	token, err := parsePageTokenFor(query, request.GetPageToken())

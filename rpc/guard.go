@@ -11,16 +11,15 @@ import (
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
 var (
-	errInternal     = status.Error(codes.Internal, "internal error; the server's log has the cause")
-	errTooManyCalls = status.Error(codes.ResourceExhausted, "too many calls from your address; try again later")
-	errStopping     = status.Error(codes.Unavailable, "the server is shutting down; try again later")
+	errInternal = status.Error(codes.Internal, "internal error; the server's log has the cause")
+	errStopping = status.Error(codes.Unavailable, "the server is shutting down; try again later")
 )
 
 // unary bounds the time of a call and keeps a panic from the client.
@@ -31,25 +30,20 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 			answer, err = nil, errInternal
 		}
 	}()
-	if !s.admit(ctx, info.FullMethod) {
-		return nil, errTooManyCalls
+	if err := s.admit(ctx, info.FullMethod); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	return handler(ctx, request)
 }
 
-// admit tells whether the client may make a call now. Only those of the keyserver
-// are counted.
-func (s *Server) admit(ctx context.Context, method string) bool {
+// admit refuses what a client asks of the keyserver above its allowance.
+func (s *Server) admit(ctx context.Context, method string) error {
 	if !strings.HasPrefix(method, "/"+keytreev1.KeyserverService_ServiceDesc.ServiceName+"/") {
-		return true
+		return nil
 	}
-	remote := ""
-	if p, ok := peer.FromContext(ctx); ok {
-		remote = p.Addr.String()
-	}
-	return s.limits.allow(remote)
+	return s.rates.Take(admission.ClientOf(ctx), 1)
 }
 
 // stream ends a stream when the server stops, and keeps a panic from the client.
@@ -60,8 +54,8 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 			err = errInternal
 		}
 	}()
-	if !s.admit(stream.Context(), info.FullMethod) {
-		return errTooManyCalls
+	if err := s.admit(stream.Context(), info.FullMethod); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()

@@ -61,7 +61,7 @@ func TestPanicsStayInside(t *testing.T) {
 // was asked for.
 func TestPanicsAreNamedByPattern(t *testing.T) {
 	var log bytes.Buffer
-	mux, err := newREST(&healthService{}, newCallLimits(ClientLimits{}), zerolog.New(&log))
+	mux, err := newREST(&healthService{}, callRates(0), zerolog.New(&log))
 	if err != nil {
 		t.Fatal(err)
 	}

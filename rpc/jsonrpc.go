@@ -10,29 +10,23 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"time"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
 // The limits on JSON-RPC.
 const (
 	// MaxBatch is how many calls a batch may have.
 	MaxBatch = 100
-	// smallBody is how many bytes of a body are read without further ado: more
-	// than any single message has. Larger ones are read few at a time.
-	smallBody = 128 << 10
-	// maxLarge is how many bodies above smallBody are held at once.
-	maxLarge = 16
 	// maxID is how many bytes the id of a request may have.
 	maxID = 256
 	// maxMembers is how many members a request or its params may have.
 	maxMembers = 16
-	// sendTimeout is how long a client may take to accept each piece of an answer.
-	sendTimeout = 30 * time.Second
 	// sendBuffer is how many bytes of a long answer are sent at once.
 	sendBuffer = 64 << 10
 )
@@ -51,14 +45,12 @@ type stream func(w io.Writer) error
 // error for a body.
 type jsonRPC struct {
 	methods map[string]method
-	allow   func(r *http.Request) bool // whether the client may make another call now
-	large   chan struct{}              // holds one element for each large body
-	pace    time.Duration              // sendTimeout
+	rates   *admission.Rates // of calls
 	log     zerolog.Logger
 }
 
-func newJSONRPC(methods map[string]method, allow func(*http.Request) bool, log zerolog.Logger) *jsonRPC {
-	return &jsonRPC{methods: methods, allow: allow, large: make(chan struct{}, maxLarge), pace: sendTimeout, log: log}
+func newJSONRPC(methods map[string]method, rates *admission.Rates, log zerolog.Logger) *jsonRPC {
+	return &jsonRPC{methods: methods, rates: rates, log: log}
 }
 
 // callError is the error of a call as JSON-RPC has it.
@@ -87,8 +79,7 @@ func (j *jsonRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			shortened(r.Header.Get("Content-Type"))))
 		return
 	}
-	body, release, status, problem := j.read(w, r)
-	defer release()
+	body, status, problem := readBody(w, r)
 	if problem != nil {
 		refuse(w, status, problem)
 		return
@@ -96,7 +87,7 @@ func (j *jsonRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	out := bufio.NewWriter(&pacedWriter{w, http.NewResponseController(w), j.pace})
+	out := bufio.NewWriter(w)
 	answered, err := j.answerAll(r, out, body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -108,37 +99,48 @@ func (j *jsonRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out.Flush() // a client that went away is no fault to report
 }
 
-// read reads a body of at most MaxRequest bytes. release must be called when it is
-// no longer in use.
-func (j *jsonRPC) read(w http.ResponseWriter, r *http.Request) (body []byte, release func(), status int, problem *callError) {
-	release = func() {}
+// readBody reads a body of at most MaxRequest bytes.
+func readBody(w http.ResponseWriter, r *http.Request) (body []byte, status int, problem *callError) {
 	tooLarge := callErrorf(CodeInvalidRequest, "expected a body of at most %d bytes, got more", MaxRequest)
 	if r.ContentLength > MaxRequest {
-		return nil, release, http.StatusRequestEntityTooLarge, tooLarge
+		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
-	limited := http.MaxBytesReader(w, r.Body, MaxRequest)
-	body, err := io.ReadAll(io.LimitReader(limited, smallBody+1))
-	if err == nil && len(body) > smallBody {
-		select {
-		case j.large <- struct{}{}:
-			release = func() { <-j.large }
-		default:
-			return nil, release, http.StatusServiceUnavailable,
-				callErrorf(CodeDown, "too many bodies of more than %d bytes at once; try again later", smallBody)
-		}
-		rest := bytes.NewBuffer(body)
-		_, err = rest.ReadFrom(limited)
-		body = rest.Bytes()
-	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequest))
+	var why *admission.Refusal
 	switch {
+	case errors.As(err, &why):
+		w.Header().Set("Retry-After", strconv.Itoa(why.Seconds()))
+		return nil, why.HTTPStatus(), refusedCall(why)
 	case errors.As(err, new(*http.MaxBytesError)):
-		return nil, release, http.StatusRequestEntityTooLarge, tooLarge
+		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	case err != nil:
-		return nil, release, http.StatusBadRequest, callErrorf(CodeParse, "the body cannot be read to its end")
+		return nil, http.StatusBadRequest, callErrorf(CodeParse, "the body cannot be read to its end")
 	case !utf8.Valid(body):
-		return nil, release, http.StatusOK, callErrorf(CodeParse, "expected JSON, got what is not UTF-8") // as for all that is not JSON
+		return nil, http.StatusOK, callErrorf(CodeParse, "expected JSON, got what is not UTF-8") // as for all that is not JSON
 	}
-	return body, release, 0, nil
+	return body, 0, nil
+}
+
+// refusedCall is the error for what admission refuses.
+func refusedCall(why *admission.Refusal) *callError {
+	if why.Yours {
+		return callErrorf(CodeRate, "%v", why)
+	}
+	return callErrorf(CodeDown, "%v", why)
+}
+
+// refusedOr is refusedCall of an error that admission has refused something by, else nil.
+func refusedOr(err error) *callError {
+	var why *admission.Refusal
+	if !errors.As(err, &why) {
+		return nil
+	}
+	return refusedCall(why)
+}
+
+// refuseJSONRPC answers a request that was not let in.
+func refuseJSONRPC(w http.ResponseWriter, why *admission.Refusal) {
+	refuse(w, why.HTTPStatus(), refusedCall(why))
 }
 
 // refuse answers a request that holds no calls.
@@ -171,6 +173,9 @@ func (j *jsonRPC) answerAll(r *http.Request, out *bufio.Writer, body []byte) (an
 		return j.answer(r, out, "", body)
 	}
 	calls, problem := splitBatch(body)
+	if problem == nil {
+		problem = refusedOr(admission.Work(r.Context(), len(calls)-1)) // the request has counted as one
+	}
 	if problem != nil {
 		return true, write(out, failed{"2.0", problem, nullID()})
 	}
@@ -300,8 +305,8 @@ func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError)
 			result, problem = nil, callErrorf(CodeInternal, internalError)
 		}
 	}()
-	if !j.allow(r) {
-		return nil, callErrorf(CodeRate, "too many calls from your address; try again later")
+	if problem := refusedOr(j.rates.Take(admission.ClientOf(r.Context()), 1)); problem != nil {
+		return nil, problem
 	}
 	m, ok := j.methods[c.method]
 	if !ok {
@@ -312,6 +317,9 @@ func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError)
 		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
 		defer cancel()
 		result, err = m(ctx, p)
+	}
+	if problem := refusedOr(err); problem != nil {
+		return nil, problem
 	}
 	if err != nil {
 		code, _, text := refusal(err, j.log)
@@ -354,20 +362,4 @@ func got(value []byte) string {
 		return "nothing"
 	}
 	return shortened(string(value))
-}
-
-// pacedWriter writes to a client that has to take each piece in time, and as long
-// as it does may take any number of them.
-type pacedWriter struct {
-	w          http.ResponseWriter
-	connection *http.ResponseController
-	timeout    time.Duration
-}
-
-// Write implements io.Writer.
-func (p *pacedWriter) Write(b []byte) (int, error) {
-	if err := p.connection.SetWriteDeadline(time.Now().Add(p.timeout)); err != nil {
-		return 0, err
-	}
-	return p.w.Write(b)
 }

@@ -46,7 +46,7 @@ func testMethods() map[string]method {
 }
 
 func testJSONRPC(t testing.TB, log zerolog.Logger) func(body string) (string, error) {
-	server := httptest.NewServer(newJSONRPC(testMethods(), func(*http.Request) bool { return true }, log))
+	server := httptest.NewServer(newJSONRPC(testMethods(), callRates(0), log))
 	server.Config.ErrorLog = newHTTPLog(zerolog.Nop())
 	t.Cleanup(server.Close)
 	return func(body string) (string, error) {
@@ -97,7 +97,7 @@ func FuzzJSONRPC(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	j := newJSONRPC(testMethods(), func(*http.Request) bool { return true }, zerolog.Nop())
+	j := newJSONRPC(testMethods(), callRates(0), zerolog.Nop())
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if bytes.Contains(body, []byte("broken")) {
 			return // breaks the connection off

@@ -16,6 +16,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -121,6 +122,9 @@ func (s *keyserverService) StreamEntries(request *keytreev1.StreamEntriesRequest
 	if request.LastPosition != nil {
 		last = request.GetLastPosition()
 	}
+	if err := admitEntries(to.Context(), s.service, request.GetFirstPosition(), last); err != nil {
+		return err
+	}
 	size := s.service.Chain().Size
 	from, entries, err := s.service.Entries(to.Context(), request.GetFirstPosition(), last)
 	if err != nil {
@@ -144,6 +148,22 @@ func (s *keyserverService) StreamEntries(request *keytreev1.StreamEntriesRequest
 		return nil
 	}
 	return to.Send(message)
+}
+
+// longEntries is how many entries are a long answer, and as much work as another call.
+const longEntries = 10_000
+
+// admitEntries lets a client have the entries of the hashchain from first to last, as far as
+// there are any.
+func admitEntries(ctx context.Context, service *keyserver.Service, first, last uint64) error {
+	last = min(last, service.Chain().Size)
+	if first > last || last-first < longEntries {
+		return nil
+	}
+	if err := admission.Work(ctx, int((last-first)/longEntries)); err != nil {
+		return err
+	}
+	return admission.Long(ctx)
 }
 
 // GetInclusionProof implements KeyserverService.

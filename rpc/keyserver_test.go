@@ -29,6 +29,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -53,7 +54,8 @@ type rigOptions struct {
 	now         func() time.Time
 	tls         *tls.Config // of the wire
 	hosts       []string    // of this machine, but its own
-	callRate    int         // of clients that are all local
+	callRate    int         // of clients that are all local; 0 for no limits
+	gate        *admission.Gate
 	anchors     *schedule.Schedule
 	held        bool // until service.Release
 	maxKeyInits int  // of a key
@@ -75,11 +77,14 @@ func newKeyserverRig(t testing.TB, o rigOptions) *keyserverRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limits := rpc.ClientLimits{CallRate: o.callRate, Local: true}
+	gate := o.gate
+	if gate == nil && o.callRate > 0 {
+		gate = admission.New(admission.Config{Limits: admission.DefaultLimits()}) // for the machine itself, too
+	}
 	wire := rpc.NewKeyserverServer(rpc.KeyserverConfig{
-		Service: service, TLS: o.tls, Hosts: o.hosts, Limits: limits, Log: zerolog.Nop(),
+		Service: service, TLS: o.tls, Hosts: o.hosts, CallRate: o.callRate, Admission: gate, Log: zerolog.Nop(),
 	})
-	server, err := rpc.NewServer(rpc.Config{Keyserver: service, Hosts: o.hosts, Limits: limits, Log: zerolog.Nop()})
+	server, err := rpc.NewServer(rpc.Config{Keyserver: service, Hosts: o.hosts, CallRate: o.callRate, Admission: gate, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

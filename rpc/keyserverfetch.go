@@ -3,13 +3,10 @@ package rpc
 import (
 	"context"
 	"crypto/sha512"
-	"net"
 	"time"
 
-	"golang.org/x/time/rate"
-	"google.golang.org/grpc/peer"
-
 	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
 // How many KeyInits a client may fetch at once, and how often another one then, where
@@ -25,18 +22,18 @@ const (
 // lock somebody's KeyInits for all others. Who pays for each is not limited.
 type fetches struct {
 	service *keyserver.Service
-	limits  *callLimits
+	rates   *admission.Rates
 }
 
-func newFetches(service *keyserver.Service, c ClientLimits) *fetches {
-	limits := newCallLimits(c)
-	if limits.every != rate.Inf {
-		limits.every, limits.burst = rate.Every(fetchEvery), fetchBurst
+// newFetches returns a fetches that tells clients apart unless callRate is 0.
+func newFetches(service *keyserver.Service, callRate int) *fetches {
+	if callRate == 0 {
+		return &fetches{service, admission.Unlimited()}
 	}
-	return &fetches{service, limits}
+	return &fetches{service, admission.NewRates("KeyInits", fetchEvery, fetchBurst)}
 }
 
-// fetch hands out a KeyInit to the client that ctx, of withRemote or gRPC, names.
+// fetch hands out a KeyInit to the client that asks, whom admission has put into ctx.
 // payment is a token, if one is wanted.
 func (f *fetches) fetch(ctx context.Context, hash [sha512.Size]byte, payment string) ([]byte, error) {
 	if !f.service.PaidFetch() && !f.allowed(ctx) {
@@ -47,23 +44,14 @@ func (f *fetches) fetch(ctx context.Context, hash [sha512.Size]byte, payment str
 
 // allowed takes one fetch out of the client's allowance.
 func (f *fetches) allowed(ctx context.Context) bool {
-	remote := ""
-	if p, ok := peer.FromContext(ctx); ok {
-		remote = p.Addr.String()
+	return f.rates.Take(admission.ClientOf(ctx), 1) == nil
+}
+
+// callRates allows each client so many calls of the keyserver per second, and ten seconds'
+// worth at once; 0 allows everything.
+func callRates(callRate int) *admission.Rates {
+	if callRate == 0 {
+		return admission.Unlimited()
 	}
-	return f.limits.allow(remote)
+	return admission.NewRates("calls of the keyserver", time.Second/time.Duration(callRate), 10*callRate)
 }
-
-// withRemote has fetch know the remote address, HOST:PORT, of a call by HTTP, as gRPC
-// tells it of its own.
-func withRemote(ctx context.Context, remote string) context.Context {
-	return peer.NewContext(ctx, &peer.Peer{Addr: remoteAddr(remote)})
-}
-
-// remoteAddr is the net.Addr of HOST:PORT.
-type remoteAddr string
-
-var _ net.Addr = remoteAddr("")
-
-func (remoteAddr) Network() string  { return "tcp" }
-func (a remoteAddr) String() string { return string(a) }

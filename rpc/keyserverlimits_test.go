@@ -22,6 +22,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -180,46 +181,85 @@ func TestPaidFetch(t *testing.T) {
 	}
 }
 
-// TestConnections opens more connections than one client may have.
+// TestFetchLimitIsPerClient has one client fetch what it may. What one client fetches is no
+// other client's business. A trusted proxy tells who they are.
+func TestFetchLimitIsPerClient(t *testing.T) {
+	r := newKeyserverRig(t, rigOptions{callRate: 3000, gate: admission.New(admission.Config{
+		Limits: admission.DefaultLimits(), Proxies: admission.Loopback(),
+	})})
+	now, key := time.Now(), newKey(1)
+	r.register(t, "alice@example.org", key, now)
+	const burst, atOnce = 500, keyserver.MaxKeyInitsPerCall
+	for range 2 * burst / atOnce {
+		var inits []*keyinit.KeyInit
+		for range atOnce {
+			inits = append(inits, newKeyInit(t, key, 1, false, now))
+		}
+		if _, err := r.service.AddKeyInit(t.Context(), public(key), inits, make([]string, atOnce)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hash := uid.SigKeyHash(public(key))
+	fetch := func(client string) int {
+		request, err := http.NewRequest("POST", r.rest+"/v1/keyserver:fetchKeyInit", strings.NewReader(fmt.Sprintf(`{"sig_key_hash":%q}`, canonical.Encode(hash[:]))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("X-Forwarded-For", client)
+		response, err := r.http.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		io.Copy(io.Discard, response.Body)
+		return response.StatusCode
+	}
+	for range burst {
+		if got := fetch("192.0.2.1"); got != http.StatusOK {
+			t.Fatalf("within the limit: %d", got)
+		}
+	}
+	// Another one is allowed every ten seconds, so that time may pass here. There is none for
+	// fallback.
+	refused := 0
+	for range 10 {
+		if fetch("192.0.2.1") == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	if got := fetch("192.0.2.2"); refused < 5 || got != http.StatusOK {
+		t.Errorf("%d of 10 above the limit were refused; another client: %d", refused, got)
+	}
+}
+
+// TestConnections opens more connections than one client may have. An idle one makes room.
 func TestConnections(t *testing.T) {
-	r := newKeyserverRig(t, rigOptions{callRate: 1000})
+	limits := admission.DefaultLimits()
+	limits.Connections = admission.Budget{All: 100, One: 3}
+	r := newKeyserverRig(t, rigOptions{gate: admission.New(admission.Config{Limits: limits})})
 	var open []net.Conn
 	defer func() {
 		for _, conn := range open {
 			conn.Close()
 		}
 	}()
-	for range 200 {
+	for range 20 {
 		conn, err := net.Dial("tcp", r.address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		open = append(open, conn)
 	}
-	// The first ones are served, the last ones were closed.
-	if _, err := io.WriteString(open[0], "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+	if _, err := open[0].Read(make([]byte, 1)); err == nil {
+		t.Error("the first of 20 idle connections is open")
+	}
+	last := open[len(open)-1]
+	if _, err := io.WriteString(last, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Error(err)
 	}
-	if line, err := bufio.NewReader(open[0]).ReadString('\n'); err != nil || !strings.Contains(line, "405") {
-		t.Errorf("the first connection: %q, %v", line, err)
-	}
-	if _, err := open[199].Read(make([]byte, 1)); err == nil {
-		t.Error("the 200th connection is open")
-	}
-	// When some are gone, others may come.
-	for _, conn := range open {
-		conn.Close()
-	}
-	for try := 0; ; try++ {
-		response, err := r.http.Get(r.url)
-		if err == nil {
-			response.Body.Close()
-			return
-		}
-		if try == 1000 {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Millisecond)
+	if line, err := bufio.NewReader(last).ReadString('\n'); err != nil || !strings.Contains(line, "405") {
+		t.Errorf("the last connection: %q, %v", line, err)
 	}
 }
 

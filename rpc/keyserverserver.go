@@ -7,57 +7,48 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
-// The limits on clients of the keyserver's wire, beside those on JSON-RPC.
-const (
-	// DefaultCallRate is a ClientLimits.CallRate for a server that is reached directly.
-	DefaultCallRate = 100
-	// maxConnections is how many connections are open at once, maxOfClient how many
-	// of one client, where clients are told apart.
-	maxConnections = 1024
-	maxOfClient    = 128
-)
+// DefaultCallRate is a CallRate that no user of a keyserver reaches.
+const DefaultCallRate = 100
 
 // KeyserverConfig is what a KeyserverServer works with.
 type KeyserverConfig struct {
 	Service *keyserver.Service // stays the caller's; may be closed when Serve has returned
 	TLS     *tls.Config        // as Config.TLS
 	Hosts   []string           // as Config.Hosts
-	Limits  ClientLimits
-	Log     zerolog.Logger
+	// CallRate is how many calls per second a client may make on average; it may make ten
+	// seconds' worth at once. A batch counts as many as it has calls. 0 is any number, also of
+	// KeyInits that one client fetches.
+	CallRate  int
+	Admission *admission.Gate // as Config.Admission
+	Log       zerolog.Logger
 }
 
 // KeyserverServer serves a keyserver over its own wire: JSON-RPC 2.0 by HTTP POST,
 // the wire that deployed clients speak (keyserver-wire).
 type KeyserverServer struct {
-	http   *http.Server
-	limits ClientLimits
-	gate   sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
+	http      *http.Server
+	admission *admission.Gate
+	gate      sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
 }
 
 // NewKeyserverServer prepares a server. Nothing is running before Serve.
 func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
-	limits := newCallLimits(c.Limits)
-	handler := newJSONRPC(keyserverWire{c.Service, newFetches(c.Service, c.Limits)}.methods(),
-		func(r *http.Request) bool { return limits.allow(r.RemoteAddr) }, c.Log)
-	s := &KeyserverServer{limits: c.Limits}
+	handler := newJSONRPC(keyserverWire{c.Service, newFetches(c.Service, c.CallRate)}.methods(), callRates(c.CallRate), c.Log)
+	s := &KeyserverServer{admission: gateOr(c.Admission)}
 	s.http = &http.Server{
-		Handler:           s.guarded(fromNoPage(c.Hosts, unlessHeld(c.Service, handler))),
-		ReadHeaderTimeout: 5 * time.Second, // also for the TLS handshake
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      RequestTimeout, // of what is not sent in pieces
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          newHTTPLog(c.Log.With().Str("wire", "keyserver").Logger()),
-		Protocols:         new(http.Protocols),
-		TLSConfig:         c.TLS.Clone(),
+		Handler:   s.guarded(s.admitted(fromNoPage(c.Hosts, unlessHeld(c.Service, handler)))),
+		ErrorLog:  newHTTPLog(c.Log.With().Str("wire", "keyserver").Logger()),
+		Protocols: new(http.Protocols),
+		TLSConfig: c.TLS.Clone(),
 	}
+	s.admission.Limit(s.http)
 	// HTTP/2 would put many requests behind one connection, and past its limits.
 	s.http.Protocols.SetHTTP1(true)
 	return s
@@ -68,13 +59,17 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 // of the server runs any more. It returns nil if ctx ended it. A KeyserverServer
 // serves once.
 func (s *KeyserverServer) Serve(ctx context.Context, listener net.Listener) error {
-	limited := limitConnections(listener, s.limits)
 	served := make(chan error, 1)
-	go func() { served <- serveHTTP(s.http, limited) }()
+	go func() { served <- serveHTTP(s.http, s.admission, listener) }()
 	return endHTTP(ctx, s.http, &s.gate, served, "the keyserver on "+listener.Addr().String())
 }
 
-// guarded keeps handlers from running on when Serve has ended, and tells them who calls.
+// admitted lets clients in.
+func (s *KeyserverServer) admitted(next http.Handler) http.Handler {
+	return s.admission.Handler(s.admission.Answers(next, refuseJSONRPC), refuseJSONRPC)
+}
+
+// guarded keeps handlers from running on when Serve has ended.
 func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.gate.TryRLock() {
@@ -82,7 +77,7 @@ func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
 			return
 		}
 		defer s.gate.RUnlock()
-		next.ServeHTTP(w, r.WithContext(withRemote(r.Context(), r.RemoteAddr)))
+		next.ServeHTTP(w, r)
 	})
 }
 

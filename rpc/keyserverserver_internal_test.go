@@ -11,16 +11,24 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
 // slowRig is a server with methods of the test, which waits for nobody.
-func slowRig(t *testing.T, methods map[string]method) (address string, j *jsonRPC) {
+func slowRig(t *testing.T, methods map[string]method) (address string, gate *admission.Gate) {
 	t.Helper()
-	s := NewKeyserverServer(KeyserverConfig{Log: zerolog.Nop()})
-	s.http.ReadHeaderTimeout, s.http.ReadTimeout, s.http.WriteTimeout = 50*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
-	j = newJSONRPC(methods, func(*http.Request) bool { return true }, zerolog.Nop())
-	j.pace = 300 * time.Millisecond
-	s.http.Handler = s.guarded(j)
+	limits := admission.DefaultLimits()
+	limits.Arrive, limits.Take = 100*time.Millisecond, 300*time.Millisecond
+	return rigWith(t, limits, methods)
+}
+
+// rigWith is a server with limits and methods of the test.
+func rigWith(t *testing.T, limits admission.Limits, methods map[string]method) (address string, gate *admission.Gate) {
+	t.Helper()
+	gate = admission.New(admission.Config{Limits: limits})
+	s := NewKeyserverServer(KeyserverConfig{Admission: gate, Log: zerolog.Nop()})
+	s.http.Handler = s.guarded(s.admitted(newJSONRPC(methods, callRates(0), zerolog.Nop())))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +42,7 @@ func slowRig(t *testing.T, methods map[string]method) (address string, j *jsonRP
 			t.Error(err)
 		}
 	})
-	return listener.Addr().String(), j
+	return listener.Addr().String(), gate
 }
 
 const header = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -119,35 +127,44 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestLargeBodies fills the places for large bodies: small ones get through.
+// TestLargeBodies fills the budget for what arrives: small bodies get through.
 func TestLargeBodies(t *testing.T) {
-	address, j := slowRig(t, testMethods())
-	for range maxLarge {
-		j.large <- struct{}{}
-	}
+	const large = 128 << 10
+	limits := admission.DefaultLimits()
+	limits.BytesIn = admission.Budget{All: 3 * large / 2, One: 1 << 30}
+	address, gate := rigWith(t, limits, testMethods())
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	post := func(padding int) int {
+	post := func(padding int) (status int, after string) {
 		response, err := client.Post("http://"+address, "application/json", strings.NewReader(`{"jsonrpc":"2.0","method":"stream","id":1}`+strings.Repeat(" ", padding)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer response.Body.Close()
 		io.Copy(io.Discard, response.Body)
-		return response.StatusCode
+		return response.StatusCode, response.Header.Get("Retry-After")
 	}
-	if got := post(smallBody); got != http.StatusServiceUnavailable {
-		t.Errorf("a large body: status %d", got)
+	stalled, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := post(1000); got != http.StatusOK {
+	defer stalled.Close()
+	if _, err := io.WriteString(stalled, header+"Content-Length: 1000000\r\n\r\n"+strings.Repeat(" ", large)); err != nil {
+		t.Fatal(err)
+	}
+	for gate.Usage().BytesIn < large/2 {
+		time.Sleep(time.Millisecond)
+	}
+	if got, after := post(large); got != http.StatusServiceUnavailable || after == "" {
+		t.Errorf("a large body: status %d, Retry-After %q", got, after)
+	}
+	if got, _ := post(1000); got != http.StatusOK {
 		t.Errorf("a small body: status %d", got)
 	}
-	for range maxLarge {
-		<-j.large
+	stalled.Close()
+	for gate.Usage().BytesIn > 0 {
+		time.Sleep(time.Millisecond)
 	}
-	if got := post(smallBody); got != http.StatusOK {
+	if got, _ := post(large); got != http.StatusOK {
 		t.Errorf("a large body when there is room: status %d", got)
-	}
-	if len(j.large) != 0 {
-		t.Errorf("%d places were not given back", len(j.large))
 	}
 }

@@ -72,14 +72,17 @@ func (k keyserverWire) fetchLastHashChain(ctx context.Context, p *params) (any, 
 
 // fetchHashChain answers with all entries of the range, however many: clients take
 // a short answer for the end of the chain.
-func (k keyserverWire) fetchHashChain(_ context.Context, p *params) (any, error) {
+func (k keyserverWire) fetchHashChain(ctx context.Context, p *params) (any, error) {
 	first := p.number("StartPosition")
 	last := p.numberOr("EndPosition", first)
 	if err := p.done(); err != nil {
 		return nil, err
 	}
-	// The stream outlives the call's time: pacedWriter bounds it, and the connection's
-	// end, for which every write fails.
+	if err := admitEntries(ctx, k.service, first, last); err != nil {
+		return nil, err
+	}
+	// The stream outlives the call's time: admission has the client take each piece in time,
+	// and when the connection ends, every write fails.
 	from, entries, err := k.service.Entries(context.Background(), first, last)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -37,10 +38,10 @@ var (
 
 // newREST returns the handler of all of REST. The services are yet to be registered
 // with it.
-func newREST(health *healthService, limits *callLimits, log zerolog.Logger) (*runtime.ServeMux, error) {
+func newREST(health *healthService, rates *admission.Rates, log zerolog.Logger) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{MarshalOptions: answerJSON}),
-		runtime.WithMiddlewares(contained(log), limited(limits), health.rest, strictQuery(), strictBody),
+		runtime.WithMiddlewares(contained(log), limited(rates), health.rest, strictQuery(), strictBody),
 		runtime.WithErrorHandler(restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithDisablePathLengthFallback(),
@@ -138,16 +139,17 @@ func restCalls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule]
 	}
 }
 
-// limited refuses what a client asks of the keyserver above its allowance, and has its
-// calls know who it is.
-func limited(limits *callLimits) runtime.Middleware {
+// limited refuses what a client asks of the keyserver above its allowance.
+func limited(rates *admission.Rates) runtime.Middleware {
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
-			if strings.HasPrefix(r.URL.Path, keyserverPath) && !limits.allow(r.RemoteAddr) {
-				writeError(w, http.StatusTooManyRequests, errTooManyCalls)
-				return
+			if strings.HasPrefix(r.URL.Path, keyserverPath) {
+				if err := rates.Take(admission.ClientOf(r.Context()), 1); err != nil {
+					writeError(w, http.StatusTooManyRequests, err)
+					return
+				}
 			}
-			next(w, r.WithContext(withRemote(r.Context(), r.RemoteAddr)), path)
+			next(w, r, path)
 		}
 	}
 }
@@ -197,7 +199,11 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequest))
 		var syntax *json.SyntaxError
+		var refusal *admission.Refusal
 		switch {
+		case errors.As(err, &refusal):
+			refuseREST(w, refusal)
+			return
 		case errors.As(err, new(*http.MaxBytesError)):
 			writeError(w, http.StatusRequestEntityTooLarge,
 				fieldError(codes.ResourceExhausted, "body", "expected at most %d bytes, got more", MaxRequest))
@@ -263,8 +269,17 @@ func headed(next http.Handler) http.Handler {
 	})
 }
 
-// writeError writes err, a gRPC status, as google.rpc.Status.
+// refuseREST answers what was not let in.
+func refuseREST(w http.ResponseWriter, why *admission.Refusal) { writeError(w, why.HTTPStatus(), why) }
+
+// writeError writes err, a gRPC status, as google.rpc.Status. If it is a refusal, the header
+// says, too, when to come back, and the code is its own.
 func writeError(w http.ResponseWriter, code int, err error) {
+	var refusal *admission.Refusal
+	if errors.As(err, &refusal) {
+		code = refusal.HTTPStatus()
+		w.Header().Set("Retry-After", strconv.Itoa(refusal.Seconds()))
+	}
 	body, marshalErr := errorJSON.Marshal(status.Convert(err).Proto())
 	if marshalErr != nil {
 		body = []byte(`{"code":13,"message":"internal error"}`)

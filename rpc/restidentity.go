@@ -40,7 +40,7 @@ func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 			}),
 		handle(http.MethodPost, "/v1/addresses:batchResolve", func() proto.Message { return new(keytreev1.BatchResolveRequest) },
 			func(r *http.Request, request proto.Message, out *restAnswer) error {
-				b, err := s.newBatch(request.(*keytreev1.BatchResolveRequest))
+				b, err := s.newBatch(r.Context(), request.(*keytreev1.BatchResolveRequest))
 				if err != nil {
 					return err
 				}

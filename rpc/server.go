@@ -27,22 +27,21 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
-// The limits on clients. None of them is a promise of the API.
+// The limits on single requests; those on clients are admission.Limits. None of them is a
+// promise of the API.
 const (
 	// MaxRequest is how many bytes a request may have: a gRPC message or a REST
 	// body. 10,000 addresses need about a quarter of it.
 	MaxRequest = 2 << 20
-	// MaxStreams is how many calls one gRPC connection may have open.
-	MaxStreams = 100
 	// RequestTimeout ends a call other than a Watch, and the sending of a REST
 	// answer.
 	RequestTimeout = 60 * time.Second
@@ -70,9 +69,12 @@ type Config struct {
 	IndexPart, KeyserverPart *Part
 
 	Keyserver *keyserver.Service // nil for none
-	// Limits bounds the calls of KeyserverService as KeyserverConfig.Limits does those
+	// CallRate bounds the calls of KeyserverService as KeyserverConfig.CallRate does those
 	// of the keyserver's own wire; each has its own allowance.
-	Limits ClientLimits
+	CallRate int
+	// Admission lets clients in. It can be shared with a KeyserverServer. Nil is one of
+	// its own with admission.DefaultLimits, which do not hold for the machine itself.
+	Admission *admission.Gate
 
 	// Origins are those of whose pages a browser lets the graph's answers be read, as
 	// https://example.org; "*" for any. None: of none but the server's own.
@@ -90,11 +92,13 @@ type Config struct {
 
 // Server serves a graph, a keyserver or both over gRPC and REST.
 type Server struct {
-	log    zerolog.Logger
-	health *healthService
-	grpc   *grpc.Server
-	http   *http.Server
-	limits *callLimits // of KeyserverService
+	log       zerolog.Logger
+	health    *healthService
+	grpc      *grpc.Server
+	kinds     map[string]admission.Kind // of gRPC calls, by their full names
+	http      *http.Server
+	rates     *admission.Rates // of KeyserverService
+	admission *admission.Gate
 
 	// stopping is done as soon as Serve begins to stop.
 	stopping context.Context
@@ -109,27 +113,21 @@ func NewServer(c Config) (*Server, error) {
 	if c.Graph != nil && c.Graph.Params().Network != c.Net.Name {
 		return nil, fmt.Errorf("rpc: the graph is of network %s, the server was configured for %s", c.Graph.Params().Network, c.Net.Name)
 	}
-	s := &Server{log: c.Log, health: newHealthService(c), limits: newCallLimits(c.Limits)}
+	s := &Server{log: c.Log, health: newHealthService(c), rates: callRates(c.CallRate), admission: gateOr(c.Admission)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
 	wire := insecure.NewCredentials()
 	if c.TLS != nil {
 		wire = credentials.NewTLS(c.TLS)
 	}
-	s.grpc = grpc.NewServer(
+	s.grpc = grpc.NewServer(append(s.admission.ServerOptions(s.kind),
 		grpc.Creds(wire),
 		grpc.MaxRecvMsgSize(MaxRequest),
-		grpc.MaxConcurrentStreams(MaxStreams),
-		grpc.ConnectionTimeout(10*time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
-		grpc.UnaryInterceptor(s.unary),
-		grpc.StreamInterceptor(s.stream),
-		grpc.ChainUnaryInterceptor(s.health.unary),
-		grpc.ChainStreamInterceptor(s.health.stream),
-	)
-	rest, err := newREST(s.health, s.limits, s.log)
+		grpc.ChainUnaryInterceptor(s.unary, s.health.unary),
+		grpc.ChainStreamInterceptor(s.stream, s.health.stream),
+	)...)
+	rest, err := newREST(s.health, s.rates, s.log)
 	if s.health.indexed && err == nil {
 		reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
 		identities, anchors := &identityService{graphReader: reader}, &anchorService{graphReader: reader}
@@ -143,29 +141,28 @@ func NewServer(c Config) (*Server, error) {
 		)
 	}
 	if s.health.kept && err == nil {
-		calls := &keyserverService{service: c.Keyserver, fetches: newFetches(c.Keyserver, c.Limits), log: c.Log}
+		calls := &keyserverService{service: c.Keyserver, fetches: newFetches(c.Keyserver, c.CallRate), log: c.Log}
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
 		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), rest, calls)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	handler, err := compressed(headed(&cached{graphReader{graph: c.Graph, indexer: c.Indexer}, c.Version, rest}))
+	answers := s.admission.Answers(headed(&cached{graphReader{graph: c.Graph, indexer: c.Indexer}, c.Version, rest}), refuseREST)
+	handler, err := compressed(answers)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
+	s.kinds = kindsOf(s.grpc)
 	s.http = &http.Server{
-		Handler:           s.guarded(named(c.Hosts, shared(c.Origins, handler))),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      RequestTimeout,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          newHTTPLog(c.Log),
-		TLSConfig:         c.TLS.Clone(),
+		// A refusal is behind shared, for pages to read it.
+		Handler:   s.guarded(named(c.Hosts, shared(c.Origins, s.admission.Handler(handler, refuseREST)))),
+		ErrorLog:  newHTTPLog(c.Log),
+		TLSConfig: c.TLS.Clone(),
 	}
+	s.admission.Limit(s.http)
 	return s, nil
 }
 
@@ -179,12 +176,12 @@ func (s *Server) Serve(ctx context.Context, grpcListener, httpListener net.Liste
 
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := s.grpc.Serve(grpcListener); err != nil {
+		if err := s.grpc.Serve(s.admission.Listen(grpcListener, nil)); err != nil {
 			fail(fmt.Errorf("rpc: serving gRPC on %s: %w", grpcListener.Addr(), err))
 		}
 	})
 	running.Go(func() {
-		if err := serveHTTP(s.http, httpListener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serveHTTP(s.http, s.admission, httpListener); !errors.Is(err, http.ErrServerClosed) {
 			fail(fmt.Errorf("rpc: serving REST on %s: %w", httpListener.Addr(), err))
 		}
 	})
@@ -202,11 +199,36 @@ func (s *Server) Serve(ctx context.Context, grpcListener, httpListener net.Liste
 }
 
 // serveHTTP serves until the server is ended, over TLS if it has what that takes.
-func serveHTTP(s *http.Server, listener net.Listener) error {
+func serveHTTP(s *http.Server, gate *admission.Gate, listener net.Listener) error {
 	if s.TLSConfig != nil {
-		return s.ServeTLS(listener, "", "")
+		return s.ServeTLS(gate.Listen(listener, nil), "", "")
 	}
-	return s.Serve(listener)
+	return s.Serve(gate.Listen(listener, admission.FarewellHTTP))
+}
+
+// gateOr returns a gate, or one with the default limits if it is nil.
+func gateOr(g *admission.Gate) *admission.Gate {
+	if g == nil {
+		g = admission.New(admission.Config{Limits: admission.DefaultLimits(), Unlimited: admission.Loopback()})
+	}
+	return g
+}
+
+func (s *Server) kind(method string) admission.Kind { return s.kinds[method] }
+
+// kindsOf tells the calls of a server that go on for as long as the client wants from those
+// that end.
+func kindsOf(server *grpc.Server) map[string]admission.Kind {
+	kinds := make(map[string]admission.Kind)
+	for service, info := range server.GetServiceInfo() {
+		for _, m := range info.Methods {
+			kinds["/"+service+"/"+m.Name] = admission.Request
+			if m.IsClientStream || m.Name == "Watch" {
+				kinds["/"+service+"/"+m.Name] = admission.Stream
+			}
+		}
+	}
+	return kinds
 }
 
 // drain ends both servers, and by force what goes on after ShutdownGrace.

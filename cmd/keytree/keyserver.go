@@ -285,9 +285,7 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 			err = errors.Join(err, k.close())
 		}
 	}()
-	k.wire = rpc.KeyserverConfig{
-		TLS: certificates, Hosts: append(c.hosts(), of.listen.hosts...), Limits: rpc.ClientLimits{CallRate: c.callRate}, Log: log,
-	}
+	k.wire = rpc.KeyserverConfig{TLS: certificates, Hosts: append(c.hosts(), of.listen.hosts...), CallRate: c.callRate, Log: log}
 	if c.tlsCert != "" {
 		certificate, err := rpc.LoadCertificate(c.tlsCert, c.tlsKey, log)
 		if err != nil {

@@ -239,7 +239,7 @@ func TestRefusal(t *testing.T) {
 		{refused("things", true, 1500*time.Millisecond), 429, codes.ResourceExhausted, 2},
 		{refused("things", false, 0), 503, codes.Unavailable, 1},
 	} {
-		var err error = fmt.Errorf("asked for too much: %w", test.refusal)
+		err := fmt.Errorf("asked for too much: %w", test.refusal)
 		if r := new(Refusal); !errors.As(err, &r) || r.HTTPStatus() != test.http || r.Seconds() != test.seconds {
 			t.Errorf("HTTP: %+v", r)
 		}
