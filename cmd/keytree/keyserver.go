@@ -81,10 +81,11 @@ was anchored later: keytree serve asks, and is the safer one after a restore.`,
 	flags := cmd.Flags()
 	dataDir := placeFlags(flags)
 	listen := newListenFlags(flags)
+	limits := newLimitFlags(flags)
 	log := newLogFlags(flags)
 	ks := newKeyserverFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c := serverConfig{dataDir: *dataDir}
+		c := serverConfig{dataDir: *dataDir, admission: limits.gate()}
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
 			return err
@@ -169,7 +170,7 @@ func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 		tokens: newParsed("WHICH", "issued", oneOf("open", "issued")),
 		fetch:  newParsed("WHICH", "open", oneOf("open", "token")),
 		rate: numberFlag(flags, "keyserver-rate", rpc.DefaultCallRate, 0, 1_000_000,
-			"calls per second that one client address may make, but the machine's own; 0, for use behind a proxy, does not tell clients apart"),
+			"calls per second that one client may make of the keyserver, but for those in --unlimited; 0 does not tell clients apart"),
 		uris: &list[string]{kind: "URI", parse: func(s string) (string, error) { return s, uid.CheckURI(s) }},
 		link: newParsed("BASE64", "", func(s string) (ed25519.PublicKey, error) {
 			public, err := canonical.Decode(s, ed25519.PublicKeySize)

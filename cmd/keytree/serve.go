@@ -22,6 +22,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -54,7 +55,8 @@ when they change; or --acme DOMAIN gets certificates from Let's Encrypt, or from
 --acme-directory, which connects to port 443 of the domain: let REST listen there
 (--http-listen :443), for which a service needs CAP_NET_BIND_SERVICE, or forward the
 port. Behind a proxy that has TLS itself, on another machine, --plaintext says that
-it is meant. A proxy on this machine that passes on the name that it is asked for
+it is meant. Have a proxy send X-Forwarded-For, and name it in --trusted-proxy, or all who
+come through it are limited as one client. A proxy on this machine that passes on the name that it is asked for
 needs that in --http-host. Pages of any origin may read the index's answers in a
 browser, unless --cors-origin says less.
 
@@ -99,6 +101,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 	node := newNodeFlag(flags, "node to index: "+nodeURLForms)
 	listen := newListenFlags(flags)
 	origins := originFlag(flags)
+	limits := newLimitFlags(flags)
 	startHeight := heightFlag(flags, "start-height",
 		fmt.Sprintf("first block to index; another than the network's makes the state hash incomparable (default %d on mainnet, else 0)",
 			protocol.StartHeight(&chaincfg.MainNetParams)))
@@ -120,7 +123,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 		c := serverConfig{
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
-			origins:     origins.value, memory: limitMemory(memory.value),
+			origins:     origins.value, memory: limitMemory(memory.value), admission: limits.gate(),
 		}
 		var err error
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
@@ -218,6 +221,7 @@ type serverConfig struct {
 	memory      int64 // what the process may take, in bytes
 	listen      listenConfig
 	origins     []string         // as rpc.Config.Origins
+	admission   *admission.Gate  // before all wires; nil: each has its own, with the default limits
 	keyserver   *keyserverConfig // nil: none is run
 	log         zerolog.Logger
 	line        *progressLine // nil: progress goes to the log
@@ -239,7 +243,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	}
 	running, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	config := rpc.Config{Net: c.network, TLS: certificates, Hosts: c.listen.hosts, Origins: c.origins, Version: version(), Log: c.log}
+	config := rpc.Config{Net: c.network, TLS: certificates, Hosts: c.listen.hosts, Origins: c.origins, Admission: c.admission, Version: version(), Log: c.log}
 	all := &parts{log: c.log, end: end}
 	var index *runningIndex
 	if c.network != nil {
@@ -261,6 +265,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		config.KeyserverPart, config.CallRate = &keyserverPart.Part, c.keyserver.callRate
 		started, startErr := c.keyserver.start(ctx, c, certificates)
 		if startErr == nil {
+			started.wire.Admission = c.admission
 			defer func() { err = errors.Join(err, started.close()) }()
 			if startErr = started.guard(ctx, c, index); startErr != nil {
 				startErr = errors.Join(startErr, started.close())
