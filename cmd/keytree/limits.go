@@ -18,7 +18,7 @@ type limitFlags struct {
 	connections, requests, streams, long *parsed[admission.Budget]
 	in, out                              *parsed[admission.Budget] // MiB
 	work                                 *parsed[admission.Budget]
-	arrive, take                         *parsed[time.Duration]
+	arrive, take, patience               *parsed[time.Duration]
 }
 
 func newLimitFlags(flags *pflag.FlagSet) limitFlags {
@@ -36,6 +36,7 @@ func newLimitFlags(flags *pflag.FlagSet) limitFlags {
 		work:        budgetFlag(byDefault.Work, 1, 10, mostNumber),
 		arrive:      newParsed("DURATION", byDefault.Arrive.String(), parseLimitTime),
 		take:        newParsed("DURATION", byDefault.Take.String(), parseLimitTime),
+		patience:    newParsed("DURATION", byDefault.Patience.String(), parseLimitTime),
 	}
 	for _, flag := range []struct {
 		name  string
@@ -53,6 +54,7 @@ func newLimitFlags(flags *pflag.FlagSet) limitFlags {
 		{"limit-work", f.work, "calls per second; ONE client may make ten seconds' worth at once. 100 addresses of a batch, 100 anchors of a bundle and 10,000 entries of a hashchain are one call more"},
 		{"timeout-arrive", f.arrive, "how long a request may take to arrive whole"},
 		{"timeout-take", f.take, "how long a client may take to accept each piece of an answer"},
+		{"timeout-slow", f.patience, "how long a request, a stream or a long answer has its place while others wait for one"},
 	} {
 		flags.Var(flag.value, flag.name, flag.usage)
 		setting(flags, flag.name)
@@ -67,7 +69,7 @@ func (f limitFlags) gate() *admission.Gate {
 		Limits: admission.Limits{
 			Connections: f.connections.value, Requests: f.requests.value, Streams: f.streams.value, Long: f.long.value,
 			BytesIn: f.in.value, BytesOut: f.out.value, Work: f.work.value,
-			Arrive: f.arrive.value, Take: f.take.value,
+			Arrive: f.arrive.value, Take: f.take.value, Patience: f.patience.value,
 		},
 	})
 }

@@ -51,20 +51,23 @@ type Limits struct {
 	Arrive time.Duration
 	// Take is how long a client may take to accept each piece of an answer.
 	Take time.Duration
+	// Patience is how long anything may take while others wait for its place.
+	Patience time.Duration
 }
 
 // DefaultLimits returns limits for a server that anybody reaches, with 512 MiB of memory.
 func DefaultLimits() Limits {
 	return Limits{
-		Connections: Budget{4096, 256},
+		Connections: Budget{2048, 128},
 		Requests:    Budget{1024, 128},
-		Streams:     Budget{2048, 64},
+		Streams:     Budget{1024, 64},
 		Long:        Budget{32, 8},
 		BytesIn:     Budget{64 << 20, 16 << 20},
 		BytesOut:    Budget{128 << 20, 32 << 20},
 		Work:        Budget{20_000, 1000},
 		Arrive:      10 * time.Second,
 		Take:        30 * time.Second,
+		Patience:    10 * time.Second,
 	}
 }
 
@@ -73,12 +76,13 @@ const (
 	// small is how many bytes a connection may hold in each direction that count for
 	// nothing: connections are counted. Who sends and takes little is never refused for
 	// the bytes of others.
-	small = 64 << 10
+	small = 16 << 10
+	// window is how many bytes of a request's body HTTP/2 has a client send before the
+	// first were read.
+	window = 64 << 10
 	// slowest is the rate in bytes per second below which nobody may take an answer that
 	// is held as a whole.
 	slowest = 256 << 10
-	// patience is how long somebody may be slow when others wait for his place.
-	patience = 10 * time.Second
 	// sendWindow is how much the system may hold of what is sent to one connection, in
 	// bytes. Left to itself it may take megabytes, and wakes the sender only when a third
 	// has been taken: a slow client would seem to take nothing.
@@ -124,11 +128,11 @@ func New(c Config) *Gate {
 	return &Gate{
 		limits: l, proxies: c.Proxies, unlimited: c.Unlimited,
 		connections: newPlaces("connections", l.Connections, 0),
-		requests:    newPlaces("requests", l.Requests, patience),
-		streams:     newPlaces("streams", l.Streams, patience),
-		long:        newPlaces("long answers", l.Long, patience),
-		in:          newBytes("bytes received", l.BytesIn),
-		out:         newBytes("bytes not taken", l.BytesOut),
+		requests:    newPlaces("requests", l.Requests, l.Patience),
+		streams:     newPlaces("streams", l.Streams, l.Patience),
+		long:        newPlaces("long answers", l.Long, l.Patience),
+		in:          newBytes("bytes received", l.BytesIn, l.Patience),
+		out:         newBytes("bytes not taken", l.BytesOut, l.Patience),
 		work:        newWork(l.Work),
 		open:        make(map[*conn]struct{}),
 	}

@@ -127,7 +127,7 @@ func TestPlacesAddUp(t *testing.T) {
 }
 
 func TestBytes(t *testing.T) {
-	b := newBytes("bytes", Budget{All: 100, One: 60})
+	b := newBytes("bytes", Budget{All: 100, One: 60}, time.Second)
 	free := client(9)
 	free.standing = unlimited
 	for i, step := range []struct {

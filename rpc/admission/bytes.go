@@ -1,19 +1,23 @@
 package admission
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // bytes are a budget of memory.
 type bytes struct {
-	name string
-	size Budget
+	name  string
+	size  Budget
+	after time.Duration // when to come back if there is no room
 
 	mu    sync.Mutex
 	taken int            // mu
 	of    map[Client]int // mu; clients that have some
 }
 
-func newBytes(name string, size Budget) *bytes {
-	return &bytes{name: name, size: size, of: make(map[Client]int)}
+func newBytes(name string, size Budget, after time.Duration) *bytes {
+	return &bytes{name: name, size: size, after: after, of: make(map[Client]int)}
 }
 
 func (b *bytes) inUse() int {
@@ -31,9 +35,9 @@ func (b *bytes) take(c Client, n int) *Refusal {
 		return nil
 	case !c.bounded():
 	case c.single() && b.of[c]+n > b.size.One:
-		return refused(b.name, true, patience)
+		return refused(b.name, true, b.after)
 	case b.taken+n > b.size.All:
-		return refused(b.name, false, patience)
+		return refused(b.name, false, b.after)
 	}
 	b.add(c, n)
 	return nil

@@ -67,7 +67,7 @@ func (l *listener) part(c net.Conn, why *Refusal) {
 		if half, ok := c.(interface{ CloseWrite() error }); ok {
 			half.CloseWrite()
 		}
-		io.CopyN(io.Discard, c, small)
+		io.CopyN(io.Discard, c, maxHeader)
 	}()
 }
 
@@ -340,7 +340,7 @@ func (g *Gate) relieve(n int) bool {
 	most := n
 	for c := range g.open {
 		c.mu.Lock()
-		if c.out.counted > most && c.oldest != nil && time.Since(c.oldest.since) > patience {
+		if c.out.counted > most && c.oldest != nil && time.Since(c.oldest.since) > c.gate.limits.Patience {
 			slow, most = c, c.out.counted
 		}
 		c.mu.Unlock()

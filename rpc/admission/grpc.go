@@ -27,8 +27,10 @@ func (g *Gate) ServerOptions(kinds func(method string) Kind) []grpc.ServerOption
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.MaxConcurrentStreams(uint32(min(100, g.limits.Requests.One))),
 		grpc.MaxHeaderListSize(maxHeader),
-		grpc.StaticStreamWindowSize(small), // else they grow to megabytes
-		grpc.StaticConnWindowSize(4 * small),
+		grpc.StaticStreamWindowSize(window), // else they grow to megabytes
+		grpc.StaticConnWindowSize(4 * window),
+		grpc.SharedWriteBuffer(true), // one that is idle has none
+		grpc.ReadBufferSize(small),
 		grpc.ConnectionTimeout(g.limits.Arrive),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),

@@ -24,7 +24,7 @@ func (g *Gate) Limit(s *http.Server) {
 	s.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams:          min(100, g.limits.Requests.One),
 		MaxReceiveBufferPerConnection: 256 << 10,
-		MaxReceiveBufferPerStream:     small,
+		MaxReceiveBufferPerStream:     window,
 		SendPingTimeout:               time.Minute,
 		WriteByteTimeout:              g.limits.Take,
 	}
