@@ -4,9 +4,10 @@
 //
 // A client is an IPv4 address or the /64 of an IPv6 address, behind the proxies that are
 // trusted. Each budget has a size for all clients together and one for a single client. Who
-// comes when a budget is full takes the place of somebody who has waited for longest, of the
-// client that has most, if that one is idle or slow; or else is refused, and told when to
-// come back. So nobody keeps others out by being there first.
+// comes when a budget is full takes a place of the client that has most, if that place only
+// waits for its client: an idle connection, a request that does not arrive, an answer that is
+// not taken. Else he is refused, and told when to come back. So nobody keeps others out by
+// being there first.
 //
 // What an attacker with many addresses can do: fill every budget, so that others are refused
 // or put off in turn with him. A network that has a whole /48 of IPv6 counts for its rate as
@@ -89,7 +90,7 @@ const (
 	sendWindow = 512 << 10
 	// mostRefused is how many calls in a row are refused on a connection before it is
 	// closed: refusing costs something, too.
-	mostRefused = 1000
+	mostRefused = 200
 )
 
 // Config is what a Gate works with.

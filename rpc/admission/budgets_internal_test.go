@@ -20,7 +20,13 @@ func client(n int) Client {
 
 func TestPlacesOfOne(t *testing.T) {
 	p := newPlaces("things", Budget{All: 10, One: 2}, time.Hour)
-	enter := func(c Client) (*place, *Refusal) { return p.enter(c, func() { t.Error("a place was taken away") }) }
+	enter := func(c Client) (*place, *Refusal) {
+		l, refusal := p.enter(c, func() { t.Error("a place was taken away that is kept") })
+		if l != nil {
+			l.keep()
+		}
+		return l, refusal
+	}
 	first, _ := enter(client(1))
 	enter(client(1))
 	if _, refusal := enter(client(1)); refusal == nil || !refusal.Yours || refusal.Budget != "things" {
@@ -37,20 +43,25 @@ func TestPlacesOfOne(t *testing.T) {
 	for _, standing := range []standing{manifold, unlimited} {
 		many := client(2)
 		many.standing = standing
-		for range 4 {
+		for range 3 {
 			if _, refusal := enter(many); refusal != nil {
 				t.Errorf("standing %d: %v", standing, refusal)
 			}
 		}
 	}
-	if _, refusal := enter(client(3)); refusal == nil || refusal.Yours {
-		t.Errorf("in a full house: %v", refusal)
+	if _, refusal := enter(client(1)); refusal == nil {
+		t.Error("one of the last quarter went to who has others")
+	}
+	for n := range 3 {
+		if _, refusal := enter(client(10 + n)); (refusal != nil) != (n == 2) || refusal != nil && refusal.Yours {
+			t.Errorf("client %d of the last quarter, which is 2 places: %v", n+1, refusal)
+		}
 	}
 }
 
 // TestPlacesMakeRoom fills a house by a client with many places and one with a single one.
 func TestPlacesMakeRoom(t *testing.T) {
-	p := newPlaces("things", Budget{All: 4, One: 3}, 0)
+	p := newPlaces("things", Budget{All: 4, One: 2}, 0)
 	var vacated []string
 	enter := func(name string, c Client) *place {
 		l, refusal := p.enter(c, func() { vacated = append(vacated, name) })
@@ -62,11 +73,10 @@ func TestPlacesMakeRoom(t *testing.T) {
 	single := enter("single", client(1))
 	a1 := enter("a1", client(2))
 	enter("a2", client(2))
-	enter("a3", client(2))
-	enter("a4", client(2)) // its own oldest makes room
-	enter("b1", client(3)) // that of who has most
-	enter("c1", client(4))
-	if got, want := fmt.Sprint(vacated), "[a1 a2 a3]"; got != want {
+	enter("a3", client(2)) // its own oldest makes room
+	enter("b1", client(3))
+	enter("c1", client(4)) // the oldest of who has most
+	if got, want := fmt.Sprint(vacated), "[a1 a2]"; got != want {
 		t.Errorf("%s made room, want %s", got, want)
 	}
 	if a1.keep() {
@@ -79,7 +89,7 @@ func TestPlacesMakeRoom(t *testing.T) {
 	enter("d1", client(5))
 	single.free()
 	enter("b2", client(3)) // nobody has more than it asks for
-	if got, want := fmt.Sprint(vacated), "[a1 a2 a3 a4 refused b2]"; got != want {
+	if got, want := fmt.Sprint(vacated), "[a1 a2 a3 refused b2]"; got != want {
 		t.Errorf("%s made room, want %s", got, want)
 	}
 	if p.inUse() != 4 || len(p.of) != 4 {

@@ -31,7 +31,8 @@ type call struct {
 	gate   *Gate
 	conn   *conn // nil if it did not come through one of the gate's
 	client Client
-	place  *place
+	kind   Kind
+	place  *place // movable while the call waits for its client
 
 	mu      sync.Mutex
 	ended   bool                     // mu
@@ -46,7 +47,7 @@ type call struct {
 
 // let lets a call in, which must be ended, or refuses it.
 func (g *Gate) let(on *conn, client Client, kind Kind) (*call, *Refusal) {
-	c := &call{gate: g, conn: on, client: client}
+	c := &call{gate: g, conn: on, client: client, kind: kind}
 	if refusal := g.work.take(client, 1); refusal != nil {
 		return nil, refusal
 	}

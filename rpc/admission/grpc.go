@@ -99,6 +99,9 @@ func (c *call) messageArrived(n int) {
 	if first {
 		c.arrival.Stop()
 		c.arrival = nil
+		if c.kind == Request {
+			c.place.keep()
+		}
 	}
 	if more := max(0, c.in+n-bodySmall) - c.counted; !c.ended && more > 0 {
 		c.gate.in.force(c.client, more)

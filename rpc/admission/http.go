@@ -68,6 +68,9 @@ func (g *Gate) Handler(next http.Handler, refuse Refuse) http.Handler {
 		c.cancel, c.answer = cancel, http.NewResponseController(w)
 		c.mu.Unlock()
 		r = r.WithContext(ctx)
+		if r.ContentLength == 0 {
+			c.place.keep()
+		}
 		r.Body = &body{r.Body, c}
 		next.ServeHTTP(w, r)
 	})
@@ -84,6 +87,9 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if refusal := b.call.received(n); refusal != nil {
 		return 0, refusal
+	}
+	if err == io.EOF {
+		b.call.place.keep()
 	}
 	return n, err
 }
@@ -129,6 +135,8 @@ func (w *writer) Write(b []byte) (int, error) {
 		if !w.call.patient() {
 			return 0, errStopped
 		}
+		w.call.place.free()
+		defer w.call.place.keep()
 	}
 	if on := w.call.conn; on != nil && len(b) > small {
 		held, refusal := on.owe(len(b))

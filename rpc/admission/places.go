@@ -10,7 +10,7 @@ import (
 type places struct {
 	name     string
 	size     Budget
-	patience time.Duration // for how long nobody has to make room
+	patience time.Duration // for how long nobody has to make room for his like
 
 	mu    sync.Mutex
 	taken int                // mu
@@ -45,8 +45,8 @@ func (p *places) inUse() int {
 }
 
 // enter takes a place that may be taken away by calling vacate, until it is kept. If there is
-// none, one that has been movable for as long as patience wants makes room: of the client's
-// own if it has all it may have, else the oldest of the client that has most.
+// none, the oldest that is movable makes room: of the client's own if it has all it may have,
+// else of the client that has most. The last quarter is for clients that have none.
 func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 	p.mu.Lock()
 	own := p.of[c]
@@ -61,7 +61,7 @@ func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 			p.mu.Unlock()
 			return nil, refused(p.name, true, p.patience)
 		}
-	case p.taken >= p.size.All:
+	case p.taken >= p.size.All, own.taken > 0 && p.taken >= p.size.All-p.size.All/4:
 		if old = p.greediest(own.taken); old == nil {
 			p.mu.Unlock()
 			return nil, refused(p.name, false, p.patience)
@@ -94,15 +94,19 @@ func (h *holder) oldest(patience time.Duration) *place {
 }
 
 // greediest returns the oldest place of the client that has most, if that is more than
-// somebody has who asks for one. It looks at every client with a place, of which there are no more than
-// places. The caller holds mu.
+// somebody has who asks for one. Where it is more by one only, patience goes first. It
+// looks at every client with a place, of which there are no more than places. The caller holds mu.
 func (p *places) greediest(than int) (old *place) {
 	most := than
 	for _, h := range p.of {
 		if h.taken < most || h.taken == most && old == nil {
 			continue
 		}
-		first := h.oldest(p.patience)
+		patience := p.patience
+		if h.taken > than+1 {
+			patience = 0
+		}
+		first := h.oldest(patience)
 		if first != nil && (h.taken > most || first.since.Before(old.since)) {
 			old, most = first, h.taken
 		}
