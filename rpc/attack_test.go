@@ -204,9 +204,9 @@ func (b *besieged) awaitCalm(t *testing.T) {
 // withstand has attackers attack, each again and again over a new connection, and asks
 // meanwhile.
 func (b *besieged) withstand(t *testing.T, s siege) {
-	attackers, addresses, questions := 80, 16, 5
+	attackers, addresses, questions, pause := 80, 16, 5, 300*time.Millisecond
 	if exhaustive() {
-		attackers, addresses, questions = 3000, 200, 500
+		attackers, addresses, questions, pause = 3000, 200, 200, 5*time.Second
 	}
 	if err := b.ask(t.Context(), true); err != nil {
 		t.Fatal(err)
@@ -231,7 +231,7 @@ func (b *besieged) withstand(t *testing.T, s siege) {
 				s.attack(ctx, c)
 				stop()
 				c.Close()
-				time.Sleep(100 * time.Millisecond) // leaves the attacked a processor
+				time.Sleep(pause) // leaves the attacked a processor
 			}
 		})
 	}

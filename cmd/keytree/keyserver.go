@@ -85,8 +85,11 @@ was anchored later: keytree serve asks, and is the safer one after a restore.`,
 	log := newLogFlags(flags)
 	ks := newKeyserverFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c := serverConfig{dataDir: *dataDir, admission: limits.gate()}
+		c := serverConfig{dataDir: *dataDir}
 		var err error
+		if c.admission, err = limits.gate(); err != nil {
+			return err
+		}
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
 			return err
 		}

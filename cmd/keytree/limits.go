@@ -63,7 +63,11 @@ func newLimitFlags(flags *pflag.FlagSet) limitFlags {
 }
 
 // gate returns what lets clients in.
-func (f limitFlags) gate() *admission.Gate {
+func (f limitFlags) gate() (*admission.Gate, error) {
+	if calls := f.requests.value.All + f.streams.value.All; f.connections.value.All <= calls {
+		return nil, usagef("--limit-connections: expected more of all clients than --limit-requests and --limit-streams have together, %d, got %d: "+
+			"else they could keep every connection from others", calls, f.connections.value.All)
+	}
 	return admission.New(admission.Config{
 		Proxies: f.proxies.value, Unlimited: f.unlimited.value,
 		Limits: admission.Limits{
@@ -71,7 +75,7 @@ func (f limitFlags) gate() *admission.Gate {
 			BytesIn: f.in.value, BytesOut: f.out.value, Work: f.work.value,
 			Arrive: f.arrive.value, Take: f.take.value, Patience: f.patience.value,
 		},
-	})
+	}), nil
 }
 
 // mebi is how many bytes a MiB has.

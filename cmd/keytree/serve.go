@@ -123,9 +123,12 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 		c := serverConfig{
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
-			origins:     origins.value, memory: limitMemory(memory.value), admission: limits.gate(),
+			origins:     origins.value, memory: limitMemory(memory.value),
 		}
 		var err error
+		if c.admission, err = limits.gate(); err != nil {
+			return err
+		}
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
 			return err
 		}

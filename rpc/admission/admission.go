@@ -33,7 +33,8 @@ type Budget struct {
 
 // Limits are the sizes of all budgets. None of them is a promise of the API.
 type Limits struct {
-	// Connections is how many are open. One without a request is closed for a new one.
+	// Connections is how many are open. One without a request is closed for a new one, so
+	// there have to be more than Requests and Streams together.
 	Connections Budget
 	// Requests is how many are being received or answered, long-lived streams apart.
 	Requests Budget
@@ -60,8 +61,8 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Connections: Budget{2048, 128},
-		Requests:    Budget{1024, 128},
-		Streams:     Budget{1024, 64},
+		Requests:    Budget{512, 64},
+		Streams:     Budget{512, 32},
 		Long:        Budget{32, 8},
 		BytesIn:     Budget{64 << 20, 16 << 20},
 		BytesOut:    Budget{128 << 20, 32 << 20},
@@ -128,10 +129,10 @@ func New(c Config) *Gate {
 	l := c.Limits
 	return &Gate{
 		limits: l, proxies: c.Proxies, unlimited: c.Unlimited,
-		connections: newPlaces("connections", l.Connections, 0),
-		requests:    newPlaces("requests", l.Requests, l.Patience),
-		streams:     newPlaces("streams", l.Streams, l.Patience),
-		long:        newPlaces("long answers", l.Long, l.Patience),
+		connections: newPlaces("connections", l.Connections, 0, max(1, l.Connections.One/8)),
+		requests:    newPlaces("requests", l.Requests, l.Patience, 1),
+		streams:     newPlaces("streams", l.Streams, l.Patience, 1),
+		long:        newPlaces("long answers", l.Long, l.Patience, 1),
 		in:          newBytes("bytes received", l.BytesIn, l.Patience),
 		out:         newBytes("bytes not taken", l.BytesOut, l.Patience),
 		work:        newWork(l.Work),

@@ -19,7 +19,7 @@ func client(n int) Client {
 }
 
 func TestPlacesOfOne(t *testing.T) {
-	p := newPlaces("things", Budget{All: 10, One: 2}, time.Hour)
+	p := newPlaces("things", Budget{All: 10, One: 2}, time.Hour, 1)
 	enter := func(c Client) (*place, *Refusal) {
 		l, refusal := p.enter(c, func() { t.Error("a place was taken away that is kept") })
 		if l != nil {
@@ -61,7 +61,7 @@ func TestPlacesOfOne(t *testing.T) {
 
 // TestPlacesMakeRoom fills a house by a client with many places and one with a single one.
 func TestPlacesMakeRoom(t *testing.T) {
-	p := newPlaces("things", Budget{All: 4, One: 2}, 0)
+	p := newPlaces("things", Budget{All: 4, One: 2}, 0, 1)
 	var vacated []string
 	enter := func(name string, c Client) *place {
 		l, refusal := p.enter(c, func() { vacated = append(vacated, name) })
@@ -97,9 +97,25 @@ func TestPlacesMakeRoom(t *testing.T) {
 	}
 }
 
+// TestFewPlacesAreAlike has a client with few places come into a house that is full of
+// clients with fewer. Who has been there for longest makes room.
+func TestFewPlacesAreAlike(t *testing.T) {
+	p := newPlaces("things", Budget{All: 8, One: 8}, 0, 4)
+	var vacated []int
+	for i, n := range []int{1, 2, 3, 3, 4, 5, 6, 7, 3, 3, 3} {
+		_, refusal := p.enter(client(n), func() { vacated = append(vacated, n) })
+		if (refusal != nil) != (i == 10) { // with four it has no fewer than anybody
+			t.Errorf("client %d: %v", n, refusal)
+		}
+	}
+	if got := fmt.Sprint(vacated); got != "[1 2]" {
+		t.Errorf("%s made room", got)
+	}
+}
+
 // TestPlacesAddUp has random clients come, stay and go.
 func TestPlacesAddUp(t *testing.T) {
-	p := newPlaces("things", Budget{All: 20, One: 5}, 0)
+	p := newPlaces("things", Budget{All: 20, One: 5}, 0, 1)
 	random := rand.New(rand.NewPCG(1, 2))
 	in := make(map[*place]bool)
 	for range 20_000 {

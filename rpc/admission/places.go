@@ -11,6 +11,7 @@ type places struct {
 	name     string
 	size     Budget
 	patience time.Duration // for how long nobody has to make room for his like
+	few      int           // up to how many places clients are alike, but for who came first
 
 	mu    sync.Mutex
 	taken int                // mu
@@ -34,8 +35,8 @@ type place struct {
 	gone  bool          // in.mu
 }
 
-func newPlaces(name string, size Budget, patience time.Duration) *places {
-	return &places{name: name, size: size, patience: patience, of: make(map[Client]*holder)}
+func newPlaces(name string, size Budget, patience time.Duration, few int) *places {
+	return &places{name: name, size: size, patience: patience, few: few, of: make(map[Client]*holder)}
 }
 
 func (p *places) inUse() int {
@@ -46,7 +47,7 @@ func (p *places) inUse() int {
 
 // enter takes a place that may be taken away by calling vacate, until it is kept. If there is
 // none, the oldest that is movable makes room: of the client's own if it has all it may have,
-// else of the client that has most. The last quarter is for clients that have none.
+// else of the client that has most. The last quarter is for clients that have few.
 func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 	p.mu.Lock()
 	own := p.of[c]
@@ -61,7 +62,7 @@ func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 			p.mu.Unlock()
 			return nil, refused(p.name, true, p.patience)
 		}
-	case p.taken >= p.size.All, own.taken > 0 && p.taken >= p.size.All-p.size.All/4:
+	case p.taken >= p.size.All, own.taken >= p.few && p.taken >= p.size.All-p.size.All/4:
 		if old = p.greediest(own.taken); old == nil {
 			p.mu.Unlock()
 			return nil, refused(p.name, false, p.patience)
@@ -94,21 +95,26 @@ func (h *holder) oldest(patience time.Duration) *place {
 }
 
 // greediest returns the oldest place of the client that has most, if that is more than
-// somebody has who asks for one. Where it is more by one only, patience goes first. It
-// looks at every client with a place, of which there are no more than places. The caller holds mu.
+// somebody has who asks for one; few are more than fewer. Where it is more by one only,
+// patience goes first. It looks at every client with a place, of which there are no more
+// than places. The caller holds mu.
 func (p *places) greediest(than int) (old *place) {
+	if than < p.few {
+		than = 0
+	}
 	most := than
 	for _, h := range p.of {
-		if h.taken < most || h.taken == most && old == nil {
+		taken := max(h.taken, p.few)
+		if taken < most || taken == most && old == nil {
 			continue
 		}
 		patience := p.patience
-		if h.taken > than+1 {
+		if taken > than+1 {
 			patience = 0
 		}
 		first := h.oldest(patience)
-		if first != nil && (h.taken > most || first.since.Before(old.since)) {
-			old, most = first, h.taken
+		if first != nil && (taken > most || first.since.Before(old.since)) {
+			old, most = first, taken
 		}
 	}
 	return old
