@@ -29,7 +29,6 @@ func (g *Gate) ServerOptions(kinds func(method string) Kind) []grpc.ServerOption
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.StaticStreamWindowSize(window), // else they grow to megabytes
 		grpc.StaticConnWindowSize(4 * window),
-		grpc.SharedWriteBuffer(true), // one that is idle has none
 		grpc.ReadBufferSize(small),
 		grpc.ConnectionTimeout(g.limits.Arrive),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
