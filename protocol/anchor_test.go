@@ -136,7 +136,10 @@ func TestMerkleBranch(t *testing.T) {
 		}
 		root := block.Header.MerkleRoot
 		for index, tx := range block.Txs() {
-			branch := block.MerkleBranches(index)[0]
+			branch, err := block.PartialMerkleTree(index).Branch(index)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := CheckMerkleBranch(tx, index, branch, root); err != nil {
 				t.Fatalf("%d transactions, transaction %d: %v", block.TxCount, index, err)
 			}

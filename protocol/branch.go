@@ -46,19 +46,20 @@ func (b *Block) MerkleBranches(indices ...uint32) [][]chainhash.Hash {
 	return branches
 }
 
+// errCopy says that a transaction is said to be where its block has a copy. The right
+// one of two equal hashes is a copy (CVE-2012-2459).
+var errCopy = fmt.Errorf("%w: the branch leads to a copy of a transaction, not to one", ErrMerkleRoot)
+
 // CheckMerkleBranch checks that the transaction with the serialization raw is the
 // one at index of a block whose merkle root is given. The error wraps
 // ErrMerkleRoot, or ErrMalformed if raw is no transaction: then nothing is shown.
 func CheckMerkleBranch(raw []byte, index uint32, branch []chainhash.Hash, root chainhash.Hash) error {
-	if len(raw) < MinTxSize {
-		return fmt.Errorf("%w: a transaction has at least %d bytes, got %d", ErrMalformed, MinTxSize, len(raw))
-	}
-	tx, err := ParseTx(raw)
+	tx, err := parseLeaf(raw)
 	if err != nil {
 		return err
 	}
 	if len(branch) > MaxBranch || uint64(index)>>len(branch) != 0 {
-		return fmt.Errorf("%w: a branch of %d hashes does not lead to index %d", ErrMerkleRoot, len(branch), index)
+		return noSuchIndex(len(branch), index)
 	}
 	h := tx.TxID()
 	for i, beside := range branch {
@@ -67,8 +68,7 @@ func CheckMerkleBranch(raw []byte, index uint32, branch []chainhash.Hash, root c
 			continue
 		}
 		if beside == h {
-			// The right one of two equal hashes is a copy (CVE-2012-2459).
-			return fmt.Errorf("%w: the branch leads to a copy of a transaction, not to one", ErrMerkleRoot)
+			return errCopy
 		}
 		h = hashPair(&beside, &h)
 	}
@@ -76,4 +76,12 @@ func CheckMerkleBranch(raw []byte, index uint32, branch []chainhash.Hash, root c
 		return fmt.Errorf("%w: the branch of transaction %v leads to %v, expected %v", ErrMerkleRoot, tx.TxID(), h, root)
 	}
 	return nil
+}
+
+// parseLeaf checks that raw is a transaction, and not two nodes of a merkle tree.
+func parseLeaf(raw []byte) (Tx, error) {
+	if len(raw) < MinTxSize {
+		return nil, fmt.Errorf("%w: a transaction has at least %d bytes, got %d", ErrMalformed, MinTxSize, len(raw))
+	}
+	return ParseTx(raw)
 }

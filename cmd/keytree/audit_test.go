@@ -146,8 +146,12 @@ func (a *anchorer) takeUp(tx *wire.MsgTx) {
 	}
 	for i, in := range read.Txs() {
 		if in.TxID() == tx.TxHash() {
+			branch, err := read.PartialMerkleTree(i).Branch(i)
+			if err != nil {
+				a.t.Fatal(err)
+			}
 			a.items = append(a.items, &bundle.Item{
-				Height: height, Header: [protocol.HeaderSize]byte(raw.Bytes()), Index: i, Branch: read.MerkleBranches(i)[0], Raw: in,
+				Height: height, Header: [protocol.HeaderSize]byte(raw.Bytes()), Index: i, Branch: branch, Raw: in,
 			})
 		}
 	}

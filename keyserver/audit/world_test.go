@@ -280,7 +280,7 @@ func (w *world) mine(txs ...[]byte) []*bundle.Item {
 			break
 		}
 		root = first.TxID()
-		for _, beside := range block.MerkleBranches(0)[0] {
+		for _, beside := range branch(w.t, block, 0) {
 			root = chainhash.DoubleHashH(append(bytes.Clone(root[:]), beside[:]...))
 		}
 	}
@@ -291,10 +291,20 @@ func (w *world) mine(txs ...[]byte) []*bundle.Item {
 	for i := range txs {
 		n := uint32(i + 2)
 		items = append(items, &bundle.Item{
-			Height: w.height, Header: [protocol.HeaderSize]byte(raw), Index: n, Branch: block.MerkleBranches(n)[0], Raw: txs[i],
+			Height: w.height, Header: [protocol.HeaderSize]byte(raw), Index: n, Branch: branch(w.t, block, n), Raw: txs[i],
 		})
 	}
 	return items
+}
+
+// branch returns the merkle branch of a transaction.
+func branch(t testing.TB, block *protocol.Block, index uint32) []chainhash.Hash {
+	t.Helper()
+	branch, err := block.PartialMerkleTree(index).Branch(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return branch
 }
 
 // solve finds a nonce.
