@@ -48,11 +48,14 @@ func (b *Block) anchorBlock(t testing.TB, salt uint64, txs ...*wire.MsgTx) {
 		t.Fatal(err)
 	}
 	b.Hash, b.Header = read.Hash, [protocol.HeaderSize]byte(raw.Bytes())
+	var indices []uint32
 	for index, tx := range read.Txs() {
 		if index > 0 {
-			b.Anchors = append(b.Anchors, AnchorTx{Index: index, Raw: tx, Branch: read.MerkleBranches(index)[0]})
+			b.Anchors = append(b.Anchors, AnchorTx{Index: index, Raw: tx})
+			indices = append(indices, index)
 		}
 	}
+	b.Merkle = read.PartialMerkleTree(indices...)
 }
 
 // anchorTxOf makes a transaction that spends outputs and carries an anchor, if
@@ -261,8 +264,11 @@ func TestConnectRefusesAnchors(t *testing.T) {
 	}
 	for name, change := range map[string]func(*Block){
 		"header of another block": func(b *Block) { b.Header[79]++ },
-		"wrong branch":            func(b *Block) { b.Anchors[0].Branch[0][0]++ },
-		"short branch":            func(b *Block) { b.Anchors[0].Branch = b.Anchors[0].Branch[1:] },
+		"wrong node":              func(b *Block) { b.Merkle[0].Hash[0]++ },
+		"missing node":            func(b *Block) { b.Merkle = b.Merkle[1:] },
+		"no tree":                 func(b *Block) { b.Merkle = nil },
+		"a node too many":         func(b *Block) { b.Merkle = append(b.Merkle, protocol.MerkleNode{Level: 7}) },
+		"a transaction fewer":     func(b *Block) { b.Anchors = b.Anchors[1:] },
 		"wrong index":             func(b *Block) { b.Anchors[0].Index = 3 },
 		"another transaction":     func(b *Block) { b.Anchors[0].Raw = b.Anchors[1].Raw },
 		"no transaction":          func(b *Block) { b.Anchors[0].Raw = []byte{1, 2, 3} },

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -112,8 +113,8 @@ type anchorPlace struct {
 	number uint32 // in the order in which the block's were applied
 }
 
-func (p anchorPlace) encode() []byte {
-	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, p.height), p.number)
+func (p anchorPlace) appendTo(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, p.height), p.number)
 }
 
 func decodeAnchorPlace(b []byte) (anchorPlace, error) {
@@ -122,9 +123,14 @@ func decodeAnchorPlace(b []byte) (anchorPlace, error) {
 	return p, d.finish("place of an anchor")
 }
 
+// anchorTxsKey is the key of the chunk that holds the transaction at a place.
+func anchorTxsKey(p anchorPlace) []byte {
+	return chunkKey(prefixAnchorTxs, p.height, p.number/anchorsPerChunk)
+}
+
 // readAnchorTx reads the transaction at a place.
 func readAnchorTx(txn *badger.Txn, p anchorPlace) (storedAnchorTx, error) {
-	chunk, err := read(txn, chunkKey(prefixAnchorTxs, p.height, p.number/anchorsPerChunk))
+	chunk, err := read(txn, anchorTxsKey(p))
 	if err != nil {
 		return storedAnchorTx{}, err
 	}
@@ -183,14 +189,8 @@ type chainRecord struct {
 	at      uint32          // height of by
 }
 
-// baton returns the baton of the chain, which the last anchor's output 0 is; ok is
-// false if the chain is broken.
-func (r *chainRecord) baton(chain chainhash.Hash) (b baton, ok bool) {
-	return baton{chain, r.anchors - 1, r.anchor}, r.how == protocol.Unbroken
-}
-
-func (r *chainRecord) encode() []byte {
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, 200), r.anchors)
+func (r *chainRecord) appendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, r.anchors)
 	b = append(b, r.last[:]...)
 	b = append(appendAnchor(b, &r.anchor), byte(r.how))
 	if r.how != protocol.Unbroken {
@@ -215,52 +215,47 @@ func decodeChainRecord(b []byte) (r chainRecord, err error) {
 	return r, nil
 }
 
-// encodeProof encodes what shows that a block has a transaction: a value under
-// 'P', before it is cut in chunks.
-func encodeProof(branch []chainhash.Hash, raw []byte) []byte {
-	b := append(make([]byte, 0, 1+len(branch)*chainhash.HashSize+len(raw)), byte(len(branch)))
-	for i := range branch {
-		b = append(b, branch[i][:]...)
-	}
-	return append(b, raw...)
-}
-
-// readProof reads what shows that a block has the transaction at a place.
-func readProof(txn *badger.Txn, p anchorPlace) (branch []chainhash.Hash, raw []byte, err error) {
-	var value []byte
-	for n := uint32(0); len(value) == int(n)*chunkSize; n++ { // a shorter chunk is the last
-		chunk, err := read(txn, proofKey(p.height, p.number, n))
-		if err != nil {
-			return nil, nil, err
-		}
-		if chunk == nil {
+// readRawTx reads the serialized transaction at a place. It moves the iterator, which is
+// over 'P'.
+func readRawTx(it *badger.Iterator, p anchorPlace) (raw protocol.Tx, err error) {
+	for n := uint32(0); len(raw) == int(n)*chunkSize; n++ { // a shorter chunk is the last
+		key := appendRawTxKey(nil, p, n)
+		if seek(it, key); !it.Valid() || !bytes.Equal(it.Item().Key(), key) {
 			break
 		}
-		if value == nil {
-			value = chunk
-			continue
+		if err := it.Item().Value(func(chunk []byte) error {
+			raw = append(raw, chunk...)
+			return nil
+		}); err != nil {
+			return nil, fmt.Errorf("reading the database: %w", err)
 		}
-		value = append(value, chunk...)
 	}
-	return decodeProof(value)
+	if raw == nil {
+		return nil, fmt.Errorf("%w: block %d lacks transaction %d of its anchors", ErrDamaged, p.height, p.number)
+	}
+	return raw, nil
 }
 
-func decodeProof(value []byte) (branch []chainhash.Hash, raw []byte, err error) {
-	d := decoder{rest: value}
-	hashes := int(d.byte())
-	branch = make([]chainhash.Hash, 0, min(hashes, protocol.MaxBranch))
-	for range hashes {
-		branch = append(branch, d.hash())
-	}
-	raw = d.take(len(d.rest))
-	return branch, raw, d.finish("proof of an anchor")
+// anchorHeader is what is stored of a block that has anchors, the value under 'H'.
+type anchorHeader struct {
+	header [protocol.HeaderSize]byte
+	levels int // of its merkle tree, below the root
 }
 
-// readHeader reads the header of a block that has anchors.
-func readHeader(txn *badger.Txn, height uint32) (header [protocol.HeaderSize]byte, err error) {
+func (h *anchorHeader) encode() []byte {
+	return append(append(make([]byte, 0, len(h.header)+1), h.header[:]...), byte(h.levels))
+}
+
+// readAnchorHeader reads that of the block at height.
+func readAnchorHeader(txn *badger.Txn, height uint32) (h anchorHeader, err error) {
 	value, err := read(txn, heightKey(prefixHeader, height))
-	if err == nil && copy(header[:], value) != len(header) {
-		err = fmt.Errorf("%w: the header of block %d is missing", ErrDamaged, height)
+	if err != nil {
+		return h, err
 	}
-	return header, err
+	d := decoder{rest: value}
+	copy(h.header[:], d.take(len(h.header)))
+	if h.levels = int(d.byte()); h.levels > protocol.MaxBranch {
+		return h, fmt.Errorf("%w: the merkle tree of block %d has %d levels, there are at most %d", ErrDamaged, height, h.levels, protocol.MaxBranch)
+	}
+	return h, d.finish("header of a block that has anchors")
 }

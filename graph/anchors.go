@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -20,7 +19,6 @@ type AnchorTx struct {
 	Index  uint32            // in the block
 	Author *protocol.KeyHash // nil: the tx has none
 	Raw    protocol.Tx       // the serialized transaction
-	Branch []chainhash.Hash  // from it to the block's merkle root (protocol.CheckMerkleBranch)
 }
 
 // AnchorEffect is a transition of a chain of anchors. Fields that its type does
@@ -70,63 +68,64 @@ func (b *Block) merkleRoot() (chainhash.Hash, error) {
 	return header.MerkleRoot, err
 }
 
-// checkAnchor checks that the block with the given merkle root has the transaction
-// that it is said to have.
-func (b *Block) checkAnchor(a *AnchorTx, root chainhash.Hash) error {
-	if err := protocol.CheckMerkleBranch(a.Raw, a.Index, a.Branch, root); err != nil {
-		return fmt.Errorf("%w: block %v, transaction %d: %w", ErrBlock, b.Hash, a.Index, err)
+// inOrder returns the block's anchors in order of position.
+func (b *Block) inOrder() []*AnchorTx {
+	order := make([]*AnchorTx, len(b.Anchors))
+	for i := range b.Anchors {
+		order[i] = &b.Anchors[i]
+	}
+	slices.SortFunc(order, func(x, y *AnchorTx) int { return cmp.Compare(x.Index, y.Index) })
+	return order
+}
+
+// checkAnchors checks that the block has its anchors, each once, and that its merkle
+// tree shows that.
+func (b *Block) checkAnchors() error {
+	root, err := b.merkleRoot()
+	if err != nil {
+		return err
+	}
+	err = b.Merkle.Check(func(yield func(uint32, protocol.Tx) bool) {
+		for _, a := range b.inOrder() {
+			if !yield(a.Index, a.Raw) {
+				return
+			}
+		}
+	}, root)
+	if err != nil {
+		return fmt.Errorf("%w: anchors of block %v: %w", ErrBlock, b.Hash, err)
 	}
 	return nil
 }
 
-// newAnchors checks that a block has its anchors, each once, and that none of these
-// transactions is on the chain of base and the change already.
-func (c *change) newAnchors(b *Block, base *snapshot) error {
+// newAnchors checks that a block has its anchors, and that none of these transactions is
+// on the chain already.
+func (c *change) newAnchors(b *Block) error {
 	for i := range b.Actions {
-		if height, known := c.anchors[b.Actions[i].TxID]; known {
-			return onChain(b.Actions[i].TxID, height)
+		if t := c.draft.anchorOf(b.Actions[i].TxID); t != nil {
+			return onChain(t.txid, t.height)
 		}
 	}
 	if len(b.Anchors) == 0 {
 		return nil
 	}
-	root, err := b.merkleRoot()
-	if err != nil {
+	if err := b.checkAnchors(); err != nil {
 		return err
 	}
-	if c.anchors == nil {
-		c.anchors = make(map[chainhash.Hash]uint32, len(b.Anchors))
-	}
-	seen := make(map[uint32]bool, len(b.Anchors))
 	for i := range b.Anchors {
-		a := &b.Anchors[i]
-		if err := b.checkAnchor(a, root); err != nil {
+		txid := b.Anchors[i].Raw.TxID()
+		if height, ok, err := c.draft.heightOfAnchor(txid); err != nil {
 			return err
-		}
-		if seen[a.Index] {
-			return fmt.Errorf("%w: block %v has transaction %d twice", ErrBlock, b.Hash, a.Index)
-		}
-		seen[a.Index] = true
-		txid := a.Raw.TxID()
-		height, known := c.anchors[txid]
-		if !known {
-			n, err := c.draft.number(txid)
-			if err != nil {
-				return err
-			}
-			if known = n != none; known {
-				height = c.draft.heightOf(n)
-			}
-		}
-		if !known {
-			if height, known, err = base.heightOfAnchor(txid); err != nil {
-				return err
-			}
-		}
-		if known {
+		} else if ok {
 			return onChain(txid, height)
 		}
-		c.anchors[txid] = b.Height
+		n, err := c.draft.number(txid)
+		if err != nil {
+			return err
+		}
+		if n != none {
+			return onChain(txid, c.draft.heightOf(n))
+		}
 	}
 	return nil
 }
@@ -136,50 +135,42 @@ func onChain(txid chainhash.Hash, height uint32) error {
 	return fmt.Errorf("%w: transaction %v is at height %d already", ErrBlock, txid, height)
 }
 
-// heightOfAnchor returns the height of a transaction that is an anchor or broke a
-// chain of them; ok is false if it is not on the chain.
-func (s *snapshot) heightOfAnchor(txid chainhash.Hash) (height uint32, ok bool, err error) {
-	value, err := read(s.txn, anchorTxKey(txid))
-	if err != nil || value == nil {
-		return 0, false, err
-	}
-	p, err := decodeAnchorPlace(value)
-	return p.height, s.tip != nil && p.height <= s.tip.Height, err
-}
-
-// anchorTx is an AnchorTx under way.
+// anchorTx is an AnchorTx under way. There is one for each of a step, so it has nothing
+// that can be had from the transaction.
 type anchorTx struct {
-	storedAnchorTx
-	anchor *protocol.Anchor // nil: it carries none
-	spends []spend          // by its inputs, in their order, of outputs that may be batons
-	waits  int              // how many of spends have been followed to their transaction
-	met    bool             // it has been come upon
-	raw    protocol.Tx
-	branch []chainhash.Hash
+	*AnchorTx
+	txid     chainhash.Hash
+	height   uint32
+	isAnchor bool
+	met      bool // it has been come upon
+	counts   bool // it is an anchor, or broke a chain of them
+
+	chain  chainhash.Hash // as in storedAnchorTx
+	number uint32
 }
 
-// spend is an input that spends output 0 of a transaction.
-type spend struct {
-	input uint32
-	tx    chainhash.Hash
-}
-
-func newAnchorTx(a *AnchorTx) anchorTx {
-	t := anchorTx{raw: a.Raw, branch: a.Branch}
-	t.index, t.txid = a.Index, a.Raw.TxID()
-	if anchor, ok := a.Raw.Anchor(); ok {
-		t.anchor, t.record = &anchor, anchor
-		t.isAnchor = true
-		if a.Author != nil {
-			t.hasAuthor, t.author = true, *a.Author
-		}
+// stored returns the transaction as it is stored.
+func (t *anchorTx) stored() storedAnchorTx {
+	s := storedAnchorTx{index: t.Index, txid: t.txid}
+	if !t.isAnchor {
+		return s
 	}
-	for input, out := range a.Raw.Inputs() {
+	s.isAnchor, s.chain, s.number = true, t.chain, t.number
+	s.record, _ = t.Raw.Anchor()
+	if t.Author != nil {
+		s.hasAuthor, s.author = true, *t.Author
+	}
+	return s
+}
+
+// spends lists the transactions whose output 0 it spends, in order of its inputs.
+func (t *anchorTx) spends() (txids []chainhash.Hash) {
+	for _, out := range t.Raw.Inputs() {
 		if out.Index == 0 {
-			t.spends = append(t.spends, spend{input, out.Hash})
+			txids = append(txids, out.Hash)
 		}
 	}
-	return t
+	return txids
 }
 
 // anchor applies the rules of anchors to a block: which chain each record goes on
@@ -188,96 +179,114 @@ func newAnchorTx(a *AnchorTx) anchorTx {
 // after that, wherever the two stand; then what carries none, and so cannot be
 // gone on from, in order of position.
 func (s *step) anchor(b *Block) {
-	txs := make([]anchorTx, len(b.Anchors))
-	for i := range b.Anchors {
-		txs[i] = newAnchorTx(&b.Anchors[i])
+	first := int32(len(s.anchors))
+	s.anchors = slices.Grow(s.anchors, len(b.Anchors))
+	for _, a := range b.inOrder() {
+		_, isAnchor := a.Raw.Anchor()
+		s.anchorNumbers[a.Raw.TxID()] = int32(len(s.anchors))
+		s.anchors = append(s.anchors, anchorTx{AnchorTx: a, txid: a.Raw.TxID(), height: s.height, isAnchor: isAnchor})
 	}
-	slices.SortFunc(txs, func(x, y anchorTx) int { return cmp.Compare(x.index, y.index) })
-	number := make(map[chainhash.Hash]int, len(txs)) // of the anchors
-	for i := range txs {
-		if txs[i].isAnchor {
-			number[txs[i].txid] = i
+	// following is an anchor with those of its spends that have not been followed.
+	type following struct {
+		anchor int32
+		spends []chainhash.Hash
+	}
+	var waiting []following // each for the one behind it
+	meet := func(n int32) {
+		if t := &s.anchors[n]; t.isAnchor && !t.met {
+			t.met = true
+			waiting = append(waiting, following{n, t.spends()})
 		}
 	}
-	var waiting []int // each for the one behind it
-	for i := range txs {
-		if txs[i].isAnchor && !txs[i].met {
-			txs[i].met, waiting = true, append(waiting, i)
-		}
+	for n := first; n < int32(len(s.anchors)); n++ {
+		meet(n)
 		for len(waiting) > 0 {
-			t := &txs[waiting[len(waiting)-1]]
-			if t.waits < len(t.spends) {
-				before, isAnchor := number[t.spends[t.waits].tx]
-				if t.waits++; isAnchor && !txs[before].met {
-					txs[before].met, waiting = true, append(waiting, before)
-				}
+			f := &waiting[len(waiting)-1]
+			if len(f.spends) == 0 {
+				s.decideAnchor(f.anchor)
+				waiting = waiting[:len(waiting)-1]
 				continue
 			}
-			waiting = waiting[:len(waiting)-1]
-			s.decideAnchor(t)
+			before, ok := s.anchorNumbers[f.spends[0]]
+			if f.spends = f.spends[1:]; ok && before >= first {
+				meet(before)
+			}
 		}
 	}
-	for i := range txs {
-		if !txs[i].isAnchor {
-			s.decideAnchor(&txs[i])
+	for n := first; n < int32(len(s.anchors)); n++ {
+		if !s.anchors[n].isAnchor {
+			s.decideAnchor(n)
 		}
 	}
-	if len(s.anchorTxs) > 0 {
-		s.header = b.Header
-	}
+	s.proveAnchors(b)
 }
 
 // decideAnchor lets a transaction go on with, begin and break chains.
-func (s *step) decideAnchor(t *anchorTx) {
-	var broken []storedBreak
-	placed := false
-	for _, spend := range t.spends {
-		n := s.batons.Find(spend.tx)
-		if n == none {
+func (s *step) decideAnchor(n int32) {
+	t, breaks := &s.anchors[n], len(s.breaks)
+	stored := t.stored()
+	var next *protocol.Anchor
+	if t.isAnchor {
+		next = &stored.record
+	}
+	goesOn, open := false, t.isAnchor
+	for input, out := range t.Raw.Inputs() {
+		spent := none
+		if out.Index == 0 {
+			spent = s.batons.Find(out.Hash)
+		}
+		if spent == none {
 			continue
 		}
-		s.batons.Remove(n)
-		baton, err := s.baton(spend.tx)
+		s.batons.Remove(spent)
+		baton, err := s.baton(out.Hash)
 		if err != nil {
 			s.fail(err)
 			return
 		}
-		r := chainRecord{anchors: baton.number + 1, last: spend.tx, anchor: baton.anchor}
-		how := baton.anchor.Follow(t.anchor, spend.input)
+		how := baton.anchor.Follow(next, input)
 		if how == protocol.Unbroken || how.BelongsToChain() {
-			placed = true
+			goesOn, open = true, how == protocol.Unbroken
 			t.chain, t.number = baton.chain, baton.number+1
-			r.anchors, r.last, r.anchor = baton.number+2, t.txid, *t.anchor
 		}
 		if how != protocol.Unbroken {
-			r.how, r.by, r.at = how, t.txid, s.height
-			broken = append(broken, storedBreak{tx: uint32(len(s.anchorTxs)), chain: baton.chain, how: how})
+			s.breaks = append(s.breaks, storedBreak{tx: uint32(len(s.order)), chain: baton.chain, how: how})
+			s.brokenAt = append(s.brokenAt, out.Hash)
 		}
-		s.setChain(baton.chain, r)
 	}
-	if t.isAnchor && !placed {
+	if t.isAnchor && !goesOn {
 		t.chain, t.number = t.txid, 0
-		s.setChain(t.chain, chainRecord{anchors: 1, last: t.txid, anchor: *t.anchor})
 	}
-	if !t.isAnchor && len(broken) == 0 {
+	if open {
+		s.batons.Add(t.txid)
+	}
+	if t.counts = t.isAnchor || len(s.breaks) > breaks; !t.counts {
 		return
 	}
-	s.anchorTxs, s.breaks = append(s.anchorTxs, *t), append(s.breaks, broken...)
-	for _, e := range t.effects(broken) {
+	s.order = append(s.order, n)
+	stored.chain, stored.number = t.chain, t.number
+	for _, e := range stored.effects(s.breaks[breaks:]) {
 		s.hash(e.appendTo)
 	}
 }
 
-// setChain notes what has become of a chain.
-func (s *step) setChain(chain chainhash.Hash, r chainRecord) {
-	if s.chains == nil {
-		s.chains = make(map[chainhash.Hash]chainRecord)
+// proveAnchors keeps what shows that the block has the transactions that count.
+func (s *step) proveAnchors(b *Block) {
+	if len(s.order) == 0 {
+		return
 	}
-	s.chains[chain] = r
-	if b, ok := r.baton(chain); ok {
-		s.batons.Add(r.last)
-		s.opened[r.last] = b
+	s.header.header, s.merkle = b.Header, b.Merkle
+	if len(s.order) < len(b.Anchors) {
+		indices := make([]uint32, len(s.order))
+		for i, n := range s.order {
+			indices[i] = s.anchors[n].Index
+		}
+		var err error
+		if s.merkle, err = b.Merkle.Part(indices...); err != nil {
+			s.fail(err)
+		}
 	}
+	s.header.levels = s.merkle.Levels()
 }
 
 // effects lists the transitions that a transaction brought about, broken being the
@@ -296,52 +305,113 @@ func (t *storedAnchorTx) effects(broken []storedBreak) (effects []AnchorEffect) 
 	return effects
 }
 
-// writeAnchors adds what the block wrote about anchors.
+// writeAnchors adds what the block wrote about anchors. What it cannot read for that is
+// noted in err.
 func (s *step) writeAnchors(w *writes) {
-	if len(s.anchorTxs) == 0 {
+	if len(s.order) == 0 {
 		return
 	}
-	w.set(heightKey(prefixHeader, s.height), s.header[:])
-	for chunk := uint32(0); int(chunk)*anchorsPerChunk < len(s.anchorTxs); chunk++ {
-		from := int(chunk) * anchorsPerChunk
-		var b []byte
-		for i := from; i < min(from+anchorsPerChunk, len(s.anchorTxs)); i++ {
-			b = s.anchorTxs[i].appendTo(b)
-		}
-		w.set(chunkKey(prefixAnchorTxs, s.height, chunk), b)
+	w.set(heightKey(prefixHeader, s.height), s.header.encode())
+	chunk := uint32(0)
+	for numbers := range slices.Chunk(s.order, anchorsPerChunk) {
+		w.set(chunkKey(prefixAnchorTxs, s.height, chunk), w.make(func(b []byte) []byte {
+			for _, n := range numbers {
+				stored := s.anchors[n].stored()
+				b = stored.appendTo(b)
+			}
+			return b
+		}))
+		chunk++
 	}
+	w.setMerkleTree(s.height, s.merkle)
 	var breaks []byte
 	for i := range s.breaks {
 		breaks = s.breaks[i].appendTo(breaks)
 	}
 	w.setChunks(prefixBreaks, s.height, breaks)
-	for i := range s.anchorTxs {
-		t := &s.anchorTxs[i]
-		for n, rest := uint32(0), encodeProof(t.branch, t.raw); len(rest) > 0; n++ {
-			chunk := rest[:min(len(rest), chunkSize)]
-			rest = rest[len(chunk):]
-			w.set(proofKey(s.height, uint32(i), n), chunk)
+	for i, n := range s.order {
+		s.writeAnchor(w, anchorPlace{s.height, uint32(i)}, &s.anchors[n])
+	}
+	s.writeChains(w)
+}
+
+// writeAnchor adds a transaction, and where it is found.
+func (s *step) writeAnchor(w *writes, at anchorPlace, t *anchorTx) {
+	for n, rest := uint32(0), t.Raw; len(rest) > 0; n++ {
+		chunk := rest[:min(len(rest), chunkSize)]
+		rest = rest[len(chunk):]
+		w.set(w.make(func(b []byte) []byte { return appendRawTxKey(b, at, n) }), chunk)
+	}
+	place := w.make(at.appendTo)
+	w.add(w.make(func(b []byte) []byte { return append(append(b, prefixAnchorTx), t.txid[:]...) }), place)
+	if !t.isAnchor {
+		return
+	}
+	record, _ := t.Raw.Anchor()
+	w.add(w.make(func(b []byte) []byte { return appendChainAnchorKey(b, t.chain, t.number) }), place)
+	ofDomain := func(prefix byte) []byte {
+		return w.make(func(b []byte) []byte {
+			return position{s.height, t.Index}.append(appendDomainStem(b, prefix, record.Domain))
+		})
+	}
+	w.add(ofDomain(prefixDomainAnchor), place)
+	if t.number == 0 {
+		w.add(ofDomain(prefixDomainChain), t.chain[:])
+	}
+}
+
+// chainChange is what a block did to a chain of anchors.
+type chainChange struct {
+	chain  chainhash.Hash // txid of the genesis anchor
+	anchor int32          // number in draft.anchors of the last one that the block added; none if it added none
+	broken int32          // number in step.breaks of how it was broken; none if it was not
+}
+
+// writeChains adds the chains that have changed, in order of their genesis anchors'
+// txids.
+func (s *step) writeChains(w *writes) {
+	changes := make([]chainChange, 0, len(s.order)+len(s.breaks))
+	for _, n := range s.order {
+		if t := &s.anchors[n]; t.isAnchor {
+			changes = append(changes, chainChange{t.chain, n, none})
 		}
-		place := anchorPlace{s.height, uint32(i)}.encode()
-		w.add(anchorTxKey(t.txid), place)
-		if t.isAnchor {
-			at := position{s.height, t.index}
-			w.add(chainAnchorKey(t.chain, t.number), place)
-			w.add(at.append(domainStem(prefixDomainAnchor, t.record.Domain)), place)
-			if t.number == 0 {
-				w.add(at.append(domainStem(prefixDomainChain, t.record.Domain)), t.chain[:])
+	}
+	for n := range s.breaks {
+		changes = append(changes, chainChange{s.breaks[n].chain, none, int32(n)})
+	}
+	slices.SortFunc(changes, func(x, y chainChange) int { return compareHashes(x.chain, y.chain) })
+	for len(changes) > 0 {
+		c := changes[0]
+		for changes = changes[1:]; len(changes) > 0 && changes[0].chain == c.chain; changes = changes[1:] {
+			if n := changes[0].anchor; n != none && (c.anchor == none || s.anchors[n].number > s.anchors[c.anchor].number) {
+				c.anchor = n
 			}
+			c.broken = max(c.broken, changes[0].broken) // one of them is none
 		}
+		r, err := s.chainRecord(&c)
+		if err != nil {
+			s.fail(err)
+			return
+		}
+		w.add(
+			w.make(func(b []byte) []byte { return version(append(append(b, prefixChain), c.chain[:]...), s.height) }),
+			w.make(r.appendTo))
 	}
-	chains := make([]chainhash.Hash, 0, len(s.chains))
-	for chain := range s.chains {
-		chains = append(chains, chain)
+}
+
+// chainRecord returns what a chain is after the block.
+func (s *step) chainRecord(c *chainChange) (r chainRecord, err error) {
+	if c.broken != none {
+		o := &s.breaks[c.broken]
+		r.how, r.by, r.at = o.how, s.anchors[s.order[o.tx]].txid, s.height
+		r.last = s.brokenAt[c.broken]
 	}
-	slices.SortFunc(chains, func(a, b chainhash.Hash) int { return bytes.Compare(a[:], b[:]) })
-	for _, chain := range chains {
-		r := s.chains[chain]
-		w.add(version(chainStem(chain), s.height), r.encode())
+	if c.anchor != none {
+		r.last = s.anchors[c.anchor].txid
 	}
+	last, err := s.baton(r.last)
+	r.anchors, r.anchor = last.number+1, last.anchor
+	return r, err
 }
 
 // loadBatons derives the batons from the store.

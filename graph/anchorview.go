@@ -101,12 +101,12 @@ func (v *View) eachOfDomain(ctx context.Context, prefix byte, domain string, aft
 	if len(domain) > protocol.MaxAnchorDomain {
 		return nil, nil
 	}
-	stem := domainStem(prefix, domain)
+	stem := appendDomainStem(nil, prefix, domain)
 	it := newIterator(v.snapshot.txn, stem)
 	defer it.Close()
 	from := stem
 	if after != nil {
-		from = append(position{after.Height, after.Index}.append(domainStem(prefix, domain)), 0)
+		from = append(position{after.Height, after.Index}.append(appendDomainStem(nil, prefix, domain)), 0)
 	}
 	var last ActionCursor
 	visited := 0
@@ -141,10 +141,10 @@ func (v *View) eachOfDomain(ctx context.Context, prefix byte, domain string, aft
 // Anchors lists up to limit anchors of a chain, in its order, from the one with
 // the given number on. Fewer than limit: there are no more as of the view.
 func (v *View) Anchors(ctx context.Context, chain chainhash.Hash, from uint32, limit int) (anchors []AnchorStatus, err error) {
-	stem := chainAnchorKey(chain, 0)[:chainStemSize]
+	stem := appendChainAnchorKey(nil, chain, 0)[:chainStemSize]
 	it := newIterator(v.snapshot.txn, stem)
 	defer it.Close()
-	for it.Seek(chainAnchorKey(chain, from)); it.Valid() && len(anchors) < limit; it.Next() {
+	for it.Seek(appendChainAnchorKey(nil, chain, from)); it.Valid() && len(anchors) < limit; it.Next() {
 		value, err := it.Item().ValueCopy(nil)
 		if err != nil {
 			return nil, fmt.Errorf("reading the database: %w", err)
@@ -190,16 +190,8 @@ func (v *View) AnchorProof(txid chainhash.Hash) (AnchorProof, error) {
 	if err != nil {
 		return AnchorProof{}, err
 	}
-	t, err := readAnchorTx(v.snapshot.txn, p)
-	if err != nil {
-		return AnchorProof{}, err
-	}
-	proof := AnchorProof{Height: p.height, Index: t.index}
-	if proof.Header, err = readHeader(v.snapshot.txn, p.height); err != nil {
-		return AnchorProof{}, err
-	}
-	proof.Branch, proof.Raw, err = readProof(v.snapshot.txn, p)
-	return proof, err
+	block := v.anchorBlock()
+	return block.proof(p)
 }
 
 func (v *View) placeOf(txid chainhash.Hash) (anchorPlace, error) {

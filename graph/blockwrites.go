@@ -10,7 +10,7 @@ import (
 )
 
 // write adds all that the block wrote: its actions, its effects, and the version
-// of each thing that is another after it.
+// of each thing that is another after it. What it cannot read for that is noted in err.
 func (s *step) write(w *writes) {
 	s.writeActions(w)
 	s.writeFates(w)

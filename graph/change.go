@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"github.com/gcash/bchd/chaincfg/chainhash"
 )
 
 // change is a step in the making: what the graph will be, and what has to be written
@@ -16,7 +14,6 @@ type change struct {
 	writes
 	takesBack bool // what is above the next tip is to be removed
 	draft     *draft
-	anchors   map[chainhash.Hash]uint32 // heights of the anchors that it adds
 }
 
 // newChange begins a change of a snapshot that adds so many actions.
@@ -133,7 +130,7 @@ func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []entr
 		if err := c.follows(&blocks[i], g.params); err != nil {
 			return nil, err
 		}
-		if err := c.apply(&blocks[i], base); err != nil {
+		if err := c.apply(&blocks[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -166,8 +163,8 @@ func (c *change) follows(b *Block, params Params) error {
 
 // apply applies a block that comes after the tip. ErrBlock if it has a transaction
 // twice, or one that is on the chain already.
-func (c *change) apply(b *Block, base *snapshot) error {
-	if err := c.newAnchors(b, base); err != nil {
+func (c *change) apply(b *Block) error {
+	if err := c.newAnchors(b); err != nil {
 		return err
 	}
 	s := newStep(c.next.state, c.draft, b.Height, c.next.block.counts)
@@ -179,6 +176,9 @@ func (c *change) apply(b *Block, base *snapshot) error {
 	c.next.setBlock(b.Height, r)
 	c.set(heightKey(prefixBlock, b.Height), r.encode())
 	s.write(&c.writes)
+	if s.err != nil {
+		return s.err
+	}
 	return c.err
 }
 

@@ -14,6 +14,7 @@
 //	storedeffect.go the same as they are stored, by number
 //	anchors.go      keyservers' anchors: whose chain each goes on with, begins, breaks
 //	anchorrecord.go their values
+//	merklenodes.go  what leads from a block's anchors to its merkle root, each node once
 //	state.go        what is held in memory: where the keys of links stand
 //	ledger.go       what the store has of actions and names, and what a change adds
 //	waiting.go      what actions wait for
@@ -85,9 +86,11 @@
 // Beside identities the graph holds the anchors by which keyservers commit to
 // their hashchains. The two have nothing to do with each other but the blocks, one
 // step and the state hash; an anchor's author is a key like any other. In memory
-// there is only where a chain may go on: its baton. An anchor is stored with the
-// proof that its block has it, which is checked when it comes in: an auditor can be
-// given it whatever has become of the node.
+// there is only where a chain may go on: its baton. An anchor is stored with what
+// proves that its block has it, which is checked when it comes in: an auditor can be
+// given it whatever has become of the node. The merkle branches of a block's anchors
+// have most of their nodes in common: a block's nodes are stored, each once, beside its
+// anchors, two for each anchor at most once they are many.
 //
 // # Durability
 //

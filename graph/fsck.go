@@ -71,8 +71,10 @@ func recordName(prefix byte) string {
 		return "header"
 	case prefixAnchorTxs:
 		return "anchors"
-	case prefixProof:
-		return "anchor's proof"
+	case prefixRawTx:
+		return "serialized transaction"
+	case prefixMerkle:
+		return "merkle nodes"
 	case prefixBreaks:
 		return "broken chains"
 	case prefixChain:

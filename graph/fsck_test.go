@@ -229,7 +229,7 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 			key, value := all[n][0], all[n][1]
 			switch prefix {
 			case prefixStale: // nothing else says what was taken off
-			case prefixUndo, prefixEffects, prefixActions, prefixAnchorTxs:
+			case prefixUndo, prefixEffects, prefixActions, prefixAnchorTxs, prefixMerkle:
 				set(key, nil)
 				wantNamed(key, "loss", prefixBlock, prefix)
 			case prefixUndoFrom:

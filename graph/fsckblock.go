@@ -80,6 +80,9 @@ func (i *inspection) block(above blockRecord, hash *[32]byte) (record *blockReco
 	w.set(key, value)
 	s.write(&w)
 	w.flush()
+	if s.err != nil {
+		return nil, i.unusable(chunkKey(prefixAnchorTxs, i.height, 0), s.err)
+	}
 	if w.err != nil {
 		return nil, w.err
 	}
@@ -141,30 +144,81 @@ func (i *inspection) anchors(b *Block) error {
 	if err != nil || len(stored) == 0 {
 		return i.unusable(chunkKey(prefixAnchorTxs, i.height, 0), err)
 	}
+	header, err := readAnchorHeader(i.txn, i.height)
 	var root chainhash.Hash
-	if b.Header, err = readHeader(i.txn, i.height); err == nil {
+	if b.Header = header.header; err == nil {
 		root, err = b.merkleRoot()
 	}
 	if err != nil {
 		return i.unusable(heightKey(prefixHeader, i.height), err)
 	}
+	raws := newReader(i.txn, heightKey(prefixRawTx, i.height))
+	defer raws.Close()
 	for n := range stored {
-		t := &stored[n]
+		t, place := &stored[n], anchorPlace{i.height, uint32(n)}
 		a := AnchorTx{Index: t.index}
 		if t.hasAuthor {
 			a.Author = &t.author
 		}
-		place := anchorPlace{i.height, uint32(n)}
-		if a.Branch, a.Raw, err = readProof(i.txn, place); err == nil {
-			err = b.checkAnchor(&a, root)
+		if a.Raw, err = readRawTx(raws, place); err == nil && a.Raw.TxID() != t.txid {
+			err = fmt.Errorf("%w: it is transaction %v, expected %v", ErrDamaged, a.Raw.TxID(), t.txid)
 		}
 		if err != nil {
-			i.find(chunkKey(prefixAnchorTxs, i.height, place.number/anchorsPerChunk), "transaction %v cannot be shown to be in the block", t.txid)
-			return i.unusable(proofKey(i.height, place.number, 0), err)
+			i.find(anchorTxsKey(place), "transaction %v is not the one that is stored", t.txid)
+			return i.unusable(appendRawTxKey(nil, place, 0), err)
 		}
 		b.Anchors = append(b.Anchors, a)
 	}
+	if b.Merkle, err = i.merkleTree(); err != nil || i.stopped {
+		return err
+	}
+	if err := b.checkAnchors(); err != nil {
+		i.findUnproven(b, root)
+		return i.unusable(heightKey(prefixMerkle, i.height), err)
+	}
 	return nil
+}
+
+// merkleTree reads all merkle nodes of the block under way. It stops the inspection if
+// they cannot be read, or are not where they are looked for.
+func (i *inspection) merkleTree() (tree protocol.PartialMerkleTree, err error) {
+	it := newReader(i.txn, heightKey(prefixMerkle, i.height))
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		key := it.Item().KeyCopy(nil)
+		value, err := it.Item().ValueCopy(nil)
+		if err != nil {
+			return nil, fmt.Errorf("reading the database: %w", err)
+		}
+		chunk := merkleChunk(value)
+		if err := chunk.check(); err != nil {
+			return nil, i.unusable(key, err)
+		}
+		for n := range chunk.len() {
+			tree = append(tree, chunk.at(n))
+		}
+		last := tree[len(tree)-1]
+		if !bytes.Equal(key, appendMerkleKey(nil, i.height, last.Level, last.Index)) {
+			return nil, i.unusable(key, fmt.Errorf("%w: the last merkle node is %d of level %d", ErrDamaged, last.Index, last.Level))
+		}
+	}
+	return tree, nil
+}
+
+// findUnproven reports the first anchor of a block that cannot be shown to be in it, if
+// there is one.
+func (i *inspection) findUnproven(b *Block, root chainhash.Hash) {
+	for n := range b.Anchors {
+		a := &b.Anchors[n]
+		branch, err := b.Merkle.Branch(a.Index)
+		if err == nil {
+			err = protocol.CheckMerkleBranch(a.Raw, a.Index, branch, root)
+		}
+		if err != nil {
+			i.find(anchorTxsKey(anchorPlace{i.height, uint32(n)}), "transaction %v cannot be shown to be in the block: %v", a.Raw.TxID(), err)
+			return
+		}
+	}
 }
 
 // unusable reports damage to what the rules are applied to, and stops the

@@ -206,14 +206,16 @@ type draft struct {
 	cuts    map[int32]cutLink // by request
 	names   map[chainhash.Hash]nameRecord
 	waits   map[wanted][]int32
-	opened  map[chainhash.Hash]baton // by the txid whose output 0 they are
+
+	anchors       []anchorTx               // the change's own, and what may have broken a chain; block by block
+	anchorNumbers map[chainhash.Hash]int32 // of anchors
 }
 
 // newDraft returns a draft for a change of so many actions.
 func newDraft(before ledger, actions int) *draft {
 	return &draft{
 		ledger: before, fresh: make([]storedAction, 0, actions), numbers: make(map[chainhash.Hash]int32, actions), fates: make(map[int32]lateFate), cuts: make(map[int32]cutLink),
-		names: make(map[chainhash.Hash]nameRecord), waits: make(map[wanted][]int32), opened: make(map[chainhash.Hash]baton),
+		names: make(map[chainhash.Hash]nameRecord), waits: make(map[wanted][]int32), anchorNumbers: make(map[chainhash.Hash]int32),
 	}
 }
 
@@ -293,10 +295,34 @@ func (d *draft) waiters(w wanted) ([]int32, error) {
 }
 
 func (d *draft) baton(txid chainhash.Hash) (baton, error) {
-	if b, ok := d.opened[txid]; ok {
-		return b, nil
+	if t := d.anchorOf(txid); t != nil {
+		stored := t.stored()
+		return baton{stored.chain, stored.number, stored.record}, nil
 	}
 	return d.ledger.baton(txid)
+}
+
+// anchorOf returns one of the change's own transactions that are an anchor or broke a
+// chain of them; nil if it is none.
+func (d *draft) anchorOf(txid chainhash.Hash) *anchorTx {
+	if n, ok := d.anchorNumbers[txid]; ok && d.anchors[n].counts {
+		return &d.anchors[n]
+	}
+	return nil
+}
+
+// heightOfAnchor returns the height of a transaction that is an anchor or broke a
+// chain of them; ok is false if it is not on the chain.
+func (d *draft) heightOfAnchor(txid chainhash.Hash) (height uint32, ok bool, err error) {
+	if t := d.anchorOf(txid); t != nil {
+		return t.height, true, nil
+	}
+	value, err := read(d.txn, anchorTxKey(txid))
+	if err != nil || value == nil {
+		return 0, false, err
+	}
+	p, err := decodeAnchorPlace(value)
+	return p.height, p.height < d.next, err
 }
 
 // representative returns the name that stands for all that merged with one, with its

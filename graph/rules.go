@@ -31,9 +31,11 @@ type Block struct {
 	Actions  []Action
 
 	Anchors []AnchorTx // in any order
-	// Header is the serialized header, of which Hash is the hash. It is looked at
-	// only if there are Anchors.
+	// Header is the serialized header, of which Hash is the hash, and Merkle what leads
+	// from all Anchors to the merkle root in it. They are looked at only if there are
+	// Anchors.
 	Header [protocol.HeaderSize]byte
+	Merkle protocol.PartialMerkleTree
 }
 
 // step applies the rules to one block. It changes the state in memory, and notes
@@ -59,10 +61,11 @@ type step struct {
 	landmarks   []mention // of the block's own actions
 	lateMention []mention // of actions of earlier blocks
 
-	header    [protocol.HeaderSize]byte      // if there are anchorTxs
-	anchorTxs []anchorTx                     // in the order in which they were applied
-	breaks    []storedBreak                  // in the same order
-	chains    map[chainhash.Hash]chainRecord // those that have changed; may be nil
+	order    []int32                    // numbers in draft.anchors of those that count, as they were applied
+	breaks   []storedBreak              // in the same order
+	brokenAt []chainhash.Hash           // by the number of the break, the chain's last anchor before it
+	header   anchorHeader               // if some count
+	merkle   protocol.PartialMerkleTree // of those that count
 }
 
 // mention says that an action is by or about a key.

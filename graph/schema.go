@@ -32,9 +32,12 @@ import (
 //	'x'     key 20, action 4               empty                       an action by or about a key: each one before the key was in an
 //	                                                                   identity, every 64th of the chain from then on
 //	'y'     key 20, action 4               empty                       an action that turned out later to be about a key
-//	'H'     height 4                       80 bytes                    header of a block that has anchors or what broke a chain of them
+//	'H'     height 4                       80 bytes, levels 1          header of a block that has anchors or what broke a chain of them,
+//	                                                                   and how many levels its merkle tree has below the root
 //	'A'     height 4, chunk 4              storedAnchorTxs, up to 16   these transactions, in the order in which they were applied
-//	'P'     height 4, number 4, chunk 4    proof, cut in chunks        what shows that the block has the transaction of that number
+//	'P'     height 4, number 4, chunk 4    transaction, cut in chunks  the one of that number, serialized
+//	'N'     height 4, level 1, index 4     merkle nodes, up to 96      of the branches of these transactions, each once, in order: up to
+//	                                                                   the one of that level and index
 //	'B'     height 4, chunk 4              storedBreaks, in chunks     chains of anchors that they broke
 //	'c'     txid 32, ^height 4             chainRecord                 a chain of anchors from then on, by its genesis anchor
 //	'h'     txid 32, number 4              height 4, number 4          an anchor of a chain: where it is under A and P
@@ -95,7 +98,8 @@ const (
 
 	prefixHeader       = 'H'
 	prefixAnchorTxs    = 'A'
-	prefixProof        = 'P'
+	prefixRawTx        = 'P'
+	prefixMerkle       = 'N'
 	prefixBreaks       = 'B'
 	prefixChain        = 'c'
 	prefixChainAnchor  = 'h'
@@ -111,11 +115,11 @@ const (
 
 // statePrefixes are those of the first table: two graphs of the same chain hold
 // the same bytes under them (identity-rules §8).
-const statePrefixes = "MTbamekinolfwxyHAPBchtjg"
+const statePrefixes = "MTbamekinolfwxyHAPNBchtjg"
 
 // blockPrefixes are those whose keys go on with the height of the block that
 // they belong to, the undo record aside.
-const blockPrefixes = "bameHAPB"
+const blockPrefixes = "bameHAPNB"
 
 // chunkSize is where long values are cut, in bytes, so that they stay in the
 // LSM tree and below Badger's limits.
@@ -196,12 +200,18 @@ func versionHeight(key []byte) uint32 {
 	return newest(binary.BigEndian.Uint32(key[len(key)-4:]))
 }
 
-func proofKey(height, number, chunk uint32) []byte {
-	return binary.BigEndian.AppendUint32(chunkKey(prefixProof, height, number), chunk)
+func appendRawTxKey(b []byte, p anchorPlace, chunk uint32) []byte {
+	b = binary.BigEndian.AppendUint32(append(b, prefixRawTx), p.height)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, p.number), chunk)
 }
 
-func chainAnchorKey(genesis chainhash.Hash, number uint32) []byte {
-	b := append(append(make([]byte, 0, chainStemSize+4), prefixChainAnchor), genesis[:]...)
+func appendMerkleKey(b []byte, height uint32, level uint8, index uint32) []byte {
+	b = binary.BigEndian.AppendUint32(append(b, prefixMerkle), height)
+	return binary.BigEndian.AppendUint32(append(b, level), index)
+}
+
+func appendChainAnchorKey(b []byte, genesis chainhash.Hash, number uint32) []byte {
+	b = append(append(b, prefixChainAnchor), genesis[:]...)
 	return binary.BigEndian.AppendUint32(b, number)
 }
 
@@ -209,10 +219,10 @@ func anchorTxKey(txid chainhash.Hash) []byte {
 	return append([]byte{prefixAnchorTx}, txid[:]...)
 }
 
-// domainStem is what keys under prefixDomainAnchor or prefixDomainChain begin with.
-// The length keeps a domain from being the beginning of another.
-func domainStem(prefix byte, domain string) []byte {
-	return append([]byte{prefix, byte(len(domain))}, domain...)
+// appendDomainStem appends what keys under prefixDomainAnchor or prefixDomainChain begin
+// with. The length keeps a domain from being the beginning of another.
+func appendDomainStem(b []byte, prefix byte, domain string) []byte {
+	return append(append(b, prefix, byte(len(domain))), domain...)
 }
 
 func staleKey(height uint32, hash chainhash.Hash) []byte {

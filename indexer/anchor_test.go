@@ -208,6 +208,7 @@ func (l *ledger) plainly() graph.Tip {
 	for height, raw := range l.raw() {
 		read := must(protocol.ReadBlock(raw))(l.t)
 		b := graph.Block{Height: uint32(height), Hash: read.Hash, PrevHash: read.Header.PrevBlock, Time: read.Header.Time, Bits: read.Header.Bits, Header: [protocol.HeaderSize]byte(raw)}
+		var indices []uint32
 		for i, tx := range read.Txs() {
 			var author *protocol.KeyHash
 			spends, unlock := tx.Input0()
@@ -217,8 +218,10 @@ func (l *ledger) plainly() graph.Tip {
 			if action, ok := tx.Action(); ok {
 				b.Actions = append(b.Actions, graph.Action{Action: action, Index: i, TxID: tx.TxID(), Author: author})
 			}
-			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: i, Author: author, Raw: tx, Branch: read.MerkleBranches(i)[0]})
+			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: i, Author: author, Raw: tx})
+			indices = append(indices, i)
 		}
+		b.Merkle = read.PartialMerkleTree(indices...)
 		if err := g.Connect(b); err != nil {
 			l.t.Fatal(err)
 		}

@@ -31,8 +31,10 @@ type extracted struct {
 	Header protocol.Header
 	Claims []claim // in the order of the block
 	Coins  []coin  // in the order of the block, maxCoins at most
-	// Serialized is the header; only if there are anchors.
+	// Serialized is the header, and Merkle what leads to the merkle root in it from the
+	// transactions for chains of anchors; only if there are some.
 	Serialized [protocol.HeaderSize]byte
+	Merkle     protocol.PartialMerkleTree
 
 	batons int // how many batons had been found when the walk began
 }
@@ -55,7 +57,6 @@ type claim struct {
 type anchorHalf struct {
 	carries bool // an anchor
 	raw     protocol.Tx
-	branch  []chainhash.Hash
 }
 
 // settle sets the author, given the script field of the output that input 0
@@ -138,8 +139,8 @@ func (x *extracted) take(block *protocol.Block, actors *protocol.KeyFilter) {
 	}
 }
 
-// prove adds the branches that lead from the transactions for chains of anchors to
-// the merkle root, all in one pass over the block.
+// prove adds what leads from the transactions for chains of anchors to the merkle root,
+// in one pass over the block.
 func (x *extracted) prove(block *protocol.Block, raw []byte) {
 	var indices []uint32
 	for i := range x.Claims {
@@ -151,12 +152,7 @@ func (x *extracted) prove(block *protocol.Block, raw []byte) {
 		return
 	}
 	x.Serialized = [protocol.HeaderSize]byte(raw)
-	branches := block.MerkleBranches(indices...)
-	for i := range x.Claims {
-		if a := x.Claims[i].anchor; a != nil {
-			a.branch, branches = branches[0], branches[1:]
-		}
-	}
+	x.Merkle = block.PartialMerkleTree(indices...)
 }
 
 // anchors returns the txids of the transactions that carry an anchor: their outputs
@@ -172,14 +168,14 @@ func (x *extracted) anchors() (txids []chainhash.Hash) {
 
 // addTo adds what was found to the block, when all authors are settled.
 func (x *extracted) addTo(b *graph.Block) {
-	b.Header = x.Serialized
+	b.Header, b.Merkle = x.Serialized, x.Merkle
 	for i := range x.Claims {
 		c := &x.Claims[i]
 		if c.Action.Kind != 0 {
 			b.Actions = append(b.Actions, graph.Action{Action: c.Action, Index: c.Index, TxID: c.TxID, Author: c.Author})
 		}
 		if c.anchor != nil {
-			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: c.Index, Author: c.Author, Raw: c.anchor.raw, Branch: c.anchor.branch})
+			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: c.Index, Author: c.Author, Raw: c.anchor.raw})
 		}
 	}
 }
@@ -188,22 +184,24 @@ func (x *extracted) addTo(b *graph.Block) {
 // messages, transactions, and the outputs that they spend and make.
 const (
 	blockMemory  = 1 << 10
-	claimMemory  = 1 << 10
+	claimMemory  = 512 // with the action or the anchor that the graph is given
+	actorMemory  = 512 // of claim.By
 	coinMemory   = 256 // with a token's prefix
 	outPointSize = 36
+	nodeMemory   = 40 // of a merkle tree
 )
 
 // memory is about how many bytes the block takes until the graph has it.
 func (x *extracted) memory() int64 {
-	n := blockMemory + claimMemory*len(x.Claims) + coinMemory*len(x.Coins)
+	n := blockMemory + claimMemory*len(x.Claims) + coinMemory*len(x.Coins) + nodeMemory*len(x.Merkle)
 	for i := range x.Claims {
 		c := &x.Claims[i]
 		n += len(c.Action.Message)
 		if c.By != nil {
-			n += outPointSize * len(c.By.Inputs)
+			n += actorMemory + outPointSize*len(c.By.Inputs)
 		}
 		if c.anchor != nil {
-			n += len(c.anchor.raw) + chainhash.HashSize*len(c.anchor.branch)
+			n += len(c.anchor.raw)
 		}
 	}
 	return int64(n)

@@ -181,6 +181,7 @@ func (p *play) block(t rapid.TB, height uint32, erased ...*act) graph.Block {
 		Height: height, Hash: block.BlockHash(), PrevHash: block.Header.PrevBlock,
 		Time: uint32(block.Header.Timestamp.Unix()), Bits: block.Header.Bits, Header: [protocol.HeaderSize]byte(raw),
 	}
+	var indices []uint32
 	for i, tx := range block.Transactions {
 		a := p.byTxID[tx.TxHash()]
 		if a == nil {
@@ -195,8 +196,10 @@ func (p *play) block(t rapid.TB, height uint32, erased ...*act) graph.Block {
 		}
 		// All that carry an anchor or spend a baton are among the acts; the graph sees
 		// which ones these are.
-		b.Anchors = append(b.Anchors, graph.AnchorTx{Index: index, Author: author, Raw: serializedTx(tx), Branch: read.MerkleBranches(index)[0]})
+		b.Anchors = append(b.Anchors, graph.AnchorTx{Index: index, Author: author, Raw: serializedTx(tx)})
+		indices = append(indices, index)
 	}
+	b.Merkle = read.PartialMerkleTree(indices...)
 	return b
 }
 

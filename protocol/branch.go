@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
-
-	"github.com/keytree-bch/keytree/protocol/internal/sha256d"
 )
 
 // MaxBranch is how many hashes the merkle branch of a transaction has at most: an
@@ -15,36 +13,6 @@ const MaxBranch = 32
 // MinTxSize is the size in bytes below which no transaction may be (65 bytes since
 // May 2023, 100 before). Bytes of 64 could as well be two hashes of a merkle tree.
 const MinTxSize = 65
-
-// MerkleBranches returns for each index what it takes to see that the transaction
-// there is in the block: the hashes beside the path from its txid up to the merkle
-// root, from the bottom. It hashes all transactions, and takes some 60 bytes of
-// memory for each. It panics if there is no such index.
-func (b *Block) MerkleBranches(indices ...uint32) [][]chainhash.Hash {
-	txs := make([][]byte, 0, b.TxCount)
-	for _, tx := range b.Txs() {
-		txs = append(txs, tx)
-	}
-	for _, index := range indices {
-		if int(index) >= len(txs) {
-			panic(fmt.Sprintf("protocol: block %v has %d transactions, no transaction %d", b.Hash, len(txs), index))
-		}
-	}
-	level := make([]chainhash.Hash, len(txs), len(txs)+1)
-	sha256d.Messages(level, txs)
-	branches := make([][]chainhash.Hash, len(indices))
-	for height := 0; len(level) > 1; height++ {
-		if len(level)%2 == 1 {
-			level = append(level, level[len(level)-1])
-		}
-		for i, index := range indices {
-			branches[i] = append(branches[i], level[index>>height^1])
-		}
-		sha256d.Pairs(level, level)
-		level = level[:len(level)/2]
-	}
-	return branches
-}
 
 // errCopy says that a transaction is said to be where its block has a copy. The right
 // one of two equal hashes is a copy (CVE-2012-2459).

@@ -100,17 +100,20 @@ func (c *chain) anchored(t testing.TB, actions []graph.Action, txs ...anchorTx) 
 	b := c.block(actions...)
 	b.Hash, b.Header = parsed.Hash, [protocol.HeaderSize]byte(raw.Bytes())
 	c.prev = b.Hash
+	var indices []uint32
 	for index, tx := range parsed.Txs() {
 		if index == 0 {
 			continue
 		}
-		a := graph.AnchorTx{Index: index, Raw: tx, Branch: parsed.MerkleBranches(index)[0]}
+		a := graph.AnchorTx{Index: index, Raw: tx}
+		indices = append(indices, index)
 		if author := txs[index-1].author; author != "" {
 			hash := key(author)
 			a.Author = &hash
 		}
 		b.Anchors = append(b.Anchors, a)
 	}
+	b.Merkle = parsed.PartialMerkleTree(indices...)
 	return b
 }
 
