@@ -219,7 +219,7 @@ func decodeChainRecord(b []byte) (r chainRecord, err error) {
 // over 'P'.
 func readRawTx(it *badger.Iterator, p anchorPlace) (raw protocol.Tx, err error) {
 	for n := uint32(0); len(raw) == int(n)*chunkSize; n++ { // a shorter chunk is the last
-		key := appendRawTxKey(nil, p, n)
+		key := appendRawTxKey(make([]byte, 0, 13), p, n)
 		if seek(it, key); !it.Valid() || !bytes.Equal(it.Item().Key(), key) {
 			break
 		}

@@ -89,8 +89,7 @@
 // there is only where a chain may go on: its baton. An anchor is stored with what
 // proves that its block has it, which is checked when it comes in: an auditor can be
 // given it whatever has become of the node. The merkle branches of a block's anchors
-// have most of their nodes in common: a block's nodes are stored, each once, beside its
-// anchors, two for each anchor at most once they are many.
+// have most of their nodes in common; each node is stored once.
 //
 // # Durability
 //

@@ -83,11 +83,11 @@ func (c merkleChunk) find(level uint8, index uint32) (hash chainhash.Hash, ok bo
 // block, which has one anchor, to one chunk.
 func readBranch(it *badger.Iterator, height, index uint32, levels int) ([]chainhash.Hash, error) {
 	branch := make([]chainhash.Hash, 0, levels)
-	stem := heightKey(prefixMerkle, height)
 	for len(branch) < levels {
 		level := len(branch)
 		beside := index>>level ^ 1
-		if seek(it, appendMerkleKey(nil, height, uint8(level), beside)); it.Valid() && bytes.HasPrefix(it.Item().Key(), stem) {
+		wanted := appendMerkleKey(make([]byte, 0, 10), height, uint8(level), beside)
+		if seek(it, wanted); it.Valid() && bytes.HasPrefix(it.Item().Key(), wanted[:5]) { // of the same block
 			err := it.Item().Value(func(value []byte) (err error) {
 				branch, err = merkleChunk(value).goOn(branch, index, levels)
 				return err

@@ -1,0 +1,182 @@
+package graph
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
+)
+
+// anchorsPerBlock is how many anchors a block of 32 MB has at most: one of a short domain
+// takes some 185 bytes.
+const anchorsPerBlock = 170_000
+
+// fullBlock makes a block of so many anchors after another. Each begins a chain, or goes
+// on with that of the transaction of the same place in the block before.
+func fullBlock(b *testing.B, height uint32, prev chainhash.Hash, count int, before []AnchorTx) Block {
+	b.Helper()
+	block := Block{Height: height, PrevHash: prev}
+	txs := make([]*wire.MsgTx, count)
+	for i := range txs {
+		a, serial := anchor("a.org", uint64(height), byte(i)), int(height)*count+i
+		if before == nil {
+			txs[i] = anchorTxOf(b, a, serial)
+			continue
+		}
+		txs[i] = anchorTxOf(b, a, serial, wire.OutPoint{Hash: before[i].Raw.TxID()})
+	}
+	block.anchorBlock(b, 0, txs...)
+	return block
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// heapStore notes the most that is in use while something is written.
+type heapStore struct {
+	store
+	b    *testing.B
+	most int64
+}
+
+func (s *heapStore) commit(entries []entry) error {
+	s.b.StopTimer()
+	s.most = max(s.most, heap())
+	s.b.StartTimer()
+	return s.store.commit(entries)
+}
+
+// BenchmarkFullBlockOfAnchors connects a full block of anchors that begin chains, and one
+// of anchors that go on with them. It reports in bytes of heap per anchor what the step
+// holds besides what it writes, what it writes, what is held at most while that is written
+// (Badger's tables in memory included), and what stays.
+func BenchmarkFullBlockOfAnchors(b *testing.B) {
+	for _, goesOn := range []bool{false, true} {
+		b.Run(fmt.Sprintf("goes on=%v", goesOn), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				dir := b.TempDir()
+				g, err := Open(dir, testParams, Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				block := fullBlock(b, 0, chainhash.Hash{}, anchorsPerBlock, nil)
+				if goesOn {
+					if err := g.Connect(block); err != nil {
+						b.Fatal(err)
+					}
+					block = fullBlock(b, 1, block.Hash, anchorsPerBlock, block.Anchors)
+					// What Badger holds of the block before is forgotten.
+					if err := g.Close(); err != nil {
+						b.Fatal(err)
+					}
+					if g, err = Open(dir, testParams, Options{}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				perAnchor := func(bytes int64) float64 { return float64(bytes) / anchorsPerBlock }
+
+				start := heap()
+				base, err := g.hold()
+				if err != nil {
+					b.Fatal(err)
+				}
+				c, err := g.connecting(base, []Block{block})
+				if err != nil {
+					b.Fatal(err)
+				}
+				whole := heap()
+				c.writes = writes{}
+				step := heap()
+				runtime.KeepAlive(c)
+				c = nil
+				base.release()
+
+				hook := &heapStore{store: g.store, b: b}
+				g.store = hook
+				b.StartTimer()
+				if err := g.Connect(block); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				after := heap()
+				b.ReportMetric(perAnchor(step-start), "step-B/anchor")
+				b.ReportMetric(perAnchor(whole-step), "writes-B/anchor")
+				b.ReportMetric(perAnchor(hook.most-start), "peak-B/anchor")
+				b.ReportMetric(perAnchor(after-start), "after-B/anchor")
+				runtime.KeepAlive(block)
+				if err := g.Close(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// BenchmarkAnchorProofs reads the proofs of a chain of anchors that fill a block with
+// others, and of one that has an anchor in each of many blocks.
+func BenchmarkAnchorProofs(b *testing.B) {
+	const count = 10_000
+	for _, perBlock := range []int{1, count} {
+		b.Run(fmt.Sprint(perBlock), func(b *testing.B) {
+			g, err := Open(b.TempDir(), testParams, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer g.Close()
+			var genesis, prev chainhash.Hash
+			var last *wire.MsgTx
+			for height := range uint32(count / perBlock) {
+				var txs []*wire.MsgTx
+				for i := range perBlock {
+					var spends []wire.OutPoint
+					if last != nil {
+						spends = append(spends, batonOf(last))
+					}
+					serial := int(height)*perBlock + i
+					next := anchorTxOf(b, anchor("a.org", uint64(serial), 1), serial, spends...)
+					if last == nil {
+						genesis = next.TxHash()
+					}
+					last = next
+					if perBlock == 1 { // what no chain knows of
+						for n := range 20 {
+							hash := sha256.Sum256(binary.BigEndian.AppendUint32(nil, height*20+uint32(n)))
+							txs = append(txs, anchorTxOf(b, nil, n, wire.OutPoint{Hash: hash, Index: 1}))
+						}
+					}
+					txs = append(txs, next)
+				}
+				block := Block{Height: height, PrevHash: prev}
+				block.anchorBlock(b, 0, txs...)
+				prev = block.Hash
+				if err := g.Connect(block); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				v, err := g.At(nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				proofs, err := v.AnchorProofs(b.Context(), genesis, 0, count, 1<<40)
+				if err != nil || len(proofs) != count {
+					b.Fatal(len(proofs), err)
+				}
+				v.Close()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/count, "ns/proof")
+		})
+	}
+}
