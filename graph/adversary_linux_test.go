@@ -52,6 +52,9 @@ type attack struct {
 	action func(n int) Action
 	// last, if not nil, makes the actions of a block behind all others.
 	last func(n int) []Action
+	// anchors has blocks of anchors instead, each of which goes on with a chain of the block
+	// before.
+	anchors bool
 }
 
 func request(n int, author *protocol.KeyHash, parent protocol.KeyHash) Action {
@@ -80,30 +83,30 @@ var victim = *keyNumber(-7)
 // attacks are those on the graph of links. Half of the actions of some only prepare the
 // others.
 var attacks = []attack{
-	{"refused requests", fullBlock, actionBytes, fullBlock, func(n int) Action { return request(n, nil, *keyNumber(n)) }, nil},
-	{"requests about one key", 1_000_000, actionBytes, fullBlock, func(n int) Action { return request(n, nil, victim) }, nil},
-	{"open requests", 4 * fullSigned, signedBytes, fullSigned, func(n int) Action { return request(n, keyNumber(2*n), *keyNumber(2*n + 1)) }, nil},
+	{"refused requests", fullBlock, actionBytes, fullBlock, func(n int) Action { return request(n, nil, *keyNumber(n)) }, nil, false},
+	{"requests about one key", 1_000_000, actionBytes, fullBlock, func(n int) Action { return request(n, nil, victim) }, nil, false},
+	{"open requests", 4 * fullSigned, signedBytes, fullSigned, func(n int) Action { return request(n, keyNumber(2*n), *keyNumber(2*n + 1)) }, nil, false},
 	{"accepts that wait", 1_000_000, signedBytes, fullSigned, func(n int) Action {
 		return refers(n, protocol.MLA, keyNumber(n), number(-2-n))
-	}, nil},
+	}, nil, false},
 	{"accepts that wait for one", 1_000_000, signedBytes, fullSigned, func(n int) Action {
 		return refers(n, protocol.MLA, &victim, number(-2))
-	}, func(int) []Action { return []Action{request(-2, keyNumber(1), victim)} }},
+	}, func(int) []Action { return []Action{request(-2, keyNumber(1), victim)} }, false},
 	{"revokes that wait for one", 1_000_000, signedBytes, fullSigned, func(n int) Action {
 		return refers(n, protocol.MCR, &victim, number(-2))
-	}, func(int) []Action { return []Action{request(-2, keyNumber(1), victim)} }},
+	}, func(int) []Action { return []Action{request(-2, keyNumber(1), victim)} }, false},
 	{"refused accepts", 2 * fullSigned, signedBytes, fullSigned, func(n int) Action {
 		if n%2 == 0 {
 			return request(n, keyNumber(0), victim)
 		}
 		return refers(n, protocol.MLA, keyNumber(0), number(n-1))
-	}, nil},
+	}, nil, false},
 	{"star", 2_000_000, signedBytes, fullSigned &^ 1, func(n int) Action {
 		if n%2 == 0 {
 			return request(n, keyNumber(n), victim)
 		}
 		return refers(n, protocol.MLA, &victim, number(n-1))
-	}, nil},
+	}, nil, false},
 	{"links cut again", 3 * fullSigned, signedBytes, fullSigned / 3 * 3, func(n int) Action {
 		switch n % 3 {
 		case 0:
@@ -112,7 +115,7 @@ var attacks = []attack{
 			return refers(n, protocol.MLA, &victim, number(n-1))
 		}
 		return refers(n, protocol.MCR, &victim, number(n-1))
-	}, nil},
+	}, nil, false},
 	// The branch has an identity of its own from the last cut, which the next link merges.
 	{"merges into one identity", 3_000_000, signedBytes, fullSigned / 3 * 3, func(n int) Action {
 		switch n % 3 {
@@ -122,13 +125,23 @@ var attacks = []attack{
 			return refers(n, protocol.MLA, &victim, number(n-1))
 		}
 		return refers(n, protocol.MCR, &victim, number(n-1))
-	}, nil},
+	}, nil, false},
+	{"anchors", 2 * anchorsPerBlock, 185, anchorsPerBlock, nil, nil, true},
 }
 
-// blocks makes the blocks of n actions.
-func (a *attack) blocks(n int) iter.Seq[Block] {
+// blocks makes the blocks of n actions, or anchors.
+func (a *attack) blocks(t *testing.T, n int) iter.Seq[Block] {
 	return func(yield func(Block) bool) {
 		b := Block{Hash: tx("start")}
+		for from := 0; a.anchors && from < n; from += a.block {
+			b = blockOfAnchors(t, b.Height+1, b.Hash, a.block, b.Anchors)
+			if !yield(b) {
+				return
+			}
+		}
+		if a.anchors {
+			return
+		}
 		next := func(actions []Action) bool {
 			b = Block{Height: b.Height + 1, PrevHash: b.Hash, Hash: tx(fmt.Sprint(a.name, b.Height+1)), Actions: actions}
 			for i := range actions {
@@ -184,16 +197,16 @@ func TestVictim(t *testing.T) {
 	start := time.Now()
 	var tip Block
 	actions := 0
-	for b := range a.blocks(n) {
+	for b := range a.blocks(t, n) {
 		if err := g.Connect(b); err != nil {
 			t.Fatal(err)
 		}
-		actions += len(b.Actions)
+		actions += len(b.Actions) + len(b.Anchors)
 		tip = b
 	}
 	took := time.Since(start)
 	fmt.Printf("attack %q: %d actions, %.1f s, peak %d MiB, ", name, actions, took.Seconds(), peak()>>20)
-	tip.Actions = nil
+	tip.Actions, tip.Anchors = nil, nil
 	want, _ := g.Tip()
 	peak = watchMemory()
 	start = time.Now()
@@ -201,7 +214,7 @@ func TestVictim(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Printf("taken back in %.1f s, ", time.Since(start).Seconds())
-	for b := range a.blocks(n) {
+	for b := range a.blocks(t, n) {
 		if b.Height == tip.Height {
 			if err := g.Connect(b); err != nil {
 				t.Fatal(err)
@@ -215,12 +228,17 @@ func TestVictim(t *testing.T) {
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
+	stored := tableBytes(t, dir)
 	debug.FreeOSMemory()
 	peak = watchMemory()
 	start = time.Now()
 	g = open()
 	fmt.Printf(", opened in %.1f s, peak %d MiB, ", time.Since(start).Seconds(), peak()>>20)
-	fmt.Printf("%.1f B held per action\n", float64(stateSize(t, g))/float64(actions))
+	// What one BCH of fees pays for, at 1 satoshi a byte.
+	perBCH := 1e8 / float64(a.bytes)
+	held, disk := float64(stateSize(t, g))/float64(actions), float64(stored)/float64(actions)
+	fmt.Printf("%.1f B held and %.0f B stored per action; 1 BCH pays for %.0f: %.1f s, %.0f MB of memory, %.0f MB of disk\n",
+		held, disk, perBCH, took.Seconds()/float64(actions)*perBCH, held*perBCH/1e6, disk*perBCH/1e6)
 	if have, _ := g.Tip(); have != want {
 		t.Errorf("opened again the tip is %+v, it was %+v", have, want)
 	}

@@ -15,21 +15,21 @@ import (
 // takes some 185 bytes.
 const anchorsPerBlock = 170_000
 
-// fullBlock makes a block of so many anchors after another. Each begins a chain, or goes
+// blockOfAnchors makes a block of so many anchors after another. Each begins a chain, or goes
 // on with that of the transaction of the same place in the block before.
-func fullBlock(b *testing.B, height uint32, prev chainhash.Hash, count int, before []AnchorTx) Block {
-	b.Helper()
+func blockOfAnchors(t testing.TB, height uint32, prev chainhash.Hash, count int, before []AnchorTx) Block {
+	t.Helper()
 	block := Block{Height: height, PrevHash: prev}
 	txs := make([]*wire.MsgTx, count)
 	for i := range txs {
 		a, serial := anchor("a.org", uint64(height), byte(i)), int(height)*count+i
 		if before == nil {
-			txs[i] = anchorTxOf(b, a, serial)
+			txs[i] = anchorTxOf(t, a, serial)
 			continue
 		}
-		txs[i] = anchorTxOf(b, a, serial, wire.OutPoint{Hash: before[i].Raw.TxID()})
+		txs[i] = anchorTxOf(t, a, serial, wire.OutPoint{Hash: before[i].Raw.TxID()})
 	}
-	block.anchorBlock(b, 0, txs...)
+	block.anchorBlock(t, 0, txs...)
 	return block
 }
 
@@ -69,12 +69,12 @@ func BenchmarkFullBlockOfAnchors(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				block := fullBlock(b, 0, chainhash.Hash{}, anchorsPerBlock, nil)
+				block := blockOfAnchors(b, 0, chainhash.Hash{}, anchorsPerBlock, nil)
 				if goesOn {
 					if err := g.Connect(block); err != nil {
 						b.Fatal(err)
 					}
-					block = fullBlock(b, 1, block.Hash, anchorsPerBlock, block.Anchors)
+					block = blockOfAnchors(b, 1, block.Hash, anchorsPerBlock, block.Anchors)
 					// What Badger holds of the block before is forgotten.
 					if err := g.Close(); err != nil {
 						b.Fatal(err)
@@ -90,7 +90,7 @@ func BenchmarkFullBlockOfAnchors(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				c, err := g.connecting(base, []Block{block})
+				c, err := g.connecting(base, []Block{block}, nil)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -236,7 +236,7 @@ func heapInUse() int64 {
 }
 
 // tableBytes is how much a closed graph takes on the disk.
-func tableBytes(b *testing.B, dir string) (bytes int64) {
+func tableBytes(b testing.TB, dir string) (bytes int64) {
 	b.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".sst" {

@@ -77,7 +77,8 @@ func TestAnswers(t *testing.T) {
 			return r.client.GetStatus(t.Context(), &keytreev1.GetStatusRequest{})
 		},
 		want: `{"network": "regtest", "start_height": 0, "tip_height": 6, "tip_hash": "@block6", "node_height": 6, "node_headers": 8, "node_peers": 3, "synced": true, "unsynced": "",
-			"state_hash": "@state", "counts": {"links": 2, "identities": 1, "refused": 1, "waiting": 1}}`,
+			"state_hash": "@state", "counts": {"links": 2, "identities": 1, "refused": 1, "waiting": 1},
+			"memory": {"links": "450", "waiting": "72", "fixed": "75497472", "most": "402653184", "keys_left": "1957338"}}`,
 	}, {
 		name: "resolve a key that was never linked", method: "GET", path: "/v1/addresses/" + address("lone"),
 		grpc: func(t *testing.T, r *rig) (proto.Message, error) {
