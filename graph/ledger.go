@@ -171,7 +171,7 @@ func fateOf(b book, n int32, a *storedAction) (fate, error) {
 	if !ok {
 		return fate{height: never, target: none}, err
 	}
-	return fate{o.height, o.reason, o.target}, err
+	return fate(o), err
 }
 
 // about is the keys that an action is about.
