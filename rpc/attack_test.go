@@ -330,12 +330,21 @@ func closedByPeer(ctx context.Context, c net.Conn) <-chan struct{} {
 	return closed
 }
 
+// pace is how long an attacker waits before he goes on. The attacked has the same
+// processors.
+func pace() time.Duration {
+	if exhaustive() {
+		return time.Second
+	}
+	return 5 * time.Millisecond
+}
+
 // drip sends a text, and then another byte by byte, slowly.
 func drip(text, more string) func(context.Context, net.Conn) {
 	return func(ctx context.Context, c net.Conn) {
 		_, err := io.WriteString(c, text)
 		for i := 0; err == nil && ctx.Err() == nil; i++ {
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(pace())
 			_, err = io.WriteString(c, more[i%len(more):i%len(more)+1])
 		}
 	}
@@ -348,7 +357,7 @@ func flood(text, more string) func(context.Context, net.Conn) {
 		for err == nil && ctx.Err() == nil {
 			c.SetWriteDeadline(time.Now().Add(2 * time.Second))
 			_, err = io.WriteString(c, more)
-			time.Sleep(time.Millisecond)
+			time.Sleep(pace())
 		}
 	}
 }
