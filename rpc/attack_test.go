@@ -268,9 +268,11 @@ func (b *besieged) withstand(t *testing.T, s siege) {
 func TestSieges(t *testing.T) {
 	b := newBesieged(t)
 	untilClosed := func(c net.Conn) { io.Copy(io.Discard, c) }
+	// All attackers send the same bytes, not a copy each.
 	say := func(text string) func(context.Context, net.Conn) {
+		sent := []byte(text)
 		return func(_ context.Context, c net.Conn) {
-			io.WriteString(c, text)
+			c.Write(sent)
 			untilClosed(c)
 		}
 	}
@@ -282,9 +284,10 @@ func TestSieges(t *testing.T) {
 	deep := strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%q,", address("deep120")), addresses), ",")
 	batch := `{"addresses":[` + deep + `]}`
 	unread := func(text string) func(context.Context, net.Conn) {
+		sent := []byte(text)
 		return func(ctx context.Context, c net.Conn) {
 			c.(*net.TCPConn).SetReadBuffer(4 << 10)
-			io.WriteString(c, text)
+			c.Write(sent)
 			<-closedByPeer(ctx, c)
 		}
 	}
@@ -352,11 +355,12 @@ func drip(text, more string) func(context.Context, net.Conn) {
 
 // flood sends a text, and then another again and again. It reads nothing.
 func flood(text, more string) func(context.Context, net.Conn) {
+	again := []byte(more)
 	return func(ctx context.Context, c net.Conn) {
 		_, err := io.WriteString(c, text)
 		for err == nil && ctx.Err() == nil {
 			c.SetWriteDeadline(time.Now().Add(2 * time.Second))
-			_, err = io.WriteString(c, more)
+			_, err = c.Write(again)
 			time.Sleep(pace())
 		}
 	}
@@ -390,12 +394,12 @@ func overHTTP2(window uint32, attack func(*peer2) error) func(context.Context, n
 }
 
 // begin sends the header of a gRPC call.
-func (p *peer2) begin(stream uint32, method string) error {
+func (p *peer2) begin(stream uint32, method string, more ...[2]string) error {
 	p.block.Reset()
-	for _, field := range [][2]string{
+	for _, field := range slices.Concat([][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", "/keytree.v1.IdentityService/" + method}, {":authority", "localhost"},
 		{"content-type", "application/grpc"}, {"te", "trailers"},
-	} {
+	}, more) {
 		p.headers.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
 	}
 	return p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndHeaders: true})

@@ -47,6 +47,15 @@ func TestDeadlines(t *testing.T) {
 			awaitEndOfStream(p.Conn)
 			return io.EOF // with which it goes: the connection may stay
 		}), nil},
+		"calls without time": {grpc, overHTTP2(1<<16-1, func(p *peer2) error {
+			for i := range 50 {
+				if err := p.begin(uint32(2*i+1), "Watch", [2]string{"grpc-timeout", "1n"}); err != nil {
+					return err
+				}
+			}
+			awaitEndOfStream(p.Conn)
+			return io.EOF
+		}), nil},
 		"an unread message": {grpc, overHTTP2(0, unanswered("ResolveAddress", &keytreev1.ResolveAddressRequest{Address: address("a")}, 1)), closed},
 		"an unread Watch":   {grpc, overHTTP2(0, unanswered("Watch", &keytreev1.WatchRequest{FromHeight: proto.Uint32(0)}, 1)), closed},
 	} {

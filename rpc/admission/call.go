@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,7 +33,8 @@ type call struct {
 	conn   *conn // nil if it did not come through one of the gate's
 	client Client
 	kind   Kind
-	place  *place // movable while the call waits for its client
+	begun  atomic.Bool // of gRPC: it will tell of its end
+	place  *place      // movable while the call waits for its client
 
 	mu      sync.Mutex
 	ended   bool                     // mu

@@ -64,12 +64,23 @@ func (s *grpcGate) tap(ctx context.Context, info *tap.Info) (context.Context, er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cancel = cancel
-	c.arrival = time.AfterFunc(s.limits.Arrive, func() { cancel(context.DeadlineExceeded) })
+	c.arrival = time.AfterFunc(s.limits.Arrive, func() {
+		cancel(context.DeadlineExceeded)
+		if !c.begun.Load() {
+			c.end()
+		}
+	})
 	return ctx, nil
 }
 
-// TagRPC implements stats.Handler.
-func (s *grpcGate) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+// TagRPC implements stats.Handler. gRPC may drop a call that was let in: if its time is up
+// already. From here on, it tells of its end.
+func (s *grpcGate) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	if c := callOf(ctx); c != nil {
+		c.begun.Store(true)
+	}
+	return ctx
+}
 
 // HandleRPC implements stats.Handler.
 func (s *grpcGate) HandleRPC(ctx context.Context, event stats.RPCStats) {
