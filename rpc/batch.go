@@ -19,7 +19,7 @@ const (
 	maxBatch  = 10_000
 	longBatch = 1000
 	// unitBatch is how many addresses are as much work as another call.
-	unitBatch = 100
+	unitBatch = 20
 	// maxRemembered bounds what a batch remembers to make it once: how many addresses,
 	// 100 bytes each, and how many bytes of JSON. A client decides how much there is.
 	maxRemembered     = 4096

@@ -36,6 +36,9 @@ type bundleWriter struct {
 	hash   chainhash.Hash
 }
 
+// unitAnchors is how many anchors of a bundle are as much work as another call.
+const unitAnchors = 10
+
 // anchorsRead is how many anchors are held at once: fewer, down to one, if their
 // transactions have more than sendBuffer bytes, which whoever pays for them decides.
 const anchorsRead = 100
@@ -58,7 +61,7 @@ func (s *anchorService) bundleOf(ctx context.Context, chainTxHash string, first 
 	if first > chain.Anchors {
 		return nil, fieldError(codes.OutOfRange, "first_number", "expected a number from 0 to %d (how many anchors there are), got %d", chain.Anchors, first)
 	}
-	if err := admission.Work(ctx, int(chain.Anchors-first)/anchorsRead); err != nil {
+	if err := admission.Work(ctx, int(chain.Anchors-first)/unitAnchors); err != nil {
 		return nil, err
 	}
 	if err := admission.Long(ctx); err != nil {

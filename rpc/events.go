@@ -18,6 +18,8 @@ import (
 const (
 	defaultEvents = 1000
 	maxEvents     = 10_000
+	// unitEvents is how many events of a long page are as much work as another call.
+	unitEvents = 50
 )
 
 // eventsAtOnce is how many events of a block are held at a time: a quarter of a megabyte
@@ -71,6 +73,9 @@ func (s *identityService) listEvents(ctx context.Context, request *keytreev1.Lis
 		return nil, err
 	}
 	if room > defaultEvents {
+		if err := admission.Work(ctx, room/unitEvents); err != nil {
+			return nil, err
+		}
 		if err := admission.Long(ctx); err != nil {
 			return nil, err
 		}

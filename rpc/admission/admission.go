@@ -47,7 +47,7 @@ type Limits struct {
 	// BytesOut is how many bytes are held of answers that were not taken yet.
 	BytesOut Budget
 	// Work is how many units may be asked for in a second, and ten times that at once.
-	// A call is one unit; a batch is one more for each hundred addresses.
+	// A call is one unit, some 50 µs of a processor; what is long counts as more.
 	Work Budget
 	// Arrive is how long a request may take to arrive whole.
 	Arrive time.Duration

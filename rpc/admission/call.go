@@ -23,6 +23,9 @@ const (
 // bodySmall is how many bytes of a request count for nothing: requests are counted.
 const bodySmall = 16 << 10
 
+// bodyUnit is how many bytes of a request in JSON are as much work as another call.
+const bodyUnit = 16 << 10
+
 // longAnswer is how many bytes a long answer holds at most while it is sent in pieces: one
 // piece, and what compresses it.
 const longAnswer = 1 << 20
@@ -121,10 +124,15 @@ func (c *call) end() {
 	}
 }
 
-// received counts n bytes of the request.
+// received counts n bytes of the request, and the work of reading them.
 func (c *call) received(n int) *Refusal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if units := (c.in+n)/bodyUnit - c.in/bodyUnit; units > 0 {
+		if refusal := c.gate.work.take(c.client, units); refusal != nil {
+			return refusal
+		}
+	}
 	more := max(0, c.in+n-bodySmall) - c.counted
 	if refusal := c.gate.in.take(c.client, more); refusal != nil {
 		return refusal
