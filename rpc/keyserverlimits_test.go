@@ -274,7 +274,7 @@ func TestKeyserverShutdown(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer half.Close()
-		if _, err := io.WriteString(half, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+		if _, err := io.WriteString(half, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
 		r.stop()

@@ -43,7 +43,7 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	handler := newJSONRPC(keyserverWire{c.Service, newFetches(c.Service, c.CallRate)}.methods(), callRates(c.CallRate), c.Log)
 	s := &KeyserverServer{admission: gateOr(c.Admission)}
 	s.http = &http.Server{
-		Handler:   s.guarded(s.admitted(fromNoPage(c.Hosts, unlessHeld(c.Service, handler)))),
+		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(unlessHeld(c.Service, handler)))),
 		ErrorLog:  newHTTPLog(c.Log.With().Str("wire", "keyserver").Logger()),
 		Protocols: new(http.Protocols),
 		TLSConfig: c.TLS.Clone(),

@@ -198,7 +198,8 @@ func (s *Server) Serve(ctx context.Context, grpcListener, httpListener net.Liste
 	return context.Cause(serving)
 }
 
-// serveHTTP serves until the server is ended, over TLS if it has what that takes.
+// serveHTTP serves those whom a gate lets in until the server is ended, over TLS if it has
+// what that takes.
 func serveHTTP(s *http.Server, gate *admission.Gate, listener net.Listener) error {
 	if s.TLSConfig != nil {
 		return s.ServeTLS(gate.Listen(listener, nil), "", "")

@@ -289,7 +289,9 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 			err = errors.Join(err, k.close())
 		}
 	}()
-	k.wire = rpc.KeyserverConfig{TLS: certificates, Hosts: append(c.hosts(), of.listen.hosts...), CallRate: c.callRate, Log: log}
+	k.wire = rpc.KeyserverConfig{
+		TLS: certificates, Hosts: append(c.hosts(), of.listen.hosts...), CallRate: c.callRate, Admission: of.admission, Log: log,
+	}
 	if c.tlsCert != "" {
 		certificate, err := rpc.LoadCertificate(c.tlsCert, c.tlsKey, log)
 		if err != nil {

@@ -40,6 +40,9 @@ closely with -zmqpubhashblock. Credentials are a cookie file, which the node
 writes, or user and password: other users of the machine can read the command
 line, so give a password in KEYTREE_NODE or the config file.
 
+It keeps to --memory, whatever comes in, but for the keys of links in force, which have to
+have room in it: keytree status tells how many more have.
+
 It answers while it waits for the node and catches up; /readyz and the health
 service tell when it is done. It can be stopped at any time and goes on where it
 was. The chain has to be the network's: its headers are judged before its blocks,
@@ -56,9 +59,9 @@ when they change; or --acme DOMAIN gets certificates from Let's Encrypt, or from
 (--http-listen :443), for which a service needs CAP_NET_BIND_SERVICE, or forward the
 port. Behind a proxy that has TLS itself, on another machine, --plaintext says that
 it is meant. Have a proxy send X-Forwarded-For, and name it in --trusted-proxy, or all who
-come through it are limited as one client. A proxy on this machine that passes on the name that it is asked for
-needs that in --http-host. Pages of any origin may read the index's answers in a
-browser, unless --cors-origin says less.
+come through it are limited as one client. A proxy on this machine that passes on the
+name that it is asked for needs that in --http-host. Pages of any origin may read the
+index's answers in a browser, unless --cors-origin says less.
 
 With --keyserver-domain it runs a keyserver beside, as keytree keyserver serve does
 alone, which tells more about it. That does not answer before the index has caught up,
@@ -268,7 +271,6 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		config.KeyserverPart, config.CallRate = &keyserverPart.Part, c.keyserver.callRate
 		started, startErr := c.keyserver.start(ctx, c, certificates)
 		if startErr == nil {
-			started.wire.Admission = c.admission
 			defer func() { err = errors.Join(err, started.close()) }()
 			if startErr = started.guard(ctx, c, index); startErr != nil {
 				startErr = errors.Join(startErr, started.close())
