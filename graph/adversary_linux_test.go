@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -106,15 +105,6 @@ var attacks = []attack{
 			return request(n, keyNumber(n), victim)
 		}
 		return refers(n, protocol.MLA, &victim, number(n-1))
-	}, nil, false},
-	{"links cut again", 3 * fullSigned, signedBytes, fullSigned / 3 * 3, func(n int) Action {
-		switch n % 3 {
-		case 0:
-			return request(n, keyNumber(0), victim)
-		case 1:
-			return refers(n, protocol.MLA, &victim, number(n-1))
-		}
-		return refers(n, protocol.MCR, &victim, number(n-1))
 	}, nil, false},
 	// The branch has an identity of its own from the last cut, which the next link merges.
 	{"merges into one identity", 3_000_000, signedBytes, fullSigned / 3 * 3, func(n int) Action {
@@ -263,30 +253,6 @@ func stateSize(t *testing.T, g *Graph) int64 {
 	s := again()
 	defer runtime.KeepAlive(s)
 	return heapInUse() - before
-}
-
-// watchMemory watches what the process takes without maps of files, until the returned
-// function is called, which returns the highest that it has been, in bytes.
-func watchMemory() (peak func() int) {
-	anonymous := regexp.MustCompile(`RssAnon:\s*(\d+) kB`)
-	done, ended := make(chan struct{}), make(chan int)
-	go func() {
-		peak := 0
-		for {
-			status, _ := os.ReadFile("/proc/self/status")
-			if m := anonymous.FindSubmatch(status); m != nil {
-				n, _ := strconv.Atoi(string(m[1]))
-				peak = max(peak, n<<10)
-			}
-			select {
-			case <-done:
-				ended <- peak
-				return
-			case <-time.After(10 * time.Millisecond):
-			}
-		}
-	}()
-	return func() int { close(done); return <-ended }
 }
 
 // watchWaits resolves keys all the time, until the returned function is called, which

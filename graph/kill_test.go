@@ -70,7 +70,7 @@ func TestWriter(t *testing.T) {
 		t.Skip("part of TestKill")
 	}
 	debug.SetMemoryLimit(writerLimit)
-	stop := reportMemory()
+	peak := watchMemory()
 	around := surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store { return badgerStore{db} }}
 	opt := Options{}
 	if os.Getenv(blindWriter) != "" {
@@ -112,33 +112,32 @@ func TestWriter(t *testing.T) {
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	stop()
+	fmt.Println("peak", peak()>>10) // kB
 	fmt.Println("done")
 }
 
-// reportMemory watches the process's own memory, without the maps of files,
-// until stop is called, which prints the highest that it has been, in kB.
-func reportMemory() (stop func()) {
+// watchMemory watches what the process takes without maps of files, until the returned
+// function is called, which returns the highest that it has been, in bytes.
+func watchMemory() (peak func() int) {
 	anonymous := regexp.MustCompile(`RssAnon:\s*(\d+) kB`)
-	done, ended := make(chan struct{}), make(chan struct{})
+	done, ended := make(chan struct{}), make(chan int)
 	go func() {
-		defer close(ended)
 		peak := 0
 		for {
+			status, _ := os.ReadFile("/proc/self/status")
+			if m := anonymous.FindSubmatch(status); m != nil {
+				n, _ := strconv.Atoi(string(m[1]))
+				peak = max(peak, n<<10)
+			}
 			select {
 			case <-done:
-				fmt.Println("peak", peak)
+				ended <- peak
 				return
-			case <-time.After(20 * time.Millisecond):
-				status, _ := os.ReadFile("/proc/self/status")
-				if m := anonymous.FindSubmatch(status); m != nil {
-					n, _ := strconv.Atoi(string(m[1]))
-					peak = max(peak, n)
-				}
+			case <-time.After(10 * time.Millisecond):
 			}
 		}
 	}()
-	return func() { close(done); <-ended }
+	return func() int { close(done); return <-ended }
 }
 
 // TestKill kills a process that connects and disconnects blocks, one of them
