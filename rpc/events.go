@@ -22,9 +22,10 @@ const (
 	unitEvents = 50
 )
 
-// eventsAtOnce is how many events of a block are held at a time: a quarter of a megabyte
-// in the form in which they are sent.
-const eventsAtOnce = 500
+// eventsAtOnce is how many events of a block are held at a time: 50 kB in the form in which
+// they are sent, and several times that before. There may be as many streams as admission
+// allows that hold so much.
+const eventsAtOnce = 100
 
 // eventCursor is a place in a listing of events: how many disconnects have been
 // listed, and, once all have, the next block and the next of its events.

@@ -171,12 +171,15 @@ func (c *call) send(m any) (any, error) {
 		return m, nil
 	}
 	size := proto.Size(p)
-	held, refusal := c.conn.owe(max(size, leastBuffer))
+	held, refusal := c.conn.owe(max(size, leastBuffer) + streamCost)
 	if refusal != nil {
 		return nil, refusal
 	}
 	return &outgoing{p, size, held}, nil
 }
+
+// streamCost is about how many bytes gRPC keeps of a stream while an answer waits in it.
+const streamCost = 4 << 10
 
 // leastBuffer is the size of the smallest buffer that gRPC gives back when it was sent: it
 // has none for messages of up to 1 kB.
