@@ -120,8 +120,9 @@ type Gate struct {
 	in, out                              *bytes
 	work                                 *work
 
-	mu   sync.Mutex
-	open map[*conn]struct{} // mu
+	mu       sync.Mutex
+	open     map[*conn]struct{} // mu
+	relieved time.Time          // mu; when relieve last looked
 }
 
 // New returns a gate.

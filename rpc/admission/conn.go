@@ -331,11 +331,20 @@ func (m *message) release() {
 	c.out.change(c.gate.out, c.client, -m.size)
 }
 
+// relieveEvery is how often relieve looks for a connection to close.
+const relieveEvery = 20 * time.Millisecond
+
 // relieve closes the connection that holds most of what was not taken, if that is more than
 // n bytes and it has been slow for as long as patience wants. It looks at all connections,
-// of which there are no more than places, and few more that are being closed.
+// of which there are no more than places, and few more that are being closed, and so does it
+// only now and then.
 func (g *Gate) relieve(n int) bool {
 	g.mu.Lock()
+	if time.Since(g.relieved) < relieveEvery {
+		g.mu.Unlock()
+		return false
+	}
+	g.relieved = time.Now()
 	var slow *conn
 	most := n
 	for c := range g.open {
