@@ -34,7 +34,7 @@ func smallDisk(t *testing.T, dir, size string) (resize func(size string)) {
 }
 
 // TestDisksFillUpApart fills the disk of the one or the other of a running server's parts.
-// Each wants room for twelve memtables: the index 384 MiB, the keyserver 768.
+// Each wants room for twelve memtables: the index 192 MiB, the keyserver 768.
 func TestDisksFillUpApart(t *testing.T) {
 	withPassphrase(t)
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
@@ -80,7 +80,7 @@ func TestDisksFillUpApart(t *testing.T) {
 		resize := smallDisk(t, filepath.Join(dir, "graph"), "600m")
 		s := startBeside(t, n, dir, "--anchor-chain", "none")
 		awaitTip(t, s.grpc, n)
-		resize("200m")
+		resize("150m")
 		if _, err := n.Mine(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
