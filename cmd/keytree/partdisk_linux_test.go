@@ -94,7 +94,7 @@ func TestDisksFillUpApart(t *testing.T) {
 		if code := s.signal(syscall.SIGTERM); code != exitDone {
 			t.Fatalf("exit code %d: %s", code, s.errors())
 		}
-		resize("200m")
+		resize("150m")
 		s = startBeside(t, n, dir)
 		s.await(&s.stderr, "the index has failed")
 		s.wantReady(map[string]string{"index": "the index has failed", "keyserver": ""})
