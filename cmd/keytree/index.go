@@ -10,6 +10,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/indexer/node"
 )
 
 // runningIndex is an index and what feeds it. open, run and close follow each other. The
@@ -124,6 +125,6 @@ func (x *runningIndex) Status() indexer.Status {
 	case <-x.part.failed:
 		return indexer.Status{Reason: "the index has failed"}
 	default:
-		return indexer.Status{}
+		return indexer.Status{NodePeers: node.Untold, Reason: "waiting for the node to answer"}
 	}
 }
