@@ -239,7 +239,7 @@ func TestVictim(t *testing.T) {
 }
 
 // stateSize is how much of the heap the graph's state takes, in bytes: as much as the
-// same once more.
+// same once more. Badger allocates at the same time, so it is the least of some tries.
 func stateSize(t *testing.T, g *Graph) int64 {
 	again := func() *state {
 		s := newState()
@@ -248,11 +248,14 @@ func stateSize(t *testing.T, g *Graph) int64 {
 		}
 		return s
 	}
-	again() // fills the caches
-	before := heapInUse()
-	s := again()
-	defer runtime.KeepAlive(s)
-	return heapInUse() - before
+	least := int64(math.MaxInt64)
+	for range 3 {
+		before := heapInUse()
+		s := again()
+		least = min(least, max(0, heapInUse()-before))
+		runtime.KeepAlive(s)
+	}
+	return least
 }
 
 // watchWaits resolves keys all the time, until the returned function is called, which
