@@ -195,20 +195,11 @@ func (v *View) AnchorProof(txid chainhash.Hash) (AnchorProof, error) {
 }
 
 func (v *View) placeOf(txid chainhash.Hash) (anchorPlace, error) {
-	value, err := read(v.snapshot.txn, anchorTxKey(txid))
-	if err != nil {
-		return anchorPlace{}, err
+	p, ok, err := v.ledger.placeOf(txid)
+	if err == nil && (!ok || p.height > v.height) {
+		err = fmt.Errorf("anchor %v as of height %d: %w", txid, v.height, ErrNotFound)
 	}
-	var p anchorPlace
-	if value != nil {
-		if p, err = decodeAnchorPlace(value); err != nil {
-			return anchorPlace{}, err
-		}
-	}
-	if value == nil || p.height > v.height {
-		return anchorPlace{}, fmt.Errorf("anchor %v as of height %d: %w", txid, v.height, ErrNotFound)
-	}
-	return p, nil
+	return p, err
 }
 
 func (v *View) anchorAt(p anchorPlace) (AnchorStatus, error) {

@@ -131,13 +131,23 @@ func (l *ledger) waiters(w wanted) (actions []int32, err error) {
 	return actions, err
 }
 
+// placeOf returns where a transaction is that is an anchor or broke a chain of them; ok is
+// false if it is not on the chain.
+func (l *ledger) placeOf(txid chainhash.Hash) (p anchorPlace, ok bool, err error) {
+	value, err := read(l.txn, anchorTxKey(txid))
+	if err != nil || value == nil {
+		return p, false, err
+	}
+	p, err = decodeAnchorPlace(value)
+	return p, err == nil && p.height < l.next, err
+}
+
 // baton returns the chain of anchors whose baton output 0 of a transaction is.
 func (l *ledger) baton(txid chainhash.Hash) (b baton, err error) {
-	value, err := read(l.txn, anchorTxKey(txid))
-	if err != nil {
-		return b, err
+	p, ok, err := l.placeOf(txid)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: the anchor %v, whose output is a baton, is missing", ErrDamaged, txid)
 	}
-	p, err := decodeAnchorPlace(value)
 	if err != nil {
 		return b, err
 	}
@@ -317,12 +327,8 @@ func (d *draft) heightOfAnchor(txid chainhash.Hash) (height uint32, ok bool, err
 	if t := d.anchorOf(txid); t != nil {
 		return t.height, true, nil
 	}
-	value, err := read(d.txn, anchorTxKey(txid))
-	if err != nil || value == nil {
-		return 0, false, err
-	}
-	p, err := decodeAnchorPlace(value)
-	return p.height, p.height < d.next, err
+	p, ok, err := d.placeOf(txid)
+	return p.height, ok, err
 }
 
 // representative returns the name that stands for all that merged with one, with its

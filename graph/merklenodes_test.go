@@ -57,7 +57,7 @@ func TestMerkleNodesInChunks(t *testing.T) {
 		t.Helper()
 		s := newSnapshot() // of the store as it is now, damage included
 		s.txn = c.g.db.NewTransaction(false)
-		v := &View{g: c.g, snapshot: s, height: 1}
+		v := &View{g: c.g, snapshot: s, ledger: ledger{txn: s.txn, next: 2}, height: 1}
 		defer v.Close()
 		for _, txid := range anchors {
 			proof, err := v.AnchorProof(txid)

@@ -313,14 +313,13 @@ func (s *step) decideAccept(n int32) {
 		return
 	}
 	accept, request := s.look(n), s.about(&target)
-	switch reason := s.refusesAccept(&accept, &target, request); reason {
-	case NoReason:
-		s.meet(n, &target, request, NoReason)
-		s.join(&accept, &target)
-	default:
-		s.meet(n, &target, request, reason)
+	reason := s.refusesAccept(&accept, &target, request)
+	s.meet(n, &target, request, reason)
+	if reason != NoReason {
 		s.refuse(n, reason)
+		return
 	}
+	s.join(&accept, &target)
 }
 
 // refusesAccept says why an MLA that refers to target is refused.
