@@ -456,7 +456,7 @@ func unanswered(method string, request proto.Message, times int) func(*peer2) er
 
 // stalledMessages begins so many messages, each as long as a server allows.
 func stalledMessages(streams int) func(*peer2) error {
-	start := append(binary.BigEndian.AppendUint32([]byte{0}, rpc.MaxRequest), make([]byte, 60<<10)...)
+	start := append(binary.BigEndian.AppendUint32([]byte{0}, admission.MaxRequest), make([]byte, 60<<10)...)
 	return func(p *peer2) error {
 		for i := range streams {
 			stream := uint32(2*i + 1)

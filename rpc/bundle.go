@@ -40,7 +40,7 @@ type bundleWriter struct {
 const unitAnchors = 10
 
 // anchorsRead is how many anchors are held at once: fewer, down to one, if their
-// transactions have more than sendBuffer bytes, which whoever pays for them decides.
+// transactions have more than admission.Piece bytes, which whoever pays for them decides.
 const anchorsRead = 100
 
 // bundleOf prepares the bundle of a chain, from the anchor of a number on.
@@ -113,7 +113,7 @@ func (b *bundleWriter) items(ctx context.Context, number uint32) (items []bundle
 		return nil, err
 	}
 	defer view.Close()
-	proofs, err := view.AnchorProofs(ctx, b.chain.ID, number, anchorsRead, sendBuffer)
+	proofs, err := view.AnchorProofs(ctx, b.chain.ID, number, anchorsRead, admission.Piece)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (s *anchorService) GetProofBundle(request *keytreev1.GetProofBundleRequest,
 	if err != nil {
 		return err
 	}
-	out := bufio.NewWriterSize(chunkWriter{stream}, sendBuffer)
+	out := bufio.NewWriterSize(chunkWriter{stream}, admission.Piece)
 	if err := b.write(stream.Context(), out); err != nil {
 		if status.Code(err) != codes.Unknown { // the stream's own
 			return err
@@ -186,7 +186,7 @@ func (s *anchorService) download(w http.ResponseWriter, r *http.Request, path ma
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.bundle"`, b.chain.ID))
-	out := bufio.NewWriterSize(w, sendBuffer)
+	out := bufio.NewWriterSize(w, admission.Piece)
 	// It outlives the call's time: admission has the client take each piece in time, and
 	// when the connection ends, every write fails.
 	err = b.write(context.WithoutCancel(r.Context()), out)

@@ -33,7 +33,7 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 	if err := s.admit(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, admission.RequestTimeout)
 	defer cancel()
 	return handler(ctx, request)
 }
@@ -86,7 +86,7 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		}
 		defer s.gate.RUnlock()
 		defer contain(w, s.log, "REST")
-		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), admission.RequestTimeout)
 		defer cancel()
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r.WithContext(ctx))

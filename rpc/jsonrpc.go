@@ -27,8 +27,6 @@ const (
 	maxID = 256
 	// maxMembers is how many members a request or its params may have.
 	maxMembers = 16
-	// sendBuffer is how many bytes of a long answer are sent at once.
-	sendBuffer = 64 << 10
 )
 
 // method answers one call. What it returns is written as JSON, or, if it is a
@@ -99,13 +97,13 @@ func (j *jsonRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out.Flush() // a client that went away is no fault to report
 }
 
-// readBody reads a body of at most MaxRequest bytes.
+// readBody reads a body of at most admission.MaxRequest bytes.
 func readBody(w http.ResponseWriter, r *http.Request) (body []byte, status int, problem *callError) {
-	tooLarge := callErrorf(CodeInvalidRequest, "expected a body of at most %d bytes, got more", MaxRequest)
-	if r.ContentLength > MaxRequest {
+	tooLarge := callErrorf(CodeInvalidRequest, "expected a body of at most %d bytes, got more", admission.MaxRequest)
+	if r.ContentLength > admission.MaxRequest {
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequest))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, admission.MaxRequest))
 	var why *admission.Refusal
 	switch {
 	case errors.As(err, &why):
@@ -314,7 +312,7 @@ func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError)
 	}
 	p, err := readParams(c.params)
 	if err == nil {
-		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), admission.RequestTimeout)
 		defer cancel()
 		result, err = m(ctx, p)
 	}

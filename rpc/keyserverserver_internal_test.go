@@ -78,7 +78,7 @@ func TestSlowReader(t *testing.T) {
 	address, _ := slowRig(t, map[string]method{"large": func(context.Context, *params) (any, error) {
 		return stream(func(w io.Writer) (err error) {
 			defer func() { broken <- err }()
-			piece := strings.Repeat(" ", sendBuffer)
+			piece := strings.Repeat(" ", admission.Piece)
 			for range 1000 { // more than any buffer between the two takes
 				if _, err := io.WriteString(w, piece); err != nil {
 					return err

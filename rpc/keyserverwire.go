@@ -16,6 +16,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
 // keyserverWire is the methods of the keyserver's JSON-RPC (keyserver-wire,
@@ -88,7 +89,7 @@ func (k keyserverWire) fetchHashChain(ctx context.Context, p *params) (any, erro
 		return nil, err
 	}
 	return stream(func(w io.Writer) error {
-		text := append(make([]byte, 0, sendBuffer+1024), `{"HCEntries":[`...)
+		text := append(make([]byte, 0, admission.Piece+1024), `{"HCEntries":[`...)
 		separator := ""
 		for entry, err := range entries {
 			if err != nil {
@@ -96,7 +97,7 @@ func (k keyserverWire) fetchHashChain(ctx context.Context, p *params) (any, erro
 			}
 			text = append(append(text, separator...), '"')
 			text = append(base64.StdEncoding.AppendEncode(text, entry[:]), '"')
-			if separator = ","; len(text) < sendBuffer {
+			if separator = ","; len(text) < admission.Piece {
 				continue
 			}
 			if _, err := w.Write(text); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
 type uidReply struct{ UIDMessageReply uid.Reply }
@@ -279,8 +280,8 @@ func TestEnvelopes(t *testing.T) {
 		{"batch of 100", "[" + strings.Repeat(call+",", 99) + call + "]", 200, `[{"jsonrpc":"2.0",` + found + `,"id":1},...`},
 		{"batch of 101", "[" + strings.Repeat(call+",", 100) + call + "]", 200, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"expected a batch of at most 100 calls, got more; none was made"},"id":null}`},
 		{"large batch of nothing", "[" + strings.Repeat("0,", 900_000) + "0]", 200, `{"jsonrpc":"2.0","error":{"code":-32600,...`},
-		{"large body", call + strings.Repeat(" ", rpc.MaxRequest), 413, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"expected a body of at most 2097152 bytes, got more"},"id":null}`},
-		{"largest body", call + strings.Repeat(" ", rpc.MaxRequest-len(call)), 200, `{"jsonrpc":"2.0",` + found + `,"id":1}`},
+		{"large body", call + strings.Repeat(" ", admission.MaxRequest), 413, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"expected a body of at most 2097152 bytes, got more"},"id":null}`},
+		{"largest body", call + strings.Repeat(" ", admission.MaxRequest-len(call)), 200, `{"jsonrpc":"2.0",` + found + `,"id":1}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status, got := r.post(t, test.body)

@@ -197,7 +197,7 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 				"expected application/json, got %q", shortened(r.Header.Get("Content-Type"))))
 			return
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxRequest))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, admission.MaxRequest))
 		var syntax *json.SyntaxError
 		var refusal *admission.Refusal
 		switch {
@@ -206,7 +206,7 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		case errors.As(err, new(*http.MaxBytesError)):
 			writeError(w, http.StatusRequestEntityTooLarge,
-				fieldError(codes.ResourceExhausted, "body", "expected at most %d bytes, got more", MaxRequest))
+				fieldError(codes.ResourceExhausted, "body", "expected at most %d bytes, got more", admission.MaxRequest))
 			return
 		case err != nil:
 			writeError(w, http.StatusBadRequest, fieldError(codes.InvalidArgument, "body", "cannot be read to its end"))

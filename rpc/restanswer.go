@@ -5,10 +5,12 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/status"
+
+	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
 // restAnswer writes an answer of any length in JSON. It holds one piece of it, which is
-// sent when it has sendBuffer bytes: who reads slowly makes the server wait, not remember.
+// sent when it has admission.Piece bytes: who reads slowly makes the server wait, not remember.
 // A short answer is sent as a whole.
 type restAnswer struct {
 	w     http.ResponseWriter
@@ -18,7 +20,7 @@ type restAnswer struct {
 
 // pass sends the piece if it is long enough.
 func (a *restAnswer) pass() error {
-	if len(a.text) < sendBuffer {
+	if len(a.text) < admission.Piece {
 		return nil
 	}
 	return a.send()

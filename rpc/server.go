@@ -36,19 +36,9 @@ import (
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
-// The limits on single requests; those on clients are admission.Limits. None of them is a
-// promise of the API.
-const (
-	// MaxRequest is how many bytes a request may have: a gRPC message or a REST
-	// body. 10,000 addresses need about a quarter of it.
-	MaxRequest = 2 << 20
-	// RequestTimeout ends a call other than a Watch, and the sending of a REST
-	// answer.
-	RequestTimeout = 60 * time.Second
-	// ShutdownGrace is how long Serve lets calls finish once it is told to stop.
-	// Watch streams end at once.
-	ShutdownGrace = 5 * time.Second
-)
+// ShutdownGrace is how long Serve lets calls finish once it is told to stop. Watch
+// streams end at once.
+const ShutdownGrace = 5 * time.Second
 
 // Indexer is what the server asks of the indexer: how the graph stands beside
 // the node. It is called concurrently and must not block.
@@ -122,7 +112,7 @@ func NewServer(c Config) (*Server, error) {
 	}
 	s.grpc = grpc.NewServer(append(s.admission.ServerOptions(s.kind),
 		grpc.Creds(wire),
-		grpc.MaxRecvMsgSize(MaxRequest),
+		grpc.MaxRecvMsgSize(admission.MaxRequest),
 		grpc.WaitForHandlers(true),
 		grpc.ChainUnaryInterceptor(s.unary, s.health.unary),
 		grpc.ChainStreamInterceptor(s.stream, s.health.stream),

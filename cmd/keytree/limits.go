@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
 )
 
@@ -31,8 +30,8 @@ func newLimitFlags(flags *pflag.FlagSet) limitFlags {
 		requests:    budgetFlag(byDefault.Requests, 1, 1, mostNumber),
 		streams:     budgetFlag(byDefault.Streams, 1, 1, mostNumber),
 		long:        budgetFlag(byDefault.Long, 1, 1, mostNumber),
-		in:          budgetFlag(byDefault.BytesIn, mebi, 2*rpc.MaxRequest/mebi, mostMiB),
-		out:         budgetFlag(byDefault.BytesOut, mebi, 2*rpc.MaxRequest/mebi, mostMiB),
+		in:          budgetFlag(byDefault.BytesIn, mebi, 2*admission.MaxRequest/mebi, mostMiB),
+		out:         budgetFlag(byDefault.BytesOut, mebi, 2*admission.MaxRequest/mebi, mostMiB),
 		work:        budgetFlag(byDefault.Work, 1, 10, mostNumber),
 		arrive:      newParsed("DURATION", byDefault.Arrive.String(), parseLimitTime),
 		take:        newParsed("DURATION", byDefault.Take.String(), parseLimitTime),

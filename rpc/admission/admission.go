@@ -73,6 +73,17 @@ func DefaultLimits() Limits {
 	}
 }
 
+// What holds for single calls on every wire. None of it is a promise of the API.
+const (
+	// MaxRequest is how many bytes a request may have: a gRPC message, or the body of a
+	// request over HTTP. 10,000 addresses need about a quarter of it.
+	MaxRequest = 2 << 20
+	// RequestTimeout ends a call other than a Watch, and the sending of a REST answer.
+	RequestTimeout = 60 * time.Second
+	// Piece is how many bytes of a long answer are made and sent at once.
+	Piece = 64 << 10
+)
+
 // These are not settings: they follow from what a connection and an answer are.
 const (
 	// small is how many bytes a connection may hold in each direction that count for
