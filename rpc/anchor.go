@@ -12,6 +12,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -97,7 +98,7 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 	)
 	switch {
 	case (request.GetDomain() == "") == (request.GetChainTxHash() == ""):
-		return nil, fieldError(codes.InvalidArgument, "domain", "expected one of domain and chain_tx_hash")
+		return nil, fault.Field(codes.InvalidArgument, "domain", "expected one of domain and chain_tx_hash")
 	case request.GetDomain() != "":
 		domain, err := parseAnchorDomain("domain", request.GetDomain())
 		if err != nil {
@@ -231,8 +232,8 @@ func (s *anchorService) GetAnchor(ctx context.Context, request *keytreev1.GetAnc
 // parseAnchorDomain reads the domain in a field of a request.
 func parseAnchorDomain(field, domain string) (string, error) {
 	if err := uid.CheckDomain(domain); err != nil || len(domain) > protocol.MaxAnchorDomain {
-		return "", fieldError(codes.InvalidArgument, field, "expected a host name in lower case of 1 to %d bytes, got %q",
-			protocol.MaxAnchorDomain, shortened(domain))
+		return "", fault.Field(codes.InvalidArgument, field, "expected a host name in lower case of 1 to %d bytes, got %q",
+			protocol.MaxAnchorDomain, fault.Shortened(domain))
 	}
 	return domain, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -42,7 +43,7 @@ type batch struct {
 func (s *identityService) newBatch(ctx context.Context, request *keytreev1.BatchResolveRequest) (*batch, error) {
 	addresses := request.GetAddresses()
 	if len(addresses) == 0 || len(addresses) > maxBatch {
-		return nil, fieldError(codes.InvalidArgument, "addresses", "expected 1 to %d addresses, got %d", maxBatch, len(addresses))
+		return nil, fault.Field(codes.InvalidArgument, "addresses", "expected 1 to %d addresses, got %d", maxBatch, len(addresses))
 	}
 	if err := admission.Work(ctx, len(addresses)/unitBatch); err != nil {
 		return nil, err
@@ -60,7 +61,7 @@ func (s *identityService) newBatch(ctx context.Context, request *keytreev1.Batch
 	for i, address := range addresses {
 		key, err := protocol.ParseAddress(address, s.net)
 		if err != nil {
-			return nil, fieldError(codes.InvalidArgument, fmt.Sprintf("addresses[%d]", i), "%v", err)
+			return nil, fault.Field(codes.InvalidArgument, fmt.Sprintf("addresses[%d]", i), "%v", err)
 		}
 		_, again := b.often[key]
 		b.keys[i], b.often[key] = key, again

@@ -10,6 +10,8 @@ import (
 	"github.com/rs/cors"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // preflightAge is for how many seconds a browser need not ask again whether it may ask.
@@ -57,7 +59,7 @@ func readable(origins []string, next http.Handler) http.Handler {
 func named(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if misdirected(r, hosts) {
-			writeError(w, http.StatusMisdirectedRequest, fieldError(codes.InvalidArgument, "Host", wrongHost, shortened(r.Host)))
+			writeError(w, http.StatusMisdirectedRequest, fault.Field(codes.InvalidArgument, "Host", wrongHost, fault.Shortened(r.Host)))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -19,6 +19,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -59,7 +60,7 @@ func (s *anchorService) bundleOf(ctx context.Context, chainTxHash string, first 
 		return nil, s.notFoundOr(err, "chain_tx_hash", "chain of anchors", id, view)
 	}
 	if first > chain.Anchors {
-		return nil, fieldError(codes.OutOfRange, "first_number", "expected a number from 0 to %d (how many anchors there are), got %d", chain.Anchors, first)
+		return nil, fault.Field(codes.OutOfRange, "first_number", "expected a number from 0 to %d (how many anchors there are), got %d", chain.Anchors, first)
 	}
 	if err := admission.Work(ctx, int(chain.Anchors-first)/unitAnchors); err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -133,7 +134,7 @@ func (s *identityService) firstEventPage(query [16]byte, from uint32, toHeight *
 	}
 	switch to := *toHeight; {
 	case to < from:
-		return nil, fieldError(codes.InvalidArgument, "to_height", "expected at least from_height, %d, got %d", from, to)
+		return nil, fault.Field(codes.InvalidArgument, "to_height", "expected at least from_height, %d, got %d", from, to)
 	case to > tip.Height:
 		return nil, s.outOfRange("to_height", to)
 	case to < tip.Height:

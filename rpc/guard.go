@@ -4,7 +4,6 @@ import (
 	"context"
 	"log"
 	"net/http"
-	"runtime/debug"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -14,20 +13,18 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
-var (
-	errInternal = status.Error(codes.Internal, "internal error; the server's log has the cause")
-	errStopping = status.Error(codes.Unavailable, "the server is shutting down; try again later")
-)
+var errStopping = status.Error(codes.Unavailable, "the server is shutting down; try again later")
 
 // unary bounds the time of a call and keeps a panic from the client.
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			logPanic(s.log, info.FullMethod, cause)
-			answer, err = nil, errInternal
+			fault.LogPanic(s.log, info.FullMethod, cause)
+			answer, err = nil, fault.ErrInternal
 		}
 	}()
 	if err := s.admit(ctx, info.FullMethod); err != nil {
@@ -50,8 +47,8 @@ func (s *Server) admit(ctx context.Context, method string) error {
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			logPanic(s.log, info.FullMethod, cause)
-			err = errInternal
+			fault.LogPanic(s.log, info.FullMethod, cause)
+			err = fault.ErrInternal
 		}
 	}()
 	if err := s.admit(stream.Context(), info.FullMethod); err != nil {
@@ -114,13 +111,9 @@ func contain(w http.ResponseWriter, log zerolog.Logger, call string) {
 	case http.ErrAbortHandler:
 		panic(cause)
 	default:
-		logPanic(log, call, cause)
-		writeError(w, http.StatusInternalServerError, errInternal)
+		fault.LogPanic(log, call, cause)
+		writeError(w, http.StatusInternalServerError, fault.ErrInternal)
 	}
-}
-
-func logPanic(to zerolog.Logger, call string, cause any) {
-	to.Error().Str("call", call).Any("panic", cause).Bytes("stack", debug.Stack()).Msg("a call panicked")
 }
 
 // newHTTPLog sends what net/http has to say about connections to the log.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // The limits on JSON-RPC.
@@ -66,15 +67,15 @@ func (j *jsonRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case r.URL.Path != "/":
-		refuse(w, http.StatusNotFound, callErrorf(CodeInvalidRequest, "no such path: %q; JSON-RPC is at /", shortened(r.URL.Path)))
+		refuse(w, http.StatusNotFound, callErrorf(CodeInvalidRequest, "no such path: %q; JSON-RPC is at /", fault.Shortened(r.URL.Path)))
 		return
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
-		refuse(w, http.StatusMethodNotAllowed, callErrorf(CodeInvalidRequest, "expected POST, got %s", shortened(r.Method)))
+		refuse(w, http.StatusMethodNotAllowed, callErrorf(CodeInvalidRequest, "expected POST, got %s", fault.Shortened(r.Method)))
 		return
 	case err != nil || media != "application/json":
 		refuse(w, http.StatusUnsupportedMediaType, callErrorf(CodeInvalidRequest, "expected the Content-Type application/json, got %q",
-			shortened(r.Header.Get("Content-Type"))))
+			fault.Shortened(r.Header.Get("Content-Type"))))
 		return
 	}
 	body, status, problem := readBody(w, r)
@@ -299,8 +300,8 @@ func readCall(text []byte) (call, *callError) {
 func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			logPanic(j.log, c.method, cause)
-			result, problem = nil, callErrorf(CodeInternal, internalError)
+			fault.LogPanic(j.log, c.method, cause)
+			result, problem = nil, callErrorf(CodeInternal, fault.Internal)
 		}
 	}()
 	if problem := refusedOr(j.rates.Take(admission.ClientOf(r.Context()), 1)); problem != nil {
@@ -308,7 +309,7 @@ func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError)
 	}
 	m, ok := j.methods[c.method]
 	if !ok {
-		return nil, callErrorf(CodeUnknownMethod, "no such method: %q; Capabilities lists those there are", shortened(c.method))
+		return nil, callErrorf(CodeUnknownMethod, "no such method: %q; Capabilities lists those there are", fault.Shortened(c.method))
 	}
 	p, err := readParams(c.params)
 	if err == nil {
@@ -340,14 +341,14 @@ func readObject(text []byte) (map[string]json.RawMessage, error) {
 			return nil, fmt.Errorf("%w: expected a name, got none", canonical.ErrMalformed)
 		}
 		if _, twice := members[name]; twice {
-			return nil, fmt.Errorf("%w: %s: appears twice", canonical.ErrMalformed, shortened(name))
+			return nil, fmt.Errorf("%w: %s: appears twice", canonical.ErrMalformed, fault.Shortened(name))
 		}
 		if len(members) == maxMembers {
 			return nil, fmt.Errorf("%w: expected at most %d members, got more", canonical.ErrMalformed, maxMembers)
 		}
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", canonical.ErrMalformed, shortened(name), err)
+			return nil, fmt.Errorf("%w: %s: %w", canonical.ErrMalformed, fault.Shortened(name), err)
 		}
 		members[name] = value
 	}
@@ -359,5 +360,5 @@ func got(value []byte) string {
 	if len(bytes.TrimSpace(value)) == 0 {
 		return "nothing"
 	}
-	return shortened(string(value))
+	return fault.Shortened(string(value))
 }

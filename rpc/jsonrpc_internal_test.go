@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // testMethods are calls that end in every way.
@@ -65,7 +67,7 @@ func TestFaultsStayInside(t *testing.T) {
 	post := testJSONRPC(t, zerolog.New(&log))
 	for _, test := range []struct{ method, logged string }{{"panic", "a broken invariant"}, {"unknown", "disk on fire"}} {
 		answer, err := post(fmt.Sprintf(`{"jsonrpc":"2.0","method":%q,"id":1}`, test.method))
-		want := `{"jsonrpc":"2.0","error":{"code":-32603,"message":"` + internalError + `"},"id":1}`
+		want := `{"jsonrpc":"2.0","error":{"code":-32603,"message":"` + fault.Internal + `"},"id":1}`
 		if err != nil || answer != want {
 			t.Errorf("%s: %s, %v; want %s", test.method, answer, err, want)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -249,7 +250,7 @@ func (s *keyserverService) UpdateUID(ctx context.Context, request *keytreev1.Upd
 func (s *keyserverService) accept(ctx context.Context, text, payment string, call func(context.Context, *uid.Message, string) (*uid.Reply, error)) (*keytreev1.UIDMessageReply, error) {
 	message, err := uid.Parse([]byte(text))
 	if err != nil {
-		return nil, fieldError(codes.InvalidArgument, "uid_message", "%v", err)
+		return nil, fault.Field(codes.InvalidArgument, "uid_message", "%v", err)
 	}
 	reply, err := call(ctx, message, payment)
 	if err != nil {
@@ -290,12 +291,12 @@ func (s *keyserverService) AddKeyInit(ctx context.Context, request *keytreev1.Ad
 	}
 	texts := request.GetKeyInits()
 	if len(texts) > keyserver.MaxKeyInitsPerCall {
-		return nil, fieldError(codes.InvalidArgument, "key_inits", "expected at most %d, got %d", keyserver.MaxKeyInitsPerCall, len(texts))
+		return nil, fault.Field(codes.InvalidArgument, "key_inits", "expected at most %d, got %d", keyserver.MaxKeyInitsPerCall, len(texts))
 	}
 	inits := make([]*keyinit.KeyInit, len(texts))
 	for i, text := range texts {
 		if inits[i], err = keyinit.Parse([]byte(text)); err != nil {
-			return nil, fieldError(codes.InvalidArgument, fmt.Sprintf("key_inits[%d]", i), "%v", err)
+			return nil, fault.Field(codes.InvalidArgument, fmt.Sprintf("key_inits[%d]", i), "%v", err)
 		}
 	}
 	signatures, err := s.service.AddKeyInit(ctx, sigKey, inits, request.GetTokens())
@@ -339,7 +340,7 @@ func (s *keyserverService) FlushKeyInit(ctx context.Context, request *keytreev1.
 // sized checks that a field of a request has so many bytes.
 func sized(field string, b []byte, size int) ([]byte, error) {
 	if len(b) != size {
-		return nil, fieldError(codes.InvalidArgument, field, "expected %d bytes, got %d", size, len(b))
+		return nil, fault.Field(codes.InvalidArgument, field, "expected %d bytes, got %d", size, len(b))
 	}
 	return b, nil
 }

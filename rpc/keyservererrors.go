@@ -14,6 +14,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // The codes of errors over JSON-RPC: those that JSON-RPC 2.0 names, then one for
@@ -76,8 +77,6 @@ var refusals = []struct {
 // maxRefusal is how many bytes of an error a client gets.
 const maxRefusal = 500
 
-const internalError = "internal error; the server's log has the cause"
-
 // refusal returns the codes of a keyserver's error, and what the client may read
 // of it: all, unless no client can do anything about it, which is logged instead.
 func refusal(err error, log zerolog.Logger) (jsonRPC int, grpc codes.Code, text string) {
@@ -95,7 +94,7 @@ func refusal(err error, log zerolog.Logger) (jsonRPC int, grpc codes.Code, text 
 		return r.jsonRPC, r.grpc, text
 	}
 	log.Error().Err(err).Msg("the keyserver could not answer")
-	return CodeInternal, codes.Internal, internalError
+	return CodeInternal, codes.Internal, fault.Internal
 }
 
 // refusalStatus is a keyserver's error as a gRPC status.

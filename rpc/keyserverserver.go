@@ -12,6 +12,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // DefaultCallRate is a CallRate that no user of a keyserver reaches.
@@ -90,7 +91,7 @@ func fromNoPage(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case misdirected(r, hosts):
-			refuse(w, http.StatusMisdirectedRequest, callErrorf(CodeInvalidRequest, "Host: "+wrongHost, shortened(r.Host)))
+			refuse(w, http.StatusMisdirectedRequest, callErrorf(CodeInvalidRequest, "Host: "+wrongHost, fault.Shortened(r.Host)))
 		case origins.Check(r) != nil:
 			refuse(w, http.StatusForbidden, callErrorf(CodeInvalidRequest, otherOrigin))
 		default:

@@ -9,6 +9,8 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"google.golang.org/grpc/codes"
+
+	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // pageToken is where a listing goes on, and for which question. Its wire form is
@@ -95,21 +97,21 @@ func parsePageTokenFor(query [16]byte, s string) (*pageToken, error) {
 	}
 	token, err := parsePageToken(s)
 	if err != nil {
-		return nil, fieldError(codes.InvalidArgument, "page_token", "expected the next_page_token of an earlier page, got %q, which is %v", shortened(s), err)
+		return nil, fault.Field(codes.InvalidArgument, "page_token", "expected the next_page_token of an earlier page, got %q, which is %v", fault.Shortened(s), err)
 	}
 	if token.query != query {
-		return nil, fieldError(codes.InvalidArgument, "page_token", "it belongs to another query; repeat the other fields as in the request for the first page")
+		return nil, fault.Field(codes.InvalidArgument, "page_token", "it belongs to another query; repeat the other fields as in the request for the first page")
 	}
 	return &token, nil
 }
 
 // errReorganised refuses to go on with a listing whose block has left the chain.
 func errReorganised(height uint32, hash chainhash.Hash) error {
-	return fieldError(codes.Aborted, "page_token", "block %d, %s, which the listing is as of, was reorganised away; start again without a page token", height, hash)
+	return fault.Field(codes.Aborted, "page_token", "block %d, %s, which the listing is as of, was reorganised away; start again without a page token", height, hash)
 }
 
 // errCursor is for a token that passes its checksum and yet holds no cursor of
 // the call: only a forged one does.
 func errCursor() error {
-	return fieldError(codes.InvalidArgument, "page_token", "%v", errPageToken)
+	return fault.Field(codes.InvalidArgument, "page_token", "%v", errPageToken)
 }

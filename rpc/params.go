@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // params are the parameters of one call, by name. They are taken one by one, each
@@ -140,7 +141,7 @@ func (p *params) texts(name string, most int) (texts []string) {
 func (p *params) done() error {
 	if len(p.left) > 0 {
 		names := slices.Sorted(maps.Keys(p.left))
-		p.fail(fmt.Errorf("%w: params: this method does not take %s", canonical.ErrMalformed, shortened(strings.Join(names, ", "))))
+		p.fail(fmt.Errorf("%w: params: this method does not take %s", canonical.ErrMalformed, fault.Shortened(strings.Join(names, ", "))))
 	}
 	return p.err
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // graphReader is what the services that answer from the graph have in common: how
@@ -65,13 +66,13 @@ func (r *graphReader) outOfRange(field string, height uint32) error {
 	if !ok {
 		return errNoBlock
 	}
-	return fieldError(codes.OutOfRange, field, "expected a height from %d (start height) to %d (tip), got %d",
+	return fault.Field(codes.OutOfRange, field, "expected a height from %d (start height) to %d (tip), got %d",
 		r.graph.Params().StartHeight, tip.Height, height)
 }
 
 func (r *graphReader) notFoundOr(err error, field, what string, hash chainhash.Hash, view *graph.View) error {
 	if errors.Is(err, graph.ErrNotFound) {
-		return fieldError(codes.NotFound, field, "no %s %s is known as of height %d", what, hash, view.Height())
+		return fault.Field(codes.NotFound, field, "no %s %s is known as of height %d", what, hash, view.Height())
 	}
 	return r.fault(err)
 }
@@ -96,5 +97,5 @@ func (r *graphReader) fault(err error) error {
 		return errIndexFailed // which was logged once
 	}
 	r.log.Error().Err(err).Msg("the graph could not answer")
-	return errInternal
+	return fault.ErrInternal
 }

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -64,7 +65,7 @@ func newREST(health *healthService, rates *admission.Rates, log zerolog.Logger) 
 			return
 		}
 		writeError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "this server runs no such part: %q, expected one of %s",
-			shortened(path["part"]), strings.Join(slices.Sorted(maps.Keys(parts)), ", ")))
+			fault.Shortened(path["part"]), strings.Join(slices.Sorted(maps.Keys(parts)), ", ")))
 	}
 	return mux, errors.Join(
 		mux.HandlePath(http.MethodGet, "/healthz", alive),
@@ -158,25 +159,25 @@ func limited(rates *admission.Rates) runtime.Middleware {
 func checkQuery(query string, fields map[string]protoreflect.Kind) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return fieldError(codes.InvalidArgument, "query", "expected name=value pairs joined by &: %v", err)
+		return fault.Field(codes.InvalidArgument, "query", "expected name=value pairs joined by &: %v", err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		kind, known := fields[name]
 		switch {
 		case !known && len(fields) == 0:
-			return fieldError(codes.InvalidArgument, shortened(name), "this call takes no query parameters")
+			return fault.Field(codes.InvalidArgument, fault.Shortened(name), "this call takes no query parameters")
 		case !known:
-			return fieldError(codes.InvalidArgument, shortened(name), "unknown query parameter, expected one of %s",
+			return fault.Field(codes.InvalidArgument, fault.Shortened(name), "unknown query parameter, expected one of %s",
 				strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 		case len(values[name]) > 1:
-			return fieldError(codes.InvalidArgument, name, "given %d times, expected once", len(values[name]))
+			return fault.Field(codes.InvalidArgument, name, "given %d times, expected once", len(values[name]))
 		case kind == protoreflect.Uint32Kind || kind == protoreflect.Uint64Kind:
 			most := uint64(math.MaxUint32)
 			if kind == protoreflect.Uint64Kind {
 				most = math.MaxUint64
 			}
 			if n, err := strconv.ParseUint(values.Get(name), 10, 64); err != nil || n > most {
-				return fieldError(codes.InvalidArgument, name, "expected a whole number from 0 to %d, got %q", most, shortened(values.Get(name)))
+				return fault.Field(codes.InvalidArgument, name, "expected a whole number from 0 to %d, got %q", most, fault.Shortened(values.Get(name)))
 			}
 		}
 	}
@@ -193,8 +194,8 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		}
 		if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-			writeError(w, http.StatusUnsupportedMediaType, fieldError(codes.InvalidArgument, "Content-Type",
-				"expected application/json, got %q", shortened(r.Header.Get("Content-Type"))))
+			writeError(w, http.StatusUnsupportedMediaType, fault.Field(codes.InvalidArgument, "Content-Type",
+				"expected application/json, got %q", fault.Shortened(r.Header.Get("Content-Type"))))
 			return
 		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, admission.MaxRequest))
@@ -206,18 +207,18 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		case errors.As(err, new(*http.MaxBytesError)):
 			writeError(w, http.StatusRequestEntityTooLarge,
-				fieldError(codes.ResourceExhausted, "body", "expected at most %d bytes, got more", admission.MaxRequest))
+				fault.Field(codes.ResourceExhausted, "body", "expected at most %d bytes, got more", admission.MaxRequest))
 			return
 		case err != nil:
-			writeError(w, http.StatusBadRequest, fieldError(codes.InvalidArgument, "body", "cannot be read to its end"))
+			writeError(w, http.StatusBadRequest, fault.Field(codes.InvalidArgument, "body", "cannot be read to its end"))
 			return
 		case len(bytes.TrimSpace(body)) == 0:
 			writeError(w, http.StatusBadRequest,
-				fieldError(codes.InvalidArgument, "body", "expected a JSON object with the fields of the request, got nothing"))
+				fault.Field(codes.InvalidArgument, "body", "expected a JSON object with the fields of the request, got nothing"))
 			return
 		case errors.As(json.Unmarshal(body, new(json.RawMessage)), &syntax):
 			writeError(w, http.StatusBadRequest,
-				fieldError(codes.InvalidArgument, "body", "expected a JSON object, got what is no JSON from byte %d on: %v", syntax.Offset, syntax))
+				fault.Field(codes.InvalidArgument, "body", "expected a JSON object, got what is no JSON from byte %d on: %v", syntax.Offset, syntax))
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
@@ -250,11 +251,11 @@ func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		writeError(w, code, status.Errorf(codes.Unimplemented, "%s is not a method of this path, expected %s", shortened(r.Method), allowed))
+		writeError(w, code, status.Errorf(codes.Unimplemented, "%s is not a method of this path, expected %s", fault.Shortened(r.Method), allowed))
 	case http.StatusNotFound:
-		writeError(w, code, status.Errorf(codes.NotFound, "no such path: %q; the paths begin with /v1/, and /healthz and /readyz", shortened(r.URL.Path)))
+		writeError(w, code, status.Errorf(codes.NotFound, "no such path: %q; the paths begin with /v1/, and /healthz and /readyz", fault.Shortened(r.URL.Path)))
 	default:
-		writeError(w, http.StatusBadRequest, status.Errorf(codes.InvalidArgument, "not a path: %q", shortened(r.URL.Path)))
+		writeError(w, http.StatusBadRequest, status.Errorf(codes.InvalidArgument, "not a path: %q", fault.Shortened(r.URL.Path)))
 	}
 }
 

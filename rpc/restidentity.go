@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -69,14 +70,14 @@ func readRequest(r *http.Request, path map[string]string, into proto.Message) er
 	}
 	for name, value := range path {
 		if err := runtime.PopulateFieldFromPath(into, name, value); err != nil {
-			return fieldError(codes.InvalidArgument, name, "%v", err)
+			return fault.Field(codes.InvalidArgument, name, "%v", err)
 		}
 	}
 	if r.URL.RawQuery == "" {
 		return nil
 	}
 	if err := runtime.PopulateQueryParameters(into, r.URL.Query(), utilities.NewDoubleArray(nil)); err != nil {
-		return fieldError(codes.InvalidArgument, "query", "%v", err)
+		return fault.Field(codes.InvalidArgument, "query", "%v", err)
 	}
 	return nil
 }
@@ -84,7 +85,7 @@ func readRequest(r *http.Request, path map[string]string, into proto.Message) er
 // bodyError is what is wrong with a body that is JSON, but not the request's.
 func bodyError(message string) error {
 	// protojson puts a no-break space into its messages to keep them from being relied on.
-	return fieldError(codes.InvalidArgument, "body", "%s", strings.ReplaceAll(message, "\u00a0", " "))
+	return fault.Field(codes.InvalidArgument, "body", "%s", strings.ReplaceAll(message, "\u00a0", " "))
 }
 
 // writeEvents writes a page of events in JSON.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -69,7 +70,7 @@ func (s *identityService) newWatcher(request *keytreev1.WatchRequest, stream grp
 	w.floor = w.next
 	if request.GetKnownHash() == "" {
 		if w.next < start || w.next > tip.Height+1 {
-			return nil, fieldError(codes.OutOfRange, "from_height",
+			return nil, fault.Field(codes.OutOfRange, "from_height",
 				"expected a height from %d (start height) to %d (one beyond the tip), got %d", start, tip.Height+1, w.next)
 		}
 		return w, nil
@@ -80,9 +81,9 @@ func (s *identityService) newWatcher(request *keytreev1.WatchRequest, stream grp
 	case err != nil:
 		return nil, err
 	case request.FromHeight == nil:
-		return nil, fieldError(codes.InvalidArgument, "from_height", "expected the height after the block known_hash, got nothing")
+		return nil, fault.Field(codes.InvalidArgument, "from_height", "expected the height after the block known_hash, got nothing")
 	case w.next <= start:
-		return nil, fieldError(codes.OutOfRange, "from_height",
+		return nil, fault.Field(codes.OutOfRange, "from_height",
 			"expected more than %d (start height) together with known_hash, got %d: no earlier block is indexed", start, w.next)
 	}
 	w.have, w.floor = &known, start
@@ -125,7 +126,7 @@ func (w *watcher) disconnect() error {
 		}
 		gone, err := w.service.graph.DisconnectedBlock(height, *w.have)
 		if errors.Is(err, graph.ErrNotFound) {
-			return fieldError(codes.FailedPrecondition, "known_hash",
+			return fault.Field(codes.FailedPrecondition, "known_hash",
 				"block %d, %s, is not on the chain and not among the disconnected blocks that are kept; start again from a lower height", height, w.have)
 		}
 		if err != nil {
