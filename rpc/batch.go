@@ -12,6 +12,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 const (
@@ -134,34 +135,34 @@ func (s *identityService) BatchResolve(ctx context.Context, request *keytreev1.B
 }
 
 // write writes the answer in JSON.
-func (b *batch) write(ctx context.Context, out *restAnswer) error {
+func (b *batch) write(ctx context.Context, out *rest.Answer) error {
 	known, size := make(map[protocol.KeyHash][]byte), 0
-	out.text = append(out.text, `{"resolutions":[`...)
+	out.Text = append(out.Text, `{"resolutions":[`...)
 	for i, key := range b.keys {
 		if i > 0 {
-			out.text = append(out.text, ',')
+			out.Text = append(out.Text, ',')
 		}
 		if text := known[key]; text != nil {
-			out.text = append(out.text, text...)
+			out.Text = append(out.Text, text...)
 		} else {
 			resolution, err := b.resolve(ctx, key)
 			if err != nil {
 				return err
 			}
-			from := len(out.text)
-			out.text = appendResolution(out.text, resolution)
-			if text := out.text[from:]; b.often[key] && size+len(text) <= maxRememberedText {
+			from := len(out.Text)
+			out.Text = appendResolution(out.Text, resolution)
+			if text := out.Text[from:]; b.often[key] && size+len(text) <= maxRememberedText {
 				known[key] = append([]byte(nil), text...)
 				size += len(text)
 			}
 		}
-		if err := out.pass(); err != nil {
+		if err := out.Pass(); err != nil {
 			return err
 		}
 	}
-	o := jsonObject(append(out.text, ']'))
+	o := jsonObject(append(out.Text, ']'))
 	o.number("as_of_height", b.at.height)
 	o.text("as_of_hash", b.at.hash)
-	out.text = append(o, '}')
+	out.Text = append(o, '}')
 	return nil
 }

@@ -12,13 +12,11 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/rpc/fault"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 // preflightAge is for how many seconds a browser need not ask again whether it may ask.
 const preflightAge = 24 * 60 * 60
-
-// keyserverPath begins the paths of calls of the keyserver.
-const keyserverPath = "/v1/keyserver"
 
 // shared lets pages of some origins read what is the graph's, which anybody may: there
 // are no cookies, and nothing is changed. What is the keyserver's is for pages of no other
@@ -26,14 +24,14 @@ const keyserverPath = "/v1/keyserver"
 func shared(origins []string, next http.Handler) http.Handler {
 	own := http.NewCrossOriginProtection()
 	own.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, http.StatusForbidden, status.Error(codes.PermissionDenied, otherOrigin))
+		rest.WriteError(w, http.StatusForbidden, status.Error(codes.PermissionDenied, otherOrigin))
 	}))
 	closed, open := own.Handler(next), next
 	if len(origins) > 0 {
 		open = readable(origins, next)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, keyserverPath) {
+		if strings.HasPrefix(r.URL.Path, rest.KeyserverPath) {
 			closed.ServeHTTP(w, r)
 			return
 		}
@@ -59,7 +57,7 @@ func readable(origins []string, next http.Handler) http.Handler {
 func named(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if misdirected(r, hosts) {
-			writeError(w, http.StatusMisdirectedRequest, fault.Field(codes.InvalidArgument, "Host", wrongHost, fault.Shortened(r.Host)))
+			rest.WriteError(w, http.StatusMisdirectedRequest, fault.Field(codes.InvalidArgument, "Host", wrongHost, fault.Shortened(r.Host)))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -21,6 +21,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 // bundlePath is where REST has proof bundles to download.
@@ -182,7 +183,7 @@ func (w chunkWriter) Write(b []byte) (int, error) {
 func (s *anchorService) download(w http.ResponseWriter, r *http.Request, path map[string]string) {
 	b, err := s.bundleAsked(r, path)
 	if err != nil {
-		writeError(w, runtime.HTTPStatusFromCode(status.Code(err)), err)
+		rest.WriteError(w, runtime.HTTPStatusFromCode(status.Code(err)), err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -201,7 +202,7 @@ func (s *anchorService) download(w http.ResponseWriter, r *http.Request, path ma
 }
 
 func (s *anchorService) bundleAsked(r *http.Request, path map[string]string) (*bundleWriter, error) {
-	if err := checkQuery(r.URL.RawQuery, map[string]protoreflect.Kind{"first_number": protoreflect.Uint32Kind}); err != nil {
+	if err := rest.CheckQuery(r.URL.RawQuery, map[string]protoreflect.Kind{"first_number": protoreflect.Uint32Kind}); err != nil {
 		return nil, err
 	}
 	first := uint64(0)

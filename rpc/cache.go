@@ -6,10 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/klauspost/compress/gzhttp"
-	"github.com/klauspost/compress/gzip"
-
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 const (
@@ -18,20 +16,7 @@ const (
 	settledDepth = 100
 	// settledAge is for how many seconds caches may keep such an answer.
 	settledAge = 24 * 60 * 60
-	// minGzip is how many bytes an answer has at least that is compressed.
-	minGzip = 1024
 )
-
-// compressed compresses JSON for clients that accept it. Bundles are of hashes and
-// signatures, which do not get shorter.
-func compressed(next http.Handler) (http.Handler, error) {
-	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minGzip), gzhttp.CompressionLevel(gzip.BestSpeed),
-		gzhttp.ContentTypes([]string{"application/json"}), gzhttp.EnableZstd(false)) // whose window would take megabytes
-	if err != nil {
-		return nil, err
-	}
-	return wrap(next), nil
-}
 
 // cached tells caches what to make of answers: what is as of a settled block they may
 // keep; what is as of the tip they keep, too, but ask whether it is still that; the rest they
@@ -45,7 +30,7 @@ type cached struct {
 // ServeHTTP implements http.Handler.
 func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
-	if c.graph == nil || r.Method != http.MethodGet || !strings.HasPrefix(path, "/v1/") || path == "/v1/status" || strings.HasPrefix(path, keyserverPath) {
+	if c.graph == nil || r.Method != http.MethodGet || !strings.HasPrefix(path, "/v1/") || path == "/v1/status" || strings.HasPrefix(path, rest.KeyserverPath) {
 		w.Header().Set("Cache-Control", "no-store")
 		c.next.ServeHTTP(w, r)
 		return

@@ -15,6 +15,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 var errStopping = status.Error(codes.Unavailable, "the server is shutting down; try again later")
@@ -78,7 +79,7 @@ func (s *stoppableStream) Context() context.Context { return s.ctx }
 func (s *Server) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.gate.TryRLock() {
-			writeError(w, http.StatusServiceUnavailable, errStopping)
+			rest.WriteError(w, http.StatusServiceUnavailable, errStopping)
 			return
 		}
 		defer s.gate.RUnlock()
@@ -112,7 +113,7 @@ func contain(w http.ResponseWriter, log zerolog.Logger, call string) {
 		panic(cause)
 	default:
 		fault.LogPanic(log, call, cause)
-		writeError(w, http.StatusInternalServerError, fault.ErrInternal)
+		rest.WriteError(w, http.StatusInternalServerError, fault.ErrInternal)
 	}
 }
 

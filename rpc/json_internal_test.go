@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 // TestDirectJSON compares what is written directly with what protojson makes of the same
@@ -36,7 +37,7 @@ func TestDirectJSON(t *testing.T) {
 		t.Run(string(test.empty.ProtoReflect().Descriptor().Name()), rapid.MakeCheck(func(t *rapid.T) {
 			message := test.empty.ProtoReflect().New()
 			draw(t, message)
-			text, err := answerJSON.Marshal(message.Interface())
+			text, err := rest.JSON.Marshal(message.Interface())
 			if err != nil {
 				t.Fatal(err)
 			}

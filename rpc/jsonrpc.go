@@ -145,7 +145,9 @@ func refuseJSONRPC(w http.ResponseWriter, why *admission.Refusal) {
 // refuse answers a request that holds no calls.
 func refuse(w http.ResponseWriter, status int, problem *callError) {
 	body, _ := json.Marshal(failed{"2.0", problem, nullID()}) // always marshals
-	writeJSON(w, status, body)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(body) // a client that went away is no fault to report
 }
 
 // failed and succeeded are the two forms of an answer; that of a stream is written

@@ -66,7 +66,7 @@ func NewOperatorServer(c OperatorConfig) *OperatorServer {
 			return
 		}
 		log.Info().Uint64("position", reply.Entry.HashchainPos).Msg("the keyserver's key was rotated")
-		writeJSON(w, http.StatusOK, reply.Canonical())
+		respond(w, reply.Canonical())
 	})
 	mux.HandleFunc("GET "+operatorBackup, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/octet-stream")
@@ -109,7 +109,7 @@ func handleAnchors(mux *http.ServeMux, anchors *anchor.Publisher) {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return
 			}
-			writeJSON(w, http.StatusOK, body)
+			respond(w, body)
 		})
 	}
 	handle("GET "+operatorAnchorStatus, func(*http.Request) (any, error) { return anchors.Status(), nil })
@@ -124,6 +124,11 @@ func handleAnchors(mux *http.ServeMux, anchors *anchor.Publisher) {
 		txid, err := anchors.Rotate(r.Context())
 		return txid.String(), err
 	})
+}
+
+func respond(w http.ResponseWriter, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(body) // a client that went away is no fault to report
 }
 
 // Serve answers on the listener, which it closes, until ctx is done, which is no

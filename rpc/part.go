@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 // Part is one of the two that a program runs, an index and a keyserver. Each fails by
@@ -79,8 +80,8 @@ func (h *healthService) stream(srv any, stream grpc.ServerStream, info *grpc.Str
 func (h *healthService) rest(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		if strings.HasPrefix(r.URL.Path, "/v1/") {
-			if err := h.refusal(strings.HasPrefix(r.URL.Path, keyserverPath)); err != nil {
-				writeError(w, http.StatusServiceUnavailable, err)
+			if err := h.refusal(strings.HasPrefix(r.URL.Path, rest.KeyserverPath)); err != nil {
+				rest.WriteError(w, http.StatusServiceUnavailable, err)
 				return
 			}
 		}

@@ -34,6 +34,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 // ShutdownGrace is how long Serve lets calls finish once it is told to stop. Watch
@@ -117,29 +118,29 @@ func NewServer(c Config) (*Server, error) {
 		grpc.ChainUnaryInterceptor(s.unary, s.health.unary),
 		grpc.ChainStreamInterceptor(s.stream, s.health.stream),
 	)...)
-	rest, err := newREST(s.health, s.rates, s.log)
+	mux, err := newREST(s.health, s.rates, s.log)
 	if s.health.indexed && err == nil {
 		reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
 		identities, anchors := &identityService{graphReader: reader}, &anchorService{graphReader: reader}
 		keytreev1.RegisterIdentityServiceServer(s.grpc, identities)
 		keytreev1.RegisterAnchorServiceServer(s.grpc, anchors)
 		err = errors.Join(
-			keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), rest, identities),
-			keytreev1.RegisterAnchorServiceHandlerServer(context.Background(), rest, anchors),
-			identities.handleDirectly(rest),
-			rest.HandlePath(http.MethodGet, bundlePath, anchors.download),
+			keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), mux, identities),
+			keytreev1.RegisterAnchorServiceHandlerServer(context.Background(), mux, anchors),
+			identities.handleDirectly(mux),
+			mux.HandlePath(http.MethodGet, bundlePath, anchors.download),
 		)
 	}
 	if s.health.kept && err == nil {
 		calls := &keyserverService{service: c.Keyserver, fetches: newFetches(c.Keyserver, c.CallRate), log: c.Log}
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
-		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), rest, calls)
+		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), mux, calls)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	answers := s.admission.Answers(headed(&cached{graphReader{graph: c.Graph, indexer: c.Indexer}, c.Version, rest}), refuseREST)
-	handler, err := compressed(answers)
+	answers := s.admission.Answers(rest.Headed(&cached{graphReader{graph: c.Graph, indexer: c.Indexer}, c.Version, mux}), rest.Refuse)
+	handler, err := rest.Compressed(answers)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
@@ -148,7 +149,7 @@ func NewServer(c Config) (*Server, error) {
 	s.kinds = kindsOf(s.grpc)
 	s.http = &http.Server{
 		// A refusal is behind shared, for pages to read it.
-		Handler:   s.guarded(named(c.Hosts, shared(c.Origins, s.admission.Handler(handler, refuseREST)))),
+		Handler:   s.guarded(named(c.Hosts, shared(c.Origins, s.admission.Handler(handler, rest.Refuse)))),
 		ErrorLog:  newHTTPLog(c.Log),
 		TLSConfig: c.TLS.Clone(),
 	}

@@ -1,0 +1,55 @@
+package rest
+
+import (
+	"net/http"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/status"
+
+	"github.com/keytree-bch/keytree/rpc/admission"
+)
+
+// Answer writes an answer of any length in JSON. It holds one piece of it, which is
+// sent when it has admission.Piece bytes: who reads slowly makes the server wait, not remember.
+// A short answer is sent as a whole.
+type Answer struct {
+	Text []byte // the piece, to which its user appends
+
+	w     http.ResponseWriter
+	begun bool // whether a piece was sent
+}
+
+// NewAnswer returns an answer of which nothing was sent.
+func NewAnswer(w http.ResponseWriter) *Answer { return &Answer{w: w} }
+
+// Pass sends the piece if it is long enough.
+func (a *Answer) Pass() error {
+	if len(a.Text) < admission.Piece {
+		return nil
+	}
+	return a.send()
+}
+
+func (a *Answer) send() error {
+	if !a.begun {
+		a.begun = true
+		a.w.Header().Set("Content-Type", "application/json")
+	}
+	_, err := a.w.Write(a.Text)
+	a.Text = a.Text[:0]
+	return err
+}
+
+// End sends what is left. An error, a gRPC status, is sent in place of an answer that has
+// not begun; one that has is broken off: the client must not take what it got for the
+// whole.
+func (a *Answer) End(err error) {
+	switch {
+	case err == nil:
+		a.send() // a client that went away is no fault to report
+	case a.begun:
+		panic(http.ErrAbortHandler)
+	default:
+		WriteError(a.w, runtime.HTTPStatusFromCode(status.Code(err)), err)
+	}
+}

@@ -1,0 +1,63 @@
+// Package rest is REST as all audiences have it: what requests and errors look like, and
+// how answers of any length are sent. The calls are those of the .proto files.
+//
+// What never belongs here: what one call answers, and who may make it.
+package rest
+
+import (
+	"net/http"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/klauspost/compress/gzip"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+var (
+	// JSON is how answers look: field names as in the .proto files, and every field, so
+	// that a reader sees "" and 0 too.
+	JSON = protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}
+	// errorJSON is how errors look.
+	errorJSON = protojson.MarshalOptions{UseProtoNames: true}
+)
+
+// KeyserverPath begins the paths of calls of the keyserver.
+const KeyserverPath = "/v1/keyserver"
+
+// NewMux returns a handler without calls. A request passes through some middlewares, the
+// first one first, before it is read strictly.
+func NewMux(before ...runtime.Middleware) *runtime.ServeMux {
+	return runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{MarshalOptions: JSON}),
+		runtime.WithMiddlewares(append(before, strictQuery(), strictBody)...),
+		runtime.WithErrorHandler(callError),
+		runtime.WithRoutingErrorHandler(routingError),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+	)
+}
+
+// Headed answers HEAD as GET: net/http leaves the body out.
+func Headed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			r = r.Clone(r.Context())
+			r.Method = http.MethodGet
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// minGzip is how many bytes an answer has at least that is compressed.
+const minGzip = 1024
+
+// Compressed compresses JSON for clients that accept it. Bundles are of hashes and
+// signatures, which do not get shorter.
+func Compressed(next http.Handler) (http.Handler, error) {
+	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minGzip), gzhttp.CompressionLevel(gzip.BestSpeed),
+		gzhttp.ContentTypes([]string{"application/json"}), gzhttp.EnableZstd(false)) // whose window would take megabytes
+	if err != nil {
+		return nil, err
+	}
+	return wrap(next), nil
+}
