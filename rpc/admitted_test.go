@@ -21,6 +21,7 @@ import (
 
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -92,7 +93,7 @@ func TestRefusalsSayWhenToComeBack(t *testing.T) {
 			if err := json.Unmarshal(body, &refusal); err != nil {
 				return err.Error()
 			}
-			if code != http.StatusTooManyRequests || after == "" || refusal.Error.Code != rpc.CodeRate || !strings.Contains(refusal.Error.Message, "too many calls of your address") {
+			if code != http.StatusTooManyRequests || after == "" || refusal.Error.Code != keyserverrpc.CodeRate || !strings.Contains(refusal.Error.Message, "too many calls of your address") {
 				return fmt.Sprintf("%d, Retry-After %q, %s", code, after, body)
 			}
 			return "refused"

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
 
 // TestPanicsStayInside makes a handler of each kind panic. The log has the cause
@@ -61,7 +63,7 @@ func TestPanicsStayInside(t *testing.T) {
 // was asked for.
 func TestPanicsAreNamedByPattern(t *testing.T) {
 	var log bytes.Buffer
-	mux, err := newREST(&healthService{}, callRates(0), zerolog.New(&log))
+	mux, err := newREST(&healthService{}, keyserverrpc.CallRates(0), zerolog.New(&log))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,8 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/keytree-bch/keytree/rpc"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
+	"github.com/keytree-bch/keytree/rpc/operator"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -79,7 +81,7 @@ func (r *keyserverRig) askAll(t *testing.T, methods []string) map[string]answer 
 		if err := json.Unmarshal(body, &got); err != nil {
 			t.Fatal(err)
 		}
-		answers["JSON-RPC "+method] = kind(got.Error.Code == 0, got.Error.Code == rpc.CodeDown && code == http.StatusServiceUnavailable)
+		answers["JSON-RPC "+method] = kind(got.Error.Code == 0, got.Error.Code == keyserverrpc.CodeDown && code == http.StatusServiceUnavailable)
 	}
 	descriptors := keytreev1.File_keytree_v1_keyserver_proto.Services().Get(0).Methods()
 	for i := range descriptors.Len() {
@@ -182,9 +184,9 @@ func TestHeldOperator(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() {
-		served <- rpc.NewOperatorServer(rpc.OperatorConfig{Service: r.service, Log: zerolog.Nop()}).Serve(ctx, listener)
+		served <- rpc.NewOperatorServer(operator.Config{Service: r.service, Log: zerolog.Nop()}).Serve(ctx, listener)
 	}()
-	operator := rpc.NewOperator(socket)
+	operator := operator.NewClient(socket)
 	if _, err := operator.RotateKey(t.Context()); err == nil || !strings.Contains(err.Error(), "held back") {
 		t.Errorf("rotating the key: %v", err)
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
-	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -34,7 +34,7 @@ func TestCallRate(t *testing.T) {
 	if n := strings.Count(string(answer), `"HCPos":0`); n < 10 || n > 50 {
 		t.Errorf("%d of 100 calls of a batch were answered, want about 10", n)
 	}
-	if n := strings.Count(string(answer), fmt.Sprintf(`"code":%d`, rpc.CodeRate)); n < 50 {
+	if n := strings.Count(string(answer), fmt.Sprintf(`"code":%d`, keyserverrpc.CodeRate)); n < 50 {
 		t.Errorf("%d of 100 calls were refused", n)
 	}
 	refused := 0
@@ -160,7 +160,7 @@ func TestPaidFetch(t *testing.T) {
 	if err != nil || also.KeyInitFetch != "token" || caps.CAPABILITIES.KeyInitFetch != "token" {
 		t.Errorf("Capabilities: %+v, %+v, %v", caps, also, err)
 	}
-	if problem := r.try(t, "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, nil); problem == nil || problem.Code != rpc.CodeToken {
+	if problem := r.try(t, "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, nil); problem == nil || problem.Code != keyserverrpc.CodeToken {
 		t.Errorf("without a token: %+v", problem)
 	}
 	if _, err := r.client.FetchKeyInit(t.Context(), &keytreev1.FetchKeyInitRequest{SigKeyHash: hash[:]}); status.Code(err) != codes.InvalidArgument {

@@ -15,7 +15,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/uid"
-	"github.com/keytree-bch/keytree/rpc"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
 
 // TestDeployedClient walks through what a client does, in its order, each step with
@@ -134,7 +134,7 @@ func walk(t *testing.T, r *keyserverRig) {
 		nonce := uint64(time.Now().Unix())
 		r.call(t, "KeyInitRepository.FlushKeyInit", object{"SigPubKey": sigKey, "Nonce": nonce, "Signature": keyinit.SignFlush(nonce, key)}, &struct{}{})
 	}
-	if problem := r.try(t, "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, nil); problem == nil || problem.Code != rpc.CodeUnknown {
+	if problem := r.try(t, "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, nil); problem == nil || problem.Code != keyserverrpc.CodeUnknown {
 		t.Errorf("after the flush: %+v", problem)
 	}
 

@@ -17,8 +17,9 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
-	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/jsonrpc"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
 
 type uidReply struct{ UIDMessageReply uid.Reply }
@@ -58,12 +59,12 @@ func TestVectors(t *testing.T) {
 		return r.try(t, "KeyRepository.CreateUID", object{"UIDMessage": json.RawMessage(message), "Token": ""}, nil)
 	}
 	alice := vectors.Messages[1].Wire
-	if problem := create(alice); problem == nil || problem.Code != rpc.CodeLastEntry {
-		t.Errorf("alice: %+v, want code %d", problem, rpc.CodeLastEntry)
+	if problem := create(alice); problem == nil || problem.Code != keyserverrpc.CodeLastEntry {
+		t.Errorf("alice: %+v, want code %d", problem, keyserverrpc.CodeLastEntry)
 	}
 	other := strings.Replace(alice, `"NOTBEFORE":0`, `"NOTBEFORE":1`, 1)
-	if problem := create(other); problem == nil || problem.Code != rpc.CodeSignature {
-		t.Errorf("alice, changed: %+v, want code %d", problem, rpc.CodeSignature)
+	if problem := create(other); problem == nil || problem.Code != keyserverrpc.CodeSignature {
+		t.Errorf("alice, changed: %+v, want code %d", problem, keyserverrpc.CodeSignature)
 	}
 
 	seed, err := hex.DecodeString(vectors.Messages[1].Seed)
@@ -111,71 +112,71 @@ func TestRefusedCalls(t *testing.T) {
 		code         int
 		says         string
 	}{
-		{"unknown method", "KeyRepository.Nothing", object{}, rpc.CodeUnknownMethod, `no such method: "KeyRepository.Nothing"`},
-		{"another case", "keyrepository.capabilities", object{}, rpc.CodeUnknownMethod, "no such method"},
-		{"params a list", "KeyRepository.Capabilities", []int{}, rpc.CodeInvalidParams, "params: malformed message: expected an object"},
-		{"params a string", "KeyRepository.Capabilities", "x", rpc.CodeInvalidParams, "expected an object"},
-		{"params that it does not take", "KeyRepository.Capabilities", object{"x": 1}, rpc.CodeInvalidParams, "does not take x"},
-		{"params twice", "KeyHashchain.LookupUID", raw(`{"Identity":"a","Identity":"b"}`), rpc.CodeInvalidParams, "Identity: appears twice"},
+		{"unknown method", "KeyRepository.Nothing", object{}, jsonrpc.CodeUnknownMethod, `no such method: "KeyRepository.Nothing"`},
+		{"another case", "keyrepository.capabilities", object{}, jsonrpc.CodeUnknownMethod, "no such method"},
+		{"params a list", "KeyRepository.Capabilities", []int{}, jsonrpc.CodeInvalidParams, "params: malformed message: expected an object"},
+		{"params a string", "KeyRepository.Capabilities", "x", jsonrpc.CodeInvalidParams, "expected an object"},
+		{"params that it does not take", "KeyRepository.Capabilities", object{"x": 1}, jsonrpc.CodeInvalidParams, "does not take x"},
+		{"params twice", "KeyHashchain.LookupUID", raw(`{"Identity":"a","Identity":"b"}`), jsonrpc.CodeInvalidParams, "Identity: appears twice"},
 		{"too many params", "KeyHashchain.LookupUID", raw(`{"1":1,"2":1,"3":1,"4":1,"5":1,"6":1,"7":1,"8":1,"9":1,"10":1,"11":1,"12":1,"13":1,"14":1,"15":1,"16":1,"17":1}`),
-			rpc.CodeInvalidParams, "at most 16 members"},
+			jsonrpc.CodeInvalidParams, "at most 16 members"},
 
-		{"no start", "KeyHashchain.FetchHashChain", object{"EndPosition": 1}, rpc.CodeInvalidParams, "StartPosition: expected a whole number from 0 to 18446744073709551615, got nothing"},
-		{"negative", "KeyHashchain.FetchHashChain", object{"StartPosition": -1}, rpc.CodeInvalidParams, "got -1"},
-		{"fraction", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":0.0}`), rpc.CodeInvalidParams, "got 0.0"},
-		{"exponent", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":1e0}`), rpc.CodeInvalidParams, "got 1e0"},
-		{"beyond 64 bits", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":18446744073709551616}`), rpc.CodeInvalidParams, "got 18446744073709551616"},
-		{"a number as string", "KeyRepository.FetchHashChain", object{"StartPosition": "0"}, rpc.CodeInvalidParams, `got "0"`},
-		{"backwards", "KeyHashchain.FetchHashChain", object{"StartPosition": 1, "EndPosition": 0}, rpc.CodeRange, "range"},
+		{"no start", "KeyHashchain.FetchHashChain", object{"EndPosition": 1}, jsonrpc.CodeInvalidParams, "StartPosition: expected a whole number from 0 to 18446744073709551615, got nothing"},
+		{"negative", "KeyHashchain.FetchHashChain", object{"StartPosition": -1}, jsonrpc.CodeInvalidParams, "got -1"},
+		{"fraction", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":0.0}`), jsonrpc.CodeInvalidParams, "got 0.0"},
+		{"exponent", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":1e0}`), jsonrpc.CodeInvalidParams, "got 1e0"},
+		{"beyond 64 bits", "KeyHashchain.FetchHashChain", raw(`{"StartPosition":18446744073709551616}`), jsonrpc.CodeInvalidParams, "got 18446744073709551616"},
+		{"a number as string", "KeyRepository.FetchHashChain", object{"StartPosition": "0"}, jsonrpc.CodeInvalidParams, `got "0"`},
+		{"backwards", "KeyHashchain.FetchHashChain", object{"StartPosition": 1, "EndPosition": 0}, keyserverrpc.CodeRange, "range"},
 
-		{"no identity", "KeyHashchain.LookupUID", object{}, rpc.CodeInvalidParams, "Identity: expected a string, got nothing"},
-		{"identity null", "KeyHashchain.LookupUID", object{"Identity": nil}, rpc.CodeInvalidParams, "got null"},
-		{"not mapped", "KeyHashchain.LookupUID", object{"Identity": "Alice@example.org"}, rpc.CodeInvalidParams, `expected "alice@example.org"`},
-		{"endless identity", "KeyHashchain.LookupUID", object{"Identity": strings.Repeat("X", 100_000) + "@example.org"}, rpc.CodeInvalidParams, "localpart of 100000 bytes"},
-		{"no index", "KeyRepository.FetchUID", object{}, rpc.CodeInvalidParams, "UIDIndex"},
-		{"short index", "KeyRepository.FetchUID", object{"UIDIndex": "AAAA"}, rpc.CodeInvalidParams, "UIDIndex: malformed message: expected base64 of 32 bytes"},
-		{"unknown index", "KeyRepository.FetchUID", object{"UIDIndex": canonical.Encode(make([]byte, 32))}, rpc.CodeUnknown, "not found"},
-		{"no link", "KeyRepository.GetLink", object{"Domain": "example.com"}, rpc.CodeUnknown, "example.com"},
-		{"no host", "KeyRepository.GetLink", object{"Domain": "not a host"}, rpc.CodeInvalidParams, "not a host"},
+		{"no identity", "KeyHashchain.LookupUID", object{}, jsonrpc.CodeInvalidParams, "Identity: expected a string, got nothing"},
+		{"identity null", "KeyHashchain.LookupUID", object{"Identity": nil}, jsonrpc.CodeInvalidParams, "got null"},
+		{"not mapped", "KeyHashchain.LookupUID", object{"Identity": "Alice@example.org"}, jsonrpc.CodeInvalidParams, `expected "alice@example.org"`},
+		{"endless identity", "KeyHashchain.LookupUID", object{"Identity": strings.Repeat("X", 100_000) + "@example.org"}, jsonrpc.CodeInvalidParams, "localpart of 100000 bytes"},
+		{"no index", "KeyRepository.FetchUID", object{}, jsonrpc.CodeInvalidParams, "UIDIndex"},
+		{"short index", "KeyRepository.FetchUID", object{"UIDIndex": "AAAA"}, jsonrpc.CodeInvalidParams, "UIDIndex: malformed message: expected base64 of 32 bytes"},
+		{"unknown index", "KeyRepository.FetchUID", object{"UIDIndex": canonical.Encode(make([]byte, 32))}, keyserverrpc.CodeUnknown, "not found"},
+		{"no link", "KeyRepository.GetLink", object{"Domain": "example.com"}, keyserverrpc.CodeUnknown, "example.com"},
+		{"no host", "KeyRepository.GetLink", object{"Domain": "not a host"}, jsonrpc.CodeInvalidParams, "not a host"},
 
-		{"no message", "KeyRepository.CreateUID", object{"Token": ""}, rpc.CodeInvalidParams, "UIDMessage: expected an object, got nothing"},
-		{"message as string", "KeyRepository.CreateUID", object{"UIDMessage": good, "Token": ""}, rpc.CodeInvalidParams, "UIDMessage: expected an object"},
-		{"no token", "KeyRepository.CreateUID", object{"UIDMessage": raw(good)}, rpc.CodeInvalidParams, "Token: expected a string, got nothing"},
-		{"member missing", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"CHAINLINK":null,`, "", 1)), "Token": ""}, rpc.CodeInvalidParams, "UIDContent.CHAINLINK: missing"},
-		{"member twice", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT":0`, `"MSGCOUNT":0,"MSGCOUNT":0`, 1)), "Token": ""}, rpc.CodeInvalidParams, "MSGCOUNT: appears twice"},
-		{"member of another case", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT"`, `"MsgCount"`, 1)), "Token": ""}, rpc.CodeInvalidParams, "MsgCount: unknown"},
-		{"float", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT":0`, `"MSGCOUNT":0.0`, 1)), "Token": ""}, rpc.CodeInvalidParams, "MSGCOUNT: expected an unsigned integer"},
-		{"deep", "KeyRepository.CreateUID", object{"UIDMessage": raw(`{"UIDContent":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`), "Token": ""}, rpc.CodeInvalidParams, "UIDContent: expected an object"},
-		{"large message", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.MixAddress = strings.Repeat("x", uid.MaxMessage) }), rpc.CodeInvalidParams, "at most 65536"},
-		{"taken", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "alice@example.org" }), rpc.CodeTaken, "alice@example.org"},
-		{"reserved", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "root@example.org" }), rpc.CodeReserved, "root"},
+		{"no message", "KeyRepository.CreateUID", object{"Token": ""}, jsonrpc.CodeInvalidParams, "UIDMessage: expected an object, got nothing"},
+		{"message as string", "KeyRepository.CreateUID", object{"UIDMessage": good, "Token": ""}, jsonrpc.CodeInvalidParams, "UIDMessage: expected an object"},
+		{"no token", "KeyRepository.CreateUID", object{"UIDMessage": raw(good)}, jsonrpc.CodeInvalidParams, "Token: expected a string, got nothing"},
+		{"member missing", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"CHAINLINK":null,`, "", 1)), "Token": ""}, jsonrpc.CodeInvalidParams, "UIDContent.CHAINLINK: missing"},
+		{"member twice", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT":0`, `"MSGCOUNT":0,"MSGCOUNT":0`, 1)), "Token": ""}, jsonrpc.CodeInvalidParams, "MSGCOUNT: appears twice"},
+		{"member of another case", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT"`, `"MsgCount"`, 1)), "Token": ""}, jsonrpc.CodeInvalidParams, "MsgCount: unknown"},
+		{"float", "KeyRepository.CreateUID", object{"UIDMessage": raw(strings.Replace(good, `"MSGCOUNT":0`, `"MSGCOUNT":0.0`, 1)), "Token": ""}, jsonrpc.CodeInvalidParams, "MSGCOUNT: expected an unsigned integer"},
+		{"deep", "KeyRepository.CreateUID", object{"UIDMessage": raw(`{"UIDContent":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`), "Token": ""}, jsonrpc.CodeInvalidParams, "UIDContent: expected an object"},
+		{"large message", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.MixAddress = strings.Repeat("x", uid.MaxMessage) }), jsonrpc.CodeInvalidParams, "at most 65536"},
+		{"taken", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "alice@example.org" }), keyserverrpc.CodeTaken, "alice@example.org"},
+		{"reserved", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "root@example.org" }), keyserverrpc.CodeReserved, "root"},
 		{"foreign domain", "KeyRepository.CreateUID", create(func(m *uid.Message) {
 			m.Content.Identity, m.Content.RepoURIs = "bob@example.com", []string{"example.com"}
-		}), rpc.CodeDomain, "example.com"},
-		{"not mapped", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "b0b@example.org" }), rpc.CodeInvalidParams, `expected "bob@example.org"`},
-		{"expired", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.NotAfter = uint64(now.Unix()) - 1 }), rpc.CodeExpired, "NOTAFTER"},
-		{"no entry", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.LastEntry = "" }), rpc.CodeInvalidParams, "LASTENTRY"},
-		{"another chain's entry", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.LastEntry = foreignEntry() }), rpc.CodeLastEntry, "LASTENTRY"},
+		}), keyserverrpc.CodeDomain, "example.com"},
+		{"not mapped", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.Identity = "b0b@example.org" }), jsonrpc.CodeInvalidParams, `expected "bob@example.org"`},
+		{"expired", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.NotAfter = uint64(now.Unix()) - 1 }), keyserverrpc.CodeExpired, "NOTAFTER"},
+		{"no entry", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.LastEntry = "" }), jsonrpc.CodeInvalidParams, "LASTENTRY"},
+		{"another chain's entry", "KeyRepository.CreateUID", create(func(m *uid.Message) { m.Content.LastEntry = foreignEntry() }), keyserverrpc.CodeLastEntry, "LASTENTRY"},
 		{"signed by another", "KeyRepository.CreateUID", func() object {
 			m := newMessage("bob@example.org", last, newKey(2), now)
 			m.Sign(newKey(3))
 			return object{"UIDMessage": m, "Token": ""}
-		}(), rpc.CodeSignature, "SELFSIGNATURE"},
-		{"update by another", "KeyRepository.UpdateUID", object{"UIDMessage": update, "Token": ""}, rpc.CodeSignature, "USERSIGNATURE"},
-		{"update of nobody", "KeyRepository.UpdateUID", create(func(m *uid.Message) { m.Content.MsgCount, m.UserSignature = 1, m.SelfSignature }), rpc.CodeUnknown, "bob@example.org"},
+		}(), keyserverrpc.CodeSignature, "SELFSIGNATURE"},
+		{"update by another", "KeyRepository.UpdateUID", object{"UIDMessage": update, "Token": ""}, keyserverrpc.CodeSignature, "USERSIGNATURE"},
+		{"update of nobody", "KeyRepository.UpdateUID", create(func(m *uid.Message) { m.Content.MsgCount, m.UserSignature = 1, m.SelfSignature }), keyserverrpc.CodeUnknown, "bob@example.org"},
 
-		{"no KeyInits", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "Tokens": []string{}}, rpc.CodeInvalidParams, "KeyInits: expected a list, got nothing"},
-		{"none", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{}, "Tokens": []string{}}, rpc.CodeInvalidParams, "expected 1 to 100"},
-		{"101", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": make([]int, 101), "Tokens": make([]string, 101)}, rpc.CodeInvalidParams, "KeyInits: expected at most 100"},
-		{"not a KeyInit", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{1}, "Tokens": []string{""}}, rpc.CodeInvalidParams, "KeyInits[0]"},
-		{"token not a string", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{1}, "Tokens": []int{1}}, rpc.CodeInvalidParams, "Tokens[0]: expected a string, got 1"},
-		{"tokens missing", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []any{newKeyInit(t, newKey(1), 1, false, now)}, "Tokens": []string{}}, rpc.CodeInvalidParams, "as many tokens"},
-		{"KeyInit of nobody", "KeyInitRepository.AddKeyInit", object{"SigPubKey": canonical.Encode(public(newKey(7))), "KeyInits": []any{newKeyInit(t, newKey(7), 1, false, now)}, "Tokens": []string{""}}, rpc.CodeUnknown, "no identity has this SIGKEY"},
-		{"short key", "KeyInitRepository.AddKeyInit", object{"SigPubKey": "AAAA", "KeyInits": []int{}, "Tokens": []string{}}, rpc.CodeInvalidParams, "SigPubKey: malformed message: expected base64 of 32 bytes"},
-		{"none stored", "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, rpc.CodeUnknown, "KeyInit of this SIGKEYHASH"},
-		{"short hash", "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": "AAAA"}, rpc.CodeInvalidParams, "SigKeyHash"},
-		{"flush by another", "KeyInitRepository.FlushKeyInit", object{"SigPubKey": sigKey, "Nonce": nonce, "Signature": keyinit.SignFlush(nonce, newKey(2))}, rpc.CodeSignature, ""},
-		{"old flush", "KeyInitRepository.FlushKeyInit", object{"SigPubKey": sigKey, "Nonce": nonce - 1000, "Signature": keyinit.SignFlush(nonce-1000, newKey(1))}, rpc.CodeExpired, "Nonce"},
+		{"no KeyInits", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "Tokens": []string{}}, jsonrpc.CodeInvalidParams, "KeyInits: expected a list, got nothing"},
+		{"none", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{}, "Tokens": []string{}}, jsonrpc.CodeInvalidParams, "expected 1 to 100"},
+		{"101", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": make([]int, 101), "Tokens": make([]string, 101)}, jsonrpc.CodeInvalidParams, "KeyInits: expected at most 100"},
+		{"not a KeyInit", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{1}, "Tokens": []string{""}}, jsonrpc.CodeInvalidParams, "KeyInits[0]"},
+		{"token not a string", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []int{1}, "Tokens": []int{1}}, jsonrpc.CodeInvalidParams, "Tokens[0]: expected a string, got 1"},
+		{"tokens missing", "KeyInitRepository.AddKeyInit", object{"SigPubKey": sigKey, "KeyInits": []any{newKeyInit(t, newKey(1), 1, false, now)}, "Tokens": []string{}}, jsonrpc.CodeInvalidParams, "as many tokens"},
+		{"KeyInit of nobody", "KeyInitRepository.AddKeyInit", object{"SigPubKey": canonical.Encode(public(newKey(7))), "KeyInits": []any{newKeyInit(t, newKey(7), 1, false, now)}, "Tokens": []string{""}}, keyserverrpc.CodeUnknown, "no identity has this SIGKEY"},
+		{"short key", "KeyInitRepository.AddKeyInit", object{"SigPubKey": "AAAA", "KeyInits": []int{}, "Tokens": []string{}}, jsonrpc.CodeInvalidParams, "SigPubKey: malformed message: expected base64 of 32 bytes"},
+		{"none stored", "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": canonical.Encode(hash[:])}, keyserverrpc.CodeUnknown, "KeyInit of this SIGKEYHASH"},
+		{"short hash", "KeyInitRepository.FetchKeyInit", object{"SigKeyHash": "AAAA"}, jsonrpc.CodeInvalidParams, "SigKeyHash"},
+		{"flush by another", "KeyInitRepository.FlushKeyInit", object{"SigPubKey": sigKey, "Nonce": nonce, "Signature": keyinit.SignFlush(nonce, newKey(2))}, keyserverrpc.CodeSignature, ""},
+		{"old flush", "KeyInitRepository.FlushKeyInit", object{"SigPubKey": sigKey, "Nonce": nonce - 1000, "Signature": keyinit.SignFlush(nonce-1000, newKey(1))}, keyserverrpc.CodeExpired, "Nonce"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			problem := r.try(t, test.method, test.params, nil)
@@ -356,7 +357,7 @@ func TestTwins(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	if len(succeeded) != 2 || succeeded["iill.o@example.org"] != 1 || succeeded["ill.o@example.org"] != 1 || refused[rpc.CodeTaken] != 22 {
+	if len(succeeded) != 2 || succeeded["iill.o@example.org"] != 1 || succeeded["ill.o@example.org"] != 1 || refused[keyserverrpc.CodeTaken] != 22 {
 		t.Errorf("registered %v, refused by code %v", succeeded, refused)
 	}
 	if entries, _ := r.chain(t); len(entries) != 3 {
@@ -386,9 +387,9 @@ func TestTokensOverTheWire(t *testing.T) {
 		name, token string
 		code        int
 	}{
-		{"alice", "", rpc.CodeToken}, {"alice", "!", rpc.CodeToken}, {"alice", foreign, rpc.CodeToken},
-		{"root", paid, rpc.CodeReserved}, // spends nothing
-		{"alice", paid, 0}, {"bob", paid, rpc.CodeSpent},
+		{"alice", "", keyserverrpc.CodeToken}, {"alice", "!", keyserverrpc.CodeToken}, {"alice", foreign, keyserverrpc.CodeToken},
+		{"root", paid, keyserverrpc.CodeReserved}, // spends nothing
+		{"alice", paid, 0}, {"bob", paid, keyserverrpc.CodeSpent},
 	} {
 		m := newMessage(test.name+"@example.org", last, newKey(1), now)
 		problem := r.try(t, "KeyRepository.CreateUID", object{"UIDMessage": m, "Token": test.token}, nil)
@@ -427,8 +428,8 @@ func TestClosedService(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, method := range []string{"KeyHashchain.FetchLastHashChain", "KeyRepository.Capabilities"} {
-		if problem := r.try(t, method, object{}, nil); problem == nil || problem.Code != rpc.CodeDown {
-			t.Errorf("%s: %+v, want code %d", method, problem, rpc.CodeDown)
+		if problem := r.try(t, method, object{}, nil); problem == nil || problem.Code != keyserverrpc.CodeDown {
+			t.Errorf("%s: %+v, want code %d", method, problem, keyserverrpc.CodeDown)
 		}
 	}
 	// The answer has begun when this is noticed: it must not look whole.

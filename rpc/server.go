@@ -33,6 +33,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rest"
 )
@@ -104,7 +105,7 @@ func NewServer(c Config) (*Server, error) {
 	if c.Graph != nil && c.Graph.Params().Network != c.Net.Name {
 		return nil, fmt.Errorf("rpc: the graph is of network %s, the server was configured for %s", c.Graph.Params().Network, c.Net.Name)
 	}
-	s := &Server{log: c.Log, health: newHealthService(c), rates: callRates(c.CallRate), admission: gateOr(c.Admission)}
+	s := &Server{log: c.Log, health: newHealthService(c), rates: keyserverrpc.CallRates(c.CallRate), admission: gateOr(c.Admission)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
 	wire := insecure.NewCredentials()
@@ -132,7 +133,7 @@ func NewServer(c Config) (*Server, error) {
 		)
 	}
 	if s.health.kept && err == nil {
-		calls := &keyserverService{service: c.Keyserver, fetches: newFetches(c.Keyserver, c.CallRate), log: c.Log}
+		calls := keyserverrpc.NewService(c.Keyserver, c.CallRate, c.Log)
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
 		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), mux, calls)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keytree-bch/keytree/keyserver/anchor"
-	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
 func (a *app) anchorCommand() *cobra.Command {
@@ -31,9 +31,9 @@ How it anchors is told there; keytree audit checks anchors, anybody's.`,
 }
 
 // asksAnchors completes a command that asks the server that anchors.
-func (a *app) asksAnchors(cmd *cobra.Command, ask func(context.Context, *rpc.Operator) error) *cobra.Command {
+func (a *app) asksAnchors(cmd *cobra.Command, ask func(context.Context, *operator.Client) error) *cobra.Command {
 	return a.looksAfter(cmd, func(ctx context.Context, c *keyserverConfig, _ []string) error {
-		err := ask(ctx, rpc.NewOperator(c.operator))
+		err := ask(ctx, operator.NewClient(c.operator))
 		if notRunning(err) {
 			return fmt.Errorf("no server is running on this data folder: start keytree serve with --anchor-key-file (%w)", err)
 		}
@@ -54,7 +54,7 @@ what is not anchored yet.`,
 	}
 	asJSON := cmd.Flags().Bool("json", false, "print one JSON object")
 	qr := cmd.Flags().Bool("qr", false, "draw the address as a QR code, too")
-	return a.asksAnchors(cmd, func(ctx context.Context, o *rpc.Operator) error {
+	return a.asksAnchors(cmd, func(ctx context.Context, o *operator.Client) error {
 		s, err := o.AnchorStatus(ctx)
 		if err != nil {
 			return err
@@ -113,7 +113,7 @@ position in the hashchain, block, txid.`,
 		Args: takes(),
 	}
 	asJSON := cmd.Flags().Bool("json", false, "print one JSON object a line")
-	return a.asksAnchors(cmd, func(ctx context.Context, o *rpc.Operator) error {
+	return a.asksAnchors(cmd, func(ctx context.Context, o *operator.Client) error {
 		out := json.NewEncoder(a.stdout)
 		for found, err := range o.Anchors(ctx, 0) {
 			if err == nil && *asJSON {
@@ -141,7 +141,7 @@ after that is lost.`,
 		Example: `  keytree anchor rotate --keyserver-domain example.org`,
 		Args:    takes(),
 	}
-	return a.asksAnchors(cmd, func(ctx context.Context, o *rpc.Operator) error {
+	return a.asksAnchors(cmd, func(ctx context.Context, o *operator.Client) error {
 		txid, err := o.RotateAnchorKey(ctx)
 		if err != nil {
 			return err

@@ -28,6 +28,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
 const (
@@ -100,7 +101,7 @@ func (a *app) demoAnchor(ctx context.Context, binary string) (err error) {
 	}
 	p := &anchorPlay{
 		keyserverPlay: keyserverPlay{out: a.stdout, dir: dir, url: "http://" + at.keyserver.String() + "/"},
-		app:           a, chain: chain, node: node, config: config, operator: rpc.NewOperator(config.operator), server: at.grpc.String(),
+		app:           a, chain: chain, node: node, config: config, operator: operator.NewClient(config.operator), server: at.grpc.String(),
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
@@ -118,7 +119,7 @@ type anchorPlay struct {
 	chain    *regtest.Node
 	node     bchd.Config
 	config   *keyserverConfig
-	operator *rpc.Operator
+	operator *operator.Client
 	server   string // gRPC
 
 	genesis chainhash.Hash

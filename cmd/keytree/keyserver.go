@@ -22,6 +22,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
 // defaultKeyserver is where a keyserver listens by default.
@@ -369,7 +370,7 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 		})
 	}
 	serve(rpc.NewKeyserverServer(k.wire), k.listener)
-	operator := rpc.OperatorConfig{Service: k.service, Log: k.log}
+	operator := operator.Config{Service: k.service, Log: k.log}
 	if k.anchors != nil {
 		operator.Anchors = k.anchors.Publisher
 		parts.Go(func() {

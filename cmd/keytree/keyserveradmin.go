@@ -15,7 +15,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/token"
-	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
 // looksAfter completes a command that does something with the keyserver of the data
@@ -75,7 +75,7 @@ stop, and no client is turned away. Without one, it is done here.`,
   keytree keyserver rotate-key --config /etc/keytree.yaml`,
 		Args: takes(),
 	}, func(ctx context.Context, c *keyserverConfig, _ []string) error {
-		reply, err := rpc.NewOperator(c.operator).RotateKey(ctx)
+		reply, err := operator.NewClient(c.operator).RotateKey(ctx)
 		if notRunning(err) {
 			const what = "to rotate its key without a running server"
 			if err := c.anchor.refuseUnchecked(what); err != nil {
@@ -147,7 +147,7 @@ with anchors refuses one that is older than the last of them.`,
 		Args:    takes("FILE"),
 	}, func(ctx context.Context, c *keyserverConfig, args []string) error {
 		return writeNew(args[0], func(to io.Writer) error {
-			err := rpc.NewOperator(c.operator).Backup(ctx, to)
+			err := operator.NewClient(c.operator).Backup(ctx, to)
 			if notRunning(err) {
 				err = a.withService(ctx, c, true, func(s *keyserver.Service) error { return s.Backup(ctx, to) })
 			}

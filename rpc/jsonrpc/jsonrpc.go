@@ -1,4 +1,9 @@
-package rpc
+// Package jsonrpc answers JSON-RPC 2.0 over HTTP: what is around calls, and how their
+// parameters are read. Nothing that is sent is trusted: a body, a batch, an id and a
+// parameter have bounds, and each parameter the form that it must have.
+//
+// What never belongs here: a method, and an error of one.
+package jsonrpc
 
 import (
 	"bufio"
@@ -15,7 +20,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 )
@@ -30,57 +34,70 @@ const (
 	maxMembers = 16
 )
 
-// method answers one call. What it returns is written as JSON, or, if it is a
-// stream, writes itself. An error goes to the client as refusal says.
-type method func(ctx context.Context, p *params) (result any, err error)
+// The codes that JSON-RPC 2.0 names. Those of a method are its audience's.
+const (
+	CodeParse          = -32700 // not JSON
+	CodeInvalidRequest = -32600 // not a JSON-RPC 2.0 request, or too large
+	CodeUnknownMethod  = -32601
+	CodeInvalidParams  = -32602 // a parameter or message is not what it must be
+	CodeInternal       = -32603
+)
 
-// stream writes a result of any length as JSON. If it fails, the connection is
+// Method answers one call. It is called concurrently. What it returns is written as JSON,
+// or, if it is a stream, writes itself.
+type Method func(ctx context.Context, p *Params) (result any, err error)
+
+// Stream writes a result of any length as JSON. If it fails, the connection is
 // broken off: the client must not take what it got for the whole.
-type stream func(w io.Writer) error
+type Stream func(w io.Writer) error
 
-// jsonRPC answers JSON-RPC 2.0 by HTTP POST to "/": single calls, notifications
+// Handler answers JSON-RPC 2.0 by HTTP POST to "/": single calls, notifications
 // and batches. Every answer to a call has the status 200; what cannot be taken
 // for calls at all is refused by the status that HTTP has for it, with a JSON-RPC
 // error for a body.
-type jsonRPC struct {
-	methods map[string]method
+type Handler struct {
+	methods map[string]Method
 	rates   *admission.Rates // of calls
+	fault   func(error) *Error
 	log     zerolog.Logger
 }
 
-func newJSONRPC(methods map[string]method, rates *admission.Rates, log zerolog.Logger) *jsonRPC {
-	return &jsonRPC{methods: methods, rates: rates, log: log}
+// NewHandler returns a handler of some methods, by their names, of which each client may
+// call so many. To log go panics. fault is called concurrently: it is what becomes of the
+// error of a method, which may be errParams, and of an *admission.Refusal.
+func NewHandler(methods map[string]Method, rates *admission.Rates, fault func(error) *Error, log zerolog.Logger) *Handler {
+	return &Handler{methods: methods, rates: rates, fault: fault, log: log}
 }
 
-// callError is the error of a call as JSON-RPC has it.
-type callError struct {
+// Error is the error of a call as JSON-RPC has it.
+type Error struct {
 	Code    int    `json:"code"`
 	Message string `json:"message"`
 }
 
-func callErrorf(code int, format string, args ...any) *callError {
-	return &callError{code, fmt.Sprintf(format, args...)}
+func Errorf(code int, format string, args ...any) *Error {
+	return &Error{code, fmt.Sprintf(format, args...)}
 }
 
 // ServeHTTP implements http.Handler.
-func (j *jsonRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (j *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case r.URL.Path != "/":
-		refuse(w, http.StatusNotFound, callErrorf(CodeInvalidRequest, "no such path: %q; JSON-RPC is at /", fault.Shortened(r.URL.Path)))
+		Refuse(w, http.StatusNotFound, Errorf(CodeInvalidRequest, "no such path: %q; JSON-RPC is at /", fault.Shortened(r.URL.Path)))
 		return
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
-		refuse(w, http.StatusMethodNotAllowed, callErrorf(CodeInvalidRequest, "expected POST, got %s", fault.Shortened(r.Method)))
+		Refuse(w, http.StatusMethodNotAllowed, Errorf(CodeInvalidRequest, "expected POST, got %s", fault.Shortened(r.Method)))
 		return
 	case err != nil || media != "application/json":
-		refuse(w, http.StatusUnsupportedMediaType, callErrorf(CodeInvalidRequest, "expected the Content-Type application/json, got %q",
+		Refuse(w, http.StatusUnsupportedMediaType, Errorf(CodeInvalidRequest, "expected the Content-Type application/json, got %q",
 			fault.Shortened(r.Header.Get("Content-Type"))))
 		return
 	}
-	body, status, problem := readBody(w, r)
+	body, status, problem := j.readBody(w, r)
 	if problem != nil {
-		refuse(w, status, problem)
+		Refuse(w, status, problem)
 		return
 	}
 
@@ -99,8 +116,8 @@ func (j *jsonRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // readBody reads a body of at most admission.MaxRequest bytes.
-func readBody(w http.ResponseWriter, r *http.Request) (body []byte, status int, problem *callError) {
-	tooLarge := callErrorf(CodeInvalidRequest, "expected a body of at most %d bytes, got more", admission.MaxRequest)
+func (j *Handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte, status int, problem *Error) {
+	tooLarge := Errorf(CodeInvalidRequest, "expected a body of at most %d bytes, got more", admission.MaxRequest)
 	if r.ContentLength > admission.MaxRequest {
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	}
@@ -109,41 +126,19 @@ func readBody(w http.ResponseWriter, r *http.Request) (body []byte, status int, 
 	switch {
 	case errors.As(err, &why):
 		w.Header().Set("Retry-After", strconv.Itoa(why.Seconds()))
-		return nil, why.HTTPStatus(), refusedCall(why)
+		return nil, why.HTTPStatus(), j.fault(why)
 	case errors.As(err, new(*http.MaxBytesError)):
 		return nil, http.StatusRequestEntityTooLarge, tooLarge
 	case err != nil:
-		return nil, http.StatusBadRequest, callErrorf(CodeParse, "the body cannot be read to its end")
+		return nil, http.StatusBadRequest, Errorf(CodeParse, "the body cannot be read to its end")
 	case !utf8.Valid(body):
-		return nil, http.StatusOK, callErrorf(CodeParse, "expected JSON, got what is not UTF-8") // as for all that is not JSON
+		return nil, http.StatusOK, Errorf(CodeParse, "expected JSON, got what is not UTF-8") // as for all that is not JSON
 	}
 	return body, 0, nil
 }
 
-// refusedCall is the error for what admission refuses.
-func refusedCall(why *admission.Refusal) *callError {
-	if why.Yours {
-		return callErrorf(CodeRate, "%v", why)
-	}
-	return callErrorf(CodeDown, "%v", why)
-}
-
-// refusedOr is refusedCall of an error that admission has refused something by, else nil.
-func refusedOr(err error) *callError {
-	var why *admission.Refusal
-	if !errors.As(err, &why) {
-		return nil
-	}
-	return refusedCall(why)
-}
-
-// refuseJSONRPC answers a request that was not let in.
-func refuseJSONRPC(w http.ResponseWriter, why *admission.Refusal) {
-	refuse(w, why.HTTPStatus(), refusedCall(why))
-}
-
-// refuse answers a request that holds no calls.
-func refuse(w http.ResponseWriter, status int, problem *callError) {
+// Refuse answers a request that holds no calls.
+func Refuse(w http.ResponseWriter, status int, problem *Error) {
 	body, _ := json.Marshal(failed{"2.0", problem, nullID()}) // always marshals
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -155,7 +150,7 @@ func refuse(w http.ResponseWriter, status int, problem *callError) {
 type (
 	failed struct {
 		Version string          `json:"jsonrpc"`
-		Error   *callError      `json:"error"`
+		Error   *Error          `json:"error"`
 		ID      json.RawMessage `json:"id"`
 	}
 	succeeded struct {
@@ -169,13 +164,15 @@ func nullID() json.RawMessage { return json.RawMessage("null") }
 
 // answerAll answers the call or the calls of a body, and tells whether there was
 // anything to answer. An error means that the answer cannot be completed.
-func (j *jsonRPC) answerAll(r *http.Request, out *bufio.Writer, body []byte) (answered bool, err error) {
+func (j *Handler) answerAll(r *http.Request, out *bufio.Writer, body []byte) (answered bool, err error) {
 	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '[' {
 		return j.answer(r, out, "", body)
 	}
 	calls, problem := splitBatch(body)
 	if problem == nil {
-		problem = refusedOr(admission.Work(r.Context(), len(calls)-1)) // the request has counted as one
+		if err := admission.Work(r.Context(), len(calls)-1); err != nil { // the request has counted as one
+			problem = j.fault(err)
+		}
 	}
 	if problem != nil {
 		return true, write(out, failed{"2.0", problem, nullID()})
@@ -197,17 +194,17 @@ func (j *jsonRPC) answerAll(r *http.Request, out *bufio.Writer, body []byte) (an
 }
 
 // checkJSON says where a text is not JSON.
-func checkJSON(text []byte) *callError {
+func checkJSON(text []byte) *Error {
 	var wrong *json.SyntaxError
 	if err := json.Unmarshal(text, new(json.RawMessage)); errors.As(err, &wrong) {
-		return callErrorf(CodeParse, "expected JSON: %v, at byte %d", wrong, wrong.Offset)
+		return Errorf(CodeParse, "expected JSON: %v, at byte %d", wrong, wrong.Offset)
 	}
 	return nil
 }
 
 // splitBatch reads a list of calls. It reads no further than MaxBatch: what is
 // there must not become a multiple of its size.
-func splitBatch(body []byte) (calls []json.RawMessage, problem *callError) {
+func splitBatch(body []byte) (calls []json.RawMessage, problem *Error) {
 	if problem := checkJSON(body); problem != nil {
 		return nil, problem
 	}
@@ -215,23 +212,23 @@ func splitBatch(body []byte) (calls []json.RawMessage, problem *callError) {
 	d.Token() // the bracket
 	for d.More() {
 		if len(calls) == MaxBatch {
-			return nil, callErrorf(CodeInvalidRequest, "expected a batch of at most %d calls, got more; none was made", MaxBatch)
+			return nil, Errorf(CodeInvalidRequest, "expected a batch of at most %d calls, got more; none was made", MaxBatch)
 		}
 		var call json.RawMessage
 		if err := d.Decode(&call); err != nil {
-			return nil, callErrorf(CodeParse, "expected JSON: %v", err)
+			return nil, Errorf(CodeParse, "expected JSON: %v", err)
 		}
 		calls = append(calls, call)
 	}
 	if len(calls) == 0 {
-		return nil, callErrorf(CodeInvalidRequest, "expected a batch of 1 to %d calls, got none", MaxBatch)
+		return nil, Errorf(CodeInvalidRequest, "expected a batch of 1 to %d calls, got none", MaxBatch)
 	}
 	return calls, nil
 }
 
 // answer makes one call and writes its answer, with a text before it, unless it is
 // a notification.
-func (j *jsonRPC) answer(r *http.Request, out *bufio.Writer, before string, text []byte) (answered bool, err error) {
+func (j *Handler) answer(r *http.Request, out *bufio.Writer, before string, text []byte) (answered bool, err error) {
 	c, problem := readCall(text)
 	var result any
 	if problem == nil {
@@ -244,7 +241,7 @@ func (j *jsonRPC) answer(r *http.Request, out *bufio.Writer, before string, text
 	if problem != nil {
 		return true, write(out, failed{"2.0", problem, c.id})
 	}
-	if s, ok := result.(stream); ok {
+	if s, ok := result.(Stream); ok {
 		out.WriteString(`{"jsonrpc":"2.0","result":`)
 		if err := s(out); err != nil {
 			return true, err
@@ -272,46 +269,46 @@ type call struct {
 	notification bool            // there is no id
 }
 
-func readCall(text []byte) (call, *callError) {
+func readCall(text []byte) (call, *Error) {
 	c := call{id: nullID()}
 	if problem := checkJSON(text); problem != nil {
 		return c, problem
 	}
 	members, err := readObject(text)
 	if err != nil {
-		return c, callErrorf(CodeInvalidRequest, "request: %v", err)
+		return c, Errorf(CodeInvalidRequest, "request: %v", err)
 	}
 	if id, ok := members["id"]; !ok {
 		c.notification = true
 	} else if len(id) > maxID || id[0] == '{' || id[0] == '[' || id[0] == 't' || id[0] == 'f' {
-		return c, callErrorf(CodeInvalidRequest, "id: expected a string, a number or null, of at most %d bytes", maxID)
+		return c, Errorf(CodeInvalidRequest, "id: expected a string, a number or null, of at most %d bytes", maxID)
 	} else {
 		c.id = id
 	}
 	if version := string(members["jsonrpc"]); version != `"2.0"` {
-		return c, callErrorf(CodeInvalidRequest, `jsonrpc: expected "2.0", got %s`, got(members["jsonrpc"]))
+		return c, Errorf(CodeInvalidRequest, `jsonrpc: expected "2.0", got %s`, got(members["jsonrpc"]))
 	}
 	if method := members["method"]; len(method) == 0 || method[0] != '"' || json.Unmarshal(method, &c.method) != nil {
-		return c, callErrorf(CodeInvalidRequest, "method: expected a string, got %s", got(method))
+		return c, Errorf(CodeInvalidRequest, "method: expected a string, got %s", got(method))
 	}
 	c.params = members["params"]
 	return c, nil
 }
 
 // make makes a call.
-func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError) {
+func (j *Handler) make(r *http.Request, c call) (result any, problem *Error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			fault.LogPanic(j.log, c.method, cause)
-			result, problem = nil, callErrorf(CodeInternal, fault.Internal)
+			result, problem = nil, Errorf(CodeInternal, fault.Internal)
 		}
 	}()
-	if problem := refusedOr(j.rates.Take(admission.ClientOf(r.Context()), 1)); problem != nil {
-		return nil, problem
+	if err := j.rates.Take(admission.ClientOf(r.Context()), 1); err != nil {
+		return nil, j.fault(err)
 	}
 	m, ok := j.methods[c.method]
 	if !ok {
-		return nil, callErrorf(CodeUnknownMethod, "no such method: %q; Capabilities lists those there are", fault.Shortened(c.method))
+		return nil, Errorf(CodeUnknownMethod, "no such method: %q; Capabilities lists those there are", fault.Shortened(c.method))
 	}
 	p, err := readParams(c.params)
 	if err == nil {
@@ -319,12 +316,8 @@ func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError)
 		defer cancel()
 		result, err = m(ctx, p)
 	}
-	if problem := refusedOr(err); problem != nil {
-		return nil, problem
-	}
 	if err != nil {
-		code, _, text := refusal(err, j.log)
-		return nil, &callError{code, text}
+		return nil, j.fault(err)
 	}
 	return result, nil
 }
@@ -333,24 +326,24 @@ func (j *jsonRPC) make(r *http.Request, c call) (result any, problem *callError)
 func readObject(text []byte) (map[string]json.RawMessage, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if start, err := d.Token(); err != nil || start != json.Delim('{') {
-		return nil, fmt.Errorf("%w: expected an object, got %s", canonical.ErrMalformed, got(text))
+		return nil, fmt.Errorf("%w: expected an object, got %s", ErrParams, got(text))
 	}
 	members := make(map[string]json.RawMessage)
 	for d.More() {
 		token, err := d.Token()
 		name, ok := token.(string)
 		if err != nil || !ok {
-			return nil, fmt.Errorf("%w: expected a name, got none", canonical.ErrMalformed)
+			return nil, fmt.Errorf("%w: expected a name, got none", ErrParams)
 		}
 		if _, twice := members[name]; twice {
-			return nil, fmt.Errorf("%w: %s: appears twice", canonical.ErrMalformed, fault.Shortened(name))
+			return nil, fmt.Errorf("%w: %s: appears twice", ErrParams, fault.Shortened(name))
 		}
 		if len(members) == maxMembers {
-			return nil, fmt.Errorf("%w: expected at most %d members, got more", canonical.ErrMalformed, maxMembers)
+			return nil, fmt.Errorf("%w: expected at most %d members, got more", ErrParams, maxMembers)
 		}
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", canonical.ErrMalformed, fault.Shortened(name), err)
+			return nil, fmt.Errorf("%w: %s: %w", ErrParams, fault.Shortened(name), err)
 		}
 		members[name] = value
 	}

@@ -13,10 +13,11 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/jsonrpc"
 )
 
 // slowRig is a server with methods of the test, which waits for nobody.
-func slowRig(t *testing.T, methods map[string]method) (address string, gate *admission.Gate) {
+func slowRig(t *testing.T, methods map[string]jsonrpc.Method) (address string, gate *admission.Gate) {
 	t.Helper()
 	limits := admission.DefaultLimits()
 	limits.Arrive, limits.Take = 100*time.Millisecond, 300*time.Millisecond
@@ -24,11 +25,12 @@ func slowRig(t *testing.T, methods map[string]method) (address string, gate *adm
 }
 
 // rigWith is a server with limits and methods of the test.
-func rigWith(t *testing.T, limits admission.Limits, methods map[string]method) (address string, gate *admission.Gate) {
+func rigWith(t *testing.T, limits admission.Limits, methods map[string]jsonrpc.Method) (address string, gate *admission.Gate) {
 	t.Helper()
 	gate = admission.New(admission.Config{Limits: limits})
+	fault := func(err error) *jsonrpc.Error { return jsonrpc.Errorf(jsonrpc.CodeInternal, "%v", err) }
 	s := NewKeyserverServer(KeyserverConfig{Admission: gate, Log: zerolog.Nop()})
-	s.http.Handler = s.guarded(s.admitted(newJSONRPC(methods, callRates(0), zerolog.Nop())))
+	s.http.Handler = s.guarded(s.admitted(jsonrpc.NewHandler(methods, admission.Unlimited(), fault, zerolog.Nop())))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +51,7 @@ const header = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n
 
 // TestSlowSenders checks that who begins a request and does not go on is cut off.
 func TestSlowSenders(t *testing.T) {
-	address, _ := slowRig(t, testMethods())
+	address, _ := slowRig(t, nil)
 	for name, sent := range map[string]string{
 		"nothing":       "",
 		"half a header": "POST / HTTP/1.1\r\nHost: x\r\nContent-Ty",
@@ -75,8 +77,8 @@ func TestSlowSenders(t *testing.T) {
 // takes it slowly, but steadily, is not.
 func TestSlowReader(t *testing.T) {
 	broken := make(chan error, 2)
-	address, _ := slowRig(t, map[string]method{"large": func(context.Context, *params) (any, error) {
-		return stream(func(w io.Writer) (err error) {
+	address, _ := slowRig(t, map[string]jsonrpc.Method{"large": func(context.Context, *jsonrpc.Params) (any, error) {
+		return jsonrpc.Stream(func(w io.Writer) (err error) {
 			defer func() { broken <- err }()
 			piece := strings.Repeat(" ", admission.Piece)
 			for range 1000 { // more than any buffer between the two takes
@@ -132,7 +134,9 @@ func TestLargeBodies(t *testing.T) {
 	const large = 128 << 10
 	limits := admission.DefaultLimits()
 	limits.BytesIn = admission.Budget{All: 3 * large / 2, One: 1 << 30}
-	address, gate := rigWith(t, limits, testMethods())
+	address, gate := rigWith(t, limits, map[string]jsonrpc.Method{"stream": func(context.Context, *jsonrpc.Params) (any, error) {
+		return jsonrpc.Stream(func(w io.Writer) error { _, err := io.WriteString(w, "{}"); return err }), nil
+	}})
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	post := func(padding int) (status int, after string) {
 		response, err := client.Post("http://"+address, "application/json", strings.NewReader(`{"jsonrpc":"2.0","method":"stream","id":1}`+strings.Repeat(" ", padding)))

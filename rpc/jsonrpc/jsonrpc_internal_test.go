@@ -1,4 +1,4 @@
-package rpc
+package jsonrpc
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,27 +16,28 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
 // testMethods are calls that end in every way.
-func testMethods() map[string]method {
-	return map[string]method{
-		"echo": func(_ context.Context, p *params) (any, error) {
-			s, n, list := p.text("Text"), p.numberOr("Number", 7), p.texts("List", 3)
+func testMethods() map[string]Method {
+	return map[string]Method{
+		"echo": func(_ context.Context, p *Params) (any, error) {
+			s, n, list := p.Text("Text"), p.NumberOr("Number", 7), p.Texts("List", 3)
 			return struct {
 				Text   string
 				Number uint64
 				List   []string
-			}{s, n, list}, p.done()
+			}{s, n, list}, p.Done()
 		},
-		"panic":   func(context.Context, *params) (any, error) { panic("a broken invariant") },
-		"unknown": func(context.Context, *params) (any, error) { return nil, errors.New("disk on fire") },
-		"stream": func(context.Context, *params) (any, error) {
-			return stream(func(w io.Writer) error { _, err := io.WriteString(w, `{"x":1}`); return err }), nil
+		"panic":   func(context.Context, *Params) (any, error) { panic("a broken invariant") },
+		"unknown": func(context.Context, *Params) (any, error) { return nil, errors.New("disk on fire") },
+		"stream": func(context.Context, *Params) (any, error) {
+			return Stream(func(w io.Writer) error { _, err := io.WriteString(w, `{"x":1}`); return err }), nil
 		},
-		"broken": func(context.Context, *params) (any, error) {
-			return stream(func(w io.Writer) error {
+		"broken": func(context.Context, *Params) (any, error) {
+			return Stream(func(w io.Writer) error {
 				for range 100_000 {
 					if _, err := io.WriteString(w, `{"x":`); err != nil {
 						return err
@@ -47,9 +49,20 @@ func testMethods() map[string]method {
 	}
 }
 
-func testJSONRPC(t testing.TB, log zerolog.Logger) func(body string) (string, error) {
-	server := httptest.NewServer(newJSONRPC(testMethods(), callRates(0), log))
-	server.Config.ErrorLog = newHTTPLog(zerolog.Nop())
+// testFault hides every error but those of parameters, and logs it.
+func testFault(to zerolog.Logger) func(error) *Error {
+	return func(err error) *Error {
+		if errors.Is(err, ErrParams) {
+			return Errorf(CodeInvalidParams, "%v", err)
+		}
+		to.Error().Err(err).Msg("a method failed")
+		return Errorf(CodeInternal, fault.Internal)
+	}
+}
+
+func testJSONRPC(t testing.TB, to zerolog.Logger) func(body string) (string, error) {
+	server := httptest.NewServer(NewHandler(testMethods(), admission.Unlimited(), testFault(to), to))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	t.Cleanup(server.Close)
 	return func(body string) (string, error) {
 		response, err := server.Client().Post(server.URL, "application/json", strings.NewReader(body))
@@ -99,7 +112,7 @@ func FuzzJSONRPC(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	j := newJSONRPC(testMethods(), callRates(0), zerolog.Nop())
+	j := NewHandler(testMethods(), admission.Unlimited(), testFault(zerolog.Nop()), zerolog.Nop())
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if bytes.Contains(body, []byte("broken")) {
 			return // breaks the connection off
@@ -115,7 +128,7 @@ func FuzzJSONRPC(f *testing.F) {
 		var one struct {
 			Version string          `json:"jsonrpc"`
 			Result  json.RawMessage `json:"result"`
-			Error   *callError      `json:"error"`
+			Error   *Error          `json:"error"`
 		}
 		all := []json.RawMessage{answer}
 		if len(answer) > 0 && answer[0] == '[' {

@@ -1,4 +1,4 @@
-package rpc
+package keyserver
 
 import (
 	"context"
@@ -6,28 +6,54 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 
+	"github.com/rs/zerolog"
+
 	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/jsonrpc"
 )
 
-// keyserverWire is the methods of the keyserver's JSON-RPC (keyserver-wire,
+// wire is the methods of the keyserver's JSON-RPC (keyserver-wire,
 // "Transport"). Results have exactly the members of the table there.
-type keyserverWire struct {
+type wire struct {
 	service *keyserver.Service
 	fetches *fetches
 }
 
-func (k keyserverWire) methods() map[string]method {
-	return map[string]method{
+// NewWire returns what answers the wire of a keyserver, whose clients may make so many calls
+// as CallRates has it.
+func NewWire(service *keyserver.Service, callRate int, log zerolog.Logger) http.Handler {
+	methods := wire{service, newFetches(service, callRate)}.methods()
+	fault := func(err error) *jsonrpc.Error { return callFault(err, log) }
+	return unlessHeld(service, jsonrpc.NewHandler(methods, CallRates(callRate), fault, log))
+}
+
+// unlessHeld has HTTP say, too, that all calls of a request would be refused while the
+// keyserver is held.
+func unlessHeld(service *keyserver.Service, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := service.Ready(); errors.Is(err, keyserver.ErrHeld) {
+			jsonrpc.Refuse(w, http.StatusServiceUnavailable, jsonrpc.Errorf(CodeDown, "%v", err))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (k wire) methods() map[string]jsonrpc.Method {
+	return map[string]jsonrpc.Method{
 		"KeyRepository.Capabilities":      k.capabilities,
 		"KeyRepository.CreateUID":         k.createUID,
 		"KeyRepository.UpdateUID":         k.updateUID,
@@ -44,10 +70,10 @@ func (k keyserverWire) methods() map[string]method {
 }
 
 // methodNames are what Capabilities lists.
-func (k keyserverWire) methodNames() []string { return slices.Sorted(maps.Keys(k.methods())) }
+func (k wire) methodNames() []string { return slices.Sorted(maps.Keys(k.methods())) }
 
-func (k keyserverWire) capabilities(ctx context.Context, p *params) (any, error) {
-	if err := p.done(); err != nil {
+func (k wire) capabilities(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	c, err := k.service.Capabilities(ctx)
@@ -60,8 +86,8 @@ func (k keyserverWire) capabilities(ctx context.Context, p *params) (any, error)
 	}{c}, nil
 }
 
-func (k keyserverWire) fetchLastHashChain(ctx context.Context, p *params) (any, error) {
-	if err := p.done(); err != nil {
+func (k wire) fetchLastHashChain(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	entry, position, err := k.service.LastEntry(ctx)
@@ -73,10 +99,10 @@ func (k keyserverWire) fetchLastHashChain(ctx context.Context, p *params) (any, 
 
 // fetchHashChain answers with all entries of the range, however many: clients take
 // a short answer for the end of the chain.
-func (k keyserverWire) fetchHashChain(ctx context.Context, p *params) (any, error) {
-	first := p.number("StartPosition")
-	last := p.numberOr("EndPosition", first)
-	if err := p.done(); err != nil {
+func (k wire) fetchHashChain(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	first := p.Number("StartPosition")
+	last := p.NumberOr("EndPosition", first)
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	if err := admitEntries(ctx, k.service, first, last); err != nil {
@@ -88,7 +114,7 @@ func (k keyserverWire) fetchHashChain(ctx context.Context, p *params) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	return stream(func(w io.Writer) error {
+	return jsonrpc.Stream(func(w io.Writer) error {
 		text := append(make([]byte, 0, admission.Piece+1024), `{"HCEntries":[`...)
 		separator := ""
 		for entry, err := range entries {
@@ -112,9 +138,9 @@ func (k keyserverWire) fetchHashChain(ctx context.Context, p *params) (any, erro
 	}), nil
 }
 
-func (k keyserverWire) lookupUID(ctx context.Context, p *params) (any, error) {
-	identity := p.text("Identity")
-	if err := p.done(); err != nil {
+func (k wire) lookupUID(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	identity := p.Text("Identity")
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	positions, err := k.service.LookupUID(ctx, identity)
@@ -123,26 +149,26 @@ func (k keyserverWire) lookupUID(ctx context.Context, p *params) (any, error) {
 	}{positions}, err
 }
 
-func (k keyserverWire) fetchUID(ctx context.Context, p *params) (any, error) {
-	index := p.binary("UIDIndex", len(hashchain.Hash{}))
-	if err := p.done(); err != nil {
+func (k wire) fetchUID(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	index := takeBinary(p, "UIDIndex", len(hashchain.Hash{}))
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	reply, err := k.service.FetchUID(ctx, hashchain.Hash(index))
 	return struct{ UIDMessageReply json.RawMessage }{reply}, err
 }
 
-func (k keyserverWire) createUID(ctx context.Context, p *params) (any, error) {
+func (k wire) createUID(ctx context.Context, p *jsonrpc.Params) (any, error) {
 	return uidMessage(ctx, p, k.service.CreateUID)
 }
 
-func (k keyserverWire) updateUID(ctx context.Context, p *params) (any, error) {
+func (k wire) updateUID(ctx context.Context, p *jsonrpc.Params) (any, error) {
 	return uidMessage(ctx, p, k.service.UpdateUID)
 }
 
-func uidMessage(ctx context.Context, p *params, accept func(context.Context, *uid.Message, string) (*uid.Reply, error)) (any, error) {
-	text, payment := p.object("UIDMessage"), p.text("Token")
-	if err := p.done(); err != nil {
+func uidMessage(ctx context.Context, p *jsonrpc.Params, accept func(context.Context, *uid.Message, string) (*uid.Reply, error)) (any, error) {
+	text, payment := p.Object("UIDMessage"), p.Text("Token")
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	message, err := uid.Parse(text)
@@ -153,9 +179,9 @@ func uidMessage(ctx context.Context, p *params, accept func(context.Context, *ui
 	return struct{ UIDMessageReply *uid.Reply }{reply}, err
 }
 
-func (k keyserverWire) getLink(ctx context.Context, p *params) (any, error) {
-	domain := p.text("Domain")
-	if err := p.done(); err != nil {
+func (k wire) getLink(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	domain := p.Text("Domain")
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	identity, position, err := k.service.GetLink(ctx, domain)
@@ -165,11 +191,11 @@ func (k keyserverWire) getLink(ctx context.Context, p *params) (any, error) {
 	}{identity, position}, err
 }
 
-func (k keyserverWire) addKeyInit(ctx context.Context, p *params) (any, error) {
-	sigKey := p.binary("SigPubKey", ed25519.PublicKeySize)
-	texts := p.list("KeyInits", keyserver.MaxKeyInitsPerCall)
-	payments := p.texts("Tokens", keyserver.MaxKeyInitsPerCall)
-	if err := p.done(); err != nil {
+func (k wire) addKeyInit(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	sigKey := takeBinary(p, "SigPubKey", ed25519.PublicKeySize)
+	texts := p.List("KeyInits", keyserver.MaxKeyInitsPerCall)
+	payments := p.Texts("Tokens", keyserver.MaxKeyInitsPerCall)
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	inits := make([]*keyinit.KeyInit, len(texts))
@@ -183,24 +209,33 @@ func (k keyserverWire) addKeyInit(ctx context.Context, p *params) (any, error) {
 	return struct{ Signatures []string }{signatures}, err
 }
 
-func (k keyserverWire) fetchKeyInit(ctx context.Context, p *params) (any, error) {
-	hash := p.binary("SigKeyHash", sha512.Size)
+func (k wire) fetchKeyInit(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	hash := takeBinary(p, "SigKeyHash", sha512.Size)
 	payment := ""
-	if _, ok := p.left["Token"]; ok { // which deployed clients do not send
-		payment = p.text("Token")
+	if p.Has("Token") { // which deployed clients do not send
+		payment = p.Text("Token")
 	}
-	if err := p.done(); err != nil {
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	message, err := k.fetches.fetch(ctx, [sha512.Size]byte(hash), payment)
 	return struct{ KeyInit string }{string(message)}, err
 }
 
-func (k keyserverWire) flushKeyInit(ctx context.Context, p *params) (any, error) {
-	sigKey := p.binary("SigPubKey", ed25519.PublicKeySize)
-	nonce, signature := p.number("Nonce"), p.text("Signature")
-	if err := p.done(); err != nil {
+func (k wire) flushKeyInit(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	sigKey := takeBinary(p, "SigPubKey", ed25519.PublicKeySize)
+	nonce, signature := p.Number("Nonce"), p.Text("Signature")
+	if err := p.Done(); err != nil {
 		return nil, err
 	}
 	return struct{}{}, k.service.FlushKeyInit(ctx, sigKey, nonce, signature)
+}
+
+// takeBinary takes base64 of size bytes.
+func takeBinary(p *jsonrpc.Params, name string, size int) []byte {
+	b, err := canonical.Decode(p.Text(name), size)
+	if err != nil {
+		p.Fail(fmt.Errorf("%s: %w", name, err))
+	}
+	return b
 }

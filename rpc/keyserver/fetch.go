@@ -1,4 +1,4 @@
-package rpc
+package keyserver
 
 import (
 	"context"
@@ -47,9 +47,9 @@ func (f *fetches) allowed(ctx context.Context) bool {
 	return f.rates.Take(admission.ClientOf(ctx), 1) == nil
 }
 
-// callRates allows each client so many calls of the keyserver per second, and ten seconds'
+// CallRates allows each client so many calls of the keyserver per second, and ten seconds'
 // worth at once; 0 allows everything.
-func callRates(callRate int) *admission.Rates {
+func CallRates(callRate int) *admission.Rates {
 	if callRate == 0 {
 		return admission.Unlimited()
 	}

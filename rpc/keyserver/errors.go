@@ -1,8 +1,9 @@
-package rpc
+package keyserver
 
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -14,18 +15,14 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
+	"github.com/keytree-bch/keytree/rpc/jsonrpc"
 )
 
-// The codes of errors over JSON-RPC: those that JSON-RPC 2.0 names, then one for
-// each reason for which a keyserver refuses a call.
+// The codes of errors over JSON-RPC, beside those that JSON-RPC 2.0 names: one for each
+// reason for which a keyserver refuses a call.
 const (
-	CodeParse          = -32700 // not JSON
-	CodeInvalidRequest = -32600 // not a JSON-RPC 2.0 request, or too large
-	CodeUnknownMethod  = -32601
-	CodeInvalidParams  = -32602 // a parameter or message is not what it must be
-	CodeInternal       = -32603
-
 	CodeSignature = -32001 // uid.ErrSignature
 	CodeExpired   = -32002 // uid.ErrExpired
 	CodeTaken     = -32003 // keyserver.ErrTaken
@@ -70,8 +67,9 @@ var refusals = []struct {
 	{token.ErrInvalid, CodeToken, codes.InvalidArgument},
 	{uid.ErrSignature, CodeSignature, codes.InvalidArgument},
 	{uid.ErrExpired, CodeExpired, codes.InvalidArgument},
-	{uid.ErrInvalid, CodeInvalidParams, codes.InvalidArgument},
-	{canonical.ErrMalformed, CodeInvalidParams, codes.InvalidArgument},
+	{uid.ErrInvalid, jsonrpc.CodeInvalidParams, codes.InvalidArgument},
+	{jsonrpc.ErrParams, jsonrpc.CodeInvalidParams, codes.InvalidArgument},
+	{canonical.ErrMalformed, jsonrpc.CodeInvalidParams, codes.InvalidArgument},
 }
 
 // maxRefusal is how many bytes of an error a client gets.
@@ -94,11 +92,34 @@ func refusal(err error, log zerolog.Logger) (jsonRPC int, grpc codes.Code, text 
 		return r.jsonRPC, r.grpc, text
 	}
 	log.Error().Err(err).Msg("the keyserver could not answer")
-	return CodeInternal, codes.Internal, fault.Internal
+	return jsonrpc.CodeInternal, codes.Internal, fault.Internal
 }
 
 // refusalStatus is a keyserver's error as a gRPC status.
 func refusalStatus(err error, log zerolog.Logger) error {
 	_, code, text := refusal(err, log)
 	return status.Error(code, text)
+}
+
+// callFault is a keyserver's error, or what admission refuses, as JSON-RPC has it.
+func callFault(err error, log zerolog.Logger) *jsonrpc.Error {
+	var why *admission.Refusal
+	if errors.As(err, &why) {
+		return refusedCall(why)
+	}
+	code, _, text := refusal(err, log)
+	return &jsonrpc.Error{Code: code, Message: text}
+}
+
+// refusedCall is the error for what admission refuses.
+func refusedCall(why *admission.Refusal) *jsonrpc.Error {
+	if why.Yours {
+		return jsonrpc.Errorf(CodeRate, "%v", why)
+	}
+	return jsonrpc.Errorf(CodeDown, "%v", why)
+}
+
+// Refuse answers a request on the wire that was not let in.
+func Refuse(w http.ResponseWriter, why *admission.Refusal) {
+	jsonrpc.Refuse(w, why.HTTPStatus(), refusedCall(why))
 }

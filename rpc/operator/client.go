@@ -1,0 +1,105 @@
+package operator
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+
+	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+)
+
+// Client makes the operator's requests to the server at a socket.
+type Client struct{ client *http.Client }
+
+// NewClient returns an Operator. It connects for each request anew.
+func NewClient(socket string) *Client {
+	return &Client{&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+		DisableKeepAlives: true,
+	}}}
+}
+
+// RotateKey has the server rotate its key.
+func (o *Client) RotateKey(ctx context.Context) (reply *uid.Reply, err error) {
+	err = o.request(ctx, http.MethodPost, rotateKeyPath, func(body io.Reader) error {
+		text, err := io.ReadAll(body)
+		if err == nil {
+			reply, err = uid.ParseReply(text)
+		}
+		return err
+	})
+	return reply, err
+}
+
+// Backup has the server write a backup. If it fails, what was written is none.
+func (o *Client) Backup(ctx context.Context, to io.Writer) error {
+	return o.request(ctx, http.MethodGet, backupPath, func(body io.Reader) error {
+		_, err := io.Copy(to, body)
+		return err
+	})
+}
+
+// AnchorStatus returns how the anchoring stands.
+func (o *Client) AnchorStatus(ctx context.Context) (status anchor.Status, err error) {
+	err = o.request(ctx, http.MethodGet, anchorStatusPath, readJSON(&status))
+	return status, err
+}
+
+// Anchors returns the anchors that are confirmed, in their order, from a number on.
+func (o *Client) Anchors(ctx context.Context, from uint32) iter.Seq2[anchor.Anchor, error] {
+	return func(yield func(anchor.Anchor, error) bool) {
+		for {
+			var page []anchor.Anchor
+			err := o.request(ctx, http.MethodGet, fmt.Sprintf("%s?from=%d", anchorsPath, from), readJSON(&page))
+			if err != nil {
+				yield(anchor.Anchor{}, err)
+				return
+			}
+			for _, a := range page {
+				if !yield(a, nil) {
+					return
+				}
+			}
+			if len(page) < anchorsAtOnce {
+				return
+			}
+			from += anchorsAtOnce
+		}
+	}
+}
+
+// RotateAnchorKey has the server hand the baton to a new key, and returns the txid of
+// the anchor that does so.
+func (o *Client) RotateAnchorKey(ctx context.Context) (txid string, err error) {
+	err = o.request(ctx, http.MethodPost, anchorRotatePath, readJSON(&txid))
+	return txid, err
+}
+
+func readJSON(into any) func(io.Reader) error {
+	return func(body io.Reader) error { return json.NewDecoder(body).Decode(into) }
+}
+
+func (o *Client) request(ctx context.Context, method, path string, read func(io.Reader) error) error {
+	request, err := http.NewRequestWithContext(ctx, method, "http://operator"+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := o.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		problem, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10)) // whatever came of it
+		return fmt.Errorf("the running keyserver refused: %s", bytes.TrimSpace(problem))
+	}
+	return read(response.Body)
+}
