@@ -3,6 +3,10 @@
 //
 //	cmd → rpc → {indexer, keyserver} → graph → protocol
 //
+// and those of the rooms in rpc, too:
+//
+//	rpc → {identity, keyserver, operator} → {rest, jsonrpc} → admission, fault
+//
 // So a change to a room can break only the rooms to its left.
 package cmd
 
@@ -33,10 +37,26 @@ func house() ([]room, []exception) {
 		"github.com/gcash/bchd/wire",
 		"github.com/gcash/bchutil",
 	}
+	served := []string{module + "rpc"} // by a server
 	rooms := []room{
 		{folder: "cmd", rooms: []string{"rpc", "indexer", "keyserver", "graph", "protocol"}},
 		{folder: "scripts", rooms: []string{"rpc", "indexer", "keyserver", "graph", "protocol"}},
 		{folder: "rpc", rooms: []string{"indexer", "keyserver", "graph", "protocol"}},
+		{ // what the graph answers
+			folder: "rpc/identity",
+			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "indexer", "keyserver", "graph", "protocol"},
+			tests:  served,
+		},
+		{ // what a keyserver answers
+			folder: "rpc/keyserver",
+			rooms:  []string{"rpc/jsonrpc", "rpc/admission", "rpc/fault", "rpc/proto", "keyserver", "graph/badgerdb"},
+			tests:  served,
+		},
+		{folder: "rpc/operator", rooms: []string{"keyserver"}, tests: served},
+		{folder: "rpc/rest", rooms: []string{"rpc/admission", "rpc/fault", "rpc/proto"}, tests: served},
+		{folder: "rpc/jsonrpc", rooms: []string{"rpc/admission", "rpc/fault"}},
+		{folder: "rpc/admission"},
+		{folder: "rpc/fault"},
 		{folder: "indexer", rooms: []string{"graph", "protocol"}},
 		{folder: "keyserver", rooms: []string{"protocol"}}, // and graph only as the exceptions say
 		{ // knows neither node nor network
@@ -74,7 +94,7 @@ func house() ([]room, []exception) {
 	return rooms, exceptions
 }
 
-// room is a folder at the top of the repository, with all that is below it.
+// room is a folder with all that is below it, but for rooms of their own.
 type room struct {
 	folder    string
 	rooms     []string // that it may import besides itself
@@ -121,6 +141,17 @@ func TestJudge(t *testing.T) {
 	}{
 		{file: "rpc/a.go", imports: module + "graph"},
 		{file: "rpc/a.go", imports: module + "rpc/proto/keytree/v1"},
+		{file: "rpc/a.go", imports: module + "rpc/identity"},
+		{file: "rpc/identity/a.go", imports: module + "rpc/rest"},
+		{file: "rpc/identity/a.go", imports: module + "graph"},
+		{file: "rpc/identity/a.go", imports: module + "rpc", refused: true},
+		{file: "rpc/identity/a.go", imports: module + "rpc/jsonrpc", refused: true},
+		{file: "rpc/identity/a.go", imports: module + "rpc/keyserver", refused: true},
+		{file: "rpc/identity/a_test.go", imports: module + "rpc/rpctest"},
+		{file: "rpc/keyserver/a.go", imports: module + "graph", refused: true},
+		{file: "rpc/rest/a.go", imports: module + "rpc/identity", refused: true},
+		{file: "rpc/jsonrpc/a.go", imports: module + "keyserver/canonical", refused: true},
+		{file: "rpc/admission/a.go", imports: module + "rpc/fault", refused: true},
 		{file: "graph/a.go", imports: module + "rpc", refused: true},
 		{file: "graph/forest/a.go", imports: module + "indexer/node", refused: true},
 		{file: "graph/a_test.go", imports: module + "indexer/node/bchd/regtest", refused: true},
@@ -229,12 +260,15 @@ func (f file) isTest() bool { return strings.HasSuffix(f.name, "_test.go") }
 
 // judge says what is wrong with the file's imports.
 func (f file) judge(rooms []room, exceptions []exception) (wrong []string) {
-	top, _, _ := strings.Cut(f.name, "/")
-	i := slices.IndexFunc(rooms, func(r room) bool { return r.folder == top })
-	if i < 0 {
+	var r room
+	for _, candidate := range rooms {
+		if within(f.name, []string{candidate.folder}) && len(candidate.folder) > len(r.folder) {
+			r = candidate
+		}
+	}
+	if r.folder == "" {
 		return []string{f.name + " is in no room: expected one of those in the table"}
 	}
-	r := rooms[i]
 	for imported, names := range f.uses {
 		folder, ours := strings.CutPrefix(imported, module)
 		host, _, _ := strings.Cut(imported, "/")

@@ -23,6 +23,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
 // TestRefusalsSayWhenToComeBack has one client, behind a proxy, use up its budget on each
@@ -30,7 +31,7 @@ import (
 func TestRefusalsSayWhenToComeBack(t *testing.T) {
 	limits := admission.DefaultLimits()
 	limits.Work.One = 10 // a hundred at once
-	r := newKeyserverRig(t, rigOptions{gate: admission.New(admission.Config{
+	r := rpctest.NewKeyserver(t, rpctest.KeyserverOptions{Gate: admission.New(admission.Config{
 		Limits: limits, Proxies: admission.Loopback(), Unlimited: []netip.Prefix{netip.MustParsePrefix("192.0.2.128/25")},
 	})})
 	do := func(client, method, url, body string) (int, string, []byte) {
@@ -40,7 +41,7 @@ func TestRefusalsSayWhenToComeBack(t *testing.T) {
 		}
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set("X-Forwarded-For", client)
-		response, err := r.http.Do(request)
+		response, err := r.HTTP.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +58,7 @@ func TestRefusalsSayWhenToComeBack(t *testing.T) {
 		ask func(client string) string
 	}{
 		{"REST", func(client string) string {
-			code, after, body := do(client, "GET", r.rest+"/v1/keyserver/head", "")
+			code, after, body := do(client, "GET", r.REST+"/v1/keyserver/head", "")
 			if code == http.StatusOK {
 				return ""
 			}
@@ -80,7 +81,7 @@ func TestRefusalsSayWhenToComeBack(t *testing.T) {
 			return "refused"
 		}},
 		{"JSON-RPC", func(client string) string {
-			code, after, body := do(client, "POST", r.url, `{"jsonrpc":"2.0","method":"KeyHashchain.FetchLastHashChain","id":1}`)
+			code, after, body := do(client, "POST", r.URL, `{"jsonrpc":"2.0","method":"KeyHashchain.FetchLastHashChain","id":1}`)
 			if code == http.StatusOK {
 				return ""
 			}
@@ -100,7 +101,7 @@ func TestRefusalsSayWhenToComeBack(t *testing.T) {
 		}},
 		{"gRPC", func(client string) string {
 			ctx := metadata.AppendToOutgoingContext(t.Context(), "x-forwarded-for", client)
-			_, err := r.client.GetSignedHead(ctx, &keytreev1.GetSignedHeadRequest{})
+			_, err := r.Client.GetSignedHead(ctx, &keytreev1.GetSignedHeadRequest{})
 			if err == nil {
 				return ""
 			}
@@ -140,8 +141,8 @@ func TestFarewell(t *testing.T) {
 	limits := admission.DefaultLimits()
 	limits.Connections = admission.Budget{All: 1, One: 1}
 	gate := admission.New(admission.Config{Limits: limits})
-	r := newRigOf(t, rpc.Config{Admission: gate})
-	address := strings.TrimPrefix(r.url, "http://")
+	r := rpctest.NewOf(t, rpc.Config{Admission: gate})
+	address := strings.TrimPrefix(r.URL, "http://")
 	first, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
@@ -184,9 +185,9 @@ func TestKeyserverUnderSiege(t *testing.T) {
 		attackers = 150
 	}
 	gate := admission.New(admission.Config{Limits: limits})
-	config, pool := testCertificate(t, "127.0.0.1")
-	r := newKeyserverRig(t, rigOptions{gate: gate, tls: config})
-	r.trust(pool)
+	config, pool := rpctest.Certificate(t, "127.0.0.1")
+	r := rpctest.NewKeyserver(t, rpctest.KeyserverOptions{Gate: gate, TLS: config})
+	r.Trust(pool)
 	var open []net.Conn
 	defer func() {
 		for _, c := range open {
@@ -194,7 +195,7 @@ func TestKeyserverUnderSiege(t *testing.T) {
 		}
 	}()
 	for i := range attackers {
-		c, err := dialFrom(t.Context(), 2+i%200, r.address)
+		c, err := dialFrom(t.Context(), 2+i%200, r.Address)
 		if err != nil {
 			t.Skipf("this system has one loopback address only: %v", err)
 		}
@@ -211,16 +212,16 @@ func TestKeyserverUnderSiege(t *testing.T) {
 		}
 	}
 	for range 20 {
-		r.http.CloseIdleConnections()
-		if _, position := r.lastEntry(t); position != 0 {
+		r.HTTP.CloseIdleConnections()
+		if _, position := r.LastEntry(t); position != 0 {
 			t.Errorf("the last entry is at %d", position)
 		}
-		response, err := r.http.Get(r.rest + "/v1/keyserver/head")
+		response, err := r.HTTP.Get(r.REST + "/v1/keyserver/head")
 		if err != nil {
 			t.Fatal(err)
 		}
 		response.Body.Close()
-		if _, err := r.client.GetSignedHead(t.Context(), &keytreev1.GetSignedHeadRequest{}); err != nil {
+		if _, err := r.Client.GetSignedHead(t.Context(), &keytreev1.GetSignedHeadRequest{}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
 // The attackers have addresses of their own on the loopback interface, and so has the
@@ -47,7 +48,7 @@ type siege struct {
 
 // besieged is a server with an honest client.
 type besieged struct {
-	*rig
+	*rpctest.Rig
 	gate         *admission.Gate
 	limits       admission.Limits
 	rest, grpc   string // addresses
@@ -76,20 +77,20 @@ func newBesieged(t *testing.T) *besieged {
 		limits.Work = admission.Budget{All: 2000, One: 200}
 		limits.Arrive, limits.Take, limits.Patience = time.Second, time.Second, 100*time.Millisecond
 	}
-	c := &chain{}
+	c := &rpctest.Chain{}
 	var requests, accepts []graph.Action
 	for i := range 120 {
-		requests = append(requests, mlr(fmt.Sprint("r", i), fmt.Sprint("deep", i+1), fmt.Sprint("deep", i), ""))
-		accepts = append(accepts, mla(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))
+		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("deep", i+1), fmt.Sprint("deep", i), ""))
+		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))
 	}
 	gate := admission.New(admission.Config{Limits: limits})
 	b := &besieged{
 		gate: gate, limits: limits,
-		rig:     newRigOf(t, rpc.Config{Admission: gate}, c.block(requests...), c.block(accepts...), requestsOf(c, 20_000)),
-		path:    "/v1/addresses/" + address("deep7"),
-		resolve: &keytreev1.ResolveAddressRequest{Address: address("deep7")},
+		Rig:     rpctest.NewOf(t, rpc.Config{Admission: gate}, c.Block(requests...), c.Block(accepts...), rpctest.RequestsOf(c, 20_000)),
+		path:    "/v1/addresses/" + rpctest.Address("deep7"),
+		resolve: &keytreev1.ResolveAddressRequest{Address: rpctest.Address("deep7")},
 	}
-	b.rest, b.grpc = strings.TrimPrefix(b.url, "http://"), b.rig.conn.Target()
+	b.rest, b.grpc = strings.TrimPrefix(b.URL, "http://"), b.Rig.Conn.Target()
 	probe, err := dialFrom(t.Context(), 0, b.rest)
 	if err != nil {
 		t.Skipf("this system has one loopback address only: %v", err)
@@ -145,7 +146,7 @@ func (b *besieged) again() {
 }
 
 func (b *besieged) askREST(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, "GET", b.url+b.path, nil)
+	request, err := http.NewRequestWithContext(ctx, "GET", b.URL+b.path, nil)
 	if err != nil {
 		return err
 	}
@@ -211,7 +212,7 @@ func (b *besieged) withstand(t *testing.T, s siege) {
 	if err := b.ask(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
-	before := inUse()
+	before := rpctest.InUse()
 	ctx, cancel := context.WithCancel(t.Context())
 	var attacks atomic.Int64
 	var attacking sync.WaitGroup
@@ -260,7 +261,7 @@ func (b *besieged) withstand(t *testing.T, s siege) {
 	}
 	slices.Sort(took)
 	t.Logf("%d connections of attackers; honest client: median %v, p99 %v, asked again %d times; memory at most %d MiB (with that of the attackers), afterwards %+d kB; in use at the end: %+v",
-		attacks.Load(), took[len(took)/2], took[len(took)*99/100], b.patientTries.Swap(0), most>>20, (inUse()-before)>>10, peak)
+		attacks.Load(), took[len(took)/2], took[len(took)*99/100], b.patientTries.Swap(0), most>>20, (rpctest.InUse()-before)>>10, peak)
 }
 
 // TestSieges attacks a server in all the ways there are for clients that are connected,
@@ -281,7 +282,7 @@ func TestSieges(t *testing.T) {
 	if exhaustive() {
 		addresses, streams = 10_000, 100
 	}
-	deep := strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%q,", address("deep120")), addresses), ",")
+	deep := strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%q,", rpctest.Address("deep120")), addresses), ",")
 	batch := `{"addresses":[` + deep + `]}`
 	unread := func(text string) func(context.Context, net.Conn) {
 		sent := []byte(text)
@@ -429,7 +430,7 @@ func framed(m proto.Message) []byte {
 
 // deepBatch asks for as many addresses as fit into a window: their answer has some 7 MB.
 func deepBatch() *keytreev1.BatchResolveRequest {
-	_, short, _ := strings.Cut(address("deep120"), ":")
+	_, short, _ := strings.Cut(rpctest.Address("deep120"), ":")
 	m := &keytreev1.BatchResolveRequest{}
 	for range 1200 {
 		m.Addresses = append(m.Addresses, short)

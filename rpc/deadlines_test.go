@@ -15,6 +15,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
 // TestDeadlines has clients be slow that nobody waits for. Each is cut off, and all that
@@ -23,9 +24,9 @@ func TestDeadlines(t *testing.T) {
 	limits := admission.DefaultLimits()
 	limits.Arrive, limits.Take = 200*time.Millisecond, 200*time.Millisecond
 	gate := admission.New(admission.Config{Limits: limits})
-	r := newRigOf(t, rpc.Config{Admission: gate}, requestsOf(&chain{}, 20_000))
-	rest, grpc := strings.TrimPrefix(r.url, "http://"), r.conn.Target()
-	r.conn.Close() // so that nothing but the test's connections is in use
+	r := rpctest.NewOf(t, rpc.Config{Admission: gate}, rpctest.RequestsOf(&rpctest.Chain{}, 20_000))
+	rest, grpc := strings.TrimPrefix(r.URL, "http://"), r.Conn.Target()
+	r.Conn.Close() // so that nothing but the test's connections is in use
 	closed := func(c net.Conn) { io.Copy(io.Discard, c) }
 	unread := func(c net.Conn) { <-closedByPeer(t.Context(), c) }
 	const post = "POST /v1/addresses:batchResolve HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -56,7 +57,7 @@ func TestDeadlines(t *testing.T) {
 			awaitEndOfStream(p.Conn)
 			return io.EOF
 		}), nil},
-		"an unread message": {grpc, overHTTP2(0, unanswered("ResolveAddress", &keytreev1.ResolveAddressRequest{Address: address("a")}, 1)), closed},
+		"an unread message": {grpc, overHTTP2(0, unanswered("ResolveAddress", &keytreev1.ResolveAddressRequest{Address: rpctest.Address("a")}, 1)), closed},
 		"an unread Watch":   {grpc, overHTTP2(0, unanswered("Watch", &keytreev1.WatchRequest{FromHeight: proto.Uint32(0)}, 1)), closed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -105,13 +106,13 @@ func TestBatchOverGRPCIsBounded(t *testing.T) {
 	limits := admission.DefaultLimits()
 	limits.BytesOut = admission.Budget{All: 1 << 20, One: 1 << 20}
 	gate := admission.New(admission.Config{Limits: limits})
-	r := newRigOf(t, rpc.Config{Admission: gate}, (&chain{}).block())
+	r := rpctest.NewOf(t, rpc.Config{Admission: gate}, (&rpctest.Chain{}).Block())
 	ask := func(n int) error {
 		request := new(keytreev1.BatchResolveRequest)
 		for i := range n {
-			request.Addresses = append(request.Addresses, address(fmt.Sprint("never linked", i)))
+			request.Addresses = append(request.Addresses, rpctest.Address(fmt.Sprint("never linked", i)))
 		}
-		_, err := r.client.BatchResolve(t.Context(), request)
+		_, err := r.Client.BatchResolve(t.Context(), request)
 		return err
 	}
 	if err := ask(1000); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/rpc/identity"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -28,7 +29,7 @@ type healthService struct {
 	*health.Server
 	indexed       bool         // there is to be an index
 	graph         *graph.Graph // nil if it could not be opened
-	indexer       Indexer
+	indexer       identity.Indexer
 	index         *Part
 	kept          bool // there is to be a keyserver
 	keyserver     *keyserver.Service
@@ -86,7 +87,7 @@ func (h *healthService) unreadyKeyserver() string {
 
 func (h *healthService) unreadyIndex() string {
 	if h.index.hasFailed() || h.graph.Err() != nil {
-		return indexFailed
+		return identity.Failed
 	}
 	tip, ok := h.graph.Tip()
 	state := h.indexer.Status()

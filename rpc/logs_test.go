@@ -22,6 +22,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/rpc"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
 // logged is a log, written to by a server and read by a test.
@@ -46,9 +47,9 @@ func (l *logged) String() string {
 func askedFor(field protoreflect.FieldDescriptor) string {
 	switch name := string(field.Name()); {
 	case strings.HasPrefix(name, "address"):
-		return address("asked for")
+		return rpctest.Address("asked for")
 	case strings.HasSuffix(name, "_hash"):
-		return hashOf("asked for").String()
+		return rpctest.HashOf("asked for").String()
 	case name == "identity":
 		return "asked@example.org"
 	}
@@ -82,16 +83,16 @@ func askEverything(t *testing.T, conn *grpc.ClientConn, url, query string) {
 			if rule, _ := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule); rule != nil {
 				fill := strings.NewReplacer(inPath...)
 				if rule.GetPost() != "" {
-					ask(t, "POST", url+fill.Replace(rule.GetPost()), fmt.Sprintf(`{"addresses":[%q]}`, address("asked for")))
+					ask(t, "POST", url+fill.Replace(rule.GetPost()), fmt.Sprintf(`{"addresses":[%q]}`, rpctest.Address("asked for")))
 				} else {
 					ask(t, "GET", url+fill.Replace(rule.GetGet())+query, "")
 				}
 			}
 		}
 	}
-	ask(t, "GET", url+"/v1/anchors/chains/"+hashOf("asked for").String()+"/bundle"+query, "")
-	ask(t, "GET", url+"/v1/nothing/"+address("asked for"), "")
-	ask(t, "DELETE", url+"/v1/addresses/"+address("asked for"), "")
+	ask(t, "GET", url+"/v1/anchors/chains/"+rpctest.HashOf("asked for").String()+"/bundle"+query, "")
+	ask(t, "GET", url+"/v1/nothing/"+rpctest.Address("asked for"), "")
+	ask(t, "DELETE", url+"/v1/addresses/"+rpctest.Address("asked for"), "")
 }
 
 func askOverGRPC(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor, request proto.Message) {
@@ -134,7 +135,7 @@ func ask(t *testing.T, method, url, body string) {
 // TestLogsKeepQuiet asks on every route, of servers in every state, and expects that the
 // log has not what was asked for.
 func TestLogsKeepQuiet(t *testing.T) {
-	_, blocks := family()
+	_, blocks := rpctest.Family()
 	for name, test := range map[string]struct {
 		status indexer.Status
 		query  string
@@ -142,12 +143,12 @@ func TestLogsKeepQuiet(t *testing.T) {
 	}{
 		"as usual":             {status: indexer.Status{Checked: true, Synced: true}},
 		"beyond the tip":       {status: indexer.Status{Checked: true}, query: "?at_height=1000"},
-		"misspelt":             {status: indexer.Status{Checked: true}, query: "?at_hieght=" + address("asked for")},
+		"misspelt":             {status: indexer.Status{Checked: true}, query: "?at_hieght=" + rpctest.Address("asked for")},
 		"before the check":     {},
 		"without its database": {status: indexer.Status{Checked: true}, closed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g, err := graph.Open(t.TempDir(), graph.Params{Network: testNet.Name}, graph.Options{MemTable: 8 << 20, Log: zerolog.Nop()})
+			g, err := graph.Open(t.TempDir(), graph.Params{Network: rpctest.Net.Name}, graph.Options{MemTable: 8 << 20, Log: zerolog.Nop()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,13 +157,13 @@ func TestLogsKeepQuiet(t *testing.T) {
 			}
 			shut := sync.OnceValue(g.Close)
 			defer shut()
-			log, f := new(logged), new(follower)
-			f.set(test.status)
-			server, err := rpc.NewServer(rpc.Config{Graph: g, Indexer: f, Net: testNet, Log: zerolog.New(log)})
+			log, f := new(logged), new(rpctest.Follower)
+			f.Set(test.status)
+			server, err := rpc.NewServer(rpc.Config{Graph: g, Indexer: f, Net: rpctest.Net, Log: zerolog.New(log)})
 			if err != nil {
 				t.Fatal(err)
 			}
-			grpcListener, httpListener := listen(t), listen(t)
+			grpcListener, httpListener := rpctest.Listen(t), rpctest.Listen(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			served := make(chan error, 1)
 			go func() { served <- server.Serve(ctx, grpcListener, httpListener) }()
@@ -183,8 +184,8 @@ func TestLogsKeepQuiet(t *testing.T) {
 				t.Error(err)
 			}
 			text := log.String()
-			for _, asked := range []string{address("asked for"), strings.TrimPrefix(address("asked for"), "bchreg:"),
-				fmt.Sprintf("%x", key("asked for")), hashOf("asked for").String()} {
+			for _, asked := range []string{rpctest.Address("asked for"), strings.TrimPrefix(rpctest.Address("asked for"), "bchreg:"),
+				fmt.Sprintf("%x", rpctest.Key("asked for")), rpctest.HashOf("asked for").String()} {
 				if at := strings.Index(text, asked); at >= 0 {
 					t.Errorf("the log has %s: %s", asked, text[max(0, at-300):min(len(text), at+300)])
 				}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/keytree-bch/keytree/rpc/identity"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rest"
 )
@@ -25,16 +26,11 @@ func (p *Part) Fail() { p.failed.Store(true) }
 
 func (p *Part) hasFailed() bool { return p != nil && p.failed.Load() }
 
-// What clients are told of a part that has failed. What a disk says is not for them.
-const (
-	indexFailed     = "the index has failed; the server's log has the cause"
-	keyserverFailed = "the keyserver has failed; the server's log has the cause"
-)
+// keyserverFailed is what clients are told of a keyserver that has failed. What a disk says
+// is not for them.
+const keyserverFailed = "the keyserver has failed; the server's log has the cause"
 
-var (
-	errIndexFailed     = status.Error(codes.Unavailable, indexFailed)
-	errKeyserverFailed = status.Error(codes.Unavailable, keyserverFailed)
-)
+var errKeyserverFailed = status.Error(codes.Unavailable, keyserverFailed)
 
 // refusal returns why no call of the index, or of the keyserver, is answered; nil if
 // calls are. An index that has ended answers what it knows, unless it is damaged.
@@ -43,7 +39,7 @@ func (h *healthService) refusal(ofKeyserver bool) error {
 	case ofKeyserver && h.keyserverPart.hasFailed():
 		return errKeyserverFailed
 	case !ofKeyserver && h.indexed && (h.graph == nil || h.graph.Err() != nil):
-		return errIndexFailed
+		return identity.ErrFailed
 	}
 	return nil
 }

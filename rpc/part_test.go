@@ -14,6 +14,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/rpc"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
 // TestPartsFail has one part fail in each way: the other answers, and whoever asks is told
@@ -40,9 +41,9 @@ func TestPartsFail(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := test.config
 			if !test.unopened || c.KeyserverPart == nil {
-				dir := testDir(t)
+				dir := rpctest.Dir(t)
 				service, err := keyserver.Open(t.Context(), keyserver.Options{
-					Domain: testDomain, Dir: dir + "/keyserver", KeyFile: dir + "/key", Tokens: token.Open{}, Log: zerolog.Nop(),
+					Domain: rpctest.Domain, Dir: dir + "/keyserver", KeyFile: dir + "/key", Tokens: token.Open{}, Log: zerolog.Nop(),
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -50,14 +51,14 @@ func TestPartsFail(t *testing.T) {
 				t.Cleanup(func() { service.Close() })
 				c.Keyserver = service
 			}
-			r := new(rig)
+			r := new(rpctest.Rig)
 			if test.unopened && c.IndexPart != nil {
-				r.serve(t, c)
+				r.Serve(t, c)
 			} else {
-				r = newRigOf(t, c, (&chain{}).block())
+				r = rpctest.NewOf(t, c, (&rpctest.Chain{}).Block())
 			}
 			if test.damaged { // closed is as good as that
-				if err := r.graph.Close(); err != nil {
+				if err := r.Graph.Close(); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -66,7 +67,7 @@ func TestPartsFail(t *testing.T) {
 				"": test.index + test.keyserver, "keytree.v1.IdentityService": test.index, "keytree.v1.AnchorService": test.index,
 				"keytree.v1.KeyserverService": test.keyserver,
 			} {
-				got, err := healthpb.NewHealthClient(r.conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
+				got, err := healthpb.NewHealthClient(r.Conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 				if err != nil || (got.Status == healthpb.HealthCheckResponse_SERVING) != (want == "") {
 					t.Errorf("health of %q: %v, %v; want it %q", service, got, err, want)
 				}
@@ -74,30 +75,30 @@ func TestPartsFail(t *testing.T) {
 			for path, want := range map[string]string{
 				"/readyz": test.index + test.keyserver, "/readyz/index": test.index, "/readyz/keyserver": test.keyserver,
 			} {
-				response, answer := r.rest(t, "GET", path, "")
+				response, answer := r.REST(t, "GET", path, "")
 				reason, _ := answer["reason"].(string)
 				if (response.StatusCode == http.StatusOK) != (want == "") || answer["ready"] != (want == "") || !strings.HasPrefix(reason, want) {
 					t.Errorf("%s: %d %v, want %q", path, response.StatusCode, answer, want)
 				}
 			}
-			if _, answer := r.rest(t, "GET", "/readyz", ""); len(answer["parts"].(map[string]any)) != 2 {
+			if _, answer := r.REST(t, "GET", "/readyz", ""); len(answer["parts"].(map[string]any)) != 2 {
 				t.Errorf("/readyz: %v", answer)
 			}
 
-			_, err := r.client.GetStatus(t.Context(), &keytreev1.GetStatusRequest{})
+			_, err := r.Client.GetStatus(t.Context(), &keytreev1.GetStatusRequest{})
 			wantAnswer(t, "index over gRPC", err, test.indexAnswers)
-			response, answer := r.rest(t, "GET", "/v1/status", "")
+			response, answer := r.REST(t, "GET", "/v1/status", "")
 			if (response.StatusCode == http.StatusOK) != test.indexAnswers || !test.indexAnswers && response.StatusCode != http.StatusServiceUnavailable {
 				t.Errorf("the index over REST: %d %v", response.StatusCode, answer)
 			}
-			stream, err := r.client.Watch(t.Context(), &keytreev1.WatchRequest{FromHeight: new(uint32)})
+			stream, err := r.Client.Watch(t.Context(), &keytreev1.WatchRequest{FromHeight: new(uint32)})
 			if err == nil {
 				_, err = stream.Recv()
 			}
 			wantAnswer(t, "stream of the index", err, test.indexAnswers)
-			_, err = keytreev1.NewKeyserverServiceClient(r.conn).GetSignedHead(t.Context(), &keytreev1.GetSignedHeadRequest{})
+			_, err = keytreev1.NewKeyserverServiceClient(r.Conn).GetSignedHead(t.Context(), &keytreev1.GetSignedHeadRequest{})
 			wantAnswer(t, "keyserver over gRPC", err, test.keyserver == "")
-			response, answer = r.rest(t, "GET", "/v1/keyserver/head", "")
+			response, answer = r.REST(t, "GET", "/v1/keyserver/head", "")
 			if (response.StatusCode == http.StatusOK) != (test.keyserver == "") || test.keyserver != "" && response.StatusCode != http.StatusServiceUnavailable {
 				t.Errorf("the keyserver over REST: %d %v", response.StatusCode, answer)
 			}
@@ -118,11 +119,11 @@ func wantAnswer(t *testing.T, what string, err error, want bool) {
 
 // TestOnePart has a server that runs one part say so.
 func TestOnePart(t *testing.T) {
-	r := newRig(t, (&chain{}).block())
-	if response, _ := r.rest(t, "GET", "/readyz/index", ""); response.StatusCode != http.StatusOK {
+	r := rpctest.New(t, (&rpctest.Chain{}).Block())
+	if response, _ := r.REST(t, "GET", "/readyz/index", ""); response.StatusCode != http.StatusOK {
 		t.Errorf("/readyz/index: %s", response.Status)
 	}
-	if response, answer := r.rest(t, "GET", "/readyz/keyserver", ""); response.StatusCode != http.StatusNotFound || !strings.Contains(answer["message"].(string), "expected one of index") {
+	if response, answer := r.REST(t, "GET", "/readyz/keyserver", ""); response.StatusCode != http.StatusNotFound || !strings.Contains(answer["message"].(string), "expected one of index") {
 		t.Errorf("/readyz/keyserver: %s %v", response.Status, answer)
 	}
 }

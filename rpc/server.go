@@ -1,11 +1,13 @@
-// Package rpc answers over the network. A [Server] has the gRPC services of package
-// keytree.v1, with health and reflection, and REST made from the same .proto files;
-// a [KeyserverServer] has a keyserver's own wire, JSON-RPC. They can be run side by
-// side, on one keyserver.
+// Package rpc listens. A [Server] has the gRPC services of package keytree.v1, with health
+// and reflection, and REST made from the same .proto files; a [KeyserverServer] has a
+// keyserver's own wire, JSON-RPC; an [OperatorServer] is for the keyserver's operator. They
+// can be run side by side, on one keyserver.
 //
-// It translates and limits: requests into questions to the graph and calls of the
-// keyserver, answers and errors into wire form. What never belongs here: an identity
-// rule, a decision about a block or a message, storage.
+// It lets clients in through package admission, over TLS, tells browsers what their pages may
+// do, says how healthy the parts are, keeps panics inside, and drains. Who is answered what is
+// in a room for each audience, identity, keyserver and operator; how it looks on a wire is in
+// rest and jsonrpc, with the words of fault. What never belongs here: an answer of a graph or
+// a keyserver.
 //
 // Nothing that a client sends is trusted. Anonymous clients may ask everything,
 // so every request is bounded in size, work and time, and none holds up another.
@@ -30,9 +32,9 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/keytree-bch/keytree/graph"
-	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/identity"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rest"
@@ -42,18 +44,12 @@ import (
 // streams end at once.
 const ShutdownGrace = 5 * time.Second
 
-// Indexer is what the server asks of the indexer: how the graph stands beside
-// the node. It is called concurrently and must not block.
-type Indexer interface {
-	Status() indexer.Status
-}
-
 // Config is what a Server works with: a graph with its indexer and network, a
 // keyserver, or both. What it has stays the caller's and may be closed when Serve has
 // returned.
 type Config struct {
 	Graph   *graph.Graph // nil for none; then Indexer and Net are unused
-	Indexer Indexer
+	Indexer identity.Indexer
 	Net     *chaincfg.Params // the graph's network
 	// IndexPart tells that the index has failed: then its graph may be nil, which could
 	// not be opened. KeyserverPart tells so of the keyserver. nil means that neither fails
@@ -119,18 +115,11 @@ func NewServer(c Config) (*Server, error) {
 		grpc.ChainUnaryInterceptor(s.unary, s.health.unary),
 		grpc.ChainStreamInterceptor(s.stream, s.health.stream),
 	)...)
+	services := identity.New(identity.Config{Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, Log: c.Log})
 	mux, err := newREST(s.health, s.rates, s.log)
 	if s.health.indexed && err == nil {
-		reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
-		identities, anchors := &identityService{graphReader: reader}, &anchorService{graphReader: reader}
-		keytreev1.RegisterIdentityServiceServer(s.grpc, identities)
-		keytreev1.RegisterAnchorServiceServer(s.grpc, anchors)
-		err = errors.Join(
-			keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), mux, identities),
-			keytreev1.RegisterAnchorServiceHandlerServer(context.Background(), mux, anchors),
-			identities.handleDirectly(mux),
-			mux.HandlePath(http.MethodGet, bundlePath, anchors.download),
-		)
+		services.Register(s.grpc)
+		err = services.RegisterREST(mux)
 	}
 	if s.health.kept && err == nil {
 		calls := keyserverrpc.NewService(c.Keyserver, c.CallRate, c.Log)
@@ -140,7 +129,7 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	answers := s.admission.Answers(rest.Headed(&cached{graphReader{graph: c.Graph, indexer: c.Indexer}, c.Version, mux}), rest.Refuse)
+	answers := s.admission.Answers(rest.Headed(services.Cached(c.Version, mux)), rest.Refuse)
 	handler, err := rest.Compressed(answers)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)

@@ -1,0 +1,356 @@
+package identity
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"google.golang.org/grpc/codes"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc/fault"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// anchorService implements keytree.v1.AnchorService; the .proto file documents its
+// calls. It keeps nothing between calls.
+type anchorService struct {
+	keytreev1.UnimplementedAnchorServiceServer
+	graphReader
+}
+
+// ListAnchorChains implements AnchorService.
+func (s *anchorService) ListAnchorChains(ctx context.Context, request *keytreev1.ListAnchorChainsRequest) (*keytreev1.ListAnchorChainsResponse, error) {
+	domain, err := parseAnchorDomain("domain", request.GetDomain())
+	if err != nil {
+		return nil, err
+	}
+	query := queryDigest("ListAnchorChains", []byte(domain), request.AtHeight)
+	list, err := s.openListing(query, request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	defer list.view.Close()
+	after, err := parseActionCursor(list.token.cursor)
+	if err != nil {
+		return nil, err
+	}
+	chains, next, err := list.view.AnchorChainsOf(ctx, domain, after, list.limit)
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	at := asOfView(list.view)
+	answer := &keytreev1.ListAnchorChainsResponse{AsOfHeight: at.height, AsOfHash: at.hash}
+	authors := s.authorsAsOf(list.view)
+	defer authors.close()
+	for i := range chains {
+		chain, err := authors.chain(ctx, &chains[i])
+		if err != nil {
+			return nil, s.fault(err)
+		}
+		answer.Chains = append(answer.Chains, chain)
+	}
+	if err := authors.settled(); err != nil {
+		return nil, s.fault(err)
+	}
+	if next != nil {
+		answer.NextPageToken = list.next(appendActionCursor(*next))
+	}
+	return answer, nil
+}
+
+// GetAnchorChain implements AnchorService.
+func (s *anchorService) GetAnchorChain(ctx context.Context, request *keytreev1.GetAnchorChainRequest) (*keytreev1.AnchorChain, error) {
+	id, err := parseHash("chain_tx_hash", request.GetChainTxHash())
+	if err != nil {
+		return nil, err
+	}
+	view, err := s.viewAt(request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer view.Close()
+	chain, err := view.AnchorChain(id)
+	if err != nil {
+		return nil, s.notFoundOr(err, "chain_tx_hash", "chain of anchors", id, view)
+	}
+	authors := s.authorsAsOf(view)
+	defer authors.close()
+	answer, err := authors.chain(ctx, &chain)
+	if err == nil {
+		err = authors.settled()
+	}
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	return answer, nil
+}
+
+// ListAnchors implements AnchorService.
+func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.ListAnchorsRequest) (*keytreev1.ListAnchorsResponse, error) {
+	var (
+		subject []byte
+		page    func(ctx context.Context, list *listing) (anchors []graph.AnchorStatus, cursor []byte, err error)
+	)
+	switch {
+	case (request.GetDomain() == "") == (request.GetChainTxHash() == ""):
+		return nil, fault.Field(codes.InvalidArgument, "domain", "expected one of domain and chain_tx_hash")
+	case request.GetDomain() != "":
+		domain, err := parseAnchorDomain("domain", request.GetDomain())
+		if err != nil {
+			return nil, err
+		}
+		subject = append([]byte("domain "), domain...)
+		page = func(ctx context.Context, list *listing) ([]graph.AnchorStatus, []byte, error) {
+			return s.anchorsOf(ctx, list, domain)
+		}
+	default:
+		id, err := parseHash("chain_tx_hash", request.GetChainTxHash())
+		if err != nil {
+			return nil, err
+		}
+		subject = append([]byte("chain "), id[:]...)
+		page = func(ctx context.Context, list *listing) ([]graph.AnchorStatus, []byte, error) {
+			return s.anchorsIn(ctx, list, id)
+		}
+	}
+	list, err := s.openListing(queryDigest("ListAnchors", subject, request.AtHeight), request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	defer list.view.Close()
+	anchors, cursor, err := page(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	at := asOfView(list.view)
+	answer := &keytreev1.ListAnchorsResponse{AsOfHeight: at.height, AsOfHash: at.hash}
+	authors := s.authorsAsOf(list.view)
+	defer authors.close()
+	for i := range anchors {
+		anchor, err := authors.anchor(ctx, &anchors[i], nil)
+		if err != nil {
+			return nil, s.fault(err)
+		}
+		answer.Anchors = append(answer.Anchors, anchor)
+	}
+	if err := authors.settled(); err != nil {
+		return nil, s.fault(err)
+	}
+	if cursor != nil {
+		answer.NextPageToken = list.next(cursor)
+	}
+	return answer, nil
+}
+
+// anchorsOf returns a page of the anchors of a domain, and where the next one
+// begins, nil at the end.
+func (s *anchorService) anchorsOf(ctx context.Context, list *listing, domain string) ([]graph.AnchorStatus, []byte, error) {
+	after, err := parseActionCursor(list.token.cursor)
+	if err != nil {
+		return nil, nil, err
+	}
+	anchors, next, err := list.view.AnchorsOf(ctx, domain, after, list.limit)
+	if err != nil {
+		return nil, nil, s.fault(err)
+	}
+	if next == nil {
+		return anchors, nil, nil
+	}
+	return anchors, appendActionCursor(*next), nil
+}
+
+// anchorsIn returns a page of the anchors of a chain, and where the next one begins,
+// nil at the end.
+func (s *anchorService) anchorsIn(ctx context.Context, list *listing, id chainhash.Hash) ([]graph.AnchorStatus, []byte, error) {
+	chain, err := list.view.AnchorChain(id)
+	if err != nil {
+		return nil, nil, s.notFoundOr(err, "chain_tx_hash", "chain of anchors", id, list.view)
+	}
+	from := uint32(0)
+	if cursor := list.token.cursor; len(cursor) == 4 {
+		from = binary.BigEndian.Uint32(cursor)
+	} else if len(cursor) > 0 {
+		return nil, nil, errCursor()
+	}
+	anchors, err := list.view.Anchors(ctx, id, from, list.limit)
+	if err != nil {
+		return nil, nil, s.fault(err)
+	}
+	next := uint64(from) + uint64(len(anchors))
+	if next >= uint64(chain.Anchors) {
+		return anchors, nil, nil
+	}
+	return anchors, binary.BigEndian.AppendUint32(nil, uint32(next)), nil
+}
+
+// GetAnchor implements AnchorService.
+func (s *anchorService) GetAnchor(ctx context.Context, request *keytreev1.GetAnchorRequest) (*keytreev1.AnchorTransaction, error) {
+	txid, err := parseHash("tx_hash", request.GetTxHash())
+	if err != nil {
+		return nil, err
+	}
+	view, err := s.viewAt(request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer view.Close()
+	proof, err := view.AnchorProof(txid)
+	if err != nil {
+		return nil, s.notFoundOr(err, "tx_hash", "anchor", txid, view)
+	}
+	at := asOfView(view)
+	answer := &keytreev1.AnchorTransaction{
+		TxHash: txid.String(), RawTx: proof.Raw, Height: proof.Height, TxIndex: proof.Index, BlockHeader: proof.Header[:],
+		AsOfHeight: at.height, AsOfHash: at.hash,
+	}
+	for _, hash := range proof.Branch {
+		answer.MerkleBranch = append(answer.MerkleBranch, hash.String())
+	}
+	anchor, err := view.Anchor(txid)
+	if errors.Is(err, graph.ErrNotFound) {
+		return answer, nil // it broke a chain
+	}
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	authors := s.authorsAsOf(view)
+	defer authors.close()
+	if answer.Anchor, err = authors.anchor(ctx, &anchor, nil); err == nil {
+		err = authors.settled()
+	}
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	return answer, nil
+}
+
+// parseAnchorDomain reads the domain in a field of a request.
+func parseAnchorDomain(field, domain string) (string, error) {
+	if err := uid.CheckDomain(domain); err != nil || len(domain) > protocol.MaxAnchorDomain {
+		return "", fault.Field(codes.InvalidArgument, field, "expected a host name in lower case of 1 to %d bytes, got %q",
+			protocol.MaxAnchorDomain, fault.Shortened(domain))
+	}
+	return domain, nil
+}
+
+// anchorAuthors renders anchors as of a view, with the identities behind their
+// authors, each as of the anchor's own block.
+type anchorAuthors struct {
+	*graphReader
+	view   *graph.View
+	then   *graph.View // as of the block of the last anchor; nil before the first
+	chains map[chainhash.Hash]*graph.AnchorChain
+}
+
+// authorsAsOf returns a renderer for anchors of a view, which stays the caller's. The
+// caller closes it.
+func (r *graphReader) authorsAsOf(view *graph.View) *anchorAuthors {
+	return &anchorAuthors{graphReader: r, view: view, chains: make(map[chainhash.Hash]*graph.AnchorChain)}
+}
+
+func (a *anchorAuthors) close() {
+	if a.then != nil {
+		a.then.Close()
+	}
+}
+
+// settled returns graph.ErrReorganised unless the view's block, and so those of all
+// anchors, have been on the chain until now.
+func (a *anchorAuthors) settled() error {
+	header, err := a.graph.BlockHeader(a.view.Height())
+	if offChain(err) || err == nil && header.Hash != a.view.Hash() {
+		return graph.ErrReorganised
+	}
+	return err
+}
+
+// asOf returns a view as of a block below the view's. It stays the receiver's.
+func (a *anchorAuthors) asOf(height uint32) (*graph.View, error) {
+	if a.then != nil && a.then.Height() == height {
+		return a.then, nil
+	}
+	then, err := a.graph.At(&height)
+	if offChain(err) {
+		err = graph.ErrReorganised
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.close()
+	a.then = then
+	return then, nil
+}
+
+func (a *anchorAuthors) chain(ctx context.Context, in *graph.AnchorChain) (*keytreev1.AnchorChain, error) {
+	at := asOfView(a.view)
+	out := &keytreev1.AnchorChain{
+		ChainTxHash: in.ID.String(), Domain: in.Domain, AnchorCount: in.Anchors, State: "OPEN",
+		AsOfHeight: at.height, AsOfHash: at.hash,
+	}
+	if in.Break != protocol.Unbroken {
+		out.State, out.BreakReason, out.BrokenByTxHash, out.BrokenHeight = "BROKEN", breakName(in.Break), in.BrokenBy.String(), in.BrokenAt
+	}
+	var err1, err2 error
+	out.Genesis, err1 = a.anchor(ctx, &in.Genesis, in)
+	out.Last, err2 = a.anchor(ctx, &in.Last, in)
+	return out, errors.Join(err1, err2)
+}
+
+// anchor renders an anchor of a chain; nil if that has to be looked up.
+func (a *anchorAuthors) anchor(ctx context.Context, in *graph.AnchorStatus, chain *graph.AnchorChain) (*keytreev1.Anchor, error) {
+	if chain == nil {
+		if chain = a.chains[in.Chain]; chain == nil {
+			c, err := a.view.AnchorChain(in.Chain)
+			if err != nil {
+				return nil, fmt.Errorf("the chain of anchor %v: %w", in.TxID, err)
+			}
+			chain, a.chains[in.Chain] = &c, &c
+		}
+	}
+	out := &keytreev1.Anchor{
+		TxHash: in.TxID.String(), Height: in.Height, TxIndex: in.Index, ChainTxHash: in.Chain.String(), Number: in.Number,
+		Domain: in.Domain, Position: in.Position, Head: in.Head[:], Root: in.Root[:], AuthorAddress: a.render().addressOrNone(in.Author),
+	}
+	if chain.BrokenBy == in.TxID && chain.Break.BelongsToChain() {
+		out.BreakReason = breakName(chain.Break)
+	}
+	if in.Author == nil {
+		return out, nil
+	}
+	then, err := a.asOf(in.Height)
+	if err != nil {
+		return nil, err
+	}
+	resolution, err := then.Resolve(ctx, *in.Author)
+	if err != nil {
+		return nil, err
+	}
+	out.AuthorMainAddress = a.render().address(resolution.Root)
+	if resolution.ID != (chainhash.Hash{}) {
+		out.AuthorIdTxHash = resolution.ID.String()
+	}
+	return out, nil
+}
+
+func breakName(b protocol.Break) string {
+	switch b {
+	case protocol.Unbroken:
+		return ""
+	case protocol.NoRecord:
+		return "NO_RECORD"
+	case protocol.OtherDomain:
+		return "OTHER_DOMAIN"
+	case protocol.NotFirstInput:
+		return "NOT_FIRST_INPUT"
+	case protocol.LowerPosition:
+		return "LOWER_POSITION"
+	case protocol.OtherHead:
+		return "OTHER_HEAD"
+	}
+	return fmt.Sprintf("BREAK_%d", uint8(b))
+}

@@ -1,0 +1,116 @@
+package identity
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/rpc/rest"
+)
+
+const (
+	// settledDepth is how many blocks lie above one that is taken for settled: an answer
+	// as of it is the same for ever.
+	settledDepth = 100
+	// settledAge is for how many seconds caches may keep such an answer.
+	settledAge = 24 * 60 * 60
+)
+
+// cached tells caches what to make of answers: what is as of a settled block they may
+// keep; what is as of the tip they keep, too, but ask whether it is still that; the rest they
+// never keep.
+type cached struct {
+	graphReader        // its graph is nil if none is served
+	version     string // of the server: another may answer in another form
+	next        http.Handler
+}
+
+// ServeHTTP implements http.Handler.
+func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.Path
+	if c.graph == nil || r.Method != http.MethodGet || !strings.HasPrefix(path, "/v1/") || path == "/v1/status" || strings.HasPrefix(path, rest.KeyserverPath) {
+		w.Header().Set("Cache-Control", "no-store")
+		c.next.ServeHTTP(w, r)
+		return
+	}
+	tip, ok := c.graph.Tip()
+	ok = ok && c.unavailable() == nil
+	answer := &cachedWriter{ResponseWriter: w}
+	switch etag := fmt.Sprintf(`W/"%s-%s"`, c.version, tip.Hash); {
+	case !ok:
+	case settled(r, tip):
+		answer.cache = func(h http.Header) {
+			h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d, immutable", settledAge))
+		}
+	case path == "/v1/events": // lists what was disconnected, of which the tip says nothing
+		answer.cache = func(h http.Header) { h.Set("Cache-Control", "no-cache") }
+	case has(r.Header.Values("If-None-Match"), etag):
+		w.Header().Set("Cache-Control", "no-cache")
+		w.Header().Set("Etag", etag)
+		w.WriteHeader(http.StatusNotModified)
+		return
+	default:
+		answer.cache = func(h http.Header) {
+			h.Set("Cache-Control", "no-cache")
+			if now, _ := c.graph.Tip(); now.Hash == tip.Hash { // so it was while the answer was made
+				h.Set("Etag", etag)
+			}
+		}
+	}
+	c.next.ServeHTTP(answer, r)
+}
+
+// settled tells whether a request is as of a settled block, and of no other.
+func settled(r *http.Request, tip graph.Tip) bool {
+	query := r.URL.Query()
+	height, err := strconv.ParseUint(query.Get("at_height"), 10, 32)
+	return err == nil && !query.Has("page_token") && height+settledDepth <= uint64(tip.Height)
+}
+
+// has tells whether a list of validators, as If-None-Match has it, has one of them. Weak
+// or strong is one to it, as RFC 9110 §13.1.2 wants.
+func has(values []string, etag string) bool {
+	for _, value := range values {
+		for _, one := range strings.Split(value, ",") {
+			one = strings.TrimSpace(one)
+			if strings.TrimPrefix(one, "W/") == strings.TrimPrefix(etag, "W/") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cachedWriter adds what caches need to the header of an answer once it is known to be one:
+// errors are not kept.
+type cachedWriter struct {
+	http.ResponseWriter
+	cache func(http.Header) // nil for an answer that is not kept
+	begun bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *cachedWriter) WriteHeader(code int) {
+	if !w.begun {
+		w.begun = true
+		if code == http.StatusOK && w.cache != nil {
+			w.cache(w.Header())
+		} else {
+			w.Header().Set("Cache-Control", "no-store")
+		}
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements http.ResponseWriter.
+func (w *cachedWriter) Write(b []byte) (int, error) {
+	if !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *cachedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,201 @@
+package identity
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/protocol"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// Sizes of pages of keys and actions.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+const (
+	// maxAnswer is about how many bytes a page or a message of a stream is ended
+	// at, so that it stays below the 4 MB that gRPC clients accept by default.
+	maxAnswer = 3 << 20
+	// actionsAtOnce bounds what is read ahead of that limit: the message of one
+	// action can be as large as a transaction, 1 MB.
+	actionsAtOnce = 16
+)
+
+// listing is one page of a list as of a block, being made.
+type listing struct {
+	view  *graph.View // the caller closes it
+	limit int
+	token pageToken // of this page; its cursor is nil on the first
+}
+
+// openListing opens the view that a page is as of: on the first page, what
+// at_height asks for, then the same block.
+func (r *graphReader) openListing(query [16]byte, atHeight *uint32, pageSize uint32, sentToken string) (*listing, error) {
+	limit, err := parsePageSize(pageSize, defaultPage, maxPage)
+	if err != nil {
+		return nil, err
+	}
+	token, err := parsePageTokenFor(query, sentToken)
+	if err != nil {
+		return nil, err
+	}
+	if token == nil {
+		view, err := r.viewAt(atHeight)
+		if err != nil {
+			return nil, err
+		}
+		return &listing{view, limit, pageToken{query: query, height: view.Height(), hash: view.Hash()}}, nil
+	}
+	if err := r.unavailable(); err != nil {
+		return nil, err
+	}
+	view, err := r.graph.At(&token.height)
+	if offChain(err) {
+		return nil, errReorganised(token.height, token.hash)
+	}
+	if err != nil {
+		return nil, r.fault(err)
+	}
+	if view.Hash() != token.hash {
+		view.Close()
+		return nil, errReorganised(token.height, token.hash)
+	}
+	return &listing{view, limit, *token}, nil
+}
+
+// next returns the token of the page that goes on at cursor.
+func (l *listing) next(cursor []byte) string {
+	token := l.token
+	token.cursor = cursor
+	return token.String()
+}
+
+// ListIdentityKeys implements IdentityService.
+func (s *identityService) ListIdentityKeys(ctx context.Context, request *keytreev1.ListIdentityKeysRequest) (*keytreev1.ListIdentityKeysResponse, error) {
+	id, err := parseHash("id_tx_hash", request.GetIdTxHash())
+	if err != nil {
+		return nil, err
+	}
+	query := queryDigest("ListIdentityKeys", id[:], request.AtHeight)
+	list, err := s.openListing(query, request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	defer list.view.Close()
+
+	after, err := parseMemberCursor(list.token.cursor)
+	if err != nil {
+		return nil, err
+	}
+	members, next, err := list.view.Members(ctx, id, after, list.limit)
+	if after != nil && errors.Is(err, graph.ErrNotFound) {
+		return nil, errCursor() // the first page had the identity
+	}
+	if err != nil {
+		return nil, s.notFoundOr(err, "id_tx_hash", "identity", id, list.view)
+	}
+	at := asOfView(list.view)
+	answer := &keytreev1.ListIdentityKeysResponse{AsOfHeight: at.height, AsOfHash: at.hash}
+	for _, member := range members {
+		answer.Keys = append(answer.Keys, s.render().key(member))
+	}
+	if next != nil {
+		answer.NextPageToken = list.next(appendMemberCursor(*next))
+	}
+	return answer, nil
+}
+
+// ListAddressActions implements IdentityService.
+func (s *identityService) ListAddressActions(ctx context.Context, request *keytreev1.ListAddressActionsRequest) (*keytreev1.ListAddressActionsResponse, error) {
+	key, err := parseAddress("address", request.GetAddress(), s.net)
+	if err != nil {
+		return nil, err
+	}
+	query := queryDigest("ListAddressActions", key[:], request.AtHeight)
+	list, err := s.openListing(query, request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	defer list.view.Close()
+
+	after, err := parseActionCursor(list.token.cursor)
+	if err != nil {
+		return nil, err
+	}
+	actions, next, err := s.actionsOf(ctx, list, key, after)
+	if err != nil {
+		return nil, err
+	}
+	at := asOfView(list.view)
+	answer := &keytreev1.ListAddressActionsResponse{Actions: actions, AsOfHeight: at.height, AsOfHash: at.hash}
+	if next != nil {
+		answer.NextPageToken = list.next(appendActionCursor(*next))
+	}
+	return answer, nil
+}
+
+// actionsOf fills a page up to its limit or to maxAnswer. next is nil at the end
+// of the list.
+func (s *identityService) actionsOf(ctx context.Context, list *listing, key protocol.KeyHash, after *graph.ActionCursor) (page []*keytreev1.Action, next *graph.ActionCursor, err error) {
+	at := asOfView(list.view)
+	size := 0
+	for {
+		found, next, err := list.view.ActionsOf(ctx, key, after, min(list.limit-len(page), actionsAtOnce))
+		if err != nil {
+			return nil, nil, s.fault(err)
+		}
+		for _, action := range found {
+			rendered := s.render().action(action, at)
+			if size += proto.Size(rendered); size > maxAnswer && len(page) > 0 {
+				return page, after, nil
+			}
+			page = append(page, rendered)
+			after = &graph.ActionCursor{Height: action.Height, Index: action.Index}
+		}
+		if next == nil || len(page) == list.limit {
+			return page, next, nil
+		}
+		after = next
+	}
+}
+
+// The cursors of the two lists, in big-endian numbers.
+
+func appendMemberCursor(c graph.MemberCursor) []byte {
+	return c.Key[:]
+}
+
+func parseMemberCursor(b []byte) (*graph.MemberCursor, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	var c graph.MemberCursor
+	if len(b) != len(c.Key) {
+		return nil, errCursor()
+	}
+	copy(c.Key[:], b)
+	return &c, nil
+}
+
+func appendActionCursor(c graph.ActionCursor) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, c.Height), c.Index)
+}
+
+func parseActionCursor(b []byte) (*graph.ActionCursor, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	if len(b) != 8 {
+		return nil, errCursor()
+	}
+	return &graph.ActionCursor{
+		Height: binary.BigEndian.Uint32(b),
+		Index:  binary.BigEndian.Uint32(b[4:]),
+	}, nil
+}

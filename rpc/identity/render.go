@@ -1,0 +1,242 @@
+package identity
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/protocol"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// asOf is the block that an answer is as of, in wire form.
+type asOf struct {
+	height uint32
+	hash   string
+}
+
+func asOfView(v *graph.View) asOf { return asOf{v.Height(), v.Hash().String()} }
+
+// renderer puts what the graph answers into wire form, with the addresses of its
+// network.
+type renderer struct{ net *chaincfg.Params }
+
+func (r renderer) address(key protocol.KeyHash) string { return protocol.FormatAddress(key, r.net) }
+
+func (r renderer) addressOrNone(key *protocol.KeyHash) string {
+	if key == nil {
+		return ""
+	}
+	return r.address(*key)
+}
+
+func hashOrNone(hash *chainhash.Hash) string {
+	if hash == nil {
+		return ""
+	}
+	return hash.String()
+}
+
+// resolution renders a resolution. address renders the keys above the one resolved, which
+// may be above many.
+func (r renderer) resolution(in graph.Resolution, at asOf, omitPath bool, address func(protocol.KeyHash) string) *keytreev1.Resolution {
+	out := &keytreev1.Resolution{
+		Address:      r.address(in.Key),
+		Depth:        in.Depth,
+		AcceptTxHash: hashOrNone(in.Accept),
+		AsOfHeight:   at.height,
+		AsOfHash:     at.hash,
+	}
+	out.MainAddress = out.Address
+	if in.Parent != nil {
+		out.MainAddress, out.ParentAddress = address(in.Root), address(*in.Parent)
+	}
+	if in.ID != (chainhash.Hash{}) {
+		out.IdTxHash = in.ID.String()
+	}
+	if !omitPath {
+		out.PathTruncated = in.Truncated
+		out.Path = make([]string, len(in.Path))
+		out.Path[0] = out.Address
+		for i, key := range in.Path[1:] {
+			out.Path[i+1] = address(key)
+		}
+	}
+	return out
+}
+
+func (r renderer) identity(in graph.Identity, at asOf) *keytreev1.Identity {
+	out := &keytreev1.Identity{
+		IdTxHash:    in.ID.String(),
+		State:       "CURRENT",
+		MainAddress: r.address(in.Root),
+		KeyCount:    in.Keys,
+		NamedBy:     &keytreev1.NamedBy{TxHash: in.ID.String(), Height: in.NamedAt},
+		AsOfHeight:  at.height,
+		AsOfHash:    at.hash,
+	}
+	if in.MergedInto != nil {
+		out.State, out.MergedInto = "MERGED", in.MergedInto.String()
+	}
+	return out
+}
+
+func (r renderer) key(in graph.Member) *keytreev1.IdentityKey {
+	return &keytreev1.IdentityKey{
+		Address:       r.address(in.Key),
+		ParentAddress: r.addressOrNone(in.Parent),
+		Depth:         in.Depth,
+		AcceptTxHash:  hashOrNone(in.Accept),
+		LinkedHeight:  in.Linked,
+	}
+}
+
+func (r renderer) action(in graph.ActionStatus, at asOf) *keytreev1.Action {
+	out := &keytreev1.Action{
+		TxHash:        in.TxID.String(),
+		Kind:          in.Kind.String(),
+		AuthorAddress: r.addressOrNone(in.Author),
+		ChildAddress:  r.addressOrNone(in.Child),
+		ParentAddress: r.addressOrNone(in.Parent),
+		RefTxHash:     hashOrNone(in.RefTx),
+		Message:       strings.ToValidUTF8(string(in.Message), "\uFFFD"),
+		MessageHex:    hex.EncodeToString(in.Message),
+		State:         stateName(in.State),
+		Reason:        reasonName(in.Reason),
+		Height:        in.Height,
+		TxIndex:       in.Index,
+		DecidedHeight: in.Decided,
+		ByTxHash:      hashOrNone(in.By),
+		AsOfHeight:    at.height,
+		AsOfHash:      at.hash,
+	}
+	if in.Ref != nil {
+		out.Reference = in.Ref.String()
+	}
+	return out
+}
+
+func stateName(s graph.State) string {
+	switch s {
+	case graph.StateOpen:
+		return "OPEN"
+	case graph.StateUsed:
+		return "USED"
+	case graph.StateInForce:
+		return "IN_FORCE"
+	case graph.StateCut:
+		return "CUT"
+	case graph.StateWaiting:
+		return "WAITING"
+	case graph.StateRefused:
+		return "REFUSED"
+	case graph.StateDone:
+		return "DONE"
+	}
+	return fmt.Sprintf("STATE_%d", uint8(s))
+}
+
+func reasonName(r graph.Reason) string {
+	switch r {
+	case graph.NoReason:
+		return ""
+	case graph.Malformed:
+		return "MALFORMED"
+	case graph.NoAuthor:
+		return "NO_AUTHOR"
+	case graph.SelfLink:
+		return "SELF_LINK"
+	case graph.WrongKind:
+		return "WRONG_KIND"
+	case graph.RequestRefused:
+		return "REQUEST_REFUSED"
+	case graph.NotTheParent:
+		return "NOT_THE_PARENT"
+	case graph.RequestUsed:
+		return "REQUEST_USED"
+	case graph.ChildHasParent:
+		return "CHILD_HAS_PARENT"
+	case graph.Loop:
+		return "LOOP"
+	case graph.AcceptRefused:
+		return "ACCEPT_REFUSED"
+	case graph.AlreadyRevoked:
+		return "ALREADY_REVOKED"
+	}
+	return fmt.Sprintf("REASON_%d", uint8(r))
+}
+
+func (r renderer) event(in graph.Effect) *keytreev1.Event {
+	switch in.Type {
+	case graph.RequestOpened:
+		return &keytreev1.Event{Type: "REQUEST_OPENED", TxHash: in.Tx.String(),
+			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent)}
+	case graph.LinkFormed:
+		return &keytreev1.Event{Type: "LINK_FORMED", TxHash: in.Tx.String(), RefTxHash: in.Ref.String(),
+			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent), IdTxHash: in.ID.String()}
+	case graph.LinkCut:
+		return &keytreev1.Event{Type: "LINK_CUT", TxHash: in.Tx.String(), RefTxHash: in.Ref.String(),
+			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent), IdTxHash: in.ID.String()}
+	case graph.ActionRefused:
+		out := &keytreev1.Event{Type: "ACTION_REFUSED", TxHash: in.Tx.String(), Kind: in.Kind.String(), Reason: reasonName(in.Reason)}
+		if in.Author != (protocol.KeyHash{}) {
+			out.AuthorAddress = r.address(in.Author)
+		}
+		return out
+	case graph.ActionWaiting:
+		return &keytreev1.Event{Type: "ACTION_WAITING", TxHash: in.Tx.String(), Kind: in.Kind.String(),
+			AuthorAddress: r.address(in.Author), Reference: in.Reference.String()}
+	case graph.IdentityNamed:
+		return &keytreev1.Event{Type: "IDENTITY_NAMED", IdTxHash: in.ID.String(), MainAddress: r.address(in.Root)}
+	case graph.IdentityMerged:
+		return &keytreev1.Event{Type: "IDENTITY_MERGED", IdTxHash: in.ID.String(), MergedInto: in.Into.String()}
+	}
+	return &keytreev1.Event{Type: fmt.Sprintf("EFFECT_%d", uint8(in.Type))}
+}
+
+func (r renderer) anchorEvent(in graph.AnchorEffect) *keytreev1.Event {
+	switch in.Type {
+	case graph.AnchorAdded:
+		return &keytreev1.Event{Type: "ANCHOR_ADDED", TxHash: in.Tx.String(), AuthorAddress: r.addressOrNone(in.Author),
+			Anchor: &keytreev1.AnchorEvent{ChainTxHash: in.Chain.String(), Domain: in.Anchor.Domain,
+				Position: in.Anchor.Position, Head: in.Anchor.Head[:], Root: in.Anchor.Root[:]}}
+	case graph.ChainBroken:
+		return &keytreev1.Event{Type: "ANCHOR_CHAIN_BROKEN", TxHash: in.Tx.String(),
+			Anchor: &keytreev1.AnchorEvent{ChainTxHash: in.Chain.String(), BreakReason: breakName(in.Break)}}
+	}
+	return &keytreev1.Event{Type: fmt.Sprintf("EFFECT_%d", uint8(in.Type))}
+}
+
+func disconnected(in graph.Disconnected) *keytreev1.BlockEvents {
+	return &keytreev1.BlockEvents{
+		Type:     "DISCONNECT",
+		Height:   in.Height,
+		Hash:     in.Hash.String(),
+		PrevHash: in.PrevHash.String(),
+	}
+}
+
+// connected renders a block with those of its events that were read: first those of
+// identities, then those of anchors.
+func (r renderer) connected(in graph.BlockEvents) *keytreev1.BlockEvents {
+	out := &keytreev1.BlockEvents{
+		Type:      "CONNECT",
+		Height:    in.Height,
+		Hash:      in.Hash.String(),
+		PrevHash:  in.PrevHash.String(),
+		StateHash: hex.EncodeToString(in.StateHash[:]),
+		Events:    make([]*keytreev1.Event, 0, len(in.Effects)+len(in.Anchors)),
+		More:      in.More,
+	}
+	for i := range in.Effects {
+		out.Events = append(out.Events, r.event(in.Effects[i]))
+	}
+	for i := range in.Anchors {
+		out.Events = append(out.Events, r.anchorEvent(in.Anchors[i]))
+	}
+	return out
+}

@@ -1,0 +1,75 @@
+// Package identity answers what the graph knows, for apps: who is behind an address, what an
+// identity is made of, what happened block by block, and how keyservers have anchored their
+// histories. It has keytree.v1.IdentityService and keytree.v1.AnchorService over gRPC, and
+// the same over REST.
+//
+// It translates and limits: requests into questions to the graph, answers and errors into
+// wire form. What never belongs here: an identity rule, a decision about a block, storage, a
+// listener, anything of a keyserver.
+package identity
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/indexer"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+// Indexer is what the server asks of the indexer: how the graph stands beside
+// the node. It is called concurrently and must not block.
+type Indexer interface {
+	Status() indexer.Status
+}
+
+// Config is what the services work with. All of it stays the caller's.
+type Config struct {
+	Graph   *graph.Graph // nil for none: then nobody may call
+	Indexer Indexer
+	Net     *chaincfg.Params // the graph's network
+	Log     zerolog.Logger
+}
+
+// Services are the two services, over gRPC and REST. They may be used concurrently, and
+// keep nothing between calls.
+type Services struct {
+	reader     graphReader
+	identities *identityService
+	anchors    *anchorService
+}
+
+// New returns the services of a graph.
+func New(c Config) *Services {
+	reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
+	return &Services{reader, &identityService{graphReader: reader}, &anchorService{graphReader: reader}}
+}
+
+// Register adds the services to a gRPC server.
+func (s *Services) Register(server *grpc.Server) {
+	keytreev1.RegisterIdentityServiceServer(server, s.identities)
+	keytreev1.RegisterAnchorServiceServer(server, s.anchors)
+}
+
+// RegisterREST adds the services to REST.
+func (s *Services) RegisterREST(mux *runtime.ServeMux) error {
+	return errors.Join(
+		keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), mux, s.identities),
+		keytreev1.RegisterAnchorServiceHandlerServer(context.Background(), mux, s.anchors),
+		s.identities.handleDirectly(mux),
+		mux.HandlePath(http.MethodGet, bundlePath, s.anchors.download),
+	)
+}
+
+// Cached tells caches what to make of the answers of next, which has all of REST: of the
+// graph's they keep what stays true. version is the server's: another one may answer in
+// another form.
+func (s *Services) Cached(version string, next http.Handler) http.Handler {
+	return &cached{s.reader, version, next}
+}
