@@ -72,6 +72,7 @@ func (c *Chain) Anchored(t testing.TB, actions []graph.Action, txs ...AnchorTx) 
 		level = level[:len(level)/2]
 	}
 	block.Header.MerkleRoot = level[0]
+	mine(t, &block.Header)
 	var raw bytes.Buffer
 	if err := block.Serialize(&raw); err != nil {
 		t.Fatal(err)
@@ -98,6 +99,24 @@ func (c *Chain) Anchored(t testing.TB, actions []graph.Action, txs ...AnchorTx) 
 	}
 	b.Merkle = parsed.PartialMerkleTree(indices...)
 	return b
+}
+
+// mine finds a nonce with which a header has the work that Net asks for.
+func mine(t testing.TB, h *wire.BlockHeader) {
+	t.Helper()
+	for h.Bits = Net.PowLimitBits; ; h.Nonce++ {
+		var raw bytes.Buffer
+		if err := h.Serialize(&raw); err != nil {
+			t.Fatal(err)
+		}
+		header, err := protocol.ParseHeader(raw.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if header.CheckWork(Net.PowLimit) == nil {
+			return
+		}
+	}
 }
 
 // Long makes a chain of n anchors, in blocks of 50, with a chain of one anchor

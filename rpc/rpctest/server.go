@@ -101,11 +101,12 @@ func (r *Rig) Serve(t testing.TB, c rpc.Config) {
 	}
 	t.Cleanup(r.Stop)
 
-	r.Conn, err = grpc.NewClient(grpcListener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(grpcListener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.Conn.Close() })
+	t.Cleanup(func() { conn.Close() })
+	r.Conn = conn
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	r.Client = keytreev1.NewIdentityServiceClient(r.Conn)
 	r.URL = "http://" + httpListener.Addr().String()

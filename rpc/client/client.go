@@ -1,0 +1,179 @@
+// Package client asks a keytree server, over gRPC: which identity is behind an address, now
+// or as of a block, what an identity is made of, what changes, and what keyservers have
+// anchored.
+//
+// It waits when the server says that it is asked too much, resumes what was interrupted, and
+// cuts what is too long for one call. What a server says is believed, but for proof bundles,
+// which prove themselves: see Client.Proofs.
+//
+// Errors are gRPC statuses, with the codes that identity.proto documents, unless a function
+// says otherwise. Addresses, ids and hashes are texts as they are there.
+//
+// What never belongs here: a keyserver's client, which is keyserver/client; a rule of
+// identities.
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+)
+
+const (
+	// CallTimeout is how long one try of a call may take. It is longer than the server
+	// itself allows.
+	CallTimeout = 70 * time.Second
+	// MaxTries is how often a call is made that the server refuses for now.
+	MaxTries = 4
+	// MaxWait is the longest time, as a server says it, that is waited before a call is
+	// made again.
+	MaxWait = 30 * time.Second
+
+	// maxAnswer is the most that one answer may have, in bytes: 10,000 resolutions with
+	// full paths are some 50 MB.
+	maxAnswer = 128 << 20
+	// quiet is after what time without a word the server is asked whether it is there: a
+	// Watch may have nothing to say for long.
+	quiet = 30 * time.Second
+)
+
+// Options are what a Client can be told. The zero value is good.
+type Options struct {
+	// TLS says which certificates to believe; nil: those that the system does.
+	TLS *tls.Config
+	// Retrying, if not nil, is told why a Watch was interrupted, and in what time it is
+	// tried again. It is called by the goroutine that iterates.
+	Retrying func(err error, after time.Duration)
+	// Dial is options for the connection besides.
+	Dial []grpc.DialOption
+}
+
+// Client asks one server. It is safe for concurrent use. Its View asks as of the tip.
+type Client struct {
+	View
+	conn     *grpc.ClientConn
+	retrying func(error, time.Duration)
+	sleep    func(context.Context, time.Duration) error
+}
+
+// New prepares a client for the gRPC interface at an address, to which the first call
+// connects. The address is HOST:PORT: over TLS, unless the host is this machine by a loopback
+// address or localhost. https://HOST:PORT is over TLS in any case, http://HOST:PORT in plain
+// text, which everybody on the way can read and change.
+func New(address string, o Options) (*Client, error) {
+	hostPort, secure, err := parse(address)
+	if err != nil {
+		return nil, err
+	}
+	wire := insecure.NewCredentials()
+	if secure {
+		wire = credentials.NewTLS(o.TLS)
+	}
+	c := &Client{retrying: o.Retrying, sleep: sleep}
+	options := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(wire),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: quiet}),
+		grpc.WithChainUnaryInterceptor(c.unary),
+	}, o.Dial...)
+	if c.conn, err = grpc.NewClient("dns:///"+hostPort, options...); err != nil {
+		return nil, fmt.Errorf("client: address %s: %w", address, err)
+	}
+	c.View = View{identities: keytreev1.NewIdentityServiceClient(c.conn), anchors: keytreev1.NewAnchorServiceClient(c.conn)}
+	return c, nil
+}
+
+// parse reads the address of a server.
+func parse(address string) (hostPort string, secure bool, err error) {
+	hostPort, secure = strings.CutPrefix(address, "https://")
+	hostPort, plain := strings.CutPrefix(hostPort, "http://")
+	host, port, err := net.SplitHostPort(hostPort)
+	if err != nil || host == "" || port == "" || secure && plain || strings.ContainsRune(hostPort, '/') {
+		return "", false, fmt.Errorf("client: address: expected HOST:PORT, or http:// or https:// before it, got %q", address)
+	}
+	return hostPort, secure || !plain && !loopback(host), nil
+}
+
+// loopback tells whether a host is this machine, and nobody is on the way to it.
+func loopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+// Close ends the connection. Calls that go on fail.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Conn is the connection, for what else the server has: keytree.v1.KeyserverService, pages
+// of lists, health. It is closed by Close.
+func (c *Client) Conn() *grpc.ClientConn { return c.conn }
+
+// At returns what asks as of the block at a height.
+func (c *Client) At(height uint32) View {
+	v := c.View
+	v.at = &height
+	return v
+}
+
+// Status tells what the server has indexed.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	return c.identities.GetStatus(ctx, &keytreev1.GetStatusRequest{})
+}
+
+// unary bounds the time of a call, and makes it again when the server has refused it for now,
+// and said when it may be: nothing was done then.
+func (c *Client) unary(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	for try := 1; ; try++ {
+		err := once(ctx, method, request, answer, conn, invoke, opts...)
+		after, refused := RetryAfter(err)
+		if !refused || try == MaxTries || after > MaxWait {
+			return err
+		}
+		if deadline, ok := ctx.Deadline(); ok && time.Now().Add(after).After(deadline) {
+			return err
+		}
+		if c.sleep(ctx, after) != nil {
+			return err
+		}
+	}
+}
+
+func once(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	defer cancel()
+	return invoke(ctx, method, request, answer, conn, opts...)
+}
+
+// RetryAfter returns in what time the server wants to be asked again, if err is a refusal
+// that says so.
+func RetryAfter(err error) (after time.Duration, refused bool) {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return max(0, info.GetRetryDelay().AsDuration()), true
+		}
+	}
+	return 0, false
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,25 @@
+package client
+
+import keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+
+// What a server answers, as identity.proto and anchor.proto document it, field by field.
+type (
+	// Status is what a server has indexed.
+	Status = keytreev1.GetStatusResponse
+	// Resolution is the identity behind one key as of a block.
+	Resolution = keytreev1.Resolution
+	// Identity is one identity as of a block.
+	Identity = keytreev1.Identity
+	// Key is one key of an identity.
+	Key = keytreev1.IdentityKey
+	// Action is a link request, accept or revoke, and what has become of it.
+	Action = keytreev1.Action
+	// Block is a block that was connected or disconnected, with what it changed.
+	Block = keytreev1.BlockEvents
+	// Event is one change.
+	Event = keytreev1.Event
+	// Anchor is one anchor of a keyserver.
+	Anchor = keytreev1.Anchor
+	// AnchorChain is one chain of anchors.
+	AnchorChain = keytreev1.AnchorChain
+)
