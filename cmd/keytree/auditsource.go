@@ -14,7 +14,6 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 	"github.com/spf13/pflag"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc/client"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -41,8 +41,6 @@ func (k *auditedKeyserver) Head(ctx context.Context) (*hashchain.SignedHead, err
 	if k.heads == nil {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	h, err := k.heads.GetSignedHead(ctx, &keytreev1.GetSignedHeadRequest{})
 	if err != nil {
 		return nil, err
@@ -170,12 +168,12 @@ func sameBlock(height uint32, have, asked chainhash.Hash) error {
 
 // anchorServer asks a keytree server about anchors.
 type anchorServer struct {
-	*client
+	*server
 	anchors keytreev1.AnchorServiceClient
 }
 
-func newAnchorServer(c *client) *anchorServer {
-	return &anchorServer{c, keytreev1.NewAnchorServiceClient(c.conn)}
+func newAnchorServer(c *server) *anchorServer {
+	return &anchorServer{c, keytreev1.NewAnchorServiceClient(c.Conn())}
 }
 
 // OnBestChain implements audit.Headers: the server's word is taken for it.
@@ -197,59 +195,46 @@ func (s *anchorServer) OnBestChain(ctx context.Context, height uint32, block cha
 
 // bundle opens the proof bundle of a chain of anchors.
 func (s *anchorServer) bundle(ctx context.Context, chain chainhash.Hash, first uint32) (io.ReadCloser, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	stream, err := s.anchors.GetProofBundle(ctx, &keytreev1.GetProofBundleRequest{ChainTxHash: chain.String(), FirstNumber: first})
+	in, err := s.Bundle(ctx, chain.String(), first)
 	if err != nil {
-		cancel()
 		return nil, s.explain(err)
 	}
-	return &bundleStream{from: s.client, stream: stream, cancel: cancel}, nil
+	return explainedBundle{in, s.server}, nil
 }
 
-// bundleStream reads a proof bundle from a stream.
-type bundleStream struct {
-	from   *client
-	stream grpc.ServerStreamingClient[keytreev1.ProofBundleChunk]
-	cancel context.CancelFunc
-	rest   []byte // of the last chunk
+// explainedBundle is a bundle whose errors are for the user.
+type explainedBundle struct {
+	io.ReadCloser
+	from *server
 }
 
 // Read implements io.Reader.
-func (b *bundleStream) Read(p []byte) (int, error) {
-	for len(b.rest) == 0 {
-		chunk, err := b.stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return 0, io.EOF
-		}
-		if err != nil {
-			return 0, b.from.explain(err)
-		}
-		b.rest = chunk.Data
+func (b explainedBundle) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = b.from.explain(err)
 	}
-	n := copy(p, b.rest)
-	b.rest = b.rest[n:]
-	return n, nil
+	return n, err
 }
 
-// Close implements io.Closer.
-func (b *bundleStream) Close() error {
-	b.cancel()
-	return nil
-}
+// mostChains bounds how many chains of anchors for a domain are looked at: anybody can begin
+// one.
+const mostChains = 1000
 
-// otherChains lists the chains of anchors for a domain, the first thousand.
+// otherChains lists the first chains of anchors for a domain.
 func (s *anchorServer) otherChains(ctx context.Context, domain string) ([]chainhash.Hash, error) {
-	answer, err := s.anchors.ListAnchorChains(ctx, &keytreev1.ListAnchorChainsRequest{Domain: domain, PageSize: maxPage})
-	if err != nil {
-		return nil, err
-	}
 	var chains []chainhash.Hash
-	for _, c := range answer.Chains {
+	for c, err := range s.AnchorChains(ctx, domain) {
+		if err != nil {
+			return nil, err
+		}
 		hash, err := parseTxID(c.ChainTxHash)
 		if err != nil {
 			return nil, fmt.Errorf("server %s: chain of anchors: %w", s.address, err)
 		}
-		chains = append(chains, hash)
+		if chains = append(chains, hash); len(chains) == mostChains {
+			break
+		}
 	}
 	return chains, nil
 }
@@ -347,7 +332,7 @@ func newAuditSources(a *app, flags *pflag.FlagSet) *auditSources {
 		server:    newServerFlags(flags),
 		headers:   newHeaderFlags(flags),
 	}
-	flags.Var(s.heads, "keyserver-grpc", "keyserver's gRPC interface, for its signed heads; https://HOST:PORT where it has TLS")
+	flags.Var(s.heads, "keyserver-grpc", "keyserver's gRPC interface, for its signed heads, as --server")
 	return s
 }
 
@@ -435,12 +420,12 @@ func (s *auditSources) open(ctx context.Context) (from audit.Sources, done func(
 	closers = append(closers, func() error { transport.CloseIdleConnections(); return nil })
 	k := &auditedKeyserver{Reader: keyclient.NewReader(*s.keyserver, transport)}
 	if s.heads.text != "" {
-		conn, err := connect(s.heads.value, s.ca)
+		c, err := connect(s.heads.value, s.ca, client.Options{})
 		if err != nil {
 			return from, nil, fmt.Errorf("--keyserver-grpc: %w", err)
 		}
-		closers = append(closers, conn.Close)
-		k.heads = keytreev1.NewKeyserverServiceClient(conn)
+		closers = append(closers, c.Close)
+		k.heads = keytreev1.NewKeyserverServiceClient(c.Conn())
 	}
 	from.Keyserver = k
 	return from, closeAll, nil

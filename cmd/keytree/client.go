@@ -15,68 +15,61 @@ import (
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/keytree-bch/keytree/rpc/client"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
-const (
-	// maxAnswer is the most that one answer may take, in bytes: 10,000
-	// resolutions with full paths are some 50 MB.
-	maxAnswer = 128 << 20
-	// callTimeout is longer than the server itself allows a call.
-	callTimeout = 70 * time.Second
-	// maxPage is how many elements the client asks for at a time.
-	maxPage = 1000
-)
+// maxPage is how many elements of a list are asked for at a time.
+const maxPage = 1000
 
-// connect prepares a connection to a gRPC interface, which is made by the first call: at
-// HOST:PORT, or, with TLS, https://HOST:PORT, whose certificate the system vouches for, or
-// ca, if it is not nil.
-func connect(server string, ca *caFlag, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
-	address, secure := strings.CutPrefix(server, https)
-	wire := insecure.NewCredentials()
-	if secure {
-		config, err := ca.trust()
-		if err != nil {
-			return nil, err
-		}
-		wire = credentials.NewTLS(config)
+// connect prepares a client of the gRPC interface at an address, which the first call connects
+// to. Of certificates, those are believed that the system vouches for, or ca, if it is not nil.
+func connect(address string, ca *caFlag, o client.Options) (*client.Client, error) {
+	var err error
+	if o.TLS, err = ca.trust(); err != nil {
+		return nil, err
 	}
-	return grpc.NewClient("dns:///"+address, append(opts, grpc.WithTransportCredentials(wire))...)
+	return client.New(address, o)
 }
 
-// client is a connection to a keytree server.
-type client struct {
-	keytreev1.IdentityServiceClient
+// server is a keytree server that is asked. Its errors are for the user.
+type server struct {
+	*client.Client
 	address string
-	conn    *grpc.ClientConn
+	// lists has the pages of lists as they are, with the tokens that --json shows.
+	lists keytreev1.IdentityServiceClient
+	// retrying is told why a Watch was interrupted; nil before watch.
+	retrying func(err error, after time.Duration)
 }
 
 // dial prepares a connection to a server, as connect does.
-func dial(server string, ca *caFlag) (*client, error) {
-	c := &client{address: server}
-	conn, err := connect(server, ca,
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-		grpc.WithUnaryInterceptor(c.unary),
-	)
+func dial(address string, ca *caFlag) (*server, error) {
+	s := &server{address: address}
+	c, err := connect(address, ca, client.Options{
+		Retrying: func(err error, after time.Duration) { s.retrying(err, after) },
+		Dial:     []grpc.DialOption{grpc.WithUnaryInterceptor(s.unary)},
+	})
 	if err != nil {
-		return nil, fmt.Errorf("server %s: %w", server, err)
+		return nil, fmt.Errorf("server %s: %w", address, err)
 	}
-	c.conn, c.IdentityServiceClient = conn, keytreev1.NewIdentityServiceClient(conn)
-	return c, nil
+	s.Client, s.lists = c, keytreev1.NewIdentityServiceClient(c.Conn())
+	return s, nil
 }
 
-func (c *client) Close() error { return c.conn.Close() }
+// asOf asks as of the block at a height; as of the tip if it is nil.
+func (c *server) asOf(height *uint32) client.View {
+	if height == nil {
+		return c.View
+	}
+	return c.At(*height)
+}
 
-// unary bounds the time of each call and makes its error one for the user.
-func (c *client) unary(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+// unary makes the error of a call one for the user.
+func (c *server) unary(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return c.explain(invoke(ctx, method, request, answer, conn, opts...))
 }
 
@@ -90,7 +83,7 @@ func (e *callError) Error() string              { return e.text }
 func (e *callError) GRPCStatus() *status.Status { return e.status }
 
 // explain turns an error of a call into one for the user.
-func (c *client) explain(err error) error {
+func (c *server) explain(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -102,7 +95,10 @@ func (c *client) explain(err error) error {
 	case codes.NotFound, codes.OutOfRange, codes.FailedPrecondition, codes.Aborted:
 	case codes.Unavailable:
 		e.text = fmt.Sprintf("server %s: %s", c.address, s.Message())
-		if unreachable(s) {
+		switch {
+		case strings.Contains(s.Message(), "does not look like a TLS handshake"):
+			e.text += "; does it speak plain text? (http://HOST:PORT says that this is meant)"
+		case unreachable(s):
 			e.text += "; is keytree serve running there? (--server HOST:PORT names another)"
 		}
 	default:
@@ -118,12 +114,14 @@ func unreachable(s *status.Status) bool {
 		(strings.Contains(s.Message(), "connection error") || strings.Contains(s.Message(), "name resolver error"))
 }
 
-// https begins the address of a gRPC interface that has TLS.
-const https = "https://"
-
 // parseServer checks the address of a gRPC interface.
 func parseServer(s string) (string, error) {
-	address, _ := strings.CutPrefix(s, https)
+	_, address, said := strings.Cut(s, "://")
+	if !said {
+		address = s
+	} else if !strings.HasPrefix(s, "http://") && !strings.HasPrefix(s, "https://") {
+		return "", fmt.Errorf("expected HOST:PORT, http://HOST:PORT or https://HOST:PORT, got %q", shortened(s))
+	}
 	if _, err := parseHostPort(false)(address); err != nil {
 		return "", err
 	}
@@ -138,12 +136,12 @@ type serverFlags struct {
 
 func newServerFlags(flags *pflag.FlagSet) serverFlags {
 	f := serverFlags{newParsed("HOST:PORT", defaultGRPC, parseServer), newCAFlag(flags, "server-ca")}
-	flags.Var(f.address, "server", "keytree server's gRPC interface; https://HOST:PORT where it has TLS")
+	flags.Var(f.address, "server", "keytree server's gRPC interface, over TLS unless it is on this machine; https://HOST:PORT and http://HOST:PORT say so")
 	setting(flags, "server")
 	return f
 }
 
-func (f serverFlags) dial() (*client, error) { return dial(f.address.value, f.ca) }
+func (f serverFlags) dial() (*server, error) { return dial(f.address.value, f.ca) }
 
 // caFlag names a file with certificates to trust.
 type caFlag struct {
@@ -177,7 +175,7 @@ func (f *caFlag) trust() (*tls.Config, error) {
 }
 
 // asks completes a command that asks a server; ask is run with a connection.
-func asks(cmd *cobra.Command, ask func(ctx context.Context, c *client, args []string, asJSON bool) error) {
+func asks(cmd *cobra.Command, ask func(ctx context.Context, c *server, args []string, asJSON bool) error) {
 	flags := cmd.Flags()
 	placeFlags(flags)
 	server := newServerFlags(flags)

@@ -31,7 +31,7 @@ it is in the history of their identity, and of the parent that cut them off.
 	}
 	at := heightFlag(cmd.Flags(), "at", "as of this block (default the tip)")
 	limit := numberFlag(cmd.Flags(), "limit", 1000, 1, 1_000_000, "how many actions of a key, and keys of an identity, to ask for at most")
-	asks(cmd, func(ctx context.Context, c *client, args []string, asJSON bool) error {
+	asks(cmd, func(ctx context.Context, c *server, args []string, asJSON bool) error {
 		address, id, err := parseSubject(args[0])
 		if err != nil {
 			return err
@@ -63,7 +63,7 @@ type history struct {
 }
 
 // history asks for the actions of a key, or of the first keys of an identity.
-func (c *client) history(ctx context.Context, address, id string, at *uint32, limit uint32) (*history, error) {
+func (c *server) history(ctx context.Context, address, id string, at *uint32, limit uint32) (*history, error) {
 	if id == "" {
 		list, err := c.actions(ctx, address, at, limit)
 		if err != nil {
@@ -105,11 +105,11 @@ func (c *client) history(ctx context.Context, address, id string, at *uint32, li
 }
 
 // actions lists the first actions of a key as one page.
-func (c *client) actions(ctx context.Context, address string, at *uint32, limit uint32) (*keytreev1.ListAddressActionsResponse, error) {
+func (c *server) actions(ctx context.Context, address string, at *uint32, limit uint32) (*keytreev1.ListAddressActionsResponse, error) {
 	all := new(keytreev1.ListAddressActionsResponse)
 	for {
 		left := limit - uint32(len(all.Actions))
-		page, err := c.ListAddressActions(ctx, &keytreev1.ListAddressActionsRequest{
+		page, err := c.lists.ListAddressActions(ctx, &keytreev1.ListAddressActionsRequest{
 			Address: address, AtHeight: at, PageSize: min(left, maxPage), PageToken: all.NextPageToken,
 		})
 		if err != nil {

@@ -23,7 +23,7 @@ const checkTimeout = 10 * time.Second
 // checker finds out from a server, and from the node if there is one, whether an
 // action would be refused (identity-rules §3).
 type checker struct {
-	server *client
+	server *server
 	node   *bchd.Client // may be nil
 	net    *chaincfg.Params
 	author string               // address of the acting key
@@ -67,7 +67,7 @@ func (p *publisher) check(ctx context.Context, act action, author protocol.KeyHa
 }
 
 func (c *checker) check(ctx context.Context, act action) error {
-	s, err := c.server.GetStatus(ctx, &keytreev1.GetStatusRequest{})
+	s, err := c.server.Status(ctx)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (c *checker) checkRevoke(ctx context.Context, accept chainhash.Hash) error 
 }
 
 func (c *checker) resolve(ctx context.Context, address string) (*keytreev1.Resolution, error) {
-	return c.server.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: address})
+	return c.server.Resolve(ctx, address)
 }
 
 // action returns what the server knows of an action, or, before it is
@@ -172,7 +172,7 @@ func (c *checker) resolve(ctx context.Context, address string) (*keytreev1.Resol
 // AuthorAddress are empty. An action that neither has is an error; nil that
 // there is nobody to ask.
 func (c *checker) action(ctx context.Context, txid chainhash.Hash) (*keytreev1.Action, error) {
-	r, err := c.server.GetAction(ctx, &keytreev1.GetActionRequest{TxHash: txid.String()})
+	r, err := c.server.Action(ctx, txid.String())
 	if status.Code(err) != codes.NotFound {
 		return r, err
 	}

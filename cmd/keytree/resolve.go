@@ -12,11 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keytree-bch/keytree/rpc/client"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
-
-// portion is how many addresses one BatchResolve takes.
-const portion = 10_000
 
 // maxWord is the longest line, in bytes, that is read as an address.
 const maxWord = 4096
@@ -42,7 +40,7 @@ addresses:batchResolve, one for each 10,000 addresses.`,
 		},
 	}
 	at := heightFlag(cmd.Flags(), "at", "as of this block (default the tip)")
-	asks(cmd, func(ctx context.Context, c *client, args []string, asJSON bool) error {
+	asks(cmd, func(ctx context.Context, c *server, args []string, asJSON bool) error {
 		fromStdin := len(args) == 1 && args[0] == "-"
 		if len(args) > 1 || fromStdin {
 			words := func(yield func(string, error) bool) {
@@ -57,7 +55,7 @@ addresses:batchResolve, one for each 10,000 addresses.`,
 			}
 			return a.resolveMany(ctx, c, words, at.value, asJSON)
 		}
-		r, err := c.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: args[0], AtHeight: at.value})
+		r, err := c.asOf(at.value).Resolve(ctx, args[0])
 		if err != nil {
 			return err
 		}
@@ -118,15 +116,16 @@ func readWords(r io.Reader) iter.Seq2[string, error] {
 }
 
 // resolveMany resolves addresses in portions, all as of one block.
-func (a *app) resolveMany(ctx context.Context, c *client, words iter.Seq2[string, error], at *uint32, asJSON bool) error {
+func (a *app) resolveMany(ctx context.Context, c *server, words iter.Seq2[string, error], at *uint32, asJSON bool) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	asked := 0
 	hash := ""
 	ask := func(addresses []string) error {
-		answer, err := c.BatchResolve(ctx, &keytreev1.BatchResolveRequest{Addresses: addresses, AtHeight: at, OmitPath: !asJSON})
+		resolutions, err := c.asOf(at).BatchResolve(ctx, addresses, asJSON)
 		if err != nil {
 			return namePortion(err, asked)
 		}
+		answer := &keytreev1.BatchResolveResponse{Resolutions: resolutions, AsOfHeight: resolutions[0].AsOfHeight, AsOfHash: resolutions[0].AsOfHash}
 		if hash != "" && answer.AsOfHash != hash {
 			return fmt.Errorf("block %d was reorganised away between two portions of addresses: ask again", answer.AsOfHeight)
 		}
@@ -152,7 +151,7 @@ func (a *app) resolveMany(ctx context.Context, c *client, words iter.Seq2[string
 		if err != nil {
 			return err
 		}
-		if addresses = append(addresses, word); len(addresses) == portion {
+		if addresses = append(addresses, word); len(addresses) == client.MaxBatch {
 			if err := ask(addresses); err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/rpc/client"
 )
 
 // TestServe plays a small story with the commands alone, on a real node and a
@@ -89,6 +90,10 @@ func TestServe(t *testing.T) {
 			"… 1 key more (--limit)", c.Address()+"  ◀ is not among them: 2 links below the root")
 		wantParts(t, mustKeytree(t, "tree", c.Address(), "--server", server, "--at", fmt.Sprint(linkedAt)), "never linked")
 	})
+	t.Run("plain text", func(t *testing.T) {
+		wantParts(t, mustKeytree(t, "status", "--server", "http://"+server), "regtest")
+		keytree(t, "status", "--server", "https://"+server).wantError(t, exitFailed, "does it speak plain text?")
+	})
 	t.Run("resolve", func(t *testing.T) {
 		out := mustKeytree(t, "resolve", c.Address(), "--server", server)
 		wantParts(t, out, "identity      "+request, "main address  "+a.Address(), "child of      "+b.Address())
@@ -102,11 +107,11 @@ func TestServe(t *testing.T) {
 			t.Errorf("from standard input\n%s\nas arguments\n%s", stdin.stdout, all)
 		}
 		// More than one portion, as of one block.
-		many := keytreeWith(t, strings.Repeat(b.Address()+"\n", portion+5), "resolve", "-", "--server", server)
-		if many.code != exitDone || strings.Count(many.stdout, request) != portion+5 || strings.Count(many.stdout, "ADDRESS") != 2 {
-			t.Errorf("%d addresses: exit code %d, %d answers; %s", portion+5, many.code, strings.Count(many.stdout, request), many.stderr)
+		many := keytreeWith(t, strings.Repeat(b.Address()+"\n", client.MaxBatch+5), "resolve", "-", "--server", server)
+		if many.code != exitDone || strings.Count(many.stdout, request) != client.MaxBatch+5 || strings.Count(many.stdout, "ADDRESS") != 2 {
+			t.Errorf("%d addresses: exit code %d, %d answers; %s", client.MaxBatch+5, many.code, strings.Count(many.stdout, request), many.stderr)
 		}
-		bad := keytreeWith(t, strings.Repeat(b.Address()+"\n", portion)+wrongSum, "resolve", "-", "--server", server)
+		bad := keytreeWith(t, strings.Repeat(b.Address()+"\n", client.MaxBatch)+wrongSum, "resolve", "-", "--server", server)
 		if bad.code != exitUsage || !strings.Contains(bad.stderr, "after the first 10000 addresses: addresses[0]") {
 			t.Errorf("a bad address in the second portion: exit code %d, %q", bad.code, bad.stderr)
 		}

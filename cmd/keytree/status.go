@@ -19,8 +19,8 @@ func (a *app) statusCommand() *cobra.Command {
   keytree status --server 127.0.0.1:8434 --json | jq .state_hash`,
 		Args: takes(),
 	}
-	asks(cmd, func(ctx context.Context, c *client, _ []string, asJSON bool) error {
-		s, err := c.GetStatus(ctx, &keytreev1.GetStatusRequest{})
+	asks(cmd, func(ctx context.Context, c *server, _ []string, asJSON bool) error {
+		s, err := c.Status(ctx)
 		if err != nil {
 			return err
 		}

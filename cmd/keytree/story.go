@@ -133,7 +133,7 @@ func scenes() []scene {
 type story struct {
 	chain  *regtest.Node
 	wallet *bchd.Client
-	server *client
+	server *server
 	out    io.Writer
 
 	names []string // of the keys, in order
@@ -193,7 +193,7 @@ func (s *story) mine(ctx context.Context) (uint32, error) {
 		return 0, err
 	}
 	for {
-		status, err := s.server.GetStatus(ctx, &keytreev1.GetStatusRequest{})
+		status, err := s.server.Status(ctx)
 		if err == nil && status.TipHash == hashes[0].String() {
 			return status.TipHeight, nil
 		}
@@ -317,7 +317,7 @@ func (s *story) show(ctx context.Context, identities []expected) error {
 		var keys []branch
 		for _, k := range t.list.Keys {
 			keys = append(keys, branch{k.Depth, s.keyName(k.Address) + "  " + k.Address})
-			r, err := s.server.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: k.Address})
+			r, err := s.server.Resolve(ctx, k.Address)
 			if err != nil {
 				return err
 			}
@@ -349,7 +349,7 @@ func (s *story) lookBack(ctx context.Context) error {
 		if err := s.verify(ctx, p.scene, &p.height); err != nil {
 			return err
 		}
-		r, err := s.server.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: s.keys[key].Address(), AtHeight: &p.height})
+		r, err := s.server.At(p.height).Resolve(ctx, s.keys[key].Address())
 		if err != nil {
 			return err
 		}
@@ -374,7 +374,7 @@ func (s *story) verify(ctx context.Context, scene scene, at *uint32) error {
 		}
 	}
 	for young, old := range scene.merged {
-		identity, err := s.server.GetIdentity(ctx, &keytreev1.GetIdentityRequest{IdTxHash: s.txid[young], AtHeight: at})
+		identity, err := s.server.asOf(at).Identity(ctx, s.txid[young])
 		if err != nil {
 			return err
 		}
@@ -391,7 +391,7 @@ func (s *story) verifyIdentity(ctx context.Context, want expected, at *uint32) e
 	for _, path := range want.paths {
 		name, root := path[:1], path[len(path)-1:]
 		expectedKeys = append(expectedKeys, name)
-		r, err := s.server.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: s.keys[name].Address(), AtHeight: at})
+		r, err := s.server.asOf(at).Resolve(ctx, s.keys[name].Address())
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ not empty, --limit has cut it.`,
 	}
 	at := heightFlag(cmd.Flags(), "at", "as of this block (default the tip)")
 	limit := numberFlag(cmd.Flags(), "limit", 200, 1, 1_000_000, "how many keys to show at most")
-	asks(cmd, func(ctx context.Context, c *client, args []string, asJSON bool) error {
+	asks(cmd, func(ctx context.Context, c *server, args []string, asJSON bool) error {
 		address, id, err := parseSubject(args[0])
 		if err != nil {
 			return err
@@ -51,10 +51,10 @@ type tree struct {
 
 // tree asks for the identity id, or for that behind address, and up to limit of
 // its keys.
-func (c *client) tree(ctx context.Context, address, id string, at *uint32, limit uint32) (*tree, error) {
+func (c *server) tree(ctx context.Context, address, id string, at *uint32, limit uint32) (*tree, error) {
 	t := new(tree)
 	if id == "" {
-		r, err := c.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: address, AtHeight: at})
+		r, err := c.asOf(at).Resolve(ctx, address)
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +68,7 @@ func (c *client) tree(ctx context.Context, address, id string, at *uint32, limit
 		}
 	}
 	var err error
-	if t.identity, err = c.GetIdentity(ctx, &keytreev1.GetIdentityRequest{IdTxHash: id, AtHeight: at}); err != nil {
+	if t.identity, err = c.asOf(at).Identity(ctx, id); err != nil {
 		return nil, err
 	}
 	if t.list, err = c.keys(ctx, id, &t.identity.AsOfHeight, limit); err != nil {
@@ -81,11 +81,11 @@ func (c *client) tree(ctx context.Context, address, id string, at *uint32, limit
 }
 
 // keys lists the first keys of an identity as one page.
-func (c *client) keys(ctx context.Context, id string, at *uint32, limit uint32) (*keytreev1.ListIdentityKeysResponse, error) {
+func (c *server) keys(ctx context.Context, id string, at *uint32, limit uint32) (*keytreev1.ListIdentityKeysResponse, error) {
 	all := new(keytreev1.ListIdentityKeysResponse)
 	for {
 		left := limit - uint32(len(all.Keys))
-		page, err := c.ListIdentityKeys(ctx, &keytreev1.ListIdentityKeysRequest{
+		page, err := c.lists.ListIdentityKeys(ctx, &keytreev1.ListIdentityKeysRequest{
 			IdTxHash: id, AtHeight: at, PageSize: min(left, maxPage), PageToken: all.NextPageToken,
 		})
 		if err != nil {

@@ -73,6 +73,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"status", "--server", "localhost"}, `--server: expected HOST:PORT, got "localhost"`},
 		{[]string{"status", "--server", ":8434"}, "--server: expected HOST:PORT, got no host"},
 		{[]string{"status", "--server", "localhost:0"}, "--server: expected a port number"},
+		{[]string{"status", "--server", "ftp://localhost:8434"}, "--server: expected HOST:PORT, http://HOST:PORT or https://HOST:PORT, got"},
+		{[]string{"status", "--server", "http://localhost"}, `--server: expected HOST:PORT, got "localhost"`},
 		{[]string{"status", "--json=maybe"}, "--json: "},
 		{[]string{"resolve"}, "expected ADDRESS or -, got nothing"},
 		{[]string{"resolve", mainnetA, "--at", "tip"}, `--at: expected a block height from 0 to 4294967295, got "tip"`},

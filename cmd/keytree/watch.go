@@ -2,21 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
+	"github.com/keytree-bch/keytree/rpc/client"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
-
-// watchRetry is the pause before a broken watch is taken up again.
-const watchRetry = time.Second
 
 func (a *app) watchCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -28,99 +24,54 @@ standard error, and goes on where it was: no block is missed. The first
 connection has to succeed.
 
 --json prints one object a line, as GET /v1/events lists them under blocks. A
-block of which more is true goes on in the next line. A block that was
-interrupted half-way comes again from its beginning.`,
+block of which more is true goes on in the next line, whatever happens to the
+server in between.`,
 		Example: `  keytree watch
   keytree watch --from 800000 --json`,
 		Args: takes(),
 	}
 	from := heightFlag(cmd.Flags(), "from", "begin with this block (default the next one)")
-	asks(cmd, func(ctx context.Context, c *client, _ []string, asJSON bool) error {
+	asks(cmd, func(ctx context.Context, c *server, _ []string, asJSON bool) error {
 		return a.watch(ctx, c, from.value, asJSON)
 	})
 	return cmd
 }
 
-// place is where a watcher stands on the chain.
-type place struct {
-	next uint32 // height of the next block
-	hash string // of the block before it
-}
-
 // watch prints blocks until ctx ends, which is no error.
-func (a *app) watch(ctx context.Context, c *client, from *uint32, asJSON bool) error {
-	s, err := c.GetStatus(ctx, &keytreev1.GetStatusRequest{})
+func (a *app) watch(ctx context.Context, c *server, from *uint32, asJSON bool) error {
+	s, err := c.Status(ctx)
 	if err != nil {
 		return err
 	}
-	var at *place // nil before the first whole block, if from tells where to begin
-	switch {
-	case from != nil:
-	case s.TipHash == "":
-		from = &s.StartHeight
-	default:
-		at = &place{s.TipHeight + 1, s.TipHash}
-		from = &at.next
+	c.retrying = func(err error, after time.Duration) {
+		fmt.Fprintf(a.stderr, "keytree: %s; trying again in %v\n", oneLine(c.explain(err)), after.Round(time.Second))
 	}
-	fmt.Fprintf(a.stderr, "keytree: watching %s from block %d\n", c.address, *from)
-	for {
-		request := &keytreev1.WatchRequest{FromHeight: from}
-		if at != nil {
-			request.FromHeight, request.KnownHash = &at.next, at.hash
+	var updates iter.Seq2[*client.Update, error]
+	var first uint32
+	if from == nil && s.TipHash != "" {
+		first, updates = s.TipHeight+1, c.Watch(ctx, &client.Cursor{Height: s.TipHeight, Hash: s.TipHash})
+	} else {
+		if first = s.StartHeight; from != nil {
+			first = *from
 		}
-		err := c.watchOnce(ctx, request, func(b *keytreev1.BlockEvents) error {
-			if asJSON {
-				if err := a.printJSON(b); err != nil {
-					return err
-				}
-			} else {
-				printBlock(a.stdout, b)
-			}
-			switch {
-			case b.More:
-			case b.Type == "DISCONNECT":
-				at = &place{b.Height, b.PrevHash}
-			default:
-				at = &place{b.Height + 1, b.Hash}
-			}
-			return nil
-		})
-		if ctx.Err() != nil {
-			return nil
-		}
-		if code := status.Code(err); code != codes.Unavailable {
-			return err
-		}
-		fmt.Fprintf(a.stderr, "keytree: %s; trying again\n", oneLine(err))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(watchRetry):
-		}
+		updates = c.WatchFrom(ctx, first)
 	}
-}
-
-// watchOnce passes what one stream brings on to got. It returns what ended the
-// stream.
-func (c *client) watchOnce(ctx context.Context, request *keytreev1.WatchRequest, got func(*keytreev1.BlockEvents) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := c.Watch(ctx, request)
-	if err != nil {
-		return c.explain(err)
-	}
-	for {
-		answer, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return status.Errorf(codes.Unavailable, "server %s ended the stream", c.address)
-		}
-		if err != nil {
+	fmt.Fprintf(a.stderr, "keytree: watching %s from block %d\n", c.address, first)
+	for update, err := range updates {
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
 			return c.explain(err)
-		}
-		if err := got(answer.Block); err != nil {
-			return err
+		case asJSON:
+			if err := a.printJSON(update.Block); err != nil {
+				return err
+			}
+		default:
+			printBlock(a.stdout, update.Block)
 		}
 	}
+	return nil
 }
 
 func printBlock(w io.Writer, b *keytreev1.BlockEvents) {
