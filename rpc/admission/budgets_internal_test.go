@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -274,5 +275,61 @@ func TestRefusal(t *testing.T) {
 		if st.Code() != test.grpc || info.GetRetryDelay().AsDuration() != test.refusal.After {
 			t.Errorf("gRPC: %v, %v", st, info)
 		}
+	}
+}
+
+// idleConn is a connection on which nothing happens.
+type idleConn struct {
+	net.Conn
+	from net.Addr
+}
+
+func (c idleConn) RemoteAddr() net.Addr { return c.from }
+func (c idleConn) Close() error         { return nil }
+
+// TestConnectHoldsUpNobody has a connection take the place of another one, whose end it has
+// to wait for. Whoever looks through the open connections meanwhile, as relieve does, need
+// not wait for it: they would for each other.
+func TestConnectHoldsUpNobody(t *testing.T) {
+	limits := DefaultLimits()
+	limits.Connections = Budget{All: 1, One: 1}
+	g := New(Config{Limits: limits})
+	connect := func() *conn {
+		c, refusal := g.connect(idleConn{from: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
+		if refusal != nil {
+			t.Error(refusal)
+		}
+		return c
+	}
+	old := connect()
+	old.mu.Lock()
+	fresh := make(chan *conn)
+	go func() { fresh <- connect() }()
+	left := func() bool { // the old one has lost its place, and so will be closed
+		old.place.in.mu.Lock()
+		defer old.place.in.mu.Unlock()
+		return old.place.gone
+	}
+	for !left() {
+		time.Sleep(time.Millisecond)
+	}
+	g.mu.Lock()
+	for c := range g.open {
+		if c == old {
+			continue
+		}
+		if !c.mu.TryLock() {
+			t.Error("a connection is open, and locked until another one is closed")
+			continue
+		}
+		c.mu.Unlock()
+	}
+	g.mu.Unlock()
+	old.mu.Unlock()
+	if c := <-fresh; !old.closed || c.closed {
+		t.Errorf("the old connection is closed: %v, the fresh one: %v", old.closed, c.closed)
+	}
+	if _, open := g.open[old]; open || len(g.open) != 1 {
+		t.Errorf("%d connections are open, the old one: %v", len(g.open), open)
 	}
 }

@@ -125,18 +125,24 @@ type remote struct {
 func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
 	address := addressOf(accepted.RemoteAddr())
 	c := &conn{Conn: accepted, gate: g, address: address, client: g.peer(address)}
-	g.mu.Lock()
-	g.open[c] = struct{}{}
-	g.mu.Unlock()
 	var refusal *Refusal
+	// Until its place is known, nobody may close it. Entering may close another connection,
+	// which takes the gate's mu: nobody who has that may wait for this connection, so it is
+	// not among the open ones yet.
 	c.mu.Lock()
 	c.place, refusal = g.connections.enter(c.client, func() { c.Close() })
 	c.mu.Unlock()
 	if refusal != nil {
-		g.mu.Lock()
-		delete(g.open, c)
-		g.mu.Unlock()
 		return nil, refusal
+	}
+	g.mu.Lock()
+	g.open[c] = struct{}{}
+	g.mu.Unlock()
+	c.mu.Lock()
+	closed := c.closed // its place was taken away already
+	c.mu.Unlock()
+	if closed {
+		g.forget(c)
 	}
 	if tcp, ok := accepted.(*net.TCPConn); ok {
 		tcp.SetWriteBuffer(sendWindow) // without, it only works less well
@@ -183,10 +189,15 @@ func (c *conn) Close() error {
 		c.place.leave()
 	}
 	c.mu.Unlock()
-	c.gate.mu.Lock() // which relieve holds before it takes that of a connection
-	delete(c.gate.open, c)
-	c.gate.mu.Unlock()
+	c.gate.forget(c) // without c.mu, for which relieve may wait
 	return c.Conn.Close()
+}
+
+// forget takes a connection that is closed off the open ones.
+func (g *Gate) forget(c *conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.open, c)
 }
 
 // begin has a call keep the connection's place. It fails if that was just taken away.
