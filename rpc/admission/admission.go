@@ -23,6 +23,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/mem"
 )
 
 // Budget is how much of something there may be at once, or in a second.
@@ -130,6 +132,7 @@ type Gate struct {
 	connections, requests, streams, long *places
 	in, out                              *bytes
 	work                                 *work
+	buffers                              mem.BufferPool // for gRPC's messages
 
 	mu       sync.Mutex
 	open     map[*conn]struct{} // mu
@@ -148,6 +151,7 @@ func New(c Config) *Gate {
 		in:          newBytes("bytes received", l.BytesIn, l.Patience),
 		out:         newBytes("bytes not taken", l.BytesOut, l.Patience),
 		work:        newWork(l.Work),
+		buffers:     newBuffers(),
 		open:        make(map[*conn]struct{}),
 	}
 }

@@ -333,3 +333,15 @@ func TestConnectHoldsUpNobody(t *testing.T) {
 		t.Errorf("%d connections are open, the old one: %v", len(g.open), open)
 	}
 }
+
+// TestBuffers checks that a message is counted as what its buffer has.
+func TestBuffers(t *testing.T) {
+	pool := newBuffers()
+	for _, size := range []int{0, 1, 1024, 2048, 2049, 4096, 4097, 33_000, 1 << 20, 1<<20 + 1, 7 << 20} {
+		buffer := pool.Get(max(size, leastBuffer))
+		if got := cap(*buffer); got != bufferFor(size) || got < size || got > max(leastBuffer, 2*size) {
+			t.Errorf("a message of %d bytes has a buffer of %d, counted as %d", size, got, bufferFor(size))
+		}
+		pool.Put(buffer)
+	}
+}

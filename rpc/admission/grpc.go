@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"math/bits"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,14 +23,15 @@ func (g *Gate) ServerOptions(kinds func(method string) Kind) []grpc.ServerOption
 	return []grpc.ServerOption{
 		grpc.InTapHandle(s.tap),
 		grpc.StatsHandler(s),
-		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto"), g.buffers}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.MaxConcurrentStreams(uint32(min(100, g.limits.Requests.One))),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.StaticStreamWindowSize(window), // else they grow to megabytes
 		grpc.StaticConnWindowSize(4 * window),
-		grpc.ReadBufferSize(small),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.WriteBufferSize(writeBuffer),
 		grpc.ConnectionTimeout(g.limits.Arrive),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -131,7 +133,7 @@ func (s *grpcGate) unary(ctx context.Context, request any, _ *grpc.UnaryServerIn
 	if err != nil || c == nil || c.conn == nil {
 		return answer, err
 	}
-	return c.send(answer)
+	return c.send(answer, streamCost)
 }
 
 // stream counts each message of a stream until it is taken.
@@ -149,7 +151,7 @@ type countedStream struct {
 
 // SendMsg implements grpc.ServerStream.
 func (s *countedStream) SendMsg(m any) error {
-	out, err := s.call.send(m)
+	out, err := s.call.send(m, messageCost)
 	if err != nil {
 		return err
 	}
@@ -159,34 +161,77 @@ func (s *countedStream) SendMsg(m any) error {
 // outgoing is a message that is counted as held from before it is encoded until gRPC has
 // let go of what it is encoded in: it was written, or never will be.
 type outgoing struct {
-	message proto.Message
+	message proto.Message // nil once it is encoded: gRPC holds on to an outgoing until it is sent
 	size    int
 	held    *message
 }
 
-// send counts a message of gRPC's that is about to be sent, or refuses it.
-func (c *call) send(m any) (any, error) {
+// send counts a message of gRPC's that is about to be sent, and what it costs besides, or
+// refuses it.
+func (c *call) send(m any, cost int) (any, error) {
 	p, ok := m.(proto.Message)
 	if !ok {
 		return m, nil
 	}
 	size := proto.Size(p)
-	held, refusal := c.conn.owe(max(size, leastBuffer) + streamCost)
+	held, refusal := c.conn.owe(bufferFor(size) + cost)
 	if refusal != nil {
 		return nil, refusal
 	}
 	return &outgoing{p, size, held}, nil
 }
 
-// streamCost is about how many bytes gRPC keeps of a stream while an answer waits in it.
-const streamCost = 4 << 10
+const (
+	// streamCost is about how many bytes gRPC keeps of a stream while an answer waits in it.
+	streamCost = 4 << 10
+	// messageCost is the same of a message, where streams are counted for themselves.
+	messageCost = 512
+	// readBuffer is how many bytes gRPC reads from a connection at once, for which each has
+	// a buffer all the time.
+	readBuffer = 4 << 10
+	// writeBuffer is how many bytes gRPC sends at once, for which a connection has a buffer
+	// while it sends.
+	writeBuffer = 16 << 10
+)
 
-// leastBuffer is the size of the smallest buffer that gRPC gives back when it was sent: it
-// has none for messages of up to 1 kB.
-const leastBuffer = 2 << 10
+// The sizes of buffers for messages are the powers of two from 2 kB, below which gRPC gives
+// none back when it was sent, to 1 MB. A larger message has a buffer of whole pages.
+const (
+	leastBuffer = 1 << 11
+	mostBuffer  = 1 << 20
+	page        = 4 << 10
+)
+
+// newBuffers returns a pool of them. That of gRPC's own has few sizes: in it, a message may
+// have sixteen times as many bytes as it needs, and none of them counted.
+func newBuffers() mem.BufferPool {
+	var exponents []uint8
+	for size := leastBuffer; size <= mostBuffer; size *= 2 {
+		exponents = append(exponents, uint8(bits.Len(uint(size))-1))
+	}
+	pool, err := mem.NewBinaryTieredBufferPool(exponents...)
+	if err != nil { // only for sizes that no memory has
+		panic(err)
+	}
+	return pool
+}
+
+// bufferFor is the size of the buffer for a message.
+func bufferFor(size int) int {
+	switch {
+	case size <= leastBuffer:
+		return leastBuffer
+	case size > mostBuffer:
+		return (size + page - 1) / page * page
+	}
+	return 1 << bits.Len(uint(size-1))
+}
 
 // codec encodes outgoing messages so that it is known when they have been sent.
-type codec struct{ encoding.CodecV2 }
+type codec struct {
+	encoding.CodecV2
+	buffers mem.BufferPool
+}
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -194,8 +239,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if !ok {
 		return c.CodecV2.Marshal(v)
 	}
-	buffer := mem.DefaultBufferPool().Get(max(out.size, leastBuffer))
+	buffer := c.buffers.Get(max(out.size, leastBuffer))
 	text, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buffer)[:0], out.message)
+	out.message = nil
 	if err != nil {
 		out.held.taken()
 		return nil, err
@@ -205,10 +251,10 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 // Get implements mem.BufferPool.
-func (m *message) Get(n int) *[]byte { return mem.DefaultBufferPool().Get(n) }
+func (m *message) Get(n int) *[]byte { return m.conn.gate.buffers.Get(n) }
 
 // Put implements mem.BufferPool: gRPC has let go of the message.
 func (m *message) Put(b *[]byte) {
 	m.taken()
-	mem.DefaultBufferPool().Put(b)
+	m.conn.gate.buffers.Put(b)
 }

@@ -28,6 +28,11 @@ const (
 // allows that hold so much.
 const eventsAtOnce = 100
 
+// watchedAtOnce is how many events a message of a Watch has: 4 kB, and several times that
+// while it is made. gRPC takes messages of 64 kB off a stream, and one more, before it makes
+// it wait: the shorter they are, the less is held for who does not read.
+const watchedAtOnce = 20
+
 // eventCursor is a place in a listing of events: how many disconnects have been
 // listed, and, once all have, the next block and the next of its events.
 type eventCursor struct {

@@ -241,6 +241,20 @@ func TestWatchSplitsALargeBlock(t *testing.T) {
 	}
 }
 
+// whole is the next block of a stream, with all its parts.
+func whole(t *testing.T, stream grpc.ServerStreamingClient[keytreev1.WatchResponse]) *keytreev1.BlockEvents {
+	t.Helper()
+	block := next(t, stream)
+	for block.More {
+		part := next(t, stream)
+		if part.Hash != block.Hash || part.Type != block.Type {
+			t.Fatalf("a part of %s %s follows one of %s %s", part.Type, part.Hash, block.Type, block.Hash)
+		}
+		block.Events, block.More = append(block.Events, part.Events...), part.More
+	}
+	return block
+}
+
 // TestSlowWatcher leaves a stream unread, for more than its window holds, while
 // another one and the chain go on.
 func TestSlowWatcher(t *testing.T) {
@@ -262,12 +276,12 @@ func TestSlowWatcher(t *testing.T) {
 			requests = append(requests, rpctest.MLR(fmt.Sprint("r", height, ".", i), fmt.Sprint("c", i), "parent", ""))
 		}
 		r.Connect(t, c.Block(requests...))
-		if got := next(t, quick); got.Height != uint32(height+1) || len(got.Events) != perBlock {
+		if got := whole(t, quick); got.Height != uint32(height+1) || len(got.Events) != perBlock {
 			t.Fatalf("the quick watcher got block %d with %d events", got.Height, len(got.Events))
 		}
 	}
 	for height, prev := uint32(1), first.Hash; height <= blocks; height++ {
-		got := next(t, slow)
+		got := whole(t, slow)
 		if got.Height != height || got.PrevHash != prev || len(got.Events) != perBlock {
 			t.Fatalf("the slow watcher got block %d on %s, want %d on %s", got.Height, got.PrevHash, height, prev)
 		}

@@ -150,7 +150,7 @@ func (w *watcher) connect() error {
 	if w.sent > 0 {
 		height--
 	}
-	block, err := w.service.graph.Events(height, w.sent, eventsAtOnce)
+	block, err := w.service.graph.Events(height, w.sent, watchedAtOnce)
 	switch {
 	case offChain(err):
 		return nil
@@ -159,12 +159,13 @@ func (w *watcher) connect() error {
 	case w.sent > 0 && block.Hash != *w.have, w.sent == 0 && w.have != nil && block.PrevHash != *w.have:
 		return nil
 	}
-	message := w.service.render().connected(block)
-	if err := w.send(message); err != nil {
+	// While the message waits for a slow client, nothing is kept of what it was made of.
+	hash, events, more := block.Hash, len(block.Effects)+len(block.Anchors), block.More
+	if err := w.send(w.service.render().connected(block)); err != nil {
 		return err
 	}
-	w.next, w.have = height+1, &block.Hash
-	if w.sent += len(message.Events); !block.More {
+	w.next, w.have = height+1, &hash
+	if w.sent += events; !more {
 		w.sent = 0
 	}
 	return nil
