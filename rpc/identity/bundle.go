@@ -207,7 +207,7 @@ func (s *anchorService) bundleAsked(r *http.Request, path map[string]string) (*b
 	}
 	first := uint64(0)
 	if text := r.URL.Query().Get("first_number"); text != "" {
-		first, _ = strconv.ParseUint(text, 10, 32) // checkQuery has read it
+		first, _ = strconv.ParseUint(text, 10, 32) // CheckQuery has read it
 	}
 	return s.bundleOf(r.Context(), path["chain_tx_hash"], uint32(first))
 }

@@ -9,7 +9,7 @@ import (
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
-// The messages that answers have by the thousand, in the JSON that answerJSON has for
+// The messages that answers have by the thousand, in the JSON that rest.JSON has for
 // them, a fifth as slow. Every field is there, in the order of the .proto file.
 
 // jsonObject appends the members of an object, the first of which follows its brace.

@@ -64,7 +64,7 @@ type Handler struct {
 
 // NewHandler returns a handler of some methods, by their names, of which each client may
 // call so many. To log go panics. fault is called concurrently: it is what becomes of the
-// error of a method, which may be errParams, and of an *admission.Refusal.
+// error of a method, which may be ErrParams, and of an *admission.Refusal.
 func NewHandler(methods map[string]Method, rates *admission.Rates, fault func(error) *Error, log zerolog.Logger) *Handler {
 	return &Handler{methods: methods, rates: rates, fault: fault, log: log}
 }

@@ -17,8 +17,8 @@ import (
 var ErrParams = errors.New("malformed message")
 
 // Params are the parameters of one call, by name. They are taken one by one, each
-// with the form that it must have; done says what is wrong with them, or that there
-// are more. What is wrong is errParams. One goroutine uses them.
+// with the form that it must have; Done says what is wrong with them, or that there
+// are more. What is wrong is ErrParams. One goroutine uses them.
 type Params struct {
 	left map[string]json.RawMessage
 	err  error // the first one

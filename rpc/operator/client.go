@@ -17,7 +17,7 @@ import (
 // Client makes the operator's requests to the server at a socket.
 type Client struct{ client *http.Client }
 
-// NewClient returns an Operator. It connects for each request anew.
+// NewClient returns a client. It connects for each request anew.
 func NewClient(socket string) *Client {
 	return &Client{&http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
