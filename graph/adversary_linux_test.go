@@ -23,6 +23,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -48,20 +50,20 @@ type attack struct {
 	bytes int // of one transaction at least
 	block int // actions in a block
 	// action makes action number n at an index of its block.
-	action func(n int) Action
+	action func(n int) links.Action
 	// last, if not nil, makes the actions of a block behind all others.
-	last func(n int) []Action
+	last func(n int) []links.Action
 	// anchors has blocks of anchors instead, each of which goes on with a chain of the block
 	// before.
 	anchors bool
 }
 
-func request(n int, author *protocol.KeyHash, parent protocol.KeyHash) Action {
-	return Action{TxID: number(n), Author: author, Action: protocol.Action{Kind: protocol.MLR, Parent: parent}}
+func request(n int, author *protocol.KeyHash, parent protocol.KeyHash) links.Action {
+	return links.Action{TxID: number(n), Author: author, Action: protocol.Action{Kind: protocol.MLR, Parent: parent}}
 }
 
-func refers(n int, kind protocol.Kind, author *protocol.KeyHash, to chainhash.Hash) Action {
-	return Action{TxID: number(n), Author: author, Action: protocol.Action{Kind: kind, Ref: protocol.RefersTo(to)}}
+func refers(n int, kind protocol.Kind, author *protocol.KeyHash, to chainhash.Hash) links.Action {
+	return links.Action{TxID: number(n), Author: author, Action: protocol.Action{Kind: kind, Ref: protocol.RefersTo(to)}}
 }
 
 // number is the txid of action number n. Like any, it is spread evenly.
@@ -82,32 +84,32 @@ var victim = *keyNumber(-7)
 // attacks are those on the graph of links. Half of the actions of some only prepare the
 // others.
 var attacks = []attack{
-	{"refused requests", fullBlock, actionBytes, fullBlock, func(n int) Action { return request(n, nil, *keyNumber(n)) }, nil, false},
-	{"requests about one key", 1_000_000, actionBytes, fullBlock, func(n int) Action { return request(n, nil, victim) }, nil, false},
-	{"open requests", 4 * fullSigned, signedBytes, fullSigned, func(n int) Action { return request(n, keyNumber(2*n), *keyNumber(2*n + 1)) }, nil, false},
-	{"accepts that wait", 1_000_000, signedBytes, fullSigned, func(n int) Action {
+	{"refused requests", fullBlock, actionBytes, fullBlock, func(n int) links.Action { return request(n, nil, *keyNumber(n)) }, nil, false},
+	{"requests about one key", 1_000_000, actionBytes, fullBlock, func(n int) links.Action { return request(n, nil, victim) }, nil, false},
+	{"open requests", 4 * fullSigned, signedBytes, fullSigned, func(n int) links.Action { return request(n, keyNumber(2*n), *keyNumber(2*n + 1)) }, nil, false},
+	{"accepts that wait", 1_000_000, signedBytes, fullSigned, func(n int) links.Action {
 		return refers(n, protocol.MLA, keyNumber(n), number(-2-n))
 	}, nil, false},
-	{"accepts that wait for one", 1_000_000, signedBytes, fullSigned, func(n int) Action {
+	{"accepts that wait for one", 1_000_000, signedBytes, fullSigned, func(n int) links.Action {
 		return refers(n, protocol.MLA, &victim, number(-2))
-	}, func(int) []Action { return []Action{request(-2, keyNumber(1), victim)} }, false},
-	{"revokes that wait for one", 1_000_000, signedBytes, fullSigned, func(n int) Action {
+	}, func(int) []links.Action { return []links.Action{request(-2, keyNumber(1), victim)} }, false},
+	{"revokes that wait for one", 1_000_000, signedBytes, fullSigned, func(n int) links.Action {
 		return refers(n, protocol.MCR, &victim, number(-2))
-	}, func(int) []Action { return []Action{request(-2, keyNumber(1), victim)} }, false},
-	{"refused accepts", 2 * fullSigned, signedBytes, fullSigned, func(n int) Action {
+	}, func(int) []links.Action { return []links.Action{request(-2, keyNumber(1), victim)} }, false},
+	{"refused accepts", 2 * fullSigned, signedBytes, fullSigned, func(n int) links.Action {
 		if n%2 == 0 {
 			return request(n, keyNumber(0), victim)
 		}
 		return refers(n, protocol.MLA, keyNumber(0), number(n-1))
 	}, nil, false},
-	{"star", 2_000_000, signedBytes, fullSigned &^ 1, func(n int) Action {
+	{"star", 2_000_000, signedBytes, fullSigned &^ 1, func(n int) links.Action {
 		if n%2 == 0 {
 			return request(n, keyNumber(n), victim)
 		}
 		return refers(n, protocol.MLA, &victim, number(n-1))
 	}, nil, false},
 	// The branch has an identity of its own from the last cut, which the next link merges.
-	{"merges into one identity", 3_000_000, signedBytes, fullSigned / 3 * 3, func(n int) Action {
+	{"merges into one identity", 3_000_000, signedBytes, fullSigned / 3 * 3, func(n int) links.Action {
 		switch n % 3 {
 		case 0:
 			return request(n, keyNumber(0), victim)
@@ -124,7 +126,7 @@ func (a *attack) blocks(t *testing.T, n int) iter.Seq[Block] {
 	return func(yield func(Block) bool) {
 		b := Block{Hash: tx("start")}
 		for from := 0; a.anchors && from < n; from += a.block {
-			b = blockOfAnchors(t, b.Height+1, b.Hash, a.block, b.Anchors)
+			b = blockOfAnchors(t, b.Height+1, b.Hash, a.block, b.Anchors.Txs)
 			if !yield(b) {
 				return
 			}
@@ -132,7 +134,7 @@ func (a *attack) blocks(t *testing.T, n int) iter.Seq[Block] {
 		if a.anchors {
 			return
 		}
-		next := func(actions []Action) bool {
+		next := func(actions []links.Action) bool {
 			b = Block{Height: b.Height + 1, PrevHash: b.Hash, Hash: tx(fmt.Sprint(a.name, b.Height+1)), Actions: actions}
 			for i := range actions {
 				actions[i].Index = uint32(i)
@@ -140,7 +142,7 @@ func (a *attack) blocks(t *testing.T, n int) iter.Seq[Block] {
 			return yield(b)
 		}
 		for from := 0; from < n; from += a.block {
-			actions := make([]Action, 0, min(a.block, n-from))
+			actions := make([]links.Action, 0, min(a.block, n-from))
 			for i := range cap(actions) {
 				actions = append(actions, a.action(from+i))
 			}
@@ -191,12 +193,12 @@ func TestVictim(t *testing.T) {
 		if err := g.Connect(b); err != nil {
 			t.Fatal(err)
 		}
-		actions += len(b.Actions) + len(b.Anchors)
+		actions += len(b.Actions) + len(b.Anchors.Txs)
 		tip = b
 	}
 	took := time.Since(start)
 	fmt.Printf("attack %q: %d actions, %.1f s, peak %d MiB, ", name, actions, took.Seconds(), peak()>>20)
-	tip.Actions, tip.Anchors = nil, nil
+	tip.Actions, tip.Anchors.Txs = nil, nil
 	want, _ := g.Tip()
 	peak = watchMemory()
 	start = time.Now()
@@ -241,9 +243,12 @@ func TestVictim(t *testing.T) {
 // stateSize is how much of the heap the graph's state takes, in bytes: as much as the
 // same once more. Badger allocates at the same time, so it is the least of some tries.
 func stateSize(t *testing.T, g *Graph) int64 {
-	again := func() *state {
-		s := newState()
-		if err := g.db.View(func(txn *badger.Txn) error { return s.load(txn, math.MaxInt) }); err != nil {
+	again := func() (s *state.State) {
+		err := g.db.View(func(txn *badger.Txn) (err error) {
+			s, err = state.Load(txn, math.MaxInt)
+			return err
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 		return s

@@ -13,12 +13,14 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
 // anchorBlock puts transactions into the block, and the block's header and hash to
 // them. The first transaction is a coinbase that it makes.
-func (b *Block) anchorBlock(t testing.TB, salt uint64, txs ...*wire.MsgTx) {
+func anchorBlock(t testing.TB, b *Block, salt uint64, txs ...*wire.MsgTx) {
 	t.Helper()
 	coinbase := wire.NewMsgTx(1)
 	coinbase.AddTxIn(wire.NewTxIn(wire.NewOutPoint(&chainhash.Hash{}, wire.MaxPrevOutIndex), fmt.Appendf(nil, "block %d %d", b.Height, salt)))
@@ -47,15 +49,15 @@ func (b *Block) anchorBlock(t testing.TB, salt uint64, txs ...*wire.MsgTx) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Hash, b.Header = read.Hash, [protocol.HeaderSize]byte(raw.Bytes())
+	b.Hash, b.Anchors.Header = read.Hash, [protocol.HeaderSize]byte(raw.Bytes())
 	var indices []uint32
 	for index, tx := range read.Txs() {
 		if index > 0 {
-			b.Anchors = append(b.Anchors, AnchorTx{Index: index, Raw: tx})
+			b.Anchors.Txs = append(b.Anchors.Txs, anchors.Tx{Index: index, Raw: tx})
 			indices = append(indices, index)
 		}
 	}
-	b.Merkle = read.PartialMerkleTree(indices...)
+	b.Anchors.Merkle = read.PartialMerkleTree(indices...)
 }
 
 // anchorTxOf makes a transaction that spends outputs and carries an anchor, if
@@ -101,7 +103,7 @@ func (c anchorGraph) connect(txs ...*wire.MsgTx) {
 	if tip, ok := c.g.Tip(); ok {
 		b.Height, b.PrevHash = tip.Height+1, tip.Hash
 	}
-	b.anchorBlock(c.t, 0, txs...)
+	anchorBlock(c.t, &b, 0, txs...)
 	if err := c.g.Connect(b); err != nil {
 		c.t.Fatal(err)
 	}
@@ -175,7 +177,7 @@ func TestAnchorRules(t *testing.T) {
 			g.want(genesis, c.anchors, last, c.how, by)
 			if c.own {
 				g.want(next, 1, next, protocol.Unbroken, nil)
-			} else if _, err := g.view().AnchorChain(next.TxHash()); !errors.Is(err, ErrNotFound) {
+			} else if _, err := g.view().AnchorChain(next.TxHash()); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("the transaction began a chain: %v", err)
 			}
 			// Whatever spends output 0 of a chain that is broken begins anew.
@@ -227,7 +229,7 @@ func TestAnchorsInOneBlock(t *testing.T) {
 }
 
 // TestAnchorOrder has the effects of a block in the one order that its state hash
-// knows: in order of position, but before an anchor those whose output 0 it spends.
+// knows: in order of Position, but before an anchor those whose output 0 it spends.
 func TestAnchorOrder(t *testing.T) {
 	c := newAnchorGraph(t)
 	const here = "example.org"
@@ -244,7 +246,7 @@ func TestAnchorOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range events.Anchors {
-		if e.Type == AnchorAdded {
+		if e.Type == anchors.AnchorAdded {
 			got = append(got, e.Tx)
 		}
 	}
@@ -259,25 +261,25 @@ func TestAnchorOrder(t *testing.T) {
 func TestConnectRefusesAnchors(t *testing.T) {
 	fresh := func() Block {
 		var b Block
-		b.anchorBlock(t, 0, anchorTxOf(t, anchor("example.org", 1, 1), 1), anchorTxOf(t, anchor("example.org", 1, 1), 2))
+		anchorBlock(t, &b, 0, anchorTxOf(t, anchor("example.org", 1, 1), 1), anchorTxOf(t, anchor("example.org", 1, 1), 2))
 		return b
 	}
 	for name, change := range map[string]func(*Block){
-		"header of another block": func(b *Block) { b.Header[79]++ },
-		"wrong node":              func(b *Block) { b.Merkle[0].Hash[0]++ },
-		"missing node":            func(b *Block) { b.Merkle = b.Merkle[1:] },
-		"no tree":                 func(b *Block) { b.Merkle = nil },
-		"a node too many":         func(b *Block) { b.Merkle = append(b.Merkle, protocol.MerkleNode{Level: 7}) },
-		"a transaction fewer":     func(b *Block) { b.Anchors = b.Anchors[1:] },
-		"wrong index":             func(b *Block) { b.Anchors[0].Index = 3 },
-		"another transaction":     func(b *Block) { b.Anchors[0].Raw = b.Anchors[1].Raw },
-		"no transaction":          func(b *Block) { b.Anchors[0].Raw = []byte{1, 2, 3} },
-		"twice":                   func(b *Block) { b.Anchors[1] = b.Anchors[0] },
+		"header of another block": func(b *Block) { b.Anchors.Header[79]++ },
+		"wrong node":              func(b *Block) { b.Anchors.Merkle[0].Hash[0]++ },
+		"missing node":            func(b *Block) { b.Anchors.Merkle = b.Anchors.Merkle[1:] },
+		"no tree":                 func(b *Block) { b.Anchors.Merkle = nil },
+		"a node too many":         func(b *Block) { b.Anchors.Merkle = append(b.Anchors.Merkle, protocol.MerkleNode{Level: 7}) },
+		"a transaction fewer":     func(b *Block) { b.Anchors.Txs = b.Anchors.Txs[1:] },
+		"wrong index":             func(b *Block) { b.Anchors.Txs[0].Index = 3 },
+		"another transaction":     func(b *Block) { b.Anchors.Txs[0].Raw = b.Anchors.Txs[1].Raw },
+		"no transaction":          func(b *Block) { b.Anchors.Txs[0].Raw = []byte{1, 2, 3} },
+		"twice":                   func(b *Block) { b.Anchors.Txs[1] = b.Anchors.Txs[0] },
 	} {
 		g := openTest(t, t.TempDir())
 		b := fresh()
 		change(&b)
-		if err := g.Connect(b); !errors.Is(err, ErrBlock) {
+		if err := g.Connect(b); !errors.Is(err, store.ErrBlock) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, ok := g.Tip(); ok {
@@ -287,14 +289,14 @@ func TestConnectRefusesAnchors(t *testing.T) {
 	g := openTest(t, t.TempDir())
 	first := fresh()
 	second := Block{Height: 1, PrevHash: first.Hash}
-	second.anchorBlock(t, 0, anchorTxOf(t, anchor("example.org", 1, 1), 1))
-	if err := g.Connect(first, second); !errors.Is(err, ErrBlock) {
+	anchorBlock(t, &second, 0, anchorTxOf(t, anchor("example.org", 1, 1), 1))
+	if err := g.Connect(first, second); !errors.Is(err, store.ErrBlock) {
 		t.Errorf("a transaction in two blocks of one step: %v", err)
 	}
 	if err := g.Connect(first); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Connect(second); !errors.Is(err, ErrBlock) {
+	if err := g.Connect(second); !errors.Is(err, store.ErrBlock) {
 		t.Errorf("a transaction in two blocks: %v", err)
 	}
 }
@@ -462,7 +464,7 @@ func TestAnchorsLikePlainModel(t *testing.T) {
 						b.PrevHash = blocks[len(blocks)-1].Hash
 					}
 					made := r.next(t, r.IntN(12))
-					b.anchorBlock(t, uint64(step), made...)
+					anchorBlock(t, &b, uint64(step), made...)
 					fresh, blocks, txs = append(fresh, b), append(blocks, b), append(txs, made)
 				}
 				if err := g.Connect(fresh...); err != nil {
@@ -495,7 +497,7 @@ func TestAnchorsLikePlainModel(t *testing.T) {
 }
 
 // wantAnchors compares what the graph says as of a height with the model.
-func (g *Graph) wantAnchors(t *testing.T, height uint32, chains map[chainhash.Hash]*plainChain) (got []AnchorChain) {
+func (g *Graph) wantAnchors(t *testing.T, height uint32, chains map[chainhash.Hash]*plainChain) (got []anchors.Chain) {
 	t.Helper()
 	v, err := g.At(&height)
 	if err != nil {
@@ -512,7 +514,7 @@ func (g *Graph) wantAnchors(t *testing.T, height uint32, chains map[chainhash.Ha
 		if int(c.Anchors) != len(want.anchors) || c.Last.TxID != want.anchors[len(want.anchors)-1].TxHash() || c.Break != want.how || c.BrokenBy != want.by {
 			t.Errorf("as of %d: %+v, expected %d anchors, %v by %v", height, c, len(want.anchors), want.how, want.by)
 		}
-		var listed []AnchorStatus
+		var listed []anchors.Status
 		for {
 			page, err := v.Anchors(t.Context(), id, uint32(len(listed)), 3)
 			if err != nil {
@@ -545,7 +547,7 @@ func (g *Graph) wantAnchors(t *testing.T, height uint32, chains map[chainhash.Ha
 	}
 	chainsListed, anchorsListed := 0, 0
 	for _, domain := range []string{"a.org", "a.org.net"} {
-		var after *ActionCursor
+		var after *store.Position
 		for {
 			page, next, err := v.AnchorChainsOf(t.Context(), domain, after, 2)
 			if err != nil {

@@ -9,6 +9,9 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
 // anchorsPerBlock is how many anchors a block of 32 MB has at most: one of a short domain
@@ -17,7 +20,7 @@ const anchorsPerBlock = 170_000
 
 // blockOfAnchors makes a block of so many anchors after another. Each begins a chain, or goes
 // on with that of the transaction of the same place in the block before.
-func blockOfAnchors(t testing.TB, height uint32, prev chainhash.Hash, count int, before []AnchorTx) Block {
+func blockOfAnchors(t testing.TB, height uint32, prev chainhash.Hash, count int, before []anchors.Tx) Block {
 	t.Helper()
 	block := Block{Height: height, PrevHash: prev}
 	txs := make([]*wire.MsgTx, count)
@@ -29,7 +32,7 @@ func blockOfAnchors(t testing.TB, height uint32, prev chainhash.Hash, count int,
 		}
 		txs[i] = anchorTxOf(t, a, serial, wire.OutPoint{Hash: before[i].Raw.TxID()})
 	}
-	block.anchorBlock(t, 0, txs...)
+	anchorBlock(t, &block, 0, txs...)
 	return block
 }
 
@@ -43,21 +46,21 @@ func heap() int64 {
 
 // heapStore notes the most that is in use while something is written.
 type heapStore struct {
-	store
+	store.Committer
 	b    *testing.B
 	most int64
 }
 
-func (s *heapStore) commit(entries []entry) error {
+func (s *heapStore) Commit(entries []store.Entry) error {
 	s.b.StopTimer()
 	s.most = max(s.most, heap())
 	s.b.StartTimer()
-	return s.store.commit(entries)
+	return s.Committer.Commit(entries)
 }
 
 // BenchmarkFullBlockOfAnchors connects a full block of anchors that begin chains, and one
 // of anchors that go on with them. It reports in bytes of heap per anchor what the step
-// holds besides what it writes, what it writes, what is held at most while that is written
+// holds besides what it Writes, what it Writes, what is held at most while that is written
 // (Badger's tables in memory included), and what stays.
 func BenchmarkFullBlockOfAnchors(b *testing.B) {
 	for _, goesOn := range []bool{false, true} {
@@ -74,7 +77,7 @@ func BenchmarkFullBlockOfAnchors(b *testing.B) {
 					if err := g.Connect(block); err != nil {
 						b.Fatal(err)
 					}
-					block = blockOfAnchors(b, 1, block.Hash, anchorsPerBlock, block.Anchors)
+					block = blockOfAnchors(b, 1, block.Hash, anchorsPerBlock, block.Anchors.Txs)
 					// What Badger holds of the block before is forgotten.
 					if err := g.Close(); err != nil {
 						b.Fatal(err)
@@ -95,13 +98,13 @@ func BenchmarkFullBlockOfAnchors(b *testing.B) {
 					b.Fatal(err)
 				}
 				whole := heap()
-				c.writes = writes{}
+				c.Writes = store.Writes{}
 				step := heap()
 				runtime.KeepAlive(c)
 				c = nil
 				base.release()
 
-				hook := &heapStore{store: g.store, b: b}
+				hook := &heapStore{Committer: g.store, b: b}
 				g.store = hook
 				b.StartTimer()
 				if err := g.Connect(block); err != nil {
@@ -158,7 +161,7 @@ func BenchmarkAnchorProofs(b *testing.B) {
 					txs = append(txs, next)
 				}
 				block := Block{Height: height, PrevHash: prev}
-				block.anchorBlock(b, 0, txs...)
+				anchorBlock(b, &block, 0, txs...)
 				prev = block.Hash
 				if err := g.Connect(block); err != nil {
 					b.Fatal(err)

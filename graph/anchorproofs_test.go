@@ -6,6 +6,9 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
 // TestAnchorProofsOfAChain reads the proofs of a chain from every number on, one of which
@@ -15,18 +18,18 @@ func TestAnchorProofsOfAChain(t *testing.T) {
 	const here = "example.org"
 	var chain, block []*wire.MsgTx
 	serial := 0
-	for i := range 3 * anchorsPerChunk {
+	for i := range 3 * anchors.TxsPerChunk {
 		serial++
 		next := anchorTxOf(t, anchor(here, uint64(i), 1), serial)
 		if i > 0 {
 			next = anchorTxOf(t, anchor(here, uint64(i), 1), serial, batonOf(chain[i-1]))
 		}
 		if i == 20 {
-			next.TxIn[0].SignatureScript = make([]byte, chunkSize+100)
+			next.TxIn[0].SignatureScript = make([]byte, store.ChunkSize+100)
 		}
 		serial++
 		chain, block = append(chain, next), append(block, next, anchorTxOf(t, anchor(here, 1, 1), serial))
-		if i%20 == 19 || i == 3*anchorsPerChunk-1 {
+		if i%20 == 19 || i == 3*anchors.TxsPerChunk-1 {
 			c.connect(block...)
 			block = nil
 		}
@@ -36,7 +39,7 @@ func TestAnchorProofsOfAChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	var want []AnchorProof
+	var want []anchors.Proof
 	for _, tx := range chain {
 		proof, err := v.AnchorProof(tx.TxHash())
 		if err != nil {
@@ -44,7 +47,7 @@ func TestAnchorProofsOfAChain(t *testing.T) {
 		}
 		want = append(want, proof)
 	}
-	proofs := func(from, limit, size int) []AnchorProof {
+	proofs := func(from, limit, size int) []anchors.Proof {
 		got, err := v.AnchorProofs(t.Context(), chain[0].TxHash(), uint32(from), limit, size)
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/keytree-bch/keytree/graph/state"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
 // change is a step in the making: what the graph will be, and what has to be written
@@ -11,18 +14,20 @@ import (
 // not been written and published nobody sees it, and dropping it is forgetting it.
 type change struct {
 	next *snapshot // txn is missing
-	writes
+	store.Writes
 	takesBack bool // what is above the next tip is to be removed
-	draft     *draft
+	draft     *state.Draft
 }
 
 // newChange begins a change of a snapshot that adds so many actions.
 func newChange(base *snapshot, actions int) *change {
 	next := newSnapshot()
-	next.state, next.tip, next.block, next.undoFrom, next.taken = base.state.fork(), base.tip, base.block, base.undoFrom, base.taken
-	before := base.ledger()
-	before.blocks = &next.state.blocks
-	return &change{next: next, draft: newDraft(before, actions)}
+	next.state, next.tip, next.block, next.undoFrom, next.taken = base.state.Fork(), base.tip, base.block, base.undoFrom, base.taken
+	height := uint32(0) // of the first block that the change may add
+	if base.tip != nil {
+		height = base.tip.Height + 1
+	}
+	return &change{next: next, draft: state.NewDraft(base.txn, next.state, height, actions)}
 }
 
 // takeStep makes a change of the current snapshot and takes it.
@@ -53,7 +58,7 @@ func (g *Graph) tidy(tip *Tip) error {
 	if tip != nil {
 		height = &tip.Height
 	}
-	if err := sweep(g.db, g.store, height); err != nil {
+	if err := store.Sweep(g.db, g.store, height); err != nil {
 		return fmt.Errorf("removing what a failed step has left: %w", err)
 	}
 	g.untidy = false
@@ -63,10 +68,10 @@ func (g *Graph) tidy(tip *Tip) error {
 // take makes a change durable and visible, if there is room for it. After an error it
 // has been dropped, unless it is durable nevertheless. Called with writer held.
 func (g *Graph) take(c *change) error {
-	if err := g.db.Room(size(c.entries)); err != nil {
+	if err := g.db.Room(store.Size(c.Entries)); err != nil {
 		return errors.Join(err, g.tidy(g.current.Load().tip))
 	}
-	err := g.write(c.entries)
+	err := store.Commit(g.store, c.Entries)
 	if err == nil && c.takesBack {
 		g.untidy = true
 		err = g.tidy(c.next.tip)
@@ -76,14 +81,14 @@ func (g *Graph) take(c *change) error {
 	txn := g.db.NewTransaction(false)
 	if err != nil {
 		g.untidy = true
-		tip, readErr := readTip(txn)
+		tip, readErr := store.ReadTip(txn)
 		if readErr != nil {
 			txn.Discard()
 			err = errors.Join(err, fmt.Errorf("the graph could not be read after a failed step, restart: %w", readErr))
 			g.giveUp(err)
 			return err
 		}
-		if !tip.is(c.next.tip) {
+		if !same(tip, c.next.tip) {
 			txn.Discard()
 			return errors.Join(err, g.tidy(g.current.Load().tip))
 		}
@@ -93,9 +98,9 @@ func (g *Graph) take(c *change) error {
 	return errors.Join(err, g.tidy(c.next.tip))
 }
 
-// is reports whether two tips, nil for none, are the same.
-func (t *Tip) is(other *Tip) bool {
-	return t == nil && other == nil || t != nil && other != nil && *t == *other
+// same reports whether two tips, nil for none, are the same.
+func same(a, b *Tip) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
 // Connect applies blocks that continue the chain, in one atomic step. When it
@@ -116,7 +121,7 @@ func (g *Graph) Connect(blocks ...Block) error {
 // connecting returns the change that applies blocks, but for the stages that it has given
 // out; nil keeps all of it. ErrBlock if they do not continue the chain, or contradict
 // themselves or it.
-func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []entry) error) (*change, error) {
+func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []store.Entry) error) (*change, error) {
 	if err := g.hasMemory(base.state, blocks); err != nil {
 		return nil, err
 	}
@@ -125,7 +130,7 @@ func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []entr
 		actions += len(blocks[i].Actions)
 	}
 	c := newChange(base, actions)
-	c.out, c.stageBytes = out, g.opt.stageBytes
+	c.Out, c.StageBytes = out, g.opt.stageBytes
 	for i := range blocks {
 		if err := c.follows(&blocks[i], g.params); err != nil {
 			return nil, err
@@ -134,17 +139,17 @@ func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []entr
 			return nil, err
 		}
 	}
-	c.setTip(c.next.tip.Height, c.next.tip.Hash)
+	c.SetTip(c.next.tip.Height, c.next.tip.Hash)
 	return c, g.prune(c, base)
 }
 
 // writeStage writes a part of a step, if there is room for it. Called with writer held.
-func (g *Graph) writeStage(entries []entry) error {
-	if err := g.db.Room(size(entries)); err != nil {
+func (g *Graph) writeStage(entries []store.Entry) error {
+	if err := g.db.Room(store.Size(entries)); err != nil {
 		return err
 	}
 	g.untidy = true
-	return g.write(entries)
+	return store.Commit(g.store, entries)
 }
 
 // follows checks that a block comes after the tip.
@@ -152,11 +157,11 @@ func (c *change) follows(b *Block, params Params) error {
 	tip := c.next.tip
 	switch {
 	case tip == nil && b.Height != params.StartHeight:
-		return fmt.Errorf("%w: the first block must have height %d, got %d", ErrBlock, params.StartHeight, b.Height)
+		return fmt.Errorf("%w: the first block must have height %d, got %d", store.ErrBlock, params.StartHeight, b.Height)
 	case tip != nil && b.Height != tip.Height+1:
-		return fmt.Errorf("%w: after block %d comes %d, got %d", ErrBlock, tip.Height, tip.Height+1, b.Height)
+		return fmt.Errorf("%w: after block %d comes %d, got %d", store.ErrBlock, tip.Height, tip.Height+1, b.Height)
 	case tip != nil && b.PrevHash != tip.Hash:
-		return fmt.Errorf("%w: block %v at height %d follows %v, not the tip %v", ErrBlock, b.Hash, b.Height, b.PrevHash, tip.Hash)
+		return fmt.Errorf("%w: block %v at height %d follows %v, not the tip %v", store.ErrBlock, b.Hash, b.Height, b.PrevHash, tip.Hash)
 	}
 	return nil
 }
@@ -164,22 +169,24 @@ func (c *change) follows(b *Block, params Params) error {
 // apply applies a block that comes after the tip. ErrBlock if it has a transaction
 // twice, or one that is on the chain already.
 func (c *change) apply(b *Block) error {
-	if err := c.newAnchors(b); err != nil {
+	if len(b.Anchors.Txs) > 0 {
+		if err := b.Anchors.Check(b.Hash); err != nil {
+			return err
+		}
+	}
+	if err := c.draft.Repeats(b); err != nil {
 		return err
 	}
-	s := newStep(c.next.state, c.draft, b.Height, c.next.block.counts)
-	if err := s.apply(b); err != nil {
+	step, err := state.Apply(c.next.state, c.draft, b, c.next.block.Counts)
+	if err != nil {
 		return err
 	}
-	c.beginBlock(b.Height)
-	r := blockRecord{b.Hash, b.PrevHash, b.Time, b.Bits, nextStateHash(c.next.block.stateHash, b.Hash, s.effects), s.counts}
+	r := store.Block{Hash: b.Hash, Prev: b.PrevHash, Time: b.Time, Bits: b.Bits, StateHash: step.Hash(c.next.block.StateHash), Counts: step.Counts()}
 	c.next.setBlock(b.Height, r)
-	c.set(heightKey(prefixBlock, b.Height), r.encode())
-	s.write(&c.writes)
-	if s.err != nil {
-		return s.err
+	if err := step.Write(&c.Writes, &r); err != nil {
+		return err
 	}
-	return c.err
+	return c.Err
 }
 
 // pruneEvery is how many undo records are dropped at a time.
@@ -192,27 +199,27 @@ func (g *Graph) prune(c *change, base *snapshot) error {
 		return nil
 	}
 	// Those of the step itself come before the tip, so they go after it.
-	var old []entry
-	for _, r := range c.finished {
-		for chunk := range r.chunks {
-			if int64(r.height) < keepFrom {
-				old = append(old, entry{key: chunkKey(prefixUndo, r.height, chunk)})
+	var old []store.Entry
+	for _, r := range c.Finished {
+		for chunk := range r.Chunks {
+			if int64(r.Height) < keepFrom {
+				old = append(old, store.Entry{Key: store.ChunkKey(store.PrefixUndo, r.Height, chunk)})
 			}
 		}
 	}
-	for _, prefix := range []byte{prefixUndo, prefixStale} {
-		it := newIterator(base.txn, []byte{prefix})
+	for _, prefix := range []byte{store.PrefixUndo, store.PrefixStale} {
+		it := store.NewIterator(base.txn, []byte{prefix})
 		for it.Rewind(); it.Valid(); it.Next() {
 			key := it.Item().KeyCopy(nil)
 			if int64(binary.BigEndian.Uint32(key[1:])) >= keepFrom {
 				break
 			}
-			old = append(old, entry{key: key})
+			old = append(old, store.Entry{Key: key})
 		}
 		it.Close()
 	}
 	c.next.undoFrom = uint32(keepFrom)
-	c.set([]byte{prefixUndoFrom}, binary.BigEndian.AppendUint32(nil, c.next.undoFrom))
-	c.entries = append(c.entries, old...)
+	c.Set([]byte{store.PrefixUndoFrom}, binary.BigEndian.AppendUint32(nil, c.next.undoFrom))
+	c.Entries = append(c.Entries, old...)
 	return nil
 }

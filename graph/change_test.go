@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
-// pathBlock returns the block of a chain whose block h links key h+1 below key h, so that as of height h
-// key h+1 has depth h+1.
+// pathBlock returns the block of a chain whose block h links key h+1 below key h, so that as of
+// height h key h+1 has depth h+1.
 func pathBlock(height uint32, prev chainhash.Hash) Block {
 	return grow(height, prev, shapes["path"], int(height)+1, int(height)+2)
 }
@@ -50,13 +52,13 @@ func wantPath(t *testing.T, g *Graph) (height uint32) {
 
 // askingStore asks the graph while a step is being written.
 type askingStore struct {
-	store
+	store.Committer
 	ask func()
 }
 
-func (s askingStore) commit(entries []entry) error {
+func (s askingStore) Commit(entries []store.Entry) error {
 	s.ask()
-	err := s.store.commit(entries)
+	err := s.Committer.Commit(entries)
 	s.ask()
 	return err
 }
@@ -190,11 +192,11 @@ func TestSnapshotEnds(t *testing.T) {
 	v := c.at(0)
 	s := v.snapshot
 	c.link("c", "C", "B")
-	if _, err := s.txn.Get(heightKey(prefixBlock, 0)); err != nil {
+	if _, err := s.txn.Get(store.HeightKey(store.PrefixBlock, 0)); err != nil {
 		t.Errorf("while a view holds it: %v", err)
 	}
 	v.Close()
-	if _, err := s.txn.Get(heightKey(prefixBlock, 0)); err == nil {
+	if _, err := s.txn.Get(store.HeightKey(store.PrefixBlock, 0)); err == nil {
 		t.Error("nobody holds it any more, and it can be read")
 	}
 	v.Close()

@@ -15,6 +15,9 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/fsck"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
 // copyFolder copies the files of a database, holes included.
@@ -139,10 +142,10 @@ func wantDamage(t *testing.T, dir, file, what string) {
 		t.Errorf("%s: %s: opened", file, what)
 		return
 	}
-	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "\n") {
+	if !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("%s: %s: error %q", file, what, err)
 	}
-	report, err := Check(t.Context(), dir, testParams, faultOptions(), nil)
+	report, err := fsck.Check(t.Context(), dir, testParams, faultOptions().fsck(), nil)
 	if err != nil || len(report.Findings) == 0 || report.Findings[0].File != file {
 		t.Errorf("%s: %s: check says %v, %v", file, what, report, err)
 	}
@@ -154,7 +157,7 @@ func wantShorter(t *testing.T, dir, file, what string, after map[uint32]outcome)
 	t.Helper()
 	g, err := openFaulty(dir, &faultyStore{})
 	if err != nil {
-		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), file) {
+		if !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), file) {
 			t.Errorf("%s: %s: error %q", file, what, err)
 		}
 		return false
@@ -332,7 +335,7 @@ func TestDamageWhileOpen(t *testing.T) {
 	table := files(t, dir, ".sst")[0]
 	flip(t, table, sizeOf(t, table)/3)
 	g.inspect(t.Context())
-	if _, err := g.At(nil); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), filepath.Base(table)) {
+	if _, err := g.At(nil); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), filepath.Base(table)) {
 		t.Errorf("a view of a damaged graph: %v", err)
 	}
 	if err := g.Connect(Block{Height: 30}); err == nil {
@@ -387,7 +390,7 @@ func TestLocked(t *testing.T) {
 	if _, err := Open(dir, testParams, testOptions()); !errors.Is(err, ErrLocked) {
 		t.Errorf("opened twice: %v", err)
 	}
-	if _, err := Check(t.Context(), dir, testParams, testOptions(), nil); !errors.Is(err, ErrLocked) {
+	if _, err := fsck.Check(t.Context(), dir, testParams, testOptions().fsck(), nil); !errors.Is(err, ErrLocked) {
 		t.Errorf("checked while open: %v", err)
 	}
 }

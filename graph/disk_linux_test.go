@@ -12,6 +12,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/fsck"
 )
 
 // smallDisk mounts a file system of so many bytes for the time of the test, and
@@ -128,9 +129,9 @@ func TestDiskFullUnseen(t *testing.T) {
 	t.Logf("it ended so: %s", first)
 	empty()
 
-	report, err := Check(t.Context(), dir, testParams, faultOptions(), nil)
+	report, err := fsck.Check(t.Context(), dir, testParams, faultOptions().fsck(), nil)
 	if err != nil || len(report.Findings) > 0 {
-		t.Fatalf("%v\n%v", err, report)
+		t.Fatalf("%v\n%v", err, lines(report))
 	}
 	g, err := Open(dir, testParams, faultOptions())
 	if err != nil {

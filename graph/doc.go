@@ -1,4 +1,4 @@
-// Package graph holds the identity graph of MIP-0003: the rules that turn a
+// Package graph is the identity graph of MIP-0003: the rules that turn a
 // chain's actions into identities (identity-rules §3 to §9), and their store; and
 // the chains of anchors (anchors, "The chain of anchors").
 //
@@ -8,38 +8,27 @@
 //
 // # Layout
 //
-//	rules.go        one block's actions to transitions, in the four phases
-//	identity.go     which id a tree has when links come and go
-//	effect.go       transitions, their canonical encoding, the state hash
-//	storedeffect.go the same as they are stored, by number
-//	anchors.go      keyservers' anchors: whose chain each goes on with, begins, breaks
-//	anchorrecord.go their values
-//	merklenodes.go  what leads from a block's anchors to its merkle root, each node once
-//	state.go        what is held in memory: where the keys of links stand
-//	ledger.go       what the store has of actions and names, and what a change adds
-//	waiting.go      what actions wait for
-//	memory.go       how much of it may be held
-//	forest/         the links in force, in memory: root and depth without walking
-//	cow/            arrays and maps in versions that share their pages
-//	schema.go       every key of the database, in one table
-//	record.go       the values
-//	blockwrites.go  what a block writes
-//	undo.go         taking a block back
-//	load.go         the state in memory, from the store
-//	writes.go       one step in the making, cut in stages and pieces
-//	store.go        where writes go: the place where they can fail; the sweep
-//	badger.go       Badger as that store
-//	badgerdb/       opening Badger once its files are what was written; room on the
-//	                disk; the stamped commit. A keyserver uses it as well
-//	graph.go        open, close, what is looked at from time to time
-//	snapshot.go     the graph as of a step, and who holds it
-//	change.go       a step in the making, and how it is taken: connecting
-//	view.go         questions as of a block: resolving, identities
-//	members.go      the keys of an identity
-//	viewactions.go  actions and what became of them
-//	anchorview.go   chains of anchors, and what shows that they are on the chain
-//	events.go       what each block changed, and the blocks that were taken back
-//	fsck.go         whether everything stored is what the rules make of the actions
+//	graph.go      open, close, what is looked at from time to time
+//	snapshot.go   the graph as of a step, and who holds it
+//	change.go     a step in the making, and how it is taken: connecting
+//	undo.go       taking a block back
+//	load.go       the snapshot at the start
+//	memory.go     how much memory may be held
+//	view.go       questions as of a block: those of links and those of anchors
+//	events.go     what each block changed, and the blocks that were taken back
+//
+//	links/        links: their rules, state, records, questions
+//	anchors/      the same of anchors
+//	state/        both as of a block, and what one block makes of them; the state hash
+//	forest/       the links in force, in memory: root and depth without walking
+//	cow/          arrays and maps in versions that share their pages
+//	store/        every key of the database, in one table; one step's writes
+//	fsck/         whether everything stored is what the rules make of the actions
+//	badgerdb/     opening Badger once its files are what was written; room on the
+//	              disk; the stamped commit. A keyserver uses it as well
+//
+// A block flows down once: Graph takes it, state applies it by the rules of links and anchors,
+// these say what it writes, and store brings that to Badger.
 //
 // # Memory and disk
 //
@@ -68,8 +57,8 @@
 // published by replacing one pointer. A change that is refused, or cannot be written,
 // is dropped; one that is never written is a look at what blocks would make of the
 // graph. What a block of many actions writes goes to the disk in stages while it is
-// applied, so that a step holds about what its actions are, and not what they come to. The copies of pages cost a step of 1,000 actions at random some 2 µs per
-// action.
+// applied, so that a step holds about what its actions are, and not what they come to. The
+// copies of pages cost a step of 1,000 actions at random some 2 µs per action.
 //
 // The links in force are held in package forest, which answers root, depth and
 // "is it the same tree" in time logarithmic in the tree's size whatever its

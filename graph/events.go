@@ -8,8 +8,57 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
+
+// Disconnected is a block that was taken off the best chain.
+type Disconnected = store.Stale
+
+// BlockEvents is what one connected block changed, or a part of it.
+type BlockEvents struct {
+	Height    uint32
+	Hash      chainhash.Hash
+	PrevHash  chainhash.Hash
+	StateHash [32]byte
+	Effects   []links.Effect   // in the order of the canonical encoding
+	Anchors   []anchors.Effect // likewise, after Effects
+	More      bool             // whether the block has events behind these
+}
+
+// Events returns what the applied block at height changed: of its events, at most limit
+// from the one of number first on. Those that are Effects come before those that are
+// Anchors. What it holds grows with limit, not with the block, whose length payers of
+// fees decide. ErrHeight if there is no such block; ErrReorganised if it is taken back
+// meanwhile.
+func (g *Graph) Events(height uint32, first, limit int) (events BlockEvents, err error) {
+	v, err := g.At(&height)
+	if err != nil {
+		return BlockEvents{}, err
+	}
+	defer v.Close()
+	events = BlockEvents{Height: height, Hash: v.block.Hash, PrevHash: v.block.Prev, StateHash: v.block.StateHash}
+	// One more than is asked for shows whether there are more.
+	var passed int
+	if events.Effects, passed, err = v.Effects(first, limit+1); err != nil {
+		return events, err
+	}
+	if left := limit + 1 - len(events.Effects); left > 0 {
+		if events.Anchors, err = v.AnchorEffects(first-passed, left); err != nil {
+			return events, err
+		}
+	}
+	if events.More = len(events.Effects)+len(events.Anchors) > limit; events.More {
+		if n := len(events.Anchors); n > 0 {
+			events.Anchors = events.Anchors[:n-1]
+		} else {
+			events.Effects = events.Effects[:limit]
+		}
+	}
+	return events, nil
+}
 
 // BlockHeader returns what the graph keeps of the header of the applied block at
 // height: Hash, PrevBlock, Time and Bits; the rest is zero. ErrHeight if there is
@@ -20,7 +69,7 @@ func (g *Graph) BlockHeader(height uint32) (protocol.Header, error) {
 		return protocol.Header{}, err
 	}
 	defer v.Close()
-	return protocol.Header{Hash: v.block.hash, PrevBlock: v.block.prev, Time: v.block.time, Bits: v.block.bits}, nil
+	return protocol.Header{Hash: v.block.Hash, PrevBlock: v.block.Prev, Time: v.block.Time, Bits: v.block.Bits}, nil
 }
 
 // Disconnects returns the stale blocks with a height in [from, to], in the order
@@ -34,10 +83,10 @@ func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
 	}
 	var found []stale
 	err := g.inStore(func(txn *badger.Txn) error {
-		it := newIterator(txn, []byte{prefixStale})
+		it := store.NewIterator(txn, []byte{store.PrefixStale})
 		defer it.Close()
-		for it.Seek(heightKey(prefixStale, from)); it.Valid(); it.Next() {
-			block, seq, err := readStale(it.Item())
+		for it.Seek(store.HeightKey(store.PrefixStale, from)); it.Valid(); it.Next() {
+			block, seq, err := store.ReadStale(it.Item())
 			if err != nil {
 				return err
 			}
@@ -63,38 +112,26 @@ func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
 // have been taken off the chain.
 func (g *Graph) DisconnectedBlock(height uint32, hash chainhash.Hash) (block Disconnected, err error) {
 	err = g.inStore(func(txn *badger.Txn) error {
-		item, err := txn.Get(staleKey(height, hash))
+		item, err := txn.Get(store.StaleKey(height, hash))
 		if err == badger.ErrKeyNotFound {
-			return fmt.Errorf("stale block %v at height %d: %w", hash, height, ErrNotFound)
+			return fmt.Errorf("stale block %v at height %d: %w", hash, height, store.ErrNotFound)
 		}
 		if err != nil {
 			return fmt.Errorf("reading the database: %w", err)
 		}
-		block, _, err = readStale(item)
+		block, _, err = store.ReadStale(item)
 		return err
 	})
 	return block, err
 }
 
-func readStale(item *badger.Item) (block Disconnected, seq uint64, err error) {
-	key := item.Key()
-	value, err := item.ValueCopy(nil)
-	if err != nil {
-		return block, 0, fmt.Errorf("reading the database: %w", err)
-	}
-	k, d := decoder{rest: key[1:]}, decoder{rest: value}
-	block.Height, block.Hash = k.uint32(), k.hash()
-	seq, block.PrevHash = d.uint64(), d.hash()
-	return block, seq, cmp.Or(k.finish("stale block's key"), d.finish("stale block"))
-}
-
 // nextStale returns the number of the next block to be taken off the chain.
 func nextStale(txn *badger.Txn) (uint64, error) {
-	it := newIterator(txn, []byte{prefixStale})
+	it := store.NewIterator(txn, []byte{store.PrefixStale})
 	defer it.Close()
 	var next uint64
 	for it.Rewind(); it.Valid(); it.Next() {
-		_, seq, err := readStale(it.Item())
+		_, seq, err := store.ReadStale(it.Item())
 		if err != nil {
 			return 0, err
 		}

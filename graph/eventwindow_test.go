@@ -7,6 +7,8 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
+
+	"github.com/keytree-bch/keytree/graph/anchors"
 )
 
 // TestEventsInWindows reads a block's events in windows of many sizes, which put together
@@ -15,12 +17,12 @@ func TestEventsInWindows(t *testing.T) {
 	c := newAnchorGraph(t)
 	const here = "example.org"
 	var txs []*wire.MsgTx
-	for i := range 2*anchorsPerChunk + 3 {
+	for i := range 2*anchors.TxsPerChunk + 3 {
 		first := anchorTxOf(t, anchor(here, uint64(i)+1, 1), i+1)
 		txs = append(txs, first, anchorTxOf(t, nil, i+1, batonOf(first))) // begins a chain, and breaks it
 	}
 	var block Block
-	block.anchorBlock(t, 0, txs...)
+	anchorBlock(t, &block, 0, txs...)
 	block.Actions = grow(0, chainhash.Hash{}, shapes["path"], 1, 20).Actions
 	for i := range block.Actions {
 		block.Actions[i].Index += uint32(len(txs)) + 1

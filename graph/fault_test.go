@@ -8,6 +8,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/fsck"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
 // inMemory puts the test's folders into memory where the system has such a
@@ -25,6 +27,11 @@ func faultOptions() Options {
 	return Options{MemTable: 1 << 20, BlockCache: 1 << 20, UndoBlocks: 4, stageBytes: 8 << 10}
 }
 
+// fsck returns the options by which a graph of these is checked.
+func (opt Options) fsck() fsck.Options {
+	return fsck.Options{Memory: DefaultMemory, StageBytes: opt.stageBytes}
+}
+
 // moment is where at a write a fault strikes.
 type moment int
 
@@ -35,38 +42,38 @@ const (
 
 var errFault = errors.New("injected fault")
 
-// faultyStore fails at one of its writes, and if it is dead from then on at all.
+// faultyStore fails at one of its Writes, and if it is dead from then on at all.
 type faultyStore struct {
-	store
+	store.Committer
 	writes int // so far
 	fail   int // the write that fails, from 1 on; 0: none
 	at     moment
 	dead   bool
 }
 
-func (s *faultyStore) commit(entries []entry) error {
+func (s *faultyStore) Commit(entries []store.Entry) error {
 	s.writes++
 	switch {
 	case s.fail == 0 || s.writes < s.fail || s.writes > s.fail && !s.dead:
-		return s.store.commit(entries)
+		return s.Committer.Commit(entries)
 	case s.writes == s.fail && s.at == after:
-		if err := s.store.commit(entries); err != nil {
+		if err := s.Committer.Commit(entries); err != nil {
 			return err
 		}
 	}
 	return errFault
 }
 
-// limits makes steps of some hundred entries take several writes.
-func (s *faultyStore) limits() (entries, bytes int64) {
-	_, bytes = s.store.limits()
+// limits makes steps of some hundred entries take several Writes.
+func (s *faultyStore) Limits() (entries, bytes int64) {
+	_, bytes = s.Committer.Limits()
 	return 40, bytes
 }
 
 // openFaulty opens a graph on a faulty store.
 func openFaulty(dir string, s *faultyStore) (*Graph, error) {
-	return open(dir, testParams, faultOptions(), surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store {
-		s.store = badgerStore{db}
+	return open(dir, testParams, faultOptions(), surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer {
+		s.Committer = store.Badger{DB: db}
 		return s
 	}})
 }
@@ -154,7 +161,7 @@ func faultTasks(t *testing.T, big int) (tasks []task, outcomes []outcome) {
 }
 
 // TestEveryWriteFails makes every single write fail, before it has landed and
-// after it has landed; with writes working again
+// after it has landed; with Writes working again
 // afterwards, and with none until the graph is opened anew. In each case the
 // graph must be after the task or before it, memory and disk agreeing, go on
 // answering questions, and come to the same end as undisturbed.
@@ -164,7 +171,7 @@ func TestEveryWriteFails(t *testing.T) {
 	var healthy faultyStore
 	playFaulty(t, tasks, outcomes, &healthy)
 	if healthy.writes < len(tasks)+10 {
-		t.Fatalf("%d writes in %d tasks: no step was too large for one", healthy.writes, len(tasks))
+		t.Fatalf("%d store.Writes in %d tasks: no step was too large for one", healthy.writes, len(tasks))
 	}
 	runs := 0
 	for n := 1; n <= healthy.writes; n++ {
@@ -178,7 +185,7 @@ func TestEveryWriteFails(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d writes in %d tasks, %d runs", healthy.writes, len(tasks), runs)
+	t.Logf("%d store.Writes in %d tasks, %d runs", healthy.writes, len(tasks), runs)
 }
 
 // playFaulty plays the tasks with a fault.
@@ -275,7 +282,7 @@ func playFaulty(t *testing.T, tasks []task, outcomes []outcome, fault *faultySto
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	found, err := badgerdb.Check(t.Context(), dir, maxValue)
+	found, err := badgerdb.Check(t.Context(), dir, store.MaxValue)
 	if err != nil || len(found) > 0 {
 		t.Fatal(found, err)
 	}

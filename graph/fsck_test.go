@@ -3,6 +3,7 @@ package graph
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,20 +14,23 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/fsck"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
 // inspect runs Check's comparison of all records on an open graph.
-func (g *Graph) check(t testing.TB) *Report {
+func (g *Graph) check(t testing.TB) *fsck.Report {
 	t.Helper()
-	r := &Report{}
-	if err := r.checkStore(t.Context(), g.db, g.params, g.opt.stageBytes, nil); err != nil {
+	r, err := fsck.CheckOpen(t.Context(), g.db, g.params, g.opt.stageBytes, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-func (r *Report) String() string {
+func lines(r *fsck.Report) string {
 	var lines []string
 	for _, f := range r.Findings {
 		lines = append(lines, f.String())
@@ -40,7 +44,7 @@ func (g *Graph) wantSound(t testing.TB) {
 	r := g.check(t)
 	tip, ok := g.Tip()
 	if len(r.Findings) > 0 || ok && (r.Tip == nil || *r.Tip != tip) {
-		t.Errorf("tip %+v, checked up to %+v, found:\n%v", tip, r.Tip, r)
+		t.Errorf("tip %+v, checked up to %+v, found:\n%v", tip, r.Tip, lines(r))
 	}
 }
 
@@ -50,8 +54,8 @@ type randomBlocks struct {
 	*rand.Rand
 	seed     uint64
 	serial   int
-	requests []Action
-	accepts  []Action
+	requests []links.Action
+	accepts  []links.Action
 	anchors  *randomAnchors
 }
 
@@ -62,9 +66,9 @@ func newRandomBlocks(seed uint64) *randomBlocks {
 func (r *randomBlocks) key() protocol.KeyHash { return key(fmt.Sprint("key", r.IntN(12))) }
 
 // recent returns one of the last few actions, or one that does not exist.
-func (r *randomBlocks) recent(actions []Action) Action {
+func (r *randomBlocks) recent(actions []links.Action) links.Action {
 	if len(actions) == 0 || r.IntN(20) == 0 {
-		return Action{TxID: tx(fmt.Sprint("none", r.serial)), Action: protocol.Action{Parent: r.key()}}
+		return links.Action{TxID: tx(fmt.Sprint("none", r.serial)), Action: protocol.Action{Parent: r.key()}}
 	}
 	return actions[max(0, len(actions)-1-r.IntN(12))]
 }
@@ -75,7 +79,7 @@ func (r *randomBlocks) next(t testing.TB, height uint32, prev chainhash.Hash, ac
 	for i := range actions {
 		r.serial++
 		author := r.key()
-		a := Action{Index: uint32(i), TxID: tx(fmt.Sprint(r.seed, "/", r.serial)), Author: &author}
+		a := links.Action{Index: uint32(i), TxID: tx(fmt.Sprint(r.seed, "/", r.serial)), Author: &author}
 		switch a.Kind = protocol.Kind(1 + r.IntN(3)); a.Kind {
 		case protocol.MLR:
 			a.Parent = r.key()
@@ -113,10 +117,10 @@ func (r *randomBlocks) next(t testing.TB, height uint32, prev chainhash.Hash, ac
 	}
 	txs := r.anchors.next(t, r.IntN(2+actions/2))
 	author := r.key()
-	b.anchorBlock(t, uint64(r.serial), txs...)
-	for i := range b.Anchors {
+	anchorBlock(t, &b, uint64(r.serial), txs...)
+	for i := range b.Anchors.Txs {
 		if i%3 > 0 {
-			b.Anchors[i].Author = &author
+			b.Anchors.Txs[i].Author = &author
 		}
 	}
 	return b
@@ -142,7 +146,7 @@ func richGraph(t *testing.T) *Graph {
 		for range n {
 			b := r.next(t, height, prev, actions)
 			if len(b.Actions) > 10 {
-				b.Actions[0].Malformed, b.Actions[0].Message = nil, bytes.Repeat([]byte("long"), chunkSize/3)
+				b.Actions[0].Malformed, b.Actions[0].Message = nil, bytes.Repeat([]byte("long"), store.ChunkSize/3)
 			}
 			height, prev = b.Height+1, b.Hash
 			blocks = append(blocks, b)
@@ -177,7 +181,7 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 	}
 	records := make(map[byte][][2][]byte)
 	err := g.db.View(func(txn *badger.Txn) error {
-		it := newIterator(txn, nil)
+		it := store.NewIterator(txn, nil)
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
 			value, err := it.Item().ValueCopy(nil)
@@ -214,10 +218,10 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 				return
 			}
 		}
-		t.Errorf("%s of %c %x is not named; found:\n%v", what, key[0], key[1:], r)
+		t.Errorf("%s of %c %x is not named; found:\n%v", what, key[0], key[1:], lines(r))
 	}
 	for prefix := range byte(255) {
-		if recordName(prefix) == "" {
+		if store.RecordName(prefix) == "" {
 			continue
 		}
 		if len(records[prefix]) == 0 {
@@ -228,32 +232,36 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 		for _, n := range []int{0, len(all) / 2, len(all) - 1} {
 			key, value := all[n][0], all[n][1]
 			switch prefix {
-			case prefixStale: // nothing else says what was taken off
-			case prefixUndo, prefixEffects, prefixActions, prefixAnchorTxs, prefixMerkle:
+			case store.PrefixStale: // nothing else says what was taken off
+			case store.PrefixUndo, store.PrefixEffects, store.PrefixActions, store.PrefixAnchorTxs, store.PrefixMerkle:
 				set(key, nil)
-				wantNamed(key, "loss", prefixBlock, prefix)
-			case prefixUndoFrom:
+				wantNamed(key, "loss", store.PrefixBlock, prefix)
+			case store.PrefixUndoFrom:
 				set(key, nil)
-				wantNamed(key, "loss", prefixUndo)
+				wantNamed(key, "loss", store.PrefixUndo)
 			default:
 				set(key, nil)
 				wantNamed(key, "loss")
 			}
 			set(key, value)
 
-			if prefix == prefixMessage || prefix == prefixStamp {
+			if prefix == store.PrefixMessage || prefix == store.PrefixStamp {
 				set(key, append(value[:len(value):len(value)], 0)) // the bytes themselves are compared with nothing
-				if prefix == prefixMessage {
+				if prefix == store.PrefixMessage {
 					wantNamed(key, "growth")
 				}
 				set(key, value)
 				continue
 			}
+			var covers []bool
+			if prefix == store.PrefixActions {
+				covers = g.covered(t, key, value)
+			}
 			for at := 0; at < len(value); at += 1 + len(value)/samples {
-				if prefix == prefixActions && !covered(t, value)[at] {
+				if prefix == store.PrefixActions && !covers[at] {
 					continue
 				}
-				if prefix == prefixBlock && n == 0 && at >= 32 && at < 64 {
+				if prefix == store.PrefixBlock && n == 0 && at >= 32 && at < 64 {
 					continue // what is above the first block is not known
 				}
 				changed := bytes.Clone(value)
@@ -261,17 +269,17 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 				set(key, changed)
 				what := fmt.Sprintf("byte %d of %x", at, value)
 				switch prefix {
-				case prefixStale:
-				case prefixFormat:
-					if err := (&Report{}).checkStore(t.Context(), g.db, g.params, g.opt.stageBytes, nil); err == nil {
+				case store.PrefixStale:
+				case store.PrefixFormat:
+					if _, err := fsck.CheckOpen(t.Context(), g.db, g.params, g.opt.stageBytes, nil); err == nil {
 						wantNamed(key, what)
 					} else if !errors.Is(err, ErrMismatch) {
 						t.Error(err)
 					}
-				case prefixEffects, prefixUndoFrom, prefixTip, prefixActions:
-					wantNamed(key, what, prefixBlock, prefixUndo, prefixActions, prefixTip, prefixEffects, prefixMessage)
-				case prefixAnchorTxs: // the state hash alone tells who the author was
-					wantNamed(key, what, prefix, prefixBlock)
+				case store.PrefixEffects, store.PrefixUndoFrom, store.PrefixTip, store.PrefixActions:
+					wantNamed(key, what, store.PrefixBlock, store.PrefixUndo, store.PrefixActions, store.PrefixTip, store.PrefixEffects, store.PrefixMessage)
+				case store.PrefixAnchorTxs: // the state hash alone tells who the author was
+					wantNamed(key, what, prefix, store.PrefixBlock)
 				default:
 					wantNamed(key, what, prefix)
 				}
@@ -280,7 +288,7 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 		}
 		// One too many.
 		extra := append(bytes.Clone(all[0][0]), 1)
-		if prefix == prefixFormat || prefix == prefixTip || prefix == prefixUndoFrom || prefix == prefixStamp {
+		if prefix == store.PrefixFormat || prefix == store.PrefixTip || prefix == store.PrefixUndoFrom || prefix == store.PrefixStamp {
 			extra = []byte{prefix, 0}
 		}
 		set(extra, all[0][1])
@@ -298,23 +306,30 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 // exhaustive reports whether the long forms of the tests are asked for.
 func exhaustive() bool { return os.Getenv("KEYTREE_EXHAUSTIVE") != "" }
 
-// covered reports which bytes of a chunk of actions are compared with something:
-// all but places in the block, messages, and what else is in an action without
+// covered reports which bytes of a chunk of actions, whose key is given, are compared with
+// something: all but places in the block, messages, and what else is in an action without
 // author.
-func covered(t *testing.T, chunk []byte) []bool {
+func (g *Graph) covered(t *testing.T, key, chunk []byte) []bool {
 	t.Helper()
+	height, number := binary.BigEndian.Uint32(key[1:]), int(binary.BigEndian.Uint32(key[5:]))
+	var actions []links.Action
+	err := g.db.View(func(txn *badger.Txn) (err error) {
+		actions, err = links.ReadActions(txn, height, func(store.Position, uint32) ([]byte, error) { return nil, nil })
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	actions = actions[number*links.ActionsPerChunk:]
 	is := make([]bool, len(chunk))
-	d := decoder{rest: chunk}
-	for len(d.rest) > 0 {
-		from := len(chunk) - len(d.rest)
-		length := d.length()
-		start := len(chunk) - len(d.rest)
-		a, err := decodeAction(d.take(length))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for at := from; at < len(chunk)-len(d.rest)-len(a.message); at++ {
-			is[at] = at <= start || at >= start+5 && (a.hasAuthor || at < start+37)
+	d := store.Decoder{Rest: chunk}
+	for n := 0; len(d.Rest) > 0; n++ {
+		from := len(chunk) - len(d.Rest)
+		length := d.Length()
+		start := len(chunk) - len(d.Rest)
+		d.Take(length)
+		for at := from; at < len(chunk)-len(d.Rest)-len(actions[n].Message); at++ {
+			is[at] = at <= start || at >= start+5 && (actions[n].Author != nil || at < start+37)
 		}
 	}
 	return is

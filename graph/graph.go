@@ -3,7 +3,6 @@ package graph
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,32 +13,41 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/state"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
-// Errors of Open, Connect and Disconnect, to be matched with errors.Is.
+// Errors of Open, Connect, Disconnect and questions, to be matched with errors.Is.
 var (
-	// ErrMismatch says that the database was made for another network, start
-	// height or format. Use another folder, or the parameters that it names.
-	ErrMismatch = errors.New("database made for something else")
+	ErrMismatch = store.ErrMismatch
+	ErrDamaged  = store.ErrDamaged
+	ErrBlock    = store.ErrBlock
+	ErrMemory   = store.ErrMemory
+	ErrNotFound = store.ErrNotFound
 	// ErrLocked says that another process has the database open.
 	ErrLocked = badgerdb.ErrLocked
 	// ErrDiskFull says that the disk has too little room left for a step, or for
 	// opening the graph. Nothing was changed. Make room, then go on.
 	ErrDiskFull = badgerdb.ErrDiskFull
-	// ErrBlock says that a block cannot be connected: it does not continue the
-	// chain, or contradicts itself. Nothing was changed.
-	ErrBlock = errors.New("block cannot be connected")
 	// ErrHorizon says that a block is too old to be disconnected: its undo record
 	// is gone. Rebuild the graph from the node.
 	ErrHorizon = errors.New("beyond the undo horizon")
+	// ErrEmpty says that no block has been applied yet. Try again later.
+	ErrEmpty = errors.New("no block indexed yet")
+	// ErrHeight says that the height asked for is before the start height or
+	// beyond the tip. Ask for a height within the range that the message names.
+	ErrHeight = errors.New("height out of range")
+	// ErrReorganised says that the block which a view is as of has been taken off
+	// the chain. Make another view.
+	ErrReorganised = errors.New("block taken off the chain")
 )
 
-// Params are fixed in the database when it is made. They decide what the state
-// hash can be compared with (identity-rules §9).
-type Params struct {
-	Network     string `json:"network"`      // chaincfg.Params.Name
-	StartHeight uint32 `json:"start_height"` // height of the first block that is applied
-}
+// What is known of a graph, and what it is made of.
+type (
+	Params = store.Params
+	Tip    = store.Tip
+	Block  = state.Block
+)
 
 // Defaults of Options.
 const (
@@ -47,15 +55,6 @@ const (
 	DefaultUndoBlocks = 1000
 	// DefaultMemory is what the process may take in bytes.
 	DefaultMemory = 512 << 20
-	// MaxMemTable is the size of one memtable in bytes if there is memory enough, which
-	// is MemTableShare as much. Up to three exist at once.
-	MaxMemTable   = 32 << 20
-	MemTableShare = 32
-	// MaxBlockCache is the size of the cache of table blocks in bytes if there is memory
-	// enough, which is BlockCacheShare as much. The cache of their indices and filters has
-	// half of that besides.
-	MaxBlockCache   = 64 << 20
-	BlockCacheShare = 16
 )
 
 // Options tune a graph; the zero value is what a server wants.
@@ -72,30 +71,17 @@ type Options struct {
 func (opt Options) withDefaults() Options {
 	opt.UndoBlocks = cmp.Or(opt.UndoBlocks, DefaultUndoBlocks)
 	opt.Memory = cmp.Or(opt.Memory, DefaultMemory)
-	opt.MemTable = cmp.Or(opt.MemTable, max(1<<20, min(MaxMemTable, opt.Memory/MemTableShare)))
-	opt.BlockCache = cmp.Or(opt.BlockCache, max(1<<20, min(MaxBlockCache, opt.Memory/BlockCacheShare)))
+	opt.MemTable = cmp.Or(opt.MemTable, store.MemTable(opt.Memory))
+	opt.BlockCache = cmp.Or(opt.BlockCache, store.BlockCache(opt.Memory))
 	return opt
-}
-
-// formatVersion is raised with every change of schema.go that an older or newer
-// keytree could misread, and with every change of the rules: what was indexed by
-// others is not what is true by these.
-//
-// Version 4: a signature with ANYONECANPAY shows no author; a block's time and
-// target are kept. Version 5: what became of actions is in the store alone.
-const formatVersion = 5
-
-type formatRecord struct {
-	Format int `json:"format"`
-	Params
 }
 
 // Graph is an open identity graph. All methods may be called concurrently.
 type Graph struct {
 	params Params
 	opt    Options
-	db     *badgerdb.DB // for reading
-	store  store        // for writing
+	db     *badgerdb.DB    // for reading
+	store  store.Committer // for writing
 
 	writer sync.Mutex // held by the one Connect or Disconnect under way
 	untidy bool       // writer; a failed step may have left something above the tip
@@ -115,16 +101,16 @@ type Graph struct {
 //
 // Every byte of the database is checked first: ErrDamaged names the file that
 // does not hold what was written to it. Whether the records agree with each
-// other is for Check to say. ErrLocked, ErrMismatch, ErrDiskFull and ErrMemory are the
+// other is for package fsck to say. ErrLocked, ErrMismatch, ErrDiskFull and ErrMemory are the
 // other reasons not to open.
 func Open(dir string, params Params, opt Options) (*Graph, error) {
-	return open(dir, params, opt, surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store { return badgerStore{db} }})
+	return open(dir, params, opt, surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer { return store.Badger{DB: db} }})
 }
 
 // surroundings are what a graph depends on; tests make them fail.
 type surroundings struct {
 	free  func(dir string) (bytes uint64, ok bool, err error) // badgerdb.FreeSpace
-	store func(*badgerdb.DB) store
+	store func(*badgerdb.DB) store.Committer
 }
 
 func open(dir string, params Params, opt Options, s surroundings) (*Graph, error) {
@@ -133,12 +119,12 @@ func open(dir string, params Params, opt Options, s surroundings) (*Graph, error
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the graph's folder: %w", err)
 	}
-	db, err := badgerdb.Open(context.Background(), badgerdb.Options{Badger: badgerOptions(dir, opt), MaxValue: maxValue, Free: s.free, Log: opt.Log})
+	db, err := badgerdb.Open(context.Background(), badgerdb.Options{Badger: store.Options(dir, opt.MemTable, opt.BlockCache), MaxValue: store.MaxValue, Free: s.free, Log: opt.Log})
 	if err != nil {
 		return nil, opening(dir, err)
 	}
 	g.db, g.store = db, s.store(db)
-	if err = g.checkFormat(); err == nil {
+	if err = store.Fix(db, g.store, params); err == nil {
 		err = g.readBack()
 	}
 	if err != nil {
@@ -152,7 +138,7 @@ func open(dir string, params Params, opt Options, s surroundings) (*Graph, error
 
 // opening says what was done when err came, and what to do about damage.
 func opening(dir string, err error) error {
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, store.ErrDamaged) {
 		return fmt.Errorf("opening the graph in %s: %w: remove the folder and index again", dir, err)
 	}
 	return fmt.Errorf("opening the graph in %s: %w", dir, err)
@@ -162,65 +148,24 @@ func opening(dir string, err error) error {
 // the store.
 func (g *Graph) readBack() error {
 	txn := g.db.NewTransaction(false)
-	tip, err := tipHeight(txn)
+	tip, err := store.TipHeight(txn)
 	txn.Discard()
 	if err == nil {
-		err = sweep(g.db, g.store, tip)
+		err = store.Sweep(g.db, g.store, tip)
 	}
 	if err != nil {
 		return fmt.Errorf("removing what was not finished: %w", err)
 	}
 	txn = g.db.NewTransaction(false)
-	s, err := load(txn, g.params, int(g.memoryOf(newState()).Left()))
-	if above := blockAbove(txn, tip); err == nil && above != nil {
-		err = fmt.Errorf("%w: there is a record of block %d above the tip", ErrDamaged, *above)
+	s, err := load(txn, g.params, int(g.memoryOf(state.New()).Left()))
+	if above := store.BlockAbove(txn, tip); err == nil && above != nil {
+		err = fmt.Errorf("%w: there is a record of block %d above the tip", store.ErrDamaged, *above)
 	}
 	if err != nil {
 		txn.Discard()
 		return err
 	}
 	g.publish(s)
-	return nil
-}
-
-// checkFormat compares the database with the parameters, or fixes them in a new
-// one.
-func (g *Graph) checkFormat() error {
-	txn := g.db.NewTransaction(false)
-	defer txn.Discard()
-	stored, err := read(txn, []byte{prefixFormat})
-	if err != nil {
-		return err
-	}
-	if stored == nil {
-		it := newIterator(txn, nil)
-		defer it.Close()
-		if it.Rewind(); it.Valid() && it.Item().Key()[0] != badgerdb.Stamp {
-			return fmt.Errorf("%w: there are records, but not the one of the format", ErrDamaged)
-		}
-		value, err := json.Marshal(formatRecord{formatVersion, g.params})
-		if err != nil {
-			return err
-		}
-		var w writes
-		w.set([]byte{prefixFormat}, value)
-		w.setNoTip()
-		return g.write(w.entries)
-	}
-	var have formatRecord
-	if err := json.Unmarshal(stored, &have); err != nil {
-		return fmt.Errorf("%w: format record: %w", ErrDamaged, err)
-	}
-	return have.matches(g.params)
-}
-
-// matches returns ErrMismatch unless the database is of this format and has the
-// parameters asked for.
-func (have formatRecord) matches(params Params) error {
-	if want := (formatRecord{formatVersion, params}); have != want {
-		return fmt.Errorf("%w: it holds format %d, network %s, start height %d; asked for format %d, network %s, start height %d: use another folder, or remove this one and index again",
-			ErrMismatch, have.Format, have.Network, have.StartHeight, want.Format, want.Network, want.StartHeight)
-	}
 	return nil
 }
 
@@ -279,7 +224,7 @@ func (g *Graph) inspect(ctx context.Context) {
 		return
 	}
 	g.opt.Log.Error().Err(err).Msg("checking the files of the graph")
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, store.ErrDamaged) {
 		g.giveUp(fmt.Errorf("%w: remove the folder and index again", err))
 	}
 }

@@ -5,13 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -22,7 +23,7 @@ type chain struct {
 	g     *Graph
 	next  uint32
 	tip   chainhash.Hash
-	queue []Action
+	queue []links.Action
 }
 
 func key(name string) protocol.KeyHash {
@@ -53,7 +54,7 @@ func newChain(t *testing.T) *chain {
 }
 
 func (c *chain) add(txName, author string, a protocol.Action) {
-	action := Action{Action: a, Index: uint32(len(c.queue)), TxID: tx(txName)}
+	action := links.Action{Action: a, Index: uint32(len(c.queue)), TxID: tx(txName)}
 	if author != "" {
 		k := key(author)
 		action.Author = &k
@@ -106,8 +107,8 @@ func (c *chain) at(back uint32) *View {
 func (c *chain) wantID(v *View, name string, id chainhash.Hash, root string, depth uint32) {
 	c.t.Helper()
 	ok := v.height == v.snapshot.tip.Height
-	inMemory := v.snapshot.state.resolve(key(name))
-	stored, err := v.resolveStored(c.t.Context(), key(name))
+	inMemory := resolveInMemory(c.t, v, key(name))
+	stored, err := storedView(v).Resolve(c.t.Context(), key(name))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -120,10 +121,26 @@ func (c *chain) wantID(v *View, name string, id chainhash.Hash, root string, dep
 	}
 }
 
+// resolveInMemory asks what a view's snapshot holds in memory, as of its tip.
+func resolveInMemory(t testing.TB, v *View, k protocol.KeyHash) links.Resolution {
+	t.Helper()
+	s := v.snapshot
+	r, err := links.NewIdentities(s.state.Links, v.iterators, s.tip.Height, s.tip.Height, v.stillThere).Resolve(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// storedView is a view's questions, answered by walking stored parents.
+func storedView(v *View) *links.Identities {
+	return links.NewIdentities(v.snapshot.state.Links, v.iterators, v.height, v.height+1, v.stillThere)
+}
+
 // flat replaces pointers by what they point to.
-func flat(r Resolution) any {
+func flat(r links.Resolution) any {
 	type values struct {
-		Resolution
+		links.Resolution
 		Parent protocol.KeyHash
 		Accept chainhash.Hash
 	}
@@ -135,7 +152,7 @@ func flat(r Resolution) any {
 	return out
 }
 
-func (c *chain) wantState(txName string, state State, reason Reason) {
+func (c *chain) wantState(txName string, state links.ActionState, reason links.Reason) {
 	c.t.Helper()
 	a, err := c.at(0).Action(tx(txName))
 	if err != nil {
@@ -151,8 +168,8 @@ func (g *Graph) digest(t testing.TB) [32]byte {
 	t.Helper()
 	h := sha256.New()
 	err := g.db.View(func(txn *badger.Txn) error {
-		for _, prefix := range []byte(statePrefixes) {
-			it := newIterator(txn, []byte{prefix})
+		for _, prefix := range []byte(store.StatePrefixes) {
+			it := store.NewIterator(txn, []byte{prefix})
 			for it.Rewind(); it.Valid(); it.Next() {
 				value, err := it.Item().ValueCopy(nil)
 				if err != nil {
@@ -173,13 +190,15 @@ func (g *Graph) digest(t testing.TB) [32]byte {
 // checkMemory compares what is held in memory with what loading the store gives.
 func (g *Graph) checkMemory(t testing.TB) {
 	t.Helper()
-	loaded := newState()
-	loaded.waiting.seed = g.current.Load().state.waiting.seed
-	if err := g.db.View(func(txn *badger.Txn) error { return loaded.load(txn, math.MaxInt) }); err != nil {
+	err := g.db.View(func(txn *badger.Txn) error {
+		what, err := g.current.Load().state.Differs(txn)
+		if what != "" {
+			t.Errorf("memory has other %s than the store", what)
+		}
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
-	}
-	if what := g.current.Load().state.differs(loaded); what != "" {
-		t.Errorf("memory has other %s than the store", what)
 	}
 }
 
@@ -220,24 +239,24 @@ func TestRefusals(t *testing.T) {
 	c.add("nobody", "", protocol.Action{Kind: protocol.MLR, Parent: key("A")})
 	c.add("bad", "A", protocol.Action{Kind: protocol.MLA, Malformed: errors.New("short")})
 	c.block()
-	c.wantState("self", StateRefused, SelfLink)
-	c.wantState("nobody", StateRefused, NoAuthor)
-	c.wantState("bad", StateRefused, Malformed)
+	c.wantState("self", links.StateRefused, links.SelfLink)
+	c.wantState("nobody", links.StateRefused, links.NoAuthor)
+	c.wantState("bad", links.StateRefused, links.Malformed)
 	c.accept("early", "A", "request B")
 	c.revoke("early revoke", "A", "early")
 	c.accept("on bad", "A", "bad")
 	c.accept("on self", "A", "self")
 	c.revoke("revoke bad", "A", "bad")
 	c.block()
-	c.wantState("early", StateWaiting, NoReason)
-	c.wantState("early revoke", StateWaiting, NoReason)
-	c.wantState("on bad", StateRefused, WrongKind)
-	c.wantState("on self", StateRefused, RequestRefused)
-	c.wantState("revoke bad", StateRefused, AcceptRefused)
+	c.wantState("early", links.StateWaiting, links.NoReason)
+	c.wantState("early revoke", links.StateWaiting, links.NoReason)
+	c.wantState("on bad", links.StateRefused, links.WrongKind)
+	c.wantState("on self", links.StateRefused, links.RequestRefused)
+	c.wantState("revoke bad", links.StateRefused, links.AcceptRefused)
 	c.request("request B", "B", "A")
 	c.block()
-	c.wantState("early", StateCut, NoReason)
-	c.wantState("early revoke", StateDone, NoReason)
+	c.wantState("early", links.StateCut, links.NoReason)
+	c.wantState("early revoke", links.StateDone, links.NoReason)
 	c.wantID(c.at(0), "B", tx("early revoke"), "B", 0)
 	c.wantID(c.at(0), "A", tx("request B"), "A", 0)
 
@@ -251,21 +270,21 @@ func TestRefusals(t *testing.T) {
 	c.accept("loop", "B", "loop request")
 	c.revoke("foreign revoke", "C", "second")
 	c.block()
-	c.wantState("foreign", StateRefused, NotTheParent)
-	c.wantState("used", StateRefused, RequestUsed)
-	c.wantState("second", StateInForce, NoReason)
-	c.wantState("third", StateRefused, ChildHasParent)
-	c.wantState("loop", StateRefused, Loop)
-	c.wantState("foreign revoke", StateRefused, NotTheParent)
+	c.wantState("foreign", links.StateRefused, links.NotTheParent)
+	c.wantState("used", links.StateRefused, links.RequestUsed)
+	c.wantState("second", links.StateInForce, links.NoReason)
+	c.wantState("third", links.StateRefused, links.ChildHasParent)
+	c.wantState("loop", links.StateRefused, links.Loop)
+	c.wantState("foreign revoke", links.StateRefused, links.NotTheParent)
 	// A hand-over in one block: the new parent accepts, the old one revokes.
 	c.accept("hand-over", "C", "request B3")
 	c.revoke("let go", "A", "second")
 	c.block()
-	c.wantState("hand-over", StateInForce, NoReason)
+	c.wantState("hand-over", links.StateInForce, links.NoReason)
 	c.wantID(c.at(0), "B", tx("let go"), "C", 1)
 	c.revoke("twice", "A", "second")
 	c.block()
-	c.wantState("twice", StateRefused, AlreadyRevoked)
+	c.wantState("twice", links.StateRefused, links.AlreadyRevoked)
 }
 
 // TestForksEndInTheFreshState drives random actions through random forks and
@@ -307,7 +326,7 @@ func TestForksEndInTheFreshState(t *testing.T) {
 					for i := range r.IntN(8) {
 						serial++
 						author := key(keys[r.IntN(len(keys))])
-						a := Action{Index: uint32(i), TxID: tx(fmt.Sprint(seed, serial)), Author: &author}
+						a := links.Action{Index: uint32(i), TxID: tx(fmt.Sprint(seed, serial)), Author: &author}
 						ref := tx(fmt.Sprint(seed, serial+r.IntN(4)))
 						if len(txids) > 0 && r.IntN(8) > 0 {
 							ref = txids[max(0, len(txids)-1-r.IntN(24))]
@@ -350,7 +369,7 @@ func TestForksEndInTheFreshState(t *testing.T) {
 			c := chain{t: t, g: g, next: uint32(len(blocks))}
 			for _, name := range keys {
 				v := c.at(0)
-				r := v.snapshot.state.resolve(key(name))
+				r := resolveInMemory(c.t, v, key(name))
 				c.wantID(v, name, r.ID, nameOf(keys, r.Root), r.Depth)
 			}
 		})

@@ -18,6 +18,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/fsck"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
 const (
@@ -71,7 +73,7 @@ func TestWriter(t *testing.T) {
 	}
 	debug.SetMemoryLimit(writerLimit)
 	peak := watchMemory()
-	around := surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store { return badgerStore{db} }}
+	around := surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer { return store.Badger{DB: db} }}
 	opt := Options{}
 	if os.Getenv(blindWriter) != "" {
 		opt = faultOptions()
@@ -302,9 +304,9 @@ func (w *writer) check() {
 	if _, err := os.Stat(w.dir); os.IsNotExist(err) {
 		return // killed before it had made the folder
 	}
-	report, err := Check(w.t.Context(), w.dir, testParams, Options{}, nil)
+	report, err := fsck.Check(w.t.Context(), w.dir, testParams, Options{}.fsck(), nil)
 	if err != nil || len(report.Findings) > 0 {
-		w.t.Fatalf("%v\n%v", err, report)
+		w.t.Fatalf("%v\n%v", err, lines(report))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -32,13 +33,13 @@ func grow(height uint32, prev chainhash.Hash, s shape, from, to int) Block {
 		child, parent := key(fmt.Sprint(n)), key(fmt.Sprint(s(n)))
 		request, accept := tx(fmt.Sprint("request", n)), tx(fmt.Sprint("accept", n))
 		b.Actions = append(b.Actions,
-			Action{Index: uint32(len(b.Actions)), TxID: request, Author: &child, Action: protocol.Action{Kind: protocol.MLR, Parent: parent}},
-			Action{Index: uint32(len(b.Actions) + 1), TxID: accept, Author: &parent, Action: protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(request)}})
+			links.Action{Index: uint32(len(b.Actions)), TxID: request, Author: &child, Action: protocol.Action{Kind: protocol.MLR, Parent: parent}},
+			links.Action{Index: uint32(len(b.Actions) + 1), TxID: accept, Author: &parent, Action: protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(request)}})
 	}
 	return b
 }
 
-// TestStepLargerThanATransaction connects a block whose writes do not fit into
+// TestStepLargerThanATransaction connects a block whose Writes do not fit into
 // one Badger transaction, takes it back, and connects it again.
 func TestStepLargerThanATransaction(t *testing.T) {
 	const keys = 4000
@@ -51,7 +52,7 @@ func TestStepLargerThanATransaction(t *testing.T) {
 	before := g.digest(t)
 	second := grow(1, first.Hash, shapes["path"], 10, keys)
 
-	writes := faultyStore{store: g.store}
+	writes := faultyStore{Committer: g.store}
 	g.store = &writes
 	if err := g.Connect(second); err != nil {
 		t.Fatal(err)
@@ -68,12 +69,12 @@ func TestStepLargerThanATransaction(t *testing.T) {
 		}
 		defer v.Close()
 		deepest := key(fmt.Sprint(keys - 1))
-		inMemory := v.snapshot.state.resolve(deepest)
-		stored, err := v.resolveStored(t.Context(), deepest)
+		inMemory := resolveInMemory(t, v, deepest)
+		stored, err := storedView(v).Resolve(t.Context(), deepest)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if inMemory.Depth != keys-1 || stored.Depth != keys-1 || len(stored.Path) != MaxPath || !stored.Truncated {
+		if inMemory.Depth != keys-1 || stored.Depth != keys-1 || len(stored.Path) != links.MaxPath || !stored.Truncated {
 			t.Errorf("depth %d in memory, %d in the store, path of %d", inMemory.Depth, stored.Depth, len(stored.Path))
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/fsck"
 )
 
 // footprint is what this process holds.
@@ -86,8 +88,8 @@ func TestNothingLeaks(t *testing.T) {
 	if late.goroutines > early.goroutines+2 || late.files > early.files || late.heap > early.heap+4<<20 {
 		t.Errorf("after 20 cycles %+v, after 100 %+v", early, late)
 	}
-	report, err := Check(t.Context(), dir, testParams, faultOptions(), nil)
+	report, err := fsck.Check(t.Context(), dir, testParams, faultOptions().fsck(), nil)
 	if err != nil || len(report.Findings) > 0 {
-		t.Errorf("%v\n%v", err, report)
+		t.Errorf("%v\n%v", err, lines(report))
 	}
 }

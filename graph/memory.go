@@ -1,13 +1,11 @@
 package graph
 
 import (
-	"errors"
 	"fmt"
-)
 
-// ErrMemory says that a step needs more memory than the graph may take. Nothing was
-// changed. Give the process more (Options.Memory); there is nothing to be deleted.
-var ErrMemory = errors.New("out of the memory that is allowed")
+	"github.com/keytree-bch/keytree/graph/state"
+	"github.com/keytree-bch/keytree/graph/store"
+)
 
 // What is held takes about so many bytes.
 const (
@@ -21,11 +19,11 @@ const (
 	// anchorMemory is the same of an anchor, without its transaction.
 	anchorMemory = 900
 	// stagesMemory is what a stage takes until Badger has it.
-	stagesMemory = 4 * stageBytes
+	stagesMemory = 4 * store.DefaultStageBytes
 )
 
-// Usable is how much of the memory that a process may take, in bytes, can be used: Go keeps some of it mapped
-// without using it.
+// Usable is how much of the memory that a process may take, in bytes, can be used: Go keeps some
+// of it mapped without using it.
 func Usable(memory int64) int64 { return memory - memory/4 }
 
 // MemoryUse is what a graph takes of memory, about, and what it may, in bytes.
@@ -44,33 +42,33 @@ func (m MemoryUse) Left() int64 {
 // Memory returns what the graph takes of memory.
 func (g *Graph) Memory() MemoryUse { return g.memoryOf(g.current.Load().state) }
 
-func (g *Graph) memoryOf(s *state) MemoryUse {
+func (g *Graph) memoryOf(s *state.State) MemoryUse {
 	return MemoryUse{
-		Links:   keyMemory * int64(s.keys.Len()),
-		Waiting: wantedMemory*int64(s.waiting.counts.Len()) + batonMemory*int64(s.batons.Len()) + spanMemory*int64(s.blocks.Len()),
-		Fixed:   memTables*g.opt.MemTable + g.opt.BlockCache + g.opt.BlockCache/2,
+		Links:   keyMemory * int64(s.Links.Keys()),
+		Waiting: wantedMemory*int64(s.Links.Waits()) + batonMemory*int64(s.Anchors.Open()) + spanMemory*int64(s.Links.Blocks()),
+		Fixed:   store.MemTables*g.opt.MemTable + g.opt.BlockCache + g.opt.BlockCache/2,
 		Most:    Usable(g.opt.Memory),
 	}
 }
 
 // hasMemory returns ErrMemory if there is no room for a step that connects blocks.
-func (g *Graph) hasMemory(s *state, blocks []Block) error {
+func (g *Graph) hasMemory(s *state.State, blocks []Block) error {
 	need := int64(stagesMemory)
 	for i := range blocks {
 		b := &blocks[i]
-		need += stepMemory*int64(len(b.Actions)) + anchorMemory*int64(len(b.Anchors))
+		need += stepMemory*int64(len(b.Actions)) + anchorMemory*int64(len(b.Anchors.Txs))
 		for n := range b.Actions {
 			need += int64(len(b.Actions[n].Message))
 		}
-		for n := range b.Anchors {
-			need += int64(len(b.Anchors[n].Raw))
+		for n := range b.Anchors.Txs {
+			need += int64(len(b.Anchors.Txs[n].Raw))
 		}
 	}
 	m := g.memoryOf(s)
 	if all := m.Links + m.Waiting + m.Fixed + need; all > m.Most {
 		const mib = 1 << 20
 		return fmt.Errorf("%w: blocks %d to %d need %d MiB for a while, %d keys in links hold %d MiB, what waits %d MiB, tables and caches %d MiB, together more than the %d MiB that can be used of %d MiB: allow %d MiB",
-			ErrMemory, blocks[0].Height, blocks[len(blocks)-1].Height, need/mib, s.keys.Len(), m.Links/mib, m.Waiting/mib, m.Fixed/mib, m.Most/mib, g.opt.Memory/mib, (all*4/3+mib-1)/mib)
+			store.ErrMemory, blocks[0].Height, blocks[len(blocks)-1].Height, need/mib, s.Links.Keys(), m.Links/mib, m.Waiting/mib, m.Fixed/mib, m.Most/mib, g.opt.Memory/mib, (all*4/3+mib-1)/mib)
 	}
 	return nil
 }

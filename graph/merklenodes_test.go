@@ -8,6 +8,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -15,7 +17,7 @@ import (
 func (g *Graph) records(t *testing.T, prefix byte) (keys [][]byte) {
 	t.Helper()
 	err := g.db.View(func(txn *badger.Txn) error {
-		return eachKey(txn, []byte{prefix}, nil, func(key []byte) error {
+		return store.EachKey(txn, []byte{prefix}, nil, func(key []byte) error {
 			keys = append(keys, key)
 			return nil
 		})
@@ -33,35 +35,36 @@ func TestMerkleNodesInChunks(t *testing.T) {
 	c := newAnchorGraph(t)
 	genesis := anchorTxOf(t, anchor("example.org", 0, 1), 0)
 	var txs []*wire.MsgTx
-	var anchors []chainhash.Hash
+	var proved []chainhash.Hash
 	for serial := 1; serial <= 700; serial++ {
 		if serial%3 == 0 {
 			txs = append(txs, anchorTxOf(t, nil, serial)) // is passed over
 			continue
 		}
 		txs = append(txs, anchorTxOf(t, anchor("example.org", 1, 1), serial))
-		anchors = append(anchors, txs[len(txs)-1].TxHash())
+		proved = append(proved, txs[len(txs)-1].TxHash())
 	}
 	c.connect(genesis)
-	if n := len(c.g.records(t, prefixMerkle)); n != 1 {
+	if n := len(c.g.records(t, store.PrefixMerkle)); n != 1 {
 		t.Errorf("%d records of merkle nodes for one anchor", n)
 	}
 	c.connect(txs...)
-	anchors = append(anchors, genesis.TxHash())
-	chunks := c.g.records(t, prefixMerkle)
+	proved = append(proved, genesis.TxHash())
+	chunks := c.g.records(t, store.PrefixMerkle)
 	if len(chunks) < 10 {
 		t.Fatalf("%d records of merkle nodes are too few to show anything", len(chunks))
 	}
 	// proven counts the anchors that have a proof; the others are found to lack one.
 	proven := func() (n int) {
 		t.Helper()
-		s := newSnapshot() // of the store as it is now, damage included
-		s.txn = c.g.db.NewTransaction(false)
-		v := &View{g: c.g, snapshot: s, ledger: ledger{txn: s.txn, next: 2}, height: 1}
-		defer v.Close()
-		for _, txid := range anchors {
+		txn := c.g.db.NewTransaction(false) // the store as it is now, damage included
+		defer txn.Discard()
+		it := store.NewIterators(txn)
+		defer it.Close()
+		v := anchors.NewChains(it, 1)
+		for _, txid := range proved {
 			proof, err := v.AnchorProof(txid)
-			if errors.Is(err, ErrDamaged) {
+			if errors.Is(err, store.ErrDamaged) {
 				continue
 			}
 			if err != nil {
@@ -78,21 +81,21 @@ func TestMerkleNodesInChunks(t *testing.T) {
 		}
 		return n
 	}
-	if n := proven(); n != len(anchors) {
-		t.Errorf("%d of %d anchors have a proof", n, len(anchors))
+	if n := proven(); n != len(proved) {
+		t.Errorf("%d of %d proved have a proof", n, len(proved))
 	}
 	c.g.wantSound(t)
 	for _, key := range chunks {
 		var value []byte
 		err := c.g.db.Update(func(txn *badger.Txn) (err error) {
-			value, err = read(txn, key)
+			value, err = store.Read(txn, key)
 			return errors.Join(err, txn.Delete(key))
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := proven(); n == len(anchors) {
-			t.Errorf("all anchors have a proof without the record %x", key)
+		if n := proven(); n == len(proved) {
+			t.Errorf("all proved have a proof without the record %x", key)
 		}
 		if err := c.g.db.Update(func(txn *badger.Txn) error { return txn.Set(key, value) }); err != nil {
 			t.Fatal(err)
@@ -103,7 +106,7 @@ func TestMerkleNodesInChunks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if left := c.g.records(t, prefixMerkle); len(left) > 0 {
+	if left := c.g.records(t, store.PrefixMerkle); len(left) > 0 {
 		t.Errorf("%d records of merkle nodes are left of no blocks", len(left))
 	}
 }

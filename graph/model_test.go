@@ -11,6 +11,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -28,7 +30,7 @@ type model struct {
 type modelState struct {
 	block     graph.Block
 	stateHash [32]byte
-	effects   []graph.Effect // of this block
+	effects   []links.Effect // of this block
 
 	actions []modelAction                       // all that are confirmed, in order of position
 	links   map[protocol.KeyHash]modelLink      // those in force, by child
@@ -38,11 +40,11 @@ type modelState struct {
 
 // modelAction is a confirmed action and what has become of it.
 type modelAction struct {
-	graph.Action
+	links.Action
 	height uint32
 
-	state   graph.State // 0 only while its own block is being applied
-	reason  graph.Reason
+	state   links.ActionState // 0 only while its own block is being applied
+	reason  links.Reason
 	decided uint32 // height at which it got its state
 	by      *chainhash.Hash
 
@@ -117,7 +119,7 @@ func (s *modelState) clone() *modelState {
 	return &n
 }
 
-func byIndex(a, b graph.Action) int { return cmp.Compare(a.Index, b.Index) }
+func byIndex(a, b links.Action) int { return cmp.Compare(a.Index, b.Index) }
 
 // refuseUnfit is what comes before the four phases.
 func (s *modelState) refuseUnfit() {
@@ -126,9 +128,9 @@ func (s *modelState) refuseUnfit() {
 		switch {
 		case a.state != 0:
 		case a.Malformed != nil:
-			s.refuse(a, graph.Malformed)
+			s.refuse(a, links.Malformed)
 		case a.Author == nil:
-			s.refuse(a, graph.NoAuthor)
+			s.refuse(a, links.NoAuthor)
 		}
 	}
 }
@@ -141,11 +143,11 @@ func (s *modelState) openRequests() {
 			continue
 		}
 		if *a.Author == a.Parent {
-			s.refuse(a, graph.SelfLink)
+			s.refuse(a, links.SelfLink)
 			continue
 		}
-		a.state, a.decided = graph.StateOpen, s.block.Height
-		s.effect(graph.Effect{Type: graph.RequestOpened, Tx: a.TxID, Child: *a.Author, Parent: a.Parent})
+		a.state, a.decided = links.StateOpen, s.block.Height
+		s.effect(links.Effect{Type: links.RequestOpened, Tx: a.TxID, Child: *a.Author, Parent: a.Parent})
 	}
 }
 
@@ -158,7 +160,7 @@ func (s *modelState) revokeSettled(before *modelState) {
 			continue
 		}
 		accept := before.referredTo(a)
-		if accept != nil && accept.Kind == protocol.MLA && accept.state != graph.StateWaiting {
+		if accept != nil && accept.Kind == protocol.MLA && accept.state != links.StateWaiting {
 			s.decideRevoke(a, s.referredTo(a))
 		}
 	}
@@ -187,7 +189,7 @@ func (s *modelState) revokeOthers() {
 			continue
 		}
 		accept := s.referredTo(a)
-		if accept != nil && !(accept.Kind == protocol.MLA && accept.state == graph.StateWaiting) {
+		if accept != nil && !(accept.Kind == protocol.MLA && accept.state == links.StateWaiting) {
 			s.decideRevoke(a, accept)
 		} else if a.state == 0 {
 			s.wait(a)
@@ -202,20 +204,20 @@ func (s *modelState) decideAccept(a, request *modelAction) {
 	}
 	switch {
 	case request.Kind != protocol.MLR:
-		s.refuse(a, graph.WrongKind)
-	case request.state == graph.StateRefused:
-		s.refuse(a, graph.RequestRefused)
+		s.refuse(a, links.WrongKind)
+	case request.state == links.StateRefused:
+		s.refuse(a, links.RequestRefused)
 	case *a.Author != request.Parent:
-		s.refuse(a, graph.NotTheParent)
-	case request.state == graph.StateUsed:
-		s.refuse(a, graph.RequestUsed)
+		s.refuse(a, links.NotTheParent)
+	case request.state == links.StateUsed:
+		s.refuse(a, links.RequestUsed)
 	case s.hasParent(*request.Author):
-		s.refuse(a, graph.ChildHasParent)
+		s.refuse(a, links.ChildHasParent)
 	case s.root(*a.Author) == *request.Author:
-		s.refuse(a, graph.Loop)
+		s.refuse(a, links.Loop)
 	default:
-		a.state, a.decided = graph.StateInForce, s.block.Height
-		request.state, request.decided, request.by = graph.StateUsed, s.block.Height, ptr(a.TxID)
+		a.state, a.decided = links.StateInForce, s.block.Height
+		request.state, request.decided, request.by = links.StateUsed, s.block.Height, ptr(a.TxID)
 		s.link(a, request)
 	}
 }
@@ -227,11 +229,11 @@ func (s *modelState) link(a, request *modelAction) {
 	lower, lowerNamed := s.ids[child] // a child without a parent is a root
 	upper, upperNamed := s.ids[root]
 	var id chainhash.Hash
-	var then *graph.Effect
+	var then *links.Effect
 	switch {
 	case !lowerNamed && !upperNamed:
 		id = request.TxID
-		then = &graph.Effect{Type: graph.IdentityNamed, ID: id, Root: root}
+		then = &links.Effect{Type: links.IdentityNamed, ID: id, Root: root}
 	case lowerNamed && upperNamed:
 		var younger chainhash.Hash
 		id, younger = lower, upper
@@ -239,7 +241,7 @@ func (s *modelState) link(a, request *modelAction) {
 			id, younger = upper, lower
 		}
 		s.merged[younger] = id
-		then = &graph.Effect{Type: graph.IdentityMerged, ID: younger, Into: id}
+		then = &links.Effect{Type: links.IdentityMerged, ID: younger, Into: id}
 	case lowerNamed:
 		id = lower
 	default:
@@ -249,7 +251,7 @@ func (s *modelState) link(a, request *modelAction) {
 	s.ids[root] = id
 	s.links[child] = modelLink{parent: parent, accept: a.TxID, since: s.block.Height}
 
-	s.effect(graph.Effect{Type: graph.LinkFormed, Tx: a.TxID, Ref: request.TxID, Child: child, Parent: parent, ID: id})
+	s.effect(links.Effect{Type: links.LinkFormed, Tx: a.TxID, Ref: request.TxID, Child: child, Parent: parent, ID: id})
 	if then != nil {
 		s.effect(*then)
 	}
@@ -262,16 +264,16 @@ func (s *modelState) decideRevoke(a, accept *modelAction) {
 	}
 	switch {
 	case accept.Kind != protocol.MLA:
-		s.refuse(a, graph.WrongKind)
-	case accept.state == graph.StateRefused:
-		s.refuse(a, graph.AcceptRefused)
+		s.refuse(a, links.WrongKind)
+	case accept.state == links.StateRefused:
+		s.refuse(a, links.AcceptRefused)
 	case *a.Author != *accept.Author:
-		s.refuse(a, graph.NotTheParent)
-	case accept.state == graph.StateCut:
-		s.refuse(a, graph.AlreadyRevoked)
+		s.refuse(a, links.NotTheParent)
+	case accept.state == links.StateCut:
+		s.refuse(a, links.AlreadyRevoked)
 	default:
-		a.state, a.decided = graph.StateDone, s.block.Height
-		accept.state, accept.decided, accept.by = graph.StateCut, s.block.Height, ptr(a.TxID)
+		a.state, a.decided = links.StateDone, s.block.Height
+		accept.state, accept.decided, accept.by = links.StateCut, s.block.Height, ptr(a.TxID)
 		s.cut(a, accept)
 	}
 }
@@ -282,13 +284,13 @@ func (s *modelState) cut(a, accept *modelAction) {
 	delete(s.links, child)
 	s.ids[child] = a.TxID
 	trunk := s.ids[s.root(parent)]
-	s.effect(graph.Effect{Type: graph.LinkCut, Tx: a.TxID, Ref: accept.TxID, Child: child, Parent: parent, ID: trunk})
-	s.effect(graph.Effect{Type: graph.IdentityNamed, ID: a.TxID, Root: child})
+	s.effect(links.Effect{Type: links.LinkCut, Tx: a.TxID, Ref: accept.TxID, Child: child, Parent: parent, ID: trunk})
+	s.effect(links.Effect{Type: links.IdentityNamed, ID: a.TxID, Root: child})
 }
 
-func (s *modelState) refuse(a *modelAction, why graph.Reason) {
-	a.state, a.reason, a.decided = graph.StateRefused, why, s.block.Height
-	e := graph.Effect{Type: graph.ActionRefused, Tx: a.TxID, Kind: a.Kind, Reason: why}
+func (s *modelState) refuse(a *modelAction, why links.Reason) {
+	a.state, a.reason, a.decided = links.StateRefused, why, s.block.Height
+	e := links.Effect{Type: links.ActionRefused, Tx: a.TxID, Kind: a.Kind, Reason: why}
 	if a.Author != nil {
 		e.Author = *a.Author
 	}
@@ -296,13 +298,13 @@ func (s *modelState) refuse(a *modelAction, why graph.Reason) {
 }
 
 func (s *modelState) wait(a *modelAction) {
-	a.state, a.decided = graph.StateWaiting, s.block.Height
-	s.effect(graph.Effect{Type: graph.ActionWaiting, Tx: a.TxID, Kind: a.Kind, Author: *a.Author, Reference: a.Ref})
+	a.state, a.decided = links.StateWaiting, s.block.Height
+	s.effect(links.Effect{Type: links.ActionWaiting, Tx: a.TxID, Kind: a.Kind, Author: *a.Author, Reference: a.Ref})
 }
 
-func (s *modelState) effect(e graph.Effect) { s.effects = append(s.effects, e) }
+func (s *modelState) effect(e links.Effect) { s.effects = append(s.effects, e) }
 
-func (a *modelAction) undecided() bool { return a.state == 0 || a.state == graph.StateWaiting }
+func (a *modelAction) undecided() bool { return a.state == 0 || a.state == links.StateWaiting }
 
 // action returns the confirmed action of a txid, nil if there is none.
 func (s *modelState) action(txid chainhash.Hash) *modelAction {
@@ -359,22 +361,22 @@ func (s *modelState) root(key protocol.KeyHash) protocol.KeyHash {
 
 // The answers, in the graph's own types.
 
-func (s *modelState) counts() graph.Counts {
-	c := graph.Counts{Links: uint32(len(s.links)), Identities: uint32(len(s.ids))}
+func (s *modelState) counts() store.Counts {
+	c := store.Counts{Links: uint32(len(s.links)), Identities: uint32(len(s.ids))}
 	for _, a := range s.actions {
 		switch a.state {
-		case graph.StateRefused:
+		case links.StateRefused:
 			c.Refused++
-		case graph.StateWaiting:
+		case links.StateWaiting:
 			c.Waiting++
 		}
 	}
 	return c
 }
 
-func (s *modelState) resolve(key protocol.KeyHash) graph.Resolution {
+func (s *modelState) resolve(key protocol.KeyHash) links.Resolution {
 	path := s.path(key)
-	r := graph.Resolution{
+	r := links.Resolution{
 		Key:   key,
 		Root:  path[len(path)-1],
 		Path:  path,
@@ -384,14 +386,14 @@ func (s *modelState) resolve(key protocol.KeyHash) graph.Resolution {
 	if l, ok := s.links[key]; ok {
 		r.Parent, r.Accept = ptr(l.parent), ptr(l.accept)
 	}
-	if len(path) > graph.MaxPath {
-		r.Path, r.Truncated = path[:graph.MaxPath], true
+	if len(path) > links.MaxPath {
+		r.Path, r.Truncated = path[:links.MaxPath], true
 	}
 	return r
 }
 
 // identity returns nil if id names none.
-func (s *modelState) identity(id chainhash.Hash) *graph.Identity {
+func (s *modelState) identity(id chainhash.Hash) *links.Identity {
 	current := id
 	for s.merged[current] != (chainhash.Hash{}) {
 		current = s.merged[current]
@@ -400,7 +402,7 @@ func (s *modelState) identity(id chainhash.Hash) *graph.Identity {
 		if named != current {
 			continue
 		}
-		answer := &graph.Identity{
+		answer := &links.Identity{
 			ID:      id,
 			Root:    root,
 			Keys:    uint32(len(s.membersBelow(root))),
@@ -415,7 +417,7 @@ func (s *modelState) identity(id chainhash.Hash) *graph.Identity {
 }
 
 // members returns nil if id names no identity.
-func (s *modelState) members(id chainhash.Hash) []graph.Member {
+func (s *modelState) members(id chainhash.Hash) []links.Member {
 	identity := s.identity(id)
 	if identity == nil {
 		return nil
@@ -425,12 +427,12 @@ func (s *modelState) members(id chainhash.Hash) []graph.Member {
 
 // membersBelow lists a key and all below it: depth first, children in the order
 // in which they were linked.
-func (s *modelState) membersBelow(key protocol.KeyHash) []graph.Member {
-	m := graph.Member{Key: key, Depth: uint32(len(s.path(key)) - 1)}
+func (s *modelState) membersBelow(key protocol.KeyHash) []links.Member {
+	m := links.Member{Key: key, Depth: uint32(len(s.path(key)) - 1)}
 	if l, ok := s.links[key]; ok {
 		m.Parent, m.Accept, m.Linked = ptr(l.parent), ptr(l.accept), l.since
 	}
-	members := []graph.Member{m}
+	members := []links.Member{m}
 	var children []protocol.KeyHash
 	for child, l := range s.links {
 		if l.parent == key {
@@ -448,8 +450,8 @@ func (s *modelState) membersBelow(key protocol.KeyHash) []graph.Member {
 	return members
 }
 
-func (a *modelAction) status() graph.ActionStatus {
-	status := graph.ActionStatus{
+func (a *modelAction) status() links.ActionStatus {
+	status := links.ActionStatus{
 		TxID:    a.TxID,
 		Kind:    a.Kind,
 		Height:  a.height,
@@ -472,9 +474,9 @@ func (a *modelAction) status() graph.ActionStatus {
 
 // actionsOf lists the actions by and about a key, in order of position. "About"
 // is no matter of the rules: see the fields of modelAction.
-func (s *modelState) actionsOf(key protocol.KeyHash) []graph.ActionStatus {
+func (s *modelState) actionsOf(key protocol.KeyHash) []links.ActionStatus {
 	is := func(k *protocol.KeyHash) bool { return k != nil && *k == key }
-	var actions []graph.ActionStatus
+	var actions []links.ActionStatus
 	for i := range s.actions {
 		a := &s.actions[i]
 		if is(a.Author) || is(a.child) || is(a.parent) {
@@ -485,7 +487,7 @@ func (s *modelState) actionsOf(key protocol.KeyHash) []graph.ActionStatus {
 }
 
 // modelStateHash is H(h) of §9, with the encoding of SPEC.md §9.
-func modelStateHash(prev [32]byte, block chainhash.Hash, effects []graph.Effect) [32]byte {
+func modelStateHash(prev [32]byte, block chainhash.Hash, effects []links.Effect) [32]byte {
 	var encoded bytes.Buffer
 	write := func(fields ...any) {
 		for _, field := range fields {
@@ -496,19 +498,19 @@ func modelStateHash(prev [32]byte, block chainhash.Hash, effects []graph.Effect)
 	}
 	for _, e := range effects {
 		switch e.Type {
-		case graph.RequestOpened:
+		case links.RequestOpened:
 			write(byte(0x01), e.Tx, e.Child, e.Parent)
-		case graph.LinkFormed:
+		case links.LinkFormed:
 			write(byte(0x02), e.Tx, e.Ref, e.Child, e.Parent, e.ID)
-		case graph.LinkCut:
+		case links.LinkCut:
 			write(byte(0x03), e.Tx, e.Ref, e.Child, e.Parent, e.ID)
-		case graph.ActionRefused:
+		case links.ActionRefused:
 			write(byte(0x04), e.Tx, e.Kind, e.Reason, e.Author)
-		case graph.ActionWaiting:
+		case links.ActionWaiting:
 			write(byte(0x05), e.Tx, e.Kind, e.Author, e.Reference)
-		case graph.IdentityNamed:
+		case links.IdentityNamed:
 			write(byte(0x06), e.ID, e.Root)
-		case graph.IdentityMerged:
+		case links.IdentityMerged:
 			write(byte(0x07), e.ID, e.Into)
 		}
 	}

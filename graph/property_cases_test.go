@@ -3,7 +3,7 @@ package graph_test
 import (
 	"testing"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -23,7 +23,7 @@ func newStory(t *testing.T, keys int) *story {
 }
 
 // confirm connects a block of these actions, in this order, and compares.
-func (s *story) confirm(actions ...graph.Action) {
+func (s *story) confirm(actions ...links.Action) {
 	s.t.Helper()
 	b := s.emptyBlock(s.next())
 	for i, a := range actions {
@@ -40,37 +40,37 @@ func (s *story) compare() {
 }
 
 // mlr makes a request by a key for another, both by number.
-func (s *story) mlr(child, parent int) graph.Action {
+func (s *story) mlr(child, parent int) links.Action {
 	return s.request(s.keys[child], s.keys[parent])
 }
 
 // mla makes an accept of a request.
-func (s *story) mla(parent int, request graph.Action) graph.Action {
+func (s *story) mla(parent int, request links.Action) links.Action {
 	return s.reply(protocol.MLA, parent, protocol.RefersTo(request.TxID))
 }
 
 // mcr makes a revoke of an accept.
-func (s *story) mcr(parent int, accept graph.Action) graph.Action {
+func (s *story) mcr(parent int, accept links.Action) links.Action {
 	return s.reply(protocol.MCR, parent, protocol.RefersTo(accept.TxID))
 }
 
-func (s *story) reply(kind protocol.Kind, author int, ref protocol.Reference) graph.Action {
-	return s.add(graph.Action{Action: protocol.Action{Kind: kind, Ref: ref}, Author: &s.keys[author]})
+func (s *story) reply(kind protocol.Kind, author int, ref protocol.Reference) links.Action {
+	return s.add(links.Action{Action: protocol.Action{Kind: kind, Ref: ref}, Author: &s.keys[author]})
 }
 
 // expectReason checks what the graph refused an action for, or that it did not.
-func (s *story) expectReason(a graph.Action, want graph.Reason) {
+func (s *story) expectReason(a links.Action, want links.Reason) {
 	s.t.Helper()
 	v := s.view(s.t, nil)
 	defer v.Close()
 	status := must(v.Action(a.TxID))(s.t)
-	if status.State == graph.StateWaiting || status.Reason != want {
+	if status.State == links.StateWaiting || status.Reason != want {
 		s.t.Fatalf("%s: state %d, reason %d; want reason %d", show(s.world, a), status.State, status.Reason, want)
 	}
 }
 
 // expectID checks which action names a key's identity.
-func (s *story) expectID(key int, want graph.Action) {
+func (s *story) expectID(key int, want links.Action) {
 	s.t.Helper()
 	v := s.view(s.t, nil)
 	defer v.Close()
@@ -131,8 +131,8 @@ func TestLowerPositionWins(t *testing.T) {
 			winner = request2
 		}
 		s.confirm(request1, request2, first, second)
-		s.expectReason(first, graph.NoReason)
-		s.expectReason(second, graph.ChildHasParent)
+		s.expectReason(first, links.NoReason)
+		s.expectReason(second, links.ChildHasParent)
 		s.expectID(0, winner)
 	}
 }
@@ -147,8 +147,8 @@ func TestLowerPositionWinsLoop(t *testing.T) {
 			first, second = second, first
 		}
 		s.confirm(up, down, first, second)
-		s.expectReason(first, graph.NoReason)
-		s.expectReason(second, graph.Loop)
+		s.expectReason(first, links.NoReason)
+		s.expectReason(second, links.Loop)
 	}
 }
 
@@ -165,8 +165,8 @@ func TestLowerPositionNames(t *testing.T) {
 			name = high
 		}
 		s.confirm(low, high, first, second)
-		s.expectReason(first, graph.NoReason)
-		s.expectReason(second, graph.NoReason)
+		s.expectReason(first, links.NoReason)
+		s.expectReason(second, links.NoReason)
 		s.expectID(0, name)
 	}
 }
@@ -176,8 +176,8 @@ func TestLowerPositionNames(t *testing.T) {
 func TestReasonFollowsPosition(t *testing.T) {
 	for _, test := range []struct {
 		swapped bool
-		want    graph.Reason
-	}{{false, graph.Loop}, {true, graph.ChildHasParent}} {
+		want    links.Reason
+	}{{false, links.Loop}, {true, links.ChildHasParent}} {
 		s := newStory(t, 3)
 		link := s.mlr(0, 1)
 		s.confirm(link, s.mla(1, link))
@@ -188,7 +188,7 @@ func TestReasonFollowsPosition(t *testing.T) {
 		} else {
 			s.confirm(toOwn, toOther, loop, good)
 		}
-		s.expectReason(good, graph.NoReason)
+		s.expectReason(good, links.NoReason)
 		s.expectReason(loop, test.want)
 	}
 }
@@ -203,8 +203,8 @@ func TestHandOverInOneBlock(t *testing.T) {
 	request := s.mlr(0, 2)
 	takeOver, revoke := s.mla(2, request), s.mcr(1, accept)
 	s.confirm(takeOver, request, revoke)
-	s.expectReason(takeOver, graph.NoReason)
-	s.expectReason(revoke, graph.NoReason)
+	s.expectReason(takeOver, links.NoReason)
+	s.expectReason(revoke, links.NoReason)
 	s.expectID(0, revoke)
 	s.expectID(1, old)
 }
@@ -220,7 +220,7 @@ func TestWaitingChainConfirmsBackwards(t *testing.T) {
 	s.confirm(accept)
 	s.confirm()
 	s.confirm(request)
-	s.expectReason(revoke, graph.NoReason)
+	s.expectReason(revoke, links.NoReason)
 	s.expectID(0, revoke)
 	s.expectID(1, request)
 	for range 4 {
@@ -268,9 +268,9 @@ func TestBranchReturns(t *testing.T) {
 
 // Paths are cut off after MaxPath keys, and are right beyond.
 func TestPathLongerThanMaxPath(t *testing.T) {
-	keys := graph.MaxPath + 3
+	keys := links.MaxPath + 3
 	s := newStory(t, keys)
-	var block, accepts []graph.Action
+	var block, accepts []links.Action
 	for i := range keys - 1 {
 		request := s.mlr(i, i+1)
 		accepts = append(accepts, s.mla(i+1, request))
@@ -288,7 +288,7 @@ func TestPathLongerThanMaxPath(t *testing.T) {
 // there from then on, and as of the blocks before to where they led then.
 func TestMergedIntoMerged(t *testing.T) {
 	s := newStory(t, 10)
-	var names []graph.Action
+	var names []links.Action
 	for i := range 5 { // five identities of two keys, oldest first
 		request := s.mlr(2*i, 2*i+1)
 		s.confirm(request, s.mla(2*i+1, request))

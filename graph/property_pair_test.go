@@ -13,6 +13,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -225,7 +227,7 @@ func (s *modelState) agree(t rapid.TB, v *graph.View, w *world, limit int) {
 		check("ActionsOf", key, allActions(t, v, key, limit), s.actionsOf(key))
 	}
 	for _, tx := range w.txs {
-		var status *graph.ActionStatus
+		var status *links.ActionStatus
 		if a := s.action(tx.TxID); a != nil {
 			status = ptr(a.status())
 		}
@@ -237,9 +239,9 @@ func (s *modelState) agree(t rapid.TB, v *graph.View, w *world, limit int) {
 }
 
 // allMembers reads an identity's members page by page; nil if there is none.
-func allMembers(t rapid.TB, v *graph.View, id chainhash.Hash, limit int) []graph.Member {
-	var all []graph.Member
-	var cursor *graph.MemberCursor
+func allMembers(t rapid.TB, v *graph.View, id chainhash.Hash, limit int) []links.Member {
+	var all []links.Member
+	var cursor *links.MemberCursor
 	for {
 		page, next, err := v.Members(context.Background(), id, cursor, limit)
 		if errors.Is(err, graph.ErrNotFound) && cursor == nil {
@@ -260,9 +262,9 @@ func allMembers(t rapid.TB, v *graph.View, id chainhash.Hash, limit int) []graph
 }
 
 // allActions reads a key's actions page by page.
-func allActions(t rapid.TB, v *graph.View, key protocol.KeyHash, limit int) []graph.ActionStatus {
-	var all []graph.ActionStatus
-	var cursor *graph.ActionCursor
+func allActions(t rapid.TB, v *graph.View, key protocol.KeyHash, limit int) []links.ActionStatus {
+	var all []links.ActionStatus
+	var cursor *store.Position
 	for {
 		page, next, err := v.ActionsOf(context.Background(), key, cursor, limit)
 		if err != nil {

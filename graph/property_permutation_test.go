@@ -10,6 +10,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -51,12 +53,12 @@ func TestPropertyPermutation(t *testing.T) {
 		case noTies:
 			same(t, w, "state after the permuted block", second, first)
 		case namingTies:
-			same(t, w, "links after the permuted block", second.withoutIDs(), first.withoutIDs())
+			same(t, w, "inForce after the permuted block", second.withoutIDs(), first.withoutIDs())
 		}
 	})
 	var wanted []string
 	for ties := noTies; ties <= conflicts; ties++ {
-		for _, e := range []graph.EffectType{graph.LinkFormed, graph.LinkCut, graph.ActionRefused, graph.IdentityMerged} {
+		for _, e := range []links.EffectType{links.LinkFormed, links.LinkCut, links.ActionRefused, links.IdentityMerged} {
 			wanted = append(wanted, fmt.Sprintf("%v: effect %d", ties, e))
 		}
 	}
@@ -92,15 +94,15 @@ func findTies(before *modelState, b graph.Block) tie {
 	after.revokeOthers()
 
 	for _, a := range after.actions {
-		if a.reason == graph.AlreadyRevoked && a.decided == b.Height && after.action(*a.refTx).decided == b.Height {
+		if a.reason == links.AlreadyRevoked && a.decided == b.Height && after.action(*a.refTx).decided == b.Height {
 			return conflicts
 		}
 	}
 
 	// What would become of each accept if it were alone.
-	links := make(map[protocol.KeyHash][]protocol.KeyHash) // child to parents
+	inForce := make(map[protocol.KeyHash][]protocol.KeyHash) // child to parents
 	for child, l := range unlinked.links {
-		links[child] = append(links[child], l.parent)
+		inForce[child] = append(inForce[child], l.parent)
 	}
 	able := make(map[protocol.KeyHash]int)   // accepts that would put the child's link in force
 	looped := make(map[protocol.KeyHash]int) // accepts that would be refused as LOOP
@@ -116,10 +118,10 @@ func findTies(before *modelState, b graph.Block) tie {
 		}
 		alone.decideAccept(it, request)
 		switch {
-		case it.state == graph.StateInForce:
+		case it.state == links.StateInForce:
 			able[*it.child]++
-			links[*it.child] = append(links[*it.child], *it.parent)
-		case it.reason == graph.Loop:
+			inForce[*it.child] = append(inForce[*it.child], *it.parent)
+		case it.reason == links.Loop:
 			looped[*it.child]++
 		}
 	}
@@ -127,11 +129,11 @@ func findTies(before *modelState, b graph.Block) tie {
 		if n > 1 || looped[child] > 0 {
 			return conflicts
 		}
-		for key, steps := child, 0; len(links[key]) > 0; steps++ { // one parent each
-			if steps > len(links) {
+		for key, steps := child, 0; len(inForce[key]) > 0; steps++ { // one parent each
+			if steps > len(inForce) {
 				return conflicts
 			}
-			key = links[key][0]
+			key = inForce[key][0]
 		}
 	}
 
@@ -150,7 +152,7 @@ func findTies(before *modelState, b graph.Block) tie {
 		joined[root] = true
 	}
 	for _, e := range linked.effects {
-		if e.Type == graph.IdentityMerged && named(e.ID) && named(e.Into) {
+		if e.Type == links.IdentityMerged && named(e.ID) && named(e.Into) {
 			return namingTies
 		}
 	}
@@ -159,11 +161,11 @@ func findTies(before *modelState, b graph.Block) tie {
 
 // snapshot is a state without positions.
 type snapshot struct {
-	Counts     graph.Counts
-	Resolve    []graph.Resolution
-	Members    [][]graph.Member      // of each key's identity, ordered by key
-	Identities []*graph.Identity     // by naming tx
-	Actions    []*graph.ActionStatus // by tx
+	Counts     store.Counts
+	Resolve    []links.Resolution
+	Members    [][]links.Member      // of each key's identity, ordered by key
+	Identities []*links.Identity     // by naming tx
+	Actions    []*links.ActionStatus // by tx
 	ActionsOf  [][]chainhash.Hash    // by key, ordered by txid
 }
 
@@ -179,7 +181,7 @@ func (p *pair) snapshot(t rapid.TB, w *world) snapshot {
 		s.Resolve = append(s.Resolve, r)
 		members := allMembers(t, v, r.ID, 100)
 		// Siblings stand in the order in which they were linked.
-		slices.SortFunc(members, func(a, b graph.Member) int { return slices.Compare(a.Key[:], b.Key[:]) })
+		slices.SortFunc(members, func(a, b links.Member) int { return slices.Compare(a.Key[:], b.Key[:]) })
 		s.Members = append(s.Members, members)
 		var txids []chainhash.Hash
 		for _, a := range allActions(t, v, key, 100) {

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -154,26 +155,26 @@ func (c tally) state(s *modelState) {
 // everyOutcome lists what can become of an action.
 func everyOutcome() []string {
 	list := []string{"identity current", "identity merged"}
-	add := func(kind protocol.Kind, state graph.State, reasons ...graph.Reason) {
+	add := func(kind protocol.Kind, state links.ActionState, reasons ...links.Reason) {
 		for _, reason := range reasons {
 			list = append(list, fmt.Sprintf("%v state %d reason %d", kind, state, reason))
-			if reason >= graph.WrongKind {
+			if reason >= links.WrongKind {
 				list = append(list, list[len(list)-1]+" after waiting")
 			}
 		}
 	}
-	add(protocol.MLR, graph.StateOpen, graph.NoReason)
-	add(protocol.MLR, graph.StateUsed, graph.NoReason)
-	add(protocol.MLR, graph.StateRefused, graph.Malformed, graph.NoAuthor, graph.SelfLink)
-	add(protocol.MLA, graph.StateWaiting, graph.NoReason)
-	add(protocol.MLA, graph.StateInForce, graph.NoReason)
-	add(protocol.MLA, graph.StateCut, graph.NoReason)
-	add(protocol.MLA, graph.StateRefused, graph.Malformed, graph.NoAuthor, graph.WrongKind, graph.RequestRefused,
-		graph.NotTheParent, graph.RequestUsed, graph.ChildHasParent, graph.Loop)
-	add(protocol.MCR, graph.StateWaiting, graph.NoReason)
-	add(protocol.MCR, graph.StateDone, graph.NoReason)
-	add(protocol.MCR, graph.StateRefused, graph.Malformed, graph.NoAuthor, graph.WrongKind, graph.AcceptRefused,
-		graph.NotTheParent, graph.AlreadyRevoked)
+	add(protocol.MLR, links.StateOpen, links.NoReason)
+	add(protocol.MLR, links.StateUsed, links.NoReason)
+	add(protocol.MLR, links.StateRefused, links.Malformed, links.NoAuthor, links.SelfLink)
+	add(protocol.MLA, links.StateWaiting, links.NoReason)
+	add(protocol.MLA, links.StateInForce, links.NoReason)
+	add(protocol.MLA, links.StateCut, links.NoReason)
+	add(protocol.MLA, links.StateRefused, links.Malformed, links.NoAuthor, links.WrongKind, links.RequestRefused,
+		links.NotTheParent, links.RequestUsed, links.ChildHasParent, links.Loop)
+	add(protocol.MCR, links.StateWaiting, links.NoReason)
+	add(protocol.MCR, links.StateDone, links.NoReason)
+	add(protocol.MCR, links.StateRefused, links.Malformed, links.NoAuthor, links.WrongKind, links.AcceptRefused,
+		links.NotTheParent, links.AlreadyRevoked)
 	return list
 }
 

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -21,7 +22,7 @@ import (
 // held back or its block was disconnected, may get into any later block.
 type world struct {
 	keys []protocol.KeyHash
-	txs  []graph.Action // all that were ever made, confirmed or not; Index unset
+	txs  []links.Action // all that were ever made, confirmed or not; Index unset
 	made uint32         // blocks made, for their hashes
 }
 
@@ -62,7 +63,7 @@ func (w *world) blocks(t *rapid.T, at place, n int) []graph.Block {
 // block makes up a block of up to seven actions, or some more. They are in any order in it.
 func (w *world) block(t *rapid.T, at place) graph.Block {
 	b := w.emptyBlock(at)
-	var pending []graph.Action
+	var pending []links.Action
 	for _, tx := range w.txs {
 		if at.before.action(tx.TxID) == nil {
 			pending = append(pending, tx)
@@ -121,7 +122,7 @@ func (w *world) act(t *rapid.T, s *modelState) {
 	case what == 13: // refers to anything or nothing
 		w.refer(t, w.kind(t, protocol.MLA, protocol.MCR), w.key(t, "author"), w.anyTxID(t))
 	case what == 14:
-		a := graph.Action{}
+		a := links.Action{}
 		a.Kind = w.kind(t, protocol.MLR, protocol.MLA, protocol.MCR)
 		a.Malformed = errors.New("no parameters")
 		if coin(t, "with author") {
@@ -150,13 +151,13 @@ func (w *world) child(t *rapid.T, s *modelState) protocol.KeyHash {
 // answer makes up an MLA to some MLR, or an MCR to some MLA, mostly to one that
 // nothing was decided about yet, mostly by who may.
 func (w *world) answer(t *rapid.T, s *modelState, kind protocol.Kind) {
-	var all, ripe []graph.Action
+	var all, ripe []links.Action
 	for _, tx := range w.txs {
 		if tx.Kind != kind-1 { // MLR, MLA, MCR
 			continue
 		}
 		all = append(all, tx)
-		if a := s.action(tx.TxID); a == nil || a.state != graph.StateUsed && a.state != graph.StateCut && a.state != graph.StateRefused {
+		if a := s.action(tx.TxID); a == nil || a.state != links.StateUsed && a.state != links.StateCut && a.state != links.StateRefused {
 			ripe = append(ripe, tx)
 		}
 	}
@@ -179,19 +180,19 @@ func (w *world) answer(t *rapid.T, s *modelState, kind protocol.Kind) {
 }
 
 // add gives an action its txid.
-func (w *world) add(a graph.Action) graph.Action {
+func (w *world) add(a links.Action) links.Action {
 	a.TxID = sum("tx", len(w.txs))
 	w.txs = append(w.txs, a)
 	return a
 }
 
-func (w *world) request(child, parent protocol.KeyHash) graph.Action {
-	return w.add(graph.Action{Action: protocol.Action{Kind: protocol.MLR, Parent: parent}, Author: &child})
+func (w *world) request(child, parent protocol.KeyHash) links.Action {
+	return w.add(links.Action{Action: protocol.Action{Kind: protocol.MLR, Parent: parent}, Author: &child})
 }
 
 // refer makes up an MLA or MCR, with a reference in either byte order.
 func (w *world) refer(t *rapid.T, kind protocol.Kind, author protocol.KeyHash, to chainhash.Hash) {
-	a := graph.Action{Action: protocol.Action{Kind: kind, Ref: protocol.RefersTo(to)}, Author: &author}
+	a := links.Action{Action: protocol.Action{Kind: kind, Ref: protocol.RefersTo(to)}, Author: &author}
 	if oneIn(t, "internal order", 4) {
 		a.Ref = protocol.Reference(to)
 	}
@@ -219,7 +220,7 @@ func (w *world) anyTxID(t *rapid.T) chainhash.Hash {
 
 // spoil makes the block after s one that cannot be connected.
 func spoil(t *rapid.T, b *graph.Block, s *modelState, first bool) {
-	twin := graph.Action{Action: protocol.Action{Kind: protocol.MLR, Malformed: errors.New("no parameters")}}
+	twin := links.Action{Action: protocol.Action{Kind: protocol.MLR, Malformed: errors.New("no parameters")}}
 	switch pick(t, "spoilt", 5) {
 	case 0:
 		b.Height++

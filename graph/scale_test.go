@@ -14,6 +14,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -157,7 +159,7 @@ func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 		}
 		defer v.Close()
 		const page = 100
-		cursor := (*MemberCursor)(nil)
+		cursor := (*links.MemberCursor)(nil)
 		for b.Loop() {
 			_, next, err := v.Members(b.Context(), tx("request1"), cursor, page)
 			if err != nil {
@@ -202,16 +204,16 @@ func (gr *grower) rejoin(accept *chainhash.Hash, n int) Block {
 	child, parent := key("1"), key("0")
 	request, revoke := tx(fmt.Sprint("again ", n)), tx(fmt.Sprint("cut ", n))
 	b := Block{Height: gr.height, PrevHash: gr.prev, Hash: tx(fmt.Sprint("rejoin", n, gr.height))}
-	b.Actions = []Action{
+	b.Actions = []links.Action{
 		{Index: 1, TxID: revoke, Author: &parent, Action: protocol.Action{Kind: protocol.MCR, Ref: protocol.RefersTo(*accept)}},
 		{Index: 2, TxID: request, Author: &child, Action: protocol.Action{Kind: protocol.MLR, Parent: parent}},
 	}
 	*accept = tx(fmt.Sprint("accepted ", n))
-	b.Actions = append(b.Actions, Action{Index: 3, TxID: *accept, Author: &parent,
+	b.Actions = append(b.Actions, links.Action{Index: 3, TxID: *accept, Author: &parent,
 		Action: protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(request)}})
 	for i := uint32(4); i <= 1000; i++ {
 		author := key(fmt.Sprint(1 + i))
-		b.Actions = append(b.Actions, Action{Index: i, TxID: tx(fmt.Sprint("request ", n, i)), Author: &author,
+		b.Actions = append(b.Actions, links.Action{Index: i, TxID: tx(fmt.Sprint("request ", n, i)), Author: &author,
 			Action: protocol.Action{Kind: protocol.MLR, Parent: parent}})
 	}
 	gr.height, gr.prev = gr.height+1, b.Hash
@@ -222,7 +224,7 @@ func (gr *grower) rejoin(accept *chainhash.Hash, n int) Block {
 func checkTime(b *testing.B, dir string) time.Duration {
 	b.Helper()
 	start := time.Now()
-	if found, err := badgerdb.Check(b.Context(), dir, maxValue); err != nil || len(found) > 0 {
+	if found, err := badgerdb.Check(b.Context(), dir, store.MaxValue); err != nil || len(found) > 0 {
 		b.Fatal(found, err)
 	}
 	return time.Since(start)
@@ -254,15 +256,15 @@ func tableBytes(b testing.TB, dir string) (bytes int64) {
 	return bytes
 }
 
-// recorder keeps what a graph writes.
+// recorder keeps what a graph Writes.
 type recorder struct {
-	store
-	entries [][]entry
+	store.Committer
+	entries [][]store.Entry
 }
 
-func (r *recorder) commit(entries []entry) error {
+func (r *recorder) Commit(entries []store.Entry) error {
 	r.entries = append(r.entries, entries)
-	return r.store.commit(entries)
+	return r.Committer.Commit(entries)
 }
 
 // BenchmarkConnect applies blocks of 1,000 actions, each its own durable step, to
@@ -303,7 +305,7 @@ func benchmarkConnect(b *testing.B, name string, keys int) {
 	}
 	g := open()
 	defer func() { g.Close() }()
-	rec.store = g.store
+	rec.Committer = g.store
 	g.store = rec
 	peer := open()
 	defer func() { peer.Close() }()
@@ -335,7 +337,7 @@ func benchmarkConnect(b *testing.B, name string, keys int) {
 			theirs += time.Since(start)
 			for _, entries := range rec.entries {
 				records += len(entries)
-				bytes += size(entries)
+				bytes += store.Size(entries)
 			}
 			rec.entries = nil
 		}
@@ -350,18 +352,18 @@ func benchmarkConnect(b *testing.B, name string, keys int) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// replay writes what a graph wrote, in plain batches.
-func replay(b *testing.B, db *badger.DB, steps [][]entry) {
+// replay Writes what a graph wrote, in plain batches.
+func replay(b *testing.B, db *badger.DB, steps [][]store.Entry) {
 	b.Helper()
 	for _, entries := range steps {
 		batch := db.NewWriteBatch()
 		defer batch.Cancel()
 		for _, e := range entries {
 			var err error
-			if e.value == nil {
-				err = batch.Delete(e.key)
+			if e.Value == nil {
+				err = batch.Delete(e.Key)
 			} else {
-				err = batch.Set(e.key, e.value)
+				err = batch.Set(e.Key, e.Value)
 			}
 			if err != nil {
 				b.Fatal(err)
@@ -393,7 +395,7 @@ func (gr *grower) nextApart() []Block {
 func (gr *grower) nextPairs() Block {
 	from := max(1, gr.keys+1)
 	b := grow(gr.height, gr.prev, gr.shape, from, from+1000)
-	var odd []Action
+	var odd []links.Action
 	for n := 0; n < len(b.Actions); n += 2 {
 		if number := from + n/2; number%2 == 1 {
 			odd = append(odd, b.Actions[n:n+2]...)

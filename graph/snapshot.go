@@ -5,15 +5,18 @@ import (
 	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/graph/state"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
 // snapshot is the graph as of a step: nobody changes it. Questions are asked of a
 // snapshot, while the next one is being made, written and published by replacing a
 // pointer; so they wait for neither.
 type snapshot struct {
-	state    *state
+	state    *state.State
 	tip      *Tip        // nil before the first block
-	block    blockRecord // of tip
+	block    store.Block // of tip
 	undoFrom uint32      // lowest height that can be disconnected
 	taken    uint64      // how many blocks have been taken back before
 
@@ -57,9 +60,9 @@ func (s *snapshot) release() {
 }
 
 // setBlock sets the tip to the block with a record.
-func (s *snapshot) setBlock(height uint32, r blockRecord) {
+func (s *snapshot) setBlock(height uint32, r store.Block) {
 	s.block = r
-	s.tip = &Tip{Height: height, Hash: r.hash, StateHash: r.stateHash, Counts: r.counts}
+	s.tip = r.Tip(height)
 }
 
 // hold returns the current snapshot, to be released; or says why there is none to be
@@ -119,13 +122,13 @@ func (g *Graph) replace(last, next *snapshot) {
 
 // hasBlock returns ErrReorganised unless the block with a record is at a height of
 // the chain.
-func (s *snapshot) hasBlock(height uint32, r *blockRecord) error {
-	value, err := read(s.txn, heightKey(prefixBlock, height))
+func (s *snapshot) hasBlock(height uint32, r *store.Block) error {
+	value, err := store.Read(s.txn, store.HeightKey(store.PrefixBlock, height))
 	if err != nil {
 		return err
 	}
-	if s.tip == nil || s.tip.Height < height || string(value) != string(r.encode()) {
-		return fmt.Errorf("%w: block %v at height %d was taken back while it was asked about, ask again", ErrReorganised, r.hash, height)
+	if s.tip == nil || s.tip.Height < height || string(value) != string(r.Encode()) {
+		return fmt.Errorf("%w: block %v at height %d was taken back while it was asked about, ask again", ErrReorganised, r.Hash, height)
 	}
 	return nil
 }

@@ -2,61 +2,15 @@ package graph
 
 import (
 	"fmt"
-	"maps"
-	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
-
-// TestWaiting compares what somebody waits for with plain counts, also those of a version
-// before.
-func TestWaiting(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 1))
-	want := func(to int, kind protocol.Kind) wanted {
-		ref := protocol.RefersTo(tx(fmt.Sprint(to)))
-		if r.IntN(2) == 0 {
-			slices.Reverse(ref[:]) // it is the same whichever way it is written
-		}
-		return (&storedAction{kind: kind, reference: ref}).wants()
-	}
-	w, plain := newWaiting(), make(map[wanted]int)
-	check := func(w *waiting, plain map[wanted]int) {
-		t.Helper()
-		some := int32(0)
-		for what, n := range plain {
-			if w.any(what) != (n > 0) {
-				t.Fatalf("%d wait for %v", n, what)
-			}
-			if n > 0 {
-				some++
-			}
-		}
-		if w.counts.Len() != some {
-			t.Fatalf("%d things are waited for, want %d", w.counts.Len(), some)
-		}
-	}
-	for range 60 {
-		before, was := w, maps.Clone(plain)
-		w = before.fork()
-		for range 30 {
-			what := want(r.IntN(4), protocol.MLA+protocol.Kind(r.IntN(2)))
-			if plain[what] > 0 && r.IntN(2) == 0 {
-				w.remove(what)
-				plain[what]--
-			} else {
-				w.add(what)
-				plain[what]++
-			}
-		}
-		check(&w, plain)
-		check(&before, was)
-	}
-}
 
 // BenchmarkWaiters lets so many accepts, all of them of one request that is not there,
 // wait in one block; opens the graph; connects the request, which decides them; takes
@@ -93,10 +47,10 @@ func benchmarkWaiters(b *testing.B, count int) {
 	child, parent := key("child"), key("parent")
 	waiting := Block{Hash: tx("waiting")}
 	for i := range count {
-		waiting.Actions = append(waiting.Actions, Action{Index: uint32(i), TxID: tx(fmt.Sprint(i)), Author: &parent,
+		waiting.Actions = append(waiting.Actions, links.Action{Index: uint32(i), TxID: tx(fmt.Sprint(i)), Author: &parent,
 			Action: protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(tx("request"))}})
 	}
-	request := Block{Height: 1, PrevHash: waiting.Hash, Hash: tx("decided"), Actions: []Action{{TxID: tx("request"), Author: &child,
+	request := Block{Height: 1, PrevHash: waiting.Hash, Hash: tx("decided"), Actions: []links.Action{{TxID: tx("request"), Author: &child,
 		Action: protocol.Action{Kind: protocol.MLR, Parent: parent}}}}
 	timed("wait", func() error { return g.Connect(waiting) })
 	timed("open", func() (err error) {
@@ -107,7 +61,7 @@ func benchmarkWaiters(b *testing.B, count int) {
 	})
 	timed("release", func() error { return g.Connect(request) })
 	tip, _ := g.Tip()
-	if tip.Counts != (Counts{Links: 1, Identities: 1, Refused: uint32(count - 1)}) {
+	if tip.Counts != (store.Counts{Links: 1, Identities: 1, Refused: uint32(count - 1)}) {
 		b.Fatalf("%+v", tip.Counts)
 	}
 	timed("undo", g.Disconnect)

@@ -18,6 +18,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/protocol"
@@ -106,7 +108,7 @@ func TestAnchors(t *testing.T) {
 	request := w.request("L", "A")
 	w.mine(request)
 	w.wantChain(other, 1, other, protocol.NoRecord, request)
-	w.wantState(request, graph.StateOpen, 0)
+	w.wantState(request, links.StateOpen, 0)
 
 	// It goes in the block that made it, whichever comes first there.
 	for _, name := range []string{"M", "N"} {
@@ -207,7 +209,8 @@ func (l *ledger) plainly() graph.Tip {
 	g := newGraph(l.t)
 	for height, raw := range l.raw() {
 		read := must(protocol.ReadBlock(raw))(l.t)
-		b := graph.Block{Height: uint32(height), Hash: read.Hash, PrevHash: read.Header.PrevBlock, Time: read.Header.Time, Bits: read.Header.Bits, Header: [protocol.HeaderSize]byte(raw)}
+		b := graph.Block{Height: uint32(height), Hash: read.Hash, PrevHash: read.Header.PrevBlock, Time: read.Header.Time, Bits: read.Header.Bits}
+		b.Anchors.Header = [protocol.HeaderSize]byte(raw)
 		var indices []uint32
 		for i, tx := range read.Txs() {
 			var author *protocol.KeyHash
@@ -216,12 +219,12 @@ func (l *ledger) plainly() graph.Tip {
 				author = &key
 			}
 			if action, ok := tx.Action(); ok {
-				b.Actions = append(b.Actions, graph.Action{Action: action, Index: i, TxID: tx.TxID(), Author: author})
+				b.Actions = append(b.Actions, links.Action{Action: action, Index: i, TxID: tx.TxID(), Author: author})
 			}
-			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: i, Author: author, Raw: tx})
+			b.Anchors.Txs = append(b.Anchors.Txs, anchors.Tx{Index: i, Author: author, Raw: tx})
 			indices = append(indices, i)
 		}
-		b.Merkle = read.PartialMerkleTree(indices...)
+		b.Anchors.Merkle = read.PartialMerkleTree(indices...)
 		if err := g.Connect(b); err != nil {
 			l.t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
@@ -257,7 +258,7 @@ func (w *world) nameOf(k protocol.KeyHash) string {
 	return "?"
 }
 
-func (w *world) wantState(tx *wire.MsgTx, state graph.State, reason graph.Reason) graph.ActionStatus {
+func (w *world) wantState(tx *wire.MsgTx, state links.ActionState, reason links.Reason) links.ActionStatus {
 	w.t.Helper()
 	a := must(w.view(nil).Action(tx.TxHash()))(w.t)
 	if a.State != state || a.Reason != reason {
@@ -379,7 +380,7 @@ func TestForgeries(t *testing.T) {
 
 	for _, forged := range []*wire.MsgTx{p2s, none, single} {
 		w.mine(forged)
-		a := w.wantState(forged, graph.StateRefused, graph.NoAuthor)
+		a := w.wantState(forged, links.StateRefused, links.NoAuthor)
 		if a.Author != nil {
 			t.Errorf("%v has author %x", forged.TxHash(), *a.Author)
 		}
@@ -388,7 +389,7 @@ func TestForgeries(t *testing.T) {
 
 	proper := w.accept("V", request)
 	w.mine(proper)
-	w.wantState(proper, graph.StateInForce, graph.NoReason)
+	w.wantState(proper, links.StateInForce, links.NoReason)
 	w.wantTrees(w.follow(w.graph).Height, tree{request.TxHash(), []string{"V", "CV"}})
 }
 
@@ -421,7 +422,7 @@ func TestOrderWithinABlock(t *testing.T) {
 		request := w.request(test.child, test.parent)
 		accept := acceptInOrder(test.parent, request, test.acceptFirst)
 		height := w.mine(request, accept)
-		if a, b := w.wantState(accept, graph.StateInForce, 0), w.wantState(request, graph.StateUsed, 0); (a.Index < b.Index) != test.acceptFirst {
+		if a, b := w.wantState(accept, links.StateInForce, 0), w.wantState(request, links.StateUsed, 0); (a.Index < b.Index) != test.acceptFirst {
 			t.Fatalf("accept at index %d, request at %d", a.Index, b.Index)
 		}
 		w.wantTrees(height, tree{request.TxHash(), []string{test.parent, test.child + test.parent}})
@@ -431,11 +432,11 @@ func TestOrderWithinABlock(t *testing.T) {
 	early := w.accept("F", request)
 	cut := w.revoke("F", early)
 	w.mine(early, cut)
-	w.wantState(early, graph.StateWaiting, 0)
-	w.wantState(cut, graph.StateWaiting, 0)
+	w.wantState(early, links.StateWaiting, 0)
+	w.wantState(cut, links.StateWaiting, 0)
 	height := w.mine(request)
-	w.wantState(early, graph.StateCut, 0)
-	w.wantState(cut, graph.StateDone, 0)
+	w.wantState(early, links.StateCut, 0)
+	w.wantState(cut, links.StateDone, 0)
 	w.wantTrees(height, tree{request.TxHash(), []string{"F"}}, tree{cut.TxHash(), []string{"E"}})
 	w.wantTrees(height-1, tree{chainhash.Hash{}, []string{"E"}})
 	w.wantFresh()
@@ -468,7 +469,7 @@ func TestReorganisation(t *testing.T) {
 			}
 			height = w.follow(w.graph).Height
 			w.wantTrees(height, tree{first.TxHash(), []string{"A"}}, tree{cut.TxHash(), []string{"B"}}, tree{chainhash.Hash{}, []string{"C"}})
-			w.wantState(request, graph.StateOpen, 0)
+			w.wantState(request, links.StateOpen, 0)
 			for _, gone := range []*wire.MsgTx{accept, other} {
 				if _, err := w.view(nil).Action(gone.TxHash()); !errors.Is(err, graph.ErrNotFound) {
 					t.Errorf("%v: got %v, want ErrNotFound", gone.TxHash(), err)

@@ -8,6 +8,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -168,14 +170,14 @@ func (x *extracted) anchors() (txids []chainhash.Hash) {
 
 // addTo adds what was found to the block, when all authors are settled.
 func (x *extracted) addTo(b *graph.Block) {
-	b.Header, b.Merkle = x.Serialized, x.Merkle
+	b.Anchors.Header, b.Anchors.Merkle = x.Serialized, x.Merkle
 	for i := range x.Claims {
 		c := &x.Claims[i]
 		if c.Action.Kind != 0 {
-			b.Actions = append(b.Actions, graph.Action{Action: c.Action, Index: c.Index, TxID: c.TxID, Author: c.Author})
+			b.Actions = append(b.Actions, links.Action{Action: c.Action, Index: c.Index, TxID: c.TxID, Author: c.Author})
 		}
 		if c.anchor != nil {
-			b.Anchors = append(b.Anchors, graph.AnchorTx{Index: c.Index, Author: c.Author, Raw: c.anchor.raw})
+			b.Anchors.Txs = append(b.Anchors.Txs, anchors.Tx{Index: c.Index, Author: c.Author, Raw: c.anchor.raw})
 		}
 	}
 }

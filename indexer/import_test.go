@@ -18,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/indexer/node/blockfile"
@@ -312,7 +313,7 @@ func TestImportForgeries(t *testing.T) {
 	}
 	l.next = append(l.next, forged...)
 	l.mine()
-	check := func(links uint64) {
+	check := func(count uint64) {
 		t.Helper()
 		g := newGraph(t)
 		if err := indexer.Import(t.Context(), openChain(t, write(t, l.raw())), g, indexer.ImportOptions{}); err != nil {
@@ -320,13 +321,13 @@ func TestImportForgeries(t *testing.T) {
 		}
 		want := l.fromNode()
 		wantTip(t, g, want)
-		if uint64(want.Counts.Links) != links || want.Counts.Refused != 2 {
-			t.Errorf("%+v, expected %d links and the two forgeries refused", want.Counts, links)
+		if uint64(want.Counts.Links) != count || want.Counts.Refused != 2 {
+			t.Errorf("%+v, expected %d links and the two forgeries refused", want.Counts, count)
 		}
 		v := must(g.At(nil))(t)
 		defer v.Close()
 		for _, tx := range forged {
-			if a := must(v.Action(tx.TxHash()))(t); a.Reason != graph.NoAuthor || a.Author != nil {
+			if a := must(v.Action(tx.TxHash()))(t); a.Reason != links.NoAuthor || a.Author != nil {
 				t.Errorf("%v: %+v, expected no author", tx.TxHash(), a)
 			}
 		}

@@ -15,6 +15,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -179,8 +181,9 @@ func (p *play) block(t rapid.TB, height uint32, erased ...*act) graph.Block {
 	read := need(protocol.ReadBlock(raw))(t)
 	b := graph.Block{
 		Height: height, Hash: block.BlockHash(), PrevHash: block.Header.PrevBlock,
-		Time: uint32(block.Header.Timestamp.Unix()), Bits: block.Header.Bits, Header: [protocol.HeaderSize]byte(raw),
+		Time: uint32(block.Header.Timestamp.Unix()), Bits: block.Header.Bits,
 	}
+	b.Anchors.Header = [protocol.HeaderSize]byte(raw)
 	var indices []uint32
 	for i, tx := range block.Transactions {
 		a := p.byTxID[tx.TxHash()]
@@ -192,14 +195,14 @@ func (p *play) block(t rapid.TB, height uint32, erased ...*act) graph.Block {
 			author = nil
 		}
 		if a.action.Kind != 0 {
-			b.Actions = append(b.Actions, graph.Action{Action: a.action, Index: index, TxID: tx.TxHash(), Author: author})
+			b.Actions = append(b.Actions, links.Action{Action: a.action, Index: index, TxID: tx.TxHash(), Author: author})
 		}
 		// All that carry an anchor or spend a baton are among the acts; the graph sees
 		// which ones these are.
-		b.Anchors = append(b.Anchors, graph.AnchorTx{Index: index, Author: author, Raw: serializedTx(tx)})
+		b.Anchors.Txs = append(b.Anchors.Txs, anchors.Tx{Index: index, Author: author, Raw: serializedTx(tx)})
 		indices = append(indices, index)
 	}
-	b.Merkle = read.PartialMerkleTree(indices...)
+	b.Anchors.Merkle = read.PartialMerkleTree(indices...)
 	return b
 }
 

@@ -24,7 +24,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -78,7 +78,7 @@ func newBesieged(t *testing.T) *besieged {
 		limits.Arrive, limits.Take, limits.Patience = time.Second, time.Second, 100*time.Millisecond
 	}
 	c := &rpctest.Chain{}
-	var requests, accepts []graph.Action
+	var requests, accepts []links.Action
 	for i := range 120 {
 		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("deep", i+1), fmt.Sprint("deep", i), ""))
 		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/rpc"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -172,7 +173,7 @@ func TestShutdownEndsEverything(t *testing.T) {
 func TestShutdownWithAStuckClient(t *testing.T) {
 	t.Parallel() // with other tests: it waits for the grace
 	c := &rpctest.Chain{}
-	var requests []graph.Action
+	var requests []links.Action
 	for i := range 5000 {
 		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("c", i), "parent", ""))
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
@@ -37,7 +37,7 @@ func (u *untaken) Write(b []byte) (int, error) {
 // TestUntakenAnswersHoldLittle asks for the longest answers in a crowd that takes none.
 func TestUntakenAnswersHoldLittle(t *testing.T) {
 	c := &rpctest.Chain{}
-	var requests, accepts []graph.Action
+	var requests, accepts []links.Action
 	for i := range 120 {
 		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("deep", i+1), fmt.Sprint("deep", i), ""))
 		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))

@@ -24,6 +24,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
@@ -115,17 +116,17 @@ func (s *anchoredServer) status() (status anchor.Status) {
 }
 
 // awaitAnchor mines until so many anchors are confirmed.
-func (s *anchoredServer) awaitAnchor(anchors uint32) anchor.Status {
+func (s *anchoredServer) awaitAnchor(count uint32) anchor.Status {
 	s.t.Helper()
 	var status anchor.Status
 	eventually(s.t, func() string {
-		if status = s.status(); status.Last != nil && status.Last.Number+1 >= anchors {
+		if status = s.status(); status.Last != nil && status.Last.Number+1 >= count {
 			return ""
 		}
 		if len(status.Pending) > 0 {
 			mine(s.t, s.grpc, s.node)
 		}
-		return fmt.Sprintf("there are no %d anchors: %+v; standard error:\n%s", anchors, status, s.errors())
+		return fmt.Sprintf("there are no %d anchors: %+v; standard error:\n%s", count, status, s.errors())
 	})
 	return status
 }
@@ -498,7 +499,7 @@ func (m *memoryChain) Unanchored() bool { return false }
 // undone, the node is started anew and loses its mempool, and the publisher is
 // started anew at any moment. There must be one chain, with every position in its order.
 func TestAnchorsThroughReorgs(t *testing.T) {
-	const anchors = 100
+	const count = 100
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := mathrand.New(mathrand.NewPCG(seed, 0))
@@ -564,7 +565,7 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 		t.Fatal(err)
 	}
 	restarts := 2
-	for made := 0; made < anchors; {
+	for made := 0; made < count; {
 		switch random.IntN(20) {
 		case 0:
 			depth := uint32(1 + random.IntN(3))
@@ -603,7 +604,7 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 			time.Sleep(2 * time.Millisecond)
 		}
 	}
-	var chain graph.AnchorChain
+	var chain anchors.Chain
 	eventually(t, func() string {
 		if _, err := n.Mine(t.Context(), 1); err != nil {
 			t.Fatal(err)
@@ -621,8 +622,8 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 			t.Fatalf("there are %d chains of anchors (%v), want 1: %+v", len(chains), err, chains)
 		}
 		chain = chains[0]
-		found, err := v.Anchors(t.Context(), chain.ID, 0, 10*anchors)
-		if err != nil || len(found) < anchors || chain.Break != protocol.Unbroken {
+		found, err := v.Anchors(t.Context(), chain.ID, 0, 10*count)
+		if err != nil || len(found) < count || chain.Break != protocol.Unbroken {
 			return fmt.Sprintf("%d anchors, %v (%v)", len(found), chain.Break, err)
 		}
 		seen := make(map[chainhash.Hash]bool)

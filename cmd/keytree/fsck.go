@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/fsck"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -62,7 +63,7 @@ func (a *app) fsck(ctx context.Context, dir string, params graph.Params, asJSON 
 			said = now
 		}
 	}
-	report, err := graph.Check(ctx, dir, params, graph.Options{Memory: limitMemory(nil), Log: zerolog.Nop()}, progress)
+	report, err := fsck.Check(ctx, dir, params, fsck.Options{Memory: limitMemory(nil), Log: zerolog.Nop()}, progress)
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func (a *app) fsck(ctx context.Context, dir string, params graph.Params, asJSON 
 	return err
 }
 
-func printFsck(out *output, dir string, report *graph.Report) {
+func printFsck(out *output, dir string, report *fsck.Report) {
 	for _, finding := range report.Findings {
 		fmt.Fprintln(out, finding)
 	}
@@ -113,7 +114,7 @@ type fsckFinding struct {
 	Problem string  `json:"problem"`
 }
 
-func newFsckReport(report *graph.Report) fsckReport {
+func newFsckReport(report *fsck.Report) fsckReport {
 	out := fsckReport{
 		Sound: len(report.Findings) == 0, Blocks: report.Blocks, Records: report.Records,
 		Findings: []fsckFinding{}, Omitted: report.Omitted,

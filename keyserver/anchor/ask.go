@@ -8,7 +8,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -45,11 +46,11 @@ type View interface {
 	Hash() chainhash.Hash
 	// Time is that in the header of the last block.
 	Time() time.Time
-	AnchorChain(id chainhash.Hash) (graph.AnchorChain, error)
-	AnchorChainsOf(ctx context.Context, domain string, after *graph.ActionCursor, limit int) ([]graph.AnchorChain, *graph.ActionCursor, error)
-	Anchors(ctx context.Context, chain chainhash.Hash, from uint32, limit int) ([]graph.AnchorStatus, error)
-	Anchor(txid chainhash.Hash) (graph.AnchorStatus, error)
-	AnchorProof(txid chainhash.Hash) (graph.AnchorProof, error)
+	AnchorChain(id chainhash.Hash) (anchors.Chain, error)
+	AnchorChainsOf(ctx context.Context, domain string, after *store.Position, limit int) ([]anchors.Chain, *store.Position, error)
+	Anchors(ctx context.Context, chain chainhash.Hash, from uint32, limit int) ([]anchors.Status, error)
+	Anchor(txid chainhash.Hash) (anchors.Status, error)
+	AnchorProof(txid chainhash.Hash) (anchors.Proof, error)
 	Close()
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/protocol"
@@ -36,7 +36,7 @@ func testAnchor(txid, spends chainhash.Hash, to protocol.KeyHash) *signed {
 // testFacts are those of a publisher at rest: a chain of two confirmed anchors of a
 // hashchain with one entry, and a node that was asked.
 func testFacts() *facts {
-	chain := graph.AnchorChain{ID: genesisID, Domain: testDomain, Anchors: 2, Last: graph.AnchorStatus{TxID: lastID, Height: 90, Author: &currentKey}}
+	chain := anchors.Chain{ID: genesisID, Domain: testDomain, Anchors: 2, Last: anchors.Status{TxID: lastID, Height: 90, Author: &currentKey}}
 	last := testAnchor(lastID, genesisID, currentKey)
 	return &facts{
 		rules: rules{Schedule: schedule.Schedule{Interval: time.Hour, MaxEntries: 10, Heartbeat: 24 * time.Hour}, domain: testDomain, feeRate: 1,
@@ -45,7 +45,7 @@ func testFacts() *facts {
 		head: hashchain.Chain{Size: 1}, named: genesisID.String(),
 		genesis: &genesisID, stored: []*signed{last}, keys: holders{current: &currentKey},
 		ours: &chain, last: last, lastTime: time.Unix(2_000_000, 0),
-		confirmed: map[chainhash.Hash]graph.AnchorStatus{lastID: chain.Last},
+		confirmed: map[chainhash.Hash]anchors.Status{lastID: chain.Last},
 		offers:    map[chainhash.Hash]offer{}, counted: time.Unix(1_000_000, 0),
 		node: &nodeFacts{unspent: map[wire.OutPoint]bool{}},
 	}
@@ -80,11 +80,11 @@ func (f *facts) addCoin(value int64, key protocol.KeyHash, confirmed bool) *ownC
 
 // ownGenesis returns a chain by the current key.
 func ownGenesis(id chainhash.Hash, spends chainhash.Hash, how protocol.Break) ownChain {
-	return ownChain{graph.AnchorChain{ID: id, Domain: testDomain, Break: how}, testAnchor(id, spends, currentKey)}
+	return ownChain{anchors.Chain{ID: id, Domain: testDomain, Break: how}, testAnchor(id, spends, currentKey)}
 }
 
 func unclaimed(position uint64, have *hashchain.Chain) unclaimedChain {
-	return unclaimedChain{graph.AnchorChain{ID: lastID, Anchors: 3}, commitment{Anchor: protocol.Anchor{Position: position}, have: have}}
+	return unclaimedChain{anchors.Chain{ID: lastID, Anchors: 3}, commitment{Anchor: protocol.Anchor{Position: position}, have: have}}
 }
 
 // describe tells what was decided, in short.
@@ -167,7 +167,7 @@ func TestDecide(t *testing.T) {
 			"error: " + ErrMismatch.Error() + ": the keyserver's database names"},
 		{"key lost, the database's chain is there", check, func(f *facts) {
 			f.nothing()
-			f.named, f.namedChain = genesisID.String(), &graph.AnchorChain{}
+			f.named, f.namedChain = genesisID.String(), &anchors.Chain{}
 		}, "nothing"},
 
 		// A backup from before the first anchor.
@@ -190,13 +190,13 @@ func TestDecide(t *testing.T) {
 		{"the operator names the chain", check, func(f *facts) {
 			f.nothing()
 			f.unclaimed = []unclaimedChain{unclaimed(7, nil)}
-			f.choice, f.choiceChain = &lastID, &graph.AnchorChain{ID: lastID, Domain: testDomain}
+			f.choice, f.choiceChain = &lastID, &anchors.Chain{ID: lastID, Domain: testDomain}
 		}, "name"},
 		{"the operator names a chain that is not there", check, func(f *facts) { f.nothing(); f.choice = &lastID },
 			"error: " + ErrMismatch.Error() + ": --anchor-chain"},
 		{"the operator names a chain of another domain", check, func(f *facts) {
 			f.nothing()
-			f.choice, f.choiceChain = &lastID, &graph.AnchorChain{ID: lastID, Domain: "example.net"}
+			f.choice, f.choiceChain = &lastID, &anchors.Chain{ID: lastID, Domain: "example.net"}
 		}, "error: " + ErrMismatch.Error() + ": --anchor-chain"},
 
 		// Keys.
@@ -210,7 +210,7 @@ func TestDecide(t *testing.T) {
 		{"old key, not settled", publish, func(f *facts) { f.keys.previous = &previousKey; f.height = 90 + settled - 2 }, "nothing"},
 		{"old key, anchors by it alone", publish, func(f *facts) {
 			f.keys.previous = &previousKey
-			f.confirmed[lastID] = graph.AnchorStatus{Height: 90, Author: &previousKey}
+			f.confirmed[lastID] = anchors.Status{Height: 90, Author: &previousKey}
 		}, "nothing"},
 		{"old key, a payment to it", publish, func(f *facts) { f.keys.previous = &previousKey; f.addCoin(f.cost(), previousKey, false) }, "nothing"},
 		{"old key, dust to it", publish, func(f *facts) { f.keys.previous = &previousKey; f.addCoin(f.cost()-1, previousKey, true) }, "retire"},
@@ -220,12 +220,12 @@ func TestDecide(t *testing.T) {
 		{"a buried anchor", publish, func(f *facts) {
 			f.height = 200
 			f.stored = append(f.stored, testAnchor(genesisID, paymentID, currentKey))
-			f.confirmed[genesisID] = graph.AnchorStatus{Height: 100}
+			f.confirmed[genesisID] = anchors.Status{Height: 100}
 		}, "prune to 1"},
 		{"one that is not buried", publish, func(f *facts) {
 			f.height = 199
 			f.stored = append(f.stored, testAnchor(genesisID, paymentID, currentKey))
-			f.confirmed[genesisID] = graph.AnchorStatus{Height: 100}
+			f.confirmed[genesisID] = anchors.Status{Height: 100}
 		}, "nothing"},
 		{"one that cannot be confirmed", publish, func(f *facts) { f.stored = append(f.stored, testAnchor(pendingID, paymentID, currentKey)) }, "prune to 1"},
 

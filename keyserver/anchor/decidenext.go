@@ -8,7 +8,7 @@ import (
 
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -231,7 +231,7 @@ func (f *facts) spare() (value int64) {
 
 // stranded reports whether the hashchain agrees with a chain of anchors that the keys
 // here cannot go on with.
-func (f *facts) stranded() *graph.AnchorChain {
+func (f *facts) stranded() *anchors.Chain {
 	if f.genesis != nil || f.namedChain == nil || f.namedChain.Break != protocol.Unbroken {
 		return nil
 	}

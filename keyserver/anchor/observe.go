@@ -10,7 +10,8 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/protocol"
@@ -58,16 +59,16 @@ type facts struct {
 	stored  []*signed       // in the state file
 	keys    holders
 
-	ours      *graph.AnchorChain                    // that of genesis; nil if the index has none
-	last      *signed                               // the last anchor of ours; nil if there is none
-	lastTime  time.Time                             // in the header of its block
-	confirmed map[chainhash.Hash]graph.AnchorStatus // those of stored that are
-	pending   []*signed                             // those that follow, in their order, as far as they are stored
+	ours      *anchors.Chain                    // that of genesis; nil if the index has none
+	last      *signed                           // the last anchor of ours; nil if there is none
+	lastTime  time.Time                         // in the header of its block
+	confirmed map[chainhash.Hash]anchors.Status // those of stored that are
+	pending   []*signed                         // those that follow, in their order, as far as they are stored
 
-	search                         // empty if there was no need to look
-	namedChain  *graph.AnchorChain // that of named; nil if the index has none, or there was no need to look
-	choiceChain *graph.AnchorChain // that of choice, likewise
-	commitments []commitment       // of all these, unless they were found to agree before
+	search                     // empty if there was no need to look
+	namedChain  *anchors.Chain // that of named; nil if the index has none, or there was no need to look
+	choiceChain *anchors.Chain // that of choice, likewise
+	commitments []commitment   // of all these, unless they were found to agree before
 
 	offers  map[chainhash.Hash]offer // what became of offers to the node
 	asked   chainhash.Hash           // the block as of which the node was asked last
@@ -84,13 +85,13 @@ type search struct {
 
 // ownChain is a chain that one of the keys has made.
 type ownChain struct {
-	graph.AnchorChain
+	anchors.Chain
 	first *signed // its genesis anchor
 }
 
 // unclaimedChain is a chain that may be this keyserver's.
 type unclaimedChain struct {
-	graph.AnchorChain
+	anchors.Chain
 	first commitment // of its genesis anchor
 }
 
@@ -148,7 +149,7 @@ func (p *Publisher) observe(ctx context.Context, askNode bool) (*facts, error) {
 		now:   p.opt.Now(), height: v.Height(), block: v.Hash(), time: v.Time(),
 		head: p.opt.Hashchain.Chain(), named: p.opt.Hashchain.AnchorChain(), unanchored: p.opt.Hashchain.Unanchored(),
 		genesis: p.state.genesis, stored: slices.Clone(p.state.anchors), keys: p.keys.holders(),
-		confirmed: make(map[chainhash.Hash]graph.AnchorStatus),
+		confirmed: make(map[chainhash.Hash]anchors.Status),
 		offers:    maps.Clone(p.offers), asked: p.asked, counted: p.funds.counted,
 	}
 	if err := p.observeIndex(ctx, v, f); err != nil || !askNode {
@@ -163,7 +164,7 @@ func (p *Publisher) observeIndex(ctx context.Context, v View, f *facts) (err err
 		status, err := v.Anchor(a.txid)
 		if err == nil {
 			f.confirmed[a.txid] = status
-		} else if !errors.Is(err, graph.ErrNotFound) {
+		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 	}
@@ -243,9 +244,9 @@ func (p *Publisher) observeOthers(ctx context.Context, v View, f *facts) (err er
 		p.searched = f.block
 	}
 	f.search = p.found
-	compared := []*graph.AnchorChain{f.namedChain, f.choiceChain}
+	compared := []*anchors.Chain{f.namedChain, f.choiceChain}
 	for i := range f.own {
-		compared = append(compared, &f.own[i].AnchorChain)
+		compared = append(compared, &f.own[i].Chain)
 	}
 	for _, c := range compared {
 		if c == nil {
@@ -259,9 +260,9 @@ func (p *Publisher) observeOthers(ctx context.Context, v View, f *facts) (err er
 }
 
 // chainIn returns a chain of anchors, nil if the index has none of that name.
-func chainIn(v View, id chainhash.Hash) (*graph.AnchorChain, error) {
+func chainIn(v View, id chainhash.Hash) (*anchors.Chain, error) {
 	c, err := v.AnchorChain(id)
-	if errors.Is(err, graph.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
 	return &c, err
@@ -270,7 +271,7 @@ func chainIn(v View, id chainhash.Hash) (*graph.AnchorChain, error) {
 // search goes through the chains of the domain.
 func (p *Publisher) search(ctx context.Context, v View, f *facts) (s search, err error) {
 	const page = 100
-	var after *graph.ActionCursor
+	var after *store.Position
 	for looked := 0; ; {
 		chains, next, err := v.AnchorChainsOf(ctx, f.domain, after, page)
 		if err != nil {
@@ -315,7 +316,7 @@ func (p *Publisher) search(ctx context.Context, v View, f *facts) (s search, err
 
 // compareChain looks at a chain's last anchors. Two, because the very last may be one
 // that broke the chain by going back.
-func (p *Publisher) compareChain(ctx context.Context, v View, f *facts, c *graph.AnchorChain) error {
+func (p *Publisher) compareChain(ctx context.Context, v View, f *facts, c *anchors.Chain) error {
 	const last = 2
 	anchors, err := v.Anchors(ctx, c.ID, max(c.Anchors, last)-last, last)
 	if err != nil {

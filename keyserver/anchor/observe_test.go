@@ -15,7 +15,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -185,27 +186,27 @@ type crowd struct {
 	asked       int
 }
 
-func (c *crowd) AnchorChainsOf(_ context.Context, _ string, after *graph.ActionCursor, limit int) (page []graph.AnchorChain, next *graph.ActionCursor, _ error) {
+func (c *crowd) AnchorChainsOf(_ context.Context, _ string, after *store.Position, limit int) (page []anchors.Chain, next *store.Position, _ error) {
 	first := 0
 	if after != nil {
 		first = int(after.Height)
 	}
 	for i := first; i < min(first+limit, c.chains); i++ {
 		c.asked++
-		chain := graph.AnchorChain{ID: chainhash.Hash{1, byte(i), byte(i >> 8)}, Domain: testDomain}
+		chain := anchors.Chain{ID: chainhash.Hash{1, byte(i), byte(i >> 8)}, Domain: testDomain}
 		if chain.Genesis.Position = c.position; i == c.own {
 			chain.Genesis.Author = &c.author
 		}
 		page = append(page, chain)
 	}
 	if first+limit < c.chains {
-		next = &graph.ActionCursor{Height: uint32(first + limit)}
+		next = &store.Position{Height: uint32(first + limit)}
 	}
 	return page, next, nil
 }
 
-func (c *crowd) AnchorProof(chainhash.Hash) (graph.AnchorProof, error) {
-	return graph.AnchorProof{Raw: c.raw}, nil
+func (c *crowd) AnchorProof(chainhash.Hash) (anchors.Proof, error) {
+	return anchors.Proof{Raw: c.raw}, nil
 }
 
 // TestSearchIsBounded has strangers begin more chains than anybody wants to look at.

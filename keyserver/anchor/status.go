@@ -9,7 +9,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -56,7 +56,7 @@ type funds struct {
 }
 
 // newAnchor describes a confirmed anchor as of a height.
-func newAnchor(a *graph.AnchorStatus, height uint32) Anchor {
+func newAnchor(a *anchors.Status, height uint32) Anchor {
 	return Anchor{
 		TxID: a.TxID.String(), Number: a.Number, Position: a.Position, Head: fmt.Sprintf("%x", a.Head),
 		Height: a.Height, Confirmations: height - a.Height + 1,

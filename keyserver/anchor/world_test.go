@@ -18,7 +18,8 @@ import (
 	"github.com/gcash/bchd/wire"
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/protocol"
@@ -231,7 +232,7 @@ func (w *world) View() (View, error) {
 		return nil, ErrBehind
 	}
 	v := &index{height: uint32(len(w.blocks)), hash: chainhash.HashH(append(binary.LittleEndian.AppendUint32(nil, uint32(len(w.blocks))), w.salt...)),
-		times: slices.Clone(w.times), txs: make(map[chainhash.Hash]graph.AnchorStatus), raw: make(map[chainhash.Hash][]byte)}
+		times: slices.Clone(w.times), txs: make(map[chainhash.Hash]anchors.Status), raw: make(map[chainhash.Hash][]byte)}
 	for i, block := range w.blocks {
 		for n, tx := range block {
 			v.add(w, uint32(i+1), uint32(n), tx)
@@ -249,13 +250,13 @@ type index struct {
 	hash   chainhash.Hash
 	times  []time.Time
 	chains []*chain
-	txs    map[chainhash.Hash]graph.AnchorStatus
+	txs    map[chainhash.Hash]anchors.Status
 	raw    map[chainhash.Hash][]byte
 }
 
 type chain struct {
-	graph.AnchorChain
-	anchors []graph.AnchorStatus
+	anchors.Chain
+	anchors []anchors.Status
 }
 
 func (v *index) add(w *world, height, n uint32, tx *wire.MsgTx) {
@@ -263,7 +264,7 @@ func (v *index) add(w *world, height, n uint32, tx *wire.MsgTx) {
 	parsed := protocol.Tx(raw)
 	record, ok := parsed.Anchor()
 	var next *protocol.Anchor
-	status := graph.AnchorStatus{TxID: tx.TxHash(), Height: height, Index: n}
+	status := anchors.Status{TxID: tx.TxHash(), Height: height, Index: n}
 	if ok {
 		next, status.Anchor = &record, record
 		out, unlock := parsed.Input0()
@@ -292,7 +293,7 @@ func (v *index) add(w *world, height, n uint32, tx *wire.MsgTx) {
 		return
 	}
 	if of == nil {
-		of = &chain{AnchorChain: graph.AnchorChain{ID: tx.TxHash(), Domain: record.Domain}}
+		of = &chain{Chain: anchors.Chain{ID: tx.TxHash(), Domain: record.Domain}}
 		v.chains = append(v.chains, of)
 		of.Genesis = status
 		of.Genesis.Chain = of.ID
@@ -309,25 +310,25 @@ func (v *index) Hash() chainhash.Hash { return v.hash }
 func (v *index) Time() time.Time      { return v.times[v.height-1] }
 func (v *index) Close()               {}
 
-func (v *index) AnchorChain(id chainhash.Hash) (graph.AnchorChain, error) {
+func (v *index) AnchorChain(id chainhash.Hash) (anchors.Chain, error) {
 	for _, c := range v.chains {
 		if c.ID == id {
-			return c.AnchorChain, nil
+			return c.Chain, nil
 		}
 	}
-	return graph.AnchorChain{}, graph.ErrNotFound
+	return anchors.Chain{}, store.ErrNotFound
 }
 
-func (v *index) AnchorChainsOf(_ context.Context, domain string, _ *graph.ActionCursor, _ int) (chains []graph.AnchorChain, _ *graph.ActionCursor, _ error) {
+func (v *index) AnchorChainsOf(_ context.Context, domain string, _ *store.Position, _ int) (chains []anchors.Chain, _ *store.Position, _ error) {
 	for _, c := range v.chains {
 		if c.Domain == domain {
-			chains = append(chains, c.AnchorChain)
+			chains = append(chains, c.Chain)
 		}
 	}
 	return chains, nil, nil
 }
 
-func (v *index) Anchors(_ context.Context, id chainhash.Hash, from uint32, limit int) ([]graph.AnchorStatus, error) {
+func (v *index) Anchors(_ context.Context, id chainhash.Hash, from uint32, limit int) ([]anchors.Status, error) {
 	for _, c := range v.chains {
 		if c.ID == id {
 			rest := c.anchors[min(int(from), len(c.anchors)):]
@@ -337,17 +338,17 @@ func (v *index) Anchors(_ context.Context, id chainhash.Hash, from uint32, limit
 	return nil, nil
 }
 
-func (v *index) Anchor(txid chainhash.Hash) (graph.AnchorStatus, error) {
+func (v *index) Anchor(txid chainhash.Hash) (anchors.Status, error) {
 	a, ok := v.txs[txid]
 	if !ok {
-		return a, graph.ErrNotFound
+		return a, store.ErrNotFound
 	}
 	return a, nil
 }
 
-func (v *index) AnchorProof(txid chainhash.Hash) (graph.AnchorProof, error) {
+func (v *index) AnchorProof(txid chainhash.Hash) (anchors.Proof, error) {
 	a, err := v.Anchor(txid)
-	proof := graph.AnchorProof{Height: a.Height, Index: a.Index, Raw: v.raw[txid]}
+	proof := anchors.Proof{Height: a.Height, Index: a.Index, Raw: v.raw[txid]}
 	if err == nil {
 		binary.LittleEndian.PutUint32(proof.Header[68:], uint32(v.times[a.Height-1].Unix()))
 	}

@@ -55,12 +55,12 @@ func TestCheck(t *testing.T) {
 	txs := []rpctest.AnchorTx{rpctest.AnchorOf(t, "a", rpctest.Record("example.org", 1)), rpctest.AnchorOf(t, "b", rpctest.Record("example.org", 2))}
 	block := c.Anchored(t, nil, txs...)
 	proven := func() *bundle.Item {
-		tx := block.Anchors[0]
-		branch, err := block.Merkle.Branch(tx.Index)
+		tx := block.Anchors.Txs[0]
+		branch, err := block.Anchors.Merkle.Branch(tx.Index)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &bundle.Item{Height: block.Height, Header: block.Header, Index: tx.Index, Branch: branch, Raw: append([]byte(nil), tx.Raw...)}
+		return &bundle.Item{Height: block.Height, Header: block.Anchors.Header, Index: tx.Index, Branch: branch, Raw: append([]byte(nil), tx.Raw...)}
 	}
 	if err := check(proven(), rpctest.Net); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/client"
@@ -112,7 +112,7 @@ func TestAnswers(t *testing.T) {
 func TestLists(t *testing.T) {
 	const keys = 2100
 	c := &rpctest.Chain{}
-	var requests, accepts []graph.Action
+	var requests, accepts []links.Action
 	for i := range keys {
 		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("c", i), "parent", ""))
 		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), "parent", fmt.Sprint("r", i)))

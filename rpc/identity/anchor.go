@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc/fault"
@@ -94,7 +95,7 @@ func (s *anchorService) GetAnchorChain(ctx context.Context, request *keytreev1.G
 func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.ListAnchorsRequest) (*keytreev1.ListAnchorsResponse, error) {
 	var (
 		subject []byte
-		page    func(ctx context.Context, list *listing) (anchors []graph.AnchorStatus, cursor []byte, err error)
+		page    func(ctx context.Context, list *listing) (anchors []anchors.Status, cursor []byte, err error)
 	)
 	switch {
 	case (request.GetDomain() == "") == (request.GetChainTxHash() == ""):
@@ -105,7 +106,7 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 			return nil, err
 		}
 		subject = append([]byte("domain "), domain...)
-		page = func(ctx context.Context, list *listing) ([]graph.AnchorStatus, []byte, error) {
+		page = func(ctx context.Context, list *listing) ([]anchors.Status, []byte, error) {
 			return s.anchorsOf(ctx, list, domain)
 		}
 	default:
@@ -114,7 +115,7 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 			return nil, err
 		}
 		subject = append([]byte("chain "), id[:]...)
-		page = func(ctx context.Context, list *listing) ([]graph.AnchorStatus, []byte, error) {
+		page = func(ctx context.Context, list *listing) ([]anchors.Status, []byte, error) {
 			return s.anchorsIn(ctx, list, id)
 		}
 	}
@@ -149,7 +150,7 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 
 // anchorsOf returns a page of the anchors of a domain, and where the next one
 // begins, nil at the end.
-func (s *anchorService) anchorsOf(ctx context.Context, list *listing, domain string) ([]graph.AnchorStatus, []byte, error) {
+func (s *anchorService) anchorsOf(ctx context.Context, list *listing, domain string) ([]anchors.Status, []byte, error) {
 	after, err := parseActionCursor(list.token.cursor)
 	if err != nil {
 		return nil, nil, err
@@ -166,7 +167,7 @@ func (s *anchorService) anchorsOf(ctx context.Context, list *listing, domain str
 
 // anchorsIn returns a page of the anchors of a chain, and where the next one begins,
 // nil at the end.
-func (s *anchorService) anchorsIn(ctx context.Context, list *listing, id chainhash.Hash) ([]graph.AnchorStatus, []byte, error) {
+func (s *anchorService) anchorsIn(ctx context.Context, list *listing, id chainhash.Hash) ([]anchors.Status, []byte, error) {
 	chain, err := list.view.AnchorChain(id)
 	if err != nil {
 		return nil, nil, s.notFoundOr(err, "chain_tx_hash", "chain of anchors", id, list.view)
@@ -244,13 +245,13 @@ type anchorAuthors struct {
 	*graphReader
 	view   *graph.View
 	then   *graph.View // as of the block of the last anchor; nil before the first
-	chains map[chainhash.Hash]*graph.AnchorChain
+	chains map[chainhash.Hash]*anchors.Chain
 }
 
 // authorsAsOf returns a renderer for anchors of a view, which stays the caller's. The
 // caller closes it.
 func (r *graphReader) authorsAsOf(view *graph.View) *anchorAuthors {
-	return &anchorAuthors{graphReader: r, view: view, chains: make(map[chainhash.Hash]*graph.AnchorChain)}
+	return &anchorAuthors{graphReader: r, view: view, chains: make(map[chainhash.Hash]*anchors.Chain)}
 }
 
 func (a *anchorAuthors) close() {
@@ -286,7 +287,7 @@ func (a *anchorAuthors) asOf(height uint32) (*graph.View, error) {
 	return then, nil
 }
 
-func (a *anchorAuthors) chain(ctx context.Context, in *graph.AnchorChain) (*keytreev1.AnchorChain, error) {
+func (a *anchorAuthors) chain(ctx context.Context, in *anchors.Chain) (*keytreev1.AnchorChain, error) {
 	at := asOfView(a.view)
 	out := &keytreev1.AnchorChain{
 		ChainTxHash: in.ID.String(), Domain: in.Domain, AnchorCount: in.Anchors, State: "OPEN",
@@ -302,7 +303,7 @@ func (a *anchorAuthors) chain(ctx context.Context, in *graph.AnchorChain) (*keyt
 }
 
 // anchor renders an anchor of a chain; nil if that has to be looked up.
-func (a *anchorAuthors) anchor(ctx context.Context, in *graph.AnchorStatus, chain *graph.AnchorChain) (*keytreev1.Anchor, error) {
+func (a *anchorAuthors) anchor(ctx context.Context, in *anchors.Status, chain *anchors.Chain) (*keytreev1.Anchor, error) {
 	if chain == nil {
 		if chain = a.chains[in.Chain]; chain == nil {
 			c, err := a.view.AnchorChain(in.Chain)

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
@@ -60,7 +61,7 @@ func newAnchoring(t testing.TB) *anchoring {
 		w.c.Block(rpctest.MLR("mlr1", "child", "parent", ""), rpctest.MLA("mla1", "parent", "mlr1")),
 		w.c.Anchored(t, nil, w.a[0], w.b),
 		w.c.Anchored(t, nil, w.a[1], w.cGenesis),
-		w.c.Anchored(t, []graph.Action{rpctest.MCR("mcr1", "parent", "mla1")}, w.a[2]),
+		w.c.Anchored(t, []links.Action{rpctest.MCR("mcr1", "parent", "mla1")}, w.a[2]),
 		w.c.Anchored(t, nil, w.end, w.cLower),
 	}
 	return w

@@ -10,7 +10,7 @@ import (
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
@@ -79,7 +79,7 @@ func BenchmarkProofBundle(b *testing.B) {
 // and such as are below a parent.
 func BenchmarkRESTBatch(b *testing.B) {
 	const size = 10_000
-	var requests, accepts []graph.Action
+	var requests, accepts []links.Action
 	for i := range size {
 		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("linked", i), "parent", ""))
 		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), "parent", fmt.Sprint("r", i)))

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
@@ -32,7 +33,7 @@ const bundlePath = "/v1/anchors/chains/{chain_tx_hash}/bundle"
 // up nobody else.
 type bundleWriter struct {
 	*graphReader
-	chain  graph.AnchorChain
+	chain  anchors.Chain
 	first  uint32
 	height uint32 // the block that the bundle is as of
 	hash   chainhash.Hash
@@ -128,7 +129,7 @@ func (b *bundleWriter) items(ctx context.Context, number uint32) (items []bundle
 	return items, nil
 }
 
-func bundleItem(p graph.AnchorProof) bundle.Item {
+func bundleItem(p anchors.Proof) bundle.Item {
 	return bundle.Item{Height: p.Height, Header: p.Header, Index: p.Index, Branch: p.Branch, Raw: p.Raw}
 }
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
@@ -213,7 +214,7 @@ func TestWatchResumesOnAStaleBlock(t *testing.T) {
 func TestWatchSplitsALargeBlock(t *testing.T) {
 	const actions = 25_000
 	c := &rpctest.Chain{}
-	var requests []graph.Action
+	var requests []links.Action
 	for i := range actions {
 		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("c", i), "parent", ""))
 	}
@@ -271,7 +272,7 @@ func TestSlowWatcher(t *testing.T) {
 	}
 	const blocks, perBlock = 40, 50 // some 500 kB, where the window is 64 kB
 	for height := range blocks {
-		var requests []graph.Action
+		var requests []links.Action
 		for i := range perBlock {
 			requests = append(requests, rpctest.MLR(fmt.Sprint("r", height, ".", i), fmt.Sprint("c", i), "parent", ""))
 		}

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
@@ -142,7 +144,7 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 
 // actionsOf fills a page up to its limit or to maxAnswer. next is nil at the end
 // of the list.
-func (s *identityService) actionsOf(ctx context.Context, list *listing, key protocol.KeyHash, after *graph.ActionCursor) (page []*keytreev1.Action, next *graph.ActionCursor, err error) {
+func (s *identityService) actionsOf(ctx context.Context, list *listing, key protocol.KeyHash, after *store.Position) (page []*keytreev1.Action, next *store.Position, err error) {
 	at := asOfView(list.view)
 	size := 0
 	for {
@@ -156,7 +158,7 @@ func (s *identityService) actionsOf(ctx context.Context, list *listing, key prot
 				return page, after, nil
 			}
 			page = append(page, rendered)
-			after = &graph.ActionCursor{Height: action.Height, Index: action.Index}
+			after = &store.Position{Height: action.Height, Index: action.Index}
 		}
 		if next == nil || len(page) == list.limit {
 			return page, next, nil
@@ -167,15 +169,15 @@ func (s *identityService) actionsOf(ctx context.Context, list *listing, key prot
 
 // The cursors of the two lists, in big-endian numbers.
 
-func appendMemberCursor(c graph.MemberCursor) []byte {
+func appendMemberCursor(c links.MemberCursor) []byte {
 	return c.Key[:]
 }
 
-func parseMemberCursor(b []byte) (*graph.MemberCursor, error) {
+func parseMemberCursor(b []byte) (*links.MemberCursor, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
-	var c graph.MemberCursor
+	var c links.MemberCursor
 	if len(b) != len(c.Key) {
 		return nil, errCursor()
 	}
@@ -183,18 +185,18 @@ func parseMemberCursor(b []byte) (*graph.MemberCursor, error) {
 	return &c, nil
 }
 
-func appendActionCursor(c graph.ActionCursor) []byte {
+func appendActionCursor(c store.Position) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, c.Height), c.Index)
 }
 
-func parseActionCursor(b []byte) (*graph.ActionCursor, error) {
+func parseActionCursor(b []byte) (*store.Position, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
 	if len(b) != 8 {
 		return nil, errCursor()
 	}
-	return &graph.ActionCursor{
+	return &store.Position{
 		Height: binary.BigEndian.Uint32(b),
 		Index:  binary.BigEndian.Uint32(b[4:]),
 	}, nil

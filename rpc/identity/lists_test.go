@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
@@ -16,7 +17,7 @@ import (
 // starred returns blocks that make one identity of a root with n children, each
 // with a child of its own.
 func starred(c *rpctest.Chain, n int) []graph.Block {
-	var requests, accepts []graph.Action
+	var requests, accepts []links.Action
 	for i := range n {
 		child, grandchild := fmt.Sprint("child ", i), fmt.Sprint("grandchild ", i)
 		requests = append(requests,

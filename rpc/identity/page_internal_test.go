@@ -6,7 +6,8 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 )
 
 func FuzzParsePageToken(f *testing.F) {
@@ -14,9 +15,9 @@ func FuzzParsePageToken(f *testing.F) {
 	query := queryDigest("ListAddressActions", []byte("subject"), &height, nil)
 	token := pageToken{query: query, height: 7, hash: chainhash.Hash{1, 31: 2}}
 	f.Add(token.String())
-	token.cursor = appendMemberCursor(graph.MemberCursor{Key: [20]byte{3}})
+	token.cursor = appendMemberCursor(links.MemberCursor{Key: [20]byte{3}})
 	f.Add(token.String())
-	token.cursor = appendActionCursor(graph.ActionCursor{Height: 6, Index: 5})
+	token.cursor = appendActionCursor(store.Position{Height: 6, Index: 5})
 	f.Add(token.String())
 	token.cursor = appendEventCursor(eventCursor{disconnects: 1, height: 6, event: 5})
 	f.Add(token.String())

@@ -9,6 +9,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
@@ -43,7 +45,7 @@ func hashOrNone(hash *chainhash.Hash) string {
 
 // resolution renders a resolution. address renders the keys above the one resolved, which
 // may be above many.
-func (r renderer) resolution(in graph.Resolution, at asOf, omitPath bool, address func(protocol.KeyHash) string) *keytreev1.Resolution {
+func (r renderer) resolution(in links.Resolution, at asOf, omitPath bool, address func(protocol.KeyHash) string) *keytreev1.Resolution {
 	out := &keytreev1.Resolution{
 		Address:      r.address(in.Key),
 		Depth:        in.Depth,
@@ -69,7 +71,7 @@ func (r renderer) resolution(in graph.Resolution, at asOf, omitPath bool, addres
 	return out
 }
 
-func (r renderer) identity(in graph.Identity, at asOf) *keytreev1.Identity {
+func (r renderer) identity(in links.Identity, at asOf) *keytreev1.Identity {
 	out := &keytreev1.Identity{
 		IdTxHash:    in.ID.String(),
 		State:       "CURRENT",
@@ -85,7 +87,7 @@ func (r renderer) identity(in graph.Identity, at asOf) *keytreev1.Identity {
 	return out
 }
 
-func (r renderer) key(in graph.Member) *keytreev1.IdentityKey {
+func (r renderer) key(in links.Member) *keytreev1.IdentityKey {
 	return &keytreev1.IdentityKey{
 		Address:       r.address(in.Key),
 		ParentAddress: r.addressOrNone(in.Parent),
@@ -95,7 +97,7 @@ func (r renderer) key(in graph.Member) *keytreev1.IdentityKey {
 	}
 }
 
-func (r renderer) action(in graph.ActionStatus, at asOf) *keytreev1.Action {
+func (r renderer) action(in links.ActionStatus, at asOf) *keytreev1.Action {
 	out := &keytreev1.Action{
 		TxHash:        in.TxID.String(),
 		Kind:          in.Kind.String(),
@@ -120,91 +122,91 @@ func (r renderer) action(in graph.ActionStatus, at asOf) *keytreev1.Action {
 	return out
 }
 
-func stateName(s graph.State) string {
+func stateName(s links.ActionState) string {
 	switch s {
-	case graph.StateOpen:
+	case links.StateOpen:
 		return "OPEN"
-	case graph.StateUsed:
+	case links.StateUsed:
 		return "USED"
-	case graph.StateInForce:
+	case links.StateInForce:
 		return "IN_FORCE"
-	case graph.StateCut:
+	case links.StateCut:
 		return "CUT"
-	case graph.StateWaiting:
+	case links.StateWaiting:
 		return "WAITING"
-	case graph.StateRefused:
+	case links.StateRefused:
 		return "REFUSED"
-	case graph.StateDone:
+	case links.StateDone:
 		return "DONE"
 	}
 	return fmt.Sprintf("STATE_%d", uint8(s))
 }
 
-func reasonName(r graph.Reason) string {
+func reasonName(r links.Reason) string {
 	switch r {
-	case graph.NoReason:
+	case links.NoReason:
 		return ""
-	case graph.Malformed:
+	case links.Malformed:
 		return "MALFORMED"
-	case graph.NoAuthor:
+	case links.NoAuthor:
 		return "NO_AUTHOR"
-	case graph.SelfLink:
+	case links.SelfLink:
 		return "SELF_LINK"
-	case graph.WrongKind:
+	case links.WrongKind:
 		return "WRONG_KIND"
-	case graph.RequestRefused:
+	case links.RequestRefused:
 		return "REQUEST_REFUSED"
-	case graph.NotTheParent:
+	case links.NotTheParent:
 		return "NOT_THE_PARENT"
-	case graph.RequestUsed:
+	case links.RequestUsed:
 		return "REQUEST_USED"
-	case graph.ChildHasParent:
+	case links.ChildHasParent:
 		return "CHILD_HAS_PARENT"
-	case graph.Loop:
+	case links.Loop:
 		return "LOOP"
-	case graph.AcceptRefused:
+	case links.AcceptRefused:
 		return "ACCEPT_REFUSED"
-	case graph.AlreadyRevoked:
+	case links.AlreadyRevoked:
 		return "ALREADY_REVOKED"
 	}
 	return fmt.Sprintf("REASON_%d", uint8(r))
 }
 
-func (r renderer) event(in graph.Effect) *keytreev1.Event {
+func (r renderer) event(in links.Effect) *keytreev1.Event {
 	switch in.Type {
-	case graph.RequestOpened:
+	case links.RequestOpened:
 		return &keytreev1.Event{Type: "REQUEST_OPENED", TxHash: in.Tx.String(),
 			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent)}
-	case graph.LinkFormed:
+	case links.LinkFormed:
 		return &keytreev1.Event{Type: "LINK_FORMED", TxHash: in.Tx.String(), RefTxHash: in.Ref.String(),
 			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent), IdTxHash: in.ID.String()}
-	case graph.LinkCut:
+	case links.LinkCut:
 		return &keytreev1.Event{Type: "LINK_CUT", TxHash: in.Tx.String(), RefTxHash: in.Ref.String(),
 			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent), IdTxHash: in.ID.String()}
-	case graph.ActionRefused:
+	case links.ActionRefused:
 		out := &keytreev1.Event{Type: "ACTION_REFUSED", TxHash: in.Tx.String(), Kind: in.Kind.String(), Reason: reasonName(in.Reason)}
 		if in.Author != (protocol.KeyHash{}) {
 			out.AuthorAddress = r.address(in.Author)
 		}
 		return out
-	case graph.ActionWaiting:
+	case links.ActionWaiting:
 		return &keytreev1.Event{Type: "ACTION_WAITING", TxHash: in.Tx.String(), Kind: in.Kind.String(),
 			AuthorAddress: r.address(in.Author), Reference: in.Reference.String()}
-	case graph.IdentityNamed:
+	case links.IdentityNamed:
 		return &keytreev1.Event{Type: "IDENTITY_NAMED", IdTxHash: in.ID.String(), MainAddress: r.address(in.Root)}
-	case graph.IdentityMerged:
+	case links.IdentityMerged:
 		return &keytreev1.Event{Type: "IDENTITY_MERGED", IdTxHash: in.ID.String(), MergedInto: in.Into.String()}
 	}
 	return &keytreev1.Event{Type: fmt.Sprintf("EFFECT_%d", uint8(in.Type))}
 }
 
-func (r renderer) anchorEvent(in graph.AnchorEffect) *keytreev1.Event {
+func (r renderer) anchorEvent(in anchors.Effect) *keytreev1.Event {
 	switch in.Type {
-	case graph.AnchorAdded:
+	case anchors.AnchorAdded:
 		return &keytreev1.Event{Type: "ANCHOR_ADDED", TxHash: in.Tx.String(), AuthorAddress: r.addressOrNone(in.Author),
 			Anchor: &keytreev1.AnchorEvent{ChainTxHash: in.Chain.String(), Domain: in.Anchor.Domain,
 				Position: in.Anchor.Position, Head: in.Anchor.Head[:], Root: in.Anchor.Root[:]}}
-	case graph.ChainBroken:
+	case anchors.ChainBroken:
 		return &keytreev1.Event{Type: "ANCHOR_CHAIN_BROKEN", TxHash: in.Tx.String(),
 			Anchor: &keytreev1.AnchorEvent{ChainTxHash: in.Chain.String(), BreakReason: breakName(in.Break)}}
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -50,7 +52,7 @@ func Record(domain string, position uint64) *protocol.Anchor {
 
 // Anchored makes the next block, with actions and with the transactions behind its
 // coinbase.
-func (c *Chain) Anchored(t testing.TB, actions []graph.Action, txs ...AnchorTx) graph.Block {
+func (c *Chain) Anchored(t testing.TB, actions []links.Action, txs ...AnchorTx) graph.Block {
 	t.Helper()
 	coinbase := wire.NewMsgTx(1)
 	coinbase.AddTxIn(wire.NewTxIn(wire.NewOutPoint(&chainhash.Hash{}, wire.MaxPrevOutIndex), fmt.Append(nil, c.Salt, c.Next)))
@@ -82,22 +84,22 @@ func (c *Chain) Anchored(t testing.TB, actions []graph.Action, txs ...AnchorTx) 
 		t.Fatal(err)
 	}
 	b := c.Block(actions...)
-	b.Hash, b.Header = parsed.Hash, [protocol.HeaderSize]byte(raw.Bytes())
+	b.Hash, b.Anchors.Header = parsed.Hash, [protocol.HeaderSize]byte(raw.Bytes())
 	c.Prev = b.Hash
 	var indices []uint32
 	for index, tx := range parsed.Txs() {
 		if index == 0 {
 			continue
 		}
-		a := graph.AnchorTx{Index: index, Raw: tx}
+		a := anchors.Tx{Index: index, Raw: tx}
 		indices = append(indices, index)
 		if author := txs[index-1].Author; author != "" {
 			hash := Key(author)
 			a.Author = &hash
 		}
-		b.Anchors = append(b.Anchors, a)
+		b.Anchors.Txs = append(b.Anchors.Txs, a)
 	}
-	b.Merkle = parsed.PartialMerkleTree(indices...)
+	b.Anchors.Merkle = parsed.PartialMerkleTree(indices...)
 	return b
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -23,7 +24,7 @@ type Chain struct {
 }
 
 // Block makes the next block.
-func (c *Chain) Block(actions ...graph.Action) graph.Block {
+func (c *Chain) Block(actions ...links.Action) graph.Block {
 	b := graph.Block{Height: c.Next, Hash: HashOf(fmt.Sprint(c.Salt, c.Next)), PrevHash: c.Prev, Actions: actions}
 	for i := range b.Actions {
 		b.Actions[i].Index = uint32(i + 1)
@@ -46,23 +47,23 @@ func Key(name string) (k protocol.KeyHash) {
 func Address(name string) string { return protocol.FormatAddress(Key(name), Net) }
 
 // MLR is a request of a child for a link, in the transaction tx.
-func MLR(tx, child, parent, message string) graph.Action {
+func MLR(tx, child, parent, message string) links.Action {
 	author := Key(child)
-	return graph.Action{TxID: HashOf(tx), Author: &author,
+	return links.Action{TxID: HashOf(tx), Author: &author,
 		Action: protocol.Action{Kind: protocol.MLR, Parent: Key(parent), Message: []byte(message)}}
 }
 
 // MLA is a parent's accept of the request in a transaction, in the transaction tx.
-func MLA(tx, parent, request string) graph.Action {
+func MLA(tx, parent, request string) links.Action {
 	author := Key(parent)
-	return graph.Action{TxID: HashOf(tx), Author: &author,
+	return links.Action{TxID: HashOf(tx), Author: &author,
 		Action: protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(HashOf(request))}}
 }
 
 // MCR is a parent's revocation of the accept in a transaction, in the transaction tx.
-func MCR(tx, parent, accept string) graph.Action {
+func MCR(tx, parent, accept string) links.Action {
 	author := Key(parent)
-	return graph.Action{TxID: HashOf(tx), Author: &author,
+	return links.Action{TxID: HashOf(tx), Author: &author,
 		Action: protocol.Action{Kind: protocol.MCR, Ref: protocol.RefersTo(HashOf(accept))}}
 }
 
@@ -92,7 +93,7 @@ func Family() (*Chain, []graph.Block) {
 
 // RequestsOf returns a block of so many link requests.
 func RequestsOf(c *Chain, n int) graph.Block {
-	var requests []graph.Action
+	var requests []links.Action
 	for i := range n {
 		requests = append(requests, MLR(fmt.Sprint("r", c.Next, ".", i), fmt.Sprint("c", i), "parent", ""))
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
@@ -157,7 +158,7 @@ func TestRecord(t *testing.T) {
 	if !*record {
 		t.Skip("without -record")
 	}
-	chain, links := nodetest.NewChain()
+	chain, made := nodetest.NewChain()
 	for name, index := range recordings() {
 		t.Run(name, func(t *testing.T) {
 			p := startBCHN(t, chain, index)
@@ -166,7 +167,7 @@ func TestRecord(t *testing.T) {
 				t.Fatalf("it is %v: record another version in another folder", version)
 			}
 			r := &recording{t: t, of: p.cfg.Address, answers: make(map[string]answer)}
-			r.askAll(chain, links, index)
+			r.askAll(chain, made, index)
 			r.save(name)
 		})
 	}
@@ -175,13 +176,13 @@ func TestRecord(t *testing.T) {
 // TestReplay asks a BCHN with an index of transactions and one without, as they were
 // recorded. Both must lead to the state that the imitation leads to.
 func TestReplay(t *testing.T) {
-	chain, links := nodetest.NewChain()
+	chain, made := nodetest.NewChain()
 	n := newBCHN(t)
 	n.take(chain)
-	want := stateOf(t, dial(t, n.config()), chain, links)
+	want := stateOf(t, dial(t, n.config()), chain, made)
 	for name, index := range recordings() {
 		t.Run(name, func(t *testing.T) {
-			if got := replay(t, name).askAll(chain, links, index); got != want {
+			if got := replay(t, name).askAll(chain, made, index); got != want {
 				t.Errorf("state hash is %x, want %x", got, want)
 			}
 		})
@@ -189,7 +190,7 @@ func TestReplay(t *testing.T) {
 }
 
 // askAll asks everything, and returns the state hash that the chain leads to.
-func (r *recording) askAll(chain *nodetest.Chain, links nodetest.Links, index bool) [32]byte {
+func (r *recording) askAll(chain *nodetest.Chain, made nodetest.Links, index bool) [32]byte {
 	r.t.Helper()
 	cfg := r.serve()
 	runSuite(r.t, cfg, chain, index, 0)
@@ -199,7 +200,7 @@ func (r *recording) askAll(chain *nodetest.Chain, links nodetest.Links, index bo
 	runSuite(r.t, cfg, chain, index, 0)
 	c := dial(r.t, cfg)
 	checkClaims(r.t, c, chain)
-	return stateOf(r.t, c, chain, links)
+	return stateOf(r.t, c, chain, made)
 }
 
 // checkClaims checks the signatures of all transactions, given what the node tells of
@@ -252,7 +253,7 @@ func outputsOf(t *testing.T, c *bitcoind.Client, block, spender chainhash.Hash, 
 }
 
 // stateOf indexes the chain, looks for its links, and returns the state hash.
-func stateOf(t *testing.T, n node.Node, chain *nodetest.Chain, links nodetest.Links) [32]byte {
+func stateOf(t *testing.T, n node.Node, chain *nodetest.Chain, made nodetest.Links) [32]byte {
 	t.Helper()
 	g := must[*graph.Graph](t)(graph.Open(t.TempDir(), graph.Params{Network: regtest.Params.Name}, graph.Options{MemTable: 8 << 20, BlockCache: 4 << 20}))
 	defer func() { check(t, g.Close()) }()
@@ -277,9 +278,9 @@ func stateOf(t *testing.T, n node.Node, chain *nodetest.Chain, links nodetest.Li
 
 	v := must[*graph.View](t)(g.At(nil))
 	defer v.Close()
-	for _, key := range slices.Concat(links.Children, links.WithTokens, []protocol.KeyHash{links.Forged}) {
-		path := must[graph.Resolution](t)(v.Resolve(t.Context(), key)).Path
-		if linked := len(path) == 2 && path[1] == links.Parent; linked == (key == links.Forged) {
+	for _, key := range slices.Concat(made.Children, made.WithTokens, []protocol.KeyHash{made.Forged}) {
+		path := must[links.Resolution](t)(v.Resolve(t.Context(), key)).Path
+		if linked := len(path) == 2 && path[1] == made.Parent; linked == (key == made.Forged) {
 			t.Errorf("the path of %x is %x", key, path)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/scripts/bench/chain"
@@ -150,7 +151,7 @@ func TestStory(t *testing.T) {
 			if !ok {
 				t.Fatalf("action %v has no author", c.TxID)
 			}
-			b.Actions = append(b.Actions, graph.Action{Action: c.Action, Index: c.Index, TxID: c.TxID, Author: &author})
+			b.Actions = append(b.Actions, links.Action{Action: c.Action, Index: c.Index, TxID: c.TxID, Author: &author})
 			txids = append(txids, c.TxID)
 		}
 		if err := g.Connect(b); err != nil {
@@ -163,22 +164,22 @@ func TestStory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	states := make(map[graph.State]int)
-	reasons := make(map[graph.Reason]int)
+	states := make(map[links.ActionState]int)
+	reasons := make(map[links.Reason]int)
 	for _, txid := range txids {
 		a, err := v.Action(txid)
 		if err != nil {
 			t.Fatal(err)
 		}
 		states[a.State]++
-		if a.State == graph.StateRefused {
+		if a.State == links.StateRefused {
 			reasons[a.Reason]++
 		}
 	}
-	if states[graph.StateInForce] != stats.Links || states[graph.StateRefused] != stats.Refused || states[graph.StateWaiting] != 0 {
+	if states[links.StateInForce] != stats.Links || states[links.StateRefused] != stats.Refused || states[links.StateWaiting] != 0 {
 		t.Errorf("states %v, reasons %v; the chain counts %+v", states, reasons, stats)
 	}
-	if stats.Links < 50 || states[graph.StateCut] < 10 || len(reasons) < 4 {
+	if stats.Links < 50 || states[links.StateCut] < 10 || len(reasons) < 4 {
 		t.Errorf("little happens: states %v, reasons %v", states, reasons)
 	}
 }

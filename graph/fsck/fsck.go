@@ -1,0 +1,421 @@
+// Package fsck says whether everything stored in a graph is what the rules make of its actions
+// and anchors: it applies them once more, in memory, and compares what that would write with
+// what is stored, byte by byte. It mends nothing.
+package fsck
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"os"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/state"
+	"github.com/keytree-bch/keytree/graph/store"
+)
+
+// MaxFindings is how many findings a report lists at most.
+const MaxFindings = 100
+
+// Report is what Check found.
+type Report struct {
+	Tip      *store.Tip // as stored; nil without a block
+	Blocks   uint32     // compared
+	Records  uint64     // in the database
+	Findings []Finding  // none: the graph is sound
+	Omitted  uint64     // findings beyond MaxFindings
+}
+
+// Finding is one thing that is wrong, and where.
+type Finding struct {
+	File    string  // in the graph's folder, if it is about a file
+	Key     []byte  // of the record, if it is about one (schema.go)
+	Height  *uint32 // of the block that it belongs to, if known
+	Problem string
+}
+
+// String returns the finding in one line.
+func (f Finding) String() string {
+	s := ""
+	switch {
+	case f.File != "":
+		s = "file " + f.File
+	case len(f.Key) > 0:
+		s = fmt.Sprintf("%s record %c %x", store.RecordName(f.Key[0]), f.Key[0], f.Key[1:])
+	default:
+		s = "graph"
+	}
+	if f.Height != nil {
+		s += fmt.Sprintf(" of block %d", *f.Height)
+	}
+	return s + ": " + f.Problem
+}
+
+// Options are how a graph's database is opened.
+type Options struct {
+	Memory     int64 // what the process may take, in bytes; graph.DefaultMemory if that is not known
+	StageBytes int   // as the graph was written with (store.Writes.StageBytes); 0: the default
+	Log        zerolog.Logger
+}
+
+// Check compares everything in the graph in dir, which nobody must have open, with everything else
+// in it: the files with their checksums; the effects of each block with the chain of state hashes
+// and with what the rules make of its actions and anchors; anchors with the proof that their block
+// has them; and every other record, byte by byte, with what applying those again would write. It
+// removes what a killed process left half done, as graph.Open does, and changes nothing else.
+//
+// What cannot be compared with anything but its checksum: messages, the places of
+// actions in their block as far as they stay in the same order, what else was in
+// an action that is malformed or has no author, what was taken off the chain, the
+// hash above the first block, and whether the blocks are the node's.
+//
+// progress, if not nil, is called after each block with how many of all are
+// done. Damage is in the report; errors are those of graph.Open but for store.ErrDamaged,
+// and the context's.
+func Check(ctx context.Context, dir string, params store.Params, opt Options, progress func(done, all uint32)) (*Report, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("no graph to check: %w", err)
+	}
+	report := &Report{}
+	db, err := badgerdb.Open(ctx, badgerdb.Options{Badger: store.Options(dir, store.MemTable(opt.Memory), store.BlockCache(opt.Memory)), MaxValue: store.MaxValue, Free: badgerdb.FreeSpace, Log: opt.Log})
+	var damage *badgerdb.DamageError
+	if errors.As(err, &damage) {
+		for _, d := range damage.Found {
+			report.add(Finding{File: d.File, Problem: d.Problem})
+		}
+		return report, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
+	}
+	err = report.checkStore(ctx, db, params, opt.StageBytes, progress)
+	return report, errors.Join(err, db.Close())
+}
+
+func (r *Report) add(f Finding) {
+	if len(r.Findings) == MaxFindings {
+		r.Omitted++
+		return
+	}
+	r.Findings = append(r.Findings, f)
+}
+
+// CheckOpen is Check of a database that is open, but for its files.
+func CheckOpen(ctx context.Context, db *badgerdb.DB, params store.Params, stageBytes int, progress func(done, all uint32)) (*Report, error) {
+	r := &Report{}
+	return r, r.checkStore(ctx, db, params, stageBytes, progress)
+}
+
+// checkStore checks all records.
+func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.Params, stageBytes int, progress func(done, all uint32)) error {
+	sound, err := r.sweep(db)
+	if err != nil || !sound {
+		return err
+	}
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	if isEmpty(txn) {
+		return nil // made, but not begun
+	}
+	first := &inspection{Report: r, txn: txn, params: params, stageBytes: stageBytes}
+	if err := first.format(); err != nil {
+		return err
+	}
+	if err := first.run(ctx, progress); err != nil {
+		return err
+	}
+	extra, err := first.totals(ctx)
+	if err != nil || first.stopped || len(extra) == 0 {
+		return err
+	}
+	// Some records should not be there. To name them takes all keys that should.
+	second := &inspection{Report: &Report{}, txn: txn, params: params, stageBytes: stageBytes, keys: make(map[uint64]struct{}), seed: maphash.MakeSeed()}
+	if err := second.run(ctx, nil); err != nil {
+		return err
+	}
+	for _, prefix := range extra {
+		if err := r.nameExtra(ctx, second, prefix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes what lies above the tip. It reports whether there is one to tell.
+func (r *Report) sweep(db *badgerdb.DB) (sound bool, err error) {
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	if isEmpty(txn) {
+		return true, nil
+	}
+	tip, err := store.TipHeight(txn)
+	if err == nil {
+		err = store.Sweep(db, store.Badger{DB: db}, tip)
+	}
+	if errors.Is(err, store.ErrDamaged) {
+		r.add(Finding{Key: []byte{store.PrefixTip}, Problem: err.Error() + "; nothing else was compared"})
+		if tip != nil {
+			r.add(Finding{Key: store.HeightKey(store.PrefixBlock, *tip), Height: tip, Problem: err.Error()})
+		}
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func isEmpty(txn *badger.Txn) bool {
+	it := store.NewIterator(txn, nil)
+	defer it.Close()
+	it.Rewind()
+	return !it.Valid()
+}
+
+// inspection applies the stored actions of all blocks once more, in memory, and
+// compares what that would write with what is stored.
+type inspection struct {
+	*Report
+	txn    *badger.Txn
+	params store.Params
+	// stageBytes is store.Writes.StageBytes.
+	stageBytes int
+
+	height   uint32 // of the block under way
+	undoFrom uint32
+	state    *state.State
+	stopped  bool // the chain cannot be followed any further
+
+	expected [256]uint64 // records that must be there, and are, by prefix
+
+	keys map[uint64]struct{} // hashes of all keys expected, if they are collected
+	seed maphash.Seed
+}
+
+// find reports something about the record of key.
+func (i *inspection) find(key []byte, format string, args ...any) {
+	height := i.height
+	i.add(Finding{Key: key, Height: &height, Problem: fmt.Sprintf(format, args...)})
+}
+
+// exists counts a record that must be there.
+func (i *inspection) exists(key []byte) {
+	i.expected[key[0]]++
+	if i.keys != nil {
+		i.keys[maphash.Bytes(i.seed, key)] = struct{}{}
+	}
+}
+
+// get reads a record that must be there, and reports if it is not.
+func (i *inspection) get(key []byte) ([]byte, error) {
+	value, err := store.Read(i.txn, key)
+	if err != nil {
+		return nil, err
+	}
+	if value == nil {
+		i.find(key, "missing")
+		return nil, nil
+	}
+	i.exists(key)
+	return value, nil
+}
+
+// compare reads a record whose value is known.
+func (i *inspection) compare(key, want []byte) error {
+	if i.keys != nil {
+		i.exists(key)
+		return nil
+	}
+	value, err := i.get(key)
+	if err == nil && value != nil && string(value) != string(want) {
+		i.find(key, "holds %s, expected %s", shown(value), shown(want))
+	}
+	return err
+}
+
+func shown(value []byte) string {
+	const most = 80
+	switch {
+	case value == nil:
+		return "nothing"
+	case len(value) == 0:
+		return "an empty value"
+	case len(value) > most:
+		return fmt.Sprintf("%x... (%d bytes)", value[:most], len(value))
+	}
+	return fmt.Sprintf("%x", value)
+}
+
+// format checks the format record. ErrMismatch if it is another's.
+func (i *inspection) format() error {
+	key := []byte{store.PrefixFormat}
+	value, err := store.Read(i.txn, key)
+	if err != nil {
+		return err
+	}
+	if value == nil {
+		i.add(Finding{Key: key, Problem: "missing"})
+		return nil
+	}
+	have, err := store.ParseFormat(value)
+	if err != nil {
+		i.add(Finding{Key: key, Problem: err.Error()})
+		return nil
+	}
+	if again := have.Encode(); string(again) != string(value) {
+		i.add(Finding{Key: key, Problem: fmt.Sprintf("holds %q, what is in it would be %q", value, again)})
+		return nil
+	}
+	return have.Matches(i.params)
+}
+
+// run follows the chain from its start to the tip.
+func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) error {
+	i.state = state.New()
+	i.undoFrom = i.params.StartHeight
+	if value, err := store.Read(i.txn, []byte{store.PrefixFormat}); err != nil {
+		return err
+	} else if value != nil {
+		i.exists([]byte{store.PrefixFormat})
+	}
+	tip, err := store.TipHeight(i.txn)
+	if err != nil {
+		return err
+	}
+	i.exists([]byte{store.PrefixTip})
+	if above := store.BlockAbove(i.txn, tip); above != nil {
+		i.add(Finding{Key: []byte{store.PrefixTip}, Problem: fmt.Sprintf("there is a block record above it, %d; what follows the tip was not compared", *above)})
+		defer func() { i.stopped = true }()
+	}
+	if tip == nil {
+		return nil
+	}
+	if err := i.horizon(); err != nil {
+		return err
+	}
+	if i.undoFrom < i.params.StartHeight || uint64(i.undoFrom) > uint64(*tip)+1 {
+		i.add(Finding{Key: []byte{store.PrefixUndoFrom}, Problem: fmt.Sprintf("%d is not between the start height and the tip, %d", i.undoFrom, *tip)})
+	}
+	if *tip < i.params.StartHeight {
+		i.add(Finding{Key: []byte{store.PrefixTip}, Problem: fmt.Sprintf("%d is below the start height, %d", *tip, i.params.StartHeight)})
+		i.stopped = true
+		return nil
+	}
+	var above store.Block // of the block before
+	var hash [32]byte     // the state hash that follows from it
+	for i.height = i.params.StartHeight; ; i.height++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		record, err := i.block(above, &hash)
+		if err != nil {
+			return err
+		}
+		if record == nil {
+			i.stop()
+			return nil
+		}
+		above = *record
+		i.Blocks++
+		i.Tip = record.Tip(i.height)
+		if progress != nil {
+			progress(i.Blocks, *tip-i.params.StartHeight+1)
+		}
+		if i.height == *tip {
+			return i.compareMemory()
+		}
+	}
+}
+
+// stop notes that what comes after the block under way was not compared.
+func (i *inspection) stop() {
+	i.stopped = true
+	i.find(nil, "the chain cannot be followed from here on, later records were not compared")
+}
+
+// horizon reads the undo horizon.
+func (i *inspection) horizon() error {
+	key := []byte{store.PrefixUndoFrom}
+	from, ok, err := store.UndoFrom(i.txn)
+	if err != nil && !errors.Is(err, store.ErrDamaged) {
+		return err
+	}
+	if ok {
+		i.exists(key)
+		i.undoFrom = from
+	}
+	if err != nil {
+		i.add(Finding{Key: key, Problem: err.Error()})
+	}
+	return nil
+}
+
+// totals goes through all records once and returns the prefixes that have more
+// of them than there should be.
+func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
+	var stored [256]uint64
+	sequence := make(map[uint64]bool)
+	it := store.NewIterator(i.txn, nil)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		if i.Records++; i.Records%1024 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		key := it.Item().Key()
+		stored[key[0]]++
+		switch key[0] {
+		case store.PrefixStale:
+			block, seq, err := store.ReadStale(it.Item())
+			if errors.Is(err, store.ErrDamaged) {
+				i.add(Finding{Key: it.Item().KeyCopy(nil), Problem: err.Error()})
+			} else if err != nil {
+				return nil, err
+			} else if sequence[seq] {
+				i.add(Finding{Key: it.Item().KeyCopy(nil), Height: &block.Height, Problem: fmt.Sprintf("number %d is taken by another", seq)})
+			}
+			sequence[seq] = true
+			i.expected[store.PrefixStale]++
+		case store.PrefixUndo:
+			if len(key) == 9 && binary.BigEndian.Uint32(key[1:]) < i.undoFrom {
+				i.expected[store.PrefixUndo]++ // dropped, but not yet removed: the next time, it is
+			}
+		case store.PrefixStamp:
+			i.expected[store.PrefixStamp] = 1
+		default:
+			if store.RecordName(key[0]) == "" {
+				i.add(Finding{Key: it.Item().KeyCopy(nil), Problem: "there are no records of this kind"})
+			}
+		}
+	}
+	if stored[store.PrefixStamp] == 0 {
+		i.add(Finding{Key: []byte{badgerdb.Stamp}, Problem: "missing"})
+	}
+	if i.stopped {
+		return nil, nil
+	}
+	for prefix, n := range stored {
+		if store.RecordName(byte(prefix)) != "" && n > i.expected[prefix] {
+			extra = append(extra, byte(prefix))
+		}
+	}
+	return extra, nil
+}
+
+// nameExtra reports the records under prefix whose keys second did not come
+// upon.
+func (r *Report) nameExtra(ctx context.Context, second *inspection, prefix byte) error {
+	it := store.NewIterator(second.txn, []byte{prefix})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		key := it.Item().Key()
+		if _, ok := second.keys[maphash.Bytes(second.seed, key)]; !ok {
+			r.add(Finding{Key: it.Item().KeyCopy(nil), Problem: "nothing in the chain accounts for it"})
+		}
+	}
+	return nil
+}

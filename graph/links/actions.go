@@ -1,0 +1,390 @@
+package links
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// find returns the number of an action that was confirmed by the view's height.
+// ErrNotFound if there is none.
+func (v *Identities) find(txid chainhash.Hash) (int32, error) {
+	n, err := v.ledger.number(txid)
+	if err == nil && (n == none || v.ledger.heightOf(n) > v.height) {
+		err = fmt.Errorf("action %v as of height %d: %w", txid, v.height, store.ErrNotFound)
+	}
+	return n, err
+}
+
+// Action describes an action by its txid. ErrNotFound if no action of that txid
+// was confirmed as of the view; ErrReorganised.
+func (v *Identities) Action(txid chainhash.Hash) (ActionStatus, error) {
+	if err := v.stillThere(); err != nil {
+		return ActionStatus{}, err
+	}
+	n, err := v.find(txid)
+	if err != nil {
+		return ActionStatus{}, err
+	}
+	stored, err := v.ledger.action(n)
+	if err != nil {
+		return ActionStatus{}, err
+	}
+	return v.describe(n, &stored)
+}
+
+// describe says what is known of an action as of the view.
+func (v *Identities) describe(n int32, stored *storedAction) (ActionStatus, error) {
+	a := ActionStatus{
+		TxID: stored.txid, Kind: stored.kind, Height: v.ledger.heightOf(n), Index: stored.index, Message: stored.message,
+	}
+	if stored.hasAuthor {
+		a.Author = &stored.author
+	}
+	if !stored.malformed && stored.kind != protocol.MLR {
+		a.Ref = &stored.reference
+	}
+	fate, err := fateOf(&v.ledger, n, stored)
+	if err != nil {
+		return ActionStatus{}, err
+	}
+	a.State, a.Decided = StateWaiting, a.Height
+	if fate.height <= v.height { // what a waiting action concerns is not known yet
+		if err := v.describeFate(&a, n, stored, &fate); err != nil {
+			return ActionStatus{}, err
+		}
+	}
+	if stored.messageLen > inlineMessage {
+		if a.Message, err = LongMessage(v.ledger.txn, store.Position{Height: a.Height, Index: a.Index}, stored.messageLen); err != nil {
+			return ActionStatus{}, err
+		}
+	}
+	return a, nil
+}
+
+// describeFate says what became of an action that is decided as of the view.
+func (v *Identities) describeFate(a *ActionStatus, n int32, stored *storedAction, of *fate) error {
+	about, err := aboutOf(&v.ledger, stored, of)
+	if err != nil {
+		return err
+	}
+	if about.hasParent {
+		a.Parent = &about.parent
+	}
+	if about.hasChild {
+		a.Child = &about.child
+	}
+	if of.target != none {
+		target, err := v.ledger.action(of.target)
+		if err != nil {
+			return err
+		}
+		a.RefTx = &target.txid
+	}
+	a.Decided = of.height
+	switch {
+	case of.refused():
+		a.State, a.Reason = StateRefused, of.reason
+		return nil
+	case stored.kind == protocol.MCR:
+		a.State = StateDone
+		return nil
+	}
+	request, entered, left := n, StateOpen, StateUsed
+	if stored.kind == protocol.MLA {
+		request, entered, left = of.target, StateInForce, StateCut
+	}
+	a.State = entered
+	link, cut, linked, err := v.linkOf(request, about.child)
+	if err != nil || !linked {
+		return err
+	}
+	by, since := link.accept, link.linked
+	if stored.kind == protocol.MLA {
+		by, since = link.revoke, link.cut
+		if !cut {
+			return nil
+		}
+	}
+	if since > v.height {
+		return nil
+	}
+	ended, err := v.ledger.action(by)
+	a.State, a.Decided, a.By = left, since, &ended.txid
+	return err
+}
+
+// linkOf returns the link of a request, whose child is given, as far as there has been
+// one; and whether it was cut.
+func (v *Identities) linkOf(request int32, child protocol.KeyHash) (link cutLink, cut, linked bool, err error) {
+	if place, ok := v.state.link(child); ok && place.request == request {
+		return cutLink{accept: place.name.number, linked: place.linked}, false, true, nil
+	}
+	link, cut, err = v.ledger.cut(request)
+	return link, cut, cut, err
+}
+
+// LongMessage reads the message of the action at a position, which has length bytes: more than
+// stand beside an action. ErrDamaged if it is not all there.
+func LongMessage(txn *badger.Txn, at store.Position, length uint32) ([]byte, error) {
+	var message []byte
+	for n := uint32(0); uint32(len(message)) < length; n++ {
+		chunk, err := store.Read(txn, store.MessageKey(at, n))
+		if err != nil {
+			return nil, err
+		}
+		if len(chunk) == 0 {
+			return nil, fmt.Errorf("%w: the message of the action at height %d, index %d is cut short", store.ErrDamaged, at.Height, at.Index)
+		}
+		message = append(message, chunk...)
+	}
+	return message, nil
+}
+
+// maxPageBytes is where ActionsOf ends a page early for the size of its
+// messages.
+const maxPageBytes = 1 << 20
+
+// ActionsOf lists up to limit actions by and about a key, in order of position,
+// after the cursor; a nil cursor starts with the first. next is nil at the end.
+// A page of very long messages holds fewer than limit. ErrReorganised.
+func (v *Identities) ActionsOf(ctx context.Context, key protocol.KeyHash, after *store.Position, limit int) (actions []ActionStatus, next *store.Position, err error) {
+	if err := v.stillThere(); err != nil {
+		return nil, nil, err
+	}
+	list := mentionList{ledger: &v.ledger, key: key, last: none, height: v.height}
+	if n := v.state.inIdentity(key); n != none {
+		list.last = v.state.places.Ref(n).mentioned
+	}
+	if after != nil {
+		if list.from, err = v.ledger.firstAfter(*after); err != nil {
+			return nil, nil, err
+		}
+	}
+	size := 0
+	err = list.each(func(n int32, stored *storedAction) (bool, error) {
+		if len(actions) >= limit || size > maxPageBytes {
+			last := &actions[len(actions)-1]
+			next = &store.Position{Height: last.Height, Index: last.Index}
+			return false, nil
+		}
+		a, err := v.describe(n, stored)
+		if err != nil {
+			return false, err
+		}
+		actions = append(actions, a)
+		size += len(a.Message)
+		return true, ctx.Err()
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return slices.Clip(actions), next, nil
+}
+
+// firstAfter returns the number of the first action after a position.
+func (l *ledger) firstAfter(p store.Position) (int32, error) {
+	block := search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).height >= p.Height })
+	from := l.firstOf(block)
+	if block == l.blocks.Len() || l.blocks.At(block).height > p.Height {
+		return from, nil
+	}
+	var err error
+	return from + search(l.firstOf(block+1)-from, func(i int32) bool {
+		a, readErr := l.action(from + i)
+		if readErr != nil {
+			err = readErr
+		}
+		return a.index > p.Index
+	}), err
+}
+
+// firstOf returns the number of the first action of a block, or the next number if
+// there is no such block.
+func (l *ledger) firstOf(block int32) int32 {
+	if block < l.blocks.Len() {
+		return l.blocks.At(block).first
+	}
+	return l.known
+}
+
+// mentionList is the actions by and about a key, from a number on, as of a
+// height. Those of its chain name the one before, so the list is walked backwards from
+// landmark to landmark, and turned round.
+type mentionList struct {
+	*ledger
+	key    protocol.KeyHash
+	last   int32 // the last of its chain, none if it has none
+	from   int32 // number of the first action of interest
+	height uint32
+}
+
+// mentioned is an action in the list.
+type mentioned struct {
+	number int32
+	storedAction
+}
+
+// each visits the list in order of position until visit says that it is enough.
+func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool, err error)) error {
+	end := l.firstOf(search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).height > l.height }))
+	landmarks, late := l.records(store.PrefixLandmark), l.records(store.PrefixLate)
+	defer landmarks.Close()
+	defer late.Close()
+	for from := l.from; from < end; {
+		landmark := l.at(landmarks)
+		last := landmark
+		if landmark == none {
+			landmark, last = end, l.last
+		} else {
+			landmarks.Next()
+		}
+		some, err := l.between(from, last)
+		if err != nil {
+			return err
+		}
+		for {
+			n, err := l.nextLate(late)
+			if err != nil {
+				return err
+			}
+			var next mentioned
+			switch {
+			case len(some) > 0 && (n == none || some[0].number < n):
+				next, some = some[0], some[1:]
+			case n != none && n <= landmark:
+				stored, err := l.action(n)
+				if err != nil {
+					return err
+				}
+				next = mentioned{n, stored}
+				late.Next()
+			default:
+				next.number = none
+			}
+			if next.number == none {
+				break
+			}
+			if next.number >= end {
+				return nil
+			}
+			if more, err := visit(next.number, &next.storedAction); err != nil || !more {
+				return err
+			}
+		}
+		from = landmark + 1
+	}
+	return nil
+}
+
+// records returns an iterator over the key's records under a prefix, from the first
+// action of interest on.
+func (l *mentionList) records(prefix byte) *badger.Iterator {
+	it := store.NewIterator(l.txn, store.MentionKey(prefix, l.key, 0)[:21])
+	it.Seek(store.MentionKey(prefix, l.key, l.from))
+	return it
+}
+
+// at returns the action that an iterator of records is at; none at the end.
+func (l *mentionList) at(it *badger.Iterator) int32 {
+	if !it.Valid() {
+		return none
+	}
+	n := int32(binary.BigEndian.Uint32(it.Item().Key()[21:]))
+	if n >= l.known {
+		return none
+	}
+	return n
+}
+
+// nextLate returns the next action that turned out to be about the key after its
+// own block, as far as that was known as of the height; none at the end.
+func (l *mentionList) nextLate(late *badger.Iterator) (int32, error) {
+	for ; ; late.Next() {
+		n := l.at(late)
+		if n == none {
+			return none, nil
+		}
+		if o, ok, err := l.late(n); err != nil || ok && o.height <= l.height {
+			return n, err
+		}
+	}
+}
+
+// between walks back from the action last, which mentions the key, to the number
+// from, and returns what it met in order of position.
+func (l *mentionList) between(from, last int32) (met []mentioned, err error) {
+	for n := last; n >= from; {
+		stored, err := l.action(n)
+		if err != nil {
+			return nil, err
+		}
+		met = append(met, mentioned{n, stored})
+		m, ok := stored.mentioning(l.key)
+		if !ok || m.previous >= n {
+			return nil, fmt.Errorf("%w: action %v does not say which one mentions the same key before it", store.ErrDamaged, stored.txid)
+		}
+		n = m.previous
+	}
+	slices.Reverse(met)
+	return met, nil
+}
+
+// mentioning returns the action's place in the list of a key; ok is false if it does
+// not mention it.
+func (a *storedAction) mentioning(key protocol.KeyHash) (m mentioning, ok bool) {
+	keys, n := a.keys()
+	i := slices.Index(keys[:n], key)
+	if i < 0 {
+		return m, false
+	}
+	return a.mentions[i], true
+}
+
+// ReadActions reads the actions of the block at height as they were given to Apply, in order of
+// position, from what is stored of them; longMessage reads the messages that are stored apart.
+// Only that they are malformed is known of those that are. ErrDamaged.
+func ReadActions(txn *badger.Txn, height uint32, longMessage func(at store.Position, length uint32) ([]byte, error)) (actions []Action, err error) {
+	for n := uint32(0); ; n++ {
+		chunk, err := store.Read(txn, store.ChunkKey(store.PrefixActions, height, n))
+		if err != nil || chunk == nil {
+			return actions, err
+		}
+		some, err := decodeActions(chunk)
+		if err != nil {
+			return nil, err
+		}
+		for i := range some {
+			a := some[i].given()
+			if some[i].messageLen > inlineMessage {
+				if a.Message, err = longMessage(store.Position{Height: height, Index: a.Index}, some[i].messageLen); err != nil {
+					return nil, err
+				}
+			}
+			actions = append(actions, a)
+		}
+	}
+}
+
+// given returns the action as it was given, but for a long message.
+func (a *storedAction) given() Action {
+	action := Action{Index: a.index, TxID: a.txid, Action: protocol.Action{Kind: a.kind, Parent: a.parent, Ref: a.reference, Message: a.message}}
+	if a.hasAuthor {
+		action.Author = &a.author
+	}
+	if a.malformed {
+		action.Malformed = errMalformed
+	}
+	return action
+}
+
+// errMalformed stands for whatever made an action malformed, which is not stored.
+var errMalformed = errors.New("malformed")

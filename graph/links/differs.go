@@ -1,0 +1,74 @@
+package links
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/keytree-bch/keytree/graph/cow"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// Empty returns a state that is new, and can be compared with s once it has been loaded.
+func (s *State) Empty() *State {
+	empty := NewState()
+	empty.waiting.seed = s.waiting.seed
+	return empty
+}
+
+func sameMap[K, V comparable](a, b *cow.Map[K, V]) bool {
+	return maps.Equal(maps.Collect(a.All()), maps.Collect(b.All()))
+}
+
+// Differs says in what two states are not the same, "" if they are. The numbers of keys
+// may differ.
+func (s *State) Differs(t *State) string {
+	inIdentities := int32(0)
+	for n := range s.places.Len() {
+		if !s.places.Ref(n).named() {
+			continue // taken back
+		}
+		inIdentities++
+		key := s.keys.Key(n)
+		m := t.inIdentity(key)
+		if m == none {
+			return fmt.Sprintf("keys: %x is missing", key)
+		}
+		if s.forest.Depth(n) != t.forest.Depth(m) || s.forest.Size(n) != t.forest.Size(m) ||
+			s.keys.Key(s.forest.Root(n)) != t.keys.Key(t.forest.Root(m)) || s.record(n) != t.record(m) {
+			return fmt.Sprintf("links of key %x", key)
+		}
+		p, q := s.places.Ref(n), t.places.Ref(m)
+		if s.keyOr(p.last) != t.keyOr(q.last) || s.keyOr(p.previous) != t.keyOr(q.previous) ||
+			p.mentioned != q.mentioned || p.since != q.since {
+			return fmt.Sprintf("places of key %x", key)
+		}
+	}
+	for n := range t.places.Len() {
+		if t.places.Ref(n).named() {
+			inIdentities--
+		}
+	}
+	if inIdentities != 0 {
+		return "keys"
+	}
+	if s.actions != t.actions || s.blocks.Len() != t.blocks.Len() {
+		return "actions"
+	}
+	for n := range s.blocks.Len() {
+		if s.blocks.At(n) != t.blocks.At(n) {
+			return "actions"
+		}
+	}
+	if !sameMap(&s.waiting.counts, &t.waiting.counts) {
+		return "waiting actions"
+	}
+	return ""
+}
+
+// keyOr returns the key with a number, a zero one if that is none.
+func (s *State) keyOr(n int32) (key protocol.KeyHash) {
+	if n == none {
+		return key
+	}
+	return s.keys.Key(n)
+}

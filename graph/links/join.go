@@ -1,0 +1,83 @@
+package links
+
+import (
+	"github.com/gcash/bchd/chaincfg/chainhash"
+)
+
+// join puts the link of an MLA that accepts request in force: from its child, a
+// root, to its parent. It decides the id of the joined tree (identity-rules §5).
+func (s *Step) join(accept, request *acted) {
+	child, parent := s.enter(request.child), s.enter(request.parent)
+	root := s.forest.Root(parent)
+	childID, rootID := s.identity(child), s.identity(root)
+	s.forest.Link(child, parent)
+	p := s.places.Edit(child)
+	p.name, p.request, p.linked = naming{accept.txid, accept.number}, request.number, s.height
+	s.changed = append(s.changed, child, s.addChild(child, parent, s.height))
+	s.Counts.Links++
+
+	hasChildID, hasRootID := !childID.none(), !rootID.none()
+	id := naming{request.txid, request.number}
+	switch {
+	case hasChildID && hasRootID:
+		id = rootID
+		if childID.number < rootID.number { // the older one: actions are numbered by position
+			id = childID
+		}
+	case hasChildID:
+		id = childID
+	case hasRootID:
+		id = rootID
+	}
+	s.emit(storedEffect{effect: LinkFormed, action: accept.number, target: request.number, id: id.number},
+		&Effect{Tx: accept.txid, Ref: request.txid, Child: request.child, Parent: request.parent, ID: id.tx})
+	if rootID != id {
+		s.places.Edit(root).name = id
+		s.changed = append(s.changed, root)
+	}
+	s.sized[id.tx] = root
+	switch {
+	case !hasChildID && !hasRootID:
+		s.Counts.Identities++
+		s.emit(storedEffect{effect: IdentityNamed, action: id.number}, &Effect{ID: id.tx, Root: s.keys.Key(root)})
+	case hasChildID && hasRootID:
+		merged := childID
+		if id == childID {
+			merged = rootID
+		}
+		s.Counts.Identities--
+		s.emit(storedEffect{effect: IdentityMerged, action: merged.number, target: id.number}, &Effect{ID: merged.tx, Into: id.tx})
+		s.sized[merged.tx] = none
+		names, err := s.merge(merged.tx, id.tx)
+		if err != nil {
+			s.fail(err)
+			return
+		}
+		s.renamed = append(s.renamed, names[:]...)
+	}
+}
+
+// none reports whether it names nothing.
+func (n *naming) none() bool { return n.tx == chainhash.Hash{} }
+
+// part cuts the link of the MLA accept, which is about some keys. The trunk keeps its
+// id; the branch becomes the identity named by the revoke (identity-rules §5).
+func (s *Step) part(revoke, accept *acted, of about) {
+	child, parent := s.keys.Find(of.child), s.keys.Find(of.parent)
+	root := s.forest.Root(child)
+	s.forest.Cut(child)
+	p := s.places.Edit(child)
+	s.cuts[p.request] = cutLink{accept.number, p.linked, revoke.number, s.height}
+	s.cutNow = append(s.cutNow, p.request)
+	id := naming{revoke.txid, revoke.number}
+	p.name, p.request, p.linked = id, none, 0
+	s.changed = append(s.changed, child, s.removeChild(child, parent, s.height))
+	s.Counts.Links--
+	s.Counts.Identities++
+
+	trunk := s.identity(root)
+	s.emit(storedEffect{effect: LinkCut, action: revoke.number, target: accept.number, id: trunk.number},
+		&Effect{Tx: revoke.txid, Ref: accept.txid, Child: of.child, Parent: of.parent, ID: trunk.tx})
+	s.emit(storedEffect{effect: IdentityNamed, action: revoke.number}, &Effect{ID: id.tx, Root: of.child})
+	s.sized[trunk.tx], s.sized[id.tx] = root, child
+}

@@ -1,0 +1,177 @@
+package links
+
+import (
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/cow"
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// ledger reads what the store has of actions, and of names, as of a block: it passes
+// over what came later. Actions go by their numbers. Not safe for concurrent use.
+type ledger struct {
+	txn    *badger.Txn
+	blocks *cow.Array[blockSpan] // those that have actions; may have later ones
+	known  int32                 // how many actions there are
+	next   uint32                // height of the first block that it does not see
+
+	chunk struct { // the one of actions that was read last
+		height, number uint32
+		value          []byte // nil before the first
+	}
+}
+
+// ledger returns what the store has of what the state knows, with blocks up to one.
+func (s *State) ledger(txn *badger.Txn, next uint32) ledger {
+	return ledger{txn: txn, blocks: &s.blocks, known: s.actions, next: next}
+}
+
+// number returns the number of an action, none if it is not there.
+func (l *ledger) number(txid chainhash.Hash) (int32, error) {
+	value, err := store.Read(l.txn, store.ActionTxKey(txid))
+	if err != nil || value == nil {
+		return none, err
+	}
+	d := store.Decoder{Rest: value}
+	n := d.Action()
+	if err := d.Finish("number of an action"); err != nil || n >= l.known {
+		return none, err
+	}
+	return n, nil
+}
+
+// span returns the block that an action is in.
+func (l *ledger) span(action int32) blockSpan {
+	return l.blocks.At(search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).first > action }) - 1)
+}
+
+// heightOf returns the height of the block that an action is in.
+func (l *ledger) heightOf(action int32) uint32 { return l.span(action).height }
+
+// action reads an action.
+func (l *ledger) action(n int32) (storedAction, error) {
+	if n < 0 || n >= l.known {
+		return storedAction{}, fmt.Errorf("%w: action %d is referred to, there are %d", store.ErrDamaged, n, l.known)
+	}
+	span := l.span(n)
+	within := uint32(n - span.first)
+	c := &l.chunk
+	if number := within / ActionsPerChunk; c.value == nil || c.height != span.height || c.number != number {
+		value, err := store.Read(l.txn, store.ChunkKey(store.PrefixActions, span.height, number))
+		if err != nil {
+			return storedAction{}, err
+		}
+		c.height, c.number, c.value = span.height, number, value
+	}
+	a, err := actionInChunk(c.value, int(within%ActionsPerChunk))
+	if err != nil {
+		err = fmt.Errorf("action %d of block %d: %w", within, span.height, err)
+	}
+	return a, err
+}
+
+// late returns what became of an action that waited in its own block; ok is false
+// while it waits.
+func (l *ledger) late(n int32) (o lateFate, ok bool, err error) {
+	value, err := store.Read(l.txn, store.LateKey(n))
+	if err != nil || value == nil {
+		return o, false, err
+	}
+	o, err = decodeLateFate(value)
+	return o, err == nil && o.height < l.next, err
+}
+
+// cut returns how the link of a request ended; ok is false if it has not.
+func (l *ledger) cut(request int32) (c cutLink, ok bool, err error) {
+	value, err := store.Read(l.txn, store.CutKey(request))
+	if err != nil || value == nil {
+		return c, false, err
+	}
+	c, err = decodeCutLink(value)
+	return c, err == nil && c.cut < l.next, err
+}
+
+// name returns where a name stands among those that merged.
+func (l *ledger) name(id chainhash.Hash) (nameRecord, error) {
+	alone := nameRecord{weight: 1, survivor: id}
+	if l.next == 0 {
+		return alone, nil
+	}
+	stem := store.NameStem(id)
+	it := store.NewIterator(l.txn, stem)
+	defer it.Close()
+	value, err := store.VersionAt(it, stem, l.next-1)
+	if err != nil || value == nil {
+		return alone, err
+	}
+	return decodeNameRecord(value)
+}
+
+// waiters lists the actions of a kind that have waited for what is referred to, in
+// order of position.
+func (l *ledger) waiters(w wanted) (actions []int32, err error) {
+	err = store.EachKey(l.txn, w.stem(), nil, func(key []byte) error {
+		d := store.Decoder{Rest: key[wantedStemSize:]}
+		if n := d.Action(); n < l.known {
+			actions = append(actions, n)
+		}
+		return d.Finish("key of an action that waits")
+	})
+	return actions, err
+}
+
+// fate is what became of an action.
+type fate struct {
+	height uint32 // of the block that decided it; never while it waits
+	reason Reason // why it was refused
+	target int32  // MLA, MCR: the action that it refers to; none if that is not known
+}
+
+func (o *fate) refused() bool { return o.reason != NoReason }
+
+// book is a ledger, or one with what a change adds to it.
+type book interface {
+	heightOf(n int32) uint32
+	action(n int32) (storedAction, error)
+	late(n int32) (lateFate, bool, error)
+	cut(request int32) (cutLink, bool, error)
+}
+
+// fateOf says what became of an action.
+func fateOf(b book, n int32, a *storedAction) (fate, error) {
+	if !a.waits {
+		return fate{b.heightOf(n), a.reason, a.target}, nil
+	}
+	o, ok, err := b.late(n)
+	if !ok {
+		return fate{height: never, target: none}, err
+	}
+	return fate(o), err
+}
+
+// about is the keys that an action is about.
+type about struct {
+	hasParent, hasChild bool
+	parent, child       protocol.KeyHash
+}
+
+// aboutOf says what an action is about, o being what became of it. A reference to the
+// wrong kind is about nobody.
+func aboutOf(b book, a *storedAction, o *fate) (about, error) {
+	if !a.waits || o.target == none || o.reason == WrongKind {
+		return about{a.hasParent, a.hasChild, a.parent, a.child}, nil
+	}
+	target, err := b.action(o.target)
+	if err != nil {
+		return about{}, err
+	}
+	of, err := fateOf(b, o.target, &target)
+	if err != nil {
+		return about{}, err
+	}
+	return aboutOf(b, &target, &of)
+}

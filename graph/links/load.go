@@ -1,0 +1,146 @@
+package links
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/graph/forest"
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// Load derives a state that was new from the store. It believes what that says: whether the rules
+// give the same is for package fsck to see. ErrMemory if there are more than so many keys.
+func (s *State) Load(txn *badger.Txn, most int) error {
+	if err := s.loadKeys(txn, most); err != nil {
+		return err
+	}
+	if err := s.loadActions(txn); err != nil {
+		return err
+	}
+	return s.loadWaiting(txn)
+}
+
+// loadKeys derives where the keys stand from their newest records.
+func (s *State) loadKeys(txn *badger.Txn, most int) error {
+	var parents []int32 // by key; the forest is built of them in the end
+	records := 0
+	err := store.EachNewest(txn, store.PrefixKey, store.KeyStemSize, func(key, value []byte) error {
+		r, err := decodeKeyRecord(value)
+		if err != nil {
+			return err
+		}
+		n := s.place(protocol.KeyHash(key[1:store.KeyStemSize]))
+		p := s.places.Edit(n)
+		if !p.name.none() || r.id.none() == !r.hasParent {
+			return fmt.Errorf("%w: key %x is neither in a link nor the root of an identity", store.ErrDamaged, key[1:store.KeyStemSize])
+		}
+		if records++; records > most {
+			return fmt.Errorf("%w: there is room for %d keys in links, there are more", store.ErrMemory, most)
+		}
+		parent := none
+		p.name, p.moved = r.id, store.VersionHeight(key)
+		if r.hasParent {
+			parent = s.place(r.parent)
+			p = s.places.Edit(n)
+			p.name, p.request, p.linked = r.accept, r.request, r.linked
+		}
+		if r.hasFirst {
+			first := s.place(r.first)
+			s.places.Edit(n).first = first
+		}
+		if r.hasNext {
+			next := s.place(r.next)
+			s.places.Edit(n).next, s.places.Edit(next).previous = next, n
+		} else if r.hasParent {
+			s.places.Edit(parent).last = n
+		}
+		for int(n) >= len(parents) {
+			parents = append(parents, none)
+		}
+		parents[n] = parent
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case int(s.keys.Len()) != records:
+		return fmt.Errorf("%w: there are records of %d keys, they refer to %d", store.ErrDamaged, records, s.keys.Len())
+	case !forest.Rooted(parents):
+		return fmt.Errorf("%w: the links in force form a cycle", store.ErrDamaged)
+	}
+	s.forest.Build(parents)
+	return nil
+}
+
+// loadActions counts the actions, and finds the end of each key's chain of those that
+// mention it.
+func (s *State) loadActions(txn *badger.Txn) error {
+	it := store.NewReader(txn, []byte{store.PrefixActions})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		key := it.Item().Key()
+		if len(key) != 9 {
+			return fmt.Errorf("%w: the key of a chunk of actions has the wrong length", store.ErrDamaged)
+		}
+		if height := binary.BigEndian.Uint32(key[1:]); s.blocks.Len() == 0 || s.blocks.At(s.blocks.Len()-1).height != height {
+			s.blocks.Append(blockSpan{height, s.actions})
+		}
+		if err := it.Item().Value(s.loadChunk); err != nil {
+			return fmt.Errorf("reading the database: %w", err)
+		}
+	}
+	return nil
+}
+
+// loadChunk takes note of the next actions.
+func (s *State) loadChunk(chunk []byte) error {
+	d := store.Decoder{Rest: chunk}
+	for len(d.Rest) > 0 {
+		a, err := decodeAction(d.Take(d.Length()))
+		if err != nil {
+			return err
+		}
+		keys, count := a.keys()
+		for i, key := range keys[:count] {
+			if n := s.keys.Find(key); n != none && a.mentions[i].chained() {
+				p := s.places.Edit(n)
+				p.mentioned, p.since = s.actions, a.mentions[i].since
+			}
+		}
+		s.actions++
+	}
+	return d.Finish("chunk of actions")
+}
+
+// loadWaiting finds what somebody waits for: those who have waited, but for those who
+// were decided since.
+func (s *State) loadWaiting(txn *badger.Txn) error {
+	decided := make([]uint64, (int(s.actions)+63)/64) // bits, by action
+	err := store.EachKey(txn, []byte{store.PrefixFate}, nil, func(key []byte) error {
+		d := store.Decoder{Rest: key[1:]}
+		n := d.Action()
+		if err := d.Finish("key of a late fate"); err != nil || n >= s.actions {
+			return fmt.Errorf("%w: what became of action %d, there are %d", store.ErrDamaged, n, s.actions)
+		}
+		decided[n/64] |= 1 << (n % 64)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return store.EachKey(txn, []byte{store.PrefixWaiting}, nil, func(key []byte) error {
+		d := store.Decoder{Rest: key[1:]}
+		w := wanted{by: protocol.Kind(d.Byte()), what: protocol.Reference(d.Hash())}
+		n := d.Action()
+		if err := d.Finish("key of an action that waits"); err != nil || n >= s.actions {
+			return fmt.Errorf("%w: action %d waits, there are %d", store.ErrDamaged, n, s.actions)
+		}
+		if decided[n/64]&(1<<(n%64)) == 0 {
+			s.waiting.add(w)
+		}
+		return nil
+	})
+}

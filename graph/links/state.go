@@ -1,0 +1,202 @@
+package links
+
+import (
+	"sort"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/cow"
+	"github.com/keytree-bch/keytree/graph/forest"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// none stands for no key or no action, where a number is expected.
+const none = cow.None
+
+// State is what is held in memory of links: where the keys stand that are or were in one,
+// and what somebody waits for. All else is in the
+// store, so that what only costs a fee takes no memory. It is a function of what is
+// in the store, and kept equal to it by every step.
+//
+// Keys and actions go by numbers, none standing for no key or no action. Actions are
+// numbered in order of position; the numbers of keys mean nothing beyond this process.
+//
+// A state is a version, as package cow has them: a step changes a fork, which shares
+// with the state before all that it does not change. A state that was published is
+// read by anybody and changed by nobody.
+type State struct {
+	keys   cow.Index[protocol.KeyHash]
+	places cow.Array[keyPlace] // by key
+	forest *forest.Forest      // by key
+
+	blocks  cow.Array[blockSpan] // those that have actions, in order
+	actions int32                // how many there are
+
+	waiting waiting
+}
+
+// NewState returns the state before the first block.
+func NewState() *State {
+	return &State{
+		keys: cow.NewIndex[protocol.KeyHash](), forest: forest.New(), waiting: newWaiting(),
+	}
+}
+
+// Fork returns a state that is as s is now, to be changed. s must not be changed any
+// more.
+func (s *State) Fork() *State {
+	return &State{
+		keys: s.keys.Fork(), places: s.places.Fork(), forest: s.forest.Fork(),
+		blocks: s.blocks.Fork(), actions: s.actions, waiting: s.waiting.fork(),
+	}
+}
+
+// keyPlace is where a key stands now. Its parent is in the forest.
+type keyPlace struct {
+	// name is the MLA of the link to its parent; or, of a root, the action that names its
+	// identity. It is zero as long as the key is in no identity.
+	name    naming
+	request int32  // MLR that the MLA accepted; none of a root
+	linked  uint32 // height at which the link came into force; 0 of a root
+
+	// Children stand in the order in which they were linked.
+	first, last    int32 // of its children
+	next, previous int32 // of its parent's children
+
+	// moved is a height from which on its parent, first child and next sibling have
+	// been as they are.
+	moved uint32
+
+	mentioned int32 // last action of the chain of those that mention it (mentioning)
+	since     uint8 // of that action
+}
+
+// named reports whether the key is in an identity.
+func (p *keyPlace) named() bool { return p.name.tx != chainhash.Hash{} }
+
+// blockSpan is a block and its first action.
+type blockSpan struct {
+	height uint32
+	first  int32
+}
+
+// search returns the first number below n of which is holds, as it does of all that
+// follow; n if there is none.
+func search(n int32, is func(i int32) bool) int32 {
+	return int32(sort.Search(int(n), func(i int) bool { return is(int32(i)) }))
+}
+
+// enter returns the number of a key, which it gets if it has none.
+func (s *State) enter(hash protocol.KeyHash) int32 {
+	n := s.place(hash)
+	if n == s.forest.Len() {
+		s.forest.Add()
+	}
+	return n
+}
+
+// place is enter before the forest has been built.
+func (s *State) place(hash protocol.KeyHash) int32 {
+	n := s.keys.Add(hash)
+	if n == s.places.Len() {
+		s.places.Append(keyPlace{request: none, first: none, last: none, next: none, previous: none, mentioned: none})
+	}
+	return n
+}
+
+// inIdentity returns the number of a key that is in an identity; none if it is in none.
+func (s *State) inIdentity(hash protocol.KeyHash) int32 {
+	n := s.keys.Find(hash)
+	if n != none && !s.places.Ref(n).named() {
+		return none // it was taken back
+	}
+	return n
+}
+
+// link returns the place of a key that has a parent, by the key; ok is false if it has
+// none.
+func (s *State) link(hash protocol.KeyHash) (p keyPlace, ok bool) {
+	n := s.keys.Find(hash)
+	if n == none || s.forest.Parent(n) == none {
+		return p, false
+	}
+	return s.places.At(n), true
+}
+
+// identity returns what names the identity of a root; zero if it is in none.
+func (s *State) identity(root int32) naming { return s.places.Ref(root).name }
+
+// addChild makes child the last of parent's children, at a height, and returns the key whose
+// record says so: the sibling before it, else the parent.
+func (s *State) addChild(child, parent int32, height uint32) (changed int32) {
+	defer func() { s.places.Edit(child).moved, s.places.Edit(changed).moved = height, height }()
+	p := s.places.Edit(parent)
+	before := p.last
+	s.places.Edit(child).previous, p.last = before, child
+	if before == none {
+		p.first = child
+		return parent
+	}
+	s.places.Edit(before).next = child
+	return before
+}
+
+// removeChild is the reverse of addChild, for any of parent's children.
+func (s *State) removeChild(child, parent int32, height uint32) (changed int32) {
+	defer func() { s.places.Edit(child).moved, s.places.Edit(changed).moved = height, height }()
+	c := s.places.Edit(child)
+	if c.next == none {
+		s.places.Edit(parent).last = c.previous
+	} else {
+		s.places.Edit(c.next).previous = c.previous
+	}
+	changed = parent
+	if c.previous == none {
+		s.places.Edit(parent).first = c.next
+	} else {
+		changed = c.previous
+		s.places.Edit(changed).next = c.next
+	}
+	c.next, c.previous = none, none
+	return changed
+}
+
+// record returns the record of a key as it is now.
+func (s *State) record(key int32) keyRecord {
+	place := s.places.Ref(key)
+	var r keyRecord
+	if parent := s.forest.Parent(key); parent != none {
+		r.hasParent, r.parent = true, s.keys.Key(parent)
+		r.accept, r.request, r.linked = place.name, place.request, place.linked
+	} else {
+		r.id = place.name
+	}
+	if place.first != none {
+		r.hasFirst, r.first = true, s.keys.Key(place.first)
+	}
+	if place.next != none {
+		r.hasNext, r.next = true, s.keys.Key(place.next)
+	}
+	return r
+}
+
+// mention notes that an action mentions a key, and returns its place in the key's list.
+func (s *State) mention(hash protocol.KeyHash, action int32) mentioning {
+	n := s.inIdentity(hash)
+	if n == none {
+		return mentioning{previous: none}
+	}
+	p := s.places.Edit(n)
+	m := mentioning{p.mentioned, (p.since + 1) % landmarkEvery}
+	p.mentioned, p.since = action, m.since
+	return m
+}
+
+// Keys returns how many keys are or were in links.
+func (s *State) Keys() int { return int(s.keys.Len()) }
+
+// Waits returns how many things somebody waits for.
+func (s *State) Waits() int { return int(s.waiting.counts.Len()) }
+
+// Blocks returns how many blocks have actions.
+func (s *State) Blocks() int { return int(s.blocks.Len()) }

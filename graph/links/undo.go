@@ -1,0 +1,170 @@
+package links
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// TakeBack reverses what the block at height did, which is the last that the state has. txn reads
+// the store with the block; changed are the keys that the block added under store.PrefixKey. After
+// an error, which is the store's, the state is to be dropped.
+func (s *State) TakeBack(txn *badger.Txn, height uint32, changed [][]byte) error {
+	l := s.ledger(txn, height+1)
+	first := s.actions // the number of the block's first action, or of the next block's
+	if n := s.blocks.Len(); n > 0 && s.blocks.At(n-1).height == height {
+		first = s.blocks.At(n - 1).first
+	}
+	encoded, err := store.ReadChunks(txn, store.PrefixEffects, height)
+	if err != nil {
+		return err
+	}
+	effects, err := decodeStoredEffects(encoded, s.actions)
+	if err != nil {
+		return err
+	}
+	for _, e := range slices.Backward(effects) {
+		if err := s.undo(&l, &e, first); err != nil {
+			return err
+		}
+	}
+	if err := s.forgetMentions(&l, first); err != nil {
+		return err
+	}
+	for _, key := range changed {
+		if err := s.reload(txn, key); err != nil {
+			return err
+		}
+	}
+	if first < s.actions {
+		s.blocks.Truncate(s.blocks.Len() - 1)
+	}
+	s.actions = first
+	return nil
+}
+
+// forgetMentions takes the actions from first on off the chains of those that mention a
+// key.
+func (s *State) forgetMentions(l *ledger, first int32) error {
+	touched := make(map[int32]protocol.KeyHash)
+	for n := s.actions - 1; n >= first; n-- {
+		a, err := l.action(n)
+		if err != nil {
+			return err
+		}
+		keys, count := a.keys()
+		for i, key := range keys[:count] {
+			if n := s.keys.Find(key); n != none && a.mentions[i].chained() {
+				s.places.Edit(n).mentioned = a.mentions[i].previous
+				touched[n] = key
+			}
+		}
+	}
+	for n, key := range touched {
+		p := s.places.Edit(n)
+		p.since = 0
+		if p.mentioned == none {
+			continue
+		}
+		before, err := l.action(p.mentioned)
+		if err != nil {
+			return err
+		}
+		m, ok := before.mentioning(key)
+		if !ok {
+			return fmt.Errorf("%w: action %v does not mention key %x", store.ErrDamaged, before.txid, key)
+		}
+		p.since = m.since
+	}
+	return nil
+}
+
+// undo reverses an effect, but for what reload reads back.
+func (s *State) undo(l *ledger, o *storedEffect, first int32) error {
+	switch o.effect {
+	case IdentityNamed, IdentityMerged:
+		return nil
+	}
+	a, err := l.action(o.action)
+	if err != nil {
+		return err
+	}
+	switch o.effect {
+	case ActionWaiting:
+		s.waiting.remove(a.wants())
+		return nil
+	case LinkFormed, LinkCut:
+		of, err := fateOf(l, o.action, &a)
+		if err != nil {
+			return err
+		}
+		about, err := aboutOf(l, &a, &of)
+		if err != nil {
+			return err
+		}
+		child, parent := s.keys.Find(about.child), s.keys.Find(about.parent)
+		if child == none || parent == none {
+			return fmt.Errorf("%w: action %v made or cut a link of keys that are in none", store.ErrDamaged, a.txid)
+		}
+		if o.effect == LinkFormed {
+			s.forest.Cut(child)
+		} else {
+			s.forest.Link(child, parent)
+		}
+	}
+	if o.action < first { // it goes back to waiting
+		s.waiting.add(a.wants())
+	}
+	return nil
+}
+
+// reload sets what the record of a key says that is taken back to what the version
+// before it says.
+func (s *State) reload(txn *badger.Txn, removed []byte) error {
+	value, since, err := store.VersionBefore(txn, removed)
+	if err != nil {
+		return err
+	}
+	var r keyRecord
+	if value != nil {
+		if r, err = decodeKeyRecord(value); err != nil {
+			return err
+		}
+	}
+	key := s.keys.Find(protocol.KeyHash(removed[1 : len(removed)-4]))
+	if key == none {
+		return fmt.Errorf("%w: key %x has been in a link, but is not known", store.ErrDamaged, removed[1:len(removed)-4])
+	}
+	s.setPlace(key, &r)
+	s.places.Edit(key).moved = since // or earlier: that version may have brought an id alone
+	return nil
+}
+
+// setPlace puts a key where a record says. Of the keys beside it, those whose own
+// record is another have to be put as well, in any order.
+func (s *State) setPlace(key int32, r *keyRecord) {
+	p := s.places.Edit(key)
+	p.name, p.request, p.linked, p.first, p.next = r.id, none, 0, none, none
+	if r.hasFirst {
+		p.first = s.keys.Find(r.first)
+		s.places.Edit(p.first).previous = none
+	} else {
+		p.last = none
+	}
+	if r.hasNext {
+		p.next = s.keys.Find(r.next)
+		s.places.Edit(p.next).previous = key
+	}
+	if !r.hasParent {
+		p.previous = none
+		return
+	}
+	p.name, p.request, p.linked = r.accept, r.request, r.linked
+	if !r.hasNext {
+		s.places.Edit(s.keys.Find(r.parent)).last = key
+	}
+}

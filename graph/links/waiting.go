@@ -1,0 +1,74 @@
+package links
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+
+	"github.com/keytree-bch/keytree/graph/cow"
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// wanted is what actions wait for. Those of different kinds do not wait together: an
+// MLA waits for a transaction until it is confirmed, an MCR until it is decided. All
+// that wait for the same are released together when it is there.
+type wanted struct {
+	by   protocol.Kind      // of the actions
+	what protocol.Reference // canonical
+}
+
+// wantedStemSize is the size of a stem in bytes.
+const wantedStemSize = 1 + 1 + len(protocol.Reference{})
+
+// stem is what the keys of those who wait begin with.
+func (w wanted) stem() []byte {
+	return append(append(make([]byte, 0, wantedStemSize+4), store.PrefixWaiting, byte(w.by)), w.what[:]...)
+}
+
+// key is that of one who waits.
+func (w wanted) key(action int32) []byte {
+	return binary.BigEndian.AppendUint32(w.stem(), uint32(action))
+}
+
+// waiting tells what somebody waits for. Who does is in the store. Whoever pays for an
+// action can let it wait for whatever he likes; that takes 20 bytes here.
+type waiting struct {
+	counts cow.Map[uint64, int32] // how many wait, by the hash of what they want
+	seed   maphash.Seed           // secret: nobody can make hashes collide
+}
+
+func newWaiting() waiting {
+	return waiting{cow.NewMap[uint64, int32](), maphash.MakeSeed()}
+}
+
+func (w *waiting) fork() waiting { return waiting{w.counts.Fork(), w.seed} }
+
+func (w *waiting) hash(what wanted) uint64 { return maphash.Comparable(w.seed, what) }
+
+// any reports whether somebody waits, by a hash that another may share.
+func (w *waiting) any(what wanted) bool {
+	if w.counts.Len() == 0 {
+		return false
+	}
+	_, ok := w.counts.Get(w.hash(what))
+	return ok
+}
+
+// add lets one more wait.
+func (w *waiting) add(what wanted) {
+	hash := w.hash(what)
+	n, _ := w.counts.Get(hash)
+	w.counts.Set(hash, n+1)
+}
+
+// remove lets one wait no longer.
+func (w *waiting) remove(what wanted) {
+	hash := w.hash(what)
+	switch n, _ := w.counts.Get(hash); n {
+	case 0:
+	case 1:
+		w.counts.Delete(hash)
+	default:
+		w.counts.Set(hash, n-1)
+	}
+}

@@ -1,0 +1,100 @@
+package links
+
+import (
+	"bytes"
+	"encoding/binary"
+	"maps"
+	"slices"
+
+	"github.com/keytree-bch/keytree/graph/store"
+)
+
+// Write adds all that the block wrote: its actions, its effects, and the version
+// of each thing that is another after it.
+func (s *Step) Write(w *store.Writes) {
+	s.writeActions(w)
+	s.writeFates(w)
+	w.SetChunks(store.PrefixEffects, s.height, s.storedEffects)
+	changed := distinct(s.changed)
+	slices.SortFunc(changed, func(a, b int32) int { return bytes.Compare(s.keys.Ref(a)[:], s.keys.Ref(b)[:]) })
+	for _, key := range changed {
+		r, hash := s.record(key), s.keys.Key(key)
+		w.Add(
+			w.Make(func(b []byte) []byte {
+				return store.Version(append(append(b, store.PrefixKey), hash[:]...), s.height)
+			}),
+			w.Make(r.appendTo))
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(s.sized), store.CompareHashes) {
+		var r identityRecord
+		encode := func(b []byte) []byte { return b }
+		if root := s.sized[id]; root != none {
+			r = identityRecord{s.keys.Key(root), uint32(s.forest.Size(root))}
+			encode = r.appendTo
+		}
+		w.Add(store.Version(store.IdentityStem(id), s.height), w.Make(encode))
+	}
+	slices.SortFunc(s.renamed, store.CompareHashes)
+	for _, id := range slices.Compact(s.renamed) {
+		w.Add(store.Version(store.NameStem(id), s.height), w.Make(s.names[id].appendTo))
+	}
+}
+
+// distinct sorts numbers and drops those that come again.
+func distinct(numbers []int32) []int32 {
+	slices.Sort(numbers)
+	return slices.Compact(numbers)
+}
+
+func (s *Step) writeActions(w *store.Writes) {
+	fresh := s.fresh[s.first-s.known:]
+	for chunk := uint32(0); int(chunk)*ActionsPerChunk < len(fresh); chunk++ {
+		from := int(chunk) * ActionsPerChunk
+		w.Set(store.ChunkKey(store.PrefixActions, s.height, chunk), w.Make(func(b []byte) []byte {
+			for i := from; i < min(from+ActionsPerChunk, len(fresh)); i++ {
+				a := fresh[i]
+				if len(a.message) > inlineMessage {
+					a.message = nil
+				}
+				b = a.appendTo(b)
+			}
+			return b
+		}))
+	}
+	for i := range fresh {
+		if a := &fresh[i]; len(a.message) > inlineMessage {
+			for n, rest := uint32(0), a.message; len(rest) > 0; n++ {
+				chunk := rest[:min(len(rest), store.ChunkSize)]
+				w.Set(store.MessageKey(store.Position{Height: s.height, Index: a.index}, n), chunk)
+				rest = rest[len(chunk):]
+			}
+		}
+	}
+	// Badger takes keys that are in order faster.
+	for _, n := range s.sortedByTx(s.first, s.actions) {
+		w.Add(
+			w.Make(func(b []byte) []byte { return append(append(b, store.PrefixNumber), s.own(n).txid[:]...) }),
+			w.Make(func(b []byte) []byte { return binary.BigEndian.AppendUint32(b, uint32(n)) }))
+	}
+	for n := s.first; n < s.actions; n++ {
+		if a := s.own(n); a.waits {
+			w.Add(a.wants().key(n), []byte{})
+		}
+	}
+	for _, m := range s.landmarks {
+		w.Add(store.MentionKey(store.PrefixLandmark, m.key, m.action), []byte{})
+	}
+	for _, m := range s.lateMention {
+		w.Add(store.MentionKey(store.PrefixLate, m.key, m.action), []byte{})
+	}
+}
+
+// writeFates adds what became of actions of earlier blocks.
+func (s *Step) writeFates(w *store.Writes) {
+	for _, n := range s.decided {
+		w.Add(store.LateKey(n), w.Make(s.fates[n].appendTo))
+	}
+	for _, request := range s.cutNow {
+		w.Add(store.CutKey(request), w.Make(s.cuts[request].appendTo))
+	}
+}

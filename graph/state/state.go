@@ -1,0 +1,102 @@
+// Package state is the graph as of a block, as far as it is held in memory, and what one block
+// makes of it: links and anchors, which have nothing to do with each other but the blocks, one step
+// and the state hash. The rules of each are in packages links and anchors. How a state is written,
+// published and asked is for package graph; whether the store has what the rules make of it, for
+// package fsck.
+package state
+
+import (
+	"crypto/sha256"
+	"hash"
+	"math"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
+)
+
+// State is what is held in memory. It is a version, as package cow has them: a step changes
+// a fork. A state that was published is read by anybody and changed by nobody.
+type State struct {
+	Links   *links.State
+	Anchors *anchors.State
+}
+
+// New returns the state before the first block.
+func New() *State { return &State{links.NewState(), anchors.NewState()} }
+
+// Fork returns a state that is as s is now, to be changed. s must not be changed any
+// more.
+func (s *State) Fork() *State { return &State{s.Links.Fork(), s.Anchors.Fork()} }
+
+// Load derives a state from the store. It believes what that says: whether the rules
+// give the same is for package fsck to see. ErrMemory if there are more than so many keys
+// in links; ErrDamaged.
+func Load(txn *badger.Txn, most int) (*State, error) { return New().load(txn, most) }
+
+func (s *State) load(txn *badger.Txn, most int) (*State, error) {
+	if err := s.Links.Load(txn, most); err != nil {
+		return nil, err
+	}
+	return s, s.Anchors.Load(txn)
+}
+
+// Differs says in what the state is not what the store says, "" if it is. ErrDamaged if
+// none can be derived from the store.
+func (s *State) Differs(txn *badger.Txn) (what string, err error) {
+	again, err := (&State{s.Links.Empty(), anchors.NewState()}).load(txn, math.MaxInt)
+	if err != nil {
+		return "", err
+	}
+	if what := s.Links.Differs(again.Links); what != "" {
+		return what, nil
+	}
+	return s.Anchors.Differs(again.Anchors), nil
+}
+
+// TakeBack reverses what the block at height did, which is the last that the state has. txn reads
+// the store with the block. After an error, which is the store's, the state is to be dropped.
+func (s *State) TakeBack(txn *badger.Txn, height uint32) error {
+	var keys, chains [][]byte // that the block has changed
+	err := store.EachAdded(txn, height, func(key []byte) error {
+		switch key[0] {
+		case store.PrefixKey:
+			keys = append(keys, key)
+		case store.PrefixChain:
+			chains = append(chains, key)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.Links.TakeBack(txn, height, keys); err != nil {
+		return err
+	}
+	return s.Anchors.TakeBack(txn, height, chains)
+}
+
+// Draft is what the store has, with what a change adds to it.
+type Draft struct {
+	links   *links.Draft
+	anchors *anchors.Draft
+}
+
+// NewDraft returns a draft for a change of so many actions that makes a fork of the state as of the
+// block before height next. txn reads the store as of that block, and may have more.
+func NewDraft(txn *badger.Txn, fork *State, next uint32, actions int) *Draft {
+	return &Draft{links.NewDraft(txn, fork.Links, next, actions), anchors.NewDraft(txn, next)}
+}
+
+// nextHash is H(h) of identity-rules §9: the previous state hash, the
+// block's hash in internal byte order, and the SHA-256 of its encoded effects.
+func nextHash(prev [32]byte, block chainhash.Hash, effects hash.Hash) [32]byte {
+	h := sha256.New()
+	h.Write(prev[:])
+	h.Write(block[:])
+	h.Write(effects.Sum(nil))
+	return [32]byte(h.Sum(nil))
+}
