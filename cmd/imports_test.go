@@ -68,7 +68,7 @@ func house() ([]room, []exception) {
 			folder:    "graph",
 			rooms:     []string{"protocol"},
 			never:     network,
-			libraries: append([]string{"github.com/dgraph-io/badger/v4", "github.com/rs/zerolog"}, chain...),
+			libraries: append([]string{"github.com/dgraph-io/badger/v4", "github.com/rs/zerolog", "golang.org/x/sync"}, chain...),
 			// Random histories, and goroutines that were left behind.
 			tests: []string{"pgregory.net/rapid", "go.uber.org/goleak"},
 		},

@@ -41,17 +41,10 @@ func (d *Draft) HeightOf(txid chainhash.Hash) (height uint32, ok bool, err error
 	return d.heightOf(n), true, nil
 }
 
-// add adds an action and returns its number; or that of the same transaction, if it is
-// there already.
-func (d *Draft) add(a storedAction) (n int32, fresh bool, err error) {
-	n, err = d.number(a.txid)
-	if err != nil || n != none {
-		return n, false, err
-	}
-	n = d.known + int32(len(d.fresh))
+// add adds an action.
+func (d *Draft) add(a storedAction) {
+	d.numbers[a.txid] = d.known + int32(len(d.fresh))
 	d.fresh = append(d.fresh, a)
-	d.numbers[a.txid] = n
-	return n, true, nil
 }
 
 func (d *Draft) number(txid chainhash.Hash) (int32, error) {

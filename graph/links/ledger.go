@@ -2,9 +2,11 @@ package links
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/graph/store"
@@ -42,6 +44,28 @@ func (l *ledger) number(txid chainhash.Hash) (int32, error) {
 		return none, err
 	}
 	return n, nil
+}
+
+// lookupsAtOnce is how many actions make it worthwhile to look for their numbers on another
+// processor.
+const lookupsAtOnce = 100
+
+// numbersOf returns the numbers of so many actions, none for those that are not there. It
+// looks for them on all processors: a block's actions have to be looked for one by one, which
+// takes as long as applying them.
+func (l *ledger) numbersOf(count int, txid func(i int) chainhash.Hash) ([]int32, error) {
+	numbers := make([]int32, count)
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for from := 0; from < count; from += lookupsAtOnce {
+		group.Go(func() (err error) {
+			for i := from; i < min(from+lookupsAtOnce, count) && err == nil; i++ {
+				numbers[i], err = l.number(txid(i))
+			}
+			return err
+		})
+	}
+	return numbers, group.Wait()
 }
 
 // span returns the block that an action is in.

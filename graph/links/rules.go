@@ -136,16 +136,20 @@ func (s *Step) admit(actions []Action) error {
 		order[i] = &actions[i]
 	}
 	slices.SortFunc(order, func(x, y *Action) int { return cmp.Compare(x.Index, y.Index) })
+	numbers, err := s.numbersOf(len(order), func(i int) chainhash.Hash { return order[i].TxID })
+	if err != nil {
+		return err
+	}
 	for i, a := range order {
-		n, fresh, err := s.add(a.stored())
-		switch {
-		case err != nil:
-			return err
-		case !fresh && n < s.first:
+		if n := numbers[i]; n != none {
 			return store.OnChain(a.TxID, s.heightOf(n))
-		case !fresh, i > 0 && order[i-1].Index == a.Index:
+		}
+		if n, ok := s.numbers[a.TxID]; ok && n < s.first {
+			return store.OnChain(a.TxID, s.heightOf(n))
+		} else if ok || i > 0 && order[i-1].Index == a.Index {
 			return fmt.Errorf("%w: block %d has transaction %v, index %d, twice", store.ErrBlock, s.height, a.TxID, a.Index)
 		}
+		s.add(a.stored())
 	}
 	s.actions += int32(len(order))
 	return nil
