@@ -23,7 +23,7 @@ func BenchmarkWait(b *testing.B) {
 
 func benchmarkWait(b *testing.B, s shape, keys int) {
 	const blocks, every = 30, 200 * time.Microsecond
-	g, err := Open(b.TempDir(), testParams, Options{})
+	g, err := Open(b.TempDir(), testParams, Options{Memory: 4 << 30})
 	if err != nil {
 		b.Fatal(err)
 	}
