@@ -16,6 +16,7 @@ type change struct {
 	next *snapshot // txn is missing
 	store.Writes
 	takesBack bool // what is above the next tip is to be removed
+	adds      work // what the blocks that it connects have
 	draft     *state.Draft
 }
 
@@ -95,6 +96,7 @@ func (g *Graph) take(c *change) error {
 	}
 	c.next.txn = txn
 	g.publish(c.next)
+	g.keepCheckpoint(c)
 	return errors.Join(err, g.tidy(c.next.tip))
 }
 
@@ -140,6 +142,7 @@ func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []stor
 		}
 	}
 	c.SetTip(c.next.tip.Height, c.next.tip.Hash)
+	c.adds = workOf(blocks)
 	return c, g.prune(c, base)
 }
 

@@ -21,7 +21,7 @@ import (
 )
 
 // copyFolder copies the files of a database, holes included.
-func copyFolder(t *testing.T, from string) (to string) {
+func copyFolder(t testing.TB, from string) (to string) {
 	t.Helper()
 	to = t.TempDir()
 	entries, err := os.ReadDir(from)

@@ -13,6 +13,7 @@
 //	change.go     a step in the making, and how it is taken: connecting
 //	undo.go       taking a block back
 //	load.go       the snapshot at the start
+//	checkpoint.go when the state is written to a file beside the database, and how it is opened from that
 //	memory.go     how much memory may be held
 //	view.go       questions as of a block: those of links and those of anchors
 //	events.go     what each block changed, and the blocks that were taken back
@@ -48,8 +49,10 @@
 // stands that is or was in one, some 150 bytes; a hash of what each waiting action waits
 // for; and the txid of each open chain of anchors. All else, refused, open, used and cut
 // actions and the keys that they mention, is found in the store, so that fees alone buy
-// none of a server's memory. The state is read back at the start: the keys from their
-// newest records, and the ends of their lists from all actions.
+// none of a server's memory. The state is read back at the start: from a checkpoint, which is
+// written when the graph is closed and now and then, and the blocks since, which are applied
+// once more; or, without one, the keys from their newest records, and the ends of their lists
+// from all actions.
 //
 // A step makes a change: another version of what is in memory, which shares with the
 // version before all pages that it does not change, and what has to be written. The

@@ -65,7 +65,8 @@ type Options struct {
 	BlockCache int64  // bytes; 0: as Memory allows
 	Log        zerolog.Logger
 
-	stageBytes int // 0: the constant; tests have many stages of few bytes
+	stageBytes        int // 0: the constant; tests have many stages of few bytes
+	checkpointActions int // 0: the constants; tests have many checkpoints
 }
 
 func (opt Options) withDefaults() Options {
@@ -83,8 +84,9 @@ type Graph struct {
 	db     *badgerdb.DB    // for reading
 	store  store.Committer // for writing
 
-	writer sync.Mutex // held by the one Connect or Disconnect under way
-	untidy bool       // writer; a failed step may have left something above the tip
+	writer     sync.Mutex   // held by the one Connect or Disconnect under way
+	untidy     bool         // writer; a failed step may have left something above the tip
+	checkpoint checkpointed // writer
 
 	current    atomic.Pointer[snapshot]
 	publishing sync.Mutex // held while current is replaced
@@ -156,14 +158,13 @@ func (g *Graph) readBack() error {
 	if err != nil {
 		return fmt.Errorf("removing what was not finished: %w", err)
 	}
-	txn = g.db.NewTransaction(false)
-	s, err := load(txn, g.params, int(g.memoryOf(state.New()).Left()))
-	if above := store.BlockAbove(txn, tip); err == nil && above != nil {
-		err = fmt.Errorf("%w: there is a record of block %d above the tip", store.ErrDamaged, *above)
-	}
+	s, err := g.load()
 	if err != nil {
-		txn.Discard()
 		return err
+	}
+	if above := store.BlockAbove(s.txn, tip); above != nil {
+		s.release()
+		return fmt.Errorf("%w: there is a record of block %d above the tip", ErrDamaged, *above)
 	}
 	g.publish(s)
 	return nil
@@ -181,6 +182,9 @@ func (g *Graph) close() error {
 	<-g.done
 	g.writer.Lock()
 	defer g.writer.Unlock()
+	if g.checkpoint.since != (work{}) {
+		g.writeCheckpoint()
+	}
 	g.giveUp(errors.New("graph is closed"))
 	return g.db.Close()
 }

@@ -191,7 +191,7 @@ func (g *Graph) digest(t testing.TB) [32]byte {
 func (g *Graph) checkMemory(t testing.TB) {
 	t.Helper()
 	err := g.db.View(func(txn *badger.Txn) error {
-		what, err := g.current.Load().state.Differs(txn)
+		what, err := g.current.Load().state.DiffersFromStore(txn)
 		if what != "" {
 			t.Errorf("memory has other %s than the store", what)
 		}

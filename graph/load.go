@@ -3,13 +3,11 @@ package graph
 import (
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 )
 
-// load derives the snapshot that a transaction sees, which reads by it from then on.
-// ErrMemory if there are more than so many keys.
-func load(txn *badger.Txn, params Params, most int) (*snapshot, error) {
+// load derives the snapshot that a transaction sees, which reads by it from then on, but for its state.
+func load(txn *badger.Txn, params Params) (*snapshot, error) {
 	s := newSnapshot()
 	s.undoFrom, s.txn = params.StartHeight, txn
 	height, err := store.TipHeight(txn)
@@ -28,6 +26,5 @@ func load(txn *badger.Txn, params Params, most int) (*snapshot, error) {
 	} else if ok {
 		s.undoFrom = from
 	}
-	s.state, err = state.Load(txn, most)
-	return s, err
+	return s, nil
 }

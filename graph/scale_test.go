@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"math/rand/v2"
 	"path/filepath"
 	"runtime"
@@ -23,10 +24,17 @@ import (
 // minutes to make.
 func scales() []int {
 	if exhaustive() {
-		return []int{1_000, 10_000, 100_000, 1_000_000}
+		scales := []int{1_000, 10_000, 100_000, 1_000_000}
+		if os.Getenv("KEYTREE_EXHAUSTIVE") == "10000000" {
+			scales = append(scales, 10_000_000)
+		}
+		return scales
 	}
 	return []int{1_000, 10_000}
 }
+
+// scaleMemory is enough for all scales, in bytes.
+const scaleMemory = 8 << 30
 
 // grower makes blocks that grow one identity of a shape.
 type grower struct {
@@ -84,16 +92,36 @@ func (g growth) report(b *testing.B, operation string, figure float64, unit stri
 
 func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 	dir := b.TempDir()
-	g, err := Open(dir, testParams, Options{})
+	g, err := Open(dir, testParams, Options{Memory: scaleMemory})
 	if err != nil {
 		b.Fatal(err)
 	}
 	gr := &grower{shape: s}
 	gr.growTo(b, g, keys)
+	killed := copyFolder(b, dir)
 	if err := g.Close(); err != nil {
 		b.Fatal(err)
 	}
 	g = nil
+	b.Run("open-killed", func(b *testing.B) {
+		start := time.Now()
+		g, err := Open(killed, testParams, Options{Memory: scaleMemory})
+		if err != nil {
+			b.Fatal(err)
+		}
+		took := time.Since(start)
+		since := g.checkpoint.since.actions
+		if err := g.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(took.Seconds()*1000, "ms/open")
+		b.ReportMetric(checkTime(b, killed).Seconds()*1000, "ms-of-it-checking-files")
+		b.ReportMetric(float64(since), "actions-since-checkpoint")
+	})
+	if err := os.RemoveAll(killed); err != nil {
+		b.Fatal(err)
+	}
 	b.Run("open", func(b *testing.B) {
 		const rounds = 3
 		var heap float64
@@ -101,7 +129,7 @@ func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 		for range rounds {
 			before := heapInUse()
 			start := time.Now()
-			g, err := Open(dir, testParams, Options{})
+			g, err := Open(dir, testParams, Options{Memory: scaleMemory})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -117,7 +145,7 @@ func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 		b.ReportMetric(heap/float64(keys), "heap-B/key")
 		b.ReportMetric(float64(tableBytes(b, dir))/float64(keys), "disk-B/key")
 	})
-	if g, err = Open(dir, testParams, Options{}); err != nil {
+	if g, err = Open(dir, testParams, Options{Memory: scaleMemory}); err != nil {
 		b.Fatal(err)
 	}
 	defer func() { g.Close() }()
@@ -297,7 +325,7 @@ func benchmarkConnect(b *testing.B, name string, keys int) {
 	}
 	rec := &recorder{}
 	open := func() *Graph {
-		g, err := Open(b.TempDir(), testParams, Options{})
+		g, err := Open(b.TempDir(), testParams, Options{Memory: scaleMemory})
 		if err != nil {
 			b.Fatal(err)
 		}

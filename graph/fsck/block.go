@@ -142,7 +142,7 @@ func (i *inspection) compareMemory() error {
 	if len(i.Findings) > 0 {
 		return nil
 	}
-	what, err := i.state.Differs(i.txn)
+	what, err := i.state.DiffersFromStore(i.txn)
 	switch {
 	case errors.Is(err, store.ErrDamaged):
 		i.add(Finding{Problem: err.Error()})

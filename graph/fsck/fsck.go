@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"os"
 
 	"github.com/dgraph-io/badger/v4"
@@ -126,6 +127,9 @@ func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.P
 	if err := first.format(); err != nil {
 		return err
 	}
+	if err := first.readCheckpoint(db.Opts().Dir); err != nil {
+		return err
+	}
 	if err := first.run(ctx, progress); err != nil {
 		return err
 	}
@@ -182,6 +186,11 @@ type inspection struct {
 	params store.Params
 	// stageBytes is store.Writes.StageBytes.
 	stageBytes int
+
+	// checkpoint is the one beside the database, which is of the block at checkpointHeight;
+	// nil if there is none that can be compared.
+	checkpoint       *state.State
+	checkpointHeight uint32
 
 	height   uint32 // of the block under way
 	undoFrom uint32
@@ -271,9 +280,25 @@ func (i *inspection) format() error {
 	return have.Matches(i.params)
 }
 
+// readCheckpoint reads the checkpoint, and reports it if it is damaged. One of another database or
+// branch is of no use, and does no harm.
+func (i *inspection) readCheckpoint(dir string) (err error) {
+	i.checkpoint, i.checkpointHeight, err = state.ReadCheckpoint(dir, i.txn, i.params, math.MaxInt)
+	switch {
+	case errors.Is(err, store.ErrDamaged):
+		i.add(Finding{File: state.CheckpointFile, Problem: err.Error()})
+		return nil
+	case errors.Is(err, state.ErrCheckpoint):
+		return nil
+	}
+	return err
+}
+
 // run follows the chain from its start to the tip.
 func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) error {
-	i.state = state.New()
+	if i.state = state.New(); i.checkpoint != nil {
+		i.state = i.checkpoint.Empty()
+	}
 	i.undoFrom = i.params.StartHeight
 	if value, err := store.Read(i.txn, []byte{store.PrefixFormat}); err != nil {
 		return err
@@ -322,6 +347,12 @@ func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) e
 		i.Tip = record.Tip(i.height)
 		if progress != nil {
 			progress(i.Blocks, *tip-i.params.StartHeight+1)
+		}
+		if i.checkpoint != nil && i.height == i.checkpointHeight {
+			if what := i.state.Differs(i.checkpoint); what != "" {
+				i.add(Finding{File: state.CheckpointFile, Problem: "it has other " + what + " than the rules give"})
+			}
+			i.checkpoint = nil
 		}
 		if i.height == *tip {
 			return i.compareMemory()

@@ -11,7 +11,7 @@ import (
 // Empty returns a state that is new, and can be compared with s once it has been loaded.
 func (s *State) Empty() *State {
 	empty := NewState()
-	empty.waiting.seed = s.waiting.seed
+	empty.waiting.secret = s.waiting.secret
 	return empty
 }
 

@@ -1,8 +1,9 @@
 package links
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
-	"hash/maphash"
 
 	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/graph/store"
@@ -34,16 +35,27 @@ func (w wanted) key(action int32) []byte {
 // action can let it wait for whatever he likes; that takes 20 bytes here.
 type waiting struct {
 	counts cow.Map[uint64, int32] // how many wait, by the hash of what they want
-	seed   maphash.Seed           // secret: nobody can make hashes collide
+	secret [16]byte               // nobody can make hashes collide who does not know it
 }
 
 func newWaiting() waiting {
-	return waiting{cow.NewMap[uint64, int32](), maphash.MakeSeed()}
+	w := waiting{counts: cow.NewMap[uint64, int32]()}
+	rand.Read(w.secret[:]) // never fails
+	return w
 }
 
-func (w *waiting) fork() waiting { return waiting{w.counts.Fork(), w.seed} }
+func (w *waiting) fork() waiting { return waiting{w.counts.Fork(), w.secret} }
 
-func (w *waiting) hash(what wanted) uint64 { return maphash.Comparable(w.seed, what) }
+// hash is the beginning of SHA-256 of the secret and what is wanted. A checkpoint holds hashes, so they must not
+// be of this process alone, as those of maphash are.
+func (w *waiting) hash(what wanted) uint64 {
+	var b [len(waiting{}.secret) + 1 + len(protocol.Reference{})]byte
+	n := copy(b[:], w.secret[:])
+	b[n] = byte(what.by)
+	copy(b[n+1:], what.what[:])
+	sum := sha256.Sum256(b[:])
+	return binary.BigEndian.Uint64(sum[:])
+}
 
 // any reports whether somebody waits, by a hash that another may share.
 func (w *waiting) any(what wanted) bool {

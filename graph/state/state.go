@@ -6,6 +6,7 @@
 package state
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"hash"
 	"math"
@@ -44,17 +45,23 @@ func (s *State) load(txn *badger.Txn, most int) (*State, error) {
 	return s, s.Anchors.Load(txn)
 }
 
-// Differs says in what the state is not what the store says, "" if it is. ErrDamaged if
+// Empty returns a state that is new, and can be compared with s once it has been loaded, or blocks have
+// been applied to it.
+func (s *State) Empty() *State { return &State{s.Links.Empty(), anchors.NewState()} }
+
+// Differs says in what two states are not the same, "" if they are.
+func (s *State) Differs(t *State) string {
+	return cmp.Or(s.Links.Differs(t.Links), s.Anchors.Differs(t.Anchors))
+}
+
+// DiffersFromStore says in what the state is not what the store says, "" if it is. ErrDamaged if
 // none can be derived from the store.
-func (s *State) Differs(txn *badger.Txn) (what string, err error) {
-	again, err := (&State{s.Links.Empty(), anchors.NewState()}).load(txn, math.MaxInt)
+func (s *State) DiffersFromStore(txn *badger.Txn) (what string, err error) {
+	again, err := s.Empty().load(txn, math.MaxInt)
 	if err != nil {
 		return "", err
 	}
-	if what := s.Links.Differs(again.Links); what != "" {
-		return what, nil
-	}
-	return s.Anchors.Differs(again.Anchors), nil
+	return s.Differs(again), nil
 }
 
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads

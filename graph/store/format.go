@@ -30,6 +30,9 @@ type Format struct {
 	Params
 }
 
+// NewFormat returns the format that this version writes, for a database of these parameters.
+func NewFormat(params Params) Format { return Format{formatVersion, params} }
+
 // ParseFormat reads a format record. ErrDamaged if it is none.
 func ParseFormat(value []byte) (f Format, err error) {
 	if err := json.Unmarshal(value, &f); err != nil {
@@ -50,7 +53,7 @@ func (f Format) Encode() []byte {
 // Matches returns ErrMismatch unless the database is of this format and has the
 // parameters asked for.
 func (f Format) Matches(params Params) error {
-	if want := (Format{formatVersion, params}); f != want {
+	if want := NewFormat(params); f != want {
 		return fmt.Errorf("%w: it holds format %d, network %s, start height %d; asked for format %d, network %s, start height %d: use another folder, or remove this one and index again",
 			ErrMismatch, f.Format, f.Network, f.StartHeight, want.Format, want.Network, want.StartHeight)
 	}
@@ -84,7 +87,7 @@ func begin(txn *badger.Txn, st Committer, params Params) error {
 		return fmt.Errorf("%w: there are records, but not the one of the format", ErrDamaged)
 	}
 	var w Writes
-	w.Set([]byte{PrefixFormat}, Format{formatVersion, params}.Encode())
+	w.Set([]byte{PrefixFormat}, NewFormat(params).Encode())
 	w.SetNoTip()
 	return Commit(st, w.Entries)
 }

@@ -1,0 +1,173 @@
+package links
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/forest"
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// A state in a checkpoint: how many keys, blocks with actions, actions, and things that are waited
+// for there are, and the secret of their hashes; each key, by number; each block; each thing that
+// is waited for. Integers are big-endian.
+
+// checkpointKeySize and the next two are what each takes, in bytes.
+const (
+	checkpointKeySize   = len(protocol.KeyHash{}) + chainhash.HashSize + 10*4 + 1
+	checkpointBlockSize = 4 + 4
+	checkpointWaitSize  = 8 + 4
+	checkpointHeadSize  = 4*4 + len(waiting{}.secret)
+)
+
+// CheckpointSize is how many bytes WriteCheckpoint writes.
+func (s *State) CheckpointSize() int {
+	return checkpointHeadSize + checkpointKeySize*int(s.keys.Len()) +
+		checkpointBlockSize*int(s.blocks.Len()) + checkpointWaitSize*int(s.waiting.counts.Len())
+}
+
+// WriteCheckpoint writes the state.
+func (s *State) WriteCheckpoint(w *bufio.Writer) error {
+	b := make([]byte, 0, checkpointKeySize)
+	write := func() error {
+		_, err := w.Write(b)
+		b = b[:0]
+		return err
+	}
+	for _, n := range []int32{s.keys.Len(), s.blocks.Len(), s.actions, s.waiting.counts.Len()} {
+		b = binary.BigEndian.AppendUint32(b, uint32(n))
+	}
+	b = append(b, s.waiting.secret[:]...)
+	if err := write(); err != nil {
+		return err
+	}
+	for n := range s.keys.Len() {
+		b = s.appendKey(b, n)
+		if err := write(); err != nil {
+			return err
+		}
+	}
+	for i := range s.blocks.Len() {
+		block := s.blocks.Ref(i)
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, block.height), uint32(block.first))
+		if err := write(); err != nil {
+			return err
+		}
+	}
+	for hash, count := range s.waiting.counts.All() {
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, hash), uint32(count))
+		if err := write(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// appendKey appends where a key stands.
+func (s *State) appendKey(b []byte, n int32) []byte {
+	p := s.places.Ref(n)
+	b = append(append(b, s.keys.Ref(n)[:]...), p.name.tx[:]...)
+	for _, v := range [...]int32{
+		p.name.number, p.request, int32(p.linked), p.first, p.last, p.next, p.previous, int32(p.moved), p.mentioned, s.forest.Parent(n),
+	} {
+		b = binary.BigEndian.AppendUint32(b, uint32(v))
+	}
+	return append(b, p.since)
+}
+
+// ReadCheckpoint reads what WriteCheckpoint wrote into a state that was new. It is as sound as the
+// bytes are: whether the rules give the same is for package fsck to see. store.ErrMemory if there
+// are more than so many keys; store.ErrDamaged if it refers to what there is not.
+func (s *State) ReadCheckpoint(r *bufio.Reader, most int) error {
+	head, err := fields(r, checkpointHeadSize)
+	if err != nil {
+		return err
+	}
+	keys, blocks := head.Action(), head.Action()
+	s.actions = head.Action()
+	waits := head.Action()
+	copy(s.waiting.secret[:], head.Take(len(s.waiting.secret)))
+	switch {
+	case head.Short():
+		return head.Finish("head of a checkpoint")
+	case int(keys) > most:
+		return fmt.Errorf("%w: there is room for %d keys in links, there are %d", store.ErrMemory, most, keys)
+	}
+	if err := s.readKeys(r, keys); err != nil {
+		return err
+	}
+	for i := range blocks {
+		d, err := fields(r, checkpointBlockSize)
+		if err != nil {
+			return err
+		}
+		block := blockSpan{d.Uint32(), d.Action()}
+		if i > 0 && (block.height <= s.blocks.Ref(i-1).height || block.first <= s.blocks.Ref(i-1).first) || i == 0 && block.first != 0 || block.first >= s.actions {
+			return fmt.Errorf("%w: block %d of a checkpoint is not in order", store.ErrDamaged, block.height)
+		}
+		s.blocks.Append(block)
+	}
+	for range waits {
+		d, err := fields(r, checkpointWaitSize)
+		if err != nil {
+			return err
+		}
+		s.waiting.counts.Set(d.Uint64(), d.Action())
+	}
+	return nil
+}
+
+// fields reads the next n bytes. They are good until the next call.
+func fields(r *bufio.Reader, n int) (store.Decoder, error) {
+	b, err := r.Peek(n)
+	if err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return store.Decoder{}, err
+	}
+	_, err = r.Discard(n)
+	return store.Decoder{Rest: b}, err
+}
+
+// readKeys reads where so many keys stand.
+func (s *State) readKeys(r *bufio.Reader, keys int32) error {
+	parents := make([]int32, 0, min(keys, 1<<20))
+	for n := range keys {
+		d, err := fields(r, checkpointKeySize)
+		if err != nil {
+			return err
+		}
+		if s.keys.Add(d.Key()) != n {
+			return fmt.Errorf("%w: a checkpoint has a key twice", store.ErrDamaged)
+		}
+		number := func() int32 { return int32(d.Uint32()) }
+		p := keyPlace{name: naming{tx: d.Hash(), number: number()}, request: number(), linked: d.Uint32()}
+		p.first, p.last, p.next, p.previous = number(), number(), number(), number()
+		p.moved, p.mentioned = d.Uint32(), number()
+		parent := number()
+		p.since = d.Byte()
+		for _, key := range [...]int32{p.first, p.last, p.next, p.previous, parent} {
+			if key < none || key >= keys {
+				return fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, key, keys)
+			}
+		}
+		for _, action := range [...]int32{p.name.number, p.request, p.mentioned} {
+			if action < none || action >= s.actions {
+				return fmt.Errorf("%w: a checkpoint refers to action %d, there are %d", store.ErrDamaged, action, s.actions)
+			}
+		}
+		s.places.Append(p)
+		parents = append(parents, parent)
+	}
+	if !forest.Rooted(parents) {
+		return fmt.Errorf("%w: the links of a checkpoint form a cycle", store.ErrDamaged)
+	}
+	s.forest.Build(parents)
+	return nil
+}

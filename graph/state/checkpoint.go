@@ -1,0 +1,215 @@
+package state
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
+)
+
+// A checkpoint is a state in a file beside the database: with it the graph is opened in the time
+// that it takes to read the file, and to apply the blocks since once more. It is a copy of what the
+// database says: without it, and if it is of no use, the state is derived from the database.
+//
+// The file has one line of JSON, which says what it is a state of; the state; and SHA-256 of both.
+
+// CheckpointFile and partFile are the names of a checkpoint, and of one that is being written.
+const (
+	CheckpointFile = "checkpoint"
+	partFile       = "checkpoint.part"
+)
+
+// checkpointVersion is raised with every change of what a checkpoint holds.
+const checkpointVersion = 1
+
+// checkpointLine is a checkpoint's first line. Hashes are as people write them.
+type checkpointLine struct {
+	Checkpoint int          `json:"keytree_checkpoint"` // checkpointVersion
+	Database   store.Format `json:"database"`
+	Height     uint32       `json:"height"`
+	Hash       string       `json:"hash"`
+	StateHash  string       `json:"state_hash"`
+}
+
+func newCheckpointLine(params store.Params, tip *store.Tip) checkpointLine {
+	return checkpointLine{checkpointVersion, store.NewFormat(params), tip.Height, tip.Hash.String(), hex.EncodeToString(tip.StateHash[:])}
+}
+
+// ErrCheckpoint says that there is no checkpoint that is of use. What it wraps says why:
+// fs.ErrNotExist, store.ErrDamaged if it is not what was written, or another if it is of something
+// else.
+var ErrCheckpoint = errors.New("no checkpoint")
+
+// WriteCheckpoint writes the state, which is that of a block, beside the database, for which there
+// must be room. Once it returns nil, the checkpoint is on disk instead of the one before; whenever
+// the process is killed before that, it is the one before or none. The steps are: write another
+// file, sync it, give it the name, sync the folder.
+func (s *State) WriteCheckpoint(db *badgerdb.DB, params store.Params, tip *store.Tip) (err error) {
+	if err := db.Room(uint64(s.Links.CheckpointSize() + s.Anchors.CheckpointSize())); err != nil {
+		return err
+	}
+	dir := db.Opts().Dir
+	part := filepath.Join(dir, partFile)
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = s.writeTo(f, params, tip)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	if err := os.Rename(part, filepath.Join(dir, CheckpointFile)); err != nil {
+		return err
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+func (s *State) writeTo(f io.Writer, params store.Params, tip *store.Tip) error {
+	sum := sha256.New()
+	w := bufio.NewWriterSize(io.MultiWriter(f, sum), 1<<20)
+	line, err := json.Marshal(newCheckpointLine(params, tip))
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	if err := s.Links.WriteCheckpoint(w); err != nil {
+		return err
+	}
+	if err := s.Anchors.WriteCheckpoint(w); err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err = f.Write(sum.Sum(nil))
+	return err
+}
+
+// ReadCheckpoint reads the checkpoint of the database in dir that txn reads: a state, and the
+// height of the block that it is of, which is on the chain. ErrCheckpoint; store.ErrMemory if it
+// has more than so many keys in links.
+func ReadCheckpoint(dir string, txn *badger.Txn, params store.Params, most int) (*State, uint32, error) {
+	f, err := os.Open(filepath.Join(dir, CheckpointFile))
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrCheckpoint, err)
+	}
+	defer f.Close()
+	s, height, err := readFrom(f, txn, params, most)
+	if err != nil && !errors.Is(err, store.ErrMemory) {
+		err = fmt.Errorf("%w: %s: %w", ErrCheckpoint, f.Name(), err)
+	}
+	return s, height, err
+}
+
+// readFrom reads the file twice: what is in it is not looked at before its checksum is known to be
+// right.
+func readFrom(f *os.File, txn *badger.Txn, params store.Params, most int) (*State, uint32, error) {
+	size, err := checkSum(f)
+	if err != nil {
+		return nil, 0, err
+	}
+	r := bufio.NewReaderSize(io.NewSectionReader(f, 0, size), 1<<20)
+	text, err := r.ReadSlice('\n')
+	if err != nil {
+		return nil, 0, fmt.Errorf("its first line: %w", err)
+	}
+	var line checkpointLine
+	if err := json.Unmarshal(text, &line); err != nil {
+		return nil, 0, fmt.Errorf("its first line: %w", err)
+	}
+	if tip, err := store.TipHeight(txn); err != nil {
+		return nil, 0, err
+	} else if tip == nil || *tip < line.Height {
+		return nil, 0, fmt.Errorf("it is of a later block than the database: %+v", line)
+	}
+	record, err := store.ReadBlock(txn, line.Height)
+	if err != nil {
+		return nil, 0, err
+	}
+	if want := newCheckpointLine(params, record.Tip(line.Height)); line != want {
+		return nil, 0, fmt.Errorf("it is of another version, of another database, or of a block that was taken off the chain: %+v, expected %+v", line, want)
+	}
+	s := New()
+	if err := s.Links.ReadCheckpoint(r, most); err != nil {
+		return nil, 0, err
+	}
+	if err := s.Anchors.ReadCheckpoint(r); err != nil {
+		return nil, 0, err
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		return nil, 0, errors.New("it goes on behind its end")
+	}
+	return s, line.Height, nil
+}
+
+// checkSum compares the checksum at the end of a checkpoint with what stands before it, whose size
+// it returns.
+func checkSum(f *os.File) (size int64, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if size = info.Size() - sha256.Size; size < 0 {
+		return 0, fmt.Errorf("%w: it has %d bytes", store.ErrDamaged, info.Size())
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, size)); err != nil {
+		return 0, err
+	}
+	var stored [sha256.Size]byte
+	if _, err := f.ReadAt(stored[:], size); err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(sum.Sum(nil), stored[:]) {
+		return 0, fmt.Errorf("%w: its checksum is wrong", store.ErrDamaged)
+	}
+	return size, nil
+}
+
+// Again applies the block at height, which follows the state's, as it is stored. before is the
+// record of the block before; record is its own. store.ErrDamaged if that is not what follows.
+func (s *State) Again(txn *badger.Txn, height uint32, before store.Block) (record store.Block, actions int, err error) {
+	if record, err = store.ReadBlock(txn, height); err != nil {
+		return record, 0, err
+	}
+	b := Block{Height: height, Hash: record.Hash}
+	noMessage := func(store.Position, uint32) ([]byte, error) { return nil, nil } // no rule asks for one
+	if b.Actions, err = links.ReadActions(txn, height, noMessage); err != nil {
+		return record, 0, err
+	}
+	var damage error
+	b.Anchors, _, err = anchors.ReadBlock(txn, height, record.Hash, func(_ []byte, why error) { damage = errors.Join(damage, why) })
+	if err = errors.Join(err, damage); err != nil {
+		return record, 0, err
+	}
+	step, err := Apply(s, NewDraft(txn, s, height, len(b.Actions)), &b, before.Counts)
+	if err != nil {
+		return record, 0, err
+	}
+	if hash := step.Hash(before.StateHash); hash != record.StateHash {
+		return record, 0, fmt.Errorf("%w: block %d has state hash %x, by its actions it is %x", store.ErrDamaged, height, record.StateHash, hash)
+	}
+	return record, len(b.Actions) + len(b.Anchors.Txs), nil
+}
