@@ -3,8 +3,8 @@ package graph
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -98,14 +99,22 @@ func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 	}
 	gr := &grower{shape: s}
 	gr.growTo(b, g, keys)
-	killed := copyFolder(b, dir)
+	// The checkpoint that a killed process would leave.
+	checkpoint := filepath.Join(dir, state.CheckpointFile)
+	old, err := os.ReadFile(checkpoint)
+	if err != nil {
+		b.Fatal(err)
+	}
 	if err := g.Close(); err != nil {
 		b.Fatal(err)
 	}
 	g = nil
-	b.Run("open-killed", func(b *testing.B) {
+	b.Run("open-old-checkpoint", func(b *testing.B) {
+		if err := os.WriteFile(checkpoint, old, 0o600); err != nil {
+			b.Fatal(err)
+		}
 		start := time.Now()
-		g, err := Open(killed, testParams, Options{Memory: scaleMemory})
+		g, err := Open(dir, testParams, Options{Memory: scaleMemory})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -116,12 +125,25 @@ func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 		}
 		b.ReportMetric(0, "ns/op")
 		b.ReportMetric(took.Seconds()*1000, "ms/open")
-		b.ReportMetric(checkTime(b, killed).Seconds()*1000, "ms-of-it-checking-files")
-		b.ReportMetric(float64(since), "actions-since-checkpoint")
+		b.ReportMetric(checkTime(b, dir).Seconds()*1000, "ms-of-it-checking-files")
+		b.ReportMetric(float64(since), "actions-since")
 	})
-	if err := os.RemoveAll(killed); err != nil {
-		b.Fatal(err)
-	}
+	b.Run("open-without-checkpoint", func(b *testing.B) {
+		if err := os.Remove(checkpoint); err != nil {
+			b.Fatal(err)
+		}
+		start := time.Now()
+		g, err := Open(dir, testParams, Options{Memory: scaleMemory})
+		if err != nil {
+			b.Fatal(err)
+		}
+		took := time.Since(start)
+		if err := g.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(took.Seconds()*1000, "ms/open")
+	})
 	b.Run("open", func(b *testing.B) {
 		const rounds = 3
 		var heap float64
