@@ -56,6 +56,15 @@ func NewIndex[K comparable]() Index[K] {
 	return Index[K]{slots: newTable(pageLen), seed: maphash.MakeSeed()}
 }
 
+// Reserve makes room for n keys in an index without any, so that it does not grow on the way.
+func (x *Index[K]) Reserve(n int32) {
+	size := x.slots.mask() + 1
+	for 3*int64(n) > 2*int64(size-1) {
+		size *= 2
+	}
+	x.slots = newTable(size)
+}
+
 // Fork returns a new version (Array.Fork).
 func (x *Index[K]) Fork() Index[K] {
 	return Index[K]{x.keys.Fork(), x.slots.fork(), x.seed}

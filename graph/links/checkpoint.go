@@ -137,7 +137,8 @@ func fields(r *bufio.Reader, n int) (store.Decoder, error) {
 
 // readKeys reads where so many keys stand.
 func (s *State) readKeys(r *bufio.Reader, keys int32) error {
-	parents := make([]int32, 0, min(keys, 1<<20))
+	s.keys.Reserve(keys)
+	parents := make([]int32, 0, keys)
 	for n := range keys {
 		d, err := fields(r, checkpointKeySize)
 		if err != nil {
