@@ -579,3 +579,61 @@ func (g *Graph) wantAnchors(t *testing.T, height uint32, chains map[chainhash.Ha
 	}
 	return got
 }
+
+// TestAnchorsHaveIdentities compares the identity that an anchor was stored with, with that of its
+// author as of its block, also when later blocks have changed it.
+func TestAnchorsHaveIdentities(t *testing.T) {
+	g := openTest(t, t.TempDir())
+	connectRandom(t, g, newRandomBlocks(17), 40)
+	tip, _ := g.Tip()
+	last, err := g.At(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	linked, alone, changed := 0, 0, 0
+	for height := range tip.Height + 1 {
+		events, err := g.Events(height, 0, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		then, err := g.At(&height)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer then.Close()
+		for _, e := range events.Anchors {
+			if e.Author == nil {
+				continue
+			}
+			a, err := last.Anchor(e.Tx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			was, err := then.Resolve(t.Context(), *e.Author)
+			if err != nil {
+				t.Fatal(err)
+			}
+			is, err := last.Resolve(t.Context(), *e.Author)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want anchors.Identity
+			if was.ID != (chainhash.Hash{}) {
+				want = anchors.Identity{ID: was.ID, Root: was.Root}
+				linked++
+			} else {
+				alone++
+			}
+			if is.ID != was.ID {
+				changed++
+			}
+			if a.Identity != want {
+				t.Errorf("anchor %v of %d: identity %+v, want %+v", e.Tx, height, a.Identity, want)
+			}
+		}
+	}
+	if linked == 0 || alone == 0 || changed == 0 {
+		t.Errorf("the chain is too dull: %d authors in identities, %d in none, %d in others since", linked, alone, changed)
+	}
+}

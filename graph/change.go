@@ -59,7 +59,7 @@ func (g *Graph) tidy(tip *Tip) error {
 	if tip != nil {
 		height = &tip.Height
 	}
-	if err := store.Sweep(g.db, g.store, height); err != nil {
+	if err := store.Sweep(g.db, g.store, height, state.EachFollowing); err != nil {
 		return fmt.Errorf("removing what a failed step has left: %w", err)
 	}
 	g.untidy = false

@@ -153,7 +153,7 @@ func (g *Graph) readBack() error {
 	tip, err := store.TipHeight(txn)
 	txn.Discard()
 	if err == nil {
-		err = store.Sweep(g.db, g.store, tip)
+		err = store.Sweep(g.db, g.store, tip, state.EachFollowing)
 	}
 	if err != nil {
 		return fmt.Errorf("removing what was not finished: %w", err)

@@ -25,6 +25,7 @@ type storedTx struct {
 	record    protocol.Anchor
 	hasAuthor bool
 	author    protocol.KeyHash
+	identity  Identity       // of the author, as of the block; zero if it is in none
 	chain     chainhash.Hash // txid of the genesis anchor
 	number    uint32         // in the chain
 }
@@ -33,6 +34,7 @@ type storedTx struct {
 const (
 	flagAnchor       = 1 << 0
 	flagAnchorAuthor = 1 << 1
+	flagIdentity     = 1 << 2
 )
 
 // appendTo appends the transaction to a chunk: its length, and itself.
@@ -48,6 +50,10 @@ func (t *storedTx) appendTo(chunk []byte) []byte {
 			b[0] |= flagAnchorAuthor
 			b = append(b, t.author[:]...)
 		}
+		if t.identity != (Identity{}) {
+			b[0] |= flagIdentity
+			b = append(append(b, t.identity.ID[:]...), t.identity.Root[:]...)
+		}
 		b = append(b, t.chain[:]...)
 		b = binary.BigEndian.AppendUint32(b, t.number)
 	}
@@ -62,6 +68,9 @@ func decodeTx(b []byte) (storedTx, error) {
 		t.record = readAnchor(&d)
 		if t.hasAuthor = flags&flagAnchorAuthor != 0; t.hasAuthor {
 			t.author = d.Key()
+		}
+		if flags&flagIdentity != 0 {
+			t.identity = Identity{d.Hash(), d.Key()}
 		}
 		t.chain, t.number = d.Hash(), d.Uint32()
 	}

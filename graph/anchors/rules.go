@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"hash"
+	"iter"
 	"slices"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -19,6 +21,12 @@ type Tx struct {
 	Index  uint32            // in the block
 	Author *protocol.KeyHash // nil: the tx has none
 	Raw    protocol.Tx       // the serialized transaction
+}
+
+// Identity is the identity that a key belongs to.
+type Identity struct {
+	ID   chainhash.Hash // id_tx_hash
+	Root protocol.KeyHash
 }
 
 // Block is a block's anchors.
@@ -116,6 +124,9 @@ type Step struct {
 	height uint32
 	err    error // the first of the store; what follows it does not count
 
+	// identify returns the identity of a key as of the block, a zero one if it is in none.
+	identify func(protocol.KeyHash) Identity
+
 	effects hash.Hash // takes their canonical encoding
 	space   []byte    // where that is made
 
@@ -133,8 +144,8 @@ type Step struct {
 // after that, wherever the two stand; then what carries none, and so cannot be
 // gone on from, in order of position. effects takes the effects in their canonical encoding. Errors
 // are the store's; the state is to be dropped then.
-func Apply(state *State, d *Draft, height uint32, b *Block, effects hash.Hash) (*Step, error) {
-	s := &Step{State: state, Draft: d, height: height, effects: effects}
+func Apply(state *State, d *Draft, height uint32, b *Block, identify func(protocol.KeyHash) Identity, effects hash.Hash) (*Step, error) {
+	s := &Step{State: state, Draft: d, height: height, identify: identify, effects: effects}
 	s.apply(b)
 	return s, s.err
 }
@@ -269,6 +280,9 @@ func (s *Step) Write(w *store.Writes) error {
 		w.Set(store.ChunkKey(store.PrefixAnchorTxs, s.height, chunk), w.Make(func(b []byte) []byte {
 			for _, n := range numbers {
 				stored := s.anchors[n].stored()
+				if stored.hasAuthor {
+					stored.identity = s.identify(stored.author)
+				}
 				b = stored.appendTo(b)
 			}
 			return b
@@ -295,21 +309,52 @@ func (s *Step) writeAnchor(w *store.Writes, at place, t *tx) {
 		rest = rest[len(chunk):]
 		w.Set(w.Make(func(b []byte) []byte { return store.AppendRawTxKey(b, at.height, at.number, n) }), chunk)
 	}
-	place := w.Make(at.appendTo)
-	w.Add(w.Make(func(b []byte) []byte { return append(append(b, store.PrefixAnchorTx), t.txid[:]...) }), place)
-	if !t.isAnchor {
-		return
+	// Undoing finds these by the transaction (EachPlace).
+	stored := t.stored()
+	for key, value := range stored.places(at, w) {
+		w.Set(key, value)
 	}
-	record, _ := t.Raw.Anchor()
-	w.Add(w.Make(func(b []byte) []byte { return store.AppendChainAnchorKey(b, t.chain, t.number) }), place)
-	ofDomain := func(prefix byte) []byte {
-		return w.Make(func(b []byte) []byte {
-			return store.Position{Height: s.height, Index: t.Index}.Append(store.AppendDomainStem(b, prefix, record.Domain))
-		})
+}
+
+// places lists the keys under which a transaction is found, and what stands there; w makes both.
+func (t *storedTx) places(at place, w *store.Writes) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		place := w.Make(at.appendTo)
+		ofDomain := func(prefix byte) []byte {
+			return w.Make(func(b []byte) []byte {
+				return store.Position{Height: at.height, Index: t.index}.Append(store.AppendDomainStem(b, prefix, t.record.Domain))
+			})
+		}
+		if !yield(w.Make(func(b []byte) []byte { return append(append(b, store.PrefixAnchorTx), t.txid[:]...) }), place) || !t.isAnchor {
+			return
+		}
+		_ = yield(w.Make(func(b []byte) []byte { return store.AppendChainAnchorKey(b, t.chain, t.number) }), place) &&
+			yield(ofDomain(store.PrefixDomainAnchor), place) &&
+			(t.number > 0 || yield(ofDomain(store.PrefixDomainChain), t.chain[:]))
 	}
-	w.Add(ofDomain(store.PrefixDomainAnchor), place)
-	if t.number == 0 {
-		w.Add(ofDomain(store.PrefixDomainChain), t.chain[:])
+}
+
+// EachPlace visits the keys under which the transactions of the block at height are found, of as
+// many of them as there are.
+func EachPlace(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
+	var w store.Writes // makes the keys
+	for n := uint32(0); ; n++ {
+		chunk, err := store.Read(txn, store.ChunkKey(store.PrefixAnchorTxs, height, n))
+		if err != nil || chunk == nil {
+			return err
+		}
+		txs, err := decodeTxs(chunk)
+		if err != nil {
+			return err
+		}
+		for i := range txs {
+			at := place{height, n*TxsPerChunk + uint32(i)}
+			for key := range txs[i].places(at, &w) {
+				if err := visit(key); err != nil {
+					return err
+				}
+			}
+		}
 	}
 }
 

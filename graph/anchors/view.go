@@ -17,6 +17,8 @@ type Status struct {
 	Height uint32
 	Index  uint32            // of the tx in the block
 	Author *protocol.KeyHash // nil: the tx has none
+	// Identity is the author's as of the anchor's block; zero if it was in none.
+	Identity Identity
 
 	Chain  chainhash.Hash // txid of the genesis anchor
 	Number uint32         // in the chain; 0 is the genesis anchor
@@ -222,7 +224,7 @@ func (v *Chains) anchorAt(p place) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	a := Status{Anchor: t.record, TxID: t.txid, Height: p.height, Index: t.index, Chain: t.chain, Number: t.number}
+	a := Status{Anchor: t.record, TxID: t.txid, Height: p.height, Index: t.index, Identity: t.identity, Chain: t.chain, Number: t.number}
 	if t.hasAuthor {
 		a.Author = &t.author
 	}

@@ -159,7 +159,7 @@ func (r *Report) sweep(db *badgerdb.DB) (sound bool, err error) {
 	}
 	tip, err := store.TipHeight(txn)
 	if err == nil {
-		err = store.Sweep(db, store.Badger{DB: db}, tip)
+		err = store.Sweep(db, store.Badger{DB: db}, tip, state.EachFollowing)
 	}
 	if errors.Is(err, store.ErrDamaged) {
 		r.add(Finding{Key: []byte{store.PrefixTip}, Problem: err.Error() + "; nothing else was compared"})

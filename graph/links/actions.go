@@ -374,6 +374,26 @@ func ReadActions(txn *badger.Txn, height uint32, longMessage func(at store.Posit
 	}
 }
 
+// EachNumber visits the keys under store.PrefixNumber that the block at height has added, of as
+// many of its actions as there are.
+func EachNumber(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
+	for n := uint32(0); ; n++ {
+		chunk, err := store.Read(txn, store.ChunkKey(store.PrefixActions, height, n))
+		if err != nil || chunk == nil {
+			return err
+		}
+		actions, err := decodeActions(chunk)
+		if err != nil {
+			return err
+		}
+		for i := range actions {
+			if err := visit(store.ActionTxKey(actions[i].txid)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // given returns the action as it was given, but for a long message.
 func (a *storedAction) given() Action {
 	action := Action{Index: a.index, TxID: a.txid, Action: protocol.Action{Kind: a.kind, Parent: a.parent, Ref: a.reference, Message: a.message}}

@@ -126,6 +126,17 @@ func (s *State) link(hash protocol.KeyHash) (p keyPlace, ok bool) {
 // identity returns what names the identity of a root; zero if it is in none.
 func (s *State) identity(root int32) naming { return s.places.Ref(root).name }
 
+// IdentityOf returns the identity of a key, zero if it is in none, and its root, which is the key
+// itself then.
+func (s *State) IdentityOf(hash protocol.KeyHash) (id chainhash.Hash, root protocol.KeyHash) {
+	n := s.inIdentity(hash)
+	if n == none {
+		return id, hash
+	}
+	top := s.forest.Root(n)
+	return s.identity(top).tx, s.keys.Key(top)
+}
+
 // addChild makes child the last of parent's children, at a height, and returns the key whose
 // record says so: the sibling before it, else the parent.
 func (s *State) addChild(child, parent int32, height uint32) (changed int32) {

@@ -70,9 +70,9 @@ func (s *Step) writeActions(w *store.Writes) {
 			}
 		}
 	}
-	// Badger takes keys that are in order faster.
+	// Badger takes keys that are in order faster. Undoing finds them by the actions (EachNumber).
 	for _, n := range s.sortedByTx(s.first, s.actions) {
-		w.Add(
+		w.Set(
 			w.Make(func(b []byte) []byte { return append(append(b, store.PrefixNumber), s.own(n).txid[:]...) }),
 			w.Make(func(b []byte) []byte { return binary.BigEndian.AppendUint32(b, uint32(n)) }))
 	}

@@ -64,6 +64,15 @@ func (s *State) DiffersFromStore(txn *badger.Txn) (what string, err error) {
 	return s.Differs(again), nil
 }
 
+// EachFollowing visits the keys that the block at height has added and that follow from its
+// actions and anchors (store.Following).
+func EachFollowing(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
+	if err := links.EachNumber(txn, height, visit); err != nil {
+		return err
+	}
+	return anchors.EachPlace(txn, height, visit)
+}
+
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads
 // the store with the block. After an error, which is the store's, the state is to be dropped.
 func (s *State) TakeBack(txn *badger.Txn, height uint32) error {

@@ -9,6 +9,7 @@ import (
 	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // Block is a block's actions, in any order, and its anchors.
@@ -41,8 +42,17 @@ func Apply(s *State, d *Draft, b *Block, counts store.Counts) (*Step, error) {
 	if step.links, err = links.Apply(s.Links, d.links, b.Height, b.Actions, counts, step.effects); err != nil {
 		return nil, err
 	}
-	step.anchors, err = anchors.Apply(s.Anchors, d.anchors, b.Height, &b.Anchors, step.effects)
+	step.anchors, err = anchors.Apply(s.Anchors, d.anchors, b.Height, &b.Anchors, s.identityOf, step.effects)
 	return step, err
+}
+
+// identityOf returns the identity of a key, a zero one if it is in none.
+func (s *State) identityOf(key protocol.KeyHash) anchors.Identity {
+	id, root := s.Links.IdentityOf(key)
+	if id == (chainhash.Hash{}) {
+		return anchors.Identity{}
+	}
+	return anchors.Identity{ID: id, Root: root}
 }
 
 // Repeats returns ErrBlock if one of the block's transactions that are anchors is an action or an

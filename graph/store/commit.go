@@ -58,9 +58,10 @@ func (s Badger) Limits() (entries, bytes int64) {
 	return s.DB.MaxBatchCount(), s.DB.MaxBatchSize()
 }
 
-// Sweep removes what lies above the tip: blocks that were not written as a whole,
-// or not removed as a whole. tip is nil if there is none.
-func Sweep(db *badgerdb.DB, to Committer, tip *uint32) error {
+// Sweep removes what lies above the tip: blocks that were not written as a whole, or not removed
+// as a whole. tip is nil if there is none. follows visits the keys that a block has added and that
+// its undo record leaves out, since they follow from its other records.
+func Sweep(db *badgerdb.DB, to Committer, tip *uint32, follows Following) error {
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
 	from := uint32(0)
@@ -79,17 +80,20 @@ func Sweep(db *badgerdb.DB, to Committer, tip *uint32) error {
 	})
 	for _, height := range heights {
 		if err == nil {
-			err = remove(txn, to, height)
+			err = remove(txn, to, height, follows)
 		}
 	}
 	return err
 }
 
+// Following visits the keys that the block at height has added and that follow from its other records.
+type Following func(txn *badger.Txn, height uint32, visit func(key []byte) error) error
+
 // removeAtOnce is how many records are removed at once.
 const removeAtOnce = 10_000
 
 // remove removes all that belongs to the block at height.
-func remove(txn *badger.Txn, to Committer, height uint32) error {
+func remove(txn *badger.Txn, to Committer, height uint32, follows Following) error {
 	var entries []Entry
 	deletes := func(key []byte) error {
 		if entries = append(entries, Entry{Key: key}); len(entries) < removeAtOnce {
@@ -100,6 +104,10 @@ func remove(txn *badger.Txn, to Committer, height uint32) error {
 		return err
 	}
 	if err := EachAdded(txn, height, deletes); err != nil {
+		return err
+	}
+	// They go before the records that they follow from, after which they were written.
+	if err := follows(txn, height, deletes); err != nil {
 		return err
 	}
 	for _, prefix := range []byte(blockPrefixes) {

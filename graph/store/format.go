@@ -21,8 +21,9 @@ type Params struct {
 // others is not what is true by these.
 //
 // Version 4: a signature with ANYONECANPAY shows no author; a block's time and
-// target are kept. Version 5: what became of actions is in the store alone.
-const formatVersion = 5
+// target are kept. Version 5: what became of actions is in the store alone. Version 6: an anchor has its
+// author's identity; the undo record leaves out what follows from the block's records.
+const formatVersion = 6
 
 // Format is the value under 'M', in JSON.
 type Format struct {

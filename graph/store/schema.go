@@ -49,7 +49,8 @@ import (
 // These say how the graph came to be, not what it is: two graphs of the same
 // chain may differ in them.
 //
-//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, o, l, f, w, x, y, c, h, t, j and g
+//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, l, f, w, x, y and c; under o,
+//	                                                                   h, t, j and g that follows from its actions and anchors
 //	'U'     -                              height 4                    the lowest block that can be taken back
 //	'd'     height 4, hash 32              seq 8, previous hash 32     a block that was taken off the chain
 //	'W'     -                              empty                       stamp of every transaction (badgerdb.Stamp)

@@ -47,9 +47,8 @@ func (s *anchorService) ListAnchorChains(ctx context.Context, request *keytreev1
 	at := asOfView(list.view)
 	answer := &keytreev1.ListAnchorChainsResponse{AsOfHeight: at.height, AsOfHash: at.hash}
 	authors := s.authorsAsOf(list.view)
-	defer authors.close()
 	for i := range chains {
-		chain, err := authors.chain(ctx, &chains[i])
+		chain, err := authors.chain(&chains[i])
 		if err != nil {
 			return nil, s.fault(err)
 		}
@@ -80,8 +79,7 @@ func (s *anchorService) GetAnchorChain(ctx context.Context, request *keytreev1.G
 		return nil, s.notFoundOr(err, "chain_tx_hash", "chain of anchors", id, view)
 	}
 	authors := s.authorsAsOf(view)
-	defer authors.close()
-	answer, err := authors.chain(ctx, &chain)
+	answer, err := authors.chain(&chain)
 	if err == nil {
 		err = authors.settled()
 	}
@@ -131,9 +129,8 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 	at := asOfView(list.view)
 	answer := &keytreev1.ListAnchorsResponse{AsOfHeight: at.height, AsOfHash: at.hash}
 	authors := s.authorsAsOf(list.view)
-	defer authors.close()
 	for i := range anchors {
-		anchor, err := authors.anchor(ctx, &anchors[i], nil)
+		anchor, err := authors.anchor(&anchors[i], nil)
 		if err != nil {
 			return nil, s.fault(err)
 		}
@@ -220,8 +217,7 @@ func (s *anchorService) GetAnchor(ctx context.Context, request *keytreev1.GetAnc
 		return nil, s.fault(err)
 	}
 	authors := s.authorsAsOf(view)
-	defer authors.close()
-	if answer.Anchor, err = authors.anchor(ctx, &anchor, nil); err == nil {
+	if answer.Anchor, err = authors.anchor(&anchor, nil); err == nil {
 		err = authors.settled()
 	}
 	if err != nil {
@@ -244,20 +240,12 @@ func parseAnchorDomain(field, domain string) (string, error) {
 type anchorAuthors struct {
 	*graphReader
 	view   *graph.View
-	then   *graph.View // as of the block of the last anchor; nil before the first
 	chains map[chainhash.Hash]*anchors.Chain
 }
 
-// authorsAsOf returns a renderer for anchors of a view, which stays the caller's. The
-// caller closes it.
+// authorsAsOf returns a renderer for anchors of a view, which stays the caller's.
 func (r *graphReader) authorsAsOf(view *graph.View) *anchorAuthors {
 	return &anchorAuthors{graphReader: r, view: view, chains: make(map[chainhash.Hash]*anchors.Chain)}
-}
-
-func (a *anchorAuthors) close() {
-	if a.then != nil {
-		a.then.Close()
-	}
 }
 
 // settled returns graph.ErrReorganised unless the view's block, and so those of all
@@ -270,24 +258,7 @@ func (a *anchorAuthors) settled() error {
 	return err
 }
 
-// asOf returns a view as of a block below the view's. It stays the receiver's.
-func (a *anchorAuthors) asOf(height uint32) (*graph.View, error) {
-	if a.then != nil && a.then.Height() == height {
-		return a.then, nil
-	}
-	then, err := a.graph.At(&height)
-	if offChain(err) {
-		err = graph.ErrReorganised
-	}
-	if err != nil {
-		return nil, err
-	}
-	a.close()
-	a.then = then
-	return then, nil
-}
-
-func (a *anchorAuthors) chain(ctx context.Context, in *anchors.Chain) (*keytreev1.AnchorChain, error) {
+func (a *anchorAuthors) chain(in *anchors.Chain) (*keytreev1.AnchorChain, error) {
 	at := asOfView(a.view)
 	out := &keytreev1.AnchorChain{
 		ChainTxHash: in.ID.String(), Domain: in.Domain, AnchorCount: in.Anchors, State: "OPEN",
@@ -297,13 +268,13 @@ func (a *anchorAuthors) chain(ctx context.Context, in *anchors.Chain) (*keytreev
 		out.State, out.BreakReason, out.BrokenByTxHash, out.BrokenHeight = "BROKEN", breakName(in.Break), in.BrokenBy.String(), in.BrokenAt
 	}
 	var err1, err2 error
-	out.Genesis, err1 = a.anchor(ctx, &in.Genesis, in)
-	out.Last, err2 = a.anchor(ctx, &in.Last, in)
+	out.Genesis, err1 = a.anchor(&in.Genesis, in)
+	out.Last, err2 = a.anchor(&in.Last, in)
 	return out, errors.Join(err1, err2)
 }
 
 // anchor renders an anchor of a chain; nil if that has to be looked up.
-func (a *anchorAuthors) anchor(ctx context.Context, in *anchors.Status, chain *anchors.Chain) (*keytreev1.Anchor, error) {
+func (a *anchorAuthors) anchor(in *anchors.Status, chain *anchors.Chain) (*keytreev1.Anchor, error) {
 	if chain == nil {
 		if chain = a.chains[in.Chain]; chain == nil {
 			c, err := a.view.AnchorChain(in.Chain)
@@ -323,18 +294,11 @@ func (a *anchorAuthors) anchor(ctx context.Context, in *anchors.Status, chain *a
 	if in.Author == nil {
 		return out, nil
 	}
-	then, err := a.asOf(in.Height)
-	if err != nil {
-		return nil, err
+	if in.Identity == (anchors.Identity{}) {
+		out.AuthorMainAddress = out.AuthorAddress
+		return out, nil
 	}
-	resolution, err := then.Resolve(ctx, *in.Author)
-	if err != nil {
-		return nil, err
-	}
-	out.AuthorMainAddress = a.render().address(resolution.Root)
-	if resolution.ID != (chainhash.Hash{}) {
-		out.AuthorIdTxHash = resolution.ID.String()
-	}
+	out.AuthorMainAddress, out.AuthorIdTxHash = a.render().address(in.Identity.Root), in.Identity.ID.String()
 	return out, nil
 }
 
