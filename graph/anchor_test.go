@@ -584,7 +584,7 @@ func (g *Graph) wantAnchors(t *testing.T, height uint32, chains map[chainhash.Ha
 // author as of its block, also when later blocks have changed it.
 func TestAnchorsHaveIdentities(t *testing.T) {
 	g := openTest(t, t.TempDir())
-	connectRandom(t, g, newRandomBlocks(17), 40)
+	connectRandom(t, g, newRandomBlocks(17), 40, 21)
 	tip, _ := g.Tip()
 	last, err := g.At(nil)
 	if err != nil {

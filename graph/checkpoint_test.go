@@ -26,15 +26,15 @@ func checkpointGraph(t *testing.T, dir string, actions int) *Graph {
 	return g
 }
 
-// connectRandom connects so many blocks.
-func connectRandom(t *testing.T, g *Graph, r *randomBlocks, blocks int) {
+// connectRandom connects so many blocks of so many actions. Blocks with an odd number of actions have anchors now and then.
+func connectRandom(t *testing.T, g *Graph, r *randomBlocks, blocks, actions int) {
 	t.Helper()
 	for range blocks {
 		height, prev := uint32(0), chainhash.Hash{}
 		if tip, ok := g.Tip(); ok {
 			height, prev = tip.Height+1, tip.Hash
 		}
-		if err := g.Connect(r.next(t, height, prev, 20)); err != nil {
+		if err := g.Connect(r.next(t, height, prev, actions)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +63,7 @@ func wantCheckpoint(t *testing.T, what, dir string, height int, was outcome) {
 		t.Errorf("%s: the graph has tip %+v, want %+v", what, have.tip, was.tip)
 	}
 	g.checkMemory(t)
-	connectRandom(t, g, newRandomBlocks(99), 3)
+	connectRandom(t, g, newRandomBlocks(99), 3, 20) // those have no anchors
 	for range 4 {
 		if err := g.Disconnect(); err != nil {
 			t.Fatal(err)
@@ -78,9 +78,9 @@ func TestCheckpoint(t *testing.T) {
 	inMemory(t)
 	g := checkpointGraph(t, t.TempDir(), 130)
 	r := newRandomBlocks(21)
-	connectRandom(t, g, r, 1)
+	connectRandom(t, g, r, 1, 21)
 	wantCheckpoint(t, "after the first block", killed(t, g), 0, g.outcome(t))
-	connectRandom(t, g, r, 20)
+	connectRandom(t, g, r, 20, 21)
 	height := int(g.checkpoint.height)
 	if height < 10 || g.checkpoint.since.blocks == 0 {
 		t.Fatalf("the last checkpoint is of %d", height)
@@ -94,9 +94,9 @@ func TestCheckpoint(t *testing.T) {
 		}
 	}
 	wantCheckpoint(t, "of a later block", killed(t, g), -1, g.outcome(t))
-	connectRandom(t, g, r, 1)
+	connectRandom(t, g, r, 1, 21)
 	wantCheckpoint(t, "of the other branch", killed(t, g), height, g.outcome(t))
-	connectRandom(t, g, r, 2)
+	connectRandom(t, g, r, 2, 21)
 	was := g.outcome(t)
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ func TestCheckpointOfNoUse(t *testing.T) {
 	const blocks = 12
 	make := func(seed uint64) (dir string, was outcome) {
 		g := checkpointGraph(t, t.TempDir(), 1<<30)
-		connectRandom(t, g, newRandomBlocks(seed), blocks)
+		connectRandom(t, g, newRandomBlocks(seed), blocks, 21)
 		was = g.outcome(t)
 		if err := g.Close(); err != nil {
 			t.Fatal(err)
