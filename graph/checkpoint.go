@@ -10,11 +10,11 @@ import (
 
 // A checkpoint is written whenever so many actions and anchors, or blocks, have come since the
 // last one, and when the graph is closed: opening reads the checkpoint and applies what came since
-// once more. A larger state is written less often, so that it costs an action a bounded number of
-// bytes.
+// once more. A larger state is written less often, so that it costs an action at most so many
+// bytes, whoever has made it large.
 const (
 	checkpointActions = 100_000
-	checkpointShare   = 4 // or keys in links / checkpointShare actions, if that is more
+	checkpointBytes   = 400 // per action, if the state is that large
 	checkpointBlocks  = 20_000
 )
 
@@ -42,7 +42,7 @@ var noCheckpoint = checkpointed{since: work{blocks: checkpointBlocks}}
 
 // checkpointDue reports whether another checkpoint, of a state, is to be written.
 func (g *Graph) checkpointDue(s *state.State) bool {
-	most := max(checkpointActions, s.Links.Keys()/checkpointShare)
+	most := max(checkpointActions, s.CheckpointSize()/checkpointBytes)
 	if g.opt.checkpointActions > 0 {
 		most = g.opt.checkpointActions
 	}

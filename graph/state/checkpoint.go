@@ -53,12 +53,15 @@ func newCheckpointLine(params store.Params, tip *store.Tip) checkpointLine {
 // else.
 var ErrCheckpoint = errors.New("no checkpoint")
 
+// CheckpointSize is about how many bytes a checkpoint of the state has.
+func (s *State) CheckpointSize() int { return s.Links.CheckpointSize() + s.Anchors.CheckpointSize() }
+
 // WriteCheckpoint writes the state, which is that of a block, beside the database, for which there
 // must be room. Once it returns nil, the checkpoint is on disk instead of the one before; whenever
 // the process is killed before that, it is the one before or none. The steps are: write another
 // file, sync it, give it the name, sync the folder.
 func (s *State) WriteCheckpoint(db *badgerdb.DB, params store.Params, tip *store.Tip) (err error) {
-	if err := db.Room(uint64(s.Links.CheckpointSize() + s.Anchors.CheckpointSize())); err != nil {
+	if err := db.Room(uint64(s.CheckpointSize())); err != nil {
 		return err
 	}
 	dir := db.Opts().Dir
