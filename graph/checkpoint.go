@@ -1,12 +1,6 @@
 package graph
 
-import (
-	"errors"
-	"io/fs"
-
-	"github.com/keytree-bch/keytree/graph/state"
-	"github.com/keytree-bch/keytree/graph/store"
-)
+import "github.com/keytree-bch/keytree/graph/state"
 
 // A checkpoint is written whenever so many actions and anchors, or blocks, have come since the
 // last one, and when the graph is closed: opening reads the checkpoint and applies what came since
@@ -38,7 +32,7 @@ type checkpointed struct {
 }
 
 // noCheckpoint stands for one that is not there, or of no use: it is due.
-var noCheckpoint = checkpointed{since: work{blocks: checkpointBlocks}}
+func noCheckpoint() checkpointed { return checkpointed{since: work{blocks: checkpointBlocks}} }
 
 // checkpointDue reports whether another checkpoint, of a state, is to be written.
 func (g *Graph) checkpointDue(s *state.State) bool {
@@ -54,7 +48,7 @@ func (g *Graph) checkpointDue(s *state.State) bool {
 func (g *Graph) keepCheckpoint(c *change) {
 	if c.takesBack {
 		if c.next.tip == nil || c.next.tip.Height < g.checkpoint.height {
-			g.checkpoint = noCheckpoint
+			g.checkpoint = noCheckpoint()
 		}
 		return // what comes instead is on its way
 	}
@@ -76,57 +70,4 @@ func (g *Graph) writeCheckpoint() {
 	}
 	// Also after an error: it is tried again when the next one is due.
 	g.checkpoint = checkpointed{height: s.tip.Height}
-}
-
-// load derives the snapshot of the database as it is, from the checkpoint if that is of use.
-// ErrMemory if there is no room for its keys.
-func (g *Graph) load() (*snapshot, error) {
-	txn := g.db.NewTransaction(false)
-	s, err := load(txn, g.params)
-	if err == nil {
-		err = g.loadState(s)
-	}
-	if err != nil {
-		txn.Discard()
-		return nil, err
-	}
-	return s, nil
-}
-
-func (g *Graph) loadState(s *snapshot) error {
-	most := int(g.memoryOf(state.New()).Left())
-	if s.tip != nil {
-		err := g.loadCheckpoint(s, most)
-		if err == nil || errors.Is(err, ErrMemory) {
-			return err
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			g.opt.Log.Warn().Err(err).Msg("the checkpoint is of no use: reading the database instead")
-		}
-	}
-	g.checkpoint = noCheckpoint
-	var err error
-	s.state, err = state.Load(s.txn, most)
-	return err
-}
-
-// loadCheckpoint derives the state from the checkpoint, and the blocks since.
-func (g *Graph) loadCheckpoint(s *snapshot, most int) error {
-	loaded, height, err := state.ReadCheckpoint(g.db.Opts().Dir, s.txn, g.params, most)
-	if err != nil {
-		return err
-	}
-	found := checkpointed{height: height}
-	record, err := store.ReadBlock(s.txn, height)
-	for err == nil && height < s.tip.Height {
-		height++
-		var actions int
-		record, actions, err = loaded.Again(s.txn, height, record)
-		found.since = found.since.plus(work{1, actions})
-	}
-	if err == nil && loaded.Links.Keys() > most {
-		err = ErrMemory
-	}
-	s.state, g.checkpoint = loaded, found
-	return err
 }

@@ -53,7 +53,7 @@ func wantCheckpoint(t *testing.T, what, dir string, height int, was outcome) {
 	g := checkpointGraph(t, dir, 1<<30)
 	defer g.Close()
 	have := int(g.checkpoint.height)
-	if g.checkpoint == noCheckpoint {
+	if g.checkpoint == noCheckpoint() {
 		have = -1
 	}
 	if have != height {

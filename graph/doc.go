@@ -13,7 +13,7 @@
 //	change.go     a step in the making, and how it is taken: connecting
 //	undo.go       taking a block back
 //	load.go       the snapshot at the start
-//	checkpoint.go when the state is written to a file beside the database, and how it is opened from that
+//	checkpoint.go when the state is written to a file beside the database
 //	memory.go     how much memory may be held
 //	view.go       questions as of a block: those of links and those of anchors
 //	events.go     what each block changed, and the blocks that were taken back

@@ -1,13 +1,71 @@
 package graph
 
 import (
+	"errors"
+	"io/fs"
+
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 )
 
-// load derives the snapshot that a transaction sees, which reads by it from then on, but for its state.
-func load(txn *badger.Txn, params Params) (*snapshot, error) {
+// load derives the snapshot of the database as it is, from the checkpoint if that is of use.
+// ErrMemory if there is no room for its keys.
+func (g *Graph) load() (*snapshot, error) {
+	txn := g.db.NewTransaction(false)
+	s, err := snapshotOf(txn, g.params)
+	if err == nil {
+		err = g.loadState(s)
+	}
+	if err != nil {
+		txn.Discard()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (g *Graph) loadState(s *snapshot) error {
+	most := int(g.memoryOf(state.New()).Left())
+	if s.tip != nil {
+		err := g.loadCheckpoint(s, most)
+		if err == nil || errors.Is(err, ErrMemory) {
+			return err
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			g.opt.Log.Warn().Err(err).Msg("the checkpoint is of no use: reading the database instead")
+		}
+	}
+	g.checkpoint = noCheckpoint()
+	var err error
+	s.state, err = state.Load(s.txn, most)
+	return err
+}
+
+// loadCheckpoint derives the state from the checkpoint, and the blocks since.
+func (g *Graph) loadCheckpoint(s *snapshot, most int) error {
+	loaded, height, err := state.ReadCheckpoint(g.db.Opts().Dir, s.txn, g.params, most)
+	if err != nil {
+		return err
+	}
+	found := checkpointed{height: height}
+	record, err := store.ReadBlock(s.txn, height)
+	for err == nil && height < s.tip.Height {
+		height++
+		var actions int
+		record, actions, err = loaded.Again(s.txn, height, record)
+		found.since = found.since.plus(work{1, actions})
+	}
+	if err == nil && loaded.Links.Keys() > most {
+		err = ErrMemory
+	}
+	s.state, g.checkpoint = loaded, found
+	return err
+}
+
+// snapshotOf derives the snapshot that a transaction sees, which reads by it from then on, but for
+// its state.
+func snapshotOf(txn *badger.Txn, params Params) (*snapshot, error) {
 	s := newSnapshot()
 	s.undoFrom, s.txn = params.StartHeight, txn
 	height, err := store.TipHeight(txn)
