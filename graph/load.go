@@ -2,6 +2,7 @@ package graph
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"github.com/dgraph-io/badger/v4"
@@ -56,8 +57,8 @@ func (g *Graph) loadCheckpoint(s *snapshot, most int) error {
 		record, actions, err = loaded.Again(s.txn, height, record)
 		found.since = found.since.plus(work{1, actions})
 	}
-	if err == nil && loaded.Links.Keys() > most {
-		err = ErrMemory
+	if keys := loaded.Links.Keys(); err == nil && keys > most {
+		err = fmt.Errorf("%w: there is room for %d keys in links, there are %d", ErrMemory, most, keys)
 	}
 	s.state, g.checkpoint = loaded, found
 	return err
