@@ -153,14 +153,15 @@ func LongMessage(txn *badger.Txn, at store.Position, length uint32) ([]byte, err
 // messages.
 const maxPageBytes = 1 << 20
 
-// ActionsOf lists up to limit actions by and about a key, in order of position,
-// after the cursor; a nil cursor starts with the first. next is nil at the end.
-// A page of very long messages holds fewer than limit. ErrReorganised.
+// ActionsOf lists up to limit actions by and about a key, in order of position, after the cursor;
+// a nil cursor starts with the first. next is nil at the end. A page of very long messages holds
+// fewer than limit, and so does one for which too much has to be passed over, maybe none: what
+// counts is next. ErrReorganised.
 func (v *Identities) ActionsOf(ctx context.Context, key protocol.KeyHash, after *store.Position, limit int) (actions []ActionStatus, next *store.Position, err error) {
 	if err := v.stillThere(); err != nil {
 		return nil, nil, err
 	}
-	list := mentionList{ledger: &v.ledger, key: key, last: none, height: v.height}
+	list := mentionList{ledger: &v.ledger, key: key, last: none, height: v.height, rest: none}
 	if n := v.state.inIdentity(key); n != none {
 		list.last = v.state.places.Ref(n).mentioned
 	}
@@ -184,10 +185,23 @@ func (v *Identities) ActionsOf(ctx context.Context, key protocol.KeyHash, after 
 		size += len(a.Message)
 		return true, ctx.Err()
 	})
+	if err == nil && next == nil && list.rest != none {
+		next, err = v.ledger.cursorBefore(list.rest)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
 	return slices.Clip(actions), next, nil
+}
+
+// cursorBefore returns a cursor behind which the action of a number, which is not the first, comes
+// next.
+func (l *ledger) cursorBefore(n int32) (*store.Position, error) {
+	before, err := l.action(n - 1)
+	if err != nil {
+		return nil, err
+	}
+	return &store.Position{Height: l.heightOf(n - 1), Index: before.index}, nil
 }
 
 // firstAfter returns the number of the first action after a position.
@@ -225,7 +239,14 @@ type mentionList struct {
 	last   int32 // the last of its chain, none if it has none
 	from   int32 // number of the first action of interest
 	height uint32
+
+	passed int   // how many late mentions were passed over
+	rest   int32 // number from which on the list goes on, if too many were; else none
 }
+
+// maxPassed is how many late mentions of a key are passed over for one page, since they were
+// decided after the height that is asked about: anybody can make as many as he pays for.
+const maxPassed = 4096
 
 // mentioned is an action in the list.
 type mentioned struct {
@@ -233,56 +254,58 @@ type mentioned struct {
 	storedAction
 }
 
-// each visits the list in order of position until visit says that it is enough.
+// each visits the list in order of position until visit says that it is enough, or too much has
+// been passed over.
 func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool, err error)) error {
 	end := l.firstOf(search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).height > l.height }))
 	landmarks, late := l.records(store.PrefixLandmark), l.records(store.PrefixLate)
 	defer landmarks.Close()
 	defer late.Close()
 	for from := l.from; from < end; {
-		landmark := l.at(landmarks)
-		last := landmark
-		if landmark == none {
-			landmark, last = end, l.last
-		} else {
+		next, last := end, l.last // behind the next landmark; the last before that
+		if landmark := l.at(landmarks); landmark != none {
+			next, last = landmark+1, landmark
 			landmarks.Next()
 		}
-		some, err := l.between(from, last)
+		chain, err := l.between(from, last)
 		if err != nil {
 			return err
 		}
-		for {
-			n, err := l.nextLate(late)
-			if err != nil {
-				return err
-			}
-			var next mentioned
-			switch {
-			case len(some) > 0 && (n == none || some[0].number < n):
-				next, some = some[0], some[1:]
-			case n != none && n <= landmark:
-				stored, err := l.action(n)
-				if err != nil {
-					return err
-				}
-				next = mentioned{n, stored}
-				late.Next()
-			default:
-				next.number = none
-			}
-			if next.number == none {
-				break
-			}
-			if next.number >= end {
-				return nil
-			}
-			if more, err := visit(next.number, &next.storedAction); err != nil || !more {
-				return err
-			}
+		if more, err := l.merge(chain, late, min(next, end), visit); err != nil || !more {
+			return err
 		}
-		from = landmark + 1
+		from = next
 	}
 	return nil
+}
+
+// merge visits some of the chain, and the late mentions among them, below the number end.
+func (l *mentionList) merge(chain []mentioned, late *badger.Iterator, end int32, visit func(n int32, stored *storedAction) (more bool, err error)) (more bool, err error) {
+	for {
+		before := end
+		if len(chain) > 0 {
+			before = min(before, chain[0].number)
+		}
+		n, err := l.nextLate(late, before)
+		var next mentioned
+		switch {
+		case err != nil || l.rest != none:
+			return false, err
+		case n != none:
+			late.Next()
+			if next.storedAction, err = l.action(n); err != nil {
+				return false, err
+			}
+			next.number = n
+		case len(chain) == 0 || chain[0].number >= end:
+			return true, nil
+		default:
+			next, chain = chain[0], chain[1:]
+		}
+		if more, err := visit(next.number, &next.storedAction); err != nil || !more {
+			return false, err
+		}
+	}
 }
 
 // records returns an iterator over the key's records under a prefix, from the first
@@ -305,17 +328,23 @@ func (l *mentionList) at(it *badger.Iterator) int32 {
 	return n
 }
 
-// nextLate returns the next action that turned out to be about the key after its
-// own block, as far as that was known as of the height; none at the end.
-func (l *mentionList) nextLate(late *badger.Iterator) (int32, error) {
+// nextLate returns the next action, of a number below before, that turned out to be about the
+// key after its own block, as far as that was known as of the height; none if there is none. Once
+// maxPassed were passed over it sets rest.
+func (l *mentionList) nextLate(late *badger.Iterator, before int32) (int32, error) {
 	for ; ; late.Next() {
 		n := l.at(late)
-		if n == none {
+		if n == none || n >= before {
+			return none, nil
+		}
+		if l.passed >= maxPassed {
+			l.rest = n
 			return none, nil
 		}
 		if o, ok, err := l.late(n); err != nil || ok && o.height <= l.height {
 			return n, err
 		}
+		l.passed++
 	}
 }
 
