@@ -12,7 +12,9 @@
 //	start.go     the first start; verification of what is stored at the next ones
 //	identity.go  CreateUID, UpdateUID: who may have and change a name
 //	chain.go     entries, replies, look-ups, proofs, the signed head; the state at any size
-//	keyinits.go  KeyInits: add, fetch, flush, forget
+//	keyinits.go  KeyInits: add, fetch, flush
+//	shelves.go   the KeyInits of keys that were asked for lately, at hand for the writer
+//	sweep.go     removing KeyInits that have expired
 //	rotate.go    a new server key
 //	serverkey.go the file with the server's secrets
 //	writer.go    one writer, which decides concurrent calls and makes them durable in groups
@@ -30,8 +32,9 @@
 // What a keyserver has said it cannot take back: a chain that lost an entry, or
 // has another at its place, is misbehaviour for whoever saw the first. So:
 //
-//  1. A call is verified by its caller's goroutine, as far as the message alone
-//     tells, and then handed to the one writer.
+//  1. A call is verified by its caller's goroutine: what costs little first, so that nobody
+//     has signatures verified who cannot pay or may not have what he asks for. Then it is
+//     handed to the one writer, with all that it takes long to look up.
 //  2. The writer takes all calls that wait, and decides them one after the other. What
 //     they write (entry, reply, indexes, tokens spent) is one synced transaction. Each
 //     call is in it as a whole or not at all. If there is too little room on the disk,

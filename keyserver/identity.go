@@ -34,16 +34,31 @@ func (s *Service) CreateUID(ctx context.Context, m *uid.Message, payment string)
 	if err := s.admit(m); err != nil {
 		return nil, err
 	}
+	free := func(txn *badger.Txn, now uint64) error {
+		r, exists, err := readIdentity(txn, m.Content.Identity)
+		if err == nil && exists && uid.Taken(r.notAfter, now) {
+			err = fmt.Errorf("%w: %s, by the entry at position %d", ErrTaken, m.Content.Identity, r.position)
+		}
+		return err
+	}
+	// Before signatures are verified, for whoever cannot have the name or pay for it.
+	if err := s.view(func(txn *badger.Txn) error { return free(txn, s.now()) }); err != nil {
+		return nil, err
+	}
+	spend, err := s.unspentTokens([]string{payment})
+	if err != nil {
+		return nil, err
+	}
 	if err := m.VerifyCreation(); err != nil {
 		return nil, err
 	}
-	return s.accept(ctx, m, payment, func(t *tx) error {
-		r, exists, err := readIdentity(t.txn, m.Content.Identity)
-		if err != nil {
+	a, err := prepare(m)
+	if err != nil {
+		return nil, err
+	}
+	return s.accept(ctx, a, spend, func(t *tx) error {
+		if err := free(t.txn, t.now); err != nil { // it may have changed since
 			return err
-		}
-		if exists && uid.Taken(r.notAfter, t.now) {
-			return fmt.Errorf("%w: %s, by the entry at position %d", ErrTaken, m.Content.Identity, r.position)
 		}
 		return t.checkLastEntry(m.Content.LastEntry, true)
 	})
@@ -53,6 +68,10 @@ func (s *Service) CreateUID(ctx context.Context, m *uid.Message, payment string)
 // then stored under its UIDIndex.
 func (s *Service) UpdateUID(ctx context.Context, m *uid.Message, payment string) (*uid.Reply, error) {
 	if err := s.admit(m); err != nil {
+		return nil, err
+	}
+	spend, err := s.unspentTokens([]string{payment}) // before signatures are verified
+	if err != nil {
 		return nil, err
 	}
 	for {
@@ -81,7 +100,12 @@ func (s *Service) UpdateUID(ctx context.Context, m *uid.Message, payment string)
 		if err := m.VerifyUpdate(previous); err != nil {
 			return nil, err
 		}
-		reply, err := s.accept(ctx, m, payment, func(t *tx) error {
+		a, err := prepare(m)
+		if err != nil {
+			return nil, err
+		}
+		a.before, a.beforeKey = before.uidHash, uid.SigKeyHash(previous.Content.SigKey.Public())
+		reply, err := s.accept(ctx, a, spend, func(t *tx) error {
 			r, _, err := readIdentity(t.txn, m.Content.Identity)
 			if err == nil && r.uidHash != before.uidHash {
 				err = errOvertaken
@@ -119,28 +143,16 @@ func (s *Service) admit(m *uid.Message) error {
 	return m.VerifyLink(s.opt.LinkAuthority)
 }
 
-// accept has a message that was verified entered, if decide agrees, and its token
-// spent.
-func (s *Service) accept(ctx context.Context, m *uid.Message, payment string, decide func(*tx) error) (*uid.Reply, error) {
-	id, spend, err := s.opt.Tokens.Check(payment)
-	if err != nil {
-		return nil, err
-	}
-	a, err := prepare(m)
-	if err != nil {
-		return nil, err
-	}
-	var reply *uid.Reply
+// accept has a message that was verified entered, if decide agrees, and tokens spent.
+func (s *Service) accept(ctx context.Context, a *accepted, spend []token.ID, decide func(*tx) error) (reply *uid.Reply, err error) {
 	err = s.change(ctx, func(t *tx) (err error) {
 		if err := decide(t); err != nil {
 			return err
 		}
-		if spend {
-			if err := unspent(t.txn, []token.ID{id}); err != nil {
-				return err
-			}
-			t.spend([]token.ID{id})
+		if err := unspent(t.txn, spend); err != nil {
+			return err
 		}
+		t.spend(spend)
 		reply, err = t.enter(a)
 		return err
 	})
@@ -155,6 +167,9 @@ type accepted struct {
 	message *uid.Message
 	sealed  uid.Sealed
 	entry   hashchain.Entry // but for its hash
+
+	before    hashchain.Hash // UIDHash of the message that this one follows; 0 if not known
+	beforeKey sigKeyHash     // of its SIGKEY
 }
 
 // prepare does so much of entering a message that the writer has little left to do.
@@ -164,7 +179,7 @@ func prepare(m *uid.Message) (*accepted, error) {
 		return nil, err
 	}
 	entry, err := hashchain.Prepare(m.Content.Identity, sealed.Hash, rand.Reader)
-	return &accepted{m, sealed, entry}, err
+	return &accepted{message: m, sealed: sealed, entry: entry}, err
 }
 
 // enter appends a message's entry to the chain and stores what belongs to it. The reply
@@ -176,11 +191,15 @@ func (t *tx) enter(a *accepted) (*uid.Reply, error) {
 		return nil, err
 	}
 	if exists {
-		previous, err := t.message(before.uidHash)
-		if err != nil {
-			return nil, err
+		old := a.beforeKey
+		if before.uidHash != a.before {
+			previous, err := t.message(before.uidHash)
+			if err != nil {
+				return nil, err
+			}
+			old = uid.SigKeyHash(previous.Content.SigKey.Public())
 		}
-		t.delete(sigKeyKey(uid.SigKeyHash(previous.Content.SigKey.Public()), c.Identity))
+		t.delete(sigKeyKey(old, c.Identity))
 	}
 	position := t.state.chain.Size
 	entry := a.entry.Behind(t.state.chain.Head)

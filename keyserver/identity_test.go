@@ -380,6 +380,73 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// counted takes any token, each once, and counts how many it has checked.
+type counted struct {
+	paid
+	checked atomic.Int32
+}
+
+func (c *counted) Check(text string) (token.ID, bool, error) {
+	c.checked.Add(1)
+	return c.paid.Check(text)
+}
+
+// TestCheapFirst: who may not have what he asks for, or has no good token for it, is refused
+// before any signature of his is looked at, and no token is once one was spent before.
+func TestCheapFirst(t *testing.T) {
+	inMemory(t)
+	opt := testOptions(t.TempDir(), newClock())
+	tokens := new(counted)
+	opt.Tokens = tokens
+	s := openTest(t, opt)
+	alice := message(s, "alice@example.org", newKey(1))
+	if _, err := s.CreateUID(t.Context(), alice, "spent"); err != nil {
+		t.Fatal(err)
+	}
+	unsigned := func(m *uid.Message) *uid.Message {
+		m.SelfSignature = canonical.Encode(make([]byte, ed25519.SignatureSize))
+		return m
+	}
+	create := func(name, payment string) func() error {
+		m := unsigned(message(s, name+"@example.org", newKey(2)))
+		return func() error { _, err := s.CreateUID(t.Context(), m, payment); return err }
+	}
+	update := func(payment string) func() error {
+		m := unsigned(next(alice, newKey(1), newKey(2)))
+		return func() error { _, err := s.UpdateUID(t.Context(), m, payment); return err }
+	}
+	inits := keyInits(t, s, newKey(1), MaxKeyInitsPerCall)
+	inits[0].Signature = ""
+	add := func(key ed25519.PrivateKey, payments ...string) func() error {
+		for n := len(payments); n < len(inits); n++ {
+			payments = append(payments, fmt.Sprint("token ", n))
+		}
+		return func() error { _, err := s.AddKeyInit(t.Context(), public(key), inits, payments); return err }
+	}
+	for _, test := range []struct {
+		name    string
+		call    func() error
+		want    error
+		checked int32 // tokens
+	}{
+		{"a name that is taken", create("alice", "good"), ErrTaken, 0},
+		{"a name for a spent token", create("bob", "spent"), ErrSpent, 1},
+		{"a name", create("bob", "good"), uid.ErrSignature, 1},
+		{"an update for a spent token", update("spent"), ErrSpent, 1},
+		{"an update", update("good"), uid.ErrSignature, 1},
+		{"KeyInits of nobody", add(newKey(9)), ErrUnknown, 0},
+		{"KeyInits for a spent token", add(newKey(1), "spent"), ErrSpent, 1},
+		{"KeyInits for one token", add(newKey(1), "good", "good"), ErrSpent, 2},
+		{"KeyInits", add(newKey(1)), uid.ErrSignature, MaxKeyInitsPerCall},
+	} {
+		tokens.checked.Store(0)
+		refused(t, s, test.name, test.want, test.call)
+		if n := tokens.checked.Load(); n != test.checked {
+			t.Errorf("%s: %d tokens were checked, want %d", test.name, n, test.checked)
+		}
+	}
+}
+
 func TestLinks(t *testing.T) {
 	inMemory(t)
 	operator := newKey(77)
@@ -448,6 +515,18 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
+// enter has a message entered that is not verified.
+func enter(t *testing.T, s *Service, m *uid.Message) {
+	t.Helper()
+	a, err := prepare(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.accept(t.Context(), a, nil, func(*tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestUnfitKeyOfEarlierVersion has a message entered as a version did that took keys of
 // small order: it is no damage, and nobody can update it.
 func TestUnfitKeyOfEarlierVersion(t *testing.T) {
@@ -460,9 +539,7 @@ func TestUnfitKeyOfEarlierVersion(t *testing.T) {
 	if _, err := s.CreateUID(t.Context(), m, ""); !errors.Is(err, sigkey.ErrKey) {
 		t.Fatalf("registered: %v, expected %v", err, sigkey.ErrKey)
 	}
-	if _, err := s.accept(t.Context(), m, "", func(*tx) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	enter(t, s, m)
 	update := next(m, newKey(1), newKey(2))
 	update.Content.LastEntry = s.lastText()
 	update.Sign(newKey(2))
@@ -471,17 +548,13 @@ func TestUnfitKeyOfEarlierVersion(t *testing.T) {
 		t.Errorf("updated: %v, expected %v", err, uid.ErrSignature)
 	}
 	mustCheck(t, s)
-	if _, err := s.accept(t.Context(), update, "", func(*tx) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	enter(t, s, update)
 	mustCheck(t, s)
 
 	// A fit key's message whose signature is not is damage all the same.
 	bad := message(s, "bob@"+testDomain, newKey(3))
 	bad.SelfSignature = m.SelfSignature
-	if _, err := s.accept(t.Context(), bad, "", func(*tx) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	enter(t, s, bad)
 	if err := s.Check(t.Context()); !errors.Is(err, ErrDamaged) {
 		t.Errorf("got %v, expected %v", err, ErrDamaged)
 	}

@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	cryptorand "crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -25,19 +27,14 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		return nil, fmt.Errorf("%w: expected 1 to %d KeyInits and as many tokens, got %d and %d",
 			uid.ErrInvalid, MaxKeyInitsPerCall, n, len(payments))
 	}
-	spend, err := s.checkTokens(payments)
+	hash := uid.SigKeyHash(sigKey)
+	// Before all those signatures are verified, for whoever may not add or cannot pay.
+	owner, err := s.owner(hash)
 	if err != nil {
 		return nil, err
 	}
-	hash := uid.SigKeyHash(sigKey)
-	payable := func(txn *badger.Txn) error {
-		if !has(txn, key(prefixSigKey, hash[:])) {
-			return fmt.Errorf("%w: no identity has this SIGKEY", ErrUnknown)
-		}
-		return unspent(txn, spend)
-	}
-	// Before all those signatures are verified, for whoever cannot pay for that.
-	if err := s.view(payable); err != nil {
+	spend, err := s.unspentTokens(payments)
+	if err != nil {
 		return nil, err
 	}
 	now := s.now()
@@ -46,13 +43,28 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 			return nil, fmt.Errorf("KeyInit %d: %w", i+1, err)
 		}
 	}
-	err = s.change(ctx, func(t *tx) error {
-		if err := payable(t.txn); err != nil { // it may have changed since
-			return err
+	added := prepareKeyInits(inits)
+	if _, err := s.heldNow(hash); err != nil { // so that the writer has it at hand
+		return nil, err
+	}
+	for {
+		err = s.change(ctx, func(t *tx) error {
+			if _, present, err := get(t.txn, sigKeyKey(hash, owner)); err != nil || !present {
+				return cmp.Or(err, errOvertaken)
+			}
+			if err := unspent(t.txn, spend); err != nil { // it may have changed since
+				return err
+			}
+			t.spend(spend)
+			return t.addKeyInits(hash, added, s.opt.MaxKeyInits)
+		})
+		if !errors.Is(err, errOvertaken) {
+			break
 		}
-		t.spend(spend)
-		return t.addKeyInits(hash, inits, s.opt.MaxKeyInits)
-	})
+		if owner, err = s.owner(hash); err != nil {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -63,32 +75,97 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 	return receipts, nil
 }
 
-// checkTokens returns which tokens a call that is paid with some has to spend.
-func (s *Service) checkTokens(payments []string) (spend []token.ID, err error) {
-	for i, payment := range payments {
-		id, spends, err := s.opt.Tokens.Check(payment)
-		if err != nil {
-			return nil, fmt.Errorf("token %d: %w", i+1, err)
+// owner returns an identity whose present SIGKEY a key is. ErrUnknown if there is none.
+func (s *Service) owner(hash sigKeyHash) (identity string, err error) {
+	err = s.view(func(txn *badger.Txn) error {
+		of := key(prefixSigKey, hash[:])
+		keysUnder(txn, of, func(k []byte) bool { identity = string(k[len(of):]); return false })
+		if identity == "" {
+			return fmt.Errorf("%w: no identity has this SIGKEY", ErrUnknown)
 		}
-		if spends {
+		return nil
+	})
+	return identity, err
+}
+
+// unspentTokens returns which tokens a call that is paid with some has to spend. It looks no
+// further than the first one that is not good: each takes the check of a signature.
+func (s *Service) unspentTokens(payments []string) (spend []token.ID, err error) {
+	err = s.view(func(txn *badger.Txn) error {
+		for i, payment := range payments {
+			id, spends, err := s.opt.Tokens.Check(payment)
+			if err != nil {
+				return fmt.Errorf("token %d: %w", i+1, err)
+			}
+			if !spends {
+				continue
+			}
+			_, before, err := get(txn, tokenKey(id))
+			if err != nil {
+				return err
+			}
+			if before || slices.Contains(spend, id) {
+				return fmt.Errorf("%w: token %d of the call", ErrSpent, i+1)
+			}
 			spend = append(spend, id)
 		}
+		return nil
+	})
+	return spend, err
+}
+
+// newKeyInit is a KeyInit to be stored, with all that can be made of it before.
+type newKeyInit struct {
+	heldKeyInit
+	counts    bool   // in profile 1.1
+	msgCount  uint64 // MSGCOUNT
+	canonical []byte
+}
+
+func prepareKeyInits(inits []*keyinit.KeyInit) []newKeyInit {
+	made := make([]newKeyInit, len(inits))
+	for i, k := range inits {
+		c := &k.Contents
+		made[i] = newKeyInit{
+			heldKeyInit: heldKeyInit{
+				Stored: keyinit.Stored{Fallback: c.Fallback, NotBefore: c.NotBefore, NotAfter: c.NotAfter},
+				digest: k.Digest(),
+			},
+			counts:    c.Version == uid.Version11,
+			msgCount:  c.MsgCount,
+			canonical: k.Canonical(),
+		}
 	}
-	return spend, nil
+	return made
 }
 
 // addKeyInits stores KeyInits and removes twice as many of the same key's that have
 // expired, if there are so many: so a key has not much more than most, though expired
 // ones are removed by the hour only, and a call writes no more than it brings.
-func (t *tx) addKeyInits(hash sigKeyHash, inits []*keyinit.KeyInit, most int) error {
+func (t *tx) addKeyInits(hash sigKeyHash, inits []newKeyInit, most int) error {
+	before, err := t.keyInits(hash)
+	if err != nil {
+		return err
+	}
+	here := make(map[[sha256.Size]byte]bool, len(inits)) // whether it is stored
+	for i := range inits {
+		here[inits[i].digest] = false
+	}
+	after := make([]heldKeyInit, 0, len(before)+len(inits))
 	held, removed := 0, 0
-	for _, h := range t.keyInits(hash) {
+	for i := range before {
+		h := &before[i]
 		if h.NotAfter > t.now {
 			held++
 		} else if removed < 2*len(inits) {
-			t.forget(h, false)
+			t.forget(hash, h, false)
 			removed++
+			continue
 		}
+		if _, again := here[h.digest]; again {
+			here[h.digest] = true
+		}
+		after = append(after, *h)
 	}
 	if n := held + len(inits); n > most {
 		return fmt.Errorf("%w: %d are stored for this key, %d more would be above %d", ErrFull, held, len(inits), most)
@@ -103,33 +180,28 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []*keyinit.KeyInit, most int) er
 			return err
 		}
 	}
-	here := make(map[[sha256.Size]byte]bool, len(inits))
-	for i, k := range inits {
-		c := &k.Contents
-		h := heldKeyInit{
-			Stored: keyinit.Stored{Fallback: c.Fallback, NotBefore: c.NotBefore, NotAfter: c.NotAfter},
-			hash:   hash,
-			digest: k.Digest(),
-		}
-		_, used, err1 := get(t.txn, h.usedKey())
-		_, stored, err2 := get(t.txn, h.key())
-		if err := errors.Join(err1, err2); err != nil {
+	for i := range inits {
+		k := &inits[i]
+		_, used, err := get(t.txn, k.usedKey())
+		if err != nil {
 			return err
 		}
-		if used || stored || here[h.digest] {
+		if used || here[k.digest] {
 			return fmt.Errorf("%w: KeyInit %d of the call", ErrUsed, i+1)
 		}
-		here[h.digest] = true
-		if c.Version == uid.Version11 {
-			if counted && c.MsgCount <= count {
-				return fmt.Errorf("%w: KeyInit %d: MSGCOUNT: expected more than %d, got %d", uid.ErrInvalid, i+1, count, c.MsgCount)
+		here[k.digest] = true
+		if k.counts {
+			if counted && k.msgCount <= count {
+				return fmt.Errorf("%w: KeyInit %d: MSGCOUNT: expected more than %d, got %d", uid.ErrInvalid, i+1, count, k.msgCount)
 			}
-			count, counted = c.MsgCount, true
+			count, counted = k.msgCount, true
 			t.set(msgCountKey(hash), number(count))
 		}
-		t.set(h.key(), k.Canonical())
-		t.set(h.expiryKey(), number(t.now))
+		t.set(k.key(hash), k.canonical)
+		t.set(k.expiryKey(hash), number(t.now))
+		after = append(after, k.heldKeyInit)
 	}
+	t.keep(hash, after)
 	return nil
 }
 
@@ -141,22 +213,23 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []*keyinit.KeyInit, most int) er
 func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment string) (message []byte, err error) {
 	var spend []token.ID
 	if s.opt.PaidFetch {
-		if spend, err = s.checkTokens([]string{payment}); err != nil {
+		if spend, err = s.unspentTokens([]string{payment}); err != nil {
 			return nil, err
 		}
 	}
-	err = s.view(func(txn *badger.Txn) error { // without keeping the writer from its work
-		if !has(txn, key(prefixKeyInit, hash[:])) {
-			return errNoKeyInit()
-		}
-		return unspent(txn, spend)
-	})
+	held, err := s.heldNow(hash)
 	if err != nil {
 		return nil, err
 	}
 	random := newRandom()
-	err = s.change(ctx, func(t *tx) (err error) {
-		held := valid(t.txn, key(prefixKeyInit, hash[:]), t.now)
+	if chosen, _ := choose(held, s.now(), random); chosen < 0 { // without keeping the writer from its work
+		return nil, errNoKeyInit()
+	}
+	err = s.change(ctx, func(t *tx) error {
+		held, err := t.keyInits(hash)
+		if err != nil {
+			return err
+		}
 		chosen, remove := choose(held, t.now, random)
 		if chosen < 0 {
 			return errNoKeyInit()
@@ -165,9 +238,14 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment strin
 			return err
 		}
 		t.spend(spend)
-		message, err = readKeyInit(t.txn, held[chosen])
-		if remove {
-			t.forget(held[chosen], true)
+		h := &held[chosen]
+		var ok bool
+		if message, ok, err = get(t.txn, h.key(hash)); err == nil && !ok {
+			err = fmt.Errorf("%w: KeyInit %x vanished", ErrDamaged, h.digest)
+		}
+		if err == nil && remove {
+			t.forget(hash, h, true)
+			t.keep(hash, slices.Delete(slices.Clone(held), chosen, chosen+1))
 		}
 		return err
 	})
@@ -177,6 +255,15 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment strin
 	return message, nil
 }
 
+// heldNow returns a key's KeyInits as they were a moment ago, on disk or about to be.
+func (s *Service) heldNow(hash sigKeyHash) (held []heldKeyInit, err error) {
+	err = s.view(func(*badger.Txn) (err error) {
+		held, err = s.writer.shelf(hash)
+		return err
+	})
+	return held, err
+}
+
 // PaidFetch reports Options.PaidFetch.
 func (s *Service) PaidFetch() bool { return s.opt.PaidFetch }
 
@@ -184,14 +271,25 @@ func (s *Service) PaidFetch() bool { return s.opt.PaidFetch }
 // uses none up: whoever has fetched too many still gets what is there for everybody.
 // ErrRate if there are only others, ErrUnknown if there is none.
 func (s *Service) FetchFallback(_ context.Context, hash [64]byte) (message []byte, err error) {
-	err = s.view(func(txn *badger.Txn) (err error) {
-		now := s.now()
-		fallback := valid(txn, key(prefixKeyInit, hash[:], []byte{1}), now)
-		if chosen, _ := choose(fallback, now, newRandom()); chosen >= 0 {
-			message, err = readKeyInit(txn, fallback[chosen])
-			return err
+	held, err := s.heldNow(hash)
+	if err != nil {
+		return nil, err
+	}
+	now, random := s.now(), newRandom()
+	fallback := slices.DeleteFunc(slices.Clone(held), func(h heldKeyInit) bool { return !h.Fallback })
+	err = s.view(func(txn *badger.Txn) error {
+		for {
+			chosen, _ := choose(fallback, now, random)
+			if chosen < 0 {
+				break
+			}
+			var ok bool
+			if message, ok, err = get(txn, fallback[chosen].key(hash)); ok || err != nil {
+				return err
+			}
+			fallback = slices.Delete(fallback, chosen, chosen+1) // not on disk yet, or not any more
 		}
-		if len(valid(txn, key(prefixKeyInit, hash[:]), now)) == 0 {
+		if chosen, _ := choose(held, now, random); chosen < 0 {
 			return errNoKeyInit()
 		}
 		return fmt.Errorf("%w: you have fetched too many KeyInits lately, and this SIGKEYHASH has none for fallback", ErrRate)
@@ -217,29 +315,6 @@ func choose(held []heldKeyInit, now uint64, random *rand.Rand) (index int, remov
 	return keyinit.Choose(stored, now, random)
 }
 
-// readKeyInit returns a stored KeyInit in canonical form.
-func readKeyInit(txn *badger.Txn, h heldKeyInit) ([]byte, error) {
-	message, ok, err := get(txn, h.key())
-	if err == nil && !ok {
-		err = fmt.Errorf("%w: KeyInit %x vanished", ErrDamaged, h.digest)
-	}
-	return message, err
-}
-
-// valid returns what keyinit.Choose needs to see of a key's messages, at a time: the first
-// valid one under a prefix that is not for fallback, or all fallback ones.
-func valid(txn *badger.Txn, prefix []byte, now uint64) (found []heldKeyInit) {
-	keysUnder(txn, prefix, func(k []byte) bool {
-		h := readHeldKey(k)
-		if h.NotBefore > now || h.NotAfter <= now {
-			return true
-		}
-		found = append(found, h)
-		return h.Fallback // they come last
-	})
-	return found
-}
-
 // FlushKeyInit forgets the KeyInits of a public signature key that were added up to
 // nonce, so that none of them is handed out any more. nonce is the time in Unix seconds
 // at which the order was signed (keyinit.SignFlush), by the user's clock. uid.ErrExpired
@@ -251,6 +326,15 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 		return err
 	}
 	hash := uid.SigKeyHash(sigKey)
+	_, err := s.owner(hash)
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return err
+	}
+	owned := err == nil
+	added, err := s.whenAdded(hash)
+	if err != nil {
+		return err
+	}
 	return s.change(ctx, func(t *tx) error {
 		b, flushed, err := get(t.txn, flushKey(hash))
 		if err != nil {
@@ -271,17 +355,30 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 				order.executed = last.executed
 			}
 		}
-		for _, h := range t.keyInits(hash) {
-			added, err := t.added(h)
-			if err != nil {
-				return err
+		before, err := t.keyInits(hash)
+		if err != nil {
+			return err
+		}
+		var after []heldKeyInit
+		for i := range before {
+			h := &before[i]
+			at, known := added[h.digest]
+			if !known { // it came since
+				if at, err = readAdded(t.txn, hash, h); err != nil {
+					return err
+				}
 			}
-			if added <= nonce {
-				t.forget(h, true)
+			if at <= nonce {
+				t.forget(hash, h, true)
+			} else {
+				after = append(after, *h)
 			}
 		}
+		if len(after) < len(before) {
+			t.keep(hash, after)
+		}
 		// Of keys that nobody has here, anybody could fill the database with flushes.
-		if len(t.writes) > 0 || has(t.txn, key(prefixSigKey, hash[:])) {
+		if len(t.writes) > 0 || owned {
 			t.set(flushKey(hash), order.encode())
 		}
 		return nil
@@ -293,54 +390,47 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 // it is the old one, which somebody repeats.
 const flushAgain = 1
 
-// forgetAtOnce is how many expired KeyInits are removed in one transaction.
-const forgetAtOnce = 1000
-
-// forgetExpired removes KeyInits, and what is remembered of used ones, after their
-// NOTAFTER.
-func (s *Service) forgetExpired(ctx context.Context) error {
-	for more := true; more; {
-		err := s.writer.do(ctx, func(t *tx) error {
-			n := 0
-			expired := func(remove func(k []byte)) func(k []byte) bool {
-				return func(k []byte) bool {
-					if n == forgetAtOnce || binary.BigEndian.Uint64(k[1:]) > t.now {
-						return false
-					}
-					n++
-					remove(k)
-					return true
-				}
-			}
-			keysUnder(t.txn, []byte{prefixExpiry}, expired(func(k []byte) { t.forget(readExpiryKey(k), false) }))
-			keysUnder(t.txn, []byte{prefixUsed}, expired(func(k []byte) { t.delete(append([]byte(nil), k...)) }))
-			more = n == forgetAtOnce
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+// whenAdded returns when the KeyInits of a key that are on disk were added, by their digests.
+func (s *Service) whenAdded(hash sigKeyHash) (map[[sha256.Size]byte]uint64, error) {
+	added := make(map[[sha256.Size]byte]uint64)
+	held, err := s.heldNow(hash)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	return added, s.view(func(txn *badger.Txn) error {
+		for i := range held {
+			b, ok, err := get(txn, held[i].expiryKey(hash))
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue // not yet, or not any more
+			}
+			if added[held[i].digest], err = decodeNumber(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// heldKeyInit is what the keys of the database say of a stored KeyInit.
+// heldKeyInit is what the keys of the database say of a stored KeyInit, but for its
+// SIGKEYHASH.
 type heldKeyInit struct {
 	keyinit.Stored
-	hash   sigKeyHash
 	digest [sha256.Size]byte
 }
 
-func (h *heldKeyInit) key() []byte {
+func (h *heldKeyInit) key(hash sigKeyHash) []byte {
 	fallback := byte(0)
 	if h.Fallback {
 		fallback = 1
 	}
-	return key(prefixKeyInit, h.hash[:], []byte{fallback}, number(h.NotAfter), number(h.NotBefore), h.digest[:])
+	return key(prefixKeyInit, hash[:], []byte{fallback}, number(h.NotAfter), number(h.NotBefore), h.digest[:])
 }
 
-func (h *heldKeyInit) expiryKey() []byte {
-	return key(prefixExpiry, number(h.NotAfter), h.key()[1:])
+func (h *heldKeyInit) expiryKey(hash sigKeyHash) []byte {
+	return key(prefixExpiry, number(h.NotAfter), h.key(hash)[1:])
 }
 
 func (h *heldKeyInit) usedKey() []byte {
@@ -348,30 +438,36 @@ func (h *heldKeyInit) usedKey() []byte {
 }
 
 // readHeldKey reads a key under 'i'.
-func readHeldKey(k []byte) (h heldKeyInit) {
-	k = k[1+copy(h.hash[:], k[1:]):]
+func readHeldKey(k []byte) (hash sigKeyHash, h heldKeyInit) {
+	k = k[1+copy(hash[:], k[1:]):]
 	h.Fallback = k[0] == 1
 	h.NotAfter, h.NotBefore = binary.BigEndian.Uint64(k[1:]), binary.BigEndian.Uint64(k[9:])
 	copy(h.digest[:], k[17:])
-	return h
+	return hash, h
 }
 
 // readExpiryKey reads a key under 'y'.
-func readExpiryKey(k []byte) heldKeyInit { return readHeldKey(k[8:]) }
+func readExpiryKey(k []byte) (sigKeyHash, heldKeyInit) { return readHeldKey(k[8:]) }
 
-// keyInits returns a key's stored KeyInits: those that are not for fallback first,
-// each sort by NOTAFTER.
-func (t *tx) keyInits(hash sigKeyHash) (found []heldKeyInit) {
-	keysUnder(t.txn, key(prefixKeyInit, hash[:]), func(k []byte) bool {
-		found = append(found, readHeldKey(k))
+// readKeyInits returns a key's KeyInits that are on disk.
+func readKeyInits(txn *badger.Txn, hash sigKeyHash) (found []heldKeyInit) {
+	keysUnder(txn, key(prefixKeyInit, hash[:]), func(k []byte) bool {
+		_, h := readHeldKey(k)
+		found = append(found, h)
 		return true
 	})
 	return found
 }
 
-// added returns when a KeyInit was added, in Unix seconds; 0 if nobody knows any more.
-func (t *tx) added(h heldKeyInit) (uint64, error) {
-	b, _, err := get(t.txn, h.expiryKey())
+// keyInits returns a key's KeyInits before this change. They must not be changed.
+func (t *tx) keyInits(hash sigKeyHash) ([]heldKeyInit, error) { return t.shelf(hash) }
+
+// keep says which KeyInits a key has after this change.
+func (t *tx) keep(hash sigKeyHash, held []heldKeyInit) { t.shelved[hash] = held }
+
+// readAdded returns when a KeyInit was added, in Unix seconds; 0 if nobody knows any more.
+func readAdded(txn *badger.Txn, hash sigKeyHash, h *heldKeyInit) (uint64, error) {
+	b, _, err := get(txn, h.expiryKey(hash))
 	if err != nil {
 		return 0, err
 	}
@@ -380,9 +476,9 @@ func (t *tx) added(h heldKeyInit) (uint64, error) {
 
 // forget removes a KeyInit. If it is used up, that is remembered until its
 // NOTAFTER: anybody who has it could add it again.
-func (t *tx) forget(h heldKeyInit, used bool) {
-	t.delete(h.key())
-	t.delete(h.expiryKey())
+func (t *tx) forget(hash sigKeyHash, h *heldKeyInit, used bool) {
+	t.delete(h.key(hash))
+	t.delete(h.expiryKey(hash))
 	if used && h.NotAfter > t.now {
 		t.set(h.usedKey(), nil)
 	}
@@ -403,10 +499,10 @@ func checkKeyInits(txn *badger.Txn, format int) error {
 	defer it.Close()
 	for it.Rewind(); it.Valid() && problem == nil; it.Next() {
 		held++
-		h := readHeldKey(it.Item().Key())
+		hash, h := readHeldKey(it.Item().Key())
 		problem = it.Item().Value(func(b []byte) error {
 			k, err := keyinit.Parse(b)
-			if err != nil || k.Digest() != h.digest || !has(txn, key(expiry, h.expiryKey()[1:])) {
+			if err != nil || k.Digest() != h.digest || !has(txn, key(expiry, h.expiryKey(hash)[1:])) {
 				return fmt.Errorf("%w: KeyInit %x: %v", ErrDamaged, h.digest, err)
 			}
 			return nil

@@ -361,8 +361,8 @@ func TestFlush(t *testing.T) {
 	c.advance(time.Minute)
 	addAll(t, s, key, keyInits(t, s, key, 1)...)
 	if err := s.writer.do(t.Context(), func(t *tx) error {
-		for _, h := range t.keyInits(hash) {
-			t.set(h.expiryKey(), number(0))
+		for _, h := range readKeyInits(t.txn, hash) {
+			t.set(h.expiryKey(hash), number(0))
 		}
 		return nil
 	}); err != nil {
@@ -487,7 +487,7 @@ func TestExpiredTogether(t *testing.T) {
 		}
 	}
 	s.db.View(func(txn *badger.Txn) error {
-		if stored := (&tx{txn: txn}).keyInits(uid.SigKeyHash(public(newKey(0)))); len(stored) > 200+100 {
+		if stored := readKeyInits(txn, uid.SigKeyHash(public(newKey(0)))); len(stored) > 200+100 {
 			t.Errorf("%d are stored", len(stored))
 		}
 		return nil

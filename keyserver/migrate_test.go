@@ -114,7 +114,7 @@ func TestEarlier(t *testing.T) {
 					hash = uid.SigKeyHash(public(bert))
 				}
 				s.db.View(func(txn *badger.Txn) error {
-					if held := (&tx{txn: txn}).keyInits(hash); len(held) != n {
+					if held := readKeyInits(txn, hash); len(held) != n {
 						t.Errorf("%d KeyInits are held, want %d", len(held), n)
 					}
 					return nil
@@ -270,10 +270,11 @@ func TestMigrationKilled(t *testing.T) {
 			format := s.format
 			s.Close()
 			if format == 1 {
-				var gone heldKeyInit // an earlier keytree hands one out
+				var of sigKeyHash // an earlier keytree hands one out
+				var gone heldKeyInit
 				earlierRecords(t, opt, func(txn *badger.Txn) error {
-					keysUnder(txn, []byte{prefixKeyInit}, func(k []byte) bool { gone = readHeldKey(k); return false })
-					return errors.Join(txn.Delete(gone.key()), txn.Delete(key(prefixExpiry1, gone.expiryKey()[1:])))
+					keysUnder(txn, []byte{prefixKeyInit}, func(k []byte) bool { of, gone = readHeldKey(k); return false })
+					return errors.Join(txn.Delete(gone.key(of)), txn.Delete(key(prefixExpiry1, gone.expiryKey(of)[1:])))
 				})
 			} else {
 				converted++

@@ -53,6 +53,7 @@ func TestPropertyKeyInits(t *testing.T) {
 		}}
 		p.opt = testOptions(t.TempDir(), p.c)
 		p.opt.Tokens, p.opt.PaidFetch, p.opt.MaxKeyInits, p.opt.memTable = paid{}, rapid.Bool().Draw(rt, "paid"), 5, 1<<20
+		p.shelves = rapid.SampledFrom([]int{6, mostShelved}).Draw(rt, "shelves")
 		p.open()
 		defer func() { p.s.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
@@ -107,7 +108,9 @@ type pair struct {
 	t   *testing.T
 	c   *clock
 	opt Options
-	s   *Service
+	// shelves is how much room there is on the shelves.
+	shelves int
+	s       *Service
 	model
 	known []*modelInit // all that were ever added
 	met   map[string]int
@@ -119,6 +122,7 @@ func (p *pair) open() {
 		p.t.Fatal(err)
 	}
 	p.s = s
+	limitShelves(s, p.shelves)
 }
 
 func (p *pair) draw(t *rapid.T, what string, n int) int { return rapid.IntRange(0, n-1).Draw(t, what) }
@@ -458,7 +462,7 @@ func (p *pair) files() string {
 // stored returns what the keyserver holds of a key that has not expired.
 func (p *pair) stored(key uint64) (digests [][sha256.Size]byte) {
 	p.s.db.View(func(txn *badger.Txn) error {
-		for _, h := range (&tx{txn: txn}).keyInits(uid.SigKeyHash(public(newKey(key)))) {
+		for _, h := range readKeyInits(txn, uid.SigKeyHash(public(newKey(key)))) {
 			if p.s.now() < h.NotAfter {
 				digests = append(digests, h.digest)
 			}
@@ -482,6 +486,9 @@ func (p *pair) compare(t *rapid.T) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("key %d has %d KeyInits, the model has %d", key, len(got), len(want))
 		}
+	}
+	if err := checkShelves(p.s, p.s.now()); err != nil {
+		t.Fatal(err)
 	}
 	spent := 0
 	p.s.db.View(func(txn *badger.Txn) error {

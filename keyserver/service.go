@@ -17,8 +17,6 @@ import (
 )
 
 const (
-	// sweepEvery is how often KeyInits that nobody fetched any more are removed.
-	sweepEvery = time.Hour
 	// inspectEvery is how often the tables are checked for damage that came after the
 	// start.
 	inspectEvery = 10 * time.Minute
@@ -162,25 +160,6 @@ func (s *Service) look(read func(*badger.Txn) error) error {
 		s.writer.fail(err) // nothing may be built on it
 	}
 	return err
-}
-
-// sweep removes what has expired, from time to time, until ctx ends.
-func (s *Service) sweep(ctx context.Context) {
-	timer := time.NewTicker(sweepEvery)
-	defer timer.Stop()
-	for {
-		// Also while the service is held: nothing of this is history, and nobody gets what
-		// has expired.
-		if err := s.forgetExpired(ctx); err != nil && ctx.Err() == nil {
-			s.opt.Log.Error().Err(err).Msg("removing expired KeyInits")
-		}
-		s.warnExpiry()
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-	}
 }
 
 // inspectAgain checks the tables from time to time, until ctx ends or they are

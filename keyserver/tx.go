@@ -20,6 +20,7 @@ type state struct {
 	keys  *serverKeys
 	// rotations are the keyserver's own entries, oldest first.
 	rotations []rotation
+	group     uint64 // that has made this state; they are counted from the start of the service
 }
 
 // rotation is an entry of the keyserver's own identity: at position 0 or where
@@ -46,6 +47,10 @@ type tx struct {
 	now    uint64      // Unix seconds
 	state  state       // as of this change
 	writes []write
+	// shelf returns a key's KeyInits before this change; shelved are those after it, of keys
+	// where it changes them.
+	shelf   func(sigKeyHash) ([]heldKeyInit, error)
+	shelved map[sigKeyHash][]heldKeyInit
 	// messages are those that the change, and those of its group before it, have entered;
 	// recent are those of the group before. Their replies cannot be read yet.
 	messages, recent map[hashchain.Hash]*uid.Message
@@ -161,18 +166,16 @@ func readIdentity(txn *badger.Txn, identity string) (r identityRecord, ok bool, 
 	return r, err == nil, err
 }
 
-// unspent returns ErrSpent if one of some tokens was spent, or is here twice.
+// unspent returns ErrSpent if one of some tokens was spent.
 func unspent(txn *badger.Txn, ids []token.ID) error {
-	here := make(map[token.ID]bool, len(ids))
 	for i, id := range ids {
 		_, spent, err := get(txn, tokenKey(id))
 		if err != nil {
 			return err
 		}
-		if spent || here[id] {
+		if spent {
 			return fmt.Errorf("%w: token %d of the call", ErrSpent, i+1)
 		}
-		here[id] = true
 	}
 	return nil
 }

@@ -47,6 +47,7 @@ type writer struct {
 	quit    chan struct{} // closed to end run
 	done    chan struct{} // closed when run and storeAll have ended
 
+	shelves  *shelves
 	state    atomic.Pointer[state] // what is on disk; replaced by storeAll alone
 	deciding time.Duration         // how long run has decided; run's, until done is closed
 
@@ -87,6 +88,7 @@ func newWriter(db *badgerdb.DB, commit func(*badger.Txn) error, now func() uint6
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
 		failed:  make(chan struct{}),
+		shelves: newShelves(),
 	}
 }
 
@@ -192,9 +194,11 @@ func (w *writer) begin(before *group) *group {
 	g := &group{txn: w.db.NewTransaction(true), messages: make(map[hashchain.Hash]*uid.Message)}
 	if before == nil {
 		g.state = *w.state.Load()
+		g.state.group++
 		return g
 	}
 	g.state, g.recent, g.before = before.state, before.messages, before.taken
+	g.state.group++
 	if err := g.put(before.writes); err != nil {
 		w.fail(err)
 	}
@@ -226,7 +230,10 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 	if c.err = c.ctx.Err(); c.err != nil {
 		return nil
 	}
-	t := &tx{txn: g.txn, now: g.now, state: g.state, messages: g.messages, recent: g.recent}
+	t := &tx{
+		txn: g.txn, now: g.now, state: g.state, messages: g.messages, recent: g.recent,
+		shelf: w.shelf, shelved: make(map[sigKeyHash][]heldKeyInit),
+	}
 	c.err = c.apply(t)
 	if errors.Is(c.err, ErrDamaged) {
 		w.fail(c.err) // so that the group is refused
@@ -258,6 +265,9 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 			go write.later()
 		}
 	}
+	for hash, held := range t.shelved {
+		w.shelves.change(hash, held, g.state.group, w.state.Load().group)
+	}
 	g.state, g.taken = t.state, both
 	g.writes = append(g.writes, t.writes...)
 	return nil
@@ -269,6 +279,7 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 func (w *writer) pass(g *group) (next *group, busy bool) {
 	if len(g.writes) > 0 {
 		if full := w.room(uint64(g.taken.bytes)); full != nil {
+			w.shelves.refuse(w.state.Load().group)
 			g.answer(full)
 			return w.begin(nil), false
 		}
