@@ -50,7 +50,7 @@ func newLimitFlags(flags *pflag.FlagSet) limitFlags {
 		{"limit-long-answers", f.long, "proof bundles, large batches and long pieces of a hashchain at once"},
 		{"limit-bytes-in", f.in, "MiB of requests that are held at once"},
 		{"limit-bytes-out", f.out, "MiB of answers that are held at once because they were not taken yet"},
-		{"limit-work", f.work, "calls per second; ONE client may make ten seconds' worth at once. 20 addresses of a batch, 50 events of a page of more than 1,000, 10 anchors of a bundle and 16 kB of JSON are one call more"},
+		{"limit-work", f.work, "calls per second; ONE client may make ten seconds' worth at once. 20 addresses of a batch, 50 events of a page of more than 1,000, 10 anchors of a bundle, a KeyInit that is added beside another and 16 kB of JSON are one call more"},
 		{"timeout-arrive", f.arrive, "how long a request may take to arrive whole"},
 		{"timeout-take", f.take, "how long a client may take to accept each piece of an answer"},
 		{"timeout-slow", f.patience, "how long a request, a stream or a long answer has its place while others wait for one"},

@@ -55,3 +55,7 @@ func CallRates(callRate int) *admission.Rates {
 	}
 	return admission.NewRates("calls of the keyserver", time.Second/time.Duration(callRate), 10*callRate)
 }
+
+// admitKeyInits lets a client add so many KeyInits at once: each has its signatures, as a
+// call has.
+func admitKeyInits(ctx context.Context, n int) error { return admission.Work(ctx, n-1) }

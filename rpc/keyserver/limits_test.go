@@ -230,3 +230,45 @@ func TestFetchLimitIsPerClient(t *testing.T) {
 		t.Errorf("%d of 10 above the limit were refused; another client: %d", refused, got)
 	}
 }
+
+// TestKeyInitsAreWork has one client add as many KeyInits as it may at once, again and again:
+// each of them counts as a call.
+func TestKeyInitsAreWork(t *testing.T) {
+	limits := admission.DefaultLimits()
+	limits.Work.One = 12 // 120 at once: a hundred KeyInits, and the size of the request
+	key, now := rpctest.NewKey(1), time.Now()
+	var texts []string
+	for range keyserver.MaxKeyInitsPerCall {
+		texts = append(texts, string(rpctest.NewKeyInit(t, key, 1, false, now).Canonical()))
+	}
+	for _, wire := range []struct {
+		name string
+		add  func(r *rpctest.KeyserverRig) string
+	}{
+		{"JSON-RPC", func(r *rpctest.KeyserverRig) string {
+			body := fmt.Sprintf(`{"jsonrpc":"2.0","method":"KeyInitRepository.AddKeyInit","params":{"SigPubKey":%q,"KeyInits":[%s],"Tokens":[%s""]},"id":1}`,
+				canonical.Encode(rpctest.Public(key)), strings.Join(texts, ","), strings.Repeat(`"",`, len(texts)-1))
+			_, answer := r.Post(t, body)
+			return string(answer)
+		}},
+		{"gRPC", func(r *rpctest.KeyserverRig) string {
+			_, err := r.Client.AddKeyInit(t.Context(), &keytreev1.AddKeyInitRequest{SigPubKey: rpctest.Public(key), KeyInits: texts, Tokens: make([]string, len(texts))})
+			return fmt.Sprint(err)
+		}},
+	} {
+		r := rpctest.NewKeyserver(t, rpctest.KeyserverOptions{Gate: admission.New(admission.Config{Limits: limits})})
+		first := wire.add(r)
+		if !strings.Contains(first, "no identity has this SIGKEY") {
+			t.Errorf("%s: %.200s", wire.name, first)
+		}
+		refused := 0
+		for range 5 {
+			if strings.Contains(wire.add(r), "too many calls of your address") {
+				refused++
+			}
+		}
+		if refused == 0 {
+			t.Errorf("%s: six times a hundred KeyInits were let in", wire.name)
+		}
+	}
+}

@@ -305,6 +305,9 @@ func (s *service) AddKeyInit(ctx context.Context, request *keytreev1.AddKeyInitR
 	if len(texts) > keyserver.MaxKeyInitsPerCall {
 		return nil, fault.Field(codes.InvalidArgument, "key_inits", "expected at most %d, got %d", keyserver.MaxKeyInitsPerCall, len(texts))
 	}
+	if err := admitKeyInits(ctx, len(texts)); err != nil {
+		return nil, err
+	}
 	inits := make([]*keyinit.KeyInit, len(texts))
 	for i, text := range texts {
 		if inits[i], err = keyinit.Parse([]byte(text)); err != nil {

@@ -198,6 +198,9 @@ func (k wire) addKeyInit(ctx context.Context, p *jsonrpc.Params) (any, error) {
 	if err := p.Done(); err != nil {
 		return nil, err
 	}
+	if err := admitKeyInits(ctx, len(texts)); err != nil {
+		return nil, err
+	}
 	inits := make([]*keyinit.KeyInit, len(texts))
 	for i, text := range texts {
 		var err error
