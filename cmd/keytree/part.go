@@ -59,7 +59,7 @@ func (p *part) fail(cause error) {
 // begun takes what came of opening a part. It returns what the operator has to correct
 // before anything can begin; what can befall a part at any time is a failure of this one.
 func (p *part) begun(err error) error {
-	for _, failure := range []error{badgerdb.ErrDamaged, badgerdb.ErrDiskFull, anchor.ErrMismatch, syscall.EIO} {
+	for _, failure := range []error{badgerdb.ErrDamaged, badgerdb.ErrDiskFull, anchor.ErrMismatch, syscall.EIO, syscall.EROFS} {
 		if errors.Is(err, failure) {
 			p.fail(err)
 			return nil

@@ -101,3 +101,29 @@ func TestDisksFillUpApart(t *testing.T) {
 		s.kill()
 	})
 }
+
+// TestReadOnlyDisksApart starts a server with the disk of the one or the other of its parts
+// mounted to be read only, as Linux does with a disk that fails.
+func TestReadOnlyDisksApart(t *testing.T) {
+	withPassphrase(t)
+	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
+	for failed, other := range map[string]string{"keyserver": "index", "index": "keyserver"} {
+		t.Run(failed, func(t *testing.T) {
+			folder := map[string]string{"keyserver": "keyserver", "index": "graph"}[failed]
+			dir := t.TempDir()
+			smallDisk(t, filepath.Join(dir, folder), "1g")
+			s := startBeside(t, n, dir, "--anchor-chain", "none")
+			awaitTip(t, s.grpc, n)
+			if code := s.signal(syscall.SIGTERM); code != exitDone {
+				t.Fatalf("exit code %d: %s", code, s.errors())
+			}
+			if err := syscall.Mount("keytree", filepath.Join(dir, folder), "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+			s = startBeside(t, n, dir)
+			wantParts(t, s.await(&s.stderr, "the "+failed+" has failed"), "read-only file system")
+			s.wantReady(map[string]string{failed: "the " + failed + " has failed", other: ""})
+			s.kill()
+		})
+	}
+}

@@ -53,6 +53,9 @@ func Open(ctx context.Context, opt Options) (*DB, error) {
 	if err := db.Room(0); err != nil {
 		return nil, err
 	}
+	if err := writable(db.disk.dir); err != nil { // Badger's error would not wrap the system's
+		return nil, err
+	}
 	if err := ready(ctx, db.disk.dir, opt.MaxValue); err != nil {
 		return nil, err
 	}

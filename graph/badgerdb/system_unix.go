@@ -19,6 +19,16 @@ func FreeSpace(dir string) (bytes uint64, ok bool, err error) {
 	return uint64(max(0, s.Bavail)) * uint64(s.Bsize), true, nil
 }
 
+// writable returns why files in dir cannot be written, such as syscall.EROFS: a disk that
+// has failed is often mounted anew to be read only.
+func writable(dir string) error {
+	const write = 2 // W_OK
+	if err := syscall.Access(dir, write); err != nil {
+		return &os.PathError{Op: "write to", Path: dir, Err: err}
+	}
+	return nil
+}
+
 // lock takes the lock that Badger takes on a folder, for the time before Badger
 // does. ErrLocked if somebody else has it.
 func lock(dir string) (release func() error, err error) {
