@@ -67,6 +67,11 @@ func (f limitFlags) gate() (*admission.Gate, error) {
 		return nil, usagef("--limit-connections: expected more of all clients than --limit-requests and --limit-streams have together, %d, got %d: "+
 			"else they could keep every connection from others", calls, f.connections.value.All)
 	}
+	need := uint64(f.connections.value.All) + ownFiles
+	if most, told := mostOpenFiles(); told && most < need {
+		return nil, usagef("--limit-connections: the system lets keytree open %d files and sockets, expected %d, of which %d are not for connections: "+
+			"allow it more (ulimit -n, LimitNOFILE), or take fewer connections, with as many fewer of --limit-requests and --limit-streams", most, need, ownFiles)
+	}
 	return admission.New(admission.Config{
 		Proxies: f.proxies.value, Unlimited: f.unlimited.value,
 		Limits: admission.Limits{
@@ -76,6 +81,10 @@ func (f limitFlags) gate() (*admission.Gate, error) {
 		},
 	}), nil
 }
+
+// ownFiles is how many files a server may have open besides connections: tables of its
+// databases above all. Without them it could write nothing more.
+const ownFiles = 1024
 
 // mebi is how many bytes a MiB has.
 const mebi = 1 << 20
