@@ -23,6 +23,9 @@ import (
 // in the folder that it names.
 const asServer = "KEYTREE_TEST_KEYSERVER"
 
+// payment returns the token that an identity is paid with.
+func payment(identity string) string { return "for " + identity }
+
 // TestServer is not a test but the process that TestKill kills. It says what has
 // been answered, a line each, until it is killed:
 //
@@ -35,7 +38,7 @@ func TestServer(t *testing.T) {
 		t.Skip("part of TestKill")
 	}
 	opt := testOptions(dir, newClock())
-	opt.memTable = 2 << 20 // so that tables are written too
+	opt.memTable, opt.Tokens = 2<<20, paid{} // so that tables are written too
 	s, err := Open(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +57,7 @@ func TestServer(t *testing.T) {
 				name := fmt.Sprintf("n%s%s@example.org", letters(random>>(n*7)+i), letters(random+n<<40+i))
 				key := newKey(random + n<<40 + i)
 				m := message(s, name, key)
-				reply, err := s.CreateUID(t.Context(), m, "")
+				reply, err := s.CreateUID(t.Context(), m, payment(name))
 				if errors.Is(err, ErrTaken) {
 					continue
 				}
@@ -100,8 +103,8 @@ func TestServer(t *testing.T) {
 }
 
 // TestKill kills a keyserver under load, again and again. Every reply that it gave
-// is in the chain afterwards, which is sound; no KeyInit was handed out twice; and
-// the key that signs is the one that the chain names.
+// is in the chain afterwards, which is sound; no KeyInit was handed out twice, and no token is
+// good that was taken; and the key that signs is the one that the chain names.
 func TestKill(t *testing.T) {
 	inMemory(t)
 	dir := t.TempDir()
@@ -176,7 +179,7 @@ func TestKill(t *testing.T) {
 			t.Fatalf("the process ended by itself: %v\n%s", err, strings.Join(said, ""))
 		}
 
-		opt.memTable = 2 << 20
+		opt.memTable, opt.Tokens = 2<<20, paid{}
 		s, err := Open(t.Context(), opt)
 		if err != nil {
 			t.Fatalf("after kill %d: %v", n+1, err)
@@ -184,6 +187,9 @@ func TestKill(t *testing.T) {
 		for _, c := range replies {
 			if stored, err := s.FetchUID(t.Context(), c.index); err != nil || !bytes.Equal(stored, c.reply) {
 				t.Fatalf("%s: %v", c.identity, err)
+			}
+			if _, err := s.unspentTokens([]string{payment(c.identity)}); !errors.Is(err, ErrSpent) {
+				t.Fatalf("the token of %s is as good as new: %v", c.identity, err)
 			}
 			reply, err := uid.ParseReply(c.reply)
 			if err != nil {
