@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -144,23 +143,29 @@ func (s *Service) convertPiece(ctx context.Context, m migration, prefix byte, fr
 // clear removes all records under some prefixes.
 func (s *Service) clear(ctx context.Context, prefixes []byte) error {
 	for _, prefix := range prefixes {
-		for {
+		// It goes on where it was: Badger would step over all that was removed before.
+		for from := []byte{prefix}; from != nil; {
 			var writes []write
 			err := s.db.View(func(txn *badger.Txn) error {
-				keysUnder(txn, []byte{prefix}, func(k []byte) bool {
-					writes = append(writes, write{key: slices.Clone(k)})
-					return len(writes) < s.opt.migratePiece
-				})
+				opt := badger.DefaultIteratorOptions
+				opt.Prefix = []byte{prefix}
+				opt.PrefetchValues = false
+				it := txn.NewIterator(opt)
+				defer it.Close()
+				for it.Seek(from); it.Valid() && len(writes) < s.opt.migratePiece; it.Next() {
+					writes = append(writes, write{key: it.Item().KeyCopy(nil)})
+				}
 				return ctx.Err()
 			})
 			if err != nil {
 				return err
 			}
-			if len(writes) == 0 {
-				break
-			}
 			if err := s.commitAll(writes); err != nil {
 				return err
+			}
+			from = nil
+			if len(writes) == s.opt.migratePiece {
+				from = writes[len(writes)-1].key
 			}
 		}
 	}
