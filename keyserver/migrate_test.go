@@ -91,35 +91,8 @@ func TestEarlier(t *testing.T) {
 			if err != nil || !bytes.Equal(kept, backup.Bytes()) {
 				t.Errorf("the backup of %d bytes is not of the database as it was: %v", len(kept), err)
 			}
-			for _, spent := range []string{"token a", "token b"} {
-				refused(t, s, spent, ErrSpent, func() error {
-					_, err := s.CreateUID(t.Context(), message(s, "carla@example.org", newKey(9)), spent)
-					return err
-				})
-			}
-			alice, bert := newKey(3), newKey(2)
-			addAll(t, s, bert, keyInit(t, s, bert, 20, 30*day, false))
-			order := keyinit.SignFlush(1_700_000_000, bert)
-			if err := s.FlushKeyInit(t.Context(), public(bert), 1_700_000_000, order); !errors.Is(err, uid.ErrExpired) {
-				t.Errorf("bert's order once more: %v", err)
-			}
 			// What c78fd4b does not say when it was added goes with any order, what it does not.
-			if err := s.FlushKeyInit(t.Context(), public(bert), 1_700_000_001, keyinit.SignFlush(1_700_000_001, bert)); err != nil {
-				t.Error(err)
-			}
-			left := map[string]int{"c78fd4b": 1, "e32da94": 3}[commit]
-			for key, n := range map[*byte]int{&alice[0]: 2, &bert[0]: left} {
-				hash := uid.SigKeyHash(public(alice))
-				if key == &bert[0] {
-					hash = uid.SigKeyHash(public(bert))
-				}
-				s.db.View(func(txn *badger.Txn) error {
-					if held := readKeyInits(txn, hash); len(held) != n {
-						t.Errorf("%d KeyInits are held, want %d", len(held), n)
-					}
-					return nil
-				})
-			}
+			checkEarlier(t, s, map[string]int{"c78fd4b": 1, "e32da94": 3}[commit])
 			grow(t, s, 2)
 			mustCheck(t, s)
 			s.Close()
@@ -141,6 +114,51 @@ func TestEarlier(t *testing.T) {
 			mustCheck(t, openTest(t, migrating(restored)))
 		})
 	}
+}
+
+// checkEarlier checks what the README.md says of each folder, two minutes later. Of the three
+// KeyInits that bert has by then, so many are left after an order from before he added them.
+func checkEarlier(t *testing.T, s *Service, left int) {
+	t.Helper()
+	for _, spent := range []string{"token a", "token b"} {
+		refused(t, s, spent, ErrSpent, func() error {
+			_, err := s.CreateUID(t.Context(), message(s, "carla@example.org", newKey(9)), spent)
+			return err
+		})
+	}
+	alice, bert := newKey(3), newKey(2)
+	addAll(t, s, bert, keyInit(t, s, bert, 20, 30*day, false))
+	order := keyinit.SignFlush(1_700_000_000, bert)
+	if err := s.FlushKeyInit(t.Context(), public(bert), 1_700_000_000, order); !errors.Is(err, uid.ErrExpired) {
+		t.Errorf("bert's order once more: %v", err)
+	}
+	if err := s.FlushKeyInit(t.Context(), public(bert), 1_700_000_001, keyinit.SignFlush(1_700_000_001, bert)); err != nil {
+		t.Error(err)
+	}
+	for key, n := range map[*byte]int{&alice[0]: 2, &bert[0]: left} {
+		hash := uid.SigKeyHash(public(alice))
+		if key == &bert[0] {
+			hash = uid.SigKeyHash(public(bert))
+		}
+		s.db.View(func(txn *badger.Txn) error {
+			if held := readKeyInits(txn, hash); len(held) != n {
+				t.Errorf("%d KeyInits are held, want %d", len(held), n)
+			}
+			return nil
+		})
+	}
+}
+
+// TestEarlierOfThisFormat opens what a version has made that has this one's format.
+func TestEarlierOfThisFormat(t *testing.T) {
+	s := openTest(t, earlierFolder(t, "d175e01"))
+	mustCheck(t, s)
+	if size := s.Chain().Size; size != 5 {
+		t.Errorf("%d entries", size)
+	}
+	checkEarlier(t, s, 3)
+	grow(t, s, 2)
+	mustCheck(t, s)
 }
 
 // TestMigrateRefuses: nothing is converted that is damaged, of another, or cannot be
