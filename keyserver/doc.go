@@ -19,6 +19,7 @@
 //	serverkey.go the file with the server's secrets
 //	writer.go    one writer, which decides concurrent calls and makes them durable in groups
 //	tx.go        one call's part in such a group
+//	snapshot.go  what is on disk, for readers
 //	schema.go    every key of the database, in one table
 //	badger.go    opening Badger
 //	backup.go    backup while running, restore
@@ -77,5 +78,6 @@
 //
 // # Concurrency
 //
-// All methods may be called concurrently. Readers see a state that is on disk.
+// All methods may be called concurrently. Readers see a state that is on disk, and do not
+// wait for it.
 package keyserver

@@ -73,6 +73,7 @@ func (s *Service) migrate(ctx context.Context) error {
 	if err := s.writer.room(uint64(tables)); err != nil {
 		return err
 	}
+	s.writer.stable.replace(s.db.NewTransaction(false)) // which the backup is made of
 	if err := s.backupTo(ctx, path); err != nil {
 		return fmt.Errorf("the backup that is made before the database is converted: %w", err)
 	}

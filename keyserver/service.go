@@ -73,6 +73,7 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 		return nil, err
 	}
 	s.writer.look = opt.Look
+	s.writer.stable.replace(db.NewTransaction(false))
 	go s.writer.run()
 	ctx, s.stopSweeper = context.WithCancel(context.Background())
 	if !opt.Look {
@@ -155,7 +156,7 @@ func (s *Service) look(read func(*badger.Txn) error) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	err := s.db.View(read)
+	err := s.writer.stable.read(read)
 	if errors.Is(err, ErrDamaged) {
 		s.writer.fail(err) // nothing may be built on it
 	}

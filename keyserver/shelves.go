@@ -107,7 +107,7 @@ func (w *writer) shelf(hash sigKeyHash) (held []heldKeyInit, err error) {
 		return held, nil
 	}
 	seen := w.state.Load().group
-	err = w.db.View(func(txn *badger.Txn) error {
+	err = w.stable.read(func(txn *badger.Txn) error {
 		held = readKeyInits(txn, hash)
 		return nil
 	})

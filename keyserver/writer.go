@@ -48,6 +48,7 @@ type writer struct {
 	done    chan struct{} // closed when run and storeAll have ended
 
 	shelves  *shelves
+	stable   snapshots             // what is on disk, for readers; replaced by storeAll alone
 	state    atomic.Pointer[state] // what is on disk; replaced by storeAll alone
 	deciding time.Duration         // how long run has decided; run's, until done is closed
 
@@ -313,6 +314,7 @@ func (w *writer) store(g *group) error {
 	if err := w.commitAll(g.writes); err != nil {
 		return w.fail(err)
 	}
+	w.stable.replace(w.db.NewTransaction(false)) // first: a state is never newer than what is read after it
 	w.state.Store(&g.state)
 	return nil
 }
@@ -344,10 +346,11 @@ func (g *group) answer(err error) {
 	}
 }
 
-// stop ends run.
+// stop ends run, and reading.
 func (w *writer) stop() {
 	close(w.quit)
 	<-w.done
+	w.stable.replace(nil)
 }
 
 // fail makes the writer refuse everything from now on.
