@@ -14,6 +14,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -58,6 +59,84 @@ func BenchmarkCreateUID(b *testing.B) {
 	b.ReportMetric(entries/checks/float64(runtime.GOMAXPROCS(0)), "of-checks")
 	b.ReportMetric(float64(b.N)/float64(groups), "entries/group")
 	b.ReportMetric(float64(s.writer.deciding.Nanoseconds())/float64(b.N), "serial-ns/entry")
+}
+
+// BenchmarkAddKeyInit adds KeyInits, as many at once as may be, from 64 callers of as many
+// names. It tells how long the writer decides each.
+func BenchmarkAddKeyInit(b *testing.B) {
+	opt := testOptions(b.TempDir(), newClock())
+	opt.memTable, opt.MaxKeyInits = 0, mostKeyInits
+	s := openTest(b, opt)
+	const callers = 64
+	calls := make([][][]*keyinit.KeyInit, callers)
+	var making, adding sync.WaitGroup
+	for n := range uint64(callers) {
+		mustCreate(b, s, message(s, fmt.Sprintf("n%s@example.org", letters(n)), newKey(n)))
+		making.Go(func() {
+			for range min(mostKeyInits/MaxKeyInitsPerCall, (b.N+callers-1)/callers) {
+				calls[n] = append(calls[n], keyInits(b, s, newKey(n), MaxKeyInitsPerCall))
+			}
+		})
+	}
+	making.Wait()
+	var added atomic.Int64
+	b.ResetTimer()
+	for n := range uint64(callers) {
+		adding.Go(func() {
+			for _, inits := range calls[n] {
+				if _, err := s.AddKeyInit(b.Context(), public(newKey(n)), inits, free(len(inits))); err != nil {
+					b.Error(err)
+					return
+				}
+				added.Add(int64(len(inits)))
+			}
+		})
+	}
+	adding.Wait()
+	b.StopTimer()
+	if err := s.Close(); err != nil {
+		b.Error(err)
+	}
+	b.ReportMetric(float64(added.Load())/b.Elapsed().Seconds(), "KeyInits/s")
+	b.ReportMetric(float64(s.writer.deciding.Nanoseconds())/float64(added.Load()), "serial-ns/KeyInit")
+}
+
+// BenchmarkFetchKeyInit fetches a KeyInit for fallback of a name under which many were added
+// and flushed before. It tells how long the writer decides a call.
+func BenchmarkFetchKeyInit(b *testing.B) {
+	for _, flushed := range []int{0, 20_000} {
+		b.Run(fmt.Sprintf("flushed=%d", flushed), func(b *testing.B) {
+			c := newClock()
+			opt := testOptions(b.TempDir(), c)
+			opt.memTable = 0
+			s := openTest(b, opt)
+			key := newKey(1)
+			mustCreate(b, s, message(s, "alice@example.org", key))
+			for n := 0; n < flushed; n += DefaultMaxKeyInits {
+				for range DefaultMaxKeyInits / MaxKeyInitsPerCall {
+					addAll(b, s, key, keyInits(b, s, key, MaxKeyInitsPerCall)...)
+				}
+				c.advance(time.Second)
+				if err := s.FlushKeyInit(b.Context(), public(key), s.now(), keyinit.SignFlush(s.now(), key)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			addAll(b, s, key, keyInit(b, s, key, 1, day, true))
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			s = openTest(b, opt)
+			for b.Loop() {
+				if _, err := s.FetchKeyInit(b.Context(), uid.SigKeyHash(public(key)), ""); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				b.Error(err)
+			}
+			b.ReportMetric(float64(s.writer.deciding.Nanoseconds())/float64(b.N), "serial-ns/call")
+		})
+	}
 }
 
 // checkTime is how long one core takes for one check of a signature over a UID message:
