@@ -213,6 +213,7 @@ func TestKeyserverUnderSiege(t *testing.T) {
 	}
 	for range 20 {
 		r.HTTP.CloseIdleConnections()
+		awaitRest(gate)
 		if _, position := r.LastEntry(t); position != 0 {
 			t.Errorf("the last entry is at %d", position)
 		}
@@ -224,5 +225,13 @@ func TestKeyserverUnderSiege(t *testing.T) {
 		if _, err := r.Client.GetSignedHead(t.Context(), &keytreev1.GetSignedHeadRequest{}); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// awaitRest waits until a gate has noticed which connections were closed: none has come or gone
+// for a while.
+func awaitRest(gate *admission.Gate) {
+	for before, now := -1, gate.Usage().Connections; now != before; before, now = now, gate.Usage().Connections {
+		time.Sleep(50 * time.Millisecond)
 	}
 }

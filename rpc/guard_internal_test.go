@@ -63,7 +63,7 @@ func TestPanicsStayInside(t *testing.T) {
 // was asked for.
 func TestPanicsAreNamedByPattern(t *testing.T) {
 	var log bytes.Buffer
-	mux, err := newREST(&healthService{}, keyserverrpc.CallRates(0), zerolog.New(&log))
+	mux, err := newREST(&healthService{}, keyserverrpc.NewAllowances(0).Calls(), zerolog.New(&log))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
 
-// DefaultCallRate is a CallRate that no user of a keyserver reaches.
+// DefaultCallRate is a rate of calls (keyserver.NewAllowances) that no user of a keyserver reaches.
 const DefaultCallRate = 100
 
 // KeyserverConfig is what a KeyserverServer works with.
@@ -24,12 +24,11 @@ type KeyserverConfig struct {
 	Service *keyserver.Service // stays the caller's; may be closed when Serve has returned
 	TLS     *tls.Config        // as Config.TLS
 	Hosts   []string           // as Config.Hosts
-	// CallRate is how many calls per second a client may make on average; it may make ten
-	// seconds' worth at once. A batch counts as many as it has calls. 0 is any number, also of
-	// KeyInits that one client fetches.
-	CallRate  int
-	Admission *admission.Gate // as Config.Admission
-	Log       zerolog.Logger
+	// Allowances are what each client may ask. A batch counts as many calls as it has. They can be
+	// shared with a Server, so that a client has them once. Nil allows everything.
+	Allowances *keyserverrpc.Allowances
+	Admission  *admission.Gate // as Config.Admission
+	Log        zerolog.Logger
 }
 
 // KeyserverServer serves a keyserver over its own wire: JSON-RPC 2.0 by HTTP POST,
@@ -40,11 +39,19 @@ type KeyserverServer struct {
 	gate      sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
 }
 
+// allowancesOr returns allowances, or those for everything if they are nil.
+func allowancesOr(a *keyserverrpc.Allowances) *keyserverrpc.Allowances {
+	if a == nil {
+		return keyserverrpc.NewAllowances(0)
+	}
+	return a
+}
+
 // NewKeyserverServer prepares a server. Nothing is running before Serve.
 func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	s := &KeyserverServer{admission: gateOr(c.Admission)}
 	s.http = &http.Server{
-		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(keyserverrpc.NewWire(c.Service, c.CallRate, c.Log)))),
+		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(keyserverrpc.NewWire(c.Service, allowancesOr(c.Allowances), c.Log)))),
 		ErrorLog:  newHTTPLog(c.Log.With().Str("wire", "keyserver").Logger()),
 		Protocols: new(http.Protocols),
 		TLSConfig: c.TLS.Clone(),

@@ -57,9 +57,8 @@ type Config struct {
 	IndexPart, KeyserverPart *Part
 
 	Keyserver *keyserver.Service // nil for none
-	// CallRate bounds the calls of KeyserverService as KeyserverConfig.CallRate does those
-	// of the keyserver's own wire; each has its own allowance.
-	CallRate int
+	// Allowances are what each client may ask of KeyserverService, as KeyserverConfig.Allowances.
+	Allowances *keyserverrpc.Allowances
 	// Admission lets clients in. It can be shared with a KeyserverServer. Nil is one of
 	// its own with admission.DefaultLimits, which do not hold for the machine itself.
 	Admission *admission.Gate
@@ -101,7 +100,8 @@ func NewServer(c Config) (*Server, error) {
 	if c.Graph != nil && c.Graph.Params().Network != c.Net.Name {
 		return nil, fmt.Errorf("rpc: the graph is of network %s, the server was configured for %s", c.Graph.Params().Network, c.Net.Name)
 	}
-	s := &Server{log: c.Log, health: newHealthService(c), rates: keyserverrpc.CallRates(c.CallRate), admission: gateOr(c.Admission)}
+	allowances := allowancesOr(c.Allowances)
+	s := &Server{log: c.Log, health: newHealthService(c), rates: allowances.Calls(), admission: gateOr(c.Admission)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
 	wire := insecure.NewCredentials()
@@ -122,7 +122,7 @@ func NewServer(c Config) (*Server, error) {
 		err = services.RegisterREST(mux)
 	}
 	if s.health.kept && err == nil {
-		calls := keyserverrpc.NewService(c.Keyserver, c.CallRate, c.Log)
+		calls := keyserverrpc.NewService(c.Keyserver, allowances, c.Log)
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
 		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), mux, calls)
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
@@ -85,7 +86,7 @@ func (a *app) demoAnchor(ctx context.Context, binary string) (err error) {
 	config := &keyserverConfig{
 		domain: demoDomain, dir: filepath.Join(dir, "keyserver"), keyFile: filepath.Join(dir, "keyserver.key"),
 		issuerFile: filepath.Join(dir, "issuer.key"), operator: filepath.Join(dir, "operator", "socket"),
-		listen: "127.0.0.1:0", callRate: rpc.DefaultCallRate,
+		listen: "127.0.0.1:0", allowances: keyserverrpc.NewAllowances(rpc.DefaultCallRate),
 		anchor: anchoringConfig{
 			keyFile: filepath.Join(dir, "anchor.key"), stateFile: filepath.Join(dir, "anchors.json"),
 			schedule: schedule.Schedule{Interval: minAnchorInterval, MaxEntries: demoNames, Heartbeat: schedule.DefaultHeartbeat},

@@ -21,6 +21,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
 
 const (
@@ -66,7 +67,7 @@ func (a *app) demoKeyserver(ctx context.Context, dir string) (err error) {
 	config := &keyserverConfig{
 		domain: demoDomain, dir: filepath.Join(dir, "keyserver"), keyFile: filepath.Join(dir, "keyserver.key"),
 		issuerFile: filepath.Join(dir, "issuer.key"), operator: filepath.Join(dir, "operator", "socket"),
-		listen: "127.0.0.1:0", callRate: rpc.DefaultCallRate,
+		listen: "127.0.0.1:0", allowances: keyserverrpc.NewAllowances(rpc.DefaultCallRate),
 	}
 	server, err := config.start(ctx, serverConfig{log: newLog(a.stderr, "auto", "error")}, nil)
 	if err != nil {

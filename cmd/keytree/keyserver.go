@@ -22,6 +22,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
@@ -211,7 +212,7 @@ func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
 		return nil, usagef("expected both or none of --keyserver-tls-cert and --keyserver-tls-key")
 	}
 	c.listen, c.tlsCert, c.tlsKey = f.listen.value, *f.cert, *f.key
-	c.open, c.paidFetch, c.callRate = f.tokens.value == "open", f.fetch.value == "token", int(f.rate.value)
+	c.open, c.paidFetch, c.allowances = f.tokens.value == "open", f.fetch.value == "token", keyserverrpc.NewAllowances(int(f.rate.value))
 	if c.open && c.paidFetch {
 		return nil, usagef("--keyinit-fetch token needs tokens that somebody issues: expected --keyserver-tokens issued")
 	}
@@ -230,11 +231,11 @@ type keyserverConfig struct {
 
 	listen          string
 	tlsCert, tlsKey string
-	open            bool // takes calls without a token
-	paidFetch       bool // hands out KeyInits for a token
-	callRate        int
-	uris            []string          // besides the domain
-	linkAuthority   ed25519.PublicKey // nil: nobody
+	open            bool                     // takes calls without a token
+	paidFetch       bool                     // hands out KeyInits for a token
+	allowances      *keyserverrpc.Allowances // of each client, on all wires
+	uris            []string                 // besides the domain
+	linkAuthority   ed25519.PublicKey        // nil: nobody
 	anchor          anchoringConfig
 }
 
@@ -291,7 +292,7 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 		}
 	}()
 	k.wire = rpc.KeyserverConfig{
-		TLS: certificates, Hosts: append(c.hosts(), of.listen.hosts...), CallRate: c.callRate, Admission: of.admission, Log: log,
+		TLS: certificates, Hosts: append(c.hosts(), of.listen.hosts...), Allowances: c.allowances, Admission: of.admission, Log: log,
 	}
 	if c.tlsCert != "" {
 		certificate, err := rpc.LoadCertificate(c.tlsCert, c.tlsKey, log)

@@ -40,20 +40,20 @@ func TestKilledWhileCatchingUp(t *testing.T) {
 	seen := make(map[uint32]string) // state hash by height, as the killed servers told
 	amid := 0                       // kills between the first block and the tip
 	var heights []string
-	for range kills {
+	for n := range kills {
 		target, _, err := c.node.Tip(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		p := startProgram(t, nil, serveArgs(slowURL, dir)...)
-		if random.IntN(5) == 0 {
+		if n%5 == 4 {
 			time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond)
 			p.kill()
 			heights = append(heights, "opening")
 			continue
 		}
 		server, _ := p.awaitServing()
-		reached := c.killSometime(p, server, target, seen)
+		reached := c.killSometime(p, server, target, n%2 == 0, seen)
 		if reached == nil {
 			heights = append(heights, fmt.Sprintf("-/%d", target))
 		} else {
@@ -100,13 +100,13 @@ func TestKilledWhileCatchingUp(t *testing.T) {
 	t.Logf("state hashes of %d heights on the way are equal", len(seen))
 }
 
-// killSometime kills p at a random moment: half of the time as soon as the
-// server has reached a random height on the way to target, half of the time
+// killSometime kills p at a random moment: as soon as the
+// server has reached a random height on the way to target, or else
 // after a random time, which can be before the first block. It notes state
 // hashes and returns the height that was seen last, nil for none.
-func (c *busyChain) killSometime(p *program, server string, target uint32, seen map[uint32]string) (reached *uint32) {
+func (c *busyChain) killSometime(p *program, server string, target uint32, byHeight bool, seen map[uint32]string) (reached *uint32) {
 	c.t.Helper()
-	byHeight, wanted := c.random.IntN(2) == 0, (*uint32)(nil)
+	var wanted *uint32
 	deadline := time.Now().Add(time.Duration(c.random.IntN(800)) * time.Millisecond)
 	for {
 		o := keytree(c.t, "status", "--json", "--server", server)
@@ -126,7 +126,7 @@ func (c *busyChain) killSometime(p *program, server string, target uint32, seen 
 		}
 		if wanted == nil {
 			wanted = new(uint32)
-			*wanted = s.TipHeight + uint32(c.random.IntN(int(target-s.TipHeight)+1))
+			*wanted = s.TipHeight + uint32(c.random.IntN(max(1, int(target)-int(s.TipHeight))))
 		}
 		if byHeight && s.TipHeight >= *wanted || !byHeight && time.Now().After(deadline) {
 			p.kill()

@@ -268,7 +268,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		config.Graph, config.Indexer, config.IndexPart = index.graph, index, &index.part.Part
 	}
 	if c.keyserver != nil {
-		config.KeyserverPart, config.CallRate = &keyserverPart.Part, c.keyserver.callRate
+		config.KeyserverPart, config.Allowances = &keyserverPart.Part, c.keyserver.allowances
 		started, startErr := c.keyserver.start(ctx, c, certificates)
 		if startErr == nil {
 			defer func() { err = errors.Join(err, started.close()) }()

@@ -17,43 +17,36 @@ const (
 	fetchEvery = 10 * time.Second
 )
 
-// fetches hands out KeyInits. A client that has fetched too many still gets those for
-// fallback, which fetching does not use up. So the limit is on who fetches: nobody can
-// lock somebody's KeyInits for all others. Who pays for each is not limited.
-type fetches struct {
-	service *keyserver.Service
-	rates   *admission.Rates
+// Allowances are how many calls each client may make of a keyserver, and how many KeyInits it may
+// fetch, on all of its wires together. All methods may be called concurrently.
+type Allowances struct {
+	calls, keyInits *admission.Rates
 }
 
-// newFetches returns a fetches that tells clients apart unless callRate is 0.
-func newFetches(service *keyserver.Service, callRate int) *fetches {
+// NewAllowances allows each client so many calls per second, and ten seconds' worth at once; 0
+// allows any number, of KeyInits as well.
+func NewAllowances(callRate int) *Allowances {
 	if callRate == 0 {
-		return &fetches{service, admission.Unlimited()}
+		return &Allowances{admission.Unlimited(), admission.Unlimited()}
 	}
-	return &fetches{service, admission.NewRates("KeyInits", fetchEvery, fetchBurst)}
+	return &Allowances{
+		calls:    admission.NewRates("calls of the keyserver", time.Second/time.Duration(callRate), 10*callRate),
+		keyInits: admission.NewRates("KeyInits", fetchEvery, fetchBurst),
+	}
 }
+
+// Calls are those of calls.
+func (a *Allowances) Calls() *admission.Rates { return a.calls }
 
 // fetch hands out a KeyInit to the client that asks, whom admission has put into ctx.
-// payment is a token, if one is wanted.
-func (f *fetches) fetch(ctx context.Context, hash [sha512.Size]byte, payment string) ([]byte, error) {
-	if !f.service.PaidFetch() && !f.allowed(ctx) {
-		return f.service.FetchFallback(ctx, hash)
+// payment is a token, if one is wanted. A client that has fetched too many still gets those for
+// fallback, which fetching does not use up. So the limit is on who fetches: nobody can
+// lock somebody's KeyInits for all others. Who pays for each is not limited.
+func (a *Allowances) fetch(ctx context.Context, from *keyserver.Service, hash [sha512.Size]byte, payment string) ([]byte, error) {
+	if !from.PaidFetch() && a.keyInits.Take(admission.ClientOf(ctx), 1) != nil {
+		return from.FetchFallback(ctx, hash)
 	}
-	return f.service.FetchKeyInit(ctx, hash, payment)
-}
-
-// allowed takes one fetch out of the client's allowance.
-func (f *fetches) allowed(ctx context.Context) bool {
-	return f.rates.Take(admission.ClientOf(ctx), 1) == nil
-}
-
-// CallRates allows each client so many calls of the keyserver per second, and ten seconds'
-// worth at once; 0 allows everything.
-func CallRates(callRate int) *admission.Rates {
-	if callRate == 0 {
-		return admission.Unlimited()
-	}
-	return admission.NewRates("calls of the keyserver", time.Second/time.Duration(callRate), 10*callRate)
+	return from.FetchKeyInit(ctx, hash, payment)
 }
 
 // admitKeyInits lets a client add so many KeyInits at once: each has its signatures, as a

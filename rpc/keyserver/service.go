@@ -38,14 +38,14 @@ const (
 type service struct {
 	keytreev1.UnimplementedKeyserverServiceServer
 	service *keyserver.Service
-	fetches *fetches
+	allow   *Allowances
 	log     zerolog.Logger
 }
 
-// NewService returns the gRPC service of a keyserver. If callRate is 0, there is no limit on
-// how many KeyInits one client may fetch; CallRates limits calls.
-func NewService(of *keyserver.Service, callRate int, log zerolog.Logger) keytreev1.KeyserverServiceServer {
-	return &service{service: of, fetches: newFetches(of, callRate), log: log}
+// NewService returns the gRPC service of a keyserver. It lets clients fetch the KeyInits that they
+// are allowed; calls are for whoever serves it to count.
+func NewService(of *keyserver.Service, allow *Allowances, log zerolog.Logger) keytreev1.KeyserverServiceServer {
+	return &service{service: of, allow: allow, log: log}
 }
 
 func (s *service) fault(err error) error { return refusalStatus(err, s.log) }
@@ -333,7 +333,7 @@ func (s *service) FetchKeyInit(ctx context.Context, request *keytreev1.FetchKeyI
 	if err != nil {
 		return nil, err
 	}
-	message, err := s.fetches.fetch(ctx, [sha512.Size]byte(hash), request.GetToken())
+	message, err := s.allow.fetch(ctx, s.service, [sha512.Size]byte(hash), request.GetToken())
 	if err != nil {
 		return nil, s.fault(err)
 	}

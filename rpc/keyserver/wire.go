@@ -29,15 +29,14 @@ import (
 // "Transport"). Results have exactly the members of the table there.
 type wire struct {
 	service *keyserver.Service
-	fetches *fetches
+	allow   *Allowances
 }
 
-// NewWire returns what answers the wire of a keyserver, whose clients may make so many calls
-// as CallRates has it.
-func NewWire(service *keyserver.Service, callRate int, log zerolog.Logger) http.Handler {
-	methods := wire{service, newFetches(service, callRate)}.methods()
+// NewWire returns what answers the wire of a keyserver, whose clients have allowances.
+func NewWire(service *keyserver.Service, allow *Allowances, log zerolog.Logger) http.Handler {
+	methods := wire{service, allow}.methods()
 	fault := func(err error) *jsonrpc.Error { return callFault(err, log) }
-	return unlessHeld(service, jsonrpc.NewHandler(methods, CallRates(callRate), fault, log))
+	return unlessHeld(service, jsonrpc.NewHandler(methods, allow.calls, fault, log))
 }
 
 // unlessHeld has HTTP say, too, that all calls of a request would be refused while the
@@ -221,7 +220,7 @@ func (k wire) fetchKeyInit(ctx context.Context, p *jsonrpc.Params) (any, error) 
 	if err := p.Done(); err != nil {
 		return nil, err
 	}
-	message, err := k.fetches.fetch(ctx, [sha512.Size]byte(hash), payment)
+	message, err := k.allow.fetch(ctx, k.service, [sha512.Size]byte(hash), payment)
 	return struct{ KeyInit string }{string(message)}, err
 }
 

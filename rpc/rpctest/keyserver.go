@@ -30,6 +30,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -85,10 +86,11 @@ func NewKeyserver(t testing.TB, o KeyserverOptions) *KeyserverRig {
 	if gate == nil && o.CallRate > 0 {
 		gate = admission.New(admission.Config{Limits: admission.DefaultLimits()}) // for the machine itself, too
 	}
+	allowances := keyserverrpc.NewAllowances(o.CallRate)
 	wire := rpc.NewKeyserverServer(rpc.KeyserverConfig{
-		Service: service, TLS: o.TLS, Hosts: o.Hosts, CallRate: o.CallRate, Admission: gate, Log: zerolog.Nop(),
+		Service: service, TLS: o.TLS, Hosts: o.Hosts, Allowances: allowances, Admission: gate, Log: zerolog.Nop(),
 	})
-	server, err := rpc.NewServer(rpc.Config{Keyserver: service, Hosts: o.Hosts, CallRate: o.CallRate, Admission: gate, Log: zerolog.Nop()})
+	server, err := rpc.NewServer(rpc.Config{Keyserver: service, Hosts: o.Hosts, Allowances: allowances, Admission: gate, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
