@@ -92,17 +92,12 @@ func readAnchor(d *store.Decoder) (a protocol.Anchor) {
 // readTxs reads those of the block at height, in the order in which they
 // were applied.
 func readTxs(txn *badger.Txn, height uint32) (txs []storedTx, err error) {
-	for n := uint32(0); ; n++ {
-		chunk, err := store.Read(txn, store.ChunkKey(store.PrefixAnchorTxs, height, n))
-		if err != nil || chunk == nil {
-			return txs, err
-		}
+	err = store.EachChunk(txn, store.PrefixAnchorTxs, height, func(_ uint32, chunk []byte) error {
 		some, err := decodeTxs(chunk)
-		if err != nil {
-			return nil, err
-		}
 		txs = append(txs, some...)
-	}
+		return err
+	})
+	return txs, err
 }
 
 func decodeTxs(chunk []byte) (txs []storedTx, err error) {

@@ -338,24 +338,18 @@ func (t *storedTx) places(at place, w *store.Writes) iter.Seq2[[]byte, []byte] {
 // many of them as there are.
 func EachPlace(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
 	var w store.Writes // makes the keys
-	for n := uint32(0); ; n++ {
-		chunk, err := store.Read(txn, store.ChunkKey(store.PrefixAnchorTxs, height, n))
-		if err != nil || chunk == nil {
-			return err
-		}
+	return store.EachChunk(txn, store.PrefixAnchorTxs, height, func(n uint32, chunk []byte) error {
 		txs, err := decodeTxs(chunk)
-		if err != nil {
-			return err
-		}
 		for i := range txs {
 			at := place{height, n*TxsPerChunk + uint32(i)}
 			for key := range txs[i].places(at, &w) {
-				if err := visit(key); err != nil {
-					return err
+				if err == nil {
+					err = visit(key)
 				}
 			}
 		}
-	}
+		return err
+	})
 }
 
 // chainChange is what a block did to a chain of anchors.

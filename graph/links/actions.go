@@ -382,45 +382,34 @@ func (a *storedAction) mentioning(key protocol.KeyHash) (m mentioning, ok bool) 
 // position, from what is stored of them; longMessage reads the messages that are stored apart.
 // Only that they are malformed is known of those that are. ErrDamaged.
 func ReadActions(txn *badger.Txn, height uint32, longMessage func(at store.Position, length uint32) ([]byte, error)) (actions []Action, err error) {
-	for n := uint32(0); ; n++ {
-		chunk, err := store.Read(txn, store.ChunkKey(store.PrefixActions, height, n))
-		if err != nil || chunk == nil {
-			return actions, err
+	err = eachAction(txn, height, func(stored *storedAction) (err error) {
+		a := stored.given()
+		if stored.messageLen > inlineMessage {
+			a.Message, err = longMessage(store.Position{Height: height, Index: a.Index}, stored.messageLen)
 		}
-		some, err := decodeActions(chunk)
-		if err != nil {
-			return nil, err
-		}
-		for i := range some {
-			a := some[i].given()
-			if some[i].messageLen > inlineMessage {
-				if a.Message, err = longMessage(store.Position{Height: height, Index: a.Index}, some[i].messageLen); err != nil {
-					return nil, err
-				}
-			}
-			actions = append(actions, a)
-		}
-	}
+		actions = append(actions, a)
+		return err
+	})
+	return actions, err
 }
 
 // EachNumber visits the keys under store.PrefixNumber that the block at height has added, of as
 // many of its actions as there are.
 func EachNumber(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
-	for n := uint32(0); ; n++ {
-		chunk, err := store.Read(txn, store.ChunkKey(store.PrefixActions, height, n))
-		if err != nil || chunk == nil {
-			return err
-		}
+	return eachAction(txn, height, func(stored *storedAction) error { return visit(store.ActionTxKey(stored.txid)) })
+}
+
+// eachAction visits the actions of the block at height, as they are stored, in order of position.
+func eachAction(txn *badger.Txn, height uint32, visit func(stored *storedAction) error) error {
+	return store.EachChunk(txn, store.PrefixActions, height, func(_ uint32, chunk []byte) error {
 		actions, err := decodeActions(chunk)
-		if err != nil {
-			return err
-		}
 		for i := range actions {
-			if err := visit(store.ActionTxKey(actions[i].txid)); err != nil {
-				return err
+			if err == nil {
+				err = visit(&actions[i])
 			}
 		}
-	}
+		return err
+	})
 }
 
 // given returns the action as it was given, but for a long message.

@@ -132,15 +132,26 @@ func VersionAt(it *badger.Iterator, stem []byte, height uint32) (value []byte, e
 	return Value(it.Item())
 }
 
-// ReadChunks reads a long value of a height.
-func ReadChunks(txn *badger.Txn, prefix byte, height uint32) (value []byte, err error) {
+// EachChunk visits the chunks under a prefix of the block at height, by number.
+func EachChunk(txn *badger.Txn, prefix byte, height uint32, visit func(number uint32, chunk []byte) error) error {
 	for n := uint32(0); ; n++ {
 		chunk, err := Read(txn, ChunkKey(prefix, height, n))
 		if err != nil || chunk == nil {
-			return value, err
+			return err
 		}
-		value = append(value, chunk...)
+		if err := visit(n, chunk); err != nil {
+			return err
+		}
 	}
+}
+
+// ReadChunks reads a long value of a height.
+func ReadChunks(txn *badger.Txn, prefix byte, height uint32) (value []byte, err error) {
+	err = EachChunk(txn, prefix, height, func(_ uint32, chunk []byte) error {
+		value = append(value, chunk...)
+		return nil
+	})
+	return value, err
 }
 
 // ChunkReader reads a long value of a height. It holds a chunk or two of it at a time.
