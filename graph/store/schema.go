@@ -70,8 +70,9 @@ import (
 //	children of a key (k)      the key, which accepts each     constant each; 150 bytes held  Members: a page, and the way up from
 //	                                                           per key                        the end of a branch
 //	mentions of a key (x)      fees: anybody, of any key       constant each                  ActionsOf: a page and 63 more
-//	late mentions (y)          fees: anybody, of any key       constant each                  ActionsOf: a page; as of a height before
-//	                                                                                          they were decided, each is passed over
+//	late mentions (y)          fees: anybody, of any key       constant each                  ActionsOf: a page, and as of a height before
+//	                                                                                          they were decided 4,096 that are passed over
+//	what checkpoints hold      keys in links, waiting actions  400 bytes written at most      none
 //	names that merged (n)      fees: two links each            logarithmic in the merges      logarithmic in the merges
 //	versions of a thing        fees: an action each            constant each                  one seek
 //	anchors, chains (h, j, g)  fees: anybody, for any domain   constant each                  a page
