@@ -146,7 +146,7 @@ func TestCheckpointOfNoUse(t *testing.T) {
 	try("none", nil, -1, false)
 	try("another database's", content(t, filepath.Join(another, state.CheckpointFile)), -1, false)
 	try("nothing in it", []byte{}, -1, true)
-	every := 1 + len(right)/40
+	every := 1 + len(right)/12
 	if exhaustive() {
 		every = 1
 	}
