@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -155,6 +157,21 @@ func TestCheckpointOfNoUse(t *testing.T) {
 		changed := append([]byte(nil), right...)
 		changed[at] ^= 1 << (at % 8)
 		try(fmt.Sprintf("byte %d changed", at), changed, -1, true)
+	}
+	// One that says something else, with a checksum that is right, is believed until fsck looks
+	// at it: here the secret of what is waited for is another.
+	forged := append([]byte(nil), right[:len(right)-sha256.Size]...)
+	forged[bytes.IndexByte(forged, '\n')+1+4*4] ^= 1
+	sum := sha256.Sum256(forged)
+	if err := os.WriteFile(file, append(forged, sum[:]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report, err := fsck.Check(t.Context(), dir, testParams, faultOptions().fsck(), nil)
+	if err != nil || len(report.Findings) != 1 || report.Findings[0].File != state.CheckpointFile {
+		t.Errorf("forged: fsck finds %v, %v", lines(report), err)
+	}
+	if err := os.WriteFile(file, right, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	// One that is being written when the process is killed is not looked at.
 	for at := 0; at <= len(right); at += every {

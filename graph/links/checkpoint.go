@@ -82,8 +82,9 @@ func (s *State) appendKey(b []byte, n int32) []byte {
 
 // ReadCheckpoint reads what WriteCheckpoint wrote into a state that was new. It is as sound as the
 // bytes are: whether the rules give the same is for package fsck to see. store.ErrMemory if there
-// are more than so many keys; store.ErrDamaged if it refers to what there is not.
-func (s *State) ReadCheckpoint(r *bufio.Reader, most int) error {
+// are more than so many keys; store.ErrDamaged if it refers to what there is not, or has other
+// counts than its block.
+func (s *State) ReadCheckpoint(r *bufio.Reader, counts store.Counts, most int) error {
 	head, err := fields(r, checkpointHeadSize)
 	if err != nil {
 		return err
@@ -112,14 +113,31 @@ func (s *State) ReadCheckpoint(r *bufio.Reader, most int) error {
 		}
 		s.blocks.Append(block)
 	}
+	waiting := uint32(0)
 	for range waits {
 		d, err := fields(r, checkpointWaitSize)
 		if err != nil {
 			return err
 		}
-		s.waiting.counts.Set(d.Uint64(), d.Action())
+		hash, count := d.Uint64(), d.Action()
+		s.waiting.counts.Set(hash, count)
+		waiting += uint32(count)
+	}
+	if links := s.links(); links != counts.Links || waiting != counts.Waiting {
+		return fmt.Errorf("%w: a checkpoint has %d links and %d actions that wait, its block %d and %d",
+			store.ErrDamaged, links, waiting, counts.Links, counts.Waiting)
 	}
 	return nil
+}
+
+// links counts the links in force.
+func (s *State) links() (n uint32) {
+	for key := range s.forest.Len() {
+		if s.forest.Parent(key) != none {
+			n++
+		}
+	}
+	return n
 }
 
 // fields reads the next n bytes. They are good until the next call.

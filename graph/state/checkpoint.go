@@ -155,7 +155,7 @@ func readFrom(f *os.File, txn *badger.Txn, params store.Params, most int) (*Stat
 		return nil, 0, fmt.Errorf("it is of another version, of another database, or of a block that was taken off the chain: %+v, expected %+v", line, want)
 	}
 	s := New()
-	if err := s.Links.ReadCheckpoint(r, most); err != nil {
+	if err := s.Links.ReadCheckpoint(r, record.Counts, most); err != nil {
 		return nil, 0, err
 	}
 	if err := s.Anchors.ReadCheckpoint(r); err != nil {
