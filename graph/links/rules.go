@@ -298,13 +298,9 @@ func (s *Step) decideAccept(n int32) {
 		return
 	}
 	accept, request := s.look(n), s.about(&target)
-	reason := s.refusesAccept(&accept, &target, request)
-	s.meet(n, &target, request, reason)
-	if reason != NoReason {
-		s.refuse(n, reason)
-		return
+	if s.settle(n, &target, request, s.refusesAccept(&accept, &target, request)) {
+		s.join(&accept, &target)
 	}
-	s.join(&accept, &target)
 }
 
 // refusesAccept says why an MLA that refers to target is refused.
@@ -351,13 +347,9 @@ func (s *Step) decideRevoke(n int32, target acted) {
 		return
 	}
 	revoke, accept := s.look(n), s.about(&target)
-	reason := s.refusesRevoke(&revoke, &target, accept)
-	s.meet(n, &target, accept, reason)
-	if reason != NoReason {
-		s.refuse(n, reason)
-		return
+	if s.settle(n, &target, accept, s.refusesRevoke(&revoke, &target, accept)) {
+		s.part(&revoke, &target, accept)
 	}
-	s.part(&revoke, &target, accept)
 }
 
 // refusesRevoke says why an MCR that refers to target is refused.
@@ -374,6 +366,16 @@ func (s *Step) refusesRevoke(revoke, target *acted, accept about) Reason {
 		return AlreadyRevoked
 	}
 	return NoReason
+}
+
+// settle notes what became of an action that refers to target, and reports whether it is not
+// refused.
+func (s *Step) settle(n int32, target *acted, of about, reason Reason) bool {
+	s.meet(n, target, of, reason)
+	if reason != NoReason {
+		s.refuse(n, reason)
+	}
+	return reason == NoReason
 }
 
 // meet notes what an action's reference turned out to mean, and what became of the
