@@ -65,11 +65,7 @@ func (s *anchorService) ListAnchorChains(ctx context.Context, request *keytreev1
 
 // GetAnchorChain implements AnchorService.
 func (s *anchorService) GetAnchorChain(ctx context.Context, request *keytreev1.GetAnchorChainRequest) (*keytreev1.AnchorChain, error) {
-	id, err := parseHash("chain_tx_hash", request.GetChainTxHash())
-	if err != nil {
-		return nil, err
-	}
-	view, err := s.viewAt(request.AtHeight)
+	id, view, err := s.viewOf("chain_tx_hash", request.GetChainTxHash(), request.AtHeight)
 	if err != nil {
 		return nil, err
 	}
@@ -188,11 +184,7 @@ func (s *anchorService) anchorsIn(ctx context.Context, list *listing, id chainha
 
 // GetAnchor implements AnchorService.
 func (s *anchorService) GetAnchor(ctx context.Context, request *keytreev1.GetAnchorRequest) (*keytreev1.AnchorTransaction, error) {
-	txid, err := parseHash("tx_hash", request.GetTxHash())
-	if err != nil {
-		return nil, err
-	}
-	view, err := s.viewAt(request.AtHeight)
+	txid, view, err := s.viewOf("tx_hash", request.GetTxHash(), request.AtHeight)
 	if err != nil {
 		return nil, err
 	}

@@ -48,11 +48,7 @@ const anchorsRead = 100
 
 // bundleOf prepares the bundle of a chain, from the anchor of a number on.
 func (s *anchorService) bundleOf(ctx context.Context, chainTxHash string, first uint32) (*bundleWriter, error) {
-	id, err := parseHash("chain_tx_hash", chainTxHash)
-	if err != nil {
-		return nil, err
-	}
-	view, err := s.viewAt(nil)
+	id, view, err := s.viewOf("chain_tx_hash", chainTxHash, nil)
 	if err != nil {
 		return nil, err
 	}

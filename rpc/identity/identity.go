@@ -69,11 +69,7 @@ func (s *identityService) ResolveAddress(ctx context.Context, request *keytreev1
 
 // GetIdentity implements IdentityService.
 func (s *identityService) GetIdentity(_ context.Context, request *keytreev1.GetIdentityRequest) (*keytreev1.Identity, error) {
-	id, err := parseHash("id_tx_hash", request.GetIdTxHash())
-	if err != nil {
-		return nil, err
-	}
-	view, err := s.viewAt(request.AtHeight)
+	id, view, err := s.viewOf("id_tx_hash", request.GetIdTxHash(), request.AtHeight)
 	if err != nil {
 		return nil, err
 	}
@@ -87,11 +83,7 @@ func (s *identityService) GetIdentity(_ context.Context, request *keytreev1.GetI
 
 // GetAction implements IdentityService.
 func (s *identityService) GetAction(_ context.Context, request *keytreev1.GetActionRequest) (*keytreev1.Action, error) {
-	txid, err := parseHash("tx_hash", request.GetTxHash())
-	if err != nil {
-		return nil, err
-	}
-	view, err := s.viewAt(request.AtHeight)
+	txid, view, err := s.viewOf("tx_hash", request.GetTxHash(), request.AtHeight)
 	if err != nil {
 		return nil, err
 	}

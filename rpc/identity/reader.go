@@ -67,6 +67,17 @@ func (r *graphReader) viewAt(height *uint32) (*graph.View, error) {
 	return nil, r.fault(err)
 }
 
+// viewOf reads the hash in a field, and opens the view that at_height asks for, in which it is to be
+// looked up. The caller closes it.
+func (r *graphReader) viewOf(field, text string, height *uint32) (chainhash.Hash, *graph.View, error) {
+	hash, err := parseHash(field, text)
+	if err != nil {
+		return hash, nil, err
+	}
+	view, err := r.viewAt(height)
+	return hash, view, err
+}
+
 // outOfRange says between which bounds the height in a field has to be.
 func (r *graphReader) outOfRange(field string, height uint32) error {
 	tip, ok := r.graph.Tip()
