@@ -89,12 +89,12 @@ func readBranch(it *badger.Iterator, height, index uint32, levels int) ([]chainh
 		beside := index>>level ^ 1
 		wanted := store.AppendMerkleKey(make([]byte, 0, 10), height, uint8(level), beside)
 		if store.Seek(it, wanted); it.Valid() && bytes.HasPrefix(it.Item().Key(), wanted[:5]) { // of the same block
-			err := it.Item().Value(func(value []byte) (err error) {
+			err := store.Visit(it.Item(), func(value []byte) (err error) {
 				branch, err = merkleChunk(value).goOn(branch, index, levels)
 				return err
 			})
 			if err != nil {
-				return nil, fmt.Errorf("reading the database: %w", err)
+				return nil, err
 			}
 		}
 		if len(branch) == level {

@@ -2,7 +2,6 @@ package anchors
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -20,11 +19,11 @@ func (v *Chains) AnchorProofs(ctx context.Context, chain chainhash.Hash, from ui
 	block := v.anchorBlock()
 	for it.Seek(store.AppendChainAnchorKey(nil, chain, from)); it.Valid() && len(proofs) < limit && size > 0; it.Next() {
 		var p place
-		if err := it.Item().Value(func(value []byte) (err error) {
+		if err := store.Visit(it.Item(), func(value []byte) (err error) {
 			p, err = decodePlace(value)
 			return err
 		}); err != nil {
-			return nil, fmt.Errorf("reading the database: %w", err)
+			return nil, err
 		}
 		if p.height > v.height {
 			break

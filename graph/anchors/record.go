@@ -228,11 +228,11 @@ func readRawTx(it *badger.Iterator, p place) (raw protocol.Tx, err error) {
 		if store.Seek(it, key); !it.Valid() || !bytes.Equal(it.Item().Key(), key) {
 			break
 		}
-		if err := it.Item().Value(func(chunk []byte) error {
+		if err := store.Visit(it.Item(), func(chunk []byte) error {
 			raw = append(raw, chunk...)
 			return nil
 		}); err != nil {
-			return nil, fmt.Errorf("reading the database: %w", err)
+			return nil, err
 		}
 	}
 	if raw == nil {

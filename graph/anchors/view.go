@@ -139,9 +139,9 @@ func (v *Chains) eachOfDomain(ctx context.Context, prefix byte, domain string, a
 		if visited == limit {
 			return &last, nil
 		}
-		value, err := it.Item().ValueCopy(nil)
+		value, err := store.Value(it.Item())
 		if err != nil {
-			return nil, fmt.Errorf("reading the database: %w", err)
+			return nil, err
 		}
 		if err := visit(value); err != nil {
 			return nil, err
@@ -162,9 +162,9 @@ func (v *Chains) Anchors(ctx context.Context, chain chainhash.Hash, from uint32,
 	it := store.NewIterator(v.ledger.txn, stem)
 	defer it.Close()
 	for it.Seek(store.AppendChainAnchorKey(nil, chain, from)); it.Valid() && len(anchors) < limit; it.Next() {
-		value, err := it.Item().ValueCopy(nil)
+		value, err := store.Value(it.Item())
 		if err != nil {
-			return nil, fmt.Errorf("reading the database: %w", err)
+			return nil, err
 		}
 		p, err := decodePlace(value)
 		if err != nil {

@@ -88,8 +88,8 @@ func (s *State) loadActions(txn *badger.Txn) error {
 		if height := binary.BigEndian.Uint32(key[1:]); s.blocks.Len() == 0 || s.blocks.At(s.blocks.Len()-1).height != height {
 			s.blocks.Append(blockSpan{height, s.actions})
 		}
-		if err := it.Item().Value(s.loadChunk); err != nil {
-			return fmt.Errorf("reading the database: %w", err)
+		if err := store.Visit(it.Item(), s.loadChunk); err != nil {
+			return err
 		}
 	}
 	return nil

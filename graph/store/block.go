@@ -145,9 +145,9 @@ func (s *Stale) Encode(seq uint64) (key, value []byte) {
 // ReadStale reads a record under 'd'.
 func ReadStale(item *badger.Item) (s Stale, seq uint64, err error) {
 	key := item.Key()
-	value, err := item.ValueCopy(nil)
+	value, err := Value(item)
 	if err != nil {
-		return s, 0, reading(err)
+		return s, 0, err
 	}
 	k, d := Decoder{Rest: key[1:]}, Decoder{Rest: value}
 	s.Height, s.Hash = k.Uint32(), k.Hash()

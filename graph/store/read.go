@@ -37,6 +37,11 @@ func Value(item *badger.Item) ([]byte, error) {
 	return v, reading(err)
 }
 
+// Visit calls a function with an item's value, which is the store's.
+func Visit(item *badger.Item, visit func(value []byte) error) error {
+	return reading(item.Value(visit))
+}
+
 // NewIterator returns an iterator over the keys with a prefix.
 func NewIterator(txn *badger.Txn, prefix []byte) *badger.Iterator {
 	opt := badger.DefaultIteratorOptions
@@ -100,8 +105,8 @@ func EachNewest(txn *badger.Txn, prefix byte, stemSize int, visit func(key, valu
 			continue // an older version
 		}
 		stem = append(stem[:0], key[:stemSize]...)
-		if err := it.Item().Value(func(value []byte) error { return visit(key, value) }); err != nil {
-			return reading(err)
+		if err := Visit(it.Item(), func(value []byte) error { return visit(key, value) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -196,7 +201,7 @@ type Iterators struct {
 
 // NewIterators returns none yet.
 func NewIterators(txn *badger.Txn) *Iterators {
-	return &Iterators{txn, make(map[byte]*badger.Iterator)}
+	return &Iterators{txn: txn}
 }
 
 // Txn returns the transaction.
@@ -207,6 +212,9 @@ func (i *Iterators) Over(prefix byte) *badger.Iterator {
 	it := i.open[prefix]
 	if it == nil {
 		it = NewIterator(i.txn, []byte{prefix})
+		if i.open == nil { // many questions need none
+			i.open = make(map[byte]*badger.Iterator)
+		}
 		i.open[prefix] = it
 	}
 	return it
