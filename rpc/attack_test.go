@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -24,8 +23,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/keytree-bch/keytree/graph/links"
-	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
@@ -46,12 +43,9 @@ type siege struct {
 	attack func(ctx context.Context, c net.Conn)
 }
 
-// besieged is a server with an honest client.
+// besieged is a server, in a process of its own, with an honest client.
 type besieged struct {
-	*rpctest.Rig
-	gate         *admission.Gate
-	limits       admission.Limits
-	rest, grpc   string // addresses
+	*attacked
 	http         *http.Client
 	conn         *grpc.ClientConn
 	identity     keytreev1.IdentityServiceClient
@@ -66,32 +60,12 @@ func exhaustive() bool { return os.Getenv("KEYTREE_EXHAUSTIVE") != "" }
 
 func newBesieged(t *testing.T) *besieged {
 	t.Helper()
-	limits := admission.DefaultLimits()
-	if !exhaustive() {
-		limits.Connections = admission.Budget{All: 64, One: 16}
-		limits.Requests = admission.Budget{All: 32, One: 8}
-		limits.Streams = admission.Budget{All: 16, One: 4}
-		limits.Long = admission.Budget{All: 4, One: 2}
-		limits.BytesIn = admission.Budget{All: 8 << 20, One: 4 << 20}
-		limits.BytesOut = admission.Budget{All: 24 << 20, One: 12 << 20}
-		limits.Work = admission.Budget{All: 2000, One: 200}
-		limits.Arrive, limits.Take, limits.Patience = time.Second, time.Second, 100*time.Millisecond
-	}
-	c := &rpctest.Chain{}
-	var requests, accepts []links.Action
-	for i := range 120 {
-		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("deep", i+1), fmt.Sprint("deep", i), ""))
-		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))
-	}
-	gate := admission.New(admission.Config{Limits: limits})
 	b := &besieged{
-		gate: gate, limits: limits,
-		Rig:     rpctest.NewOf(t, rpc.Config{Admission: gate}, c.Block(requests...), c.Block(accepts...), rpctest.RequestsOf(c, 20_000)),
-		path:    "/v1/addresses/" + rpctest.Address("deep7"),
-		resolve: &keytreev1.ResolveAddressRequest{Address: rpctest.Address("deep7")},
+		attacked: startAttacked(t),
+		path:     "/v1/addresses/" + rpctest.Address("deep7"),
+		resolve:  &keytreev1.ResolveAddressRequest{Address: rpctest.Address("deep7")},
 	}
-	b.rest, b.grpc = strings.TrimPrefix(b.URL, "http://"), b.Rig.Conn.Target()
-	probe, err := dialFrom(t.Context(), 0, b.rest)
+	probe, err := dialFrom(t.Context(), 0, b.REST)
 	if err != nil {
 		t.Skipf("this system has one loopback address only: %v", err)
 	}
@@ -101,7 +75,7 @@ func newBesieged(t *testing.T) *besieged {
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
 	}}
 	t.Cleanup(b.http.CloseIdleConnections)
-	b.conn, err = grpc.NewClient(b.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	b.conn, err = grpc.NewClient(b.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +120,7 @@ func (b *besieged) again() {
 }
 
 func (b *besieged) askREST(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, "GET", b.URL+b.path, nil)
+	request, err := http.NewRequestWithContext(ctx, "GET", "http://"+b.REST+b.path, nil)
 	if err != nil {
 		return err
 	}
@@ -167,17 +141,17 @@ func (b *besieged) askREST(ctx context.Context) error {
 // checkUsage checks that no budget is exceeded.
 func (b *besieged) checkUsage(t *testing.T) {
 	t.Helper()
-	u := b.gate.Usage()
+	u, limits := b.look(t, lookAtUsage).Usage, attackedLimits()
 	for _, c := range []struct {
 		what       string
 		used, most int
 	}{
-		{"connections", u.Connections, b.limits.Connections.All},
-		{"requests", u.Requests, b.limits.Requests.All},
-		{"streams", u.Streams, b.limits.Streams.All},
-		{"long answers", u.Long, b.limits.Long.All},
-		{"bytes in", u.BytesIn, b.limits.BytesIn.All + b.limits.Requests.All*(16<<10)}, // a message of gRPC's that is there is counted anyway
-		{"bytes out", u.BytesOut, b.limits.BytesOut.All},
+		{"connections", u.Connections, limits.Connections.All},
+		{"requests", u.Requests, limits.Requests.All},
+		{"streams", u.Streams, limits.Streams.All},
+		{"long answers", u.Long, limits.Long.All},
+		{"bytes in", u.BytesIn, limits.BytesIn.All + limits.Requests.All*(16<<10)}, // a message of gRPC's that is there is counted anyway
+		{"bytes out", u.BytesOut, limits.BytesOut.All},
 	} {
 		if c.used > c.most {
 			t.Errorf("%d %s are in use, of %d", c.used, c.what, c.most)
@@ -185,20 +159,20 @@ func (b *besieged) checkUsage(t *testing.T) {
 	}
 }
 
-// awaitCalm waits until nothing is in use any more but by the honest client.
-func (b *besieged) awaitCalm(t *testing.T) {
+// awaitCalm waits until nothing is in use any more but by the honest client, for a minute
+// at most, and tells how long that took.
+func (b *besieged) awaitCalm(t *testing.T) time.Duration {
 	t.Helper()
 	b.http.CloseIdleConnections()
-	for try := 0; ; try++ {
-		u := b.gate.Usage()
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		u := b.look(t, lookAtUsage).Usage
 		u.Remembered = 0
-		if u.Connections <= 2 && u == (admission.Usage{Connections: u.Connections}) { // those of gRPC's two clients
-			return
+		if u.Connections <= 1 && u == (admission.Usage{Connections: u.Connections}) { // that of the gRPC client
+			return time.Since(began)
 		}
-		if try == 6000 {
+		if time.Since(began) > time.Minute {
 			t.Fatalf("still in use: %+v", u)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -212,13 +186,13 @@ func (b *besieged) withstand(t *testing.T, s siege) {
 	if err := b.ask(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
-	before := rpctest.InUse()
+	before := b.look(t, lookAtMemory)
 	ctx, cancel := context.WithCancel(t.Context())
 	var attacks atomic.Int64
 	var attacking sync.WaitGroup
-	target := b.grpc
+	target := b.GRPC
 	if s.rest {
-		target = b.rest
+		target = b.REST
 	}
 	for i := range attackers {
 		attacking.Go(func() {
@@ -240,7 +214,6 @@ func (b *besieged) withstand(t *testing.T, s siege) {
 		time.Sleep(time.Millisecond)
 	}
 	var took []time.Duration
-	var most uint64
 	for i := range questions {
 		began := time.Now()
 		if err := b.ask(ctx, i%2 == 0); err != nil {
@@ -248,20 +221,21 @@ func (b *besieged) withstand(t *testing.T, s siege) {
 		}
 		took = append(took, time.Since(began))
 		b.checkUsage(t)
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		most = max(most, m.HeapInuse+m.StackInuse)
 	}
-	peak := b.gate.Usage()
+	during := b.look(t, lookAtUsage)
 	cancel()
 	attacking.Wait()
-	b.awaitCalm(t)
+	calm := b.awaitCalm(t)
 	if err := b.ask(t.Context(), true); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
+	after := b.look(t, lookAtMemory)
 	slices.Sort(took)
-	t.Logf("%d connections of attackers; honest client: median %v, p99 %v, asked again %d times; memory at most %d MiB (with that of the attackers), afterwards %+d kB; in use at the end: %+v",
-		attacks.Load(), took[len(took)/2], took[len(took)*99/100], b.patientTries.Swap(0), most>>20, (rpctest.InUse()-before)>>10, peak)
+	t.Logf("%d connections of attackers; honest client: median %v, p99 %v, asked again %d times; nothing in use after %v; the server's process: peak %d MiB (before: %d MiB), in use afterwards %+d kB; at the end: %+v",
+		attacks.Load(), took[len(took)/2], took[len(took)*99/100], b.patientTries.Swap(0), calm, after.Peak>>20, before.Peak>>20, (after.InUse-before.InUse)>>10, during.Usage)
+	if exhaustive() && after.Peak > attackedMemory {
+		t.Errorf("the server's process took %d MiB, more than the %d MiB that it was given", after.Peak>>20, attackedMemory>>20)
+	}
 }
 
 // TestSieges attacks a server in all the ways there are for clients that are connected,
