@@ -133,6 +133,7 @@ type Gate struct {
 	in, out                              *bytes
 	work                                 *work
 	buffers                              mem.BufferPool // for gRPC's messages
+	turns                                turns          // of long answers
 
 	mu       sync.Mutex
 	open     map[*conn]struct{} // mu
@@ -152,6 +153,7 @@ func New(c Config) *Gate {
 		out:         newBytes("bytes not taken", l.BytesOut, l.Patience),
 		work:        newWork(l.Work),
 		buffers:     newBuffers(),
+		turns:       newTurns(),
 		open:        make(map[*conn]struct{}),
 	}
 }

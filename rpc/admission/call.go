@@ -2,10 +2,13 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/status"
 )
 
 // Kind is what budgets have to know of a call.
@@ -38,6 +41,9 @@ type call struct {
 	kind   Kind
 	begun  atomic.Bool // of gRPC: it will tell of its end
 	place  *place      // movable while the call waits for its client
+
+	turn bool            // at a long answer; owned by the goroutine that answers
+	work context.Context // of the long answer; owned as turn is
 
 	mu      sync.Mutex
 	ended   bool                     // mu
@@ -157,7 +163,9 @@ func Work(ctx context.Context, units int) error {
 
 // Long says that the answer is long, before it is begun: it has one of the places for such
 // until the call ends. Whoever is slow to take it loses the place to others: the call's
-// context is cancelled then, and what it writes fails.
+// context is cancelled then, and what it writes fails. Long waits until there is a processor
+// for long answers; so does what writes a piece of the answer, before it returns. It is called
+// by the goroutine that answers.
 func Long(ctx context.Context) error {
 	c := callOf(ctx)
 	if c == nil {
@@ -181,8 +189,18 @@ func Long(ctx context.Context) error {
 		return refusal
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.long = append(c.long, place.leave, end)
+	c.mu.Unlock()
+	if c.turn {
+		return nil
+	}
+	if err := c.gate.turns.take(ctx); err != nil {
+		if errors.As(err, &refusal) {
+			return refusal
+		}
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	c.turn, c.work = true, ctx
 	return nil
 }
 

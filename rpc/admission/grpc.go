@@ -128,9 +128,13 @@ func (c *call) messageArrived(n int) {
 
 // unary counts the answer to a call until it is taken.
 func (s *grpcGate) unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	answer, err := handler(ctx, request)
 	c := callOf(ctx)
-	if err != nil || c == nil || c.conn == nil {
+	if c == nil {
+		return handler(ctx, request)
+	}
+	defer c.finish()
+	answer, err := handler(ctx, request)
+	if err != nil || c.conn == nil {
 		return answer, err
 	}
 	return c.send(answer, streamCost)
@@ -138,7 +142,12 @@ func (s *grpcGate) unary(ctx context.Context, request any, _ *grpc.UnaryServerIn
 
 // stream counts each message of a stream until it is taken.
 func (s *grpcGate) stream(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if c := callOf(stream.Context()); c != nil && c.conn != nil {
+	c := callOf(stream.Context())
+	if c == nil {
+		return handler(service, stream)
+	}
+	defer c.finish()
+	if c.conn != nil {
 		stream = &countedStream{stream, c}
 	}
 	return handler(service, stream)
@@ -155,6 +164,8 @@ func (s *countedStream) SendMsg(m any) error {
 	if err != nil {
 		return err
 	}
+	s.call.pause()
+	defer s.call.proceed()
 	return s.ServerStream.SendMsg(out)
 }
 

@@ -63,6 +63,7 @@ func (g *Gate) Handler(next http.Handler, refuse Refuse) http.Handler {
 			return
 		}
 		defer c.end()
+		defer c.finish()
 		ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), callKey{}, c))
 		c.mu.Lock()
 		c.cancel, c.answer = cancel, http.NewResponseController(w)
@@ -137,6 +138,8 @@ func (w *writer) Write(b []byte) (int, error) {
 		}
 		w.call.place.free()
 		defer w.call.place.keep()
+		w.call.pause()
+		defer w.call.proceed()
 	}
 	if on := w.call.conn; on != nil && len(b) > small {
 		held, refusal := on.owe(len(b))

@@ -1,0 +1,46 @@
+package admission
+
+import (
+	"context"
+	"runtime"
+)
+
+// turns are who may work at a long answer now: half of the processors do at most, and one
+// at least. The others are left to short answers, which would wait in line behind pieces of
+// long ones else. Whoever waits for his client has no turn. Turns are taken in the order in
+// which they were asked for.
+type turns chan struct{}
+
+func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
+
+// take waits for a turn until ctx ends.
+func (t turns) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t turns) give() { <-t }
+
+// pause gives the call's turn back, if it has one, while the call waits for its client.
+func (c *call) pause() {
+	if c.turn {
+		c.gate.turns.give()
+	}
+}
+
+// proceed is the end of pause. The call goes on without a turn if it was ended meanwhile.
+func (c *call) proceed() {
+	if c.turn {
+		c.turn = c.gate.turns.take(c.work) == nil
+	}
+}
+
+// finish gives the call's turn back, if it has one, for good.
+func (c *call) finish() {
+	c.pause()
+	c.turn = false
+}
