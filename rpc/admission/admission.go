@@ -105,6 +105,9 @@ const (
 	// mostRefused is how many calls in a row are refused on a connection before it is
 	// closed: refusing costs something, too.
 	mostRefused = 200
+	// mostReset is how many calls in a row a client may take back on a connection, before
+	// they were answered, until it is closed: beginning calls costs the client almost nothing.
+	mostReset = 200
 )
 
 // Config is what a Gate works with.

@@ -2,13 +2,10 @@ package admission
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc/status"
 )
 
 // Kind is what budgets have to know of a call.
@@ -40,10 +37,11 @@ type call struct {
 	client Client
 	kind   Kind
 	begun  atomic.Bool // of gRPC: it will tell of its end
+	reset  atomic.Bool // the client did not wait for the end
 	place  *place      // movable while the call waits for its client
 
-	turn bool            // at a long answer; owned by the goroutine that answers
-	work context.Context // of the long answer; owned as turn is
+	turn bool            // at long work; owned by the goroutine that answers
+	work context.Context // of the turn; owned as turn is
 
 	mu      sync.Mutex
 	ended   bool                     // mu
@@ -74,7 +72,7 @@ func (g *Gate) let(on *conn, client Client, kind Kind) (*call, *Refusal) {
 	var refusal *Refusal
 	if c.place, refusal = places.enter(client, func() { c.stop(refused(places.name, false, 0)) }); refusal != nil {
 		if on != nil {
-			on.end()
+			on.end(false)
 		}
 		return nil, refusal
 	}
@@ -107,7 +105,7 @@ func (c *call) end() {
 		return
 	}
 	c.ended = true
-	waiting := c.arrival != nil
+	waiting, stopped := c.arrival != nil, c.stopped
 	if waiting {
 		c.arrival.Stop()
 	}
@@ -126,7 +124,7 @@ func (c *call) end() {
 		if waiting {
 			c.conn.arrived(0)
 		}
-		c.conn.end()
+		c.conn.end(c.reset.Load() && !stopped)
 	}
 }
 
@@ -163,9 +161,7 @@ func Work(ctx context.Context, units int) error {
 
 // Long says that the answer is long, before it is begun: it has one of the places for such
 // until the call ends. Whoever is slow to take it loses the place to others: the call's
-// context is cancelled then, and what it writes fails. Long waits until there is a processor
-// for long answers; so does what writes a piece of the answer, before it returns. It is called
-// by the goroutine that answers.
+// context is cancelled then, and what it writes fails. Long takes a Turn.
 func Long(ctx context.Context) error {
 	c := callOf(ctx)
 	if c == nil {
@@ -191,17 +187,7 @@ func Long(ctx context.Context) error {
 	c.mu.Lock()
 	c.long = append(c.long, place.leave, end)
 	c.mu.Unlock()
-	if c.turn {
-		return nil
-	}
-	if err := c.gate.turns.take(ctx); err != nil {
-		if errors.As(err, &refusal) {
-			return refusal
-		}
-		return status.FromContextError(ctx.Err()).Err()
-	}
-	c.turn, c.work = true, ctx
-	return nil
+	return Turn(ctx)
 }
 
 // onHTTP reports whether the answer is sent in pieces: gRPC sends whole messages, and counts

@@ -84,6 +84,7 @@ type conn struct {
 	closed  bool // mu
 	calls   int  // mu; on it now
 	refused int  // mu; calls in a row
+	resets  int  // mu; calls in a row that the client took back
 
 	arriving int // mu; gRPC calls whose message is not there yet
 	in       tally
@@ -212,11 +213,23 @@ func (c *conn) begin() bool {
 	return true
 }
 
-func (c *conn) end() {
+// end is the end of a call. Where the client took too many calls back, it closes the connection,
+// and the client has none of its burst on the next one.
+func (c *conn) end(reset bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.calls--; c.calls == 0 {
 		c.place.free()
+	}
+	if reset {
+		c.resets++
+	} else {
+		c.resets = 0
+	}
+	tooMany := c.resets > mostReset
+	c.mu.Unlock()
+	if tooMany {
+		c.gate.work.drain(c.client)
+		c.Close()
 	}
 }
 

@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec below needs it
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
 )
@@ -94,6 +96,7 @@ func (s *grpcGate) HandleRPC(ctx context.Context, event stats.RPCStats) {
 	case *stats.InPayload:
 		c.messageArrived(event.WireLength)
 	case *stats.End:
+		c.reset.Store(status.Code(event.Error) == codes.Canceled)
 		c.end()
 	}
 }

@@ -62,9 +62,13 @@ func (g *Gate) Handler(next http.Handler, refuse Refuse) http.Handler {
 			refuse.answer(w, refusal)
 			return
 		}
-		defer c.end()
+		asked := r.Context() // which ends when the client takes the request back
+		defer func() {
+			c.reset.Store(asked.Err() != nil)
+			c.end()
+		}()
 		defer c.finish()
-		ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), callKey{}, c))
+		ctx, cancel := context.WithCancelCause(context.WithValue(asked, callKey{}, c))
 		c.mu.Lock()
 		c.cancel, c.answer = cancel, http.NewResponseController(w)
 		c.mu.Unlock()
@@ -138,9 +142,9 @@ func (w *writer) Write(b []byte) (int, error) {
 		}
 		w.call.place.free()
 		defer w.call.place.keep()
-		w.call.pause()
-		defer w.call.proceed()
 	}
+	w.call.pause()
+	defer w.call.proceed()
 	if on := w.call.conn; on != nil && len(b) > small {
 		held, refusal := on.owe(len(b))
 		switch {

@@ -13,9 +13,10 @@ type places struct {
 	patience time.Duration // for how long nobody has to make room for his like
 	few      int           // up to how many places clients are alike, but for who came first
 
-	mu    sync.Mutex
-	taken int                // mu
-	of    map[Client]*holder // mu; clients with places
+	mu      sync.Mutex
+	taken   int                // mu
+	of      map[Client]*holder // mu; clients with places
+	nothing time.Time          // mu; when greediest last found no place to take away
 }
 
 // holder is what a client has of them. Places' mu owns it.
@@ -34,6 +35,10 @@ type place struct {
 	at    *list.Element // in.mu; in the holder's movable, nil if it is not there
 	gone  bool          // in.mu
 }
+
+// lookEvery is how often somebody with places looks for another one among everybody's. Many
+// who ask at once would wait for each other's looking around else, and others with them.
+const lookEvery = time.Millisecond
 
 func newPlaces(name string, size Budget, patience time.Duration, few int) *places {
 	return &places{name: name, size: size, patience: patience, few: few, of: make(map[Client]*holder)}
@@ -63,7 +68,13 @@ func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 			return nil, refused(p.name, true, p.patience)
 		}
 	case p.taken >= p.size.All, own.taken >= p.few && p.taken >= p.size.All-p.size.All/4:
-		if old = p.greediest(own.taken); old == nil {
+		// Who has places already waits until it is worthwhile to look at everybody's again.
+		if now := time.Now(); own.taken < p.few || now.Sub(p.nothing) >= lookEvery {
+			if old = p.greediest(own.taken); old == nil {
+				p.nothing = now
+			}
+		}
+		if old == nil {
 			p.mu.Unlock()
 			return nil, refused(p.name, false, p.patience)
 		}

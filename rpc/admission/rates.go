@@ -129,3 +129,9 @@ func (w *work) take(c Client, units int) *Refusal {
 	}
 	return refused(workName, false, time.Second)
 }
+
+// drain leaves a client nothing but its rate.
+func (w *work) drain(c Client) {
+	for units := w.one.burst; units > 0 && w.one.take(c, units) != nil; units /= 2 {
+	}
+}

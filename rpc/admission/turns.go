@@ -2,13 +2,16 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"runtime"
+
+	"google.golang.org/grpc/status"
 )
 
-// turns are who may work at a long answer now: half of the processors do at most, and one
-// at least. The others are left to short answers, which would wait in line behind pieces of
-// long ones else. Whoever waits for his client has no turn. Turns are taken in the order in
-// which they were asked for.
+// turns are who may do long work now: half of the processors do at most, and one at least. The
+// others are left to short calls, which would wait in line behind pieces of long ones else.
+// Whoever waits for his client has no turn. Turns are taken in the order in which they were
+// asked for.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
@@ -24,6 +27,25 @@ func (t turns) take(ctx context.Context) error {
 }
 
 func (t turns) give() { <-t }
+
+// Turn waits until there is a processor for long work, as reading a large request or making a
+// long answer, which the call then has until it ends, but for when it writes. It is called by the
+// goroutine that answers. In a context of no call that a Gate let in, it does nothing.
+func Turn(ctx context.Context) error {
+	c := callOf(ctx)
+	if c == nil || c.turn {
+		return nil
+	}
+	if err := c.gate.turns.take(ctx); err != nil {
+		var refusal *Refusal
+		if errors.As(err, &refusal) {
+			return refusal
+		}
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	c.turn, c.work = true, ctx
+	return nil
+}
 
 // pause gives the call's turn back, if it has one, while the call waits for its client.
 func (c *call) pause() {

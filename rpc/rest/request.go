@@ -114,6 +114,9 @@ func CheckQuery(query string, fields map[string]protoreflect.Kind) error {
 	return nil
 }
 
+// longBody is from how many bytes on reading a request is long work.
+const longBody = 16 << 10
+
 // strictBody reads the body of a POST and refuses what the gateway would take for
 // an empty request, or overlook behind the first JSON value. It has to be called JSON:
 // a page of another origin can have a browser send any other type unasked.
@@ -142,6 +145,15 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		case err != nil:
 			WriteError(w, http.StatusBadRequest, fault.Field(codes.InvalidArgument, "body", "cannot be read to its end"))
 			return
+		}
+		if len(body) > longBody {
+			if err := admission.Turn(r.Context()); err != nil {
+				out := NewAnswer(w)
+				out.End(err)
+				return
+			}
+		}
+		switch {
 		case len(bytes.TrimSpace(body)) == 0:
 			WriteError(w, http.StatusBadRequest,
 				fault.Field(codes.InvalidArgument, "body", "expected a JSON object with the fields of the request, got nothing"))
