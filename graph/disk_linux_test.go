@@ -112,6 +112,9 @@ func TestDiskFull(t *testing.T) {
 // the process ends at a write through a memory map. When there is space again,
 // the graph opens and continues.
 func TestDiskFullUnseen(t *testing.T) {
+	if underRace {
+		t.Skip("filling the disk takes minutes under the race detector; TestDiskFull writes to a full one there")
+	}
 	disk := smallDisk(t, "400m")
 	dir := filepath.Join(disk, "graph")
 	empty := fill(t, disk, 1<<20)
