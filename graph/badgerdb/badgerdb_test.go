@@ -118,18 +118,32 @@ func TestRemoveUnbegun(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
-	release, err := lock(dir)
+	release, err := lock(dir, toWrite)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lock(dir); !errors.Is(err, ErrLocked) {
+	if _, err := lock(dir, toWrite); !errors.Is(err, ErrLocked) {
 		t.Errorf("locked twice: %v", err)
+	}
+	if err := InUse(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("a locked folder is in use: %v", err)
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
 	}
-	if release, err = lock(dir); err != nil {
+	for _, free := range []string{dir, filepath.Join(dir, "nothing")} {
+		if err := InUse(free); err != nil {
+			t.Errorf("nobody has %s: %v", free, err)
+		}
+	}
+	if release, err = lock(dir, toLook); err != nil {
 		t.Fatal(err)
+	}
+	if again, err := lock(dir, toLook); err != nil || again() != nil {
+		t.Errorf("two look: %v", err)
+	}
+	if _, err := lock(dir, toWrite); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "looking") {
+		t.Errorf("to write what is looked at: %v", err)
 	}
 	if err := release(); err != nil {
 		t.Error(err)

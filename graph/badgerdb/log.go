@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"strconv"
 )
 
 // logHeader is the size of the header of Badger's logs: the id of a key, 8
@@ -14,13 +15,20 @@ const logHeader = 20
 
 // Bits of a log record's first byte.
 const (
+	logDeletes        = 1 << 0
 	logInTransaction  = 1 << 6
 	logEndTransaction = 1 << 7
 )
 
-// logRange is what a log holds: the versions of the first and the last whole
-// transaction, zero if there is none.
-type logRange struct{ first, last uint64 }
+// logRange is what a log holds.
+type logRange struct {
+	first, last uint64 // versions of the first and the last whole transaction, zero if there is none
+	end         int    // offset behind the last one
+	memory      int64  // what its records take in a memtable at most, in bytes
+}
+
+// nodeMemory is more than Badger's memtables take for an entry, besides its key and value, in bytes.
+const nodeMemory = 128
 
 // readLog reads the log of a memtable, as Badger v4 writes them: records of two
 // bytes, three varints (length of key and value, an unused one), key with its
@@ -38,14 +46,16 @@ func readLog(content []byte, known uint64, maxValue int) (logRange, error) {
 	if !isZero(content[:8]) {
 		return l, errors.New("the header names a key, keytree uses none")
 	}
-	at, end := logHeader, logHeader // behind the last record, and transaction
-	var open uint64                 // version of the transaction under way
+	l.end = logHeader
+	at := l.end     // behind the last record
+	var open uint64 // version of the transaction under way
 	for {
 		r, ok := readLogRecord(content[at:], maxValue)
 		if !ok || open != 0 && r.version != open {
 			break
 		}
 		at += r.size
+		l.memory += int64(r.size) + nodeMemory
 		open = r.version
 		if !r.ends {
 			continue
@@ -53,17 +63,17 @@ func readLog(content []byte, known uint64, maxValue int) (logRange, error) {
 		if l.first == 0 {
 			l.first = open
 		} else if open != l.last+1 {
-			return l, fmt.Errorf("transaction %d at offset %d follows %d", open, end, l.last)
+			return l, fmt.Errorf("transaction %d at offset %d follows %d", open, l.end, l.last)
 		}
-		l.last, open, end = open, 0, at
+		l.last, open, l.end = open, 0, at
 	}
 	known = max(known, l.last)
-	for at := end + 1; at < len(content); at++ {
+	for at := l.end + 1; at < len(content); at++ {
 		if content[at] < logInTransaction {
 			continue // quickly over the zeros behind the end
 		}
 		if r, ok := readLogRecord(content[at:], maxValue); ok && r.version > known+1 {
-			return l, fmt.Errorf("at offset %d, behind transaction %d, something cannot be read; transaction %d at offset %d can", end, l.last, r.version, at)
+			return l, fmt.Errorf("at offset %d, behind transaction %d, something cannot be read; transaction %d at offset %d can", l.end, l.last, r.version, at)
 		}
 	}
 	return l, nil
@@ -101,4 +111,26 @@ func readLogRecord(b []byte, maxValue int) (r logRecord, ok bool) {
 		return r, false
 	}
 	return logRecord{at + crc32.Size, math.MaxUint64 - binary.BigEndian.Uint64(version), b[0]&logEndTransaction != 0}, true
+}
+
+// logDelete returns the record with which a transaction deletes a key.
+func logDelete(key []byte, version uint64) []byte {
+	return logRecordOf(logDeletes|logInTransaction, key, version, nil)
+}
+
+// logEnd returns the record that ends a transaction.
+func logEnd(version uint64) []byte {
+	return logRecordOf(logEndTransaction, []byte("!badger!txn"), version, strconv.AppendUint(nil, version, 10))
+}
+
+// logRecordOf returns a record as Badger writes it.
+func logRecordOf(bits byte, key []byte, version uint64, value []byte) []byte {
+	b := []byte{bits, 0}
+	b = binary.AppendUvarint(b, uint64(len(key)+8))
+	b = binary.AppendUvarint(b, uint64(len(value)))
+	b = append(b, 0) // it does not expire
+	b = append(b, key...)
+	b = binary.BigEndian.AppendUint64(b, math.MaxUint64-version)
+	b = append(b, value...)
+	return binary.BigEndian.AppendUint32(b, crc32c(b))
 }

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -14,9 +18,30 @@ import (
 // ErrLocked says that somebody else has the database open.
 var ErrLocked = errors.New("database in use")
 
-func errLocked(dir string) error {
-	return fmt.Errorf("%w: %s: is another keytree running on this folder?", ErrLocked, dir)
+// errLocked says who has the database in dir open, as far as that can be told, and what to do.
+func errLocked(dir string, looking bool) error {
+	if looking {
+		return fmt.Errorf("%w: %s: somebody is looking at it, as keytree fsck and backup do: wait until that is done", ErrLocked, dir)
+	}
+	who := "another process"
+	if pid, err := os.ReadFile(filepath.Join(dir, pidFile)); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(pid)), 10, 32); err == nil {
+			who = fmt.Sprintf("process %d", n)
+		}
+	}
+	return fmt.Errorf("%w: %s: %s has it open, is it a keytree server? Stop it first", ErrLocked, dir, who)
 }
+
+// pidFile is where Badger writes which process has a database open.
+const pidFile = "LOCK"
+
+// purpose is what a folder is locked for: any number can look, or one can write.
+type purpose int
+
+const (
+	toLook purpose = iota
+	toWrite
+)
 
 // Stamp is the key that every transaction writes; no other key begins with it. So
 // the versions that Badger gives to transactions have no gaps, which is how it can
@@ -40,7 +65,20 @@ type Options struct {
 // may be called concurrently.
 type DB struct {
 	*badger.DB
-	disk disk
+	disk   disk
+	closed func() error // what Close does behind Badger's; nil: nothing
+}
+
+// Dir is the folder of the database.
+func (db *DB) Dir() string { return db.disk.dir }
+
+// Close closes the database, once.
+func (db *DB) Close() error {
+	err := db.DB.Close()
+	if db.closed != nil {
+		err = errors.Join(err, db.closed())
+	}
+	return err
 }
 
 // Open opens a database, or makes one in its folder, which must exist, if there is
@@ -60,11 +98,19 @@ func Open(ctx context.Context, opt Options) (*DB, error) {
 		return nil, err
 	}
 	var err error
-	db.DB, err = badger.Open(opt.Badger.
-		WithLogger(badgerLog{opt.Log}).
+	if db.DB, err = badger.Open(opt.badger()); err != nil {
+		return nil, opening(db.disk.dir, err)
+	}
+	return db, nil
+}
+
+// badger returns the options of Badger with what the checks rely on.
+func (o Options) badger() badger.Options {
+	return o.Badger.
+		WithLogger(badgerLog{o.Log}).
 		// All values stay in the tables; Badger wants the threshold below its largest
 		// batch.
-		WithValueThreshold(min(1<<20, opt.Badger.MemTableSize*15/100)).
+		WithValueThreshold(min(1<<20, o.Badger.MemTableSize*15/100)).
 		WithValueLogFileSize(1 << 20). // it stays empty
 		// What is damaged after it was checked must at least not be taken for data.
 		WithChecksumVerificationMode(options.OnBlockRead).
@@ -72,22 +118,39 @@ func Open(ctx context.Context, opt Options) (*DB, error) {
 		// of many transactions would not be on disk after it.
 		WithSyncWrites(true).
 		WithDetectConflicts(false). // one writer
-		WithMetricsEnabled(false))
+		WithMetricsEnabled(false)
+}
+
+// opening makes an error of Badger's one of this package's, as Badger opens the database in dir.
+func opening(dir string, err error) error {
 	switch {
 	case err == nil:
-		return db, nil
+		return nil
 	case strings.Contains(err.Error(), "Cannot acquire directory lock"): // Badger has no error value for it
-		return nil, errLocked(db.disk.dir)
+		return errLocked(dir, false)
 	case errors.Is(err, badger.ErrTruncateNeeded), errors.Is(err, badger.ErrEncryptionKeyMismatch):
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, db.disk.dir, err)
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, dir, err)
 	}
-	return nil, err
+	return err
+}
+
+// InUse returns ErrLocked if somebody has the database in dir open, or looks at it: what
+// writes asks before it changes anything beside the database. nil if there is no such folder.
+func InUse(dir string) error {
+	release, err := lock(dir, toWrite)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return release()
 }
 
 // ready makes sure that Badger can be let at the files in dir: it drops without a
 // word what it cannot read.
 func ready(ctx context.Context, dir string, maxValue int) error {
-	release, err := lock(dir)
+	release, err := lock(dir, toWrite)
 	if err != nil {
 		return err
 	}

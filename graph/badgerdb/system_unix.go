@@ -30,24 +30,28 @@ func writable(dir string) error {
 }
 
 // lock takes the lock that Badger takes on a folder, for the time before Badger
-// does. ErrLocked if somebody else has it.
-func lock(dir string) (release func() error, err error) {
+// does, or instead of it. ErrLocked if somebody else has it.
+func lock(dir string, to purpose) (release func() error, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	fd := int(f.Fd())
+	fd, how := int(f.Fd()), syscall.LOCK_EX
+	if to == toLook {
+		how = syscall.LOCK_SH
+	}
 	// A process that is just being started by this one holds all its files, and so
 	// the lock that somebody has closed a moment ago, until it is another program.
 	for patience := 20; ; patience-- {
-		err = syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
+		err = syscall.Flock(fd, how|syscall.LOCK_NB)
 		if !errors.Is(err, syscall.EWOULDBLOCK) || patience == 0 {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, errors.Join(errLocked(dir), f.Close())
+		looking := how == syscall.LOCK_EX && syscall.Flock(fd, syscall.LOCK_SH|syscall.LOCK_NB) == nil
+		return nil, errors.Join(errLocked(dir, looking), f.Close())
 	}
 	if err != nil {
 		return nil, errors.Join(os.NewSyscallError("flock", err), f.Close())
