@@ -45,7 +45,7 @@ func (g *Graph) loadState(s *snapshot) error {
 
 // loadCheckpoint derives the state from the checkpoint, and the blocks since.
 func (g *Graph) loadCheckpoint(s *snapshot, most int) error {
-	loaded, height, err := state.ReadCheckpoint(g.db.Opts().Dir, s.txn, g.params, most)
+	loaded, height, err := state.ReadCheckpoint(g.db.Dir(), s.txn, g.params, most)
 	if err != nil {
 		return err
 	}

@@ -67,8 +67,11 @@ type Options struct {
 // Check compares everything in the graph in dir, which nobody must have open, with everything else
 // in it: the files with their checksums; the effects of each block with the chain of state hashes
 // and with what the rules make of its actions and anchors; anchors with the proof that their block
-// has them; and every other record, byte by byte, with what applying those again would write. It
-// removes what a killed process left half done, as graph.Open does, and changes nothing else.
+// has them; and every other record, byte by byte, with what applying those again would write.
+//
+// It changes nothing: the folder may be on a file system that is mounted to be read, and somebody
+// else's (see badgerdb.Look). What a killed process has left half done, which graph.Open would
+// remove, is passed over; for that, its keys are held in memory, with about 150 bytes each.
 //
 // What cannot be compared with anything but its checksum: messages, the places of
 // actions in their block as far as they stay in the same order, what else was in
@@ -82,21 +85,43 @@ func Check(ctx context.Context, dir string, params store.Params, opt Options, pr
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("no graph to check: %w", err)
 	}
-	report := &Report{}
-	db, err := badgerdb.Open(ctx, badgerdb.Options{Badger: store.Options(dir, store.MemTable(opt.Memory), store.BlockCache(opt.Memory)), MaxValue: store.MaxValue, Free: badgerdb.FreeSpace, Log: opt.Log})
+	r := &Report{}
+	sound := true
+	db, err := badgerdb.Look(ctx, badgerdb.Options{Badger: store.Options(dir, store.MemTable(opt.Memory), store.BlockCache(opt.Memory)), MaxValue: store.MaxValue, Free: badgerdb.FreeSpace, Log: opt.Log},
+		func(db *badgerdb.DB, remove func([][]byte) error) (err error) {
+			sound, err = r.sweep(db, passedOver{remove})
+			return err
+		})
 	var damage *badgerdb.DamageError
 	if errors.As(err, &damage) {
 		for _, d := range damage.Found {
-			report.add(Finding{File: d.File, Problem: d.Problem})
+			r.add(Finding{File: d.File, Problem: d.Problem})
 		}
-		return report, nil
+		return r, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening the graph in %s: %w", dir, err)
+		return nil, fmt.Errorf("looking at the graph in %s: %w", dir, err)
 	}
-	err = report.checkStore(ctx, db, params, opt.StageBytes, progress)
-	return report, errors.Join(err, db.Close())
+	if sound {
+		err = r.checkStore(ctx, db, params, opt.StageBytes, progress)
+	}
+	return r, errors.Join(err, db.Close())
 }
+
+// passedOver is a store that removes records only from what is looked at.
+type passedOver struct{ remove func(keys [][]byte) error }
+
+// Commit implements store.Committer, for entries that delete.
+func (p passedOver) Commit(entries []store.Entry) error {
+	keys := make([][]byte, len(entries))
+	for n := range entries {
+		keys[n] = entries[n].Key
+	}
+	return p.remove(keys)
+}
+
+// Limits implements store.Committer: there are none.
+func (passedOver) Limits() (entries, bytes int64) { return math.MaxInt64, math.MaxInt64 }
 
 func (r *Report) add(f Finding) {
 	if len(r.Findings) == MaxFindings {
@@ -109,15 +134,15 @@ func (r *Report) add(f Finding) {
 // CheckOpen is Check of a database that is open, but for its files.
 func CheckOpen(ctx context.Context, db *badgerdb.DB, params store.Params, stageBytes int, progress func(done, all uint32)) (*Report, error) {
 	r := &Report{}
-	return r, r.checkStore(ctx, db, params, stageBytes, progress)
+	sound, err := r.sweep(db, store.Badger{DB: db})
+	if err == nil && sound {
+		err = r.checkStore(ctx, db, params, stageBytes, progress)
+	}
+	return r, err
 }
 
 // checkStore checks all records.
 func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.Params, stageBytes int, progress func(done, all uint32)) error {
-	sound, err := r.sweep(db)
-	if err != nil || !sound {
-		return err
-	}
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
 	if isEmpty(txn) {
@@ -127,7 +152,7 @@ func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.P
 	if err := first.format(); err != nil {
 		return err
 	}
-	if err := first.readCheckpoint(db.Opts().Dir); err != nil {
+	if err := first.readCheckpoint(db.Dir()); err != nil {
 		return err
 	}
 	if err := first.run(ctx, progress); err != nil {
@@ -151,7 +176,7 @@ func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.P
 }
 
 // sweep removes what lies above the tip. It reports whether there is one to tell.
-func (r *Report) sweep(db *badgerdb.DB) (sound bool, err error) {
+func (r *Report) sweep(db *badgerdb.DB, from store.Committer) (sound bool, err error) {
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
 	if isEmpty(txn) {
@@ -159,7 +184,7 @@ func (r *Report) sweep(db *badgerdb.DB) (sound bool, err error) {
 	}
 	tip, err := store.TipHeight(txn)
 	if err == nil {
-		err = store.Sweep(db, store.Badger{DB: db}, tip, state.EachFollowing)
+		err = store.Sweep(db, from, tip, state.EachFollowing)
 	}
 	if errors.Is(err, store.ErrDamaged) {
 		r.add(Finding{Key: []byte{store.PrefixTip}, Problem: err.Error() + "; nothing else was compared"})

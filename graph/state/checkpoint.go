@@ -64,7 +64,7 @@ func (s *State) WriteCheckpoint(db *badgerdb.DB, params store.Params, tip *store
 	if err := db.Room(uint64(s.CheckpointSize())); err != nil {
 		return err
 	}
-	dir := db.Opts().Dir
+	dir := db.Dir()
 	part := filepath.Join(dir, partFile)
 	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
