@@ -13,7 +13,16 @@ import (
 // openBadger opens the database in dir, or makes one there, with memtables of so
 // many bytes.
 func openBadger(ctx context.Context, dir string, memTable int64, log zerolog.Logger) (*badgerdb.DB, error) {
-	return badgerdb.Open(ctx, badgerdb.Options{
+	return badgerdb.Open(ctx, badgerOptions(dir, memTable, log))
+}
+
+// lookAtBadger opens the database in dir only to read it.
+func lookAtBadger(ctx context.Context, dir string, memTable int64, log zerolog.Logger) (*badgerdb.DB, error) {
+	return badgerdb.Look(ctx, badgerOptions(dir, memTable, log), nil)
+}
+
+func badgerOptions(dir string, memTable int64, log zerolog.Logger) badgerdb.Options {
+	return badgerdb.Options{
 		Badger: badger.LSMOnlyOptions(dir).
 			WithMemTableSize(memTable).
 			WithNumMemtables(2).
@@ -23,5 +32,5 @@ func openBadger(ctx context.Context, dir string, memTable int64, log zerolog.Log
 		MaxValue: maxRecord,
 		Free:     badgerdb.FreeSpace,
 		Log:      log,
-	})
+	}
 }

@@ -3,11 +3,15 @@ package keyserver
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -102,6 +106,54 @@ func TestServer(t *testing.T) {
 	load.Wait()
 }
 
+// lookAtLeft checks what a killed keyserver has left, and that looking changes none of it. It
+// returns the head; nil if there is no entry yet.
+func lookAtLeft(t *testing.T, opt Options) *hashchain.Hash {
+	t.Helper()
+	before := filesUnder(t, filepath.Dir(opt.Dir))
+	s, err := Open(t.Context(), looking(opt))
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrMismatch):
+		return nil
+	case err != nil:
+		t.Fatal(err)
+	}
+	mustCheck(t, s)
+	head := s.Chain().Head
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(before, filesUnder(t, filepath.Dir(opt.Dir))) {
+		t.Error("looking has changed something")
+	}
+	return &head
+}
+
+// filesUnder returns mode, time and content of all files under a folder.
+func filesUnder(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		var content []byte
+		if info.Mode().IsRegular() {
+			content, err = os.ReadFile(path)
+		}
+		files[path] = fmt.Sprintf("%v %v %x", info.Mode(), info.ModTime(), sha256.Sum256(content))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
 // TestKill kills a keyserver under load, again and again. Every reply that it gave
 // is in the chain afterwards, which is sound; no KeyInit was handed out twice, and no token is
 // good that was taken; and the key that signs is the one that the chain names.
@@ -180,9 +232,13 @@ func TestKill(t *testing.T) {
 		}
 
 		opt.memTable, opt.Tokens = 2<<20, paid{}
+		seen := lookAtLeft(t, opt)
 		s, err := Open(t.Context(), opt)
 		if err != nil {
 			t.Fatalf("after kill %d: %v", n+1, err)
+		}
+		if chain := s.Chain(); seen != nil && *seen != chain.Head || seen == nil && chain.Size > 1 {
+			t.Errorf("after kill %d: looking saw another chain", n+1)
 		}
 		for _, c := range replies {
 			if stored, err := s.FetchUID(t.Context(), c.index); err != nil || !bytes.Equal(stored, c.reply) {

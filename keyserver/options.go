@@ -72,7 +72,9 @@ type Options struct {
 	// with ErrFormat.
 	Migrate bool
 	// Look opens a database, which must be there, of this or an earlier format, only to
-	// look at it. Nothing is changed in it, and no call that would is for such a service.
+	// look at it: no call that changes something is for such a service. Database and key
+	// file stay as they are, to the last byte (see badgerdb.Look). Whoever may read the database
+	// but not the key file can look, too; the two are then not compared, which is logged.
 	Look bool
 
 	Now func() time.Time // the clock; time.Now by default

@@ -79,27 +79,37 @@ func readKeys(path string) (*serverKeys, error) {
 // before its entry, and takes the old one's place after it.
 func nextFile(path string) string { return path + ".next" }
 
-// settleKeys returns the keys whose public signature key is the one that the
-// chain names, and finishes a change of keys that was interrupted.
+// settleKeys returns the keys whose public signature key is the one that the chain
+// names, and finishes a change of keys that was interrupted.
 func settleKeys(path string, public ed25519.PublicKey) (*serverKeys, error) {
-	keys, err := readKeys(path)
+	keys, settle, err := findKeys(path, public)
+	if err == nil {
+		err = settle()
+	}
+	return keys, err
+}
+
+// findKeys returns the keys whose public signature key is the one that the chain
+// names, and what is left to do of a change of keys that was interrupted.
+func findKeys(path string, public ed25519.PublicKey) (keys *serverKeys, settle func() error, err error) {
+	keys, err = readKeys(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	next, err := readKeys(nextFile(path))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	switch {
 	case next != nil && next.public().Equal(public):
-		return next, secretfile.Replace(path, nextFile(path))
+		return next, func() error { return secretfile.Replace(path, nextFile(path)) }, nil
 	case keys == nil:
-		return nil, fmt.Errorf("%w: %s is missing: restore the key file of this keyserver", ErrMismatch, path)
+		return nil, nil, fmt.Errorf("%w: %s is missing: restore the key file of this keyserver", ErrMismatch, path)
 	case !keys.public().Equal(public):
-		return nil, fmt.Errorf("%w: %s holds another key than the last one that the hashchain names, %s",
+		return nil, nil, fmt.Errorf("%w: %s holds another key than the last one that the hashchain names, %s",
 			ErrMismatch, path, canonical.Encode(public))
 	case next != nil: // its entry was never stored
-		return keys, secretfile.Remove(nextFile(path))
+		return keys, func() error { return secretfile.Remove(nextFile(path)) }, nil
 	}
-	return keys, nil
+	return keys, func() error { return nil }, nil
 }

@@ -54,14 +54,13 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
+	open := openBadger
 	if opt.Look {
-		if _, err := os.Stat(opt.Dir); err != nil {
-			return nil, err
-		}
+		open = lookAtBadger
 	} else if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	db, err := openBadger(ctx, opt.Dir, opt.memTable, opt.Log)
+	db, err := open(ctx, opt.Dir, opt.memTable, opt.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -3,10 +3,12 @@ package keyserver
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -49,7 +51,7 @@ func (s *Service) start(ctx context.Context) error {
 		return err
 	}
 	public := state.rotations[len(state.rotations)-1].public
-	if state.keys, err = settleKeys(s.opt.KeyFile, public); err != nil {
+	if state.keys, err = s.keysOf(public); err != nil {
 		return err
 	}
 	s.writer.state.Store(&state)
@@ -60,6 +62,20 @@ func (s *Service) start(ctx context.Context) error {
 		return s.clearEarlier(ctx)
 	}
 	return s.migrate(ctx)
+}
+
+// keysOf returns the keys with a public signature key; nil for one who looks and may not read
+// them.
+func (s *Service) keysOf(public ed25519.PublicKey) (*serverKeys, error) {
+	if !s.opt.Look {
+		return settleKeys(s.opt.KeyFile, public)
+	}
+	keys, _, err := findKeys(s.opt.KeyFile, public)
+	if errors.Is(err, fs.ErrPermission) {
+		s.opt.Log.Warn().Err(err).Msg("the key file was not compared with the hashchain")
+		return nil, nil
+	}
+	return keys, err
 }
 
 // first writes position 0: the keyserver's own UID message (keyserver-wire,
