@@ -126,7 +126,11 @@ type importConfig struct {
 }
 
 func importBlocks(ctx context.Context, c importConfig) (err error) {
-	g, err := graph.Open(filepath.Join(c.dataDir, "graph"),
+	dir := filepath.Join(c.dataDir, "graph")
+	if err := mayWrite(c.dataDir, dir); err != nil {
+		return err
+	}
+	g, err := graph.Open(dir,
 		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
 	if err != nil {
 		return err

@@ -37,11 +37,19 @@ func (a *app) looksAfter(cmd *cobra.Command, do func(ctx context.Context, c *key
 }
 
 // withService runs a job on the keyserver's database, which no server may have
-// open. One that only looks can do so also where an earlier keytree has made it.
+// open. One that only looks can do so also where an earlier keytree has made it, and where
+// nothing can be written.
 func (a *app) withService(ctx context.Context, c *keyserverConfig, look bool, job func(*keyserver.Service) error) (err error) {
 	for _, needed := range []string{c.dir, c.keyFile} {
-		if _, err := os.Stat(needed); err != nil {
+		if _, err := os.Stat(needed); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("there is no keyserver: %w", err)
+		} else if err != nil {
+			return err
+		}
+	}
+	if !look {
+		if err := mayWrite(filepath.Dir(c.dir), c.dir); err != nil {
+			return err
 		}
 	}
 	opt := c.options(newLog(a.stderr, "auto", "warn"))
@@ -111,8 +119,14 @@ which is made if it is not there. The server may be running.`,
 		if err != nil {
 			return usageError{err}
 		}
-		if err := os.MkdirAll(filepath.Dir(c.issuerFile), 0o700); err != nil {
-			return err
+		if _, err := os.Stat(c.issuerFile); err != nil {
+			folder := filepath.Dir(c.issuerFile)
+			if err := mayWrite(folder); err != nil {
+				return err
+			}
+			if err := os.MkdirAll(folder, 0o700); err != nil {
+				return err
+			}
 		}
 		issuer, err := token.OpenIssuer(c.issuerFile)
 		if err != nil {
@@ -148,7 +162,8 @@ with anchors refuses one that is older than the last of them.`,
 	}, func(ctx context.Context, c *keyserverConfig, args []string) error {
 		return writeNew(args[0], func(to io.Writer) error {
 			err := operator.NewClient(c.operator).Backup(ctx, to)
-			if notRunning(err) {
+			// Who may not ask a server may read a database that none has open.
+			if notRunning(err) || errors.Is(err, fs.ErrPermission) {
 				err = a.withService(ctx, c, true, func(s *keyserver.Service) error { return s.Backup(ctx, to) })
 			}
 			return err
@@ -183,6 +198,9 @@ that it prints with what others have seen: what was registered later is lost.`,
 		Example: `  keytree keyserver restore /backup/keyserver-2026-01-31 --keyserver-domain example.org`,
 		Args:    takes("FILE"),
 	}, func(ctx context.Context, c *keyserverConfig, args []string) error {
+		if err := mayWrite(filepath.Dir(c.dir), c.dir); err != nil {
+			return err
+		}
 		if _, err := os.Stat(c.keyFile); err != nil {
 			return fmt.Errorf("the key file that belongs to the backup: %w", err)
 		}

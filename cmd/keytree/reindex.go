@@ -19,6 +19,9 @@ func reindex(ctx context.Context, c serverConfig, into string) (err error) {
 	} else if same {
 		return usagef("--reindex-into %s: expected another folder than the data folder, which goes on being served", into)
 	}
+	if err := mayWrite(into, filepath.Join(into, "graph")); err != nil {
+		return err
+	}
 	running, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	served := c.dataDir

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -233,6 +234,17 @@ type serverConfig struct {
 	line        *progressLine // nil: progress goes to the log
 }
 
+// databases are the folders of those that the server writes.
+func (c serverConfig) databases() (dirs []string) {
+	if c.network != nil {
+		dirs = append(dirs, filepath.Join(c.dataDir, "graph"))
+	}
+	if c.keyserver != nil {
+		dirs = append(dirs, c.keyserver.dir)
+	}
+	return dirs
+}
+
 // addresses are where a server answers.
 type addresses struct {
 	grpc, http net.Addr
@@ -243,6 +255,9 @@ type addresses struct {
 // When it returns, all of it has ended. serving, if not nil, hears the addresses as soon
 // as the server answers.
 func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err error) {
+	if err := mayWrite(c.dataDir, c.databases()...); err != nil {
+		return err
+	}
 	certificates, err := c.listen.tls(c.log)
 	if err != nil {
 		return err
