@@ -153,6 +153,9 @@ func (r *auditRun) run(ctx context.Context) (err error) {
 			}
 		}
 	}
+	if err := keepOwner(config.Dir, true); err != nil {
+		return err
+	}
 	auditor, err := audit.Open(config)
 	if err != nil {
 		return explainAudit(err)

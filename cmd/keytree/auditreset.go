@@ -38,6 +38,9 @@ still there, or nothing but the pins.`,
 		if err != nil {
 			return err
 		}
+		if err := keepOwner(dir, true); err != nil {
+			return err
+		}
 		pins, err := audit.Reset(audit.Config{Dir: dir, Network: network.value, Genesis: genesis.value})
 		if err != nil {
 			return explainAudit(err)

@@ -66,6 +66,7 @@ type userFlags struct {
 	userDir *string
 	ca      *caFlag
 	json    *bool
+	looks   bool          // the command changes nothing in the folder
 	line    *progressLine // nil without a terminal
 }
 
@@ -98,6 +99,11 @@ func (u *userFlags) use(open func(dir string, opt keyclient.Options) (*keyclient
 	dir, err := u.dir()
 	if err != nil {
 		return err
+	}
+	if !u.looks {
+		if err := keepOwner(dir, true); err != nil {
+			return err
+		}
 	}
 	transport, err := u.transport()
 	if err != nil {
@@ -148,6 +154,12 @@ func explainUser(err error) error {
 
 // with opens the user's folder and lets job work with it.
 func (u *userFlags) with(job func(*keyclient.Client) error) error { return u.use(keyclient.Open, job) }
+
+// look is with for a job that changes nothing.
+func (u *userFlags) look(job func(*keyclient.Client) error) error {
+	u.looks = true
+	return u.use(keyclient.Look, job)
+}
 
 func (u *userFlags) transport() (*http.Transport, error) { return keyserverTransport(u.ca) }
 
@@ -303,7 +315,7 @@ func (a *app) userStatusCommand() *cobra.Command {
 		Args:    takes(),
 	}
 	u := a.userFlags(cmd)
-	cmd.RunE = func(*cobra.Command, []string) error { return u.with(u.printStatus) }
+	cmd.RunE = func(*cobra.Command, []string) error { return u.look(u.printStatus) }
 	return cmd
 }
 

@@ -25,7 +25,7 @@ those that wait for an answer. Others are over, and nothing is kept of them.`,
 	u := a.userFlags(cmd)
 	as, passphrase := asFlag(u), u.passphraseFlag()
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return u.with(func(c *keyclient.Client) error {
+		return u.look(func(c *keyclient.Client) error {
 			id, err := u.openOwn(cmd.Context(), c, *as, passphrase)
 			if err != nil {
 				return err

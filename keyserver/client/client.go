@@ -54,6 +54,7 @@ type Options struct {
 	// asked for, from the goroutine that called.
 	Notice func(text string)
 
+	look        bool   // Look
 	argonMemory uint32 // KiB; tests take less
 }
 
@@ -224,12 +225,24 @@ func begin(ctx context.Context, dir, url, domain string, opt Options) (*Client, 
 // Open opens a folder that Init has made. ErrNotInitialized, ErrLocked, ErrDamaged.
 func Open(dir string, opt Options) (*Client, error) { return open(dir, opt) }
 
+// Look is Open only to tell what is in the folder, which stays as it is: it may be one that
+// cannot be written. Calls that would change it fail. Several can look at once, and whoever
+// may not read the lock file of the folder's owner looks without it.
+func Look(dir string, opt Options) (*Client, error) {
+	opt.look = true
+	return open(dir, opt)
+}
+
 func open(dir string, opt Options) (*Client, error) {
 	c, err := openState(dir, opt)
 	if err != nil {
 		return nil, err
 	}
-	if c.chain, err = openCopy(c.path(chainFile), c.state.Size, c.state.Head); err != nil {
+	copyOf := openCopy
+	if opt.look {
+		copyOf = lookAtCopy
+	}
+	if c.chain, err = copyOf(c.path(chainFile), c.state.Size, c.state.Head); err != nil {
 		return nil, errors.Join(err, c.lock.Unlock())
 	}
 	if c.Size() == 0 {
@@ -261,7 +274,11 @@ func openState(dir string, opt Options) (_ *Client, err error) {
 		opt.argonMemory = argonMemory
 	}
 	c := &Client{dir: dir, opt: opt}
-	if c.lock, err = lockDir(dir); err != nil {
+	lock := lockDir
+	if opt.look {
+		lock = lockToLook
+	}
+	if c.lock, err = lock(dir); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -293,6 +310,19 @@ func lockDir(dir string) (*flock.Flock, error) {
 	lock := flock.New(filepath.Join(dir, ".lock"), flock.SetPermissions(0o600))
 	ok, err := lock.TryLock()
 	if err == nil && !ok {
+		err = fmt.Errorf("%w: %s", ErrLocked, dir)
+	}
+	return lock, err
+}
+
+// lockToLook keeps others from changing the folder, if its lock file can be read.
+func lockToLook(dir string) (*flock.Flock, error) {
+	lock := flock.New(filepath.Join(dir, ".lock"), flock.SetFlag(os.O_RDONLY))
+	ok, err := lock.TryRLock()
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err == nil && !ok:
 		err = fmt.Errorf("%w: %s", ErrLocked, dir)
 	}
 	return lock, err

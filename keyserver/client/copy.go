@@ -29,13 +29,22 @@ type chainCopy struct {
 
 // openCopy opens the file with a chain of some size and head, or makes it for a chain
 // without entries.
-func openCopy(path string, size uint64, head []byte) (_ *chainCopy, err error) {
+func openCopy(path string, size uint64, head []byte) (*chainCopy, error) {
+	return openCopyWith(os.O_RDWR|os.O_CREATE, path, size, head)
+}
+
+// lookAtCopy is openCopy only to read what is there.
+func lookAtCopy(path string, size uint64, head []byte) (*chainCopy, error) {
+	return openCopyWith(os.O_RDONLY, path, size, head)
+}
+
+func openCopyWith(flag int, path string, size uint64, head []byte) (_ *chainCopy, err error) {
 	c := &chainCopy{size: size}
 	if size > maxEntries || size > 0 && len(head) != len(c.head) {
 		return nil, fmt.Errorf("%w: the recorded end of the chain", ErrDamagedCopy)
 	}
 	copy(c.head[:], head)
-	if c.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if c.file, err = os.OpenFile(path, flag, 0o600); err != nil {
 		return nil, err
 	}
 	if size > 0 {
