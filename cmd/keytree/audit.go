@@ -153,7 +153,7 @@ func (r *auditRun) run(ctx context.Context) (err error) {
 			}
 		}
 	}
-	if err := keepOwner(config.Dir, true); err != nil {
+	if err := keepOwner(config.Dir); err != nil {
 		return err
 	}
 	auditor, err := audit.Open(config)

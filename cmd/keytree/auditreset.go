@@ -38,7 +38,7 @@ still there, or nothing but the pins.`,
 		if err != nil {
 			return err
 		}
-		if err := keepOwner(dir, true); err != nil {
+		if err := keepOwner(dir); err != nil {
 			return err
 		}
 		pins, err := audit.Reset(audit.Config{Dir: dir, Network: network.value, Genesis: genesis.value})

@@ -26,7 +26,12 @@ func (a *app) fsckCommand() *cobra.Command {
 it: the files with their checksums, the chain of state hashes with the effects
 of each block, and every record with what the effects make of it. It says what
 is wrong and where. No server may be running on the folder. Nothing is repaired:
-remove the folder named graph and let serve index again.`,
+remove the folder named graph and let serve index again.
+
+It changes nothing in the folder, not even after a server was killed there: the file
+system may be mounted to be read, and any user who can read the files can check them.
+What a killed server had not sorted into tables yet is copied to the temporary folder
+(TMPDIR), some ten megabytes at most.`,
 		Example: `  keytree fsck
   keytree fsck --data-dir /srv/keytree --network chipnet --json`,
 		Args: takes(),

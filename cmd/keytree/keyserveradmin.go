@@ -151,7 +151,8 @@ func (a *app) keyserverBackupCommand() *cobra.Command {
 		Short: "Back up the keyserver's database",
 		Long: `backup writes the keyserver's database to a new file, as it is at one moment. A
 running server does it itself and goes on meanwhile; without one, it is done here,
-also for a database that an earlier keytree has made, which stays as it is.
+also for a database that an earlier keytree has made, which stays as it is, and by any user
+who can read it.
 
 The key file is not in it: keep a copy of that apart, and another after each
 rotate-key. A backup that is not the newest state must not be put into service again
@@ -224,7 +225,10 @@ func (a *app) keyserverFsckCommand() *cobra.Command {
 the files with their checksums, the hashchain and its Merkle tree, every reply with
 its entry and signature, every identity with its messages, every KeyInit. No server
 may be running on it. Nothing is repaired: restore a backup. Nor is a database that an
-earlier keytree has made converted: serve does that when it starts.`,
+earlier keytree has made converted: serve does that when it starts.
+
+It changes nothing, like keytree fsck, and any user who can read the database can check
+it. One who cannot read the key file is told that this was not compared.`,
 		Example: `  keytree keyserver fsck --keyserver-domain example.org`,
 		Args:    takes(),
 	}, func(ctx context.Context, c *keyserverConfig, _ []string) error {

@@ -101,7 +101,7 @@ func (u *userFlags) use(open func(dir string, opt keyclient.Options) (*keyclient
 		return err
 	}
 	if !u.looks {
-		if err := keepOwner(dir, true); err != nil {
+		if err := keepOwner(dir); err != nil {
 			return err
 		}
 	}

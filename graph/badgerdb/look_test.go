@@ -1,6 +1,7 @@
 package badgerdb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -274,6 +275,11 @@ func TestLookRefused(t *testing.T) {
 	}
 	if _, err := Look(t.Context(), testOptions(dir), nil); !errors.Is(err, ErrDamaged) {
 		t.Errorf("damaged: %v", err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := Look(stopped, testOptions(makeDatabase(t)), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
 	}
 	wantEmpty(t, temporary)
 	t.Setenv("TMPDIR", filepath.Join(temporary, "nothing"))
