@@ -50,19 +50,31 @@ func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	defer c.mu.Unlock()
 	// Two files are never replaced at once. If one is still the old one, reading fails,
 	// and is tried again when the other has changed.
-	now := versions(c.certFile, c.keyFile)
-	if now == c.read {
-		return c.current, nil
+	if versions(c.certFile, c.keyFile) != c.read {
+		c.readAgain()
 	}
-	c.read = now
+	return c.current, nil
+}
+
+// Reload reads the files now, whether they have changed or not, for the next connection. It
+// reports whether they could be used, and logs it; the certificate before is used on if not.
+func (c *Certificate) Reload() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.readAgain()
+}
+
+// readAgain reads the files. The caller holds mu.
+func (c *Certificate) readAgain() bool {
+	c.read = versions(c.certFile, c.keyFile)
 	fresh, err := readCertificate(c.certFile, c.keyFile)
 	if err != nil {
-		c.log.Warn().Err(err).Msg("the TLS certificate's files have changed and cannot be used yet; the one before is")
-		return c.current, nil
+		c.log.Warn().Err(err).Msg("the TLS certificate's files cannot be used; the one before is")
+		return false
 	}
-	c.log.Info().Time("expires", fresh.Leaf.NotAfter).Msg("the TLS certificate was read again")
+	c.log.Info().Str("file", c.certFile).Time("expires", fresh.Leaf.NotAfter).Msg("the TLS certificate was read again")
 	c.current = fresh
-	return fresh, nil
+	return true
 }
 
 func versions(certFile, keyFile string) (v [2]fileVersion) {

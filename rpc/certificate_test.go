@@ -65,6 +65,38 @@ func TestLoadCertificate(t *testing.T) {
 	}
 }
 
+// TestReload reads files again of which nothing tells that they have changed.
+func TestReload(t *testing.T) {
+	certFile, keyFile := rpctest.WriteCertificate(t, time.Now().Add(time.Hour), "one.example.org")
+	certificate, err := rpc.LoadCertificate(certFile, keyFile, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, otherKey := rpctest.WriteCertificate(t, time.Now().Add(time.Hour), "two.example.org")
+	wantName := func(name string) {
+		t.Helper()
+		shown, err := certificate.TLS().GetCertificate(nil)
+		if err != nil || shown.Leaf.DNSNames[0] != name {
+			t.Errorf("%v, %v; want the certificate of %s", shown.Leaf.DNSNames, err, name)
+		}
+	}
+	wantName("one.example.org")
+	if err := os.Rename(other, certFile); err != nil {
+		t.Fatal(err)
+	}
+	if certificate.Reload() {
+		t.Error("a certificate with another's key is used")
+	}
+	wantName("one.example.org")
+	if err := os.Rename(otherKey, keyFile); err != nil {
+		t.Fatal(err)
+	}
+	if !certificate.Reload() {
+		t.Error("a good certificate is not used")
+	}
+	wantName("two.example.org")
+}
+
 // TestCertificateIsReadAgain replaces the files of running servers, first by what cannot be
 // used.
 func TestCertificateIsReadAgain(t *testing.T) {

@@ -128,7 +128,7 @@ func Loopback() []netip.Prefix {
 // Gate is one admission layer, for any number of listeners. It is safe for concurrent use.
 // It has no goroutines of its own.
 type Gate struct {
-	limits    Limits
+	limits    Limits // of which the times hold; Resize changes the budgets
 	proxies   []netip.Prefix
 	unlimited []netip.Prefix
 
@@ -148,7 +148,7 @@ func New(c Config) *Gate {
 	l := c.Limits
 	return &Gate{
 		limits: l, proxies: c.Proxies, unlimited: c.Unlimited,
-		connections: newPlaces("connections", l.Connections, 0, max(1, l.Connections.One/8)),
+		connections: newPlaces("connections", l.Connections, 0, fewConnections(l)),
 		requests:    newPlaces("requests", l.Requests, l.Patience, 1),
 		streams:     newPlaces("streams", l.Streams, l.Patience, 1),
 		long:        newPlaces("long answers", l.Long, l.Patience, 1),
@@ -159,6 +159,21 @@ func New(c Config) *Gate {
 		turns:       newTurns(),
 		open:        make(map[*conn]struct{}),
 	}
+}
+
+// fewConnections is up to how many connections clients are alike, but for who came first.
+func fewConnections(l Limits) int { return max(1, l.Connections.One/8) }
+
+// Resize gives the budgets the sizes of other limits, whose times are left alone. What is
+// above a new size stays until it ends, and nothing more is let in meanwhile.
+func (g *Gate) Resize(l Limits) {
+	g.connections.resize(l.Connections, fewConnections(l))
+	g.requests.resize(l.Requests, 1)
+	g.streams.resize(l.Streams, 1)
+	g.long.resize(l.Long, 1)
+	g.in.resize(l.BytesIn)
+	g.out.resize(l.BytesOut)
+	g.work.resize(l.Work)
 }
 
 // Usage is what is in use of each budget, and how many clients there are to it.

@@ -8,16 +8,22 @@ import (
 // bytes are a budget of memory.
 type bytes struct {
 	name  string
-	size  Budget
 	after time.Duration // when to come back if there is no room
 
 	mu    sync.Mutex
+	size  Budget         // mu
 	taken int            // mu
 	of    map[Client]int // mu; clients that have some
 }
 
 func newBytes(name string, size Budget, after time.Duration) *bytes {
 	return &bytes{name: name, size: size, after: after, of: make(map[Client]int)}
+}
+
+func (b *bytes) resize(size Budget) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.size = size
 }
 
 func (b *bytes) inUse() int {

@@ -36,7 +36,7 @@ func (c Client) network() (netip.Prefix, bool) {
 	if !c.prefix.IsValid() || c.prefix.Addr().Is4() {
 		return netip.Prefix{}, false
 	}
-	wide, err := c.prefix.Addr().Prefix(48)
+	wide, err := c.prefix.Addr().Prefix(networkBits)
 	return wide, err == nil
 }
 

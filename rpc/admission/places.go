@@ -9,11 +9,11 @@ import (
 // places are a budget of things that are there or not, as connections.
 type places struct {
 	name     string
-	size     Budget
 	patience time.Duration // for how long nobody has to make room for his like
-	few      int           // up to how many places clients are alike, but for who came first
 
 	mu      sync.Mutex
+	size    Budget             // mu
+	few     int                // mu; up to how many places clients are alike, but for who came first
 	taken   int                // mu
 	of      map[Client]*holder // mu; clients with places
 	nothing time.Time          // mu; when greediest last found no place to take away
@@ -42,6 +42,12 @@ const lookEvery = time.Millisecond
 
 func newPlaces(name string, size Budget, patience time.Duration, few int) *places {
 	return &places{name: name, size: size, patience: patience, few: few, of: make(map[Client]*holder)}
+}
+
+func (p *places) resize(size Budget, few int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.size, p.few = size, few
 }
 
 func (p *places) inUse() int {

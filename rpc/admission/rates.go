@@ -16,15 +16,18 @@ const maxKnown = 1 << 15
 // all of its 65,536 networks.
 const networkShare = 16
 
+// networkBits is how many bits of an address its network has, of IPv6. No client's prefix has as few.
+const networkBits = 48
+
 // Rates is how fast each client may do something. It remembers those that came last, in two
 // generations: so that its memory is bounded, it forgets an old one as a whole. It is safe
 // for concurrent use.
 type Rates struct {
-	name  string
-	every rate.Limit // per second; rate.Inf for no limits
-	burst int
+	name string
 
 	mu         sync.Mutex
+	every      rate.Limit                     // mu; per second; rate.Inf for no limits
+	burst      int                            // mu
 	young, old map[netip.Prefix]*rate.Limiter // mu
 }
 
@@ -36,6 +39,30 @@ func NewRates(name string, every time.Duration, burst int) *Rates {
 
 // Unlimited returns rates that allow everybody everything.
 func Unlimited() *Rates { return &Rates{every: rate.Inf} }
+
+// resize allows each client another rate and burst from now on. What it has used up stays used up.
+func (r *Rates) resize(every time.Duration, burst int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.every, r.burst = rate.Every(every), burst
+	for _, known := range []map[netip.Prefix]*rate.Limiter{r.young, r.old} {
+		for of, l := range known {
+			times := 1
+			if of.Bits() == networkBits {
+				times = networkShare
+			}
+			l.SetLimit(r.every * rate.Limit(times))
+			l.SetBurst(r.burst * times)
+		}
+	}
+}
+
+// atOnce is how much a client may do at once.
+func (r *Rates) atOnce() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.burst
+}
 
 func (r *Rates) remembered() int {
 	r.mu.Lock()
@@ -53,12 +80,15 @@ func (r *Rates) Take(c Client, n int) error {
 }
 
 func (r *Rates) take(c Client, n int) *Refusal {
-	if r.every == rate.Inf || !c.bounded() {
+	if !c.bounded() {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.every == rate.Inf {
 		return nil
 	}
 	now := time.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	one := reserve(r.limiter(c.prefix, 1), now, n)
 	if after := one.DelayFrom(now); after > 0 {
 		one.CancelAt(now)
@@ -110,9 +140,19 @@ const quietShare = 50
 func newWork(size Budget) *work {
 	second := func(n int) *Rates { return NewRates(workName, time.Second/time.Duration(n), 10*n) }
 	return &work{
-		one: second(size.One), quiet: second(max(1, size.One/quietShare)),
+		one: second(size.One), quiet: second(quiet(size)),
 		all: rate.NewLimiter(rate.Limit(size.All), size.All),
 	}
+}
+
+func quiet(size Budget) int { return max(1, size.One/quietShare) }
+
+func (w *work) resize(size Budget) {
+	second := func(r *Rates, n int) { r.resize(time.Second/time.Duration(n), 10*n) }
+	second(w.one, size.One)
+	second(w.quiet, quiet(size))
+	w.all.SetLimit(rate.Limit(size.All))
+	w.all.SetBurst(size.All)
 }
 
 // take takes so many units of work out of the client's budget, and out of that of all
@@ -132,6 +172,6 @@ func (w *work) take(c Client, units int) *Refusal {
 
 // drain leaves a client nothing but its rate.
 func (w *work) drain(c Client) {
-	for units := w.one.burst; units > 0 && w.one.take(c, units) != nil; units /= 2 {
+	for units := w.one.atOnce(); units > 0 && w.one.take(c, units) != nil; units /= 2 {
 	}
 }
