@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg"
@@ -39,7 +40,8 @@ type Options struct {
 	// it. 0: graph.DefaultMemory
 	Memory int64
 
-	batonsKept int // 0: the constant; tests have few
+	batonsKept int    // 0: the constant; tests have few
+	turned     func() // is called when something is done; New sets it
 }
 
 // flightBytes is what blocks in flight may take.
@@ -75,6 +77,8 @@ type Indexer struct {
 	believed sync.Once // says that a pruned node has to be believed
 	judged   *branch   // whose headers have been judged last; belongs to Run
 
+	turn atomic.Int64 // as Turned, in Unix nanoseconds
+
 	mu      sync.Mutex
 	status  Status    // mu; but see Status
 	heard   time.Time // mu; when the node last told its tip
@@ -89,8 +93,21 @@ func New(n node.Node, g *graph.Graph, opt Options) *Indexer {
 	if opt.Progress == 0 {
 		opt.Progress = DefaultProgress
 	}
-	return &Indexer{node: n, graph: g, opt: opt, recent: newRecent(recentKept), status: Status{NodePeers: node.Untold, Reason: "the node has not been asked yet"}}
+	ix := &Indexer{node: n, graph: g, opt: opt, recent: newRecent(recentKept), status: Status{NodePeers: node.Untold, Reason: "the node has not been asked yet"}}
+	ix.opt.turned = ix.turns
+	ix.turns()
+	return ix
 }
+
+// Turned returns when Run last asked the node for its tip, judged headers, or connected a block
+// or took one back. A node that does not answer holds it up for MaxTurn at most.
+func (ix *Indexer) Turned() time.Time { return time.Unix(0, ix.turn.Load()) }
+
+// MaxTurn is how long one thing that Run does takes at most, with a node that answers late or
+// not at all, and a block that is as hard to apply as one can be.
+const MaxTurn = 15 * time.Minute
+
+func (ix *Indexer) turns() { ix.turn.Store(time.Now().UnixNano()) }
 
 const (
 	// silence is how long the node may not answer before what it said last is not
@@ -221,6 +238,7 @@ func (ix *Indexer) Run(ctx context.Context) (err error) {
 	retry := firstRetry
 	moves := 0
 	for {
+		ix.turns()
 		wait := ix.opt.Poll
 		before, _ := ix.graph.Tip()
 		err := ix.sync(ctx)
@@ -375,6 +393,7 @@ func (ix *Indexer) takeBack(ctx context.Context, tip graph.Tip, common int64, b 
 		if err := ix.graph.Disconnect(); err != nil {
 			return err
 		}
+		ix.turns()
 	}
 	return nil
 }

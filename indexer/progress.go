@@ -30,9 +30,10 @@ const rateWindow = 10 * time.Second
 // progress reports on one catch-up: every step to OnProgress, or long work to the
 // log every few seconds; and to the log that the target is reached.
 type progress struct {
-	log   zerolog.Logger
-	hear  func(Progress) // nil: nobody
-	every time.Duration  // between log lines
+	log    zerolog.Logger
+	turned func()
+	hear   func(Progress) // nil: nobody
+	every  time.Duration  // between log lines
 
 	began  sample
 	height uint32   // of the target
@@ -53,13 +54,14 @@ type sample struct {
 // height target.
 func newProgress(opt Options, first, target uint32) *progress {
 	began := sample{at: time.Now(), height: int64(first) - 1}
-	return &progress{log: opt.Log, hear: opt.OnProgress, every: opt.Progress,
+	return &progress{log: opt.Log, turned: opt.turned, hear: opt.OnProgress, every: opt.Progress,
 		began: began, height: target, recent: []sample{began}, logged: began.at}
 }
 
 // connected notes that the graph has reached height, with so many more actions
 // and bytes of blocks.
 func (p *progress) connected(height uint32, actions int, bytes int64) {
+	p.turned()
 	p.actions += actions
 	now := sample{time.Now(), int64(height), p.recent[len(p.recent)-1].bytes + bytes}
 	p.recent = append(p.recent, now)
@@ -114,6 +116,7 @@ func newHeaderProgress(opt Options, from, last uint32) *headerProgress {
 
 // judged notes that all headers up to a height have been judged.
 func (p *headerProgress) judged(height uint32) {
+	p.opt.turned()
 	if int64(p.last)-int64(p.first) < shortHeaders {
 		return
 	}

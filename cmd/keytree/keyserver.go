@@ -104,6 +104,7 @@ was anchored later: keytree serve asks, and is the safer one after a restore.`,
 		if c.listen, err = listen.config(*dataDir, c.keyserver); err != nil {
 			return err
 		}
+		c.settings, c.settingsAgain = cmd.Flags(), a.settingsAgain(cmd)
 		c.log, c.line = newLogAndLine(a.stderr, log.format.value, log.level.value)
 		return serve(cmd.Context(), c, nil)
 	}
@@ -295,11 +296,9 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 		TLS: certificates, Hosts: append(c.hosts(), of.listen.hosts...), Allowances: c.allowances, Admission: of.admission, Log: log,
 	}
 	if c.tlsCert != "" {
-		certificate, err := rpc.LoadCertificate(c.tlsCert, c.tlsKey, log)
-		if err != nil {
+		if k.wire.TLS, err = of.certificates.load(c.tlsCert, c.tlsKey); err != nil {
 			return k, err
 		}
-		k.wire.TLS = certificate.TLS()
 	}
 	if err := os.MkdirAll(filepath.Dir(c.dir), 0o700); err != nil {
 		return k, err

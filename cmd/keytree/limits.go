@@ -61,25 +61,48 @@ func newLimitFlags(flags *pflag.FlagSet) limitFlags {
 	return f
 }
 
+// budgetFlags are those that give a budget its size.
+var budgetFlags = []string{"limit-connections", "limit-requests", "limit-streams", "limit-long-answers", "limit-bytes-in", "limit-bytes-out", "limit-work"}
+
+// limitFlagsIn returns the flags that newLimitFlags has added.
+func limitFlagsIn(flags *pflag.FlagSet) limitFlags {
+	value := func(name string) pflag.Value { return flags.Lookup(name).Value }
+	clients := func(name string) *parsed[[]netip.Prefix] { return value(name).(*parsed[[]netip.Prefix]) }
+	budget := func(name string) *parsed[admission.Budget] { return value(name).(*parsed[admission.Budget]) }
+	duration := func(name string) *parsed[time.Duration] { return value(name).(*parsed[time.Duration]) }
+	return limitFlags{
+		proxies: clients("trusted-proxy"), unlimited: clients("unlimited"),
+		connections: budget("limit-connections"), requests: budget("limit-requests"), streams: budget("limit-streams"),
+		long: budget("limit-long-answers"), in: budget("limit-bytes-in"), out: budget("limit-bytes-out"), work: budget("limit-work"),
+		arrive: duration("timeout-arrive"), take: duration("timeout-take"), patience: duration("timeout-slow"),
+	}
+}
+
 // gate returns what lets clients in.
 func (f limitFlags) gate() (*admission.Gate, error) {
+	limits, err := f.limits()
+	if err != nil {
+		return nil, err
+	}
+	return admission.New(admission.Config{Proxies: f.proxies.value, Unlimited: f.unlimited.value, Limits: limits}), nil
+}
+
+// limits returns the budgets and times, if they go together and with what the system allows.
+func (f limitFlags) limits() (admission.Limits, error) {
 	if calls := f.requests.value.All + f.streams.value.All; f.connections.value.All <= calls {
-		return nil, usagef("--limit-connections: expected more of all clients than --limit-requests and --limit-streams have together, %d, got %d: "+
+		return admission.Limits{}, usagef("--limit-connections: expected more of all clients than --limit-requests and --limit-streams have together, %d, got %d: "+
 			"else they could keep every connection from others", calls, f.connections.value.All)
 	}
 	need := uint64(f.connections.value.All) + ownFiles
 	if most, told := mostOpenFiles(); told && most < need {
-		return nil, usagef("--limit-connections: the system lets keytree open %d files and sockets, expected %d, of which %d are not for connections: "+
+		return admission.Limits{}, usagef("--limit-connections: the system lets keytree open %d files and sockets, expected %d, of which %d are not for connections: "+
 			"allow it more (ulimit -n, LimitNOFILE), or take fewer connections, with as many fewer of --limit-requests and --limit-streams", most, need, ownFiles)
 	}
-	return admission.New(admission.Config{
-		Proxies: f.proxies.value, Unlimited: f.unlimited.value,
-		Limits: admission.Limits{
-			Connections: f.connections.value, Requests: f.requests.value, Streams: f.streams.value, Long: f.long.value,
-			BytesIn: f.in.value, BytesOut: f.out.value, Work: f.work.value,
-			Arrive: f.arrive.value, Take: f.take.value, Patience: f.patience.value,
-		},
-	}), nil
+	return admission.Limits{
+		Connections: f.connections.value, Requests: f.requests.value, Streams: f.streams.value, Long: f.long.value,
+		BytesIn: f.in.value, BytesOut: f.out.value, Work: f.work.value,
+		Arrive: f.arrive.value, Take: f.take.value, Patience: f.patience.value,
+	}, nil
 }
 
 // ownFiles is how many files a server may have open besides connections: tables of its

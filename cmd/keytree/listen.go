@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
 
 	"github.com/keytree-bch/keytree/rpc"
@@ -125,16 +124,12 @@ func refuseBeyondLoopback(flag, address string) error {
 func (c listenConfig) secure() bool { return c.certFile != "" || len(c.acme.Domains) > 0 }
 
 // tls returns what shows clients certificates, nil if there are none.
-func (c listenConfig) tls(log zerolog.Logger) (*tls.Config, error) {
+func (c listenConfig) tls(files *certificates) (*tls.Config, error) {
 	switch {
 	case len(c.acme.Domains) > 0:
 		return rpc.NewACME(c.acme), nil
 	case c.certFile == "":
 		return nil, nil
 	}
-	certificate, err := rpc.LoadCertificate(c.certFile, c.keyFile, log)
-	if err != nil {
-		return nil, err
-	}
-	return certificate.TLS(), nil
+	return files.load(c.certFile, c.keyFile)
 }

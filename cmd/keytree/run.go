@@ -24,6 +24,7 @@ const (
 
 // app is one run of the command line.
 type app struct {
+	args   []string // the command line, without the program's name
 	stdin  io.Reader
 	stdout *output
 	stderr io.Writer
@@ -37,7 +38,7 @@ type app struct {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &app{stdin: stdin, stdout: &output{w: stdout, failed: cancel}, stderr: stderr}
+	a := &app{args: args, stdin: stdin, stdout: &output{w: stdout, failed: cancel}, stderr: stderr}
 	root := a.rootCommand()
 	root.SetArgs(slices.Concat([]string{}, args)) // never nil, for which cobra takes os.Args
 	root.SetIn(stdin)

@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -91,7 +93,12 @@ asked to run, and at the start for what only its operator can correct.
 
 The log goes to standard error. The line "serving" names the addresses, also
 where port 0 left them to the system. SIGINT and SIGTERM stop the server
-gracefully, a second one at once; the database survives both, and kill -9.`,
+gracefully, a second one at once; the database survives both, and kill -9.
+
+SIGHUP has it read its certificates again, and the sizes of the --limit-… budgets from the
+config file; what cannot be used is named in the log, and what was before holds. All other
+settings wait for the next start. Under systemd it tells with sd_notify when it answers, what it
+does, and for the watchdog that its index goes on.`,
 		Example: `  keytree serve --node 'bchd://127.0.0.1:8335?cert=/home/me/.bchd/rpc.cert'
   keytree serve --node 'http://127.0.0.1:8332?cookie=/home/me/.bitcoin/.cookie&zmq=tcp://127.0.0.1:28332'
   KEYTREE_NODE='http://me:password@node:8332' keytree serve
@@ -142,6 +149,7 @@ gracefully, a second one at once; the database survives both, and kill -9.`,
 		if c.keyserver != nil && c.keyserver.anchor.keyFile != "" && c.node.bchd == nil {
 			return usagef("--anchor-key-file needs a node that tells what an address can spend: expected --node %s, of a bchd with --addrindex", bchd.URLForm)
 		}
+		c.settings, c.settingsAgain = cmd.Flags(), a.settingsAgain(cmd)
 		c.log, c.line = newLogAndLine(a.stderr, log.format.value, log.level.value)
 		if h := startHeight.value; h != nil && *h != c.startHeight {
 			c.log.Warn().Uint32("start_height", *h).Uint32("expected", c.startHeight).
@@ -230,8 +238,13 @@ type serverConfig struct {
 	origins     []string         // as rpc.Config.Origins
 	admission   *admission.Gate  // before all wires; nil: each has its own, with the default limits
 	keyserver   *keyserverConfig // nil: none is run
-	log         zerolog.Logger
-	line        *progressLine // nil: progress goes to the log
+	// settings are those that hold, and settingsAgain reads them as they are now, when the
+	// process is asked to; nil: it is not.
+	settings      *pflag.FlagSet
+	settingsAgain func() (*pflag.FlagSet, error)
+	certificates  *certificates // serve sets it
+	log           zerolog.Logger
+	line          *progressLine // nil: progress goes to the log
 }
 
 // databases are the folders of those that the server writes.
@@ -258,7 +271,13 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	if err := mayWrite(c.dataDir, c.databases()...); err != nil {
 		return err
 	}
-	certificates, err := c.listen.tls(c.log)
+	hangups := make(chan os.Signal, 1)
+	if c.settingsAgain != nil {
+		signal.Notify(hangups, syscall.SIGHUP) // until it is read, the process is not to end by it either
+		defer signal.Stop(hangups)
+	}
+	c.certificates = &certificates{log: c.log}
+	certificates, err := c.listen.tls(c.certificates)
 	if err != nil {
 		return err
 	}
@@ -342,6 +361,10 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 			}
 		})
 	}
+	working.Go(func() { (&supervised{index, keyserver, c.log}).run(running) })
+	working.Go(func() {
+		(&reloading{c.certificates, c.admission, c.settings, c.settingsAgain, c.log}).run(running, hangups)
+	})
 	line.Str("version", version()).Str("data_dir", c.dataDir).Msg("serving")
 	if serving != nil {
 		serving(at)

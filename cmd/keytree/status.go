@@ -15,10 +15,18 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Tell what a server has indexed",
+		Long: `status asks a server, over gRPC, how far it is.
+
+With --ready it asks the server on this machine, over REST, no more than whether it is
+synced with its node and serves all that it was asked to run, and says why not: for health
+checks, as of containers. Where that answers it knows from the settings that keytree serve has,
+in the environment and in the config file of the data folder.`,
 		Example: `  keytree status
-  keytree status --server 127.0.0.1:8434 --json | jq .state_hash`,
+  keytree status --server 127.0.0.1:8434 --json | jq .state_hash
+  keytree status --ready`,
 		Args: takes(),
 	}
+	ready := newReadyFlags(cmd.Flags())
 	asks(cmd, func(ctx context.Context, c *server, _ []string, asJSON bool) error {
 		s, err := c.Status(ctx)
 		if err != nil {
@@ -30,6 +38,17 @@ func (a *app) statusCommand() *cobra.Command {
 		a.printStatus(s)
 		return nil
 	})
+	status := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !*ready.ready {
+			return status(cmd, args)
+		}
+		if err := ready.ask(cmd.Context()); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(a.stdout, "ready")
+		return err
+	}
 	return cmd
 }
 
