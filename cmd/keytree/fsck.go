@@ -31,7 +31,7 @@ remove the folder named graph and let serve index again.
 It changes nothing in the folder, not even after a server was killed there: the file
 system may be mounted to be read, and any user who can read the files can check them.
 What a killed server had not sorted into tables yet is copied to the temporary folder
-(TMPDIR), some ten megabytes at most.`,
+(TMPDIR), 100 megabytes at most.`,
 		Example: `  keytree fsck
   keytree fsck --data-dir /srv/keytree --network chipnet --json`,
 		Args: takes(),
