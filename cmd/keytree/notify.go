@@ -50,12 +50,15 @@ func (s *supervised) run(ctx context.Context) {
 	notify(s.log, daemon.SdNotifyReady, "STATUS="+said)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for {
-		if err := s.stuck(); err != nil {
-			s.log.Error().Err(err).Msg("the watchdog is not told that all is well")
-		} else if watchdog > 0 {
+	for stuck := false; ; {
+		err := s.stuck()
+		switch {
+		case err == nil && watchdog > 0:
 			notify(s.log, daemon.SdNotifyWatchdog)
+		case err != nil && !stuck:
+			s.log.Error().Err(err).Msg("it is stuck, and a watchdog is not told that all is well")
 		}
+		stuck = err != nil
 		select {
 		case <-ctx.Done():
 			notify(s.log, daemon.SdNotifyStopping, "STATUS=stopping")

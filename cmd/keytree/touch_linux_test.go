@@ -398,6 +398,10 @@ func TestTouchings(t *testing.T) {
 			t.Fatal(err)
 		}
 		each(t, w, func(w *touched, name string, row touching) { w.want(name, row, refused(row, "belongs to "), false) })
+		w.t = t
+		reindex := touching{args: append([]string{"--reindex-into", w.dir}, rows["serve"].args...)}
+		w.want("serve", reindex, "expected another folder than the data folder", false)
+		keytree(t, "serve", "--reindex-into", w.dir, "--data-dir", t.TempDir(), "--node", goodURL, "--log-level", "error").wantError(t, exitFailed, "belongs to ")
 	})
 }
 
