@@ -80,6 +80,11 @@ func (a *Anchor) Script() ([]byte, error) {
 	return appendPush(script, a.Root[:]), nil
 }
 
+// AnchorScriptSize returns how many bytes Script takes for an anchor of a domain.
+func AnchorScriptSize(domain string) int {
+	return len(anchorPrefix) + 2 + (1 + len(domain)) + (1 + 8) + 2*(1+32)
+}
+
 // isHostName reports whether s consists of labels of lower-case letters, digits
 // and inner hyphens.
 func isHostName(s string) bool {

@@ -7,62 +7,16 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 	"github.com/gcash/bchutil"
 )
 
-// What link transactions pay and how big they get.
-const (
-	// DefaultFeeRate is the fee in satoshi per byte that every node relays at.
-	DefaultFeeRate = 1
-	// MaxFeeRate refuses a rate, in satoshi per byte, that can only be a slip.
-	MaxFeeRate = 1000
-	// DustLimit is the smallest change, in satoshi, that every node relays.
-	DustLimit = 546
-	// MaxLinkInputs keeps a link transaction below the 100,000 bytes that are
-	// standard.
-	MaxLinkInputs = 500
-)
+// MaxFeeRate refuses a rate of a link transaction, in satoshi per byte, that can only be
+// a slip.
+const MaxFeeRate = 1000
 
-// Sizes in bytes of what a link transaction is made of. Signatures are counted
-// as the longest there are, ECDSA with hash type; Schnorr ones are 7 shorter.
-const (
-	maxSignature    = 72
-	compressedKey   = 33
-	uncompressedKey = 65
-	p2pkhOutputSize = valueSize + 1 + p2pkhSize
-)
-
-// linkTxSize returns how big a link transaction gets at most, in bytes.
-func linkTxSize(inputs, scriptSize int, uncompressed bool) int {
-	keySize := compressedKey
-	if uncompressed {
-		keySize = uncompressedKey
-	}
-	inputSize := outPointSize + 1 + (1 + maxSignature) + (1 + keySize) + sequenceSize
-	recordSize := valueSize + wire.VarIntSerializeSize(uint64(scriptSize)) + scriptSize
-	return versionSize + wire.VarIntSerializeSize(uint64(inputs)) + inputs*inputSize +
-		1 + p2pkhOutputSize + recordSize + lockTimeSize
-}
-
-// ErrInsufficientFunds says that an author's outputs cannot pay for a
-// transaction. The message says how much is needed and there. Send more to the
-// author's key.
-var ErrInsufficientFunds = errors.New("insufficient funds")
-
-// UTXO is an unspent output as a node reports it.
-type UTXO struct {
-	OutPoint wire.OutPoint
-	Value    int64 // satoshi
-	// Script is the locking script. Some nodes leave the token prefix in it,
-	// others report tokens beside it: then set HasToken.
-	Script   []byte
-	HasToken bool
-}
-
-// carriesToken reports whether spending the output would burn or move tokens.
-func (u UTXO) carriesToken() bool { return u.HasToken || HasTokenPrefix(u.Script) }
+// MaxLinkInputs keeps a link transaction below the 100,000 bytes that are standard.
+const MaxLinkInputs = 500
 
 // Funding says whose link transaction it is and what it may spend.
 type Funding struct {
@@ -77,13 +31,6 @@ type Funding struct {
 	// Uncompressed tells that the author is the hash of a public key of 65
 	// bytes, which makes inputs bigger.
 	Uncompressed bool
-}
-
-// LinkTx is a link transaction, signed or yet to be signed.
-type LinkTx struct {
-	Tx     *wire.MsgTx // an input's SignatureScript is empty until it is signed
-	Spends []UTXO      // what each input spends, all P2PKH of the author
-	Fee    int64       // satoshi
 }
 
 // NewLinkTx builds the transaction that publishes the action in script (of
@@ -103,7 +50,7 @@ type LinkTx struct {
 // an OP_RETURN there it would be dead for good. Therefore there is always a
 // change, of at least DustLimit, and funds that cover the fee but not the change
 // are ErrInsufficientFunds.
-func NewLinkTx(script []byte, funding Funding) (*LinkTx, error) {
+func NewLinkTx(script []byte, funding Funding) (*RecordTx, error) {
 	if err := wellFormedAction(script); err != nil {
 		return nil, err
 	}
@@ -126,7 +73,7 @@ func NewLinkTx(script []byte, funding Funding) (*LinkTx, error) {
 		)
 	})
 
-	size := func(inputs int) int64 { return int64(linkTxSize(inputs, len(script), funding.Uncompressed)) }
+	size := func(inputs int) int64 { return int64(RecordTxSize(inputs, len(script), funding.Uncompressed)) }
 	fee, inputFee := rate*size(1), rate*(size(2)-size(1))
 	var have int64
 	for i, u := range usable[:min(len(usable), MaxLinkInputs)] {
@@ -136,7 +83,7 @@ func NewLinkTx(script []byte, funding Funding) (*LinkTx, error) {
 		have += u.Value
 		fee = rate * size(i+1)
 		if have >= fee+DustLimit {
-			return newLinkTx(script, funding.Author, usable[:i+1], have, fee), nil
+			return newRecordTx(script, usable[:i+1], funding.Author, fee), nil
 		}
 	}
 	return nil, fmt.Errorf("%w: need %d satoshi (fee %d, change of at least %d), have %d; of the %d outputs given, %d can be used, "+
@@ -173,16 +120,6 @@ func usableOutputs(funding Funding) ([]UTXO, error) {
 	return usable, nil
 }
 
-func newLinkTx(script []byte, author KeyHash, spends []UTXO, have, fee int64) *LinkTx {
-	tx := wire.NewMsgTx(2)
-	for _, u := range spends {
-		tx.AddTxIn(wire.NewTxIn(&u.OutPoint, nil))
-	}
-	tx.AddTxOut(wire.NewTxOut(have-fee, P2PKHScript(author), wire.TokenData{}))
-	tx.AddTxOut(wire.NewTxOut(0, script, wire.TokenData{}))
-	return &LinkTx{Tx: tx, Spends: spends, Fee: fee}
-}
-
 // ReadLinkTx takes up a transaction that NewLinkTx built elsewhere, say in an
 // earlier run, to sign it: its serialization, and what its inputs spend, in the
 // same order. Neither is trusted. The transaction must be what NewLinkTx could
@@ -191,7 +128,7 @@ func newLinkTx(script []byte, author KeyHash, spends []UTXO, have, fee int64) *L
 // the signatures that it has already are good. The values of the outputs cannot
 // be checked here, but are covered by each signature: with a wrong one the
 // network refuses the transaction.
-func ReadLinkTx(raw []byte, spends []UTXO) (*LinkTx, error) {
+func ReadLinkTx(raw []byte, spends []UTXO) (*RecordTx, error) {
 	parsed, err := ParseTx(raw)
 	if err != nil {
 		return nil, err
@@ -221,11 +158,8 @@ func ReadLinkTx(raw []byte, spends []UTXO) (*LinkTx, error) {
 	if len(usable) != len(spends) {
 		return nil, errors.New("expected to spend P2PKH outputs of one key without tokens, got others among them")
 	}
-	var have int64
-	for _, u := range usable {
-		have += u.Value
-	}
-	maxFee := MaxFeeRate * int64(linkTxSize(len(usable), len(script), true))
+	have := valueOf(usable)
+	maxFee := MaxFeeRate * int64(RecordTxSize(len(usable), len(script), true))
 	if change < DustLimit || change > have || have-change > maxFee {
 		return nil, fmt.Errorf("expected a change of %d to %d satoshi and a fee of up to %d, got a change of %d",
 			DustLimit, have, maxFee, change)
@@ -235,7 +169,7 @@ func ReadLinkTx(raw []byte, spends []UTXO) (*LinkTx, error) {
 	if err := signed.Deserialize(bytes.NewReader(raw)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	l := newLinkTx(script, author, usable, have, have-change)
+	l := newRecordTx(script, usable, author, have-change)
 	for i, in := range signed.TxIn[:min(len(signed.TxIn), len(l.Tx.TxIn))] {
 		l.Tx.TxIn[i].SignatureScript = in.SignatureScript
 	}
@@ -246,36 +180,9 @@ func ReadLinkTx(raw []byte, spends []UTXO) (*LinkTx, error) {
 		if len(in.SignatureScript) == 0 {
 			continue
 		}
-		if err := verify(l.Tx, i, usable[i]); err != nil {
+		if err := verify(l.Tx, i, usable[i].Script, usable[i].Value); err != nil {
 			return nil, fmt.Errorf("%w: input %d: %w", ErrSignature, i, err)
 		}
 	}
 	return l, nil
 }
-
-// Author returns the key whose outputs the transaction spends.
-func (l *LinkTx) Author() KeyHash {
-	author, _ := P2PKHKey(l.Spends[0].Script)
-	return author
-}
-
-// Change returns what goes back to the author, in satoshi.
-func (l *LinkTx) Change() int64 { return l.Tx.TxOut[0].Value }
-
-// Signed reports whether every input is signed.
-func (l *LinkTx) Signed() bool {
-	return !slices.ContainsFunc(l.Tx.TxIn, func(in *wire.TxIn) bool { return len(in.SignatureScript) == 0 })
-}
-
-// Raw returns the serialization of the transaction as it stands, fit for
-// broadcast once it is Signed.
-func (l *LinkTx) Raw() []byte {
-	var buf bytes.Buffer
-	if err := l.Tx.Serialize(&buf); err != nil {
-		panic(err) // a Buffer does not fail
-	}
-	return buf.Bytes()
-}
-
-// TxID returns the transaction's id, which is final once it is Signed.
-func (l *LinkTx) TxID() chainhash.Hash { return l.Tx.TxHash() }

@@ -44,7 +44,7 @@ func requestScript(t testing.TB, message string) []byte {
 
 // checkLinkTx checks what holds for every link transaction, and runs its
 // scripts if it is signed.
-func checkLinkTx(t *testing.T, l *LinkTx, script []byte, author KeyHash, rate int64) {
+func checkLinkTx(t *testing.T, l *RecordTx, script []byte, author KeyHash, rate int64) {
 	t.Helper()
 	tx := l.Tx
 	if len(tx.TxOut) != 2 || !bytes.Equal(tx.TxOut[0].PkScript, P2PKHScript(author)) || !bytes.Equal(tx.TxOut[1].PkScript, script) {
@@ -191,7 +191,7 @@ func TestLinkTxLeavesTokensAlone(t *testing.T) {
 func TestLinkTxRefuses(t *testing.T) {
 	author := keyHash(testKey(1))
 	script := requestScript(t, "")
-	size := int64(linkTxSize(1, len(script), false))
+	size := int64(RecordTxSize(1, len(script), false))
 	twice := append(utxos(author, 1000), utxos(author, 1000)...)
 	tests := []struct {
 		name    string
@@ -368,7 +368,7 @@ func TestAttachRefuses(t *testing.T) {
 func TestReadLinkTxRefuses(t *testing.T) {
 	key := testKey(1)
 	author := keyHash(key)
-	build := func() *LinkTx {
+	build := func() *RecordTx {
 		l, err := NewLinkTx(requestScript(t, ""), Funding{Author: author, UTXOs: utxos(author, 600, 601)})
 		if err != nil {
 			t.Fatal(err)
@@ -377,26 +377,26 @@ func TestReadLinkTxRefuses(t *testing.T) {
 	}
 	tests := []struct {
 		name   string
-		change func(l *LinkTx)
+		change func(l *RecordTx)
 		says   string
 	}{
-		{"another output's script", func(l *LinkTx) { l.Tx.TxOut[0].PkScript = P2PKHScript(KeyHash{5}) }, "change to the key"},
-		{"a third output", func(l *LinkTx) { l.Tx.AddTxOut(wire.NewTxOut(0, []byte{0x6a}, wire.TokenData{})) }, "two outputs"},
-		{"action first", func(l *LinkTx) { slices.Reverse(l.Tx.TxOut) }, "output 1"},
-		{"value on the action", func(l *LinkTx) { l.Tx.TxOut[1].Value = 1 }, "got another"},
-		{"more change than there is", func(l *LinkTx) { l.Tx.TxOut[0].Value = 1202 }, "change of 546 to 1201"},
-		{"all of it for the fee", func(l *LinkTx) { l.Tx.TxOut[0].Value = 0 }, "got a change of 0"},
-		{"negative change", func(l *LinkTx) { l.Tx.TxOut[0].Value = -1 }, "got a change of -1"},
-		{"a far away lock time", func(l *LinkTx) { l.Tx.LockTime = 1 << 30 }, "got another"},
-		{"another outpoint", func(l *LinkTx) { l.Tx.TxIn[0].PreviousOutPoint.Index = 77 }, "got another"},
-		{"an input more", func(l *LinkTx) { l.Tx.AddTxIn(wire.NewTxIn(&wire.OutPoint{}, nil)) }, "got another"},
-		{"an input less", func(l *LinkTx) { l.Tx.TxIn = l.Tx.TxIn[:1] }, "got another"},
-		{"a made-up signature", func(l *LinkTx) { l.Tx.TxIn[0].SignatureScript = generator{}.fixedUnlock() }, "signature refused"},
-		{"nothing known of the inputs", func(l *LinkTx) { l.Spends = nil }, "got 0"},
-		{"tokens in an input", func(l *LinkTx) { l.Spends[1].HasToken = true }, "without tokens"},
-		{"another key's input", func(l *LinkTx) { l.Spends[1].Script = P2PKHScript(KeyHash{5}) }, "of one key"},
-		{"inputs not P2PKH", func(l *LinkTx) { l.Spends[0].Script = []byte{0x51} }, "change to the key"},
-		{"values too high", func(l *LinkTx) { l.Spends[0].Value = 1 << 60 }, "more than there can be"},
+		{"another output's script", func(l *RecordTx) { l.Tx.TxOut[0].PkScript = P2PKHScript(KeyHash{5}) }, "change to the key"},
+		{"a third output", func(l *RecordTx) { l.Tx.AddTxOut(wire.NewTxOut(0, []byte{0x6a}, wire.TokenData{})) }, "two outputs"},
+		{"action first", func(l *RecordTx) { slices.Reverse(l.Tx.TxOut) }, "output 1"},
+		{"value on the action", func(l *RecordTx) { l.Tx.TxOut[1].Value = 1 }, "got another"},
+		{"more change than there is", func(l *RecordTx) { l.Tx.TxOut[0].Value = 1202 }, "change of 546 to 1201"},
+		{"all of it for the fee", func(l *RecordTx) { l.Tx.TxOut[0].Value = 0 }, "got a change of 0"},
+		{"negative change", func(l *RecordTx) { l.Tx.TxOut[0].Value = -1 }, "got a change of -1"},
+		{"a far away lock time", func(l *RecordTx) { l.Tx.LockTime = 1 << 30 }, "got another"},
+		{"another outpoint", func(l *RecordTx) { l.Tx.TxIn[0].PreviousOutPoint.Index = 77 }, "got another"},
+		{"an input more", func(l *RecordTx) { l.Tx.AddTxIn(wire.NewTxIn(&wire.OutPoint{}, nil)) }, "got another"},
+		{"an input less", func(l *RecordTx) { l.Tx.TxIn = l.Tx.TxIn[:1] }, "got another"},
+		{"a made-up signature", func(l *RecordTx) { l.Tx.TxIn[0].SignatureScript = generator{}.fixedUnlock() }, "signature refused"},
+		{"nothing known of the inputs", func(l *RecordTx) { l.Spends = nil }, "got 0"},
+		{"tokens in an input", func(l *RecordTx) { l.Spends[1].HasToken = true }, "without tokens"},
+		{"another key's input", func(l *RecordTx) { l.Spends[1].Script = P2PKHScript(KeyHash{5}) }, "of one key"},
+		{"inputs not P2PKH", func(l *RecordTx) { l.Spends[0].Script = []byte{0x51} }, "change to the key"},
+		{"values too high", func(l *RecordTx) { l.Spends[0].Value = 1 << 60 }, "more than there can be"},
 	}
 	for _, tt := range tests {
 		l := build()

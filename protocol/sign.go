@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -10,12 +11,12 @@ import (
 	"github.com/gcash/bchutil"
 )
 
-// HashType is the hash type of every signature of a link transaction: it covers
+// HashType is the hash type of every signature of a record's transaction: it covers
 // all inputs and all outputs.
 const HashType = txscript.SigHashAll | txscript.SigHashForkID
 
 // ErrSignature is wrapped by the errors about a key or signature that is not
-// good for a link transaction. No error holds anything secret.
+// good for a transaction. No error holds anything secret.
 var ErrSignature = errors.New("signature refused")
 
 // ToSign is what an external signer needs to know of one input.
@@ -29,11 +30,11 @@ type ToSign struct {
 
 // ToSign returns what there is to be signed, one entry for each input, signed
 // already or not.
-func (l *LinkTx) ToSign() ([]ToSign, error) {
-	hashes := txscript.NewTxSigHashes(l.Tx)
+func (r *RecordTx) ToSign() ([]ToSign, error) {
+	hashes := txscript.NewTxSigHashes(r.Tx)
 	var list []ToSign
-	for i, u := range l.Spends {
-		digest, _, err := txscript.CalcSignatureHash(u.Script, hashes, HashType, l.Tx, i, u.Value, true)
+	for i, u := range r.Spends {
+		digest, _, err := txscript.CalcSignatureHash(u.Script, hashes, HashType, r.Tx, i, u.Value, true)
 		if err != nil {
 			return nil, fmt.Errorf("digest of input %d: %w", i, err)
 		}
@@ -53,9 +54,9 @@ func (l *LinkTx) ToSign() ([]ToSign, error) {
 // the public key as it was hashed. Both are verified as a node does, and
 // whether they show the author (identity-rules §2); if that fails, the
 // transaction is left as it was, and the error wraps ErrSignature.
-func (l *LinkTx) Attach(input int, signature, publicKey []byte) error {
-	if input < 0 || input >= len(l.Spends) {
-		return fmt.Errorf("there is no input %d, expected 0 to %d", input, len(l.Spends)-1)
+func (r *RecordTx) Attach(input int, signature, publicKey []byte) error {
+	if input < 0 || input >= len(r.Spends) {
+		return fmt.Errorf("there is no input %d, expected 0 to %d", input, len(r.Spends)-1)
 	}
 	if n := len(signature); n < 2 || n > maxSignature || signature[n-1] != byte(HashType) {
 		return fmt.Errorf("%w: input %d: expected up to %d bytes that end in the hash type 0x%02x, got %d bytes",
@@ -65,14 +66,15 @@ func (l *LinkTx) Attach(input int, signature, publicKey []byte) error {
 		return fmt.Errorf("%w: input %d: expected a public key of %d or %d bytes, got %d bytes",
 			ErrSignature, input, compressedKey, uncompressedKey, len(publicKey))
 	}
-	if got := KeyHash(bchutil.Hash160(publicKey)); got != l.Author() {
-		return fmt.Errorf("%w: input %d: expected the public key with hash160 %x, got the one with %x", ErrSignature, input, l.Author(), got)
+	in, spent := r.Tx.TxIn[input], r.Spends[input]
+	holder, _ := P2PKHKey(spent.Script)
+	if got := KeyHash(bchutil.Hash160(publicKey)); got != holder {
+		return fmt.Errorf("%w: input %d: expected the public key with hash160 %x, got the one with %x", ErrSignature, input, holder, got)
 	}
 	unlock := appendPush(appendPush(nil, signature), publicKey)
-	in, spent := l.Tx.TxIn[input], l.Spends[input]
 	before := in.SignatureScript
 	in.SignatureScript = unlock
-	err := verify(l.Tx, input, spent)
+	err := verify(r.Tx, input, spent.Script, spent.Value)
 	if _, ok := Author(unlock, spent.Script); err == nil && !ok {
 		err = errors.New("it does not show the author")
 	}
@@ -83,37 +85,65 @@ func (l *LinkTx) Attach(input int, signature, publicKey []byte) error {
 	return nil
 }
 
-// verify runs an input's scripts under the rules by which nodes relay.
-func verify(tx *wire.MsgTx, input int, spent UTXO) error {
-	vm, err := txscript.NewEngine(spent.Script, tx, input, txscript.StandardVerifyFlags,
-		nil, txscript.NewTxSigHashes(tx), txscript.NewUtxoCache(), spent.Value)
+// verify runs an input's scripts under the rules by which nodes relay. value, in satoshi,
+// and script are those of the output that it spends.
+func verify(tx *wire.MsgTx, input int, script []byte, value int64) error {
+	vm, err := txscript.NewEngine(script, tx, input, txscript.StandardVerifyFlags,
+		nil, txscript.NewTxSigHashes(tx), txscript.NewUtxoCache(), value)
 	if err != nil {
 		return err
 	}
 	return vm.Execute()
 }
 
-// Sign signs every input with the author's private key: ECDSA, which every
-// deployed reader knows, with deterministic nonces. The key may belong to the
-// author by its compressed or its uncompressed public key. The error for
-// another key wraps ErrSignature.
-func (l *LinkTx) Sign(key *bchec.PrivateKey) error {
-	publicKey := key.PubKey().SerializeCompressed()
-	if KeyHash(bchutil.Hash160(publicKey)) != l.Author() {
-		publicKey = key.PubKey().SerializeUncompressed()
+// VerifyInput0 checks that the transaction's first input may spend an output, under the
+// rules by which nodes relay. The error wraps ErrSignature, or ErrMalformed.
+func (t Tx) VerifyInput0(spent Output) error {
+	tx := new(wire.MsgTx)
+	if err := tx.Deserialize(bytes.NewReader(t)); err != nil {
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	list, err := l.ToSign()
+	if err := verify(tx, 0, spent.Script, spent.Value); err != nil {
+		return fmt.Errorf("%w: input 0: %w", ErrSignature, err)
+	}
+	return nil
+}
+
+// Sign signs every input with the one of the private keys that can spend it: ECDSA,
+// which every deployed reader knows, with deterministic nonces. An output may belong to
+// a key by its compressed or its uncompressed public key. The error for an input that
+// none of the keys can spend wraps ErrSignature.
+func (r *RecordTx) Sign(keys ...*bchec.PrivateKey) error {
+	list, err := r.ToSign()
 	if err != nil {
 		return err
 	}
 	for i, s := range list {
+		key, publicKey := holderOf(s.Script, keys)
+		if key == nil {
+			return fmt.Errorf("%w: input %d: no key given can spend it", ErrSignature, i)
+		}
 		signature, err := key.SignECDSA(s.Digest[:])
 		if err != nil {
 			return fmt.Errorf("%w: input %d: %w", ErrSignature, i, err)
 		}
-		if err := l.Attach(i, append(signature.Serialize(), byte(s.HashType)), publicKey); err != nil {
+		if err := r.Attach(i, append(signature.Serialize(), byte(s.HashType)), publicKey); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// holderOf returns the key that a P2PKH script pays, and its public key as it was hashed;
+// nil if it is not among those given.
+func holderOf(script []byte, keys []*bchec.PrivateKey) (key *bchec.PrivateKey, publicKey []byte) {
+	holder, ok := P2PKHKey(script)
+	for _, key := range keys {
+		for _, publicKey := range [][]byte{key.PubKey().SerializeCompressed(), key.PubKey().SerializeUncompressed()} {
+			if ok && KeyHash(bchutil.Hash160(publicKey)) == holder {
+				return key, publicKey
+			}
+		}
+	}
+	return nil, nil
 }

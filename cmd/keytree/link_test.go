@@ -103,7 +103,7 @@ func TestLinkDryRun(t *testing.T) {
 
 // readLink takes up a transaction that spends someCoin. Whose the coin is, its
 // own change says.
-func readLink(t *testing.T, raw string) *protocol.LinkTx {
+func readLink(t *testing.T, raw string) *protocol.RecordTx {
 	t.Helper()
 	bytes, err := hex.DecodeString(raw)
 	if err != nil {

@@ -25,7 +25,7 @@ type published struct {
 	Sent          bool   `json:"sent"`
 }
 
-func (p *publisher) printPublished(act action, link *protocol.LinkTx) error {
+func (p *publisher) printPublished(act action, link *protocol.RecordTx) error {
 	raw := link.Raw()
 	out := published{
 		TxHash: link.TxID().String(), Kind: act.kind.String(), AuthorAddress: protocol.FormatAddress(link.Author(), p.network.value),
@@ -89,7 +89,7 @@ type unsignedInput struct {
 	Sighash string `json:"sighash"`
 }
 
-func (p *publisher) printUnsigned(act action, link *protocol.LinkTx) error {
+func (p *publisher) printUnsigned(act action, link *protocol.RecordTx) error {
 	list, err := link.ToSign()
 	if err != nil {
 		return err

@@ -108,7 +108,7 @@ func describe(d decision, err error) string {
 	case hand:
 		what += fmt.Sprintf(" %x", d.anchor.txid[0])
 	case sign:
-		what += fmt.Sprintf(" position %d, %d inputs, to %x, rate %d", d.record.Position, len(d.inputs), d.to[0], d.rate)
+		what += fmt.Sprintf(" position %d, %d inputs, to %x, rate %d", d.record.Position, len(d.spends), d.to[0], d.rate)
 		if d.instead != nil {
 			what += fmt.Sprintf(", instead of %x", d.instead.txid[0])
 		}
@@ -311,7 +311,7 @@ func TestDecide(t *testing.T) {
 			f.addCoin(1000, currentKey, true).HasToken = true
 			f.addCoin(1000, currentKey, true).anchor = testAnchor(pendingID, paymentID, currentKey)
 			f.addCoin(1000, currentKey, true).examined = false
-			f.addCoin(inputSize, currentKey, true)
+			f.addCoin(protocol.P2PKHInputSize, currentKey, true)
 			f.addCoin(100_000, currentKey, true).OutPoint = f.last.baton()
 		}, "sign position 10, 2 inputs, to 1, rate 1"},
 		{"the baton is empty", publish, func(f *facts) { f.head.Size, f.last.value = 11, 600 }, "error: " + errFunds.Error()},
@@ -379,7 +379,7 @@ func TestLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	spend := func(spends wire.OutPoint, value int64) link {
-		d := draft{record: record, inputs: []input{{spends, value, own.hash}}, to: own.hash, rate: 1}
+		d := draft{record: record, spends: []protocol.UTXO{{OutPoint: spends, Value: value, Script: protocol.P2PKHScript(own.hash)}}, to: own.hash, rate: 1}
 		raw, err := d.sign(ring)
 		if err != nil {
 			t.Fatal(err)

@@ -65,7 +65,7 @@ func (f *facts) recover() (decision, error) {
 // is not signed: then it is none, whatever the node says.
 func (l line) after(tail *signed, f *facts) (found []*signed) {
 	for _, a := range l {
-		if tail != nil && a.txid == tail.txid || a.checkSignature(a.from) != nil {
+		if tail != nil && a.txid == tail.txid || a.raw.VerifyInput0(a.from) != nil {
 			return nil
 		}
 		found = append(found, a.signed)
@@ -121,12 +121,12 @@ func (f *facts) replace(i int, refusal error) (decision, error) {
 		return nil, err
 	}
 	to, _ := protocol.P2PKHKey(a.script) // settle and next have checked it
-	d := draft{record: a.Anchor, inputs: append([]input{first}, f.topUps(first.out)...), to: to, rate: rate, made: a.made}
+	d := draft{record: a.Anchor, spends: append([]protocol.UTXO{first}, f.topUps(first.OutPoint)...), to: to, rate: rate, made: a.made}
 	return sign{d, a, refusal}, d.affordable()
 }
 
 // spentBy returns what an unconfirmed anchor spends with its first input.
-func (f *facts) spentBy(i int) (input, error) {
+func (f *facts) spentBy(i int) (protocol.UTXO, error) {
 	if i > 0 {
 		return f.batonOf(f.pending[i-1])
 	}
@@ -135,17 +135,17 @@ func (f *facts) spentBy(i int) (input, error) {
 	}
 	out := f.pending[0].spends // a genesis anchor's
 	if holder, ok := protocol.P2PKHKey(f.node.payer.Script); ok && f.keys.owns(&holder) {
-		return input{out, f.node.payer.Value, holder}, nil
+		return protocol.UTXO{OutPoint: out, Value: f.node.payer.Value, Script: f.node.payer.Script}, nil
 	}
-	return input{}, fmt.Errorf("output %v, which the genesis anchor spends, does not pay the anchor key", out)
+	return protocol.UTXO{}, fmt.Errorf("output %v, which the genesis anchor spends, does not pay the anchor key", out)
 }
 
-func (f *facts) batonOf(a *signed) (input, error) {
+func (f *facts) batonOf(a *signed) (protocol.UTXO, error) {
 	holder, ok := protocol.P2PKHKey(a.script)
 	if !ok || !f.keys.owns(&holder) {
-		return input{}, fmt.Errorf("%w: the key that holds the baton of anchor %v is not here any more", ErrMismatch, a.txid)
+		return protocol.UTXO{}, fmt.Errorf("%w: the key that holds the baton of anchor %v is not here any more", ErrMismatch, a.txid)
 	}
-	return input{a.baton(), a.value, holder}, nil
+	return protocol.UTXO{OutPoint: a.baton(), Value: a.value, Script: a.script}, nil
 }
 
 // due tells whether it is time for the next anchor.
@@ -181,20 +181,20 @@ func (f *facts) next(to protocol.KeyHash) (decision, error) {
 	if d, err := f.recover(); d != nil || err != nil {
 		return d, err
 	}
-	var inputs []input
+	var spends []protocol.UTXO
 	if tail := f.tail(); tail != nil {
 		baton, err := f.batonOf(tail)
 		if err != nil {
 			return nil, err
 		}
-		inputs = append(inputs, baton)
-		inputs = append(inputs, f.topUps(baton.out)...)
-	} else if inputs = f.topUps(wire.OutPoint{}); len(inputs) == 0 {
+		spends = append(spends, baton)
+		spends = append(spends, f.topUps(baton.OutPoint)...)
+	} else if spends = f.topUps(wire.OutPoint{}); len(spends) == 0 {
 		return nil, fmt.Errorf("%w: it is the first one", errFunds)
 	}
 	d := draft{
 		record: protocol.Anchor{Domain: f.domain, Position: f.head.Size - 1, Head: f.head.Head, Root: f.head.Root()},
-		inputs: inputs, to: to, rate: f.feeRate, made: f.now,
+		spends: spends, to: to, rate: f.feeRate, made: f.now,
 	}
 	return sign{draft: d}, d.affordable()
 }
@@ -202,19 +202,21 @@ func (f *facts) next(to protocol.KeyHash) (decision, error) {
 // topUps returns coins of the keys to be spent beside the baton, the largest first.
 // Unconfirmed ones are left for later, as they can be undone by whoever pays; tokens
 // are left alone, and so are the batons of other chains, which would be broken.
-func (f *facts) topUps(baton wire.OutPoint) (inputs []input) {
+func (f *facts) topUps(baton wire.OutPoint) (spends []protocol.UTXO) {
 	for _, c := range f.node.coins {
 		holder, ok := protocol.P2PKHKey(c.Script)
 		if ok && holder == c.key && c.examined && c.anchor == nil && c.Confirmed && !c.HasToken &&
-			c.OutPoint != baton && c.Value > f.feeRate*inputSize && len(inputs) < maxTopUps {
-			inputs = append(inputs, input{c.OutPoint, c.Value, c.key})
+			c.OutPoint != baton && c.Value > f.feeRate*protocol.P2PKHInputSize && len(spends) < maxTopUps {
+			spends = append(spends, c.UTXO)
 		}
 	}
-	return inputs
+	return spends
 }
 
 // cost is what an anchor costs at the fee rate that is configured, in satoshi.
-func (r *rules) cost() int64 { return r.feeRate * txSize(1, r.domain) }
+func (r *rules) cost() int64 {
+	return r.feeRate * int64(protocol.RecordTxSize(1, protocol.AnchorScriptSize(r.domain), false))
+}
 
 // spare is the value of the coins, in satoshi, besides batons of the chain: the node may
 // not have heard of the next anchor yet.

@@ -111,14 +111,14 @@ func (r *keyring) read(path string) (*key, error) {
 	return newKey(wif.PrivKey), nil
 }
 
-// find returns the key with a hash, nil if it is not here.
-func (r *keyring) find(hash protocol.KeyHash) *key {
+// private returns the private keys.
+func (r *keyring) private() (keys []*bchec.PrivateKey) {
 	for _, k := range []*key{r.current, r.next, r.previous} {
-		if k != nil && k.hash == hash {
-			return k
+		if k != nil {
+			keys = append(keys, k.private)
 		}
 	}
-	return nil
+	return keys
 }
 
 // holders are the hashes of the keys; nil where there is none.

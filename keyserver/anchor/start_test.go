@@ -191,7 +191,7 @@ func TestInventedAnchors(t *testing.T) {
 			spends = r.p.state.anchors[0].baton()
 		}
 		own := r.p.keys.current
-		unlock, err := txscript.NewScriptBuilder().AddData(append(make([]byte, 70), byte(hashType))).
+		unlock, err := txscript.NewScriptBuilder().AddData(append(make([]byte, 70), byte(protocol.HashType))).
 			AddData(own.private.PubKey().SerializeCompressed()).Script()
 		if err != nil {
 			t.Fatal(err)

@@ -1,114 +1,57 @@
 package anchor
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/gcash/bchd/txscript"
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// hashType covers all inputs and outputs.
-const hashType = txscript.SigHashAll | txscript.SigHashForkID
-
-// Sizes in bytes, signatures counted as the longest there are.
-const (
-	inputSize  = 36 + 1 + (1 + 72) + (1 + 33) + 4
-	outputSize = 8 + 1 + 25
-	// recordSize is that of the record's output without the domain.
-	recordSize = 8 + 1 + (1 + 5) + (1 + 1) + 1 + (1 + 8) + 2*(1+32)
-)
-
-// txSize returns how big an anchor's transaction gets at most.
-func txSize(inputs int, domain string) int64 {
-	return int64(4 + wire.VarIntSerializeSize(uint64(inputs)) + inputs*inputSize + 1 + outputSize + recordSize + len(domain) + 4)
-}
-
-// input is an output that is spent, P2PKH of its key.
-type input struct {
-	out   wire.OutPoint
-	value int64 // satoshi
-	key   protocol.KeyHash
-}
-
 // draft is an anchor yet to be signed.
 type draft struct {
 	record protocol.Anchor
-	inputs []input          // the first spends the baton, or what pays for the genesis anchor
+	spends []protocol.UTXO  // the first is the baton, or what pays for the genesis anchor
 	to     protocol.KeyHash // who gets the baton
 	rate   int64            // satoshi per byte
 	made   time.Time        // when the record was made
 }
 
-// have is what the inputs are worth, fee what the transaction pays, in satoshi.
-func (d *draft) have() (value int64) {
-	for _, in := range d.inputs {
-		value += in.value
-	}
-	return value
-}
-
-func (d *draft) fee() int64 { return d.rate * txSize(len(d.inputs), d.record.Domain) }
-
-// affordable returns errFunds if the fee leaves too little for the baton.
-func (d *draft) affordable() error {
-	if need := d.fee() + protocol.DustLimit; d.have() < need {
-		return fmt.Errorf("%w: %d satoshi are needed (fee %d, and at least %d to go on with), and %d there",
-			errFunds, need, d.fee(), protocol.DustLimit, d.have())
-	}
-	return nil
-}
-
-// sign makes the transaction: output 0 is the new baton, with all that the fee leaves,
-// output 1 the record. The draft must be affordable, and its keys in the ring.
-func (d *draft) sign(keys *keyring) (raw []byte, err error) {
+// build makes the transaction: output 0 is the new baton, with all that the fee leaves.
+// errFunds if that is too little.
+func (d *draft) build() (*protocol.RecordTx, error) {
 	script, err := d.record.Script()
 	if err != nil {
 		return nil, err
 	}
-	tx := wire.NewMsgTx(2)
-	for _, in := range d.inputs {
-		tx.AddTxIn(wire.NewTxIn(&in.out, nil))
+	tx, err := protocol.NewRecordTx(script, d.spends, d.to, d.rate)
+	if errors.Is(err, protocol.ErrInsufficientFunds) {
+		return nil, fmt.Errorf("%w: %w", errFunds, err)
 	}
-	tx.AddTxOut(wire.NewTxOut(d.have()-d.fee(), protocol.P2PKHScript(d.to), wire.TokenData{}))
-	tx.AddTxOut(wire.NewTxOut(0, script, wire.TokenData{}))
-	for i, in := range d.inputs {
-		if err := signInput(tx, i, in, keys.find(in.key)); err != nil {
-			return nil, fmt.Errorf("signing input %d: %w", i, err)
-		}
-	}
-	var b bytes.Buffer
-	err = tx.Serialize(&b)
-	return b.Bytes(), err
+	return tx, err
 }
 
-func signInput(tx *wire.MsgTx, i int, in input, by *key) error {
-	spent := protocol.P2PKHScript(in.key)
-	signature, err := txscript.RawTxInECDSASignature(tx, i, spent, hashType, by.private, in.value)
-	if err != nil {
-		return err
-	}
-	tx.TxIn[i].SignatureScript, err = txscript.NewScriptBuilder().
-		AddData(signature).AddData(by.private.PubKey().SerializeCompressed()).Script()
-	if err != nil {
-		return err
-	}
-	// What a fault of this machine has spoilt must not be stored as the anchor.
-	return checkInput(tx, i, spent, in.value)
+// affordable returns errFunds if the fee leaves too little for the baton.
+func (d *draft) affordable() error {
+	_, err := d.build()
+	return err
 }
 
-// checkInput checks that an input may spend an output with a script and value.
-func checkInput(tx *wire.MsgTx, i int, script []byte, value int64) error {
-	vm, err := txscript.NewEngine(script, tx, i, txscript.StandardVerifyFlags,
-		nil, txscript.NewTxSigHashes(tx), txscript.NewUtxoCache(), value)
+// sign makes the transaction and signs it with the keys of the ring.
+func (d *draft) sign(keys *keyring) (raw []byte, err error) {
+	tx, err := d.build()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return vm.Execute()
+	// Each signature is verified: what a fault of this machine has spoilt must not be
+	// stored as the anchor.
+	if err := tx.Sign(keys.private()...); err != nil {
+		return nil, err
+	}
+	return tx.Raw(), nil
 }
 
 // signed is an anchor's transaction.
@@ -131,16 +74,6 @@ func (s *signed) baton() wire.OutPoint { return wire.OutPoint{Hash: s.txid} }
 func (s *signed) paysTo(key protocol.KeyHash) bool {
 	holder, ok := protocol.P2PKHKey(s.script)
 	return ok && holder == key
-}
-
-// checkSignature checks that the first input may spend what it does. Of what is not
-// confirmed nobody but a node has said so.
-func (s *signed) checkSignature(spent protocol.Output) error {
-	tx := new(wire.MsgTx)
-	if err := tx.Deserialize(bytes.NewReader(s.raw)); err != nil {
-		return err
-	}
-	return checkInput(tx, 0, spent.Script, spent.Value)
 }
 
 // outputOf returns an output of a transaction. ErrUnknown if there is none of this

@@ -161,7 +161,7 @@ func linkSchnorr(author *regtest.Key, action []byte, coins ...regtest.Coin) *wir
 	return l.Tx
 }
 
-func unsigned(author *regtest.Key, action []byte, coins ...regtest.Coin) *protocol.LinkTx {
+func unsigned(author *regtest.Key, action []byte, coins ...regtest.Coin) *protocol.RecordTx {
 	funding := protocol.Funding{Author: author.Hash()}
 	for _, coin := range coins {
 		funding.UTXOs = append(funding.UTXOs, protocol.UTXO{OutPoint: coin.OutPoint, Value: coin.Output.Value, Script: coin.Output.PkScript})
