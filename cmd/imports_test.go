@@ -64,6 +64,11 @@ func house() ([]room, []exception) {
 		{folder: "rpc/fault"},
 		{folder: "indexer", rooms: []string{"graph", "protocol"}},
 		{folder: "keyserver", rooms: []string{"protocol"}}, // and graph only as the exceptions say
+		{ // joins what publishes anchors with what it asks
+			folder: "keyserver/anchor/onchain",
+			rooms:  []string{"keyserver/anchor", "indexer/coins", "indexer/node", "graph", "protocol"},
+			tests:  []string{module + "indexer", module + "keyserver"},
+		},
 		{ // knows neither node nor network
 			folder:    "graph",
 			rooms:     []string{"protocol"},
@@ -177,6 +182,9 @@ func TestJudge(t *testing.T) {
 		{file: "keyserver/anchor/a.go", imports: module + "graph/anchors", uses: "Proof"},
 		{file: "keyserver/anchor/a.go", imports: module + "graph", uses: "Open", refused: true},
 		{file: "keyserver/audit/a.go", imports: module + "graph/anchors", uses: "Proof", refused: true},
+		{file: "keyserver/anchor/a.go", imports: module + "indexer/coins", refused: true},
+		{file: "keyserver/anchor/onchain/a.go", imports: module + "indexer/coins"},
+		{file: "keyserver/anchor/onchain/a.go", imports: module + "indexer", refused: true},
 		{file: "keyserver/a.go", imports: module + "graph/badgerdb"},
 		{file: "keyserver/client/a.go", imports: module + "rpc", refused: true},
 		{file: "keyserver/client/a_test.go", imports: module + "rpc"},

@@ -9,20 +9,16 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/gcash/bchd/wire"
-	"github.com/gcash/bchutil"
 	"github.com/mdp/qrterminal/v3"
 	"github.com/spf13/pflag"
 
-	"github.com/keytree-bch/keytree/graph"
-	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/coins"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/keyserver/anchor/onchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
-	"github.com/keytree-bch/keytree/protocol"
 )
 
 const (
@@ -142,7 +138,10 @@ func unchecked(how, what string) error {
 // guard sees to it that a keyserver with an index beside it is held until its hashchain
 // was compared with what is anchored.
 func (k *runningKeyserver) guard(ctx context.Context, c serverConfig, index *runningIndex) error {
-	chain := anchorIndex{index}
+	var chain onchain.Index // without an index nobody asks it
+	if index != nil {
+		chain = onchain.Index{Graph: index.graph, Synced: index.synced}
+	}
 	own := c.keyserver.anchor
 	if own.choice.none && k.service.AnchorChain() == "" && !k.service.Unanchored() {
 		if err := k.service.SetUnanchored(ctx); err != nil {
@@ -174,14 +173,15 @@ func (k *runningKeyserver) guard(ctx context.Context, c serverConfig, index *run
 // anchoring is a running publisher of anchors.
 type anchoring struct {
 	*anchor.Publisher
-	node *anchorNode
+	dial bchd.Config
+	node *onchain.Node
 }
 
 // anchor adds a publisher to a keyserver that is held, until run has released it.
 func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error) {
 	own := c.keyserver.anchor
-	a := &anchoring{node: &anchorNode{network: c.network, config: *c.node.bchd}}
-	a.node.config.Network, a.node.config.Log, a.node.config.RetryFor = c.network, c.log, anchorRetry
+	a := &anchoring{dial: *c.node.bchd, node: &onchain.Node{}}
+	a.dial.Network, a.dial.Log, a.dial.RetryFor = c.network, c.log, anchorRetry
 	if err := os.MkdirAll(filepath.Dir(own.keyFile), 0o700); err != nil {
 		return err
 	}
@@ -208,8 +208,10 @@ func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error
 // run compares the hashchain with its anchors, releases the keyserver, and publishes,
 // until ctx ends, which is no error.
 func (a *anchoring) run(ctx context.Context, k *runningKeyserver) (err error) {
-	if a.node.client, err = bchd.Dial(ctx, a.node.config); err == nil {
-		defer func() { err = errors.Join(err, a.node.client.Close()) }()
+	client, err := bchd.Dial(ctx, a.dial)
+	if err == nil {
+		defer func() { err = errors.Join(err, client.Close()) }()
+		a.node.Source = coins.NewBchd(client, a.dial.Network)
 		err = a.Check(ctx)
 	}
 	if err := k.release(ctx, err, "the hashchain agrees with its anchors"); err != nil || ctx.Err() != nil {
@@ -237,113 +239,4 @@ func qrCode(text string) string {
 	var b bytes.Buffer
 	qrterminal.GenerateHalfBlock(text, qrterminal.M, &b)
 	return b.String()
-}
-
-// anchorIndex is what the graph says of anchors, as far as it stands at the end of the
-// node's chain.
-type anchorIndex struct{ *runningIndex }
-
-// View implements anchor.Chain.
-func (i anchorIndex) View() (anchor.View, error) {
-	if s := i.Status(); !s.Checked || !s.Synced {
-		return nil, anchor.ErrBehind
-	}
-	v, err := i.graph.At(nil)
-	if errors.Is(err, graph.ErrEmpty) {
-		return nil, anchor.ErrBehind
-	}
-	if err != nil {
-		return nil, err
-	}
-	header, err := i.graph.BlockHeader(v.Height())
-	if err == nil && header.Hash != v.Hash() {
-		err = anchor.ErrBehind // a reorganisation came in between
-	}
-	if err != nil {
-		v.Close()
-		return nil, err
-	}
-	return anchorView{v, time.Unix(int64(header.Time), 0)}, nil
-}
-
-// anchorView is a view with the time of its last block.
-type anchorView struct {
-	*graph.View
-	time time.Time
-}
-
-// Time implements anchor.View.
-func (v anchorView) Time() time.Time { return v.time }
-
-// Changed implements anchor.Chain.
-func (i anchorIndex) Changed() <-chan struct{} {
-	if i.graph == nil {
-		return nil // nothing ever does
-	}
-	return i.graph.Changed()
-}
-
-// anchorNode is a bchd as the publisher needs it.
-type anchorNode struct {
-	network *chaincfg.Params
-	config  bchd.Config
-	client  *bchd.Client // set before the publisher asks
-}
-
-// translated gives an error of the node's the meaning that it has for the publisher.
-func translated(err error) error {
-	for _, kind := range []struct{ from, to error }{
-		{node.ErrUnsuitable, anchor.ErrUnsuitable},
-		{node.ErrNotFound, anchor.ErrUnknown},
-		{bchd.ErrFee, anchor.ErrFee},
-		{bchd.ErrRejected, anchor.ErrRefused},
-	} {
-		if errors.Is(err, kind.from) {
-			return fmt.Errorf("%w: %w", kind.to, err)
-		}
-	}
-	return err
-}
-
-// Coins implements anchor.Node.
-func (n *anchorNode) Coins(ctx context.Context, key protocol.KeyHash) ([]anchor.Coin, error) {
-	address, err := bchutil.NewAddressPubKeyHash(key[:], n.network)
-	if err != nil {
-		return nil, err
-	}
-	tip, err := n.client.Tip(ctx)
-	if err != nil {
-		return nil, translated(err)
-	}
-	outputs, err := n.client.UnspentOutputs(ctx, address)
-	if err != nil {
-		return nil, translated(err)
-	}
-	coins := make([]anchor.Coin, len(outputs))
-	for i, o := range outputs {
-		mature := !o.Coinbase || tip.Height+1 >= o.Height+uint32(n.network.CoinbaseMaturity)
-		coins[i] = anchor.Coin{
-			UTXO:      protocol.UTXO{OutPoint: o.OutPoint, Value: o.Value, Script: o.Script, HasToken: o.Token},
-			Confirmed: o.Height > 0 && mature,
-		}
-	}
-	return coins, nil
-}
-
-// Unspent implements anchor.Node.
-func (n *anchorNode) Unspent(ctx context.Context, out wire.OutPoint) (bool, error) {
-	unspent, err := n.client.Unspent(ctx, out, true)
-	return unspent, translated(err)
-}
-
-// Transaction implements anchor.Node.
-func (n *anchorNode) Transaction(ctx context.Context, txid chainhash.Hash) ([]byte, error) {
-	raw, err := n.client.Transaction(ctx, txid)
-	return raw, translated(err)
-}
-
-// Submit implements anchor.Node.
-func (n *anchorNode) Submit(ctx context.Context, raw []byte) error {
-	_, err := n.client.Submit(ctx, raw)
-	return translated(err)
 }

@@ -128,3 +128,9 @@ func (x *runningIndex) Status() indexer.Status {
 		return indexer.Status{NodePeers: node.Untold, Reason: "waiting for the node to answer"}
 	}
 }
+
+// synced reports whether the index was compared with the node and has caught up.
+func (x *runningIndex) synced() bool {
+	s := x.Status()
+	return s.Checked && s.Synced
+}

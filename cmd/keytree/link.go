@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/keytree-bch/keytree/indexer/coins"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -278,7 +279,7 @@ func (p *publisher) checkFlags() error {
 // one for a coin that is something else is worth nothing.
 func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, n *bchd.Client) (utxos []protocol.UTXO, batons []wire.OutPoint, err error) {
 	if len(p.utxos.values) == 0 {
-		return spendable(ctx, n, author, p.network.value)
+		return coins.Spendable(ctx, coins.NewBchd(n, p.network.value), author)
 	}
 	address, err := bchutil.NewAddressPubKeyHash(author[:], p.network.value)
 	if err != nil {
@@ -300,55 +301,4 @@ func dialNode(ctx context.Context, config bchd.Config, net *chaincfg.Params) (*b
 	defer cancel()
 	config.Network, config.RetryFor = net, nodeTimeout
 	return bchd.Dial(ctx, config)
-}
-
-// spendable returns what the node knows author can spend: unconfirmed outputs
-// too, but no immature coinbase. batons are those of anchors, which are not among
-// them.
-func spendable(ctx context.Context, n *bchd.Client, author protocol.KeyHash, net *chaincfg.Params) (utxos []protocol.UTXO, batons []wire.OutPoint, err error) {
-	address, err := bchutil.NewAddressPubKeyHash(author[:], net)
-	if err != nil {
-		return nil, nil, err
-	}
-	tip, err := n.Tip(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	outputs, err := n.UnspentOutputs(ctx, address)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, o := range outputs {
-		// The transaction goes into the next block at the earliest.
-		if o.Coinbase && tip.Height+1 < o.Height+uint32(net.CoinbaseMaturity) {
-			continue
-		}
-		baton, err := isBaton(ctx, n, o.OutPoint)
-		if err != nil {
-			return nil, nil, err
-		}
-		if baton {
-			batons = append(batons, o.OutPoint)
-			continue
-		}
-		utxos = append(utxos, protocol.UTXO{OutPoint: o.OutPoint, Value: o.Value, Script: o.Script, HasToken: o.Token})
-	}
-	return utxos, batons, nil
-}
-
-// isBaton reports whether a coin is the baton of a chain of anchors.
-func isBaton(ctx context.Context, n *bchd.Client, out wire.OutPoint) (bool, error) {
-	if out.Index != 0 {
-		return false, nil
-	}
-	raw, err := n.Transaction(ctx, out.Hash)
-	if err != nil {
-		return false, err
-	}
-	tx, err := protocol.ParseTx(raw)
-	if err != nil {
-		return false, err
-	}
-	_, is := tx.Anchor()
-	return is, nil
 }

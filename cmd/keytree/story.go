@@ -13,6 +13,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
+	"github.com/keytree-bch/keytree/indexer/coins"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/protocol"
@@ -155,12 +156,12 @@ func newStory(ctx context.Context, chain *regtest.Node, config bchd.Config, serv
 		chain: chain, out: out,
 		keys: make(map[string]*regtest.Key), name: make(map[string]string), txid: make(map[step]string),
 	}
-	var coins []*wire.TxOut
+	var outputs []*wire.TxOut
 	for letter := 'A'; letter <= 'K'; letter++ {
 		name, key := string(letter), regtest.NewKey()
 		s.names = append(s.names, name)
 		s.keys[name], s.name[key.Address()] = key, name
-		coins = append(coins, key.Output(100_000))
+		outputs = append(outputs, key.Output(100_000))
 	}
 	var err error
 	if s.server, err = dial(server, nil); err != nil {
@@ -169,7 +170,7 @@ func newStory(ctx context.Context, chain *regtest.Node, config bchd.Config, serv
 	if s.wallet, err = dialNode(ctx, config, regtest.Params); err != nil {
 		return nil, errors.Join(err, s.server.Close())
 	}
-	if _, err = chain.Fund(ctx, coins...); err == nil {
+	if _, err = chain.Fund(ctx, outputs...); err == nil {
 		_, err = s.mine(ctx)
 	}
 	if err != nil {
@@ -275,11 +276,11 @@ func (s *story) publish(ctx context.Context, step step) error {
 	if err != nil {
 		return err
 	}
-	coins, _, err := spendable(ctx, s.wallet, author.Hash(), regtest.Params)
+	utxos, _, err := coins.Spendable(ctx, coins.NewBchd(s.wallet, regtest.Params), author.Hash())
 	if err != nil {
 		return err
 	}
-	link, err := protocol.NewLinkTx(script, protocol.Funding{Author: author.Hash(), UTXOs: coins})
+	link, err := protocol.NewLinkTx(script, protocol.Funding{Author: author.Hash(), UTXOs: utxos})
 	if err != nil {
 		return err
 	}

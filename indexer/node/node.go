@@ -12,6 +12,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
@@ -35,6 +36,13 @@ var (
 	// ErrInvalid says that the node answered with something that fails its
 	// check. Do not use any of it.
 	ErrInvalid = errors.New("node answered with invalid data")
+	// ErrRejected says that the node does not take what it was given: a transaction
+	// that breaks a rule or the node's policy. The message has the node's reason.
+	// Sending the same again will not help.
+	ErrRejected = errors.New("rejected by the node")
+	// ErrFee is the ErrRejected of a transaction that pays too little for the node to
+	// pass it on.
+	ErrFee = fmt.Errorf("%w: its fee is too low", ErrRejected)
 )
 
 // Tip is the last block of the node's best chain, and what the node tells of how

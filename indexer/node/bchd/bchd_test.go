@@ -288,15 +288,15 @@ func TestWallet(t *testing.T) {
 	conflict, _, err := regtest.Spend(key, coins[0], regtest.NewKey().Output(3000))
 	check(t, err)
 	_, err = c.Submit(ctx, serialized(t, conflict))
-	wantError(t, err, bchd.ErrRejected, "already spent by transaction "+tx.TxHash().String())
+	wantError(t, err, node.ErrRejected, "already spent by transaction "+tx.TxHash().String())
 	_, err = c.Submit(ctx, []byte("nonsense"))
-	wantError(t, err, bchd.ErrRejected, "unable to deserialize")
+	wantError(t, err, node.ErrRejected, "unable to deserialize")
 
 	unpaid, err := regtest.NewTx([]regtest.Input{{Coin: coins[1], Key: key}}, key.Output(40_000))
 	check(t, err)
 	_, err = c.Submit(ctx, serialized(t, unpaid))
-	wantError(t, err, bchd.ErrRejected)
-	wantError(t, err, bchd.ErrFee)
+	wantError(t, err, node.ErrRejected)
+	wantError(t, err, node.ErrFee)
 	for out, want := range map[wire.OutPoint]struct{ chain, mempool bool }{
 		coins[1].OutPoint:             {true, true},
 		coins[0].OutPoint:             {true, false}, // spent in the mempool

@@ -16,11 +16,6 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node"
 )
 
-// ErrRejected says that the node does not take what it was given: a transaction
-// that breaks a rule or the node's policy. The message has the node's reason.
-// Sending the same again will not help.
-var ErrRejected = errors.New("rejected by the node")
-
 type method[Q, A any] func(context.Context, *Q, ...grpc.CallOption) (*A, error)
 
 // call calls a method of the node's and tries again, for c.retryFor, while the
@@ -110,7 +105,7 @@ func classify(s *status.Status, question any) error {
 	case code == codes.ResourceExhausted && strings.HasPrefix(s.Message(), "grpc: "): // said on this side of the connection
 		return fmt.Errorf("%w: its answer is longer than any may be, %d bytes (%q)", node.ErrUnsuitable, maxMessage, s.Message())
 	case code == codes.InvalidArgument && aboutWallet(question):
-		return fmt.Errorf("%w: %q", ErrRejected, strings.TrimPrefix(s.Message(), "tx rejected: "))
+		return fmt.Errorf("%w: %q", node.ErrRejected, strings.TrimPrefix(s.Message(), "tx rejected: "))
 	case code == codes.InvalidArgument:
 		return fmt.Errorf("%w: it takes the question for a wrong one (%q)", node.ErrUnsuitable, s.Message())
 	}

@@ -170,7 +170,7 @@ func TestLies(t *testing.T) {
 			l.submit = func() (*pb.SubmitTransactionResponse, error) {
 				return nil, status.Error(codes.InvalidArgument, "tx rejected: already have transaction")
 			}
-		}, submit, bchd.ErrRejected},
+		}, submit, node.ErrRejected},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := honest()

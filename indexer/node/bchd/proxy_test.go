@@ -146,7 +146,7 @@ func TestProxyWhileRunning(t *testing.T) {
 			for name, answer := range proxyAnswers() {
 				p.set(answer.write)
 				err := ask(t.Context())
-				if !errors.Is(err, answer.want) || errors.Is(err, node.ErrInvalid) || errors.Is(err, bchd.ErrRejected) {
+				if !errors.Is(err, answer.want) || errors.Is(err, node.ErrInvalid) || errors.Is(err, node.ErrRejected) {
 					t.Errorf("%s: got %v, want %v", name, err, answer.want)
 				}
 				p.set(nil)

@@ -21,7 +21,7 @@ func (c *Client) Unspent(ctx context.Context, out wire.OutPoint, mempool bool) (
 	})
 	// The second is what bchd says of an output that an unconfirmed transaction does not
 	// have.
-	if errors.Is(err, node.ErrNotFound) || errors.Is(err, ErrRejected) {
+	if errors.Is(err, node.ErrNotFound) || errors.Is(err, node.ErrRejected) {
 		return false, nil
 	}
 	return err == nil, err

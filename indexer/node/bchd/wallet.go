@@ -77,25 +77,21 @@ func (c *Client) UnspentOutputs(ctx context.Context, address bchutil.Address) ([
 	return outputs, nil
 }
 
-// ErrFee is the ErrRejected of a transaction that pays too little for the node to pass
-// it on.
-var ErrFee = fmt.Errorf("%w: its fee is too low", ErrRejected)
-
 // Submit hands a serialized transaction to the node, which checks it and passes
 // it on to the network, and returns its txid. What the node does not take is
-// ErrRejected, or ErrFee; one that it has already is taken.
+// node.ErrRejected, or node.ErrFee; one that it has already is taken.
 func (c *Client) Submit(ctx context.Context, raw []byte) (chainhash.Hash, error) {
 	txid := chainhash.DoubleHashH(raw)
 	what := fmt.Sprintf("submitting transaction %v", txid)
 	answer, err := call(ctx, c, what, c.rpc.SubmitTransaction, &pb.SubmitTransactionRequest{Transaction: raw})
-	if errors.Is(err, ErrRejected) {
+	if errors.Is(err, node.ErrRejected) {
 		// It may be there already, for example because the answer to an earlier
 		// attempt was lost.
 		if _, lookup := c.Transaction(ctx, txid); lookup == nil {
 			return txid, nil
 		}
 		if aboutFee(err) {
-			return chainhash.Hash{}, fmt.Errorf("%w: %w", ErrFee, err)
+			return chainhash.Hash{}, fmt.Errorf("%w: %w", node.ErrFee, err)
 		}
 	}
 	if err != nil {
