@@ -285,9 +285,9 @@ func (p *keyserverPlay) startSession(ctx context.Context) error {
 	}
 	p.checked("%d entry, at position %d; the message is signed by SIGKEY and SIGESCROW", len(contact.History), contact.Position())
 	p.says("Bob", "fetches a KeyInit, makes the first message, keeps what opens the answer, and sends it by mail")
-	letter, _, err := begin(ctx, p.bob.client, p.bob.id, demoAlice, draft{
-		reply: session.Address{Mix: demoMixMail, Nym: []byte("bob, this time")}, text: []byte("Hello Alice, it is Bob."),
-	}, tokensFlag{new(string)})
+	letter, _, err := p.bob.client.StartSession(ctx, p.bob.id, demoAlice, keyclient.Draft{
+		ReplyTo: session.Address{Mix: demoMixMail, Nym: []byte("bob, this time")}, Text: []byte("Hello Alice, it is Bob."),
+	}, tokensFlag{new(string)}.payment())
 	if err != nil {
 		return err
 	}
@@ -376,7 +376,7 @@ func (p *keyserverPlay) open(ctx context.Context, message []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = receive(ctx, p.alice.client, p.alice.id, m, false)
+	_, err = p.alice.client.Receive(ctx, p.alice.id, m)
 	return err
 }
 
@@ -392,7 +392,7 @@ func (p *keyserverPlay) answer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	got, err := receive(ctx, p.alice.client, p.alice.id, m, false)
+	got, err := p.alice.client.Receive(ctx, p.alice.id, m)
 	if err != nil {
 		return err
 	}
@@ -405,8 +405,8 @@ func (p *keyserverPlay) answer(ctx context.Context) error {
 		return err
 	}
 
-	letter, _, err := answer(p.alice.id, got.id, draft{
-		reply: session.Address{Mix: demoMixMail, Nym: []byte("alice, this time")}, text: []byte("Hello Bob, it is Alice."),
+	letter, _, err := p.alice.id.Answer(got.Session, keyclient.Draft{
+		ReplyTo: session.Address{Mix: demoMixMail, Nym: []byte("alice, this time")}, Text: []byte("Hello Bob, it is Alice."),
 	})
 	if err != nil {
 		return err
@@ -422,7 +422,7 @@ func (p *keyserverPlay) answer(ctx context.Context) error {
 	if m, err = session.Parse(delivered); err != nil {
 		return err
 	}
-	if got, err = receive(ctx, p.bob.client, p.bob.id, m, false); err != nil {
+	if got, err = p.bob.client.Receive(ctx, p.bob.id, m); err != nil {
 		return err
 	}
 	p.says("Bob", "opens the answer, and deletes the session's key: %q", got.Text)

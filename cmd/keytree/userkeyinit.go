@@ -111,12 +111,12 @@ that wants a token for it gets the first of --tokens.`,
 			if err != nil {
 				return err
 			}
-			pay, spent := tokens.payer()
-			k, anchor, err := c.FetchKeyInit(cmd.Context(), contact, pay)
+			pay := tokens.payment()
+			k, anchor, err := c.FetchKeyInit(cmd.Context(), contact, pay.Take)
 			if err != nil {
 				return err
 			}
-			if err := spent(); err != nil {
+			if err := pay.Spent(); err != nil {
 				return err
 			}
 			return u.print(userFetched{contact.Identity, k, anchor}, func(out *output) {

@@ -134,24 +134,26 @@ func (f tokensFlag) read() (all []string, mode os.FileMode, err error) {
 	return strings.Fields(string(content)), info.Mode().Perm(), nil
 }
 
-// payer takes a token of the file when it is asked for one. spent then removes it, if it
-// was asked.
-func (f tokensFlag) payer() (pay func() (string, error), spent func() error) {
+// payment takes a token of the file when it is asked for one, and removes it when it is
+// spent.
+func (f tokensFlag) payment() keyclient.Payment {
 	var taken []string
-	pay = func() (token string, err error) {
-		if *f.file == "" {
-			return "", fmt.Errorf("%w: expected --tokens FILE", keyclient.ErrToken)
-		}
-		if taken, err = f.take(1); err != nil {
-			return "", err
-		}
-		return taken[0], nil
-	}
-	return pay, func() error {
-		if len(taken) == 0 {
-			return nil
-		}
-		return f.spent(taken)
+	return keyclient.Payment{
+		Take: func() (token string, err error) {
+			if *f.file == "" {
+				return "", fmt.Errorf("%w: expected --tokens FILE", keyclient.ErrToken)
+			}
+			if taken, err = f.take(1); err != nil {
+				return "", err
+			}
+			return taken[0], nil
+		},
+		Spent: func() error {
+			if len(taken) == 0 {
+				return nil
+			}
+			return f.spent(taken)
+		},
 	}
 }
 

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdh"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,14 +9,12 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
-	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/session"
 	"github.com/keytree-bch/keytree/keyserver/session/mixmail"
@@ -28,26 +23,6 @@ import (
 // deliverer is how a letter leaves.
 type deliverer interface {
 	Send(ctx context.Context, letter *session.Letter) error
-}
-
-// mailFile keeps a letter as a mail in a file, for somebody else to send.
-type mailFile struct{ path, from string }
-
-// Send implements deliverer.
-func (f mailFile) Send(_ context.Context, letter *session.Letter) error {
-	var mail bytes.Buffer
-	if err := mixmail.Write(&mail, letter, f.from, time.Now()); err != nil {
-		return err
-	}
-	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
-	_, err = file.Write(mail.Bytes())
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("--out: %w", errors.Join(err, os.Remove(f.path)))
-	}
-	return nil
 }
 
 // sendFlags are those of commands that send a message.
@@ -123,37 +98,45 @@ func (u *userFlags) openOwn(ctx context.Context, c *keyclient.Client, as string,
 	return c.OpenIdentity(name, passphrase)
 }
 
-// draft is what a message needs besides its two sides.
-type draft struct {
-	reply session.Address
-	text  []byte
-	by    deliverer
+// outgoing is a message to be made, and how it leaves.
+type outgoing struct {
+	keyclient.Draft
+	by deliverer
 }
 
-// draft checks everything that can be checked before a KeyInit is used up.
-func (f *sendFlags) draft() (d draft, err error) {
-	d.reply.Mix = *f.mix
-	if d.reply.Nym, err = canonical.Decode(*f.nym, -1); err != nil {
-		return d, usagef("--nym-address: %w", err)
+// outgoing checks everything that can be checked before a KeyInit is used up.
+func (f *sendFlags) outgoing() (m outgoing, err error) {
+	m.ReplyTo.Mix = *f.mix
+	if m.ReplyTo.Nym, err = canonical.Decode(*f.nym, -1); err != nil {
+		return m, usagef("--nym-address: %w", err)
 	}
-	if err := d.reply.Check(); err != nil {
-		return d, usagef("--mix-address, --nym-address: %w", err)
+	if err := m.ReplyTo.Check(); err != nil {
+		return m, usagef("--mix-address, --nym-address: %w", err)
 	}
 	if *f.from != "" {
 		if err := (&session.Address{Mix: *f.from}).Check(); err != nil {
-			return d, usagef("--mail-from: %w", err)
+			return m, usagef("--mail-from: %w", err)
 		}
 	}
 	if (*f.out == "") == (f.smtp.value == "") {
-		return d, usagef("expected one of --smtp HOST:PORT and --out FILE")
+		return m, usagef("expected one of --smtp HOST:PORT and --out FILE")
 	}
 	if *f.out != "" {
-		d.by = mailFile{*f.out, *f.from}
-	} else if d.by, err = f.mailServer(); err != nil {
-		return d, err
+		m.by = mixmail.File{Path: *f.out, From: *f.from}
+	} else if m.by, err = f.mailServer(); err != nil {
+		return m, err
 	}
-	d.text, err = f.readText()
-	return d, err
+	m.Text, err = f.readText()
+	return m, err
+}
+
+// deliver has a letter leave.
+func (f *sendFlags) deliver(ctx context.Context, m outgoing, letter *session.Letter) error {
+	err := m.by.Send(ctx, letter)
+	if err != nil && *f.out != "" {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return err
 }
 
 func (f *sendFlags) mailServer() (deliverer, error) {
@@ -233,7 +216,7 @@ of the identity --as.`,
 		if err != nil {
 			return err
 		}
-		d, err := f.draft()
+		m, err := f.outgoing()
 		if err != nil {
 			return err
 		}
@@ -242,11 +225,11 @@ of the identity --as.`,
 			if err != nil {
 				return err
 			}
-			letter, pending, err := begin(ctx, c, id, name, d, tokens)
+			letter, pending, err := c.StartSession(ctx, id, name, m.Draft, tokens.payment())
 			if err != nil {
 				return err
 			}
-			if err := d.by.Send(ctx, letter); err != nil {
+			if err := f.deliver(ctx, m, letter); err != nil {
 				if errors.Is(err, mixmail.ErrRefused) {
 					err = errors.Join(err, id.EndSession(pending.ID))
 				}
@@ -256,43 +239,6 @@ of the identity --as.`,
 		})
 	}
 	return cmd
-}
-
-// begin makes the first message to a name, for a token if the keyserver wants one. What
-// opens the answer is on disk when it returns.
-func begin(ctx context.Context, c *keyclient.Client, id *keyclient.Identity, name string, d draft, tokens tokensFlag) (*session.Letter, *session.Pending, error) {
-	to, err := lookUp(ctx, c, name, true)
-	if err != nil {
-		return nil, nil, err
-	}
-	self, err := c.Lookup(ctx, id.Name())
-	if err != nil {
-		return nil, nil, err
-	}
-	keys, err := id.PrivateKeys()
-	if err != nil {
-		return nil, nil, err
-	}
-	pay, spent := tokens.payer()
-	k, _, err := c.FetchKeyInit(ctx, to, pay)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := spent(); err != nil {
-		return nil, nil, err
-	}
-	letter, pending, err := session.Start(&session.Recipient{UID: to.Message(), KeyInit: k},
-		&session.Self{History: self.History, Keys: keys}, d.reply, d.text, uint64(time.Now().Unix()), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	state, err := pending.MarshalBinary()
-	if err != nil {
-		return nil, nil, err
-	}
-	return letter, pending, id.BeginSession(keyclient.Session{
-		ID: pending.ID, State: state, Text: d.text, Until: pending.Until + session.MaxDelay,
-	})
 }
 
 func (a *app) userAnswerCommand() *cobra.Command {
@@ -311,7 +257,7 @@ with it. The keyserver is not asked for anything. The other side takes one answe
 		if err != nil || len(sessionID) != sha256.Size {
 			return usagef("expected a session, 64 hex characters, got %q", shortened(args[0]))
 		}
-		d, err := f.draft()
+		m, err := f.outgoing()
 		if err != nil {
 			return err
 		}
@@ -320,31 +266,17 @@ with it. The keyserver is not asked for anything. The other side takes one answe
 			if err != nil {
 				return err
 			}
-			letter, peer, err := answer(id, [sha256.Size]byte(sessionID), d)
+			letter, peer, err := id.Answer([sha256.Size]byte(sessionID), m.Draft)
 			if err != nil {
 				return err
 			}
-			if err := d.by.Send(ctx, letter); err != nil {
+			if err := f.deliver(ctx, m, letter); err != nil {
 				return err
 			}
 			return f.sent(userSent{args[0], id.Name(), peer, letter.To.Mix})
 		})
 	}
 	return cmd
-}
-
-// answer makes the answer in a session that was begun by somebody else.
-func answer(id *keyclient.Identity, sessionID [sha256.Size]byte, d draft) (letter *session.Letter, peer string, err error) {
-	kept, ok := id.Session(sessionID)
-	if !ok || kept.KeyInit == [sha256.Size]byte{} {
-		return nil, "", fmt.Errorf("%w: %s has received no first message in session %x", session.ErrUnknown, id.Name(), sessionID[:4])
-	}
-	s := new(session.Session)
-	if err := s.UnmarshalBinary(kept.State); err != nil {
-		return nil, "", err
-	}
-	letter, err = s.Answer(d.reply, d.text, rand.Reader)
-	return letter, s.Peer, err
 }
 
 func (a *app) userReceiveCommand() *cobra.Command {
@@ -376,10 +308,16 @@ the copy as it is.`,
 			if err != nil {
 				return err
 			}
-			o, err := receive(ctx, c, id, m, !*noSync)
+			if m.Kind == session.First && !*noSync {
+				if _, err := c.Sync(ctx); err != nil {
+					return err
+				}
+			}
+			received, err := c.Receive(ctx, id, m)
 			if err != nil {
 				return err
 			}
+			o := newUserReceived(received, id)
 			return u.print(o, func(out *output) {
 				fmt.Fprintf(out, "%s wrote to %s, session %s:\n\n%s\n", o.From, o.To, o.Session, harmless(o.Text))
 			})
@@ -399,14 +337,11 @@ func readMessage(path string) (*session.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m, err := session.Parse(content); err == nil {
-		return m, nil
-	}
-	_, message, err := mixmail.Read(bytes.NewReader(content))
+	m, err := mixmail.Parse(content)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return session.Parse(message)
+	return m, nil
 }
 
 // userReceived is what --json prints of a message.
@@ -418,79 +353,14 @@ type userReceived struct {
 	Text       []byte `json:"text"`        // base64
 	MixAddress string `json:"mix_address"` // where the other side can be reached, in this session
 	NymAddress []byte `json:"nym_address"`
-
-	id [sha256.Size]byte // Session
 }
 
-func newUserReceived(kind string, session [sha256.Size]byte, from string, to *keyclient.Identity, text []byte, reply session.Address) userReceived {
-	return userReceived{kind, hex.EncodeToString(session[:]), from, to.Name(), text, reply.Mix, reply.Nym, session}
-}
-
-// receive opens a message for one of the user's identities.
-func receive(ctx context.Context, c *keyclient.Client, id *keyclient.Identity, m *session.Message, sync bool) (userReceived, error) {
-	keys, err := id.PrivateKeys()
-	if err != nil {
-		return userReceived{}, err
-	}
-	now := uint64(time.Now().Unix())
+func newUserReceived(m *keyclient.Received, to *keyclient.Identity) userReceived {
+	kind := "first"
 	if m.Kind == session.Answer {
-		return receiveAnswer(id, keys, m, now)
+		kind = "answer"
 	}
-	if sync {
-		if _, err := c.Sync(ctx); err != nil {
-			return userReceived{}, err
-		}
-	}
-	inbox := session.Inbox{Identity: id.Name(), Keys: keys, Hashchain: c, KeyInits: ownKeyInits{id}}
-	s, text, err := inbox.Open(ctx, m, now)
-	if err != nil {
-		return userReceived{}, err
-	}
-	return newUserReceived("first", s.ID, s.Peer, id, text, s.ReplyTo), nil
-}
-
-func receiveAnswer(id *keyclient.Identity, keys []*ecdh.PrivateKey, m *session.Message, now uint64) (userReceived, error) {
-	kept, ok := id.Session(m.For)
-	if !ok || kept.KeyInit != [sha256.Size]byte{} {
-		return userReceived{}, fmt.Errorf("%w: %s waits for no answer in session %x", session.ErrUnknown, id.Name(), m.For[:4])
-	}
-	pending := new(session.Pending)
-	if err := pending.UnmarshalBinary(kept.State); err != nil {
-		return userReceived{}, err
-	}
-	reply, text, err := pending.Open(m, keys, now)
-	if err != nil {
-		return userReceived{}, err
-	}
-	if err := id.EndSession(m.For); err != nil { // before it is shown: it opens once
-		return userReceived{}, err
-	}
-	return newUserReceived("answer", m.For, pending.Peer, id, text, reply), nil
-}
-
-// ownKeyInits are the KeyInits of an own identity, as package session asks for them.
-type ownKeyInits struct{ id *keyclient.Identity }
-
-// Find implements session.KeyInits.
-func (o ownKeyInits) Find(_ context.Context, digest [sha256.Size]byte) (*keyinit.KeyInit, *ecdh.PrivateKey, error) {
-	k, private, err := o.id.KeyInit(digest)
-	if errors.Is(err, keyclient.ErrUnknown) {
-		err = fmt.Errorf("%w: it was for another identity, or was used up", session.ErrUnknown)
-	}
-	return k, private, err
-}
-
-// Begin implements session.KeyInits.
-func (o ownKeyInits) Begin(_ context.Context, s *session.Session, text []byte) error {
-	state, err := s.MarshalBinary()
-	if err != nil {
-		return err
-	}
-	err = o.id.BeginSession(keyclient.Session{ID: s.ID, KeyInit: s.KeyInit, State: state, Text: text, Until: s.Until + session.MaxDelay})
-	if errors.Is(err, keyclient.ErrUsed) {
-		err = session.ErrReplay
-	}
-	return err
+	return userReceived{kind, hex.EncodeToString(m.Session[:]), m.From, to.Name(), m.Text, m.ReplyTo.Mix, m.ReplyTo.Nym}
 }
 
 // harmless returns a stranger's text without what a terminal would take for commands.

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
-	"github.com/keytree-bch/keytree/keyserver/session"
 )
 
 func (a *app) userSessionsCommand() *cobra.Command {
@@ -61,16 +59,13 @@ type userSession struct {
 }
 
 func newUserSession(id *keyclient.Identity, kept *keyclient.Session) (userSession, error) {
-	o := userSession{Session: hex.EncodeToString(kept.ID[:]), Text: kept.Text, Until: kept.Until}
-	if kept.KeyInit == [sha256.Size]byte{} {
-		begun := new(session.Pending)
-		err := begun.UnmarshalBinary(kept.State)
-		o.From, o.To = id.Name(), begun.Peer
-		return o, err
+	peer, replyTo, begunHere, err := kept.Peer()
+	o := userSession{
+		Session: hex.EncodeToString(kept.ID[:]), From: peer, To: id.Name(), Text: kept.Text, Until: kept.Until,
+		MixAddress: replyTo.Mix, NymAddress: replyTo.Nym,
 	}
-	received := new(session.Session)
-	err := received.UnmarshalBinary(kept.State)
-	o.From, o.To = received.Peer, id.Name()
-	o.MixAddress, o.NymAddress = received.ReplyTo.Mix, received.ReplyTo.Nym
+	if begunHere {
+		o.From, o.To = o.To, o.From
+	}
 	return o, err
 }

@@ -15,9 +15,10 @@
 //	identity.go  an identity of the user's own, and what is done with its keys
 //	register.go  Create, Update, Recover, Confirm
 //	keyinits.go  KeyInits: add, fetch, flush
+//	sessions.go  sessions with other users: begin, answer, receive
 //
-// What never belongs here: the server; the terminal; what is sent from user to
-// user (package session).
+// What never belongs here: the server; the terminal; the format of what is sent from user
+// to user (package session), and how it travels.
 //
 // # What is trusted
 //

@@ -10,8 +10,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"io/fs"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +24,7 @@ import (
 	"github.com/emersion/go-smtp"
 	"go.uber.org/goleak"
 
+	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/session"
 	"github.com/keytree-bch/keytree/keyserver/session/mixmail"
 )
@@ -392,4 +396,28 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%q, %q became %q, %q, %v", nym, message, nym2, message2, err)
 		}
 	})
+}
+
+// TestFile keeps a mail in a file, once, and reads the message in it.
+func TestFile(t *testing.T) {
+	file := mixmail.File{Path: filepath.Join(t.TempDir(), "mail")}
+	if err := file.Send(t.Context(), &letter); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(file.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, message, err := mixmail.Read(bytes.NewReader(content)); err != nil || !bytes.Equal(message, letter.Message) {
+		t.Errorf("the file has another message, or none: %v", err)
+	}
+	if err := file.Send(t.Context(), &letter); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second time: got %v, want %v", err, fs.ErrExist)
+	}
+	// The letter's message only looks like one.
+	_, alone := mixmail.Parse(letter.Message)
+	_, mailed := mixmail.Parse(content)
+	if alone == nil || !errors.Is(mailed, canonical.ErrMalformed) {
+		t.Errorf("not a message: got %v alone, %v in a mail, want %v", alone, mailed, canonical.ErrMalformed)
+	}
 }
