@@ -57,7 +57,7 @@ func house() ([]room, []exception) {
 		{folder: "rpc/jsonrpc", rooms: []string{"rpc/admission", "rpc/fault"}},
 		{ // what apps import
 			folder: "rpc/client",
-			rooms:  []string{"rpc/proto", "keyserver/audit/bundle", "protocol"},
+			rooms:  []string{"rpc/proto", "protocol"},
 			tests:  append(served, module+"graph"),
 		},
 		{folder: "rpc/admission"},

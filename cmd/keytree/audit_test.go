@@ -18,10 +18,10 @@ import (
 
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/keyserver/audit"
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 func TestAuditUsage(t *testing.T) {
@@ -84,7 +84,7 @@ type anchorer struct {
 	key   *regtest.Key
 	coin  regtest.Coin // the baton
 	chain chainhash.Hash
-	items []*bundle.Item
+	items []*proof.BundleItem
 }
 
 func newAnchorer(t *testing.T, node *regtest.Node) *anchorer {
@@ -150,7 +150,7 @@ func (a *anchorer) takeUp(tx *wire.MsgTx) {
 			if err != nil {
 				a.t.Fatal(err)
 			}
-			a.items = append(a.items, &bundle.Item{
+			a.items = append(a.items, &proof.BundleItem{
 				Height: height, Header: [protocol.HeaderSize]byte(raw.Bytes()), Index: i, Branch: branch, Raw: in,
 			})
 		}
@@ -181,7 +181,7 @@ func (a *anchorer) bundle() string {
 		a.t.Fatal(err)
 	}
 	defer file.Close()
-	w, err := bundle.NewWriter(file, bundle.Header{Network: regtest.Params.Name, Chain: a.chain})
+	w, err := proof.NewBundleWriter(file, proof.BundleHeader{Network: regtest.Params.Name, Chain: a.chain})
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // outFlag is the file that a command writes.
@@ -82,7 +82,7 @@ trusted: the audit checks the file. Only whether it is whole is checked here.`,
 		defer in.Close()
 		items := 0
 		err = writeOut(*path, func(out io.Writer) error {
-			r, err := bundle.NewReader(io.TeeReader(in, out))
+			r, err := proof.NewBundleReader(io.TeeReader(in, out))
 			if err != nil {
 				return err
 			}

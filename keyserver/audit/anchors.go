@@ -13,8 +13,8 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // Anchored is an anchor that was shown to be in a block.
@@ -69,7 +69,7 @@ func (a *Anchored) UnmarshalJSON(b []byte) error {
 }
 
 // anchorOf reads an item, which was verified, as the anchor with a number.
-func anchorOf(it *bundle.Item, number uint32) (*Anchored, error) {
+func anchorOf(it *proof.BundleItem, number uint32) (*Anchored, error) {
 	h, err := protocol.ParseHeader(it.Header[:])
 	if err != nil {
 		return nil, err
@@ -161,7 +161,7 @@ func (f *follower) count() uint32 {
 
 // next takes the next item of the chain. After an error the follower is as it was
 // before; the error is a problem.
-func (f *follower) next(ctx context.Context, it *bundle.Item) error {
+func (f *follower) next(ctx context.Context, it *proof.BundleItem) error {
 	h, err := f.checkBlock(ctx, it)
 	if err != nil {
 		return err
@@ -207,7 +207,7 @@ func (f *follower) next(ctx context.Context, it *bundle.Item) error {
 	return f.accept(it, h)
 }
 
-func (f *follower) accept(it *bundle.Item, h *protocol.Header) error {
+func (f *follower) accept(it *proof.BundleItem, h *protocol.Header) error {
 	last, err := anchorOf(it, f.count())
 	if err != nil {
 		return err
@@ -219,7 +219,7 @@ func (f *follower) accept(it *bundle.Item, h *protocol.Header) error {
 
 // checkBlock checks that the item's transaction is in a block with work that, if
 // somebody can be asked, is on the best chain.
-func (f *follower) checkBlock(ctx context.Context, it *bundle.Item) (*protocol.Header, error) {
+func (f *follower) checkBlock(ctx context.Context, it *proof.BundleItem) (*protocol.Header, error) {
 	what := fmt.Sprintf("anchor %d, block %d", f.count(), it.Height)
 	h, err := protocol.ParseHeader(it.Header[:])
 	if err == nil {

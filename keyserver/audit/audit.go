@@ -14,11 +14,11 @@ import (
 	"github.com/gcash/bchd/wire"
 	"github.com/gofrs/flock"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // Keyserver is what the auditor asks the keyserver, or a file. Nothing of the
@@ -116,7 +116,7 @@ type run struct {
 	fetched bool                  // the copy has all that the keyserver showed
 	forked  bool                  // the keyserver shows another history than the copy
 	broken  *hashchain.Entry      // that the keyserver shows behind the copy, which it does not follow
-	closing *bundle.Item          // that broke the chain of anchors
+	closing *proof.BundleItem     // that broke the chain of anchors
 	closed  *Closed
 	// contradicts is the first anchor that the copy disagrees with; as its number
 	// is Compared all before it agree.
@@ -295,7 +295,7 @@ func (u *run) followAnchors(ctx context.Context) error {
 		return unavailable(ctx, "the proof bundle", err)
 	}
 	defer in.Close()
-	r, err := bundle.NewReader(in)
+	r, err := proof.NewBundleReader(in)
 	if err != nil {
 		return bundleProblem(ctx, err)
 	}
@@ -347,7 +347,7 @@ func (u *run) followAnchors(ctx context.Context) error {
 }
 
 // sameAsLast compares an item with the last anchor that was verified.
-func (u *run) sameAsLast(it *bundle.Item) error {
+func (u *run) sameAsLast(it *proof.BundleItem) error {
 	tx, err := protocol.ParseTx(it.Raw)
 	if err != nil {
 		return problemf(WrongBranch, "anchor %d: %w", u.state.Last.Number, err)
@@ -360,9 +360,9 @@ func (u *run) sameAsLast(it *bundle.Item) error {
 
 func bundleProblem(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, bundle.ErrTruncated):
+	case errors.Is(err, proof.ErrTruncated):
 		return problemf(Truncated, "%w: get it again", err)
-	case errors.Is(err, bundle.ErrFormat), errors.Is(err, bundle.ErrSum):
+	case errors.Is(err, proof.ErrFormat), errors.Is(err, proof.ErrSum):
 		return problemf(BadBundle, "%w", err)
 	}
 	return unavailable(ctx, "the proof bundle", err)

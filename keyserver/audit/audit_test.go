@@ -17,11 +17,11 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 func TestHonestKeyserverIsSound(t *testing.T) {
@@ -340,8 +340,8 @@ func TestCannotCheck(t *testing.T) {
 	dir := t.TempDir()
 	w.audit(dir).want(t, Sound, "")
 
-	changed := func(n int, change func(it *bundle.Item)) []byte {
-		items := append([]*bundle.Item{}, w.items...)
+	changed := func(n int, change func(it *proof.BundleItem)) []byte {
+		items := append([]*proof.BundleItem{}, w.items...)
 		it := *items[n]
 		it.Branch = append([]chainhash.Hash{}, it.Branch...)
 		change(&it)
@@ -361,9 +361,9 @@ func TestCannotCheck(t *testing.T) {
 		kind   Kind
 		text   string
 	}{
-		"wrong branch": {changed(1, func(it *bundle.Item) { it.Branch[0][3] ^= 1 }), WrongBranch, "anchor 1, block 2"},
-		"wrong index":  {changed(1, func(it *bundle.Item) { it.Index-- }), WrongBranch, "anchor 1"},
-		"no work": {changed(2, func(it *bundle.Item) {
+		"wrong branch": {changed(1, func(it *proof.BundleItem) { it.Branch[0][3] ^= 1 }), WrongBranch, "anchor 1, block 2"},
+		"wrong index":  {changed(1, func(it *proof.BundleItem) { it.Index-- }), WrongBranch, "anchor 1"},
+		"no work": {changed(2, func(it *proof.BundleItem) {
 			for n := byte(0); ; n++ {
 				it.Header[76] = n
 				if h, err := protocol.ParseHeader(it.Header[:]); err == nil && h.CheckWork(testNet.PowLimit) != nil {
@@ -371,15 +371,15 @@ func TestCannotCheck(t *testing.T) {
 				}
 			}
 		}), NoWork, "the hash is above the target"},
-		"easy target": {changed(2, func(it *bundle.Item) { it.Header[75] = 0x21 }), NoWork, "expected at most 256"},
-		"block of another chain": {changed(2, func(it *bundle.Item) {
+		"easy target": {changed(2, func(it *proof.BundleItem) { it.Header[75] = 0x21 }), NoWork, "expected at most 256"},
+		"block of another chain": {changed(2, func(it *proof.BundleItem) {
 			it.Header[68] ^= 1
 			solve(t, it.Header[:])
 		}), NotOnChain, "the block is not on the best chain"},
-		"another height":            {changed(2, func(it *bundle.Item) { it.Height-- }), NotOnChain, "block 2"},
-		"height beyond the headers": {changed(2, func(it *bundle.Item) { it.Height = 1000 }), StaleHeaders, "the file has the headers of blocks 0 to"},
-		"anchor missing":            {makeBundle(t, w.genesis, 0, []*bundle.Item{w.items[0], w.items[2]}), Unrelated, "does not spend the baton"},
-		"order":                     {makeBundle(t, w.genesis, 0, []*bundle.Item{w.items[0], w.items[2], w.items[1]}), Unrelated, ""},
+		"another height":            {changed(2, func(it *proof.BundleItem) { it.Height-- }), NotOnChain, "block 2"},
+		"height beyond the headers": {changed(2, func(it *proof.BundleItem) { it.Height = 1000 }), StaleHeaders, "the file has the headers of blocks 0 to"},
+		"anchor missing":            {makeBundle(t, w.genesis, 0, []*proof.BundleItem{w.items[0], w.items[2]}), Unrelated, "does not spend the baton"},
+		"order":                     {makeBundle(t, w.genesis, 0, []*proof.BundleItem{w.items[0], w.items[2], w.items[1]}), Unrelated, ""},
 		"begins too late":           {makeBundle(t, w.genesis, 1, w.items[1:]), Gap, "begins with anchor 1"},
 		"empty":                     {makeBundle(t, w.genesis, 0, nil), Gap, "no anchor"},
 		"truncated":                 {whole[:len(whole)-40], Truncated, "cut short"},
@@ -517,7 +517,7 @@ func TestReorganisation(t *testing.T) {
 
 	old := *w
 	old.server.grow(5)
-	old.items = append([]*bundle.Item{}, w.items...)
+	old.items = append([]*proof.BundleItem{}, w.items...)
 	old.headers = bytes.Clone(w.headers)
 	old.anchor()
 	old.server.grow(1)

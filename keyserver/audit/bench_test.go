@@ -20,11 +20,11 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // longHistory is files with a hashchain, the proof bundle of its anchors and the
@@ -101,7 +101,7 @@ func (w *world) addAnchor(record *protocol.Anchor) {
 	}
 	tx := w.tx([]wire.OutPoint{w.baton}, record)
 	w.baton = wire.OutPoint{Hash: chainhash.DoubleHashH(tx)}
-	it := &bundle.Item{Height: w.height, Raw: tx, Index: uint32(w.height) % (1 << longBranch), Branch: make([]chainhash.Hash, longBranch)}
+	it := &proof.BundleItem{Height: w.height, Raw: tx, Index: uint32(w.height) % (1 << longBranch), Branch: make([]chainhash.Hash, longBranch)}
 	root := w.baton.Hash
 	for i := range it.Branch {
 		rand.Read(it.Branch[i][:])

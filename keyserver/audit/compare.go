@@ -9,17 +9,17 @@ import (
 	"io"
 	"iter"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // items reads verified anchors from a place in the file on.
-func (a *Auditor) items(from int64) iter.Seq2[*bundle.Item, error] {
-	return func(yield func(*bundle.Item, error) bool) {
+func (a *Auditor) items(from int64) iter.Seq2[*proof.BundleItem, error] {
+	return func(yield func(*proof.BundleItem, error) bool) {
 		in := bufio.NewReader(io.NewSectionReader(a.anchors, from, a.state.AnchorBytes-from))
 		for {
-			it, err := bundle.ReadItem(in)
+			it, err := proof.ReadBundleItem(in)
 			if errors.Is(err, io.EOF) {
 				return
 			}
@@ -35,9 +35,9 @@ func (a *Auditor) items(from int64) iter.Seq2[*bundle.Item, error] {
 
 // bundleTo makes a bundle of the first count anchors and, unless it is nil, one more
 // item.
-func (a *Auditor) bundleTo(count uint32, more *bundle.Item) ([]byte, error) {
+func (a *Auditor) bundleTo(count uint32, more *proof.BundleItem) ([]byte, error) {
 	var out bytes.Buffer
-	w, err := bundle.NewWriter(&out, bundle.Header{Network: a.net.Name, Chain: a.genesis})
+	w, err := proof.NewBundleWriter(&out, proof.BundleHeader{Network: a.net.Name, Chain: a.genesis})
 	if err != nil {
 		return nil, err
 	}

@@ -11,11 +11,11 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // earlier is a keyserver, and folders of its auditors, that the version before pins has
@@ -65,7 +65,7 @@ func earlierWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	in, err := bundle.NewReader(file)
+	in, err := proof.NewBundleReader(file)
 	if err != nil {
 		t.Fatal(err)
 	}

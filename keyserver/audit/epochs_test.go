@@ -9,10 +9,10 @@ import (
 
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // epochs is a keyserver that has replaced its key twice, and a thief who has all of
@@ -21,8 +21,8 @@ type epochs struct {
 	*world
 	keys []ed25519.PrivateKey
 	own  []*uid.Reply
-	fork *server        // another history, from position 1 on
-	end  []*bundle.Item // that breaks the chain of anchors
+	fork *server             // another history, from position 1 on
+	end  []*proof.BundleItem // that breaks the chain of anchors
 }
 
 // The sizes at which one key gives way to the next: the last of the one, and the first

@@ -13,9 +13,9 @@ import (
 	"github.com/gcash/bchd/wire"
 	"pgregory.net/rapid"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // history is a keyserver that anchors, the chain that it anchors in, with a block every
@@ -148,7 +148,7 @@ func (h *history) reorganise(depth int) {
 	h.w.tip, h.covered, h.last = undone[0].tip, undone[0].covered, undone[0].last
 	h.w.height -= uint32(depth)
 	h.w.headers = bytes.Clone(h.w.headers[:len(h.w.headers)-depth*protocol.HeaderSize])
-	h.w.items = append([]*bundle.Item{}, h.w.items[:len(h.w.items)-len(anchors)]...)
+	h.w.items = append([]*proof.BundleItem{}, h.w.items[:len(h.w.items)-len(anchors)]...)
 	h.signed = append(anchors, h.signed...)
 	now := h.now
 	for i, b := range undone { // empty ones, but for the last

@@ -13,10 +13,10 @@ import (
 
 	"github.com/gofrs/flock"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 const (
@@ -314,7 +314,7 @@ func (a *Auditor) forgetAnchors() error {
 
 // keep writes an anchor, which follows the last, behind it. It counts when the
 // state is saved.
-func (a *Auditor) keep(it *bundle.Item, last *Anchored) error {
+func (a *Auditor) keep(it *proof.BundleItem, last *Anchored) error {
 	b, err := it.Append(nil)
 	if err != nil {
 		return err

@@ -11,11 +11,11 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // ErrNoEvidence says that a file does not show what it says it does: the message
@@ -380,7 +380,7 @@ func (e *Evidence) named(r *reading) error {
 
 // follow verifies the chain of anchors.
 func (e *Evidence) follow(ctx context.Context, r *reading) (*follower, error) {
-	in, err := bundle.NewReader(bytes.NewReader(e.Bundle))
+	in, err := proof.NewBundleReader(bytes.NewReader(e.Bundle))
 	if err != nil {
 		return nil, disproved("its proof bundle: %w", err)
 	}

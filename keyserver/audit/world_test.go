@@ -20,12 +20,12 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 const (
@@ -202,7 +202,7 @@ type world struct {
 	headers []byte // of all blocks, from height 0 on
 	tip     protocol.Header
 	height  uint32
-	items   []*bundle.Item // of the chain of anchors
+	items   []*proof.BundleItem // of the chain of anchors
 	genesis chainhash.Hash
 	baton   wire.OutPoint
 	holder  byte // whom batons are paid to
@@ -252,7 +252,7 @@ func (w *world) tx(spends []wire.OutPoint, record *protocol.Anchor) []byte {
 
 // mine makes the next block, with some transactions, and returns what shows them
 // to be in it.
-func (w *world) mine(txs ...[]byte) []*bundle.Item {
+func (w *world) mine(txs ...[]byte) []*proof.BundleItem {
 	w.t.Helper()
 	if len(w.headers) > 0 {
 		w.height++
@@ -287,10 +287,10 @@ func (w *world) mine(txs ...[]byte) []*bundle.Item {
 	copy(raw[36:], root[:])
 	w.tip = solve(w.t, raw[:protocol.HeaderSize])
 	w.headers = append(w.headers, raw[:protocol.HeaderSize]...)
-	var items []*bundle.Item
+	var items []*proof.BundleItem
 	for i := range txs {
 		n := uint32(i + 2)
-		items = append(items, &bundle.Item{
+		items = append(items, &proof.BundleItem{
 			Height: w.height, Header: [protocol.HeaderSize]byte(raw), Index: n, Branch: branch(w.t, block, n), Raw: txs[i],
 		})
 	}
@@ -368,10 +368,10 @@ func (w *world) bundle(first uint32) []byte {
 	return makeBundle(w.t, w.genesis, first, w.items[min(int(first), len(w.items)):])
 }
 
-func makeBundle(t testing.TB, chain chainhash.Hash, first uint32, items []*bundle.Item) []byte {
+func makeBundle(t testing.TB, chain chainhash.Hash, first uint32, items []*proof.BundleItem) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	b, err := bundle.NewWriter(&out, bundle.Header{Network: testNet.Name, Chain: chain, First: first})
+	b, err := proof.NewBundleWriter(&out, proof.BundleHeader{Network: testNet.Name, Chain: chain, First: first})
 	if err != nil {
 		t.Fatal(err)
 	}

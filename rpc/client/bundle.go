@@ -10,8 +10,8 @@ import (
 	"github.com/gcash/bchd/chaincfg"
 	"google.golang.org/grpc"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -61,20 +61,20 @@ var ErrProof = errors.New("the proof does not hold")
 
 // Proofs yields the items of a bundle on a network, each once it was checked that the
 // transaction is in the block whose header the item has, and that work was done for that
-// header. ErrProof if it is not so; the errors of bundle.Reader.Items if the bundle is not
+// header. ErrProof if it is not so; the errors of proof.BundleReader.Items if the bundle is not
 // whole, before which there may have been items that are good.
 //
 // Whether the blocks are on the best chain, and whether the anchors follow each other, is for
 // package keyserver/audit to say, which asks others for it.
-func (c *Client) Proofs(ctx context.Context, net *chaincfg.Params, genesis string, first uint32) iter.Seq2[*bundle.Item, error] {
-	return func(yield func(*bundle.Item, error) bool) {
+func (c *Client) Proofs(ctx context.Context, net *chaincfg.Params, genesis string, first uint32) iter.Seq2[*proof.BundleItem, error] {
+	return func(yield func(*proof.BundleItem, error) bool) {
 		in, err := c.Bundle(ctx, genesis, first)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		defer in.Close()
-		r, err := bundle.NewReader(in)
+		r, err := proof.NewBundleReader(in)
 		if err == nil && (r.Network != net.Name || r.Chain.String() != genesis || r.First != first) {
 			err = fmt.Errorf("%w: expected the bundle of chain %s on %s from anchor %d on, got that of %v on %s from %d on",
 				ErrProof, genesis, net.Name, first, r.Chain, r.Network, r.First)
@@ -98,7 +98,7 @@ func (c *Client) Proofs(ctx context.Context, net *chaincfg.Params, genesis strin
 	}
 }
 
-func check(item *bundle.Item, net *chaincfg.Params) error {
+func check(item *proof.BundleItem, net *chaincfg.Params) error {
 	header, err := protocol.ParseHeader(item.Header[:])
 	if err == nil {
 		err = protocol.CheckMerkleBranch(item.Raw, item.Index, item.Branch, header.MerkleRoot)

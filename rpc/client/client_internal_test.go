@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
@@ -54,23 +54,23 @@ func TestCheck(t *testing.T) {
 	c := &rpctest.Chain{}
 	txs := []rpctest.AnchorTx{rpctest.AnchorOf(t, "a", rpctest.Record("example.org", 1)), rpctest.AnchorOf(t, "b", rpctest.Record("example.org", 2))}
 	block := c.Anchored(t, nil, txs...)
-	proven := func() *bundle.Item {
+	proven := func() *proof.BundleItem {
 		tx := block.Anchors.Txs[0]
 		branch, err := block.Anchors.Merkle.Branch(tx.Index)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &bundle.Item{Height: block.Height, Header: block.Anchors.Header, Index: tx.Index, Branch: branch, Raw: append([]byte(nil), tx.Raw...)}
+		return &proof.BundleItem{Height: block.Height, Header: block.Anchors.Header, Index: tx.Index, Branch: branch, Raw: append([]byte(nil), tx.Raw...)}
 	}
 	if err := check(proven(), rpctest.Net); err != nil {
 		t.Fatal(err)
 	}
-	for name, change := range map[string]func(*bundle.Item){
-		"transaction": func(it *bundle.Item) { it.Raw[len(it.Raw)-5]++ },
-		"index":       func(it *bundle.Item) { it.Index++ },
-		"branch":      func(it *bundle.Item) { it.Branch[0][0]++ },
-		"root":        func(it *bundle.Item) { it.Header[40]++ },
-		"work":        func(it *bundle.Item) { it.Header[protocol.HeaderSize-5] = 0x1d }, // of its target
+	for name, change := range map[string]func(*proof.BundleItem){
+		"transaction": func(it *proof.BundleItem) { it.Raw[len(it.Raw)-5]++ },
+		"index":       func(it *proof.BundleItem) { it.Index++ },
+		"branch":      func(it *proof.BundleItem) { it.Branch[0][0]++ },
+		"root":        func(it *proof.BundleItem) { it.Header[40]++ },
+		"work":        func(it *proof.BundleItem) { it.Header[protocol.HeaderSize-5] = 0x1d }, // of its target
 	} {
 		it := proven()
 		if change(it); !errors.Is(check(it, rpctest.Net), ErrProof) {

@@ -24,8 +24,8 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 	"github.com/keytree-bch/keytree/rpc"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
@@ -324,9 +324,9 @@ func TestProofBundle(t *testing.T) {
 			if !bytes.Equal(streamed, downloaded) {
 				t.Errorf("gRPC sent %d bytes, REST %d others", len(streamed), len(downloaded))
 			}
-			read := must(bundle.NewReader(bytes.NewReader(streamed)))(t)
+			read := must(proof.NewBundleReader(bytes.NewReader(streamed)))(t)
 			if read.Network != rpctest.Net.Name || read.Chain != test.txs[0].TxHash() || read.First != test.first {
-				t.Errorf("header %+v", read.Header)
+				t.Errorf("header %+v", read.BundleHeader)
 			}
 			left := test.txs[test.first:]
 			for item, err := range read.Items() {

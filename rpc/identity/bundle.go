@@ -18,7 +18,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/anchors"
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
+	"github.com/keytree-bch/keytree/protocol/proof"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -70,7 +70,7 @@ func (s *anchorService) bundleOf(ctx context.Context, chainTxHash string, first 
 }
 
 func (b *bundleWriter) write(ctx context.Context, out io.Writer) error {
-	w, err := bundle.NewWriter(out, bundle.Header{Network: b.net.Name, Chain: b.chain.ID, First: b.first})
+	w, err := proof.NewBundleWriter(out, proof.BundleHeader{Network: b.net.Name, Chain: b.chain.ID, First: b.first})
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (b *bundleWriter) write(ctx context.Context, out io.Writer) error {
 
 // items reads the anchors from a number on, at least one and at most so many as are held
 // at once.
-func (b *bundleWriter) items(ctx context.Context, number uint32) (items []bundle.Item, err error) {
+func (b *bundleWriter) items(ctx context.Context, number uint32) (items []proof.BundleItem, err error) {
 	view, err := b.view()
 	if err != nil {
 		return nil, err
@@ -125,8 +125,8 @@ func (b *bundleWriter) items(ctx context.Context, number uint32) (items []bundle
 	return items, nil
 }
 
-func bundleItem(p anchors.Proof) bundle.Item {
-	return bundle.Item{Height: p.Height, Header: p.Header, Index: p.Index, Branch: p.Branch, Raw: p.Raw}
+func bundleItem(p anchors.Proof) proof.BundleItem {
+	return proof.BundleItem{Height: p.Height, Header: p.Header, Index: p.Index, Branch: p.Branch, Raw: p.Raw}
 }
 
 // view opens a view as of the bundle's block: graph.ErrReorganised if that has left the

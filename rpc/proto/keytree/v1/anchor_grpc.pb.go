@@ -62,7 +62,7 @@ type AnchorServiceClient interface {
 	// GetProofBundle sends the proof bundle of a chain of anchors: a file that holds all
 	// its anchors, each with its merkle branch and block header, and, if the chain was
 	// broken, what broke it, for keytree audit to check without this server. Package
-	// keyserver/audit/bundle documents the format. The bundle is what the chunks hold
+	// protocol/proof documents the format. The bundle is what the chunks hold
 	// one behind the other. A stream that ends with an error is no bundle: start again.
 	//
 	// Over REST it is a download: GET /v1/anchors/chains/{chain_tx_hash}/bundle, with
@@ -162,7 +162,7 @@ type AnchorServiceServer interface {
 	// GetProofBundle sends the proof bundle of a chain of anchors: a file that holds all
 	// its anchors, each with its merkle branch and block header, and, if the chain was
 	// broken, what broke it, for keytree audit to check without this server. Package
-	// keyserver/audit/bundle documents the format. The bundle is what the chunks hold
+	// protocol/proof documents the format. The bundle is what the chunks hold
 	// one behind the other. A stream that ends with an error is no bundle: start again.
 	//
 	// Over REST it is a download: GET /v1/anchors/chains/{chain_tx_hash}/bundle, with

@@ -1,11 +1,11 @@
-// Package bundle is the file format of a proof bundle: what it takes to check,
-// offline and without trusting whoever sent it, that transactions are in blocks
-// and follow each other as a chain of anchors (anchors, "The auditor checks").
+// Package proof is what anybody can check offline, without trusting whoever sent it. Today
+// that is the proof bundle, a file format that shows that transactions are in blocks and
+// follow each other as a chain of anchors (anchors, "The auditor checks").
 //
-// What never belongs here: a check of what the items say, which is the auditor's
-// (package keyserver/audit); the network.
+// What never belongs here: a check of what the items of a bundle say about a keyserver,
+// which is the auditor's (package keyserver/audit); the network; files.
 //
-// # Format
+// # The format of a proof bundle
 //
 // A bundle is a header, items, and a trailer, without anything between or behind
 // them. Integers are little-endian, hashes in the order in which they are hashed.
@@ -36,7 +36,7 @@
 // write a trailer that fits.
 //
 // A bundle is written and read as a stream, one item in memory at a time.
-package bundle
+package proof
 
 import (
 	"bufio"
@@ -74,15 +74,15 @@ var (
 	ErrSum = errors.New("proof bundle is damaged")
 )
 
-// Header is what a bundle says of itself.
-type Header struct {
+// BundleHeader is what a bundle says of itself.
+type BundleHeader struct {
 	Network string         // as in chaincfg.Params.Name
 	Chain   chainhash.Hash // txid of the genesis anchor
 	First   uint32         // number in the chain of the first item; 0 is the genesis anchor
 }
 
-// Item shows that a transaction is in a block.
-type Item struct {
+// BundleItem shows that a transaction is in a block.
+type BundleItem struct {
 	Height uint32
 	Header [protocol.HeaderSize]byte // of the block
 	Index  uint32                    // of the tx in the block
@@ -91,7 +91,7 @@ type Item struct {
 }
 
 // Append appends the item as a bundle has it. ErrFormat if it cannot be in one.
-func (it *Item) Append(b []byte) ([]byte, error) {
+func (it *BundleItem) Append(b []byte) ([]byte, error) {
 	if len(it.Branch) > protocol.MaxBranch {
 		return b, fmt.Errorf("%w: a branch has at most %d hashes, got %d", ErrFormat, protocol.MaxBranch, len(it.Branch))
 	}
@@ -117,28 +117,28 @@ func checkSize(size uint64) error {
 	return nil
 }
 
-// Writer writes a bundle. One goroutine uses it at a time.
-type Writer struct {
+// BundleWriter writes a bundle. One goroutine uses it at a time.
+type BundleWriter struct {
 	out   io.Writer
 	sum   hash.Hash
 	count uint64
 	buf   []byte
 }
 
-// NewWriter begins a bundle on out, which is written to once for the header, each
+// NewBundleWriter begins a bundle on out, which is written to once for the header, each
 // item, and the trailer.
-func NewWriter(out io.Writer, h Header) (*Writer, error) {
+func NewBundleWriter(out io.Writer, h BundleHeader) (*BundleWriter, error) {
 	if len(h.Network) == 0 || len(h.Network) > maxNetwork {
 		return nil, fmt.Errorf("%w: the name of a network has 1 to %d bytes, got %d", ErrFormat, maxNetwork, len(h.Network))
 	}
-	w := &Writer{out: out, sum: sha256.New()}
+	w := &BundleWriter{out: out, sum: sha256.New()}
 	b := append([]byte(magic), version, byte(len(h.Network)))
 	b = append(b, h.Network...)
 	b = append(b, h.Chain[:]...)
 	return w, w.write(binary.LittleEndian.AppendUint32(b, h.First))
 }
 
-func (w *Writer) write(b []byte) error {
+func (w *BundleWriter) write(b []byte) error {
 	w.sum.Write(b)
 	_, err := w.out.Write(b)
 	return err
@@ -146,7 +146,7 @@ func (w *Writer) write(b []byte) error {
 
 // Write adds an item. ErrFormat if it cannot be in a bundle: then nothing was
 // written.
-func (w *Writer) Write(it *Item) error {
+func (w *BundleWriter) Write(it *BundleItem) error {
 	var err error
 	if w.buf, err = it.Append(w.buf[:0]); err != nil {
 		return err
@@ -156,7 +156,7 @@ func (w *Writer) Write(it *Item) error {
 }
 
 // Close writes the trailer. It does not close what the bundle is written to.
-func (w *Writer) Close() error {
+func (w *BundleWriter) Close() error {
 	if err := w.write(binary.LittleEndian.AppendUint64([]byte{markTrailer}, w.count)); err != nil {
 		return err
 	}
@@ -164,16 +164,16 @@ func (w *Writer) Close() error {
 	return err
 }
 
-// Reader reads a bundle. One goroutine uses it at a time.
-type Reader struct {
-	Header
+// BundleReader reads a bundle. One goroutine uses it at a time.
+type BundleReader struct {
+	BundleHeader
 	in scanner
 }
 
-// NewReader reads the beginning of a bundle. The error wraps ErrTruncated,
+// NewBundleReader reads the beginning of a bundle. The error wraps ErrTruncated,
 // ErrFormat, or what in returned.
-func NewReader(in io.Reader) (*Reader, error) {
-	r := &Reader{in: scanner{in: bufio.NewReader(in), sum: sha256.New()}}
+func NewBundleReader(in io.Reader) (*BundleReader, error) {
+	r := &BundleReader{in: scanner{in: bufio.NewReader(in), sum: sha256.New()}}
 	start := make([]byte, len(magic)+2)
 	if err := r.in.read(start, "header"); err != nil {
 		return nil, err
@@ -203,8 +203,8 @@ func NewReader(in io.Reader) (*Reader, error) {
 // bundle known to be whole. The error, with which the iteration ends, wraps
 // ErrTruncated, ErrFormat, ErrSum or what the underlying reader returned, and
 // says at which item and byte. Each item has memory of its own.
-func (r *Reader) Items() iter.Seq2[*Item, error] {
-	return func(yield func(*Item, error) bool) {
+func (r *BundleReader) Items() iter.Seq2[*BundleItem, error] {
+	return func(yield func(*BundleItem, error) bool) {
 		for n := uint64(0); ; n++ {
 			it, err := r.in.item(fmt.Sprintf("item %d", n))
 			if err == nil && it == nil {
@@ -224,9 +224,9 @@ func (r *Reader) Items() iter.Seq2[*Item, error] {
 	}
 }
 
-// ReadItem reads one item as Append writes it: from a file that holds items one
+// ReadBundleItem reads one item as Append writes it: from a file that holds items one
 // behind the other. io.EOF if in ends before it.
-func ReadItem(in *bufio.Reader) (*Item, error) {
+func ReadBundleItem(in *bufio.Reader) (*BundleItem, error) {
 	if _, err := in.Peek(1); err != nil {
 		return nil, err
 	}
@@ -262,7 +262,7 @@ func (s *scanner) read(b []byte, what string) error {
 }
 
 // item reads an item; nil if a trailer begins instead.
-func (s *scanner) item(what string) (*Item, error) {
+func (s *scanner) item(what string) (*BundleItem, error) {
 	var mark [1]byte
 	if err := s.read(mark[:], what+" or trailer"); err != nil {
 		return nil, err
@@ -274,7 +274,7 @@ func (s *scanner) item(what string) (*Item, error) {
 	default:
 		return nil, fmt.Errorf("%w: %s, byte %d: expected an item (%02x) or the trailer (%02x), got %02x", ErrFormat, what, s.off-1, markItem, markTrailer, mark[0])
 	}
-	var it Item
+	var it BundleItem
 	var fixed [4 + protocol.HeaderSize + 4 + 1]byte
 	if err := s.read(fixed[:], what); err != nil {
 		return nil, err

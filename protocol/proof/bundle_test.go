@@ -1,4 +1,4 @@
-package bundle_test
+package proof_test
 
 import (
 	"bufio"
@@ -11,12 +11,12 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"pgregory.net/rapid"
 
-	"github.com/keytree-bch/keytree/keyserver/audit/bundle"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
-func drawItem(t *rapid.T) *bundle.Item {
-	it := &bundle.Item{
+func drawItem(t *rapid.T) *proof.BundleItem {
+	it := &proof.BundleItem{
 		Height: rapid.Uint32().Draw(t, "height"),
 		Index:  rapid.Uint32().Draw(t, "index"),
 		Raw:    rapid.SliceOfN(rapid.Byte(), protocol.MinTxSize, 300).Draw(t, "raw"),
@@ -29,10 +29,10 @@ func drawItem(t *rapid.T) *bundle.Item {
 	return it
 }
 
-func write(t rapid.TB, h bundle.Header, items []*bundle.Item) []byte {
+func write(t rapid.TB, h proof.BundleHeader, items []*proof.BundleItem) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := bundle.NewWriter(&out, h)
+	w, err := proof.NewBundleWriter(&out, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,21 +47,21 @@ func write(t rapid.TB, h bundle.Header, items []*bundle.Item) []byte {
 	return out.Bytes()
 }
 
-func read(in io.Reader) (h bundle.Header, items []*bundle.Item, err error) {
-	r, err := bundle.NewReader(in)
+func read(in io.Reader) (h proof.BundleHeader, items []*proof.BundleItem, err error) {
+	r, err := proof.NewBundleReader(in)
 	if err != nil {
 		return h, nil, err
 	}
 	for it, err := range r.Items() {
 		if err != nil {
-			return r.Header, items, err
+			return r.BundleHeader, items, err
 		}
 		items = append(items, it)
 	}
-	return r.Header, items, nil
+	return r.BundleHeader, items, nil
 }
 
-func same(a, b *bundle.Item) bool {
+func same(a, b *proof.BundleItem) bool {
 	if len(a.Branch) != len(b.Branch) {
 		return false
 	}
@@ -75,12 +75,12 @@ func same(a, b *bundle.Item) bool {
 
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := bundle.Header{
+		h := proof.BundleHeader{
 			Network: rapid.StringN(1, -1, 32).Draw(t, "network"),
 			Chain:   chainhash.Hash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "chain")),
 			First:   rapid.Uint32().Draw(t, "first"),
 		}
-		var items []*bundle.Item
+		var items []*proof.BundleItem
 		for range rapid.IntRange(0, 4).Draw(t, "items") {
 			items = append(items, drawItem(t))
 		}
@@ -99,18 +99,18 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 // sample is a small bundle.
 func sample(t *testing.T) []byte {
 	t.Helper()
-	items := []*bundle.Item{
+	items := []*proof.BundleItem{
 		{Height: 1, Index: 1, Branch: make([]chainhash.Hash, 2), Raw: bytes.Repeat([]byte{7}, 70)},
 		{Height: 2, Branch: []chainhash.Hash{}, Raw: bytes.Repeat([]byte{8}, 200)},
 	}
-	return write(t, bundle.Header{Network: "regtest", Chain: chainhash.Hash{1, 2, 3}}, items)
+	return write(t, proof.BundleHeader{Network: "regtest", Chain: chainhash.Hash{1, 2, 3}}, items)
 }
 
 func TestABundleThatEndsAtAnyByteIsCutShort(t *testing.T) {
 	whole := sample(t)
 	for end := range whole {
-		if _, _, err := read(bytes.NewReader(whole[:end])); !errors.Is(err, bundle.ErrTruncated) {
-			t.Errorf("%d of %d bytes: got %v, expected %v", end, len(whole), err, bundle.ErrTruncated)
+		if _, _, err := read(bytes.NewReader(whole[:end])); !errors.Is(err, proof.ErrTruncated) {
+			t.Errorf("%d of %d bytes: got %v, expected %v", end, len(whole), err, proof.ErrTruncated)
 		}
 	}
 }
@@ -126,8 +126,8 @@ func TestAChangedByteIsNoticed(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := read(bytes.NewReader(append(bytes.Clone(whole), 0))); !errors.Is(err, bundle.ErrFormat) {
-		t.Errorf("a byte behind the trailer: got %v, expected %v", err, bundle.ErrFormat)
+	if _, _, err := read(bytes.NewReader(append(bytes.Clone(whole), 0))); !errors.Is(err, proof.ErrFormat) {
+		t.Errorf("a byte behind the trailer: got %v, expected %v", err, proof.ErrFormat)
 	}
 }
 
@@ -135,7 +135,7 @@ func TestAFailingReaderIsNamed(t *testing.T) {
 	whole, cause := sample(t), errors.New("the disk fell out")
 	for end := range whole {
 		in := io.MultiReader(bytes.NewReader(whole[:end]), iotest.ErrReader(cause))
-		if _, _, err := read(in); !errors.Is(err, cause) || errors.Is(err, bundle.ErrTruncated) {
+		if _, _, err := read(in); !errors.Is(err, cause) || errors.Is(err, proof.ErrTruncated) {
 			t.Errorf("failing at byte %d: got %v, expected %v", end, err, cause)
 		}
 	}
@@ -143,24 +143,24 @@ func TestAFailingReaderIsNamed(t *testing.T) {
 
 func TestWhatCannotBeInABundleIsRefused(t *testing.T) {
 	raw := make([]byte, 100)
-	for name, it := range map[string]*bundle.Item{
+	for name, it := range map[string]*proof.BundleItem{
 		"long branch":       {Raw: raw, Branch: make([]chainhash.Hash, protocol.MaxBranch+1)},
 		"small transaction": {Raw: raw[:protocol.MinTxSize-1]},
-		"large transaction": {Raw: make([]byte, bundle.MaxTxSize+1)},
+		"large transaction": {Raw: make([]byte, proof.MaxTxSize+1)},
 	} {
 		var out bytes.Buffer
-		w, err := bundle.NewWriter(&out, bundle.Header{Network: "regtest"})
+		w, err := proof.NewBundleWriter(&out, proof.BundleHeader{Network: "regtest"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		before := out.Len()
-		if err := w.Write(it); !errors.Is(err, bundle.ErrFormat) || out.Len() != before {
-			t.Errorf("%s: got %v, %d bytes written, expected %v and none", name, err, out.Len()-before, bundle.ErrFormat)
+		if err := w.Write(it); !errors.Is(err, proof.ErrFormat) || out.Len() != before {
+			t.Errorf("%s: got %v, %d bytes written, expected %v and none", name, err, out.Len()-before, proof.ErrFormat)
 		}
 	}
 	for _, network := range []string{"", string(make([]byte, 33))} {
-		if _, err := bundle.NewWriter(io.Discard, bundle.Header{Network: network}); !errors.Is(err, bundle.ErrFormat) {
-			t.Errorf("network of %d bytes: got %v, expected %v", len(network), err, bundle.ErrFormat)
+		if _, err := proof.NewBundleWriter(io.Discard, proof.BundleHeader{Network: network}); !errors.Is(err, proof.ErrFormat) {
+			t.Errorf("network of %d bytes: got %v, expected %v", len(network), err, proof.ErrFormat)
 		}
 	}
 }
@@ -178,14 +178,14 @@ func TestItemsOneBehindTheOther(t *testing.T) {
 	}
 	in := bufio.NewReader(bytes.NewReader(file))
 	for i, want := range items {
-		if got, err := bundle.ReadItem(in); err != nil || !same(got, want) {
+		if got, err := proof.ReadBundleItem(in); err != nil || !same(got, want) {
 			t.Fatalf("item %d: got %+v, %v", i, got, err)
 		}
 	}
-	if _, err := bundle.ReadItem(in); err != io.EOF {
+	if _, err := proof.ReadBundleItem(in); err != io.EOF {
 		t.Errorf("behind the last item: got %v, expected %v", err, io.EOF)
 	}
-	if _, err := bundle.ReadItem(bufio.NewReader(bytes.NewReader(file[:50]))); !errors.Is(err, bundle.ErrTruncated) {
-		t.Errorf("half an item: got %v, expected %v", err, bundle.ErrTruncated)
+	if _, err := proof.ReadBundleItem(bufio.NewReader(bytes.NewReader(file[:50]))); !errors.Is(err, proof.ErrTruncated) {
+		t.Errorf("half an item: got %v, expected %v", err, proof.ErrTruncated)
 	}
 }
