@@ -62,6 +62,11 @@ func house() ([]room, []exception) {
 		},
 		{folder: "rpc/admission"},
 		{folder: "rpc/fault"},
+		{ // joins an auditor with what it asks
+			folder: "keyserver/audit/sources",
+			rooms:  []string{"keyserver", "indexer/node", "rpc/client", "rpc/proto", "protocol"},
+			tests:  []string{module + "rpc/rpctest", module + "graph"},
+		},
 		{folder: "indexer", rooms: []string{"graph", "protocol"}},
 		{folder: "keyserver", rooms: []string{"protocol"}}, // and graph only as the exceptions say
 		{ // joins what publishes anchors with what it asks

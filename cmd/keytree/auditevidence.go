@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keytree-bch/keytree/keyserver/audit"
+	"github.com/keytree-bch/keytree/keyserver/audit/sources"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 )
@@ -117,7 +118,7 @@ func askRotations(ctx context.Context, url string, ca *caFlag, domain string, fi
 		return nil, err
 	}
 	defer transport.CloseIdleConnections()
-	return audit.AskRotations(ctx, &auditedKeyserver{Reader: keyclient.NewReader(url, transport)}, domain, fingerprint)
+	return audit.AskRotations(ctx, &sources.Keyserver{Reader: keyclient.NewReader(url, transport)}, domain, fingerprint)
 }
 
 // printConviction prints what evidence shows for people.

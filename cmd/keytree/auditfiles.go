@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/keyserver/audit/sources"
 	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
@@ -75,24 +75,15 @@ trusted: the audit checks the file. Only whether it is whole is checked here.`,
 			return err
 		}
 		defer c.Close()
-		in, err := newAnchorServer(c).bundle(cmd.Context(), genesis.value, 0)
+		in, err := sources.NewServer(c.Client, c.address, c.explain).Bundle(cmd.Context(), genesis.value, 0)
 		if err != nil {
 			return err
 		}
 		defer in.Close()
 		items := 0
-		err = writeOut(*path, func(out io.Writer) error {
-			r, err := proof.NewBundleReader(io.TeeReader(in, out))
-			if err != nil {
-				return err
-			}
-			for _, err := range r.Items() {
-				if err != nil {
-					return err
-				}
-				items++
-			}
-			return nil
+		err = writeOut(*path, func(out io.Writer) (err error) {
+			items, err = proof.CopyBundle(out, in)
+			return err
 		})
 		if err != nil {
 			return err
@@ -145,43 +136,20 @@ the checkpoint is some months old. Elsewhere it must come from one's own node.`,
 
 // saveHeaders writes the headers from a height on to the tip.
 func (a *app) saveHeaders(ctx context.Context, n openNode, first uint32, path string) error {
-	tip, err := n.Tip(ctx)
-	if err != nil {
-		return err
-	}
-	if first > tip.Height {
-		return fmt.Errorf("the node's best chain ends with block %d, before --from %d", tip.Height, first)
-	}
 	var line *progressLine
 	if isTerminal(a.stderr) {
 		line = &progressLine{w: a.stderr}
 		defer line.clear()
 	}
-	var begin, last chainhash.Hash
-	err = writeOut(path, func(out io.Writer) error {
-		for height := first; height <= tip.Height; height++ {
-			raw, err := n.Header(ctx, height)
-			if err != nil {
-				return err
-			}
-			h, err := protocol.ParseHeader(raw[:])
-			if err != nil {
-				return err
-			}
-			if height == first {
-				begin = h.Hash
-			} else if h.PrevBlock != last {
-				return fmt.Errorf("block %d of the node's best chain does not follow the one that was saved: it was reorganised meanwhile, try again", height)
-			}
-			last = h.Hash
-			if _, err := out.Write(raw[:]); err != nil {
-				return err
-			}
+	var begin chainhash.Hash
+	var count uint32
+	err := writeOut(path, func(out io.Writer) (err error) {
+		begin, count, err = sources.Node{NodeClient: n}.WriteHeaders(ctx, out, first, func(height, tip uint32) {
 			if line != nil && height%100 == 0 {
-				line.show("saving  header %d of %d", height, tip.Height)
+				line.show("saving  header %d of %d", height, tip)
 			}
-		}
-		return nil
+		})
+		return err
 	})
 	if err != nil {
 		return err
@@ -189,6 +157,6 @@ func (a *app) saveHeaders(ctx context.Context, n openNode, first uint32, path st
 	if line != nil {
 		line.clear()
 	}
-	fmt.Fprintf(a.stdout, "%s  %d headers, --checkpoint %d:%v\n", path, tip.Height-first+1, first, begin)
+	fmt.Fprintf(a.stdout, "%s  %d headers, --checkpoint %d:%v\n", path, count, first, begin)
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/keyserver/audit"
+	"github.com/keytree-bch/keytree/keyserver/audit/sources"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
@@ -270,16 +271,16 @@ func (p *anchorPlay) auditFrom(ctx context.Context, who, url string) (report *au
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, auditor.Close()) }()
-	server, own := newAnchorServer(client), nodeHeaders{node}
+	server, own := sources.NewServer(client.Client, client.address, client.explain), sources.Node{NodeClient: node}
 	return auditor.Audit(ctx, audit.Sources{
-		Keyserver: &auditedKeyserver{Reader: keyclient.NewReader(url, p.transport)},
+		Keyserver: &sources.Keyserver{Reader: keyclient.NewReader(url, p.transport)},
 		Bundle: func(ctx context.Context, first uint32) (io.ReadCloser, error) {
-			return server.bundle(ctx, p.genesis, first)
+			return server.Bundle(ctx, p.genesis, first)
 		},
 		Headers:     own,
-		OtherChains: server.otherChains,
-		Newest:      own.newest,
-		Spending:    own.spending,
+		OtherChains: server.OtherChains,
+		Newest:      own.Newest,
+		Spending:    own.Spending,
 	})
 }
 
@@ -386,7 +387,7 @@ func (p *anchorPlay) convinces(ctx context.Context, path string, fingerprint has
 		return err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
-	conviction, err := evidence.Verify(ctx, audit.Pins{Fingerprint: &fingerprint, Genesis: &p.genesis}, nodeHeaders{node})
+	conviction, err := evidence.Verify(ctx, audit.Pins{Fingerprint: &fingerprint, Genesis: &p.genesis}, sources.Node{NodeClient: node})
 	if err != nil {
 		return err
 	}

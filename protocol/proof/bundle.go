@@ -224,6 +224,22 @@ func (r *BundleReader) Items() iter.Seq2[*BundleItem, error] {
 	}
 }
 
+// CopyBundle copies a bundle and returns how many items it has. The copy is whole if there
+// is no error; the error is one of NewBundleReader and Items, or of out.
+func CopyBundle(out io.Writer, in io.Reader) (items int, err error) {
+	r, err := NewBundleReader(io.TeeReader(in, out))
+	if err != nil {
+		return 0, err
+	}
+	for _, err := range r.Items() {
+		if err != nil {
+			return items, err
+		}
+		items++
+	}
+	return items, nil
+}
+
 // ReadBundleItem reads one item as Append writes it: from a file that holds items one
 // behind the other. io.EOF if in ends before it.
 func ReadBundleItem(in *bufio.Reader) (*BundleItem, error) {

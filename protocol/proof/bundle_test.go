@@ -189,3 +189,29 @@ func TestItemsOneBehindTheOther(t *testing.T) {
 		t.Errorf("half an item: got %v, expected %v", err, proof.ErrTruncated)
 	}
 }
+
+// TestCopyBundle copies a bundle, and says of a torn one that it is.
+func TestCopyBundle(t *testing.T) {
+	var whole bytes.Buffer
+	w, err := proof.NewBundleWriter(&whole, proof.BundleHeader{Network: "regtest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := w.Write(&proof.BundleItem{Raw: make([]byte, protocol.MinTxSize)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if n, err := proof.CopyBundle(&out, bytes.NewReader(whole.Bytes())); n != 2 || err != nil || !bytes.Equal(out.Bytes(), whole.Bytes()) {
+		t.Errorf("%d items of 2 were copied, %d bytes of %d (%v)", n, out.Len(), whole.Len(), err)
+	}
+	for _, size := range []int{0, 10, whole.Len() - 1} {
+		if _, err := proof.CopyBundle(io.Discard, bytes.NewReader(whole.Bytes()[:size])); !errors.Is(err, proof.ErrTruncated) {
+			t.Errorf("%d bytes of it: got %v, want %v", size, err, proof.ErrTruncated)
+		}
+	}
+}
