@@ -5,19 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/keytree-bch/keytree/cmd/keytree/internal/demo"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
+	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc"
+	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
-
-// demoBlocks is the length of the private chain before the first action: enough
-// for the coinbases that pay for all.
-const demoBlocks = 110
 
 func (a *app) demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -45,72 +43,90 @@ node; demo anchor shows how a keyserver that tells two stories is found out.`,
 	binary := flags.String("bchd", "", "`PATH` of a bchd to use instead of building one")
 	setting(flags, "bchd")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.demo(cmd.Context(), *binary, *keep)
+		return inTempDir(func(dir string) error {
+			return demo.PlayFlows(cmd.Context(), a.demoHost(), *binary, dir, *keep)
+		})
 	}
 	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand())
 	return cmd
 }
 
-// demo sets up everything, plays the story, and clears everything away, in
-// whichever way it ends.
-func (a *app) demo(ctx context.Context, binary string, keep bool) (err error) {
+func (a *app) demoKeyserverCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keyserver",
+		Short: "Play the use-case of a keyserver: Alice registers, Bob starts a session",
+		Long: `demo keyserver starts a keyserver and a mail server, which stands for a mix, on the
+local machine, and has two users do what the use-case tells: each copies the
+hashchain, Alice registers a name with keys of her own, Bob finds her in his copy and
+writes to her, and she answers when the keyserver is gone. It says what each side
+checks. Then it shows what is refused. The first thing that is not as it must be
+ends the demo with exit code 1.
+
+Everything is in a temporary folder, which is removed at the end.`,
+		Example: `  go run ./cmd/keytree demo keyserver`,
+		Args:    takes(),
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return inTempDir(func(dir string) error { return demo.PlayKeyserver(cmd.Context(), a.demoHost(), dir) })
+	}
+	return cmd
+}
+
+func (a *app) demoAnchorCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "anchor",
+		Short: "Show how a keyserver that tells two stories is found out",
+		Long: `demo anchor starts a private bchd and a keytree server whose keyserver anchors its
+hashchain there. An auditor, who trusts none of them but asks the node, finds it
+sound. Then the operator forks the keyserver: a twin, made from a backup, shows another
+history to a second client. That client's auditor, with nothing but the same pinned
+genesis anchor, finds out and writes a file of evidence, which is verified with
+nothing else. The first thing that is not as it must be ends the demo with exit
+code 1.
+
+bchd is built as keytree demo does. Everything is in a temporary folder, which is
+removed at the end.`,
+		Example: `  go run ./cmd/keytree demo anchor
+  keytree demo anchor --bchd /usr/local/bin/bchd`,
+		Args: takes(),
+	}
+	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
+	setting(cmd.Flags(), "bchd")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return inTempDir(func(dir string) error { return demo.PlayAnchor(cmd.Context(), a.demoHost(), *binary, dir) })
+	}
+	return cmd
+}
+
+// inTempDir plays in a temporary folder, and removes it.
+func inTempDir(play func(dir string) error) (err error) {
 	dir, err := os.MkdirTemp("", "keytree-demo-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-
-	chain, config, err := a.demoChain(ctx, binary, dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, chain.Stop()) }()
-
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	at, ended, err := a.demoServer(ctx, fail, serverConfig{
-		network: regtest.Params, node: nodeConfig{bchd: &config}, dataDir: filepath.Join(dir, "data"),
-	})
-	defer func() { fail(nil); <-ended }()
-	if err != nil {
-		return err
-	}
-	s, err := newStory(ctx, chain, config, at.grpc.String(), a.stdout)
-	if err != nil {
-		return orCause(ctx, err)
-	}
-	defer s.Close()
-	if err := s.play(ctx); err != nil {
-		return orCause(ctx, err)
-	}
-	if !keep {
-		return nil
-	}
-	if err := a.printKept(s, filepath.Join(dir, "keys"), at.http.String()); err != nil {
-		return err
-	}
-	return s.mineOn(ctx)
+	return play(dir)
 }
 
-// demoChain starts a private bchd in dir. The caller stops it.
-func (a *app) demoChain(ctx context.Context, binary, dir string) (*regtest.Node, bchd.Config, error) {
-	chain, err := regtest.Start(ctx, regtest.Options{
-		Binary: binary, Dir: dir, Blocks: demoBlocks, Progress: func(line string) { fmt.Fprintln(a.stderr, line) },
-	})
-	if err != nil {
-		return nil, bchd.Config{}, err
+// demoHost is what the plays get of the command line.
+func (a *app) demoHost() demo.Host {
+	return demo.Host{
+		Out: a.stdout, Progress: a.stderr, Log: newLog(a.stderr, "auto", "error"), Servers: demoServers{a},
+		PrintReport: printReport, QRCode: qrCode, Interrupted: errInterrupted,
 	}
-	config, err := bchd.ParseURL(chain.URL())
-	if err != nil {
-		return nil, bchd.Config{}, errors.Join(err, chain.Stop())
-	}
-	return chain, config, nil
 }
 
-// demoServer runs a server on the local machine until ctx ends, and returns when it
-// answers. ended is closed when the server has ended; if it fails, fail is told.
-func (a *app) demoServer(ctx context.Context, fail context.CancelCauseFunc, c serverConfig) (at addresses, ended <-chan struct{}, err error) {
-	c.listen.grpc, c.listen.http, c.log = "127.0.0.1:0", "127.0.0.1:0", newLog(a.stderr, "auto", "warn")
+// demoServers starts servers with the configuration that the flags of keytree serve would
+// give them.
+type demoServers struct{ app *app }
+
+// StartIndex implements demo.Servers.
+func (s demoServers) StartIndex(ctx context.Context, fail context.CancelCauseFunc, node bchd.Config, dataDir string, k *demo.Keyserver) (demo.Addresses, <-chan struct{}, error) {
+	c := serverConfig{network: regtest.Params, node: nodeConfig{bchd: &node}, dataDir: dataDir, log: newLog(s.app.stderr, "auto", "warn")}
+	c.listen.grpc, c.listen.http = "127.0.0.1:0", "127.0.0.1:0"
+	if k != nil {
+		c.keyserver = demoKeyserverConfig(k)
+	}
 	serving, done := make(chan addresses, 1), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -119,70 +135,42 @@ func (a *app) demoServer(ctx context.Context, fail context.CancelCauseFunc, c se
 		}
 	}()
 	select {
-	case at = <-serving:
-		return at, done, nil
+	case at := <-serving:
+		found := demo.Addresses{GRPC: at.grpc.String(), HTTP: at.http.String()}
+		if at.keyserver != nil {
+			found.Keyserver = at.keyserver.String()
+		}
+		return found, done, nil
 	case <-ctx.Done():
-		return at, done, context.Cause(ctx)
+		return demo.Addresses{}, done, context.Cause(ctx)
 	}
 }
 
-// orCause returns why ctx ended, if it did, since err then only follows from it.
-func orCause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+// StartKeyserver implements demo.Servers.
+func (s demoServers) StartKeyserver(ctx context.Context, k *demo.Keyserver) (*demo.RunningKeyserver, error) {
+	server, err := demoKeyserverConfig(k).start(ctx, serverConfig{log: newLog(s.app.stderr, "auto", "error")}, nil)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(server.run(running, nil), server.close()) }()
+	return &demo.RunningKeyserver{
+		URL:  "http://" + server.listener.Addr().String() + "/",
+		Stop: func() error { stop(); return <-ended },
+	}, nil
 }
 
-// printKept says where everything is, with the keys as files in dir.
-func (a *app) printKept(s *story, dir, http string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
+func demoKeyserverConfig(k *demo.Keyserver) *keyserverConfig {
+	c := &keyserverConfig{
+		domain: k.Domain, dir: k.Dir, keyFile: k.KeyFile, issuerFile: k.IssuerFile, operator: k.Operator,
+		listen: "127.0.0.1:0", allowances: keyserverrpc.NewAllowances(rpc.DefaultCallRate),
 	}
-	for _, name := range s.names {
-		if err := os.WriteFile(filepath.Join(dir, name+".wif"), []byte(s.keys[name].WIF()+"\n"), 0o600); err != nil {
-			return err
-		}
-	}
-	first, last := s.keys[s.names[0]].Address(), s.keys[slices.Max(s.names)].Address()
-	fmt.Fprintf(a.stdout, `Everything is left running until Ctrl-C. Each transaction gets a block within a second.
-
-gRPC   %[1]s
-REST   http://%[2]s
-bchd   %[3]s
-keys   %[4]s
-
-  curl http://%[2]s/v1/status
-  curl http://%[2]s/v1/addresses/%[5]s
-  keytree tree %[5]s --server %[1]s
-  keytree watch --server %[1]s
-  keytree link request --parent %[5]s --key-file %[4]s/%[7]s.wif \
-    --network regtest --server %[1]s --node '%[3]s'   # asks for %[6]s
-
-`, s.server.address, http, s.chain.URL(), dir, first, last, slices.Max(s.names))
-	return nil
-}
-
-// mineOn confirms what comes into the mempool, until ctx ends, which is no error
-// if it was a signal that ended it.
-func (s *story) mineOn(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			if cause := context.Cause(ctx); !errors.Is(cause, errInterrupted) && !errors.Is(cause, context.Canceled) {
-				return cause
-			}
-			return nil
-		case <-tick.C:
-		}
-		txs, err := s.chain.Mempool(ctx)
-		if err == nil && len(txs) > 0 {
-			_, err = s.chain.Mine(ctx, 1)
-		}
-		if err != nil && ctx.Err() == nil {
-			return err
+	if a := k.Anchors; a != nil {
+		c.anchor = anchoringConfig{
+			keyFile: a.KeyFile, stateFile: a.StateFile, feeRate: protocol.DefaultFeeRate,
+			schedule: schedule.Schedule{Interval: minAnchorInterval, MaxEntries: a.MaxEntries, Heartbeat: schedule.DefaultHeartbeat},
 		}
 	}
+	return c
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/keytree-bch/keytree/cmd/keytree/internal/demo"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 )
@@ -25,7 +26,7 @@ func TestDemo(t *testing.T) {
 	wantParts(t, p.output(),
 		"── 1. Service signup ─", "── 2. Key rotation ─", "── 3. Master key replacement ─", "── 4. Compromised child key ─",
 		"── 5. Merging two identities ─", "── 6. Re-attaching a branch ─", "── And as of every block on the way ─")
-	if got, want := strings.Count(p.output(), "✓ as the MIP says"), len(scenes())+1; got != want {
+	if got, want := strings.Count(p.output(), "✓ as the MIP says"), len(demo.Scenes())+1; got != want {
 		t.Errorf("%d scenes were checked, want %d", got, want)
 	}
 	tree := regexp.MustCompile(`identity [0-9a-f]{8} \(MLR B→A\)\nF  bchreg:q\w{41}\n(?:├─ [AGJ]  bchreg:q\w{41}\n│  └─ .*\n(?:│     └─ .*\n)?){2}└─ [AGJ]  `)
@@ -122,41 +123,41 @@ func TestDemoIntoClosedPipe(t *testing.T) {
 // TestStoryFindsMistakes gives the comparison answers to wrong expectations: a
 // demo that agrees with everything would show nothing.
 func TestStoryFindsMistakes(t *testing.T) {
-	n := regtest.ForTest(t, regtest.Options{Blocks: demoBlocks})
+	n := regtest.ForTest(t, regtest.Options{Blocks: demo.Blocks})
 	server, _ := startProgram(t, nil, serveArgs(n.URL(), t.TempDir())...).awaitServing()
 	config, err := bchd.ParseURL(n.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newStory(t.Context(), n, config, server, io.Discard)
+	s, err := demo.NewStory(t.Context(), n, config, server, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if err := s.play(t.Context()); err != nil {
+	if err := s.Play(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for name, spoil := range map[string]func(*scene){
-		"another path":     func(s *scene) { s.then[0].paths[2] = "DGF" },
-		"another root":     func(s *scene) { s.then[1].paths = []string{"BC", "C"} },
-		"another identity": func(s *scene) { s.then[2].id = revoke("B", "A") },
-		"never linked":     func(s *scene) { s.then[2].id = step{} },
-		"a key too few":    func(s *scene) { s.then[0].paths = s.then[0].paths[:5] },
-		"another merge":    func(s *scene) { s.merged[ask("K", "J")] = revoke("B", "A") },
-		"no merge":         func(s *scene) { s.merged[ask("B", "A")] = ask("K", "J") },
+	for name, spoil := range map[string]func(*demo.Scene){
+		"another path":     func(s *demo.Scene) { s.Then[0].Paths[2] = "DGF" },
+		"another root":     func(s *demo.Scene) { s.Then[1].Paths = []string{"BC", "C"} },
+		"another identity": func(s *demo.Scene) { s.Then[2].ID = demo.Revoke("B", "A") },
+		"never linked":     func(s *demo.Scene) { s.Then[2].ID = demo.Step{} },
+		"a key too few":    func(s *demo.Scene) { s.Then[0].Paths = s.Then[0].Paths[:5] },
+		"another merge":    func(s *demo.Scene) { s.Merged[demo.Ask("K", "J")] = demo.Revoke("B", "A") },
+		"no merge":         func(s *demo.Scene) { s.Merged[demo.Ask("B", "A")] = demo.Ask("K", "J") },
 	} {
-		scenes := scenes()
+		scenes := demo.Scenes()
 		last := scenes[len(scenes)-1]
-		if err := s.verify(t.Context(), last, nil); err != nil {
+		if err := s.Verify(t.Context(), last, nil); err != nil {
 			t.Fatal(err)
 		}
 		spoil(&last)
-		if err := s.verify(t.Context(), last, nil); err == nil {
+		if err := s.Verify(t.Context(), last, nil); err == nil {
 			t.Errorf("%s: nothing was found", name)
 		}
 	}
-	early := s.past[0].height
-	if err := s.verify(t.Context(), scenes()[1], &early); err == nil {
+	early := s.Past[0].Height
+	if err := s.Verify(t.Context(), demo.Scenes()[1], &early); err == nil {
 		t.Error("a scene as of the block before it: nothing was found")
 	}
 }

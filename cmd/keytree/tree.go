@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keytree-bch/keytree/cmd/keytree/internal/draw"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -118,15 +119,15 @@ func (a *app) printTree(t *tree) {
 		marked = t.asked.Address
 	}
 	shown := false
-	keys := make([]branch, len(t.list.Keys))
+	keys := make([]draw.Branch, len(t.list.Keys))
 	for i, k := range t.list.Keys {
-		keys[i] = branch{k.Depth, k.Address}
+		keys[i] = draw.Branch{Depth: k.Depth, Label: k.Address}
 		if k.Address == marked {
-			keys[i].label += "  ◀"
+			keys[i].Label += "  ◀"
 			shown = true
 		}
 	}
-	drawTree(a.stdout, keys, t.list.NextPageToken != "")
+	draw.Tree(a.stdout, keys, t.list.NextPageToken != "")
 	if hidden := total - uint32(len(keys)); t.list.NextPageToken != "" {
 		fmt.Fprintf(a.stdout, "… %s more (--limit)\n", counted(hidden, "key"))
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/keytree-bch/keytree/cmd/keytree/internal/demo"
 )
 
 // sender is a user of a keyserver on the command line.
@@ -41,19 +43,19 @@ func (s *sender) must(args ...string) string {
 func TestSendAndReceive(t *testing.T) {
 	dir := t.TempDir()
 	k := startKeyserver(t, "keyserver", "serve", "--data-dir", filepath.Join(dir, "server"), "--keyserver-tokens", "open")
-	mix, err := startDemoMix()
+	mix, err := demo.StartMix()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { mix.close() })
+	t.Cleanup(func() { mix.Close() })
 	pass := filepath.Join(dir, "pass")
 	write(t, pass, "correct horse battery\n")
 	alice := newSender(t, dir, pass, "alice", k.url)
-	alice.must("keyinit", "add", "alice@example.org", "--mix-address", demoMixMail, "--nym-address", "YWxpY2U=", "--count", "3")
+	alice.must("keyinit", "add", "alice@example.org", "--mix-address", demo.MixAddress, "--nym-address", "YWxpY2U=", "--count", "3")
 	bob := newSender(t, dir, pass, "bob", k.url) // whom Alice's copy does not have yet
 
 	// Bob to Alice, by the mail server.
-	by := []string{"--mix-address", demoMixMail, "--nym-address", "Ym9i", "--smtp", mix.client().Server, "--smtp-security", "plain"}
+	by := []string{"--mix-address", demo.MixAddress, "--nym-address", "Ym9i", "--smtp", mix.Client().Server, "--smtp-security", "plain"}
 	o := bob.run("Hi Alice\n\x1b[2J", append([]string{"send", "alice@example.org", "--json"}, by...)...)
 	if o.code != exitDone {
 		t.Fatal(o.stderr)
@@ -62,7 +64,7 @@ func TestSendAndReceive(t *testing.T) {
 	if err := json.Unmarshal([]byte(o.stdout), &sent); err != nil || sent.From != "bob@example.org" || sent.To != "alice@example.org" {
 		t.Fatalf("%s: %v", o.stdout, err)
 	}
-	message, err := mix.fetch("alice")
+	message, err := mix.Fetch("alice")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +86,7 @@ func TestSendAndReceive(t *testing.T) {
 	// And back, through a file, when the keyserver is gone.
 	k.signal(os.Interrupt)
 	mail := filepath.Join(dir, "answer.eml")
-	o = alice.run("Hi Bob", "answer", sent.Session, "--mix-address", demoMixMail, "--out", mail)
+	o = alice.run("Hi Bob", "answer", sent.Session, "--mix-address", demo.MixAddress, "--out", mail)
 	if o.code != exitDone {
 		t.Fatal(o.stderr)
 	}
@@ -100,8 +102,8 @@ func TestSendAndReceive(t *testing.T) {
 		t.Errorf("the session is over, but: %s", got)
 	}
 	alice.run("", "receive", mail).wantError(t, exitFailed, "waits for no answer")
-	bob.run("x", "answer", sent.Session, "--mix-address", demoMixMail, "--out", mail).wantError(t, exitFailed, "has received no first message")
-	alice.run("x", "answer", sent.Session, "--mix-address", demoMixMail, "--out", mail).wantError(t, exitFailed, "--out: open")
+	bob.run("x", "answer", sent.Session, "--mix-address", demo.MixAddress, "--out", mail).wantError(t, exitFailed, "has received no first message")
+	alice.run("x", "answer", sent.Session, "--mix-address", demo.MixAddress, "--out", mail).wantError(t, exitFailed, "--out: open")
 	bob.run("x", append([]string{"send", "alice@example.org"}, by...)...).wantError(t, exitFailed, "keyserver")
 }
 

@@ -1,4 +1,5 @@
-package main
+// Package draw draws trees for a terminal. What never belongs here: where a tree comes from.
+package draw
 
 import (
 	"fmt"
@@ -7,24 +8,24 @@ import (
 	"strings"
 )
 
-// branch is one key of a drawn tree.
-type branch struct {
-	depth uint32 // links between the key and the root
-	label string
+// Branch is one key of a drawn tree.
+type Branch struct {
+	Depth uint32 // links between the key and the root
+	Label string
 }
 
-// drawTree draws keys that come depth first from the root. cut tells that more
+// Tree draws keys that come depth first from the root. cut tells that more
 // keys follow: lines that may go on are then left open.
-func drawTree(w io.Writer, keys []branch, cut bool) {
+func Tree(w io.Writer, keys []Branch, cut bool) {
 	// follows[i] tells whether a sibling of key i comes after it. Going backwards,
 	// open[d] is whether a key of depth d will come before any above it.
 	follows := make([]bool, len(keys))
 	var open []bool
 	if n := len(keys); cut && n > 0 {
-		open = slices.Repeat([]bool{true}, int(keys[n-1].depth)+1)
+		open = slices.Repeat([]bool{true}, int(keys[n-1].Depth)+1)
 	}
 	for i, k := range slices.Backward(keys) {
-		d := int(k.depth)
+		d := int(k.Depth)
 		for len(open) <= d {
 			open = append(open, false)
 		}
@@ -35,16 +36,16 @@ func drawTree(w io.Writer, keys []branch, cut bool) {
 
 	var lines []string // for each depth above the key, what continues there
 	for i, k := range keys {
-		if k.depth == 0 {
-			fmt.Fprintln(w, k.label)
+		if k.Depth == 0 {
+			fmt.Fprintln(w, k.Label)
 			continue
 		}
-		lines = lines[:k.depth-1]
+		lines = lines[:k.Depth-1]
 		turn, down := "└─ ", "   "
 		if follows[i] {
 			turn, down = "├─ ", "│  "
 		}
-		fmt.Fprintln(w, strings.Join(lines, "")+turn+k.label)
+		fmt.Fprintln(w, strings.Join(lines, "")+turn+k.Label)
 		lines = append(lines, down)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -14,9 +14,12 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/session/mixmail"
 )
 
-// demoMix is a mail server in place of a mix: it takes mail for demoMixMail, and keeps
+// MixAddress is the mail address of the mix.
+const MixAddress = "mix@mix.example"
+
+// Mix is a mail server in place of a mix: it takes mail for MixAddress, and keeps
 // the message in it for whoever the nym belongs to.
-type demoMix struct {
+type Mix struct {
 	server   *smtp.Server
 	listener net.Listener
 	ended    chan struct{}
@@ -25,8 +28,9 @@ type demoMix struct {
 	messages map[string][]byte // mu; the last for each nym
 }
 
-func startDemoMix() (*demoMix, error) {
-	m := &demoMix{ended: make(chan struct{}), messages: make(map[string][]byte)}
+// StartMix starts one on the local machine. The caller closes it.
+func StartMix() (*Mix, error) {
+	m := &Mix{ended: make(chan struct{}), messages: make(map[string][]byte)}
 	var err error
 	if m.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err
@@ -35,25 +39,26 @@ func startDemoMix() (*demoMix, error) {
 	m.server.Domain, m.server.MaxMessageBytes = "mix.example", mixmail.MaxMail
 	go func() {
 		defer close(m.ended)
-		_ = m.server.Serve(m.listener) // until close
+		_ = m.server.Serve(m.listener) // until Close
 	}()
 	return m, nil
 }
 
-func (m *demoMix) close() error {
+// Close ends the server. It is called once.
+func (m *Mix) Close() error {
 	err := m.server.Close()
 	m.listener.Close() // in case that Serve has not begun
 	<-m.ended
 	return err
 }
 
-// client returns what sends to the mix.
-func (m *demoMix) client() *mixmail.SMTP {
+// Client returns what sends to the mix.
+func (m *Mix) Client() *mixmail.SMTP {
 	return &mixmail.SMTP{Server: m.listener.Addr().String(), Security: mixmail.Plain}
 }
 
-// fetch takes the message for a nym.
-func (m *demoMix) fetch(nym string) ([]byte, error) {
+// Fetch takes the message for a nym.
+func (m *Mix) Fetch(nym string) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	message, ok := m.messages[nym]
@@ -65,22 +70,22 @@ func (m *demoMix) fetch(nym string) ([]byte, error) {
 }
 
 // NewSession implements smtp.Backend.
-func (m *demoMix) NewSession(*smtp.Conn) (smtp.Session, error) { return demoMixSession{m}, nil }
+func (m *Mix) NewSession(*smtp.Conn) (smtp.Session, error) { return mixSession{m}, nil }
 
-type demoMixSession struct{ mix *demoMix }
+type mixSession struct{ mix *Mix }
 
-func (demoMixSession) Reset()                               {}
-func (demoMixSession) Logout() error                        { return nil }
-func (demoMixSession) Mail(string, *smtp.MailOptions) error { return nil }
+func (mixSession) Reset()                               {}
+func (mixSession) Logout() error                        { return nil }
+func (mixSession) Mail(string, *smtp.MailOptions) error { return nil }
 
-func (demoMixSession) Rcpt(to string, _ *smtp.RcptOptions) error {
-	if to != demoMixMail {
+func (mixSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if to != MixAddress {
 		return &smtp.SMTPError{Code: 550, Message: "no such mix"}
 	}
 	return nil
 }
 
-func (s demoMixSession) Data(r io.Reader) error {
+func (s mixSession) Data(r io.Reader) error {
 	nym, message, err := mixmail.Read(r)
 	if err != nil {
 		return &smtp.SMTPError{Code: 554, Message: err.Error()}

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -14,7 +14,6 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
-	"github.com/spf13/cobra"
 
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
@@ -24,59 +23,27 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/audit/sources"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
-	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
-	"github.com/keytree-bch/keytree/rpc"
-	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
+	"github.com/keytree-bch/keytree/rpc/client"
 	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
 const (
-	// demoPayment is what the operator pays for anchors, in satoshi.
-	demoPayment = 1_000_000
-	// demoNames is how many users register between two anchors.
-	demoNames = 3
-	// demoPatience is how long the demo waits for the keyserver to do something.
-	demoPatience = time.Minute
+	// payment is what the operator pays for anchors, in satoshi.
+	payment = 1_000_000
+	// names is how many users register between two anchors.
+	names = 3
+	// patience is how long the demo waits for the keyserver to do something.
+	patience = time.Minute
 )
 
-func (a *app) demoAnchorCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "anchor",
-		Short: "Show how a keyserver that tells two stories is found out",
-		Long: `demo anchor starts a private bchd and a keytree server whose keyserver anchors its
-hashchain there. An auditor, who trusts none of them but asks the node, finds it
-sound. Then the operator forks the keyserver: a twin, made from a backup, shows another
-history to a second client. That client's auditor, with nothing but the same pinned
-genesis anchor, finds out and writes a file of evidence, which is verified with
-nothing else. The first thing that is not as it must be ends the demo with exit
-code 1.
-
-bchd is built as keytree demo does. Everything is in a temporary folder, which is
-removed at the end.`,
-		Example: `  go run ./cmd/keytree demo anchor
-  keytree demo anchor --bchd /usr/local/bin/bchd`,
-		Args: takes(),
-	}
-	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
-	setting(cmd.Flags(), "bchd")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.demoAnchor(cmd.Context(), *binary)
-	}
-	return cmd
-}
-
-// demoAnchor sets up everything, plays, and clears everything away, in whichever way it
-// ends.
-func (a *app) demoAnchor(ctx context.Context, binary string) (err error) {
-	dir, err := os.MkdirTemp("", "keytree-demo-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	chain, node, err := a.demoChain(ctx, binary, dir)
+// PlayAnchor plays how a keyserver that tells two stories is found out, with everything in
+// dir, and ends everything, in whichever way it ends. binary is that of a bchd; "" has one
+// built.
+func PlayAnchor(ctx context.Context, h Host, binary, dir string) (err error) {
+	chain, node, err := startChain(ctx, h, binary, dir)
 	if err != nil {
 		return err
 	}
@@ -84,31 +51,21 @@ func (a *app) demoAnchor(ctx context.Context, binary string) (err error) {
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	config := &keyserverConfig{
-		domain: demoDomain, dir: filepath.Join(dir, "keyserver"), keyFile: filepath.Join(dir, "keyserver.key"),
-		issuerFile: filepath.Join(dir, "issuer.key"), operator: filepath.Join(dir, "operator", "socket"),
-		listen: "127.0.0.1:0", allowances: keyserverrpc.NewAllowances(rpc.DefaultCallRate),
-		anchor: anchoringConfig{
-			keyFile: filepath.Join(dir, "anchor.key"), stateFile: filepath.Join(dir, "anchors.json"),
-			schedule: schedule.Schedule{Interval: minAnchorInterval, MaxEntries: demoNames, Heartbeat: schedule.DefaultHeartbeat},
-			feeRate:  protocol.DefaultFeeRate,
-		},
-	}
-	at, ended, err := a.demoServer(ctx, fail, serverConfig{
-		network: regtest.Params, node: nodeConfig{bchd: &node}, dataDir: filepath.Join(dir, "data"), keyserver: config,
-	})
+	k := newKeyserver(dir)
+	k.Anchors = &Anchors{KeyFile: filepath.Join(dir, "anchor.key"), StateFile: filepath.Join(dir, "anchors.json"), MaxEntries: names}
+	at, ended, err := h.Servers.StartIndex(ctx, fail, node, filepath.Join(dir, "data"), k)
 	defer func() { fail(nil); <-ended }()
 	if err != nil {
 		return err
 	}
 	p := &anchorPlay{
-		keyserverPlay: keyserverPlay{out: a.stdout, dir: dir, url: "http://" + at.keyserver.String() + "/"},
-		app:           a, chain: chain, node: node, config: config, operator: operator.NewClient(config.operator), server: at.grpc.String(),
+		keyserverPlay: keyserverPlay{out: h.Out, dir: dir, url: "http://" + at.Keyserver + "/"},
+		host:          h, chain: chain, node: node, keyserver: k, operator: operator.NewClient(k.Operator), server: at.GRPC,
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
 	p.transport = transport
-	if p.issuer, err = token.OpenIssuer(config.issuerFile); err != nil {
+	if p.issuer, err = token.OpenIssuer(k.IssuerFile); err != nil {
 		return err
 	}
 	return orCause(ctx, p.play(ctx))
@@ -117,25 +74,25 @@ func (a *app) demoAnchor(ctx context.Context, binary string) (err error) {
 // anchorPlay is the story of a keyserver that anchors, and of its twin.
 type anchorPlay struct {
 	keyserverPlay
-	app      *app
-	chain    *regtest.Node
-	node     bchd.Config
-	config   *keyserverConfig
-	operator *operator.Client
-	server   string // gRPC
+	host      Host
+	chain     *regtest.Node
+	node      bchd.Config
+	keyserver *Keyserver
+	operator  *operator.Client
+	server    string // gRPC
 
 	genesis chainhash.Hash
 	backup  string // file, made before the twin parts from the keyserver
 }
 
 func (p *anchorPlay) play(ctx context.Context) (err error) {
-	fmt.Fprintf(p.out, "A private bchd is at %s, a keyserver for %s that anchors there at %s.\n", p.chain.GRPCAddress(), demoDomain, p.url)
+	fmt.Fprintf(p.out, "A private bchd is at %s, a keyserver for %s that anchors there at %s.\n", p.chain.GRPCAddress(), domain, p.url)
 	defer func() {
 		if p.others.client != nil {
 			err = errors.Join(err, p.others.client.Close())
 		}
 	}()
-	return p.playAll(ctx, "one history for everyone, or evidence", []demoScene{
+	return p.playAll(ctx, "one history for everyone, or evidence", []act{
 		{"The operator pays, and the first anchor begins a chain", p.begin},
 		{"Users register, and the anchors follow", p.grow},
 		{"An auditor finds it sound", func(ctx context.Context) error { return p.findsSound(ctx, "first audit") }},
@@ -146,7 +103,7 @@ func (p *anchorPlay) play(ctx context.Context) (err error) {
 
 // until waits until the publisher's status is as wanted.
 func (p *anchorPlay) until(ctx context.Context, what string, wanted func(*anchor.Status) bool) (s anchor.Status, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, demoPatience, fmt.Errorf("%s: nothing came of it within %v", what, demoPatience))
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s: nothing came of it within %v", what, patience))
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -184,18 +141,18 @@ func (p *anchorPlay) begin(ctx context.Context) error {
 		return err
 	}
 	p.says("Keyserver", "has no anchors yet; it asks for a payment to")
-	fmt.Fprintf(p.out, "\n%s\n%s\n", s.URI, qrCode(s.URI))
+	fmt.Fprintf(p.out, "\n%s\n%s\n", s.URI, p.host.QRCode(s.URI))
 	key, err := protocol.ParseAddress(s.Address, regtest.Params)
 	if err != nil {
 		return err
 	}
-	if _, err := p.chain.Fund(ctx, wire.NewTxOut(demoPayment, protocol.P2PKHScript(key), wire.TokenData{})); err != nil {
+	if _, err := p.chain.Fund(ctx, wire.NewTxOut(payment, protocol.P2PKHScript(key), wire.TokenData{})); err != nil {
 		return err
 	}
 	if _, err := p.chain.Mine(ctx, 1); err != nil {
 		return err
 	}
-	p.says("Operator", "pays %d satoshi", demoPayment)
+	p.says("Operator", "pays %d satoshi", payment)
 	if s, err = p.confirmAnchors(ctx); err != nil {
 		return err
 	}
@@ -212,8 +169,8 @@ func (p *anchorPlay) begin(ctx context.Context) error {
 
 // register lets names register with a party.
 func (p *anchorPlay) register(ctx context.Context, who *party, prefix string) error {
-	for i := range demoNames {
-		name := fmt.Sprintf("%s.%c@%s", prefix, 'a'+i, demoDomain)
+	for i := range names {
+		name := fmt.Sprintf("%s.%c@%s", prefix, 'a'+i, domain)
 		if err := p.create(ctx, who, name, uid.Mandatory, onPaper); err != nil {
 			return err
 		}
@@ -254,11 +211,11 @@ func (p *anchorPlay) takeBackup(ctx context.Context) (err error) {
 
 // auditFrom audits the keyserver at url, with the state of the auditor of that name.
 func (p *anchorPlay) auditFrom(ctx context.Context, who, url string) (report *audit.Report, err error) {
-	client, err := dial(p.server, nil)
+	c, err := client.New(p.server, client.Options{})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, client.Close()) }()
+	defer func() { err = errors.Join(err, c.Close()) }()
 	node, err := p.dialNode(ctx)
 	if err != nil {
 		return nil, err
@@ -271,7 +228,7 @@ func (p *anchorPlay) auditFrom(ctx context.Context, who, url string) (report *au
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, auditor.Close()) }()
-	server, own := sources.NewServer(client.Client, client.address, client.explain), sources.Node{NodeClient: node}
+	server, own := sources.NewServer(c, p.server, nil), sources.Node{NodeClient: node}
 	return auditor.Audit(ctx, audit.Sources{
 		Keyserver: &sources.Keyserver{Reader: keyclient.NewReader(url, p.transport)},
 		Bundle: func(ctx context.Context, first uint32) (io.ReadCloser, error) {
@@ -285,14 +242,16 @@ func (p *anchorPlay) auditFrom(ctx context.Context, who, url string) (report *au
 }
 
 // dialNode connects to the private node, which says which blocks are on the best chain.
-func (p *anchorPlay) dialNode(ctx context.Context) (openNode, error) {
-	return (nodeConfig{bchd: &p.node}).dial(ctx, regtest.Params, 0, newLog(p.app.stderr, "auto", "error"))
+func (p *anchorPlay) dialNode(ctx context.Context) (*bchd.Client, error) {
+	config := p.node
+	config.Network, config.Log = regtest.Params, p.host.Log
+	return bchd.Dial(ctx, config)
 }
 
 // showReport prints a report, indented.
 func (p *anchorPlay) showReport(r *audit.Report) {
 	var text bytes.Buffer
-	printReport(&text, r)
+	p.host.PrintReport(&text, r)
 	fmt.Fprintln(p.out)
 	for line := range strings.Lines(text.String()) {
 		fmt.Fprintf(p.out, "    %s", line)
@@ -326,26 +285,22 @@ func (p *anchorPlay) goOn(ctx context.Context) error {
 
 // fork makes a twin of the keyserver from the backup, with other entries behind it.
 func (p *anchorPlay) fork(ctx context.Context) (err error) {
-	twin := *p.config
-	twin.dir, twin.operator, twin.anchor = filepath.Join(p.dir, "twin"), filepath.Join(p.dir, "twin-operator", "socket"), anchoringConfig{}
+	twin := *p.keyserver
+	twin.Dir, twin.Operator, twin.Anchors = filepath.Join(p.dir, "twin"), filepath.Join(p.dir, "twin-operator", "socket"), nil
 	backup, err := os.Open(p.backup)
 	if err != nil {
 		return err
 	}
-	log := newLog(p.app.stderr, "auto", "error")
-	err = errors.Join(keyserver.Restore(ctx, twin.dir, backup, log), backup.Close())
+	err = errors.Join(keyserver.Restore(ctx, twin.Dir, backup, p.host.Log), backup.Close())
 	if err != nil {
 		return err
 	}
-	server, err := twin.start(ctx, serverConfig{log: log}, nil)
+	server, err := p.host.Servers.StartKeyserver(ctx, &twin)
 	if err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- errors.Join(server.run(running, nil), server.close()) }()
-	defer func() { stop(); err = errors.Join(err, <-ended) }()
-	url := "http://" + server.listener.Addr().String() + "/"
+	defer func() { err = errors.Join(err, server.Stop()) }()
+	url := server.URL
 	p.says("Operator", "starts a twin from the backup, with the same key, at %s", url)
 
 	victim, err := keyclient.Init(ctx, filepath.Join(p.dir, "victim"), url, "", nil, keyclient.Options{Transport: p.transport})

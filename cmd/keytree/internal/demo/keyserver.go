@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -8,98 +8,58 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
 	"github.com/keytree-bch/keytree/keyserver/session"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
-	"github.com/keytree-bch/keytree/rpc"
-	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
 
 const (
-	demoDomain   = "example.org"
-	demoAlice    = "alice@" + demoDomain
-	demoBob      = "bob@" + demoDomain
-	demoMixMail  = "mix@mix.example"
-	demoNym      = "a nym of Alice's"
-	demoKeyInits = 3
-	// demoFurther is how many entries Alice lets follow hers.
-	demoFurther = 3
+	domain    = "example.org"
+	aliceName = "alice@" + domain
+	bobName   = "bob@" + domain
+	aliceNym  = "a nym of Alice's"
+	keyInits  = 3
+	// further is how many entries Alice lets follow hers.
+	further = 3
 )
 
-func (a *app) demoKeyserverCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "keyserver",
-		Short: "Play the use-case of a keyserver: Alice registers, Bob starts a session",
-		Long: `demo keyserver starts a keyserver and a mail server, which stands for a mix, on the
-local machine, and has two users do what the use-case tells: each copies the
-hashchain, Alice registers a name with keys of her own, Bob finds her in his copy and
-writes to her, and she answers when the keyserver is gone. It says what each side
-checks. Then it shows what is refused. The first thing that is not as it must be
-ends the demo with exit code 1.
-
-Everything is in a temporary folder, which is removed at the end.`,
-		Example: `  go run ./cmd/keytree demo keyserver`,
-		Args:    takes(),
-	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		dir, err := os.MkdirTemp("", "keytree-demo-")
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		return a.demoKeyserver(cmd.Context(), dir)
-	}
-	return cmd
-}
-
-// demoKeyserver sets up everything in dir, plays, and ends everything, in whichever way
-// it ends.
-func (a *app) demoKeyserver(ctx context.Context, dir string) (err error) {
-	config := &keyserverConfig{
-		domain: demoDomain, dir: filepath.Join(dir, "keyserver"), keyFile: filepath.Join(dir, "keyserver.key"),
-		issuerFile: filepath.Join(dir, "issuer.key"), operator: filepath.Join(dir, "operator", "socket"),
-		listen: "127.0.0.1:0", allowances: keyserverrpc.NewAllowances(rpc.DefaultCallRate),
-	}
-	server, err := config.start(ctx, serverConfig{log: newLog(a.stderr, "auto", "error")}, nil)
+// PlayKeyserver plays the use-case of a keyserver, with everything in dir, and ends
+// everything, in whichever way it ends.
+func PlayKeyserver(ctx context.Context, h Host, dir string) (err error) {
+	k := newKeyserver(dir)
+	server, err := h.Servers.StartKeyserver(ctx, k)
 	if err != nil {
 		return err
 	}
-	mix, err := startDemoMix()
-	if err != nil {
-		return errors.Join(err, server.close())
+	stopped := false
+	stop := func() error {
+		if stopped {
+			return nil
+		}
+		stopped = true
+		return server.Stop()
 	}
-	defer func() { err = errors.Join(err, mix.close()) }()
-	issuer, err := token.OpenIssuer(config.issuerFile)
+	defer func() { err = errors.Join(err, stop()) }()
+	mix, err := StartMix()
 	if err != nil {
-		return errors.Join(err, server.close())
+		return err
 	}
-
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- errors.Join(server.run(running, nil), server.close()) }()
+	defer func() { err = errors.Join(err, mix.Close()) }()
+	issuer, err := token.OpenIssuer(k.IssuerFile)
+	if err != nil {
+		return err
+	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
 	p := &keyserverPlay{
-		out: a.stdout, dir: dir, url: "http://" + server.listener.Addr().String() + "/", transport: transport, issuer: issuer, mix: mix,
+		out: h.Out, dir: dir, url: server.URL, transport: transport, issuer: issuer, mix: mix, stopServer: stop,
 	}
-	p.stopServer = func() error {
-		if stop == nil {
-			return nil
-		}
-		stop()
-		stop = nil
-		return <-ended
-	}
-	defer func() { err = errors.Join(err, p.stopServer()) }()
 	return p.play(ctx)
 }
 
@@ -110,7 +70,7 @@ type keyserverPlay struct {
 	url        string // of the keyserver
 	transport  http.RoundTripper
 	issuer     *token.Issuer
-	mix        *demoMix
+	mix        *Mix
 	stopServer func() error
 
 	alice, bob, others party
@@ -124,7 +84,7 @@ type party struct {
 }
 
 func (p *keyserverPlay) play(ctx context.Context) (err error) {
-	fmt.Fprintf(p.out, "A keyserver for %s is at %s, a mix at %s.\n", demoDomain, p.url, p.mix.client().Server)
+	fmt.Fprintf(p.out, "A keyserver for %s is at %s, a mix at %s.\n", domain, p.url, p.mix.Client().Server)
 	defer func() {
 		for _, party := range []party{p.alice, p.bob, p.others} {
 			if party.client != nil {
@@ -132,7 +92,7 @@ func (p *keyserverPlay) play(ctx context.Context) (err error) {
 			}
 		}
 	}()
-	return p.playAll(ctx, "as the use-case tells", []demoScene{
+	return p.playAll(ctx, "as the use-case tells", []act{
 		{"The hashchain: Alice and Bob copy it", p.copies},
 		{"Alice becomes a user", p.register},
 		{"Alice waits, and verifies that she is there", p.confirm},
@@ -142,14 +102,14 @@ func (p *keyserverPlay) play(ctx context.Context) (err error) {
 	})
 }
 
-// demoScene is a part of a demo, which fails if anything is not as it must be.
-type demoScene struct {
+// act is a part of a demo, which fails if anything is not as it must be.
+type act struct {
 	title string
 	play  func(context.Context) error
 }
 
 // playAll plays one scene after the other, and then says what they have shown.
-func (p *keyserverPlay) playAll(ctx context.Context, shown string, scenes []demoScene) error {
+func (p *keyserverPlay) playAll(ctx context.Context, shown string, scenes []act) error {
 	for i, scene := range scenes {
 		fmt.Fprintf(p.out, "\n── %d. %s %s\n\n", i+1, scene.title, strings.Repeat("─", max(0, 60-len(scene.title))))
 		if err := scene.play(ctx); err != nil {
@@ -176,7 +136,7 @@ func (p *keyserverPlay) join(ctx context.Context, name string) (party, error) {
 	return party{client: c}, err
 }
 
-func (p *keyserverPlay) token() (string, error) { return p.issuer.Issue(demoDomain) }
+func (p *keyserverPlay) token() (string, error) { return p.issuer.Issue(domain) }
 
 // create registers a name for a party. paper hears the escrow key.
 func (p *keyserverPlay) create(ctx context.Context, who *party, name string, forwardSec string, paper func(string) error) error {
@@ -201,7 +161,7 @@ func (p *keyserverPlay) copies(ctx context.Context) (err error) {
 	}
 	p.says("Alice, Bob", "ask what the keyserver offers, and download its hashchain from position 0")
 	p.checked("each entry is the hash of itself and the one before: %d so far", p.alice.client.Size())
-	p.checked("position 0 is keyserver@%s; its message names the key that must sign from now on:", demoDomain)
+	p.checked("position 0 is keyserver@%s; its message names the key that must sign from now on:", domain)
 	p.checked("%x", p.alice.client.ServerKeys()[0].Public)
 	if p.alice.client.Fingerprint() != p.bob.client.Fingerprint() {
 		return errors.New("expected one hashchain for both, they have two")
@@ -211,8 +171,8 @@ func (p *keyserverPlay) copies(ctx context.Context) (err error) {
 }
 
 func (p *keyserverPlay) register(ctx context.Context) error {
-	p.says("Alice", "makes SIGKEY and SIGESCROW, and a UID message for %s signed by both", demoAlice)
-	err := p.create(ctx, &p.alice, demoAlice, uid.Strict, func(key string) error {
+	p.says("Alice", "makes SIGKEY and SIGESCROW, and a UID message for %s signed by both", aliceName)
+	err := p.create(ctx, &p.alice, aliceName, uid.Strict, func(key string) error {
 		p.checked("no entry of her copy has the name")
 		p.says("Alice", "puts the escrow key on paper:")
 		fmt.Fprintf(p.out, "\n    %s\n    %s\n\n", key[:len(key)/2], key[len(key)/2+1:])
@@ -226,14 +186,14 @@ func (p *keyserverPlay) register(ctx context.Context) error {
 	p.checked("Alice: the reply is signed by the keyserver's key, and decrypts to her message")
 	p.checked("Alice: the entry is in her copy, at position %d; SIGESCROW is deleted here", p.alice.id.Position())
 
-	tokens := make([]string, demoKeyInits)
+	tokens := make([]string, keyInits)
 	for i := range tokens {
 		if tokens[i], err = p.token(); err != nil {
 			return err
 		}
 	}
 	made, err := p.alice.client.AddKeyInits(ctx, p.alice.id, tokens,
-		keyclient.Anchor{MixAddress: demoMixMail, NymAddress: canonical.Encode([]byte(demoNym))}, 30*24*time.Hour, false)
+		keyclient.Anchor{MixAddress: MixAddress, NymAddress: canonical.Encode([]byte(aliceNym))}, 30*24*time.Hour, false)
 	if err != nil {
 		return err
 	}
@@ -243,13 +203,13 @@ func (p *keyserverPlay) register(ctx context.Context) error {
 }
 
 func (p *keyserverPlay) confirm(ctx context.Context) error {
-	for i := range demoFurther {
-		name := fmt.Sprintf("somebody.%c@%s", 'a'+i, demoDomain)
-		if i == demoFurther-1 {
-			name = demoBob
+	for i := range further {
+		name := fmt.Sprintf("somebody.%c@%s", 'a'+i, domain)
+		if i == further-1 {
+			name = bobName
 		}
 		who := &p.others
-		if name == demoBob {
+		if name == bobName {
 			who = &p.bob
 		}
 		if err := p.create(ctx, who, name, uid.Mandatory, onPaper); err != nil {
@@ -257,13 +217,13 @@ func (p *keyserverPlay) confirm(ctx context.Context) error {
 		}
 		p.says("Keyserver", "%s registers, too: position %d", name, who.id.Position())
 	}
-	if err := p.alice.client.Confirm(ctx, p.alice.id, demoFurther, time.Second); err != nil {
+	if err := p.alice.client.Confirm(ctx, p.alice.id, further, time.Second); err != nil {
 		return err
 	}
 	p.says("Alice", "brings her copy up to date: %d entries", p.alice.client.Size())
-	p.checked("her entry is where the keyserver said, as she demanded it, with %d behind it", demoFurther)
+	p.checked("her entry is where the keyserver said, as she demanded it, with %d behind it", further)
 	p.checked("no other entry has her name, and who asks gets the same message")
-	p.says("Alice", "tells Bob her name: %s", demoAlice)
+	p.says("Alice", "tells Bob her name: %s", aliceName)
 	return nil
 }
 
@@ -276,7 +236,7 @@ func (p *keyserverPlay) startSession(ctx context.Context) error {
 		return fmt.Errorf("expected the head %s, Bob has %s", a, b)
 	}
 	p.checked("his hashchain ends like Alice's: %s", p.bob.client.Head())
-	contact, err := p.bob.client.Lookup(ctx, demoAlice)
+	contact, err := p.bob.client.Lookup(ctx, aliceName)
 	if err != nil {
 		return err
 	}
@@ -285,21 +245,21 @@ func (p *keyserverPlay) startSession(ctx context.Context) error {
 	}
 	p.checked("%d entry, at position %d; the message is signed by SIGKEY and SIGESCROW", len(contact.History), contact.Position())
 	p.says("Bob", "fetches a KeyInit, makes the first message, keeps what opens the answer, and sends it by mail")
-	letter, _, err := p.bob.client.StartSession(ctx, p.bob.id, demoAlice, keyclient.Draft{
-		ReplyTo: session.Address{Mix: demoMixMail, Nym: []byte("bob, this time")}, Text: []byte("Hello Alice, it is Bob."),
-	}, tokensFlag{new(string)}.payment())
+	letter, _, err := p.bob.client.StartSession(ctx, p.bob.id, aliceName, keyclient.Draft{
+		ReplyTo: session.Address{Mix: MixAddress, Nym: []byte("bob, this time")}, Text: []byte("Hello Alice, it is Bob."),
+	}, keyclient.Payment{Take: p.token, Spent: func() error { return nil }})
 	if err != nil {
 		return err
 	}
 	p.checked("the KeyInit is signed by Alice's SIGKEY, valid now, for this keyserver")
-	if err := p.mix.client().Send(ctx, letter); err != nil {
+	if err := p.mix.Client().Send(ctx, letter); err != nil {
 		return err
 	}
-	if p.first, err = p.mix.fetch(demoNym); err != nil {
+	if p.first, err = p.mix.Fetch(aliceNym); err != nil {
 		return err
 	}
 	p.says("Mix", "has a mail of %d bytes for the nym, from nobody; delivers it to Alice", len(p.first))
-	for _, secret := range []string{"Hello Alice", demoAlice, demoBob} {
+	for _, secret := range []string{"Hello Alice", aliceName, bobName} {
 		if bytes.Contains(p.first, []byte(secret)) {
 			return fmt.Errorf("the mix can read %q", secret)
 		}
@@ -313,15 +273,15 @@ func (p *keyserverPlay) aliceKey() []byte { return p.alice.id.Message().Content.
 // refusals shows what does not work.
 func (p *keyserverPlay) refusals(ctx context.Context) error {
 	size := p.others.client.Size()
-	err := p.create(ctx, &party{client: p.others.client}, "A1ice@"+demoDomain, uid.Strict, onPaper)
-	if err := p.refused("a name that looks like hers, A1ice@"+demoDomain, err, keyclient.ErrTaken); err != nil {
+	err := p.create(ctx, &party{client: p.others.client}, "A1ice@"+domain, uid.Strict, onPaper)
+	if err := p.refused("a name that looks like hers, A1ice@"+domain, err, keyclient.ErrTaken); err != nil {
 		return err
 	}
 	if p.others.client.Size() < size {
 		return errors.New("the hashchain became shorter")
 	}
 
-	contact, err := p.bob.client.Lookup(ctx, demoAlice)
+	contact, err := p.bob.client.Lookup(ctx, aliceName)
 	if err != nil {
 		return err
 	}
@@ -330,14 +290,14 @@ func (p *keyserverPlay) refusals(ctx context.Context) error {
 		return err
 	}
 	seen := map[[sha256.Size]byte]bool{first.For: true}
-	for range demoKeyInits - 1 {
+	for range keyInits - 1 {
 		k, _, err := p.bob.client.FetchKeyInit(ctx, contact, nil)
 		if err != nil {
 			return err
 		}
 		seen[k.Digest()] = true
 	}
-	if len(seen) != demoKeyInits {
+	if len(seen) != keyInits {
 		return errors.New("a KeyInit was handed out twice")
 	}
 	_, _, err = p.bob.client.FetchKeyInit(ctx, contact, nil)
@@ -396,8 +356,8 @@ func (p *keyserverPlay) answer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if got.From != demoBob {
-		return fmt.Errorf("expected a message from %s, got one from %s", demoBob, got.From)
+	if got.From != bobName {
+		return fmt.Errorf("expected a message from %s, got one from %s", bobName, got.From)
 	}
 	p.says("Alice", "opens Bob's message with the private key of the KeyInit, which is deleted then: %q", got.Text)
 	p.checked("the sender's key is in the UID message in force of %s, by her own copy of the hashchain", got.From)
@@ -406,16 +366,16 @@ func (p *keyserverPlay) answer(ctx context.Context) error {
 	}
 
 	letter, _, err := p.alice.id.Answer(got.Session, keyclient.Draft{
-		ReplyTo: session.Address{Mix: demoMixMail, Nym: []byte("alice, this time")}, Text: []byte("Hello Bob, it is Alice."),
+		ReplyTo: session.Address{Mix: MixAddress, Nym: []byte("alice, this time")}, Text: []byte("Hello Bob, it is Alice."),
 	})
 	if err != nil {
 		return err
 	}
 	p.says("Alice", "answers with a new key for this session, to the address that came with the message")
-	if err := p.mix.client().Send(ctx, letter); err != nil {
+	if err := p.mix.Client().Send(ctx, letter); err != nil {
 		return err
 	}
-	delivered, err := p.mix.fetch("bob, this time")
+	delivered, err := p.mix.Fetch("bob, this time")
 	if err != nil {
 		return err
 	}
@@ -429,3 +389,6 @@ func (p *keyserverPlay) answer(ctx context.Context) error {
 	p.checked("it is in the session that he began, and only who has the private keys of %s could make it", got.From)
 	return nil
 }
+
+// oneLine returns an error's text with its lines joined.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
