@@ -68,7 +68,7 @@ func house() ([]room, []exception) {
 			tests:  []string{module + "rpc/rpctest", module + "graph"},
 		},
 		{folder: "indexer", rooms: []string{"graph", "protocol"}},
-		{folder: "keyserver", rooms: []string{"protocol"}}, // and graph only as the exceptions say
+		{folder: "keyserver", rooms: []string{"graph/durable", "protocol"}}, // and graph only as the exceptions say
 		{ // joins what publishes anchors with what it asks
 			folder: "keyserver/anchor/onchain",
 			rooms:  []string{"keyserver/anchor", "indexer/coins", "indexer/node", "graph", "protocol"},

@@ -175,7 +175,7 @@ func TestCheckpointOfNoUse(t *testing.T) {
 	}
 	// One that is being written when the process is killed is not looked at.
 	for at := 0; at <= len(right); at += every {
-		part := file + ".part"
+		part := file + ".tmp"
 		if err := os.WriteFile(part, right[:at], 0o600); err != nil {
 			t.Fatal(err)
 		}

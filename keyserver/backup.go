@@ -17,7 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/graph/durable"
 )
 
 // A backup is this mark, then each key and value with their lengths as varints
@@ -107,10 +107,7 @@ func Restore(ctx context.Context, dir string, from io.Reader, log zerolog.Logger
 	if err := errors.Join(restore(ctx, db, from), db.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(temporary, dir); err != nil {
-		return err
-	}
-	return secretfile.SyncFolder(filepath.Dir(dir))
+	return durable.Rename(temporary, dir)
 }
 
 func restore(ctx context.Context, db *badgerdb.DB, from io.Reader) error {

@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/graph/durable"
 )
 
 // A database that an earlier keytree has made is converted where it is, when it is
@@ -197,13 +197,6 @@ func (s *Service) commitAll(writes []write) error {
 // backupTo writes a backup to a file, which is there, in place of another that may be,
 // only when it is whole and on disk.
 func (s *Service) backupTo(ctx context.Context, path string) error {
-	part := path + ".part" // nobody else makes it: the database is locked
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(s.Backup(ctx, f), f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(part))
-	}
-	return secretfile.Replace(path, part)
+	// Nobody else writes it: the database is locked.
+	return durable.Replace(path, 0o600, func(out io.Writer) error { return s.Backup(ctx, out) })
 }

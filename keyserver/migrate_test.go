@@ -174,7 +174,7 @@ func TestMigrateRefuses(t *testing.T) {
 			earlierRecords(t, *o, func(txn *badger.Txn) error { return txn.Delete(entryKey(1)) })
 		}, ErrDamaged},
 		"no place for the backup": {func(t *testing.T, o *Options) {
-			if err := os.Mkdir(o.Dir+".format-1.backup.part", 0o700); err != nil {
+			if err := os.MkdirAll(o.Dir+".format-1.backup.tmp/in the way", 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}, nil},

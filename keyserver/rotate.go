@@ -7,7 +7,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -81,7 +81,7 @@ func (s *Service) RotateKey(ctx context.Context) (*uid.Reply, error) {
 	if err != nil {
 		return nil, err // the next rotation or start settles the files
 	}
-	if err := secretfile.Replace(s.opt.KeyFile, nextFile(s.opt.KeyFile)); err != nil {
+	if err := durable.Rename(nextFile(s.opt.KeyFile), s.opt.KeyFile); err != nil {
 		return nil, fmt.Errorf("the key was rotated, but its file stays %s until the next start: %w", nextFile(s.opt.KeyFile), err)
 	}
 	return reply, nil

@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 )
 
 // serverKeys are the keyserver's secrets.
@@ -43,12 +43,12 @@ func generateKeys() (*serverKeys, error) {
 
 func (k *serverKeys) create(path string) error {
 	content := canonical.Marshal(keyFile{canonical.Encode(k.agree.Bytes()), canonical.Encode(k.sign.Seed())})
-	return secretfile.Create(path, append(content, '\n'))
+	return durable.CreateSecret(path, append(content, '\n'))
 }
 
 // readKeys reads a key file; nil if there is none.
 func readKeys(path string) (*serverKeys, error) {
-	content, err := secretfile.Read(path)
+	content, err := durable.ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -102,14 +102,14 @@ func findKeys(path string, public ed25519.PublicKey) (keys *serverKeys, settle f
 	}
 	switch {
 	case next != nil && next.public().Equal(public):
-		return next, func() error { return secretfile.Replace(path, nextFile(path)) }, nil
+		return next, func() error { return durable.Rename(nextFile(path), path) }, nil
 	case keys == nil:
 		return nil, nil, fmt.Errorf("%w: %s is missing: restore the key file of this keyserver", ErrMismatch, path)
 	case !keys.public().Equal(public):
 		return nil, nil, fmt.Errorf("%w: %s holds another key than the last one that the hashchain names, %s",
 			ErrMismatch, path, canonical.Encode(public))
 	case next != nil: // its entry was never stored
-		return keys, func() error { return secretfile.Remove(nextFile(path)) }, nil
+		return keys, func() error { return durable.Remove(nextFile(path)) }, nil
 	}
 	return keys, func() error { return nil }, nil
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -112,7 +112,7 @@ func TestOpenRefuses(t *testing.T) {
 		"limit":                {func(o *Options) { o.MaxKeyInits = 1e6 }, ErrMismatch, "KeyInits"},
 		"key of another":       {func(o *Options) { o.KeyFile = strange.KeyFile }, ErrMismatch, "another key"},
 		"no key file":          {func(o *Options) { o.KeyFile += "x" }, ErrMismatch, "missing"},
-		"key file is open":     {func(o *Options) { o.KeyFile = write("open", key, 0o644) }, secretfile.ErrReadable, "0644"},
+		"key file is open":     {func(o *Options) { o.KeyFile = write("open", key, 0o644) }, durable.ErrReadable, "0644"},
 		"key file is cut":      {func(o *Options) { o.KeyFile = write("cut", key[:50], 0o600) }, ErrMismatch, "not a keyserver's key file"},
 		"key file of nothing":  {func(o *Options) { o.KeyFile = write("empty", nil, 0o600) }, ErrMismatch, "not a keyserver's key file"},
 		"database is gone":     {func(o *Options) { o.Dir = filepath.Join(dir, "gone") }, ErrMismatch, "restore the database"},

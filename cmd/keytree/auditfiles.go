@@ -1,17 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/audit/sources"
 	"github.com/keytree-bch/keytree/protocol/proof"
 )
@@ -23,31 +23,12 @@ func outFlag(flags *pflag.FlagSet) *string {
 
 // writeOut writes a file that is whole or not there.
 func writeOut(path string, write func(io.Writer) error) (err error) {
-	next := path + ".next"
-	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// Others may read it, in a folder of theirs, too.
+	err = durable.Replace(path, 0o644, write)
+	if errors.As(err, new(*fs.PathError)) {
 		return fmt.Errorf("--out: %w", err)
 	}
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // in a folder of others', too
-	if err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(next))
-		}
-	}()
-	out := bufio.NewWriter(file)
-	err = write(out)
-	if err == nil {
-		err = out.Flush()
-	}
-	if err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(next, path)
+	return err
 }
 
 func (a *app) auditBundleCommand() *cobra.Command {

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -250,7 +250,7 @@ The paper stays good, unless --new-paper-key replaces it, too.`,
 
 func (f *identityFlags) readPaper(ctx context.Context, name, file string) (text []byte, err error) {
 	if file != "" {
-		text, err = secretfile.Read(file)
+		text, err = durable.ReadSecret(file)
 	} else if text, err = f.app.ask(ctx, "Paper key of "+name+": "); err != nil {
 		err = fmt.Errorf("%w; or give --paper-key-file FILE", err)
 	}

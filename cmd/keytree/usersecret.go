@@ -5,16 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 )
 
 // passphraseVariable is the environment variable that a passphrase is taken from.
@@ -35,7 +35,7 @@ func (u *userFlags) passphraseFlag() passphraseFlag {
 // read returns the passphrase. A new one is asked for twice.
 func (p passphraseFlag) read(ctx context.Context, name string, isNew bool) ([]byte, error) {
 	if *p.file != "" {
-		content, err := secretfile.Read(*p.file)
+		content, err := durable.ReadSecret(*p.file)
 		if err != nil {
 			return nil, fmt.Errorf("passphrase: %w", err)
 		}
@@ -109,7 +109,7 @@ func (f tokensFlag) take(n int) ([]string, error) {
 	if *f.file == "" {
 		return make([]string, n), nil
 	}
-	all, _, err := f.read()
+	all, err := f.read()
 	if err != nil {
 		return nil, err
 	}
@@ -119,19 +119,19 @@ func (f tokensFlag) take(n int) ([]string, error) {
 	return all[:n], nil
 }
 
-func (f tokensFlag) read() (all []string, mode os.FileMode, err error) {
+func (f tokensFlag) read() (all []string, err error) {
 	info, err := os.Stat(*f.file)
 	if err != nil {
-		return nil, 0, fmt.Errorf("tokens: %w", err)
+		return nil, fmt.Errorf("tokens: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxTokens {
-		return nil, 0, fmt.Errorf("tokens: %s: expected a file of at most %d bytes", *f.file, maxTokens)
+		return nil, fmt.Errorf("tokens: %s: expected a file of at most %d bytes", *f.file, maxTokens)
 	}
 	content, err := os.ReadFile(*f.file)
 	if err != nil {
-		return nil, 0, fmt.Errorf("tokens: %w", err)
+		return nil, fmt.Errorf("tokens: %w", err)
 	}
-	return strings.Fields(string(content)), info.Mode().Perm(), nil
+	return strings.Fields(string(content)), nil
 }
 
 // payment takes a token of the file when it is asked for one, and removes it when it is
@@ -162,22 +162,17 @@ func (f tokensFlag) spent(tokens []string) error {
 	if *f.file == "" {
 		return nil
 	}
-	all, mode, err := f.read()
+	all, err := f.read()
 	if err != nil {
 		return err
 	}
 	left := slices.DeleteFunc(all, func(t string) bool { return slices.Contains(tokens, t) })
-	next, err := os.CreateTemp(filepath.Dir(*f.file), filepath.Base(*f.file)+".*")
+	err = durable.Rewrite(*f.file, func(out io.Writer) error {
+		_, err := io.WriteString(out, strings.Join(append(left, ""), "\n"))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("tokens: %w", err)
-	}
-	_, err = next.WriteString(strings.Join(append(left, ""), "\n"))
-	err = errors.Join(err, next.Chmod(mode), next.Sync(), next.Close())
-	if err == nil {
-		err = os.Rename(next.Name(), *f.file)
-	}
-	if err != nil {
-		return fmt.Errorf("tokens: %w", errors.Join(err, os.Remove(next.Name())))
 	}
 	return nil
 }

@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	keyclient "github.com/keytree-bch/keytree/keyserver/client"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/session"
 	"github.com/keytree-bch/keytree/keyserver/session/mixmail"
 )
@@ -150,7 +150,7 @@ func (f *sendFlags) mailServer() (deliverer, error) {
 	if s.Security == mixmail.Plain {
 		return nil, usagef("--smtp-security plain: a password is not sent without TLS")
 	}
-	password, err := secretfile.Read(*f.passwordFile)
+	password, err := durable.ReadSecret(*f.passwordFile)
 	if err != nil {
 		return nil, fmt.Errorf("--smtp-password-file: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/store"
 )
@@ -26,11 +27,8 @@ import (
 //
 // The file has one line of JSON, which says what it is a state of; the state; and SHA-256 of both.
 
-// CheckpointFile and partFile are the names of a checkpoint, and of one that is being written.
-const (
-	CheckpointFile = "checkpoint"
-	partFile       = "checkpoint.part"
-)
+// CheckpointFile is the name of a checkpoint.
+const CheckpointFile = "checkpoint"
 
 // checkpointVersion is raised with every change of what a checkpoint holds.
 const checkpointVersion = 1
@@ -58,33 +56,12 @@ func (s *State) CheckpointSize() int { return s.Links.CheckpointSize() + s.Ancho
 
 // WriteCheckpoint writes the state, which is that of a block, beside the database, for which there
 // must be room. Once it returns nil, the checkpoint is on disk instead of the one before; whenever
-// the process is killed before that, it is the one before or none. The steps are: write another
-// file, sync it, give it the name, sync the folder.
+// the process is killed before that, it is the one before or none (durable.Replace).
 func (s *State) WriteCheckpoint(db *badgerdb.DB, params store.Params, tip *store.Tip) (err error) {
 	if err := db.Room(uint64(s.CheckpointSize())); err != nil {
 		return err
 	}
-	dir := db.Dir()
-	part := filepath.Join(dir, partFile)
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	err = s.writeTo(f, params, tip)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(part))
-	}
-	if err := os.Rename(part, filepath.Join(dir, CheckpointFile)); err != nil {
-		return err
-	}
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return durable.Replace(filepath.Join(db.Dir(), CheckpointFile), 0o600, func(f io.Writer) error { return s.writeTo(f, params, tip) })
 }
 
 func (s *State) writeTo(f io.Writer, params store.Params, tip *store.Tip) error {

@@ -11,7 +11,7 @@ import (
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchutil"
 
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -84,7 +84,7 @@ func (r *keyring) create(path string) (*key, error) {
 func (r *keyring) write(path string, private *bchec.PrivateKey) error {
 	wif, err := bchutil.NewWIF(private, r.net, true)
 	if err == nil {
-		err = secretfile.Create(path, []byte(wif.String()+"\n"))
+		err = durable.CreateSecret(path, []byte(wif.String()+"\n"))
 	}
 	if err != nil {
 		return fmt.Errorf("anchor key: %w", err)
@@ -94,7 +94,7 @@ func (r *keyring) write(path string, private *bchec.PrivateKey) error {
 
 // read returns the key in a file, nil if there is no file. Errors hold nothing of it.
 func (r *keyring) read(path string) (*key, error) {
-	content, err := secretfile.Read(path)
+	content, err := durable.ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -163,7 +163,7 @@ func (r *keyring) promote() error {
 			return err
 		}
 	}
-	if err := secretfile.Replace(r.path, nextFile(r.path)); err != nil {
+	if err := durable.Rename(nextFile(r.path), r.path); err != nil {
 		return fmt.Errorf("anchor key: %w", err)
 	}
 	r.previous, r.current, r.next = r.current, r.next, nil
@@ -172,7 +172,7 @@ func (r *keyring) promote() error {
 
 // forget removes the previous key.
 func (r *keyring) forget() error {
-	if err := secretfile.Remove(previousFile(r.path)); err != nil {
+	if err := durable.Remove(previousFile(r.path)); err != nil {
 		return fmt.Errorf("anchor key: %w", err)
 	}
 	r.previous = nil

@@ -13,7 +13,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/graph/durable"
 )
 
 // errDisk says that the state file could not be written. Nothing may be broadcast.
@@ -125,7 +125,7 @@ func (s *state) save() error {
 	}
 	content, err := json.MarshalIndent(f, "", "\t")
 	if err == nil {
-		err = secretfile.Write(s.path, append(content, '\n'))
+		err = durable.Write(s.path, append(content, '\n'))
 	}
 	if err != nil {
 		s.failed = fmt.Errorf("%w: %w", errDisk, err)

@@ -13,8 +13,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -174,7 +174,7 @@ func (u *run) keepEvidence(ctx context.Context, e *Evidence) (string, error) {
 	if err := enc.Encode(e); err != nil {
 		return "", err
 	}
-	return path, secretfile.Write(path, out.Bytes())
+	return path, durable.Write(path, out.Bytes())
 }
 
 // verifyKept reads a file of evidence that was kept, and verifies it again.

@@ -7,8 +7,8 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 )
 
 // ErrNothingKept says that a folder has nothing of an audit.
@@ -104,8 +104,8 @@ func (a *Auditor) resetSteps() []func() error {
 			if err != nil {
 				return err
 			}
-			return secretfile.Write(a.path(stateFile), append(content, '\n'))
+			return durable.Write(a.path(stateFile), append(content, '\n'))
 		},
-		empty(entriesFile), empty(anchorsFile), func() error { return secretfile.Remove(a.path(otherFile)) },
+		empty(entriesFile), empty(anchorsFile), func() error { return durable.Remove(a.path(otherFile)) },
 	}
 }

@@ -13,8 +13,8 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol/proof"
 )
@@ -301,7 +301,7 @@ func (a *Auditor) save() error {
 	if err != nil {
 		return err
 	}
-	return secretfile.Write(a.path(stateFile), append(content, '\n'))
+	return durable.Write(a.path(stateFile), append(content, '\n'))
 }
 
 // forgetAnchors takes back all anchors: a reorganisation has undone the last.

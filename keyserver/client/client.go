@@ -16,8 +16,8 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/sigkey"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -395,7 +395,7 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return err
 	}
-	return secretfile.Write(path, append(content, '\n'))
+	return durable.Write(path, append(content, '\n'))
 }
 
 // readJSON reads what writeJSON wrote.

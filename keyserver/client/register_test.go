@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -295,7 +295,7 @@ func TestPassphrase(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := secretfile.Write(id.vault.path, content); err != nil {
+	if err := durable.Write(id.vault.path, content); err != nil {
 		t.Fatal(err)
 	}
 	must(c.OpenIdentity(alice, testPassphrase))(t)

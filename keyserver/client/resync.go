@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 )
 
 // Resync begins the copy in a folder again, and downloads it from position 0: because
@@ -99,7 +99,7 @@ func removeFiles(dir string) error {
 		return err
 	}
 	for _, f := range files {
-		if err := secretfile.Remove(filepath.Join(dir, f.Name())); err != nil {
+		if err := durable.Remove(filepath.Join(dir, f.Name())); err != nil {
 			return err
 		}
 	}

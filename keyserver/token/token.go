@@ -15,8 +15,8 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/sigkey"
 )
 
@@ -80,13 +80,13 @@ const issuerMark = "keytree token issuer 1 "
 
 // OpenIssuer reads the issuer's key from a file, or makes one there.
 func OpenIssuer(path string) (*Issuer, error) {
-	content, err := secretfile.Read(path)
+	content, err := durable.ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
 			return nil, err
 		}
-		return &Issuer{key}, secretfile.Create(path, []byte(issuerMark+canonical.Encode(key.Seed())+"\n"))
+		return &Issuer{key}, durable.CreateSecret(path, []byte(issuerMark+canonical.Encode(key.Seed())+"\n"))
 	}
 	if err != nil {
 		return nil, err

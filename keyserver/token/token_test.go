@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
 	"github.com/keytree-bch/keytree/keyserver/token"
 )
 
@@ -77,7 +77,7 @@ func TestOpenIssuerRefuses(t *testing.T) {
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := token.OpenIssuer(path); !errors.Is(err, secretfile.ErrReadable) {
+	if _, err := token.OpenIssuer(path); !errors.Is(err, durable.ErrReadable) {
 		t.Errorf("readable by the group: %v", err)
 	}
 	for name, bad := range map[string][]byte{

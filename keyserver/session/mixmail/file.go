@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/session"
 )
 
@@ -30,7 +32,7 @@ func (f File) Send(_ context.Context, letter *session.Letter) error {
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return errors.Join(err, os.Remove(f.Path))
 	}
-	return nil
+	return durable.SyncFolder(filepath.Dir(f.Path))
 }
 
 // Parse reads a message that comes in a mail, or alone. content is at most MaxMail bytes.

@@ -1,4 +1,4 @@
-package secretfile_test
+package durable_test
 
 import (
 	"errors"
@@ -7,45 +7,45 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/keytree-bch/keytree/keyserver/secretfile"
+	"github.com/keytree-bch/keytree/graph/durable"
 )
 
 func TestSecretFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "secret")
-	if _, err := secretfile.Read(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := durable.ReadSecret(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(path+".tmp", []byte("of a killed process"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := secretfile.Create(path, []byte("one")); err != nil {
+	if err := durable.CreateSecret(path, []byte("one")); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
-	if err := secretfile.Create(path, []byte("two")); !errors.Is(err, fs.ErrExist) {
+	if err := durable.CreateSecret(path, []byte("two")); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("overwritten: %v", err)
 	}
 	expect := func(want string) {
 		t.Helper()
-		if b, err := secretfile.Read(path); err != nil || string(b) != want {
+		if b, err := durable.ReadSecret(path); err != nil || string(b) != want {
 			t.Errorf("got %q, %v; want %q", b, err, want)
 		}
 	}
 	expect("one")
-	if err := secretfile.Create(path+".next", []byte("three")); err != nil {
+	if err := durable.CreateSecret(path+".next", []byte("three")); err != nil {
 		t.Fatal(err)
 	}
-	if err := secretfile.Replace(path, path+".next"); err != nil {
+	if err := durable.Rename(path+".next", path); err != nil {
 		t.Fatal(err)
 	}
 	expect("three")
 	if err := os.WriteFile(path+".tmp", []byte("of a killed process"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := secretfile.Write(path, []byte("four")); err != nil {
+	if err := durable.Write(path, []byte("four")); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
@@ -53,7 +53,7 @@ func TestSecretFile(t *testing.T) {
 	}
 	expect("four")
 	for range 2 {
-		if err := secretfile.Remove(path + ".next"); err != nil {
+		if err := durable.Remove(path + ".next"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -64,11 +64,11 @@ func TestSecretFile(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := secretfile.Read(path); !errors.Is(err, secretfile.ErrReadable) {
+		if _, err := durable.ReadSecret(path); !errors.Is(err, durable.ErrReadable) {
 			t.Errorf("mode %v: %v", mode, err)
 		}
 	}
-	if _, err := secretfile.Read(dir); err == nil {
+	if _, err := durable.ReadSecret(dir); err == nil {
 		t.Error("a folder is a secret")
 	}
 }
