@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/gcash/bchd/bchrpc/pb"
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/rs/zerolog"
@@ -25,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/node/reach"
 )
 
 const (
@@ -36,13 +36,8 @@ const (
 	questionTimeout = 10 * time.Second
 	blockTimeout    = 5 * time.Minute
 	keepaliveTime   = time.Minute
-	// Between attempts to reach the node.
-	firstPause = 100 * time.Millisecond
-	maxPause   = 3 * time.Second
 	// probeTimeout bounds each attempt of Dial, and of connecting at all.
 	probeTimeout = 15 * time.Second
-	// waitNotice is how often Dial says what it waits for.
-	waitNotice = time.Minute
 )
 
 // Client is a connection to one bchd, and a node.Node. It reconnects by itself.
@@ -82,7 +77,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           grpcbackoff.Config{BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: maxPause},
+			Backoff:           grpcbackoff.Config{BaseDelay: reach.FirstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: reach.MaxPause},
 			MinConnectTimeout: probeTimeout,
 		}),
 	}
@@ -102,7 +97,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if c.retryFor == 0 {
 		c.retryFor = DefaultRetryFor
 	}
-	if err := c.waitSuitable(ctx); err != nil {
+	if err := reach.Wait(ctx, c.log, c.probe); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	followCtx, cancel := context.WithCancel(context.Background())
@@ -121,25 +116,6 @@ func (c *Client) Close() error {
 // Changes implements node.Node. The hint is bchd's stream of connected and
 // disconnected blocks; there is also one whenever the stream was opened anew.
 func (c *Client) Changes() <-chan struct{} { return c.changes }
-
-func (c *Client) waitSuitable(ctx context.Context) error {
-	pauses := newPauses()
-	trouble := node.NewTrouble(c.log, waitNotice, "waiting for the node to answer", "the node answers")
-	for {
-		err := c.probe(ctx)
-		if err == nil {
-			trouble.Over()
-			return nil
-		}
-		if !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
-			return err
-		}
-		trouble.Warn(err)
-		if !sleep(ctx, pauses.NextBackOff()) {
-			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
-		}
-	}
-}
 
 // probe tries once whether the node answers and is suitable.
 func (c *Client) probe(ctx context.Context) error {
@@ -194,8 +170,8 @@ func (c *Client) probeTLS(ctx context.Context) error {
 		return fmt.Errorf("bchd at %s: %w: %w", c.address, node.ErrUnavailable, err)
 	}
 	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", c.address)
-	if verification := new(tls.CertificateVerificationError); errors.As(err, &verification) {
-		return unsuitable("%w: expected the certificate given by cert=FILE, or without it one that this system trusts; copy the node's rpc.cert", verification)
+	if err := reach.Unverified(err); err != nil {
+		return fmt.Errorf("bchd at %s: %w", c.address, err)
 	}
 	if notTLS := new(tls.RecordHeaderError); errors.As(err, notTLS) {
 		return unsuitable("it does not speak TLS: give the port of bchd's --grpclisten")
@@ -231,7 +207,7 @@ func networkName(net pb.GetBlockchainInfoResponse_BitcoinNet) string {
 func (c *Client) follow(ctx context.Context) {
 	defer close(c.done)
 	defer close(c.changes)
-	pauses := newPauses()
+	pauses := reach.NewPauses()
 	trouble := node.NewTrouble(c.log, node.WarnEvery, "block notifications interrupted, subscribing again and again", "block notifications arrive again")
 	for {
 		token := c.token.current()
@@ -251,7 +227,7 @@ func (c *Client) follow(ctx context.Context) {
 		if refusesToken(status.Convert(err)) {
 			_ = c.token.renew(token) // the next subscription tells whether that helped
 		}
-		if !sleep(ctx, pauses.NextBackOff()) {
+		if !pauses.Sleep(ctx) {
 			return
 		}
 	}
@@ -261,26 +237,5 @@ func (c *Client) hint() {
 	select {
 	case c.changes <- struct{}{}:
 	default: // the last hint has not been taken yet
-	}
-}
-
-// newPauses returns growing pauses without an end.
-func newPauses() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(firstPause),
-		backoff.WithMaxInterval(maxPause),
-		backoff.WithMaxElapsedTime(0),
-	)
-}
-
-// sleep reports whether it slept to the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

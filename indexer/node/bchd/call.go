@@ -2,18 +2,17 @@ package bchd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/gcash/bchd/bchrpc/pb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/node/reach"
 )
 
 type method[Q, A any] func(context.Context, *Q, ...grpc.CallOption) (*A, error)
@@ -30,26 +29,12 @@ func callForBlock[Q, A any](ctx context.Context, c *Client, what string, m metho
 }
 
 func callWithin[Q, A any](ctx context.Context, c *Client, timeout time.Duration, what string, m method[Q, A], question *Q) (*A, error) {
-	pauses := newPauses()
-	pauses.MaxElapsedTime = c.retryFor
-	for {
-		answer, err := once(ctx, c, timeout, what, m, question)
-		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
-			return answer, err
-		}
-		select {
-		case <-c.done:
-			return nil, err
-		default:
-		}
-		pause := pauses.NextBackOff()
-		if pause == backoff.Stop {
-			return nil, err
-		}
-		if !sleep(ctx, pause) {
-			return nil, fmt.Errorf("%w: %w", err, context.Cause(ctx))
-		}
-	}
+	var answer *A
+	err := reach.Retry(ctx, c.done, c.retryFor, func() (err error) {
+		answer, err = once(ctx, c, timeout, what, m, question)
+		return err
+	})
+	return answer, err
 }
 
 // once calls a method of the node's once.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/node/reach"
 )
 
 // nowhere refuses every connection.
@@ -81,10 +82,10 @@ func TestSeldom(t *testing.T) {
 			c, log := client(nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute+30*time.Second)
 			defer cancel()
-			if err := c.waitSuitable(ctx); !errors.Is(err, node.ErrUnavailable) {
+			if err := reach.Wait(ctx, c.log, c.probe); !errors.Is(err, node.ErrUnavailable) {
 				t.Errorf("got %v, want it unavailable", err)
 			}
-			// Attempts are up to maxPause and a half apart.
+			// Attempts are up to reach.MaxPause and a half apart.
 			if n := strings.Count(log.String(), "waiting for the node"); n < 9 || n > 10 {
 				t.Errorf("%d warnings in 9.5 minutes, want one in a minute:\n%s", n, log)
 			}

@@ -17,19 +17,18 @@ package bitcoind
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/node/reach"
 )
 
 const (
@@ -58,11 +57,6 @@ const (
 	questionTimeout = 10 * time.Second
 	blockTimeout    = 5 * time.Minute
 	connectTimeout  = 10 * time.Second
-	// Between attempts to reach the node.
-	firstPause = 100 * time.Millisecond
-	maxPause   = 3 * time.Second
-	// waitNotice is how often Dial says what it waits for.
-	waitNotice = time.Minute
 )
 
 // Client is a connection to one node, and a node.Node. It reconnects by itself.
@@ -104,7 +98,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.waitSuitable(ctx); err != nil {
+	if err := reach.Wait(ctx, c.log, c.probe); err != nil {
 		c.close()
 		c.http.CloseIdleConnections()
 		return nil, err
@@ -170,25 +164,6 @@ func (c *Client) Close() error {
 // there is also one whenever the connection was made anew. Without ZeroMQ there
 // is none.
 func (c *Client) Changes() <-chan struct{} { return c.hints.changes }
-
-func (c *Client) waitSuitable(ctx context.Context) error {
-	pauses := newPauses()
-	trouble := node.NewTrouble(c.log, waitNotice, "waiting for the node to answer", "the node answers")
-	for {
-		err := c.probe(ctx)
-		if err == nil {
-			trouble.Over()
-			return nil
-		}
-		if !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil {
-			return err
-		}
-		trouble.Warn(err)
-		if !sleep(ctx, pauses.NextBackOff()) {
-			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
-		}
-	}
-}
 
 // probe tries once whether the node answers and is suitable, and finds out what
 // it can do.
@@ -265,25 +240,4 @@ func parseHash(s string) (chainhash.Hash, error) {
 		return chainhash.Hash{}, fmt.Errorf("%w: expected a hash of %d hex characters, got %.80q", node.ErrInvalid, chainhash.MaxHashStringSize, s)
 	}
 	return *hash, nil
-}
-
-// newPauses returns growing pauses without an end.
-func newPauses() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(firstPause),
-		backoff.WithMaxInterval(maxPause),
-		backoff.WithMaxElapsedTime(0),
-	)
-}
-
-// sleep reports whether it slept to the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

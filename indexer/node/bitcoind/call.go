@@ -15,9 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/node/reach"
 )
 
 // method is a method of the node's JSON-RPC.
@@ -43,21 +42,7 @@ func (c *Client) retryBlock(ctx context.Context, what string, attempt func(conte
 }
 
 func (c *Client) retryWithin(ctx context.Context, timeout time.Duration, what string, attempt func(context.Context) error) error {
-	pauses := newPauses()
-	pauses.MaxElapsedTime = c.retryFor
-	for {
-		err := c.once(ctx, timeout, what, attempt)
-		if err == nil || !errors.Is(err, node.ErrUnavailable) || ctx.Err() != nil || c.closing.Err() != nil {
-			return err
-		}
-		pause := pauses.NextBackOff()
-		if pause == backoff.Stop {
-			return err
-		}
-		if !sleep(ctx, pause) {
-			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
-		}
-	}
+	return reach.Retry(ctx, c.closing.Done(), c.retryFor, func() error { return c.once(ctx, timeout, what, attempt) })
 }
 
 // once makes one attempt, which Close ends too.
@@ -221,9 +206,10 @@ func classifyTransport(err error) error {
 	if outer := new(url.Error); errors.As(err, &outer) {
 		err = outer.Err // without the URL
 	}
+	if err := reach.Unverified(err); err != nil {
+		return err
+	}
 	switch {
-	case errors.As(err, new(*tls.CertificateVerificationError)):
-		return fmt.Errorf("%w: %w: expected the certificate given by cert=FILE, or without it one that this system trusts", node.ErrUnsuitable, err)
 	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fmt.Errorf("%w: it does not speak TLS: give its URL with http", node.ErrUnsuitable)
 	case strings.Contains(err.Error(), "malformed HTTP"):

@@ -2,18 +2,16 @@ package bitcoind
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/indexer/node/reach"
 )
 
 // URLForm is what ParseURL takes, beside the same with https and cert=FILE for
@@ -25,14 +23,10 @@ const URLForm = "http://HOST:PORT?cookie=FILE or http://USER:PASS@HOST:PORT, opt
 // Defaults of Config.
 const (
 	// DefaultRetryFor is how long a call goes on trying to reach the node.
-	DefaultRetryFor = 30 * time.Second
+	DefaultRetryFor = reach.RetryFor
 	// DefaultStallAfter is how long a new block may go unannounced by ZeroMQ.
 	DefaultStallAfter = 30 * time.Second
 )
-
-// maxCookie is the size in bytes above which a cookie file is taken for
-// something else.
-const maxCookie = 4096
 
 // Secret is a string that no log, error or dump shows.
 type Secret string
@@ -81,35 +75,15 @@ type Config struct {
 // fields without a part in the URL are left to the caller. Errors repeat
 // nothing of the URL, since any part of it may turn out to be a password.
 func ParseURL(s string) (Config, error) {
-	refuse := func(why string) (Config, error) {
-		return Config{}, fmt.Errorf("node URL %s: expected %s", why, URLForm)
-	}
-	u, err := url.Parse(s)
+	form := reach.URLForm{Text: URLForm, Schemes: []string{"http", "https"}, Keys: []string{"cookie", "zmq", "cert"}, Password: true}
+	u, err := form.Parse(s)
 	if err != nil {
-		return refuse("cannot be parsed (in a password, write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for #, %25 for %)")
+		return Config{}, err
 	}
-	query, err := url.ParseQuery(u.RawQuery)
-	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return refuse("has neither scheme http nor https")
-	case u.Hostname() == "" || u.Port() == "":
-		return refuse("has no host or no port")
-	case strings.Trim(u.Path, "/") != "" || u.Fragment != "":
-		return refuse("has a path or fragment after the port")
-	case err != nil:
-		return refuse("has a malformed query")
-	}
-	for key, values := range query {
-		if key != "cookie" && key != "zmq" && key != "cert" {
-			return refuse("has an unknown key in its query")
-		}
-		if len(values) != 1 || values[0] == "" {
-			return refuse("has " + key + " more than once or empty")
-		}
-	}
+	refuse := func(why string) (Config, error) { return Config{}, form.Refuse(why) }
 	cfg := Config{
-		Address: net.JoinHostPort(u.Hostname(), u.Port()), TLS: u.Scheme == "https",
-		CertFile: query.Get("cert"), CookieFile: query.Get("cookie"), User: u.User.Username(),
+		Address: u.Address, TLS: u.Scheme == "https",
+		CertFile: u.Query.Get("cert"), CookieFile: u.Query.Get("cookie"), User: u.User.Username(),
 	}
 	password, _ := u.User.Password()
 	cfg.Password = Secret(password)
@@ -123,7 +97,7 @@ func ParseURL(s string) (Config, error) {
 	case cfg.CertFile != "" && !cfg.TLS:
 		return refuse("has a certificate, which goes with https")
 	}
-	if zmq := query.Get("zmq"); zmq != "" {
+	if zmq := u.Query.Get("zmq"); zmq != "" {
 		endpoint, err := url.Parse(zmq)
 		if err != nil || endpoint.Scheme != "tcp" || endpoint.Hostname() == "" || endpoint.Port() == "" || zmq != "tcp://"+endpoint.Host {
 			return refuse("has a zmq that is not tcp://HOST:PORT, as in the node's -zmqpubhashblock")
@@ -137,8 +111,8 @@ func (cfg Config) check() error {
 	if cfg.Network == nil {
 		return errors.New("bitcoind.Config: Network is missing")
 	}
-	if _, _, err := net.SplitHostPort(cfg.Address); err != nil {
-		return fmt.Errorf("node address: expected HOST:PORT: %w", err)
+	if err := reach.CheckAddress(cfg.Address); err != nil {
+		return err
 	}
 	if (cfg.CookieFile == "") == (cfg.User == "" || cfg.Password == "") {
 		return errors.New("bitcoind.Config: expected either CookieFile or User and Password")
@@ -147,19 +121,7 @@ func (cfg Config) check() error {
 }
 
 func (cfg Config) tls() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CertFile == "" {
-		return config, nil
-	}
-	pem, err := os.ReadFile(cfg.CertFile)
-	if err != nil {
-		return nil, fmt.Errorf("node's certificate: %w", err)
-	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("node's certificate: %s holds no PEM certificate: expected a copy of the node's (bchd: rpc.cert)", cfg.CertFile)
-	}
-	return config, nil
+	return reach.TLS(cfg.CertFile, "a copy of the node's (bchd: rpc.cert)")
 }
 
 // login is what the node asks for by HTTP basic authentication.
@@ -170,17 +132,12 @@ type login struct {
 
 // readCookie reads USER:PASSWORD from the node's cookie file.
 func readCookie(file string) (login, error) {
-	f, err := os.Open(file)
+	content, err := reach.ReadSecretFile(file, "node's cookie")
 	if err != nil {
-		return login{}, fmt.Errorf("node's cookie: %w", err)
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxCookie+1))
-	if err != nil {
-		return login{}, fmt.Errorf("node's cookie: %w", err)
+		return login{}, err
 	}
 	user, password, ok := strings.Cut(strings.TrimSpace(string(content)), ":")
-	if !ok || user == "" || password == "" || len(content) > maxCookie || strings.ContainsAny(password, "\r\n") {
+	if !ok || user == "" || password == "" || len(content) > reach.MaxSecretFile || strings.ContainsAny(password, "\r\n") {
 		return login{}, fmt.Errorf("node's cookie: %s does not hold one line USER:PASSWORD: expected the file .cookie in the node's folder", file)
 	}
 	return login{user, Secret(password)}, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/node/reach"
 )
 
 // topic is what is subscribed to: the hash of each new end of the best chain.
@@ -67,7 +68,7 @@ func (h *hints) follow(ctx context.Context) {
 		<-ctx.Done()
 		return
 	}
-	pauses := newPauses()
+	pauses := reach.NewPauses()
 	for {
 		began := time.Now()
 		err := h.listen(ctx)
@@ -75,10 +76,10 @@ func (h *hints) follow(ctx context.Context) {
 			return
 		}
 		h.trouble.Warn(err)
-		if time.Since(began) > maxPause {
+		if time.Since(began) > reach.MaxPause {
 			pauses.Reset()
 		}
-		if !sleep(ctx, pauses.NextBackOff()) {
+		if !pauses.Sleep(ctx) {
 			return
 		}
 	}
