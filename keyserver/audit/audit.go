@@ -132,7 +132,7 @@ type run struct {
 func (a *Auditor) Audit(ctx context.Context, from Sources) (*Report, error) {
 	r := &Report{Network: a.net.Name, Genesis: a.genesis.String(), Time: a.now().UTC()}
 	u := &run{Auditor: a, from: from, report: r}
-	size, count := a.copy.size, u.count()
+	size, count := a.copy.Size(), u.count()
 
 	head, err := from.Keyserver.Head(ctx) // before the entries, which must reach it
 	if err != nil {
@@ -151,10 +151,10 @@ func (a *Auditor) Audit(ctx context.Context, from Sources) (*Report, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	if left := a.copy.size - a.copy.kept; left > 0 {
+	if left := a.copy.Size() - a.copy.kept; left > 0 {
 		r.NotCovered = append(r.NotCovered, fmt.Sprintf("%d entries, from position %d on: they were shown, but nothing that is signed or anchored covers them, and somebody between may have made them up", left, a.copy.kept))
 	}
-	r.Entries, r.Anchors, r.Covered = a.copy.size, u.count(), a.chain.Size
+	r.Entries, r.Anchors, r.Covered = a.copy.Size(), u.count(), a.chain.Size
 	r.NewEntries, r.NewAnchors = r.Entries-min(size, r.Entries), r.Anchors-min(count, r.Anchors)
 	r.conclude()
 	return r, a.save()
@@ -185,7 +185,7 @@ func (u *run) checkEntries(ctx context.Context) error {
 		return errors.Join(u.fails(name, err), u.save())
 	}
 	u.fetched = true
-	u.report.check(name, Passed, "%d entries, each of which follows the one before it", u.copy.size)
+	u.report.check(name, Passed, "%d entries, each of which follows the one before it", u.copy.Size())
 	return nil
 }
 
@@ -193,7 +193,7 @@ func (u *run) checkEntries(ctx context.Context) error {
 // audit was shown, and is not kept, is dropped if it is not shown any more: somebody
 // between may have made it up.
 func (u *run) fetchEntries(ctx context.Context) error {
-	shown := u.copy.size > u.copy.kept
+	shown := u.copy.Size() > u.copy.kept
 	err := u.fetchBehind(ctx)
 	p := new(problem)
 	if shown && (u.forked || u.broken != nil || errors.As(err, &p) && p.kind == Behind) {
@@ -208,19 +208,19 @@ func (u *run) fetchEntries(ctx context.Context) error {
 
 // fetchBehind begins with the copy's last entry, to see that it is still that.
 func (u *run) fetchBehind(ctx context.Context) error {
-	compared := u.copy.size == 0
-	for entries, err := range u.from.Keyserver.Entries(ctx, max(u.copy.size, 1)-1) {
+	compared := u.copy.Size() == 0
+	for entries, err := range u.from.Keyserver.Entries(ctx, max(u.copy.Size(), 1)-1) {
 		if err != nil {
 			return unavailable(ctx, "the keyserver's hashchain", err)
 		}
 		if !compared && len(entries) > 0 {
-			mine, err := u.copy.at(u.copy.size - 1)
+			mine, err := u.copy.At(u.copy.Size() - 1)
 			if err != nil {
 				return err
 			}
 			if mine != entries[0] {
 				u.forked = true
-				return problemf("", "the keyserver shows another entry at position %d than before: another history", u.copy.size-1)
+				return problemf("", "the keyserver shows another entry at position %d than before: another history", u.copy.Size()-1)
 			}
 			entries, compared = entries[1:], true
 		}
@@ -230,12 +230,12 @@ func (u *run) fetchBehind(ctx context.Context) error {
 		}
 		if added < len(entries) {
 			u.broken = &entries[added]
-			return problemf("", "the entry at position %d does not follow the one before it", u.copy.size)
+			return problemf("", "the entry at position %d does not follow the one before it", u.copy.Size())
 		}
-		u.config.Progress("entries", u.copy.size, 0)
+		u.config.Progress("entries", u.copy.Size(), 0)
 	}
 	if !compared {
-		return problemf(Behind, "the keyserver shows fewer entries than before, when there were %d: it withholds some, has lost them, or this is an old copy of it", u.copy.size)
+		return problemf(Behind, "the keyserver shows fewer entries than before, when there were %d: it withholds some, has lost them, or this is an old copy of it", u.copy.Size())
 	}
 	return nil
 }

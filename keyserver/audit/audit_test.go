@@ -606,7 +606,11 @@ func TestCrash(t *testing.T) {
 		}
 		_, err = a.Audit(ctx, w.sources())
 		// A killed process leaves more in the files than the state says, or half an item.
-		_, err1 := a.copy.file.WriteAt([]byte("rubbish"), int64(a.state.Size)*153)
+		entries, err1 := os.OpenFile(a.copy.Name(), os.O_WRONLY, 0)
+		if err1 == nil {
+			_, err1 = entries.WriteAt([]byte("rubbish"), int64(a.state.Size)*153)
+			err1 = errors.Join(err1, entries.Close())
+		}
 		_, err2 := a.anchors.WriteAt([]byte{1, 2, 3}, a.state.AnchorBytes)
 		if err := errors.Join(err1, err2, a.Close()); err != nil {
 			t.Fatal(err)

@@ -221,8 +221,8 @@ func TestShownIsSaid(t *testing.T) {
 		t.Errorf("%d entries were fetched again", w.server.fetched)
 	}
 	a := w.open(dir)
-	if a.state.Size != 5 || a.copy.size != 2505 {
-		t.Errorf("%d entries are kept, %d were shown", a.state.Size, a.copy.size)
+	if a.state.Size != 5 || a.copy.Size() != 2505 {
+		t.Errorf("%d entries are kept, %d were shown", a.state.Size, a.copy.Size())
 	}
 	if err := a.Close(); err != nil {
 		t.Fatal(err)

@@ -84,8 +84,8 @@ func (u *run) compare(ctx context.Context) error {
 }
 
 func (u *run) compareAnchors(ctx context.Context) error {
-	if u.copy.size > 0 && u.report.Domain != "" {
-		first, err := u.copy.at(0)
+	if u.copy.Size() > 0 && u.report.Domain != "" {
+		first, err := u.copy.At(0)
 		if err != nil {
 			return err
 		}
@@ -108,16 +108,16 @@ func (u *run) compareAnchors(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrDamaged, u.anchors.Name(), err)
 		}
-		if a.Position >= u.copy.size && u.fetched {
+		if a.Position >= u.copy.Size() && u.fetched {
 			if err := u.fetchEntries(ctx); err != nil { // they may have come since
 				return err
 			}
 		}
-		if a.Position >= u.copy.size {
-			return problemf(Behind, "anchor %d, block %d, commits to the entry at position %d, the keyserver shows %d entries: it withholds some, or has lost them", a.Number, a.Height, a.Position, u.copy.size)
+		if a.Position >= u.copy.Size() {
+			return problemf(Behind, "anchor %d, block %d, commits to the entry at position %d, the keyserver shows %d entries: it withholds some, or has lost them", a.Number, a.Height, a.Position, u.copy.Size())
 		}
 		chain := u.chain
-		if err := u.copy.advance(&chain, a.Position+1); err != nil {
+		if err := u.copy.Advance(&chain, a.Position+1); err != nil {
 			return err
 		}
 		if chain.Head != a.Head || chain.Root() != a.Root {
@@ -140,7 +140,7 @@ func (u *run) compareAnchors(ctx context.Context) error {
 // prefixRoot returns the root over the first size entries of a file of entries, and
 // the proof that joins it to the root over the first total.
 func prefixRoot(e *entryFile, size, total uint64) (root []byte, consistency [][]byte, err error) {
-	h, err := e.root(size)
+	h, err := e.Root(size)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -157,7 +157,7 @@ func fileOf(t testing.TB, entries []hashchain.Entry) *entryFile {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { file.file.Close() })
+	t.Cleanup(func() { file.Close() })
 	if _, err := file.add(entries); err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func TestNoEvidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.file.Close()
+	defer file.Close()
 	if _, err := file.add(s.entries); err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +382,7 @@ func TestInclusionEvidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.file.Close()
+	defer file.Close()
 	if _, err := file.add(other.entries); err != nil {
 		t.Fatal(err)
 	}

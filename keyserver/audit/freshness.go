@@ -272,7 +272,7 @@ func (u *run) checkFreshness(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	age, behind := max(0, now.Sub(last.Time)), u.copy.size-min(u.copy.size, u.chain.Size)
+	age, behind := max(0, now.Sub(last.Time)), u.copy.Size()-min(u.copy.Size(), u.chain.Size)
 	wrong := []error{u.tooOld(s, age), u.tooMany(s, now, behind), u.notInTime(s)}
 	if repeated != nil && now.Sub(repeated.time) < s.MaxAge() {
 		wrong = append(wrong, problemf(TooSoon, "anchor %d, in a block of %s, has the record of the one before it and comes %v after it, with the baton at the same key: expected at least %v while nothing is new",

@@ -37,7 +37,7 @@ func (u *run) prove(ctx context.Context) error {
 		}
 	}
 	if a := u.contradicts; a != nil {
-		entry, err := u.copy.at(a.Position)
+		entry, err := u.copy.At(a.Position)
 		if err != nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func (u *run) byHeads(mine, other *entryFile) (*Evidence, error) {
 	case m < n:
 		e.Heads[0], e.Heads[1] = two, one
 		e.Root, e.Consistency, err = prefixRoot(mine, m, n)
-	case other == nil || other.size < m:
+	case other == nil || other.Size() < m:
 		return nil, nil
 	default:
 		e.Root, e.Consistency, err = prefixRoot(other, n, m)
@@ -171,7 +171,7 @@ func (u *run) byHeads(mine, other *entryFile) (*Evidence, error) {
 
 // byReplies makes evidence of two replies about one position.
 func (u *run) byReplies(ctx context.Context, mine *uid.Reply, other *entryFile) (*Evidence, error) {
-	if mine == nil || mine.Entry.HashchainPos >= other.size {
+	if mine == nil || mine.Entry.HashchainPos >= other.Size() {
 		return nil, nil
 	}
 	theirs, err := u.fetchReply(ctx, other, mine.Entry.HashchainPos)
@@ -189,7 +189,7 @@ func (u *run) byAnchor(ctx context.Context, history *entryFile, a *Anchored) []f
 	}
 	return []func() (*Evidence, error){
 		func() (*Evidence, error) {
-			if u.head == nil || u.head.Head.Size > history.size || a.Position >= u.head.Head.Size {
+			if u.head == nil || u.head.Head.Size > history.Size() || a.Position >= u.head.Head.Size {
 				return nil, nil
 			}
 			e := &Evidence{Proof: ByHeadAndAnchor, Heads: []*hashchain.SignedHead{u.head}}
@@ -200,7 +200,7 @@ func (u *run) byAnchor(ctx context.Context, history *entryFile, a *Anchored) []f
 			return with(e)
 		},
 		func() (*Evidence, error) {
-			if a.Position >= history.size {
+			if a.Position >= history.Size() {
 				return nil, nil
 			}
 			reply, err := u.fetchReply(ctx, history, a.Position)
@@ -214,7 +214,7 @@ func (u *run) byAnchor(ctx context.Context, history *entryFile, a *Anchored) []f
 
 // proveBroken makes evidence of an entry that does not follow the copy.
 func (u *run) proveBroken(ctx context.Context) error {
-	position := u.copy.size
+	position := u.copy.Size()
 	text := fmt.Sprintf("the entry at position %d does not follow the one before it: one of them was changed, or one between them is missing", position)
 	return u.convict(ctx, BrokenLink, text, func() (*Evidence, error) {
 		if position == 0 {
@@ -238,7 +238,7 @@ func (u *run) proveFork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer other.file.Close()
+	defer other.Close()
 	for entries, err := range u.from.Keyserver.Entries(ctx, 0) {
 		if err != nil {
 			return unavailable(ctx, "the keyserver's other history", err)
@@ -248,9 +248,9 @@ func (u *run) proveFork(ctx context.Context) error {
 			return err
 		}
 		if added < len(entries) {
-			return problemf(BrokenLink, "the other history is none: its entry at position %d does not follow the one before it", other.size)
+			return problemf(BrokenLink, "the other history is none: its entry at position %d does not follow the one before it", other.Size())
 		}
-		u.config.Progress("entries of another history", other.size, 0)
+		u.config.Progress("entries of another history", other.Size(), 0)
 	}
 	fork, err := forkOf(u.copy, other)
 	if err != nil {
@@ -259,14 +259,14 @@ func (u *run) proveFork(ctx context.Context) error {
 	if fork == 0 {
 		return problemf(OtherServer, "the hashchain that is shown begins with another entry: it is another keyserver's, or begun anew")
 	}
-	if fork == other.size {
-		return problemf(Behind, "the keyserver shows the first %d entries of a history of which it has shown %d", other.size, u.copy.size)
+	if fork == other.Size() {
+		return problemf(Behind, "the keyserver shows the first %d entries of a history of which it has shown %d", other.Size(), u.copy.Size())
 	}
-	mine, err := u.copy.at(fork)
+	mine, err := u.copy.At(fork)
 	if err != nil {
 		return err
 	}
-	theirs, err := other.at(fork)
+	theirs, err := other.At(fork)
 	if err != nil {
 		return err
 	}
@@ -299,9 +299,9 @@ func (u *run) proveFork(ctx context.Context) error {
 // the shorter.
 func forkOf(one, two *entryFile) (uint64, error) {
 	var failed error
-	n := sort.Search(int(min(one.size, two.size)), func(i int) bool {
-		a, err1 := one.at(uint64(i))
-		b, err2 := two.at(uint64(i))
+	n := sort.Search(int(min(one.Size(), two.Size())), func(i int) bool {
+		a, err1 := one.At(uint64(i))
+		b, err2 := two.At(uint64(i))
 		failed = errors.Join(failed, err1, err2)
 		return a != b
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/keytree-bch/keytree/keyserver/chainfile"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -25,8 +26,8 @@ func (a *Auditor) rotations(ctx context.Context, domain string) ([]uint64, error
 	if s.domain != domain {
 		*s = rotationSearch{domain: domain}
 	}
-	for s.size < a.copy.size {
-		entries, err := a.copy.load(s.size, min(a.copy.size-s.size, entriesAtOnce))
+	for s.size < a.copy.Size() {
+		entries, err := a.copy.Load(s.size, min(a.copy.Size()-s.size, chainfile.AtOnce))
 		if err != nil {
 			return nil, err
 		}
@@ -40,7 +41,7 @@ func (a *Auditor) rotations(ctx context.Context, domain string) ([]uint64, error
 			}
 		}
 		s.size += uint64(len(entries))
-		a.config.Progress("entries searched for the keyserver's keys", s.size, a.copy.size)
+		a.config.Progress("entries searched for the keyserver's keys", s.size, a.copy.Size())
 	}
 	return s.positions, nil
 }

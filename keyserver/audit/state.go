@@ -188,7 +188,7 @@ func (a *Auditor) openCopy() (err error) {
 			return err
 		}
 	}
-	return a.copy.extend()
+	return a.copy.Extend()
 }
 
 // cover finds how far what an earlier version has kept covers the copy, of which that
@@ -224,10 +224,10 @@ func (a *Auditor) cover() error {
 
 // coverAs keeps the copy up to a size, at which it ends with a hash that is signed.
 func (a *Auditor) coverAs(size uint64, head hashchain.Hash) error {
-	if size == 0 || size > a.copy.size {
+	if size == 0 || size > a.copy.Size() {
 		return nil
 	}
-	last, err := a.copy.at(size - 1)
+	last, err := a.copy.At(size - 1)
 	if err == nil && last.Hash() == head {
 		a.copy.keep(size, head)
 	}
@@ -240,7 +240,7 @@ func (a *Auditor) pinFirst() error {
 	if a.state.Compared == 0 || a.state.Fingerprint != nil {
 		return nil
 	}
-	first, err := a.copy.at(0)
+	first, err := a.copy.At(0)
 	if err != nil {
 		return err
 	}
@@ -277,7 +277,7 @@ func (a *Auditor) pins() Pins {
 func (a *Auditor) Close() error {
 	var errs []error
 	if a.copy != nil {
-		errs = append(errs, a.copy.file.Close())
+		errs = append(errs, a.copy.Close())
 	}
 	if a.anchors != nil {
 		errs = append(errs, a.anchors.Close())
@@ -291,7 +291,7 @@ func (a *Auditor) path(parts ...string) string {
 
 // save puts everything on disk that the state speaks of, and then the state.
 func (a *Auditor) save() error {
-	if err := errors.Join(a.copy.file.Sync(), a.anchors.Sync()); err != nil {
+	if err := errors.Join(a.copy.Sync(), a.anchors.Sync()); err != nil {
 		return err
 	}
 	a.state.Size, a.state.Head = a.copy.kept, a.copy.keptHead[:]

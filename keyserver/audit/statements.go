@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/chainfile"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -122,7 +123,7 @@ func (k serverKeys) head(domain string, h *hashchain.SignedHead) (*signed, error
 	if h.Head.Domain != domain {
 		return nil, fmt.Errorf("the signed head is of %.100q, expected %q", h.Head.Domain, domain)
 	}
-	if h.Head.Size == 0 || h.Head.Size > maxEntries {
+	if h.Head.Size == 0 || h.Head.Size > chainfile.MaxEntries {
 		return nil, fmt.Errorf("the signed head is of %d entries, which cannot be", h.Head.Size)
 	}
 	s := &signed{SignedHead: h}
@@ -151,7 +152,7 @@ func (k serverKeys) reply(r *uid.Reply) (hashchain.Entry, serverKey, error) {
 // checkStatements compares what the keyserver has signed with the copy. It is
 // beyond the spec's checks: what is missing lets less be proved, and is noted.
 func (u *run) checkStatements(ctx context.Context) error {
-	if u.report.Domain == "" || u.copy.size == 0 {
+	if u.report.Domain == "" || u.copy.Size() == 0 {
 		return nil
 	}
 	keys, err := u.keys(ctx)
@@ -209,7 +210,7 @@ const maxKeys = 1000
 func (u *run) keys(ctx context.Context) (serverKeys, error) {
 	identity := uid.KeyserverLocalpart + "@" + u.report.Domain
 	positions := []uint64{0}
-	if u.copy.size > 1 {
+	if u.copy.Size() > 1 {
 		said, err := u.from.Keyserver.Positions(ctx, identity)
 		if err != nil {
 			return nil, unavailable(ctx, "the positions of "+identity, err)
@@ -218,7 +219,7 @@ func (u *run) keys(ctx context.Context) (serverKeys, error) {
 	}
 	replies := u.state.Keyserver
 	for _, position := range positions {
-		if n := len(replies); n > 0 && position <= replies[n-1].Entry.HashchainPos || position >= u.copy.size {
+		if n := len(replies); n > 0 && position <= replies[n-1].Entry.HashchainPos || position >= u.copy.Size() {
 			continue
 		}
 		if len(replies) == maxKeys {
@@ -256,7 +257,7 @@ func (u *run) covers(position uint64, entry *hashchain.Entry) {
 
 // fetchReply fetches the reply about the entry at a position of a history.
 func (u *run) fetchReply(ctx context.Context, history *entryFile, position uint64) (*uid.Reply, error) {
-	entry, err := history.at(position)
+	entry, err := history.At(position)
 	if err != nil {
 		return nil, err
 	}
@@ -277,8 +278,8 @@ func (u *run) fetchReplyOf(ctx context.Context, entry *hashchain.Entry, position
 // checkHead compares the signed head with the copy, and keeps it if they agree.
 func (u *run) checkHead(ctx context.Context, head *signed) error {
 	size := head.Head.Size
-	if size > u.copy.size {
-		return problemf(Behind, "the keyserver signs a history of %d entries, and shows %d", size, u.copy.size)
+	if size > u.copy.Size() {
+		return problemf(Behind, "the keyserver signs a history of %d entries, and shows %d", size, u.copy.Size())
 	}
 	if chain := head.Head.AnchorChain; chain != "" && chain != u.genesis.String() {
 		problem := problemf(Unrelated, "the keyserver signs that it anchors in the chain %.100q, not in the pinned one, which binds it no more", chain)
@@ -290,7 +291,7 @@ func (u *run) checkHead(ctx context.Context, head *signed) error {
 	if err != nil {
 		return err
 	}
-	last, err := u.copy.at(size - 1)
+	last, err := u.copy.At(size - 1)
 	if err != nil {
 		return err
 	}
@@ -319,17 +320,17 @@ func (u *run) checkHead(ctx context.Context, head *signed) error {
 // was compared with the last anchor if that is before.
 func (u *run) rootAt(size uint64) (hashchain.Hash, error) {
 	if size < u.chain.Size {
-		return u.copy.root(size)
+		return u.copy.Root(size)
 	}
 	chain := u.chain
-	err := u.copy.advance(&chain, size)
+	err := u.copy.Advance(&chain, size)
 	return chain.Root(), err
 }
 
 // takeReply keeps the reply about the copy's last entry: a signature that covers
 // all of it.
 func (u *run) takeReply(ctx context.Context, keys serverKeys) error {
-	position := u.copy.size - 1
+	position := u.copy.Size() - 1
 	if r := u.state.LastReply; r != nil && r.Entry.HashchainPos == position {
 		return nil
 	}

@@ -173,7 +173,7 @@ func (c *Client) move(ctx context.Context, url string) error {
 	before := c.state.URL
 	c.wire, c.state.URL = newWire(url, c.opt.Transport), url
 	_, err := c.online(ctx)
-	if err == nil && c.chain.size > 0 {
+	if err == nil && c.chain.Size() > 0 {
 		err = c.checkFirst(ctx, c.Fingerprint())
 	}
 	if errors.Is(err, ErrUnsupported) || errors.Is(err, ErrFingerprint) {
@@ -238,11 +238,11 @@ func open(dir string, opt Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	copyOf := openCopy
+	opened := openCopy
 	if opt.look {
-		copyOf = lookAtCopy
+		opened = lookAtCopy
 	}
-	if c.chain, err = copyOf(c.path(chainFile), c.state.Size, c.state.Head); err != nil {
+	if c.chain, err = opened(c.path(chainFile), c.state.Size, c.state.Head); err != nil {
 		return nil, errors.Join(err, c.lock.Unlock())
 	}
 	if c.Size() == 0 {
@@ -329,7 +329,7 @@ func lockToLook(dir string) (*flock.Flock, error) {
 }
 
 // Close ends the use of the folder.
-func (c *Client) Close() error { return errors.Join(c.chain.close(), c.lock.Unlock()) }
+func (c *Client) Close() error { return errors.Join(c.chain.Close(), c.lock.Unlock()) }
 
 func (c *Client) path(parts ...string) string {
 	return filepath.Join(append([]string{c.dir}, parts...)...)
@@ -344,11 +344,11 @@ func (c *Client) Domain() string { return c.state.Domain }
 func (c *Client) URL() string { return c.state.URL }
 
 // Size is how many entries the copy has.
-func (c *Client) Size() uint64 { return c.chain.size }
+func (c *Client) Size() uint64 { return c.chain.Size() }
 
 // Head is the hash of the copy's last entry: who has the same at the same size has
 // the same chain.
-func (c *Client) Head() hashchain.Hash { return c.chain.head }
+func (c *Client) Head() hashchain.Hash { return c.chain.Head() }
 
 // Fingerprint is the hash of the entry at position 0, which names the chain.
 func (c *Client) Fingerprint() hashchain.Hash { return c.chain.first }
@@ -367,7 +367,8 @@ func (c *Client) ServerNotAfter() uint64 {
 
 // saveState writes the state with the copy's present end.
 func (c *Client) saveState() error {
-	c.state.Size, c.state.Head = c.chain.size, c.chain.head[:]
+	head := c.chain.Head()
+	c.state.Size, c.state.Head = c.chain.Size(), head[:]
 	if c.Size() > 0 {
 		c.state.Fingerprint = c.chain.first[:]
 	}

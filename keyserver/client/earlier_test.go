@@ -76,7 +76,7 @@ func TestEarlierFolders(t *testing.T) {
 			c := must(Open(dir, f.options()))(t)
 			c.wire = newWire(f.http.URL, nil)
 			if test.cut > 0 { // somebody answers with what the keyserver has signed about its own
-				madeUp := must(c.chain.at(c.Size() - 1))(t)
+				madeUp := must(c.chain.At(c.Size() - 1))(t)
 				f.replies[indexOf(&madeUp)] = f.replies[indexOf(&f.entries[len(f.entries)-1])]
 			}
 			_, err := c.Lookup(t.Context(), "bert@example.org")

@@ -112,7 +112,7 @@ func (c *Client) misbehaves(position uint64, x exhibit, format string, args ...a
 		Size: c.Size(), Head: c.Head().String(),
 	}
 	text := func(position uint64) string {
-		entry, err := c.chain.at(position)
+		entry, err := c.chain.At(position)
 		if err != nil {
 			return ""
 		}
@@ -160,7 +160,7 @@ func (c *Client) fork(ctx context.Context, caps *capabilities, end uint64) (posi
 		}
 		var mine hashchain.Entry
 		var got []hashchain.Entry
-		if mine, err = c.chain.at(uint64(i)); err == nil {
+		if mine, err = c.chain.At(uint64(i)); err == nil {
 			got, err = c.wire.entries(ctx, caps, uint64(i), 1)
 		}
 		if err != nil {
@@ -198,7 +198,7 @@ func (c *Client) contradicts(ctx context.Context, caps *capabilities, position u
 func (c *Client) otherReply(position uint64, reply *uid.Reply, problem error) error {
 	at := reply.Entry.HashchainPos
 	if c.state.Covers != nil && at < c.Size() && reply.Verify(c.state.Keys.inForce(at)) == nil {
-		mine, err := c.chain.at(at)
+		mine, err := c.chain.At(at)
 		if err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ func (c *Client) openSearch(identity string) (*search, error) {
 		wrong = wrong || position >= s.Searched
 	}
 	for i := 0; !wrong && i < len(s.Messages); i++ {
-		entry, err := c.chain.at(s.Found[i])
+		entry, err := c.chain.At(s.Found[i])
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +102,7 @@ func (c *Client) forward(ctx context.Context, s *search) (err error) {
 		}
 	}()
 	load := func(_ context.Context, first, count uint64) ([]hashchain.Entry, error) {
-		return c.chain.read(first, count)
+		return c.chain.Read(first, count)
 	}
 	return inPieces(ctx, s.Searched, c.Size(), load, func(first uint64, entries []hashchain.Entry) error {
 		found, err := hashchain.Search(ctx, entries, s.Identity)
@@ -167,7 +167,7 @@ func (c *Client) contact(s *search) (*Contact, error) {
 			found.Keys = append(found.Keys, SigKey{s.Found[i], key})
 		}
 	}
-	entry, err := c.chain.at(found.Position())
+	entry, err := c.chain.At(found.Position())
 	found.UIDIndex = entry.UIDIndex()
 	return found, err
 }
@@ -181,7 +181,7 @@ func (c *Client) checkLastEntry(position uint64, m *uid.Message, reply *uid.Repl
 	if err != nil {
 		return err // Check has seen that it is one
 	}
-	_, found, err := c.chain.find(&last, 0, position)
+	_, found, err := c.chain.Find(&last, 0, position)
 	if err == nil && !found {
 		err = c.misbehaves(position, exhibit{theirs: &last, reply: reply, message: m},
 			"the author of the message had a LASTENTRY that is not in this hashchain before it: the keyserver shows different chains to different users")
@@ -218,7 +218,7 @@ func (c *Client) Search(ctx context.Context, identity string) ([]hashchain.Entry
 	}
 	var entries []hashchain.Entry
 	for _, position := range s.Found {
-		entry, err := c.chain.at(position)
+		entry, err := c.chain.At(position)
 		if err != nil {
 			return nil, err
 		}

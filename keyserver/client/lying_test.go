@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/chainfile"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
@@ -20,7 +21,7 @@ import (
 // entries returns the true chain.
 func (s *server) entries() (all []hashchain.Entry) {
 	s.t.Helper()
-	_, entries, err := s.service.Entries(s.t.Context(), 0, maxEntries)
+	_, entries, err := s.service.Entries(s.t.Context(), 0, chainfile.MaxEntries)
 	if err != nil {
 		s.t.Fatal(err)
 	}

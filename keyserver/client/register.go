@@ -129,7 +129,7 @@ func (c *Client) signCreation(p *pending, m *uid.Message) error {
 
 // refresh writes the present time and end of the hashchain.
 func (c *Client) refresh(content *uid.Content) error {
-	last, err := c.chain.at(c.Size() - 1)
+	last, err := c.chain.At(c.Size() - 1)
 	if err != nil {
 		return err
 	}
@@ -385,7 +385,7 @@ func (id *Identity) checkAcknowledged() error {
 	if position >= c.Size() {
 		return unproven(ErrContradiction, position, "the keyserver has signed an entry of %s here, but the hashchain ends at position %d: the entry is withheld", id.Name(), c.Size()-1)
 	}
-	mine, err := c.chain.at(position)
+	mine, err := c.chain.At(position)
 	if err != nil || mine.String() == reply.Entry.HashchainEntry {
 		return err
 	}
@@ -493,7 +493,7 @@ func (c *Client) Confirm(ctx context.Context, id *Identity, further uint64, poll
 		return err
 	}
 	r := &id.record
-	entry, err := c.chain.at(r.Position)
+	entry, err := c.chain.At(r.Position)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (c *Client) cover(ctx context.Context, caps *capabilities, keys serverKeys,
 // fetchMessage fetches and checks the message of an identity that the entry at a
 // position of the copy points to.
 func (c *Client) fetchMessage(ctx context.Context, identity string, position uint64) (*uid.Message, *uid.Reply, error) {
-	entry, err := c.chain.at(position)
+	entry, err := c.chain.At(position)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -64,13 +64,9 @@ func (c *Client) restart(ctx context.Context) error {
 // firstInFile is the hash of the first entry of a copy by an earlier version, of which
 // the state does not speak.
 func (c *Client) firstInFile() (hashchain.Hash, error) {
-	var first hashchain.Entry
-	_, err := c.chain.file.ReadAt(first[:], 0)
-	if err == nil && !first.Follows(hashchain.Hash{}) {
-		err = errors.New("it is not an entry")
-	}
+	first, err := c.chain.First()
 	if err != nil {
-		return hashchain.Hash{}, fmt.Errorf("%w: %s: the first entry, by which the keyserver is known: %w", ErrDamaged, c.chain.file.Name(), err)
+		return hashchain.Hash{}, fmt.Errorf("%w: %s: the first entry, by which the keyserver is known: %w", ErrDamaged, c.chain.Name(), err)
 	}
 	return first.Hash(), nil
 }
@@ -88,7 +84,7 @@ func (c *Client) drop() []func() error {
 			c.state = next
 			return c.saveState()
 		},
-		func() error { return c.chain.file.Truncate(0) },
+		func() error { c.chain.Shorten(0, hashchain.Hash{}); return c.chain.Truncate() },
 	}
 }
 

@@ -202,7 +202,7 @@ func TestResyncKilled(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := errors.Join(c.chain.close(), c.lock.Unlock()); err != nil {
+			if err := errors.Join(c.chain.Close(), c.lock.Unlock()); err != nil {
 				t.Fatal(err)
 			}
 			c = must(Open(dir, s.options()))(t)

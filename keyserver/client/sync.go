@@ -48,7 +48,7 @@ func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
 	if err != nil {
 		return added, err
 	}
-	if mine, err := c.chain.at(last); err != nil {
+	if mine, err := c.chain.At(last); err != nil {
 		return added, err
 	} else if mine != entry {
 		return added, c.contradicts(ctx, caps, last, &entry)
@@ -65,7 +65,7 @@ func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
 
 // checkEnd compares the keyserver's last entry with the copy, which has one there.
 func (c *Client) checkEnd(ctx context.Context, caps *capabilities, entry *hashchain.Entry, last uint64) error {
-	mine, err := c.chain.at(last)
+	mine, err := c.chain.At(last)
 	switch {
 	case err != nil:
 		return err
@@ -233,7 +233,7 @@ func (c *Client) coverCopy(ctx context.Context, caps *capabilities, last uint64)
 		return nil
 	}
 	covered := func() (reply *uid.Reply, err error) {
-		entry, err := c.chain.at(size - 1)
+		entry, err := c.chain.At(size - 1)
 		if err == nil {
 			reply, err = c.cover(ctx, caps, c.state.Keys, size-1, &entry)
 		}
@@ -274,14 +274,14 @@ func (c *Client) coverCopy(ctx context.Context, caps *capabilities, last uint64)
 // cut takes back all entries from a position on, which is not 0, and what was found
 // among them. It counts when the state is saved.
 func (c *Client) cut(size uint64) error {
-	last, err := c.chain.at(size - 1)
+	last, err := c.chain.At(size - 1)
 	if err != nil {
 		return err
 	}
 	if err := removeFiles(c.path(lookupsDir)); err != nil {
 		return err
 	}
-	c.chain.size, c.chain.head = size, last.Hash()
+	c.chain.Shorten(size, last.Hash())
 	c.since = min(c.since, size)
 	return nil
 }
@@ -389,7 +389,7 @@ func (c *Client) checkCapabilities(ctx context.Context, caps *capabilities) erro
 	}
 	// The chain may have grown since then, but it did not end before the copy.
 	begin := max(c.since, 1) - 1
-	_, found, err := c.chain.find(&entry, begin, c.Size())
+	_, found, err := c.chain.Find(&entry, begin, c.Size())
 	if err != nil {
 		return err
 	}
@@ -420,7 +420,7 @@ func (c *Client) Recheck(ctx context.Context) error {
 		return err
 	}
 	return inPieces(ctx, 0, c.Size(), c.loader(caps), func(first uint64, theirs []hashchain.Entry) error {
-		mine, err := c.chain.read(first, uint64(len(theirs)))
+		mine, err := c.chain.Read(first, uint64(len(theirs)))
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/chainfile"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/uid"
@@ -227,7 +228,7 @@ func (w *wire) last(ctx context.Context, c *capabilities) (entry hashchain.Entry
 	if err != nil {
 		return entry, 0, err
 	}
-	if r.HCEntry == nil || r.HCPos == nil || *r.HCPos >= maxEntries {
+	if r.HCEntry == nil || r.HCPos == nil || *r.HCPos >= chainfile.MaxEntries {
 		return entry, 0, fmt.Errorf("%s: %w: expected HCEntry and HCPos", method, ErrAnswer)
 	}
 	return hashchain.Entry(*r.HCEntry), *r.HCPos, nil
