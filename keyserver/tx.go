@@ -33,10 +33,7 @@ type rotation struct {
 
 // signer returns the key that has signed the reply at a position.
 func (s *state) signer(position uint64) ed25519.PublicKey {
-	n := len(s.rotations) - 1
-	for n > 0 && s.rotations[n].position >= position {
-		n--
-	}
+	n := hashchain.InForce(position, len(s.rotations), func(i int) uint64 { return s.rotations[i].position })
 	return s.rotations[n].public
 }
 

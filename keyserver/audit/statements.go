@@ -69,17 +69,9 @@ func readKeys(domain string, replies []*uid.Reply) (serverKeys, error) {
 	return keys, nil
 }
 
-// inForce returns the key that signs while the hashchain has a number of entries:
-// heads of that size, and the reply about the entry that comes next. The first entry
-// is signed by the key that it names.
+// inForce returns the key that signs while the hashchain has a number of entries.
 func (k serverKeys) inForce(size uint64) serverKey {
-	key := k[0]
-	for _, next := range k[1:] {
-		if next.position < size {
-			key = next
-		}
-	}
-	return key
+	return k[hashchain.InForce(size, len(k), func(i int) uint64 { return k[i].position })]
 }
 
 // outOfForce returns what is wrong with a statement that a key has signed about a

@@ -301,13 +301,7 @@ func (k serverKeys) inForce(position uint64) ed25519.PublicKey {
 	if len(k) == 0 {
 		return nil
 	}
-	key := k[0]
-	for _, next := range k[1:] {
-		if next.Position < position {
-			key = next
-		}
-	}
-	return key.Public
+	return k[hashchain.InForce(position, len(k), func(i int) uint64 { return k[i].Position })].Public
 }
 
 // followed is what entries say of the keyserver.

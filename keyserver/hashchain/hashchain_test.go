@@ -395,3 +395,20 @@ func BenchmarkMatches(b *testing.B) {
 		}
 	}
 }
+
+// TestInForce has one key, and three.
+func TestInForce(t *testing.T) {
+	for _, test := range []struct {
+		named []uint64
+		size  uint64
+		want  int
+	}{
+		{[]uint64{0}, 0, 0}, {[]uint64{0}, 100, 0},
+		{[]uint64{0, 4, 9}, 0, 0}, {[]uint64{0, 4, 9}, 1, 0}, {[]uint64{0, 4, 9}, 4, 0}, {[]uint64{0, 4, 9}, 5, 1},
+		{[]uint64{0, 4, 9}, 9, 1}, {[]uint64{0, 4, 9}, 10, 2}, {[]uint64{0, 4, 9}, 1 << 63, 2},
+	} {
+		if got := hashchain.InForce(test.size, len(test.named), func(i int) uint64 { return test.named[i] }); got != test.want {
+			t.Errorf("of keys named at %v, key %d is in force at %d entries, want %d", test.named, got, test.size, test.want)
+		}
+	}
+}

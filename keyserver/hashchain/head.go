@@ -63,3 +63,16 @@ func (s *SignedHead) Verify(key ed25519.PublicKey) (entryHash, root Hash, err er
 	}
 	return Hash(head), Hash(tree), nil
 }
+
+// InForce returns which of a keyserver's keys signs while its hashchain has a number of
+// entries: heads of that size, and the reply about the entry that comes next (keyserver-wire,
+// "Signatures"). There are n keys, one at least, the oldest first; named returns the position
+// of the entry that names key i, which increases from 0 on. The first entry is signed by the
+// key that it names, each later one by the key that was named before it.
+func InForce(size uint64, n int, named func(i int) uint64) int {
+	i := n - 1
+	for i > 0 && named(i) >= size {
+		i--
+	}
+	return i
+}
