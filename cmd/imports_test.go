@@ -7,7 +7,12 @@
 //
 //	rpc → {identity, keyserver, operator} → {rest, jsonrpc} → admission, fault
 //
-// So a change to a room can break only the rooms to its left.
+// So a change to a room can break only the rooms to its left. Two rooms that do not know
+// each other are joined by one of their own: keyserver/anchor/onchain and
+// keyserver/audit/sources.
+//
+// The test also finds that the program, cmd/keytree, is wiring. Rules, transactions and
+// retries belong into a room that others can import.
 package cmd
 
 import (
@@ -40,6 +45,32 @@ func house() ([]room, []exception) {
 	served := []string{module + "rpc"} // by a server
 	rooms := []room{
 		{folder: "cmd", rooms: []string{"rpc", "indexer", "keyserver", "graph", "protocol"}},
+		{ // Flags to configuration to one call: no rule, no transaction, no retry.
+			folder:  "cmd/keytree",
+			rooms:   []string{"rpc", "indexer", "keyserver", "graph", "protocol"},
+			without: []string{"graph/anchors", "graph/cow", "graph/forest", "graph/links", "graph/state", "graph/store", "indexer/node/reach", "keyserver/chainfile"},
+			never:   []string{"crypto/ecdh", "crypto/hmac"},
+			libraries: []string{
+				// The command line, the terminal, settings.
+				"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "go.yaml.in/yaml/v2", "github.com/mattn/go-isatty",
+				"github.com/dustin/go-humanize", "github.com/mdp/qrterminal/v3", "github.com/KimMachineGun/automemlimit/memlimit", "golang.org/x/sys",
+				// What is told about the work.
+				"github.com/rs/zerolog", "github.com/prometheus/client_golang/prometheus",
+				// Networks and hashes by name: neither wire nor txscript, of which transactions are made.
+				"github.com/gcash/bchd/chaincfg",
+				// Errors and answers of a server.
+				"google.golang.org/grpc", "google.golang.org/protobuf",
+			},
+			unused: map[string][]string{
+				"time":              {"Sleep", "Tick", "NewTimer", "AfterFunc"}, // of which retries are made
+				module + "protocol": {"Author", "CheckMerkleBranch", "DecodeAction", "DecodeAnchor", "NewRecordTx"},
+			},
+			tests: append(slices.Clone(chain), module+"graph", "github.com/dgraph-io/badger/v4", "go.uber.org/goleak", "golang.org/x/net/dns/dnsmessage"),
+		},
+		{ // plays, with a private node and a mail server
+			folder: "cmd/keytree/internal",
+			rooms:  []string{"rpc", "indexer", "keyserver", "graph", "protocol"},
+		},
 		{folder: "scripts", rooms: []string{"rpc", "indexer", "keyserver", "graph", "protocol"}},
 		{folder: "rpc", rooms: []string{"indexer", "keyserver", "graph", "protocol"}},
 		{ // what the graph answers
@@ -118,9 +149,12 @@ func house() ([]room, []exception) {
 type room struct {
 	folder    string
 	rooms     []string // that it may import besides itself
+	without   []string // of those, folders that it may not import nevertheless
 	never     []string // of the standard library, with what is below
 	libraries []string // of other modules that it may import, with what is below; nil allows all
 	tests     []string // that its tests may import nevertheless, with what is below
+
+	unused map[string][]string // names that it may not use but in tests, by the path of their package
 }
 
 // exception lets one package import another against the arrows.
@@ -181,12 +215,32 @@ func TestJudge(t *testing.T) {
 		{file: "keyserver/a.go", imports: module + "indexer", refused: true},
 		{file: "protocol/internal/sha256d/a.go", imports: module + "graph", refused: true},
 		{file: "cmd/keytree/a.go", imports: module + "scripts/bench/chain", refused: true},
+		{file: "cmd/keytree/a.go", imports: module + "cmd/keytree/internal/demo"},
+		{file: "cmd/keytree/a.go", imports: module + "graph"},
+		{file: "cmd/keytree/a.go", imports: module + "graph/links", refused: true},
+		{file: "cmd/keytree/a.go", imports: "github.com/gcash/bchd/chaincfg/chainhash"},
+		{file: "cmd/keytree/a.go", imports: "github.com/gcash/bchd/wire", refused: true},
+		{file: "cmd/keytree/a.go", imports: "github.com/gcash/bchd/txscript", refused: true},
+		{file: "cmd/keytree/a.go", imports: "github.com/cenkalti/backoff/v4", refused: true},
+		{file: "cmd/keytree/a.go", imports: "crypto/ecdh", refused: true},
+		{file: "cmd/keytree/a.go", imports: "time", uses: "Now"},
+		{file: "cmd/keytree/a.go", imports: "time", uses: "Sleep", refused: true},
+		{file: "cmd/keytree/a.go", imports: module + "protocol", uses: "ParseAddress"},
+		{file: "cmd/keytree/a.go", imports: module + "protocol", uses: "DecodeAction", refused: true},
+		{file: "cmd/keytree/a_test.go", imports: "time", uses: "Sleep"},
+		{file: "cmd/keytree/a_test.go", imports: "github.com/gcash/bchd/wire"},
+		{file: "cmd/keytree/internal/demo/a.go", imports: "github.com/gcash/bchd/wire"},
 		{file: "a.go", imports: module + "protocol", refused: true},
 		{file: "utils/a.go", imports: "fmt", refused: true},
 
 		{file: "keyserver/anchor/a.go", imports: module + "graph/anchors", uses: "Proof"},
 		{file: "keyserver/anchor/a.go", imports: module + "graph", uses: "Open", refused: true},
 		{file: "keyserver/audit/a.go", imports: module + "graph/anchors", uses: "Proof", refused: true},
+		{file: "keyserver/audit/a.go", imports: module + "rpc/client", refused: true},
+		{file: "keyserver/audit/sources/a.go", imports: module + "rpc/client"},
+		{file: "keyserver/audit/sources/a.go", imports: module + "rpc", refused: true},
+		{file: "keyserver/client/a.go", imports: module + "graph/durable"},
+		{file: "keyserver/client/a.go", imports: module + "graph", refused: true},
 		{file: "keyserver/anchor/a.go", imports: module + "indexer/coins", refused: true},
 		{file: "keyserver/anchor/onchain/a.go", imports: module + "indexer/coins"},
 		{file: "keyserver/anchor/onchain/a.go", imports: module + "indexer", refused: true},
@@ -295,6 +349,11 @@ func (f file) judge(rooms []room, exceptions []exception) (wrong []string) {
 		return []string{f.name + " is in no room: expected one of those in the table"}
 	}
 	for imported, names := range f.uses {
+		for _, name := range names {
+			if !f.isTest() && slices.Contains(r.unused[imported], name) {
+				wrong = append(wrong, fmt.Sprintf("%s uses %s of %s, which the table does not allow in %s", f.name, name, imported, r.folder))
+			}
+		}
 		folder, ours := strings.CutPrefix(imported, module)
 		host, _, _ := strings.Cut(imported, "/")
 		var allowed bool
@@ -302,7 +361,7 @@ func (f file) judge(rooms []room, exceptions []exception) (wrong []string) {
 		case f.isTest() && within(imported, r.tests):
 			allowed = true
 		case ours:
-			allowed = within(folder, r.rooms) || within(folder, []string{r.folder})
+			allowed = within(folder, r.rooms) && !within(folder, r.without) || within(folder, []string{r.folder})
 		case !strings.Contains(host, "."): // the standard library
 			allowed = !within(imported, r.never)
 		default:

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/gcash/bchd/wire"
-	"github.com/gcash/bchutil"
 )
 
 // MaxFeeRate refuses a rate of a link transaction, in satoshi per byte, that can only be
@@ -109,7 +108,7 @@ func usableOutputs(funding Funding) ([]UTXO, error) {
 			return nil, fmt.Errorf("output %v is given twice", u.OutPoint)
 		}
 		seen[u.OutPoint] = true
-		if u.Value < 0 || u.Value > bchutil.MaxSatoshi-sum {
+		if u.Value < 0 || u.Value > MaxSatoshi-sum {
 			return nil, fmt.Errorf("output %v holds %d satoshi: negative, or more than there can be in all", u.OutPoint, u.Value)
 		}
 		sum += u.Value

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
+	"github.com/gcash/bchutil"
 )
 
 const (
@@ -15,6 +16,8 @@ const (
 	DefaultFeeRate = 1
 	// DustLimit is the smallest change, in satoshi, that every node relays.
 	DustLimit = 546
+	// MaxSatoshi is more than there can be in all, in satoshi.
+	MaxSatoshi = bchutil.MaxSatoshi
 )
 
 // Sizes in bytes of what a record's transaction is made of. Signatures are counted

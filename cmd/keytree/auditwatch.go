@@ -14,10 +14,6 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/audit"
 )
 
-// longestAudit is how long one audit of many may take: who answers slowly for ever must
-// not keep it from being noticed. The next one goes on from there.
-const longestAudit = time.Hour
-
 // keepAuditing audits until ctx ends, whatever it finds. The report is printed when
 // it says something else than before, the exit code is the last verdict's.
 func (r *auditRun) keepAuditing(ctx context.Context, auditor *audit.Auditor) (err error) {
@@ -30,32 +26,26 @@ func (r *auditRun) keepAuditing(ctx context.Context, auditor *audit.Auditor) (er
 		defer func() { err = errors.Join(err, closed()) }()
 		fmt.Fprintf(r.app.stderr, "keytree: metrics on http://%v/metrics\n", address)
 	}
-	var last *audit.Report
-	for {
-		began := time.Now()
-		bounded, cancel := context.WithTimeoutCause(ctx, longestAudit, fmt.Errorf("the audit was not done within %v", longestAudit))
-		report, err := r.once(bounded, auditor)
-		cancel()
-		switch {
-		case ctx.Err() != nil && last == nil:
-			return context.Cause(ctx)
-		case ctx.Err() != nil:
-			return verdictError(last)
-		case err != nil: // not the keyserver's fault: the disk, or a node that is away
-			metrics.failed()
-			fmt.Fprintf(r.app.stderr, "keytree: %s; trying again in %v\n", oneLine(err), r.every.value)
-		default:
-			metrics.audited(report, time.Since(began))
-			if err := r.tell(report, last); err != nil {
-				return err
+	var told *audit.Report
+	last, err := audit.Watch(ctx, r.every.value, func(ctx context.Context) (*audit.Report, error) { return r.once(ctx, auditor) },
+		func(report *audit.Report, failed error, took time.Duration) error {
+			if failed != nil { // not the keyserver's fault: the disk, or a node that is away
+				metrics.failed()
+				fmt.Fprintf(r.app.stderr, "keytree: %s; trying again in %v\n", oneLine(failed), r.every.value)
+				return nil
 			}
-			last = report
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(r.every.value):
-		}
+			metrics.audited(report, took)
+			err := r.tell(report, told)
+			told = report
+			return err
+		})
+	switch {
+	case err != nil:
+		return err
+	case last == nil:
+		return context.Cause(ctx)
 	}
+	return verdictError(last)
 }
 
 // tell prints a report, or in one line that nothing is new.

@@ -10,9 +10,6 @@ import (
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/gcash/bchd/txscript"
-	"github.com/gcash/bchd/wire"
-	"github.com/gcash/bchutil"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -139,7 +136,7 @@ type publisher struct {
 	keyFile  *string
 	keyStdin *bool
 	from     *string
-	utxos    *list[coin]
+	utxos    *list[protocol.UTXO]
 	feeRate  *parsed[uint32]
 	message  *string
 	dryRun   *bool
@@ -159,7 +156,7 @@ func (a *app) publisherFlags(cmd *cobra.Command) *publisher {
 		keyFile:  flags.String("key-file", "", "`FILE` with the acting key as WIF, readable by its owner alone"),
 		keyStdin: flags.Bool("key-stdin", false, "read the acting key as WIF from standard input"),
 		from:     flags.String("from", "", "`ADDRESS` of the acting key, with --unsigned"),
-		utxos:    &list[coin]{kind: "TXID:VOUT:SATOSHIS", parse: parseCoin},
+		utxos:    &list[protocol.UTXO]{kind: "TXID:VOUT:SATOSHIS", parse: parseCoin},
 		feeRate:  numberFlag(flags, "fee-rate", protocol.DefaultFeeRate, 1, protocol.MaxFeeRate, "fee in satoshi per byte"),
 		message:  flags.String("message", "", "`TEXT` to go with the action, for everybody to read"),
 		dryRun:   flags.Bool("dry-run", false, "print the signed transaction instead of sending it"),
@@ -172,30 +169,23 @@ func (a *app) publisherFlags(cmd *cobra.Command) *publisher {
 	return p
 }
 
-// coin is an output as --utxo names it.
-type coin struct {
-	outPoint wire.OutPoint
-	value    int64 // satoshi
-}
-
-func parseCoin(s string) (coin, error) {
+// parseCoin reads an output as --utxo names it. Its script is left out.
+func parseCoin(s string) (coin protocol.UTXO, err error) {
 	parts := strings.Split(s, ":")
 	if len(parts) != 3 {
-		return coin{}, fmt.Errorf("expected TXID:VOUT:SATOSHIS, got %q", shortened(s))
+		return coin, fmt.Errorf("expected TXID:VOUT:SATOSHIS, got %q", shortened(s))
 	}
-	txid, err := parseTxID(parts[0])
-	if err != nil {
-		return coin{}, fmt.Errorf("TXID: %w", err)
+	if coin.OutPoint.Hash, err = parseTxID(parts[0]); err != nil {
+		return coin, fmt.Errorf("TXID: %w", err)
 	}
-	vout, err := parseNumber(parts[1], "an output number", 0, 1<<32-1)
-	if err != nil {
-		return coin{}, err
+	if coin.OutPoint.Index, err = parseNumber(parts[1], "an output number", 0, 1<<32-1); err != nil {
+		return coin, err
 	}
-	value, err := strconv.ParseInt(parts[2], 10, 64)
-	if err != nil || value < 0 || value > bchutil.MaxSatoshi {
-		return coin{}, fmt.Errorf("expected a number of satoshis from 0 to %d, got %q", int64(bchutil.MaxSatoshi), shortened(parts[2]))
+	coin.Value, err = strconv.ParseInt(parts[2], 10, 64)
+	if err != nil || coin.Value < 0 || coin.Value > protocol.MaxSatoshi {
+		return coin, fmt.Errorf("expected a number of satoshis from 0 to %d, got %q", int64(protocol.MaxSatoshi), shortened(parts[2]))
 	}
-	return coin{wire.OutPoint{Hash: txid, Index: vout}, value}, nil
+	return coin, nil
 }
 
 // publish checks, builds, signs and sends the transaction of an action, or as
@@ -215,22 +205,22 @@ func (p *publisher) publish(ctx context.Context, act action) error {
 		}
 		defer n.Close()
 	}
-	if err := p.check(ctx, act, author.key, n); err != nil {
+	if err := p.check(ctx, act, author.Key, n); err != nil {
 		return err
 	}
-	utxos, batons, err := p.coins(ctx, author.key, n)
+	utxos, batons, err := p.coins(ctx, author.Key, n)
 	if err != nil {
 		return err
 	}
 	link, err := protocol.NewLinkTx(act.script, protocol.Funding{
-		Author: author.key, UTXOs: utxos, FeeRate: int64(p.feeRate.value), Uncompressed: author.uncompressed,
+		Author: author.Key, UTXOs: utxos, FeeRate: int64(p.feeRate.value), Uncompressed: author.Uncompressed,
 	})
 	if errors.Is(err, protocol.ErrInsufficientFunds) && len(batons) > 0 {
 		return fmt.Errorf("%s: %w: the baton of a chain of anchors (%v) is left alone, since to spend it without a record breaks that chain: pay the address some more",
-			protocol.FormatAddress(author.key, p.network.value), err, batons[0])
+			protocol.FormatAddress(author.Key, p.network.value), err, batons[0].OutPoint)
 	}
 	if errors.Is(err, protocol.ErrInsufficientFunds) {
-		return fmt.Errorf("%s: %w", protocol.FormatAddress(author.key, p.network.value), err)
+		return fmt.Errorf("%s: %w", protocol.FormatAddress(author.Key, p.network.value), err)
 	}
 	if err != nil {
 		return err
@@ -238,7 +228,7 @@ func (p *publisher) publish(ctx context.Context, act action) error {
 	if *p.unsigned {
 		return p.printUnsigned(act, link)
 	}
-	if err := link.Sign(author.private); err != nil {
+	if err := link.Sign(author.Private); err != nil {
 		return err
 	}
 	if !*p.dryRun {
@@ -277,20 +267,13 @@ func (p *publisher) checkFlags() error {
 // batons of anchors and left alone. The former are taken to be
 // plain outputs to author: a signature commits to script, value and tokens, so
 // one for a coin that is something else is worth nothing.
-func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, n *bchd.Client) (utxos []protocol.UTXO, batons []wire.OutPoint, err error) {
+func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, n *bchd.Client) (utxos, batons []protocol.UTXO, err error) {
 	if len(p.utxos.values) == 0 {
 		return coins.Spendable(ctx, coins.NewBchd(n, p.network.value), author)
 	}
-	address, err := bchutil.NewAddressPubKeyHash(author[:], p.network.value)
-	if err != nil {
-		return nil, nil, err
-	}
-	script, err := txscript.PayToAddrScript(address)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, c := range p.utxos.values {
-		utxos = append(utxos, protocol.UTXO{OutPoint: c.outPoint, Value: c.value, Script: script})
+	for _, coin := range p.utxos.values {
+		coin.Script = protocol.P2PKHScript(author)
+		utxos = append(utxos, coin)
 	}
 	return utxos, nil, nil
 }

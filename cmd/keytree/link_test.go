@@ -123,7 +123,7 @@ func readLink(t *testing.T, raw string) *protocol.RecordTx {
 			script = output.Script
 		}
 	}
-	link, err := protocol.ReadLinkTx(bytes, []protocol.UTXO{{OutPoint: coin.outPoint, Value: coin.value, Script: script}})
+	link, err := protocol.ReadLinkTx(bytes, []protocol.UTXO{{OutPoint: coin.OutPoint, Value: coin.Value, Script: script}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,5 +265,32 @@ func TestKeyFromPipe(t *testing.T) {
 	name := fmt.Sprintf("/dev/fd/%d", r.Fd())
 	if o := keytree(t, append(offline("accept", someTxID), "--dry-run", "--key-file", name)...); o.code != exitDone {
 		t.Errorf("exit code %d, standard error %q", o.code, o.stderr)
+	}
+}
+
+func TestParseCoin(t *testing.T) {
+	for _, test := range []struct{ text, want string }{ // what is wrong, "" if nothing
+		{someTxID + ":0:1000", ""},
+		{someTxID + ":4294967295:2100000000000000", ""},
+		{someTxID + ":0:0", ""},
+		{someTxID + ":0", "expected TXID:VOUT:SATOSHIS"},
+		{someTxID + ":0:1:2", "expected TXID:VOUT:SATOSHIS"},
+		{someTxID[1:] + ":0:1", "TXID: "},
+		{someTxID + ":4294967296:1", "an output number"},
+		{someTxID + ":-1:1", "an output number"},
+		{someTxID + ":0:2100000000000001", "a number of satoshis"},
+		{someTxID + ":0:-1", "a number of satoshis"},
+		{someTxID + ":0:1e3", "a number of satoshis"},
+	} {
+		coin, err := parseCoin(test.text)
+		if test.want == "" {
+			if got := fmt.Sprintf("%v:%d:%d", coin.OutPoint.Hash, coin.OutPoint.Index, coin.Value); err != nil || got != test.text {
+				t.Errorf("%s: got %s, %v", test.text, got, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want an error with %q", test.text, err, test.want)
+		}
 	}
 }

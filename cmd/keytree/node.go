@@ -6,14 +6,13 @@ import (
 	"strings"
 
 	"github.com/gcash/bchd/chaincfg"
-	"github.com/gcash/bchd/wire"
 	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
 
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bitcoind"
-	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/keyserver/audit/sources"
 )
 
 // nodeURLForms are the URLs of the nodes that keytree can follow.
@@ -51,11 +50,7 @@ func (c nodeConfig) address() string {
 // asks.
 type openNode interface {
 	node.Node
-	// Header returns the header of the best chain's block at a height.
-	Header(ctx context.Context, height uint32) ([protocol.HeaderSize]byte, error)
-	// Unspent reports whether an output is there and not spent, in the best chain or,
-	// with mempool, in what it and the mempool make together.
-	Unspent(ctx context.Context, out wire.OutPoint, mempool bool) (bool, error)
+	sources.NodeClient
 	Close() error
 }
 

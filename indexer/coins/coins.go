@@ -38,7 +38,7 @@ type Source interface {
 // immature coinbase. Batons are those of chains of anchors. They are left out, since to
 // spend one without a record breaks its chain. The list is as long as who pays the key
 // makes it; each coin that is an output 0 costs one question to the source.
-func Spendable(ctx context.Context, from Source, key protocol.KeyHash) (utxos []protocol.UTXO, batons []wire.OutPoint, err error) {
+func Spendable(ctx context.Context, from Source, key protocol.KeyHash) (utxos, batons []protocol.UTXO, err error) {
 	all, err := from.Coins(ctx, key)
 	if err != nil {
 		return nil, nil, err
@@ -52,7 +52,7 @@ func Spendable(ctx context.Context, from Source, key protocol.KeyHash) (utxos []
 			return nil, nil, err
 		}
 		if baton {
-			batons = append(batons, c.OutPoint)
+			batons = append(batons, c.UTXO)
 			continue
 		}
 		utxos = append(utxos, c.UTXO)

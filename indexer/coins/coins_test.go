@@ -66,7 +66,7 @@ func TestSpendable(t *testing.T) {
 	if want := []protocol.UTXO{{OutPoint: plain}, {OutPoint: beside}}; !reflect.DeepEqual(utxos, want) {
 		t.Errorf("spendable are %v, expected %v", utxos, want)
 	}
-	if want := []wire.OutPoint{baton}; !reflect.DeepEqual(batons, want) {
+	if want := []protocol.UTXO{{OutPoint: baton}}; !reflect.DeepEqual(batons, want) {
 		t.Errorf("batons are %v, expected %v", batons, want)
 	}
 	delete(m.txs, plain.Hash)
