@@ -1,7 +1,7 @@
 // Package protocol knows keytree's wire formats: the three MIP-0003 actions and
 // who their author is, keyservers' anchors, the walk over raw serialized blocks
-// that finds them, addresses, and the transactions that publish links. And it
-// judges headers: whether they carry the work that a network asks for, and are of
+// that finds them, addresses, and the transactions that publish links and
+// anchors: there is one builder and one signer for both. And it judges headers: whether they carry the work that a network asks for, and are of
 // its chain.
 //
 // It works on bytes that its callers hold: no I/O, no clock, no state, no

@@ -16,9 +16,10 @@
 //	verify.go     reading one, on a machine that has nothing else
 //	state.go      what is kept from one audit to the next
 //	reset.go      beginning again from the pins
+//	watch.go      auditing again and again
 //
 // What never belongs here: the network, whose parts are behind Keyserver,
-// Headers and Sources; the terminal; publishing anchors.
+// Headers and Sources (package sources has them); the terminal; publishing anchors.
 //
 // # What is trusted
 //

@@ -2,7 +2,7 @@
 // would be refused: who publishes it pays for it all the same. It asks a keytree server
 // and, for what is not confirmed yet, a node.
 //
-// The answer is as good as the server, and as of its tip: an action that comes into the
+// The answer is as good as the server's, and as of its tip: an action that comes into the
 // chain first may change it. The rules are the graph's; here is what follows from them for
 // one action, by the answers of identity.proto. What never belongs here: making the
 // transaction, and deciding whether to publish it all the same.
