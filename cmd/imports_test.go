@@ -55,7 +55,7 @@ func house() ([]room, []exception) {
 				"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "go.yaml.in/yaml/v2", "github.com/mattn/go-isatty",
 				"github.com/dustin/go-humanize", "github.com/mdp/qrterminal/v3", "github.com/KimMachineGun/automemlimit/memlimit", "golang.org/x/sys",
 				// What is told about the work.
-				"github.com/rs/zerolog", "github.com/prometheus/client_golang/prometheus",
+				"github.com/rs/zerolog",
 				// Networks and hashes by name: neither wire nor txscript, of which transactions are made.
 				"github.com/gcash/bchd/chaincfg",
 				// Errors and answers of a server.
