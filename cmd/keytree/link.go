@@ -188,6 +188,13 @@ func parseCoin(s string) (coin protocol.UTXO, err error) {
 	return coin, nil
 }
 
+// wallet is where coins come from, and where transactions go to.
+type wallet interface {
+	coins.Source
+	// Submit hands in a serialized transaction; one that is there already is taken.
+	Submit(ctx context.Context, raw []byte) error
+}
+
 // publish checks, builds, signs and sends the transaction of an action, or as
 // much of that as the flags ask for.
 func (p *publisher) publish(ctx context.Context, act action) error {
@@ -198,17 +205,19 @@ func (p *publisher) publish(ctx context.Context, act action) error {
 	if err != nil {
 		return err
 	}
-	var n *bchd.Client
-	if p.node.value.bchd != nil {
-		if n, err = dialNode(ctx, *p.node.value.bchd, p.network.value); err != nil {
+	var from wallet // nil without a node
+	if config := p.node.value.bchd; config != nil {
+		n, err := dialNode(ctx, *config, p.network.value)
+		if err != nil {
 			return err
 		}
 		defer n.Close()
+		from = coins.NewBchd(n, p.network.value)
 	}
-	if err := p.check(ctx, act, author.Key, n); err != nil {
+	if err := p.check(ctx, act, author.Key, from); err != nil {
 		return err
 	}
-	utxos, batons, err := p.coins(ctx, author.Key, n)
+	utxos, batons, err := p.coins(ctx, author.Key, from)
 	if err != nil {
 		return err
 	}
@@ -232,7 +241,7 @@ func (p *publisher) publish(ctx context.Context, act action) error {
 		return err
 	}
 	if !*p.dryRun {
-		if _, err := n.Submit(ctx, link.Raw()); err != nil {
+		if err := from.Submit(ctx, link.Raw()); err != nil {
 			return err
 		}
 	}
@@ -267,9 +276,9 @@ func (p *publisher) checkFlags() error {
 // batons of anchors and left alone. The former are taken to be
 // plain outputs to author: a signature commits to script, value and tokens, so
 // one for a coin that is something else is worth nothing.
-func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, n *bchd.Client) (utxos, batons []protocol.UTXO, err error) {
+func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, from wallet) (utxos, batons []protocol.UTXO, err error) {
 	if len(p.utxos.values) == 0 {
-		return coins.Spendable(ctx, coins.NewBchd(n, p.network.value), author)
+		return coins.Spendable(ctx, from, author)
 	}
 	for _, coin := range p.utxos.values {
 		coin.Script = protocol.P2PKHScript(author)

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/indexer/node"
-	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc/client/linkcheck"
 )
@@ -19,10 +18,10 @@ import (
 // checkTimeout bounds the questions to the server before an action.
 const checkTimeout = 10 * time.Second
 
-// check asks the server, and the node if there is one, whether an action would be
+// check asks the server, and where coins come from if that is not nil, whether an action would be
 // refused, unless --force is given. That the server cannot be asked is said, and is no
 // error.
-func (p *publisher) check(ctx context.Context, act action, author protocol.KeyHash, n *bchd.Client) error {
+func (p *publisher) check(ctx context.Context, act action, author protocol.KeyHash, from wallet) error {
 	if *p.force {
 		return nil
 	}
@@ -35,9 +34,9 @@ func (p *publisher) check(ctx context.Context, act action, author protocol.KeyHa
 	defer cancel()
 	note := func(text string) { fmt.Fprintf(p.app.stderr, "keytree: note: %s\n", text) }
 	c := &linkcheck.Checker{Server: server, Name: server.address, Network: p.network.value, Note: note}
-	if n != nil {
+	if from != nil {
 		c.Unconfirmed = func(ctx context.Context, txid chainhash.Hash) (raw []byte, known bool, err error) {
-			raw, err = n.Transaction(ctx, txid)
+			raw, err = from.Transaction(ctx, txid)
 			if errors.Is(err, node.ErrNotFound) {
 				return nil, false, nil
 			}

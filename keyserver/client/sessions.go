@@ -18,7 +18,7 @@ type Draft struct {
 	Text    []byte
 }
 
-// Payment pays with a token, if a keyserver wants one.
+// Payment pays with a token, if a keyserver wants one. A zero one has nothing to pay with.
 type Payment struct {
 	Take func() (token string, err error) // is asked for one
 	// Spent is told when the keyserver has answered, whether it has taken a token or not.
@@ -49,8 +49,10 @@ func (c *Client) StartSession(ctx context.Context, id *Identity, name string, d 
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := pay.Spent(); err != nil {
-		return nil, nil, err
+	if pay.Spent != nil {
+		if err := pay.Spent(); err != nil {
+			return nil, nil, err
+		}
 	}
 	letter, pending, err := session.Start(&session.Recipient{UID: to.Message(), KeyInit: k},
 		&session.Self{History: self.History, Keys: keys}, d.ReplyTo, d.Text, c.now(), rand.Reader)

@@ -247,7 +247,7 @@ func (p *keyserverPlay) startSession(ctx context.Context) error {
 	p.says("Bob", "fetches a KeyInit, makes the first message, keeps what opens the answer, and sends it by mail")
 	letter, _, err := p.bob.client.StartSession(ctx, p.bob.id, aliceName, keyclient.Draft{
 		ReplyTo: session.Address{Mix: MixAddress, Nym: []byte("bob, this time")}, Text: []byte("Hello Alice, it is Bob."),
-	}, keyclient.Payment{Take: p.token, Spent: func() error { return nil }})
+	}, keyclient.Payment{Take: p.token})
 	if err != nil {
 		return err
 	}
