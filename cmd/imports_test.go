@@ -5,7 +5,7 @@
 //
 // and those of the rooms in rpc, too:
 //
-//	rpc → {identity, keyserver, operator} → {rest, jsonrpc} → admission, fault
+//	rpc → {identity, keyserver, operator, web} → {rest, jsonrpc} → admission, fault
 //
 // So a change to a room can break only the rooms to its left. Two rooms that do not know
 // each other are joined by one of their own: keyserver/anchor/onchain and
@@ -83,6 +83,7 @@ func house() ([]room, []exception) {
 			rooms:  []string{"rpc/jsonrpc", "rpc/admission", "rpc/fault", "rpc/proto", "keyserver", "graph/badgerdb"},
 			tests:  served,
 		},
+		{folder: "rpc/web", rooms: []string{"rpc/rest", "rpc/fault"}, tests: append(served, module+"keyserver")}, // what people and their tools read
 		{folder: "rpc/operator", rooms: []string{"keyserver"}, tests: served},
 		{folder: "rpc/rest", rooms: []string{"rpc/admission", "rpc/fault", "rpc/proto"}, tests: served},
 		{folder: "rpc/jsonrpc", rooms: []string{"rpc/admission", "rpc/fault"}},

@@ -63,7 +63,8 @@ func TestPanicsStayInside(t *testing.T) {
 // was asked for.
 func TestPanicsAreNamedByPattern(t *testing.T) {
 	var log bytes.Buffer
-	mux, err := newREST(&healthService{}, keyserverrpc.NewAllowances(0).Calls(), zerolog.New(&log))
+	s := &Server{log: zerolog.New(&log), health: &healthService{}, rates: keyserverrpc.NewAllowances(0).Calls()}
+	mux, err := s.newREST(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

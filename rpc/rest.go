@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -9,19 +10,21 @@ import (
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"github.com/rs/zerolog"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
+	"github.com/keytree-bch/keytree/rpc/identity"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rest"
+	"github.com/keytree-bch/keytree/rpc/web"
 )
 
-// newREST returns the handler of all of REST. The services are yet to be registered
-// with it.
-func newREST(health *healthService, rates *admission.Rates, log zerolog.Logger) (*runtime.ServeMux, error) {
-	mux := rest.NewMux(contained(log), limited(rates), health.rest)
+// newREST returns the handler of all of REST.
+func (s *Server) newREST(services *identity.Services, calls keytreev1.KeyserverServiceServer) (*runtime.ServeMux, error) {
+	health := s.health
+	mux := rest.NewMux(contained(s.log), limited(s.rates), health.rest)
 	alive := func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
 		rest.WriteJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
 	}
@@ -41,11 +44,19 @@ func newREST(health *healthService, rates *admission.Rates, log zerolog.Logger) 
 		rest.WriteError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "this server runs no such part: %q, expected one of %s",
 			fault.Shortened(path["part"]), strings.Join(slices.Sorted(maps.Keys(parts)), ", ")))
 	}
-	return mux, errors.Join(
+	err := errors.Join(
 		mux.HandlePath(http.MethodGet, "/healthz", alive),
 		mux.HandlePath(http.MethodGet, "/readyz", ready),
 		mux.HandlePath(http.MethodGet, "/readyz/{part}", partReady),
+		web.Register(mux),
 	)
+	if health.indexed {
+		err = errors.Join(err, services.RegisterREST(mux))
+	}
+	if health.kept {
+		err = errors.Join(err, keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), mux, calls))
+	}
+	return mux, err
 }
 
 // writeReadiness writes an answer that tells of a readiness.

@@ -116,16 +116,14 @@ func NewServer(c Config) (*Server, error) {
 		grpc.ChainStreamInterceptor(s.stream, s.health.stream),
 	)...)
 	services := identity.New(identity.Config{Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, Log: c.Log})
-	mux, err := newREST(s.health, s.rates, s.log)
-	if s.health.indexed && err == nil {
+	calls := keyserverrpc.NewService(c.Keyserver, allowances, c.Log)
+	if s.health.indexed {
 		services.Register(s.grpc)
-		err = services.RegisterREST(mux)
 	}
-	if s.health.kept && err == nil {
-		calls := keyserverrpc.NewService(c.Keyserver, allowances, c.Log)
+	if s.health.kept {
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
-		err = keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), mux, calls)
 	}
+	mux, err := s.newREST(services, calls)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}

@@ -41,7 +41,7 @@ func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w
 		}
 		WriteError(w, code, status.Errorf(codes.Unimplemented, "%s is not a method of this path, expected %s", fault.Shortened(r.Method), allowed))
 	case http.StatusNotFound:
-		WriteError(w, code, status.Errorf(codes.NotFound, "no such path: %q; the paths begin with /v1/, and /healthz and /readyz", fault.Shortened(r.URL.Path)))
+		WriteError(w, code, status.Errorf(codes.NotFound, "no such path: %q; expected one of those in /docs and /openapi.json", fault.Shortened(r.URL.Path)))
 	default:
 		WriteError(w, http.StatusBadRequest, status.Errorf(codes.InvalidArgument, "not a path: %q", fault.Shortened(r.URL.Path)))
 	}

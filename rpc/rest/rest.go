@@ -51,11 +51,11 @@ func Headed(next http.Handler) http.Handler {
 // minGzip is how many bytes an answer has at least that is compressed.
 const minGzip = 1024
 
-// Compressed compresses JSON for clients that accept it. Bundles are of hashes and
+// Compressed compresses text for clients that accept it. Bundles are of hashes and
 // signatures, which do not get shorter.
 func Compressed(next http.Handler) (http.Handler, error) {
 	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minGzip), gzhttp.CompressionLevel(gzip.BestSpeed),
-		gzhttp.ContentTypes([]string{"application/json"}), gzhttp.EnableZstd(false)) // whose window would take megabytes
+		gzhttp.ContentTypes([]string{"application/json", "text/html", "text/css", "text/javascript"}), gzhttp.EnableZstd(false)) // whose window would take megabytes
 	if err != nil {
 		return nil, err
 	}

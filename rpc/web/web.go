@@ -1,0 +1,87 @@
+// Package web is what REST has for people and their tools: the OpenAPI document of all its
+// calls, and a page that shows it.
+//
+// The document is made by go generate from the .proto files and from openapi.yaml, which says
+// what those do not. The page needs no other origin and no build step, and can be read
+// without a script; docs.js lets calls be tried. What never belongs here: an answer of a
+// call.
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed" // the files below
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/keytree-bch/keytree/rpc/fault"
+	"github.com/keytree-bch/keytree/rpc/rest"
+)
+
+//go:generate go run -C ../../scripts/tools ./openapigen -root ../../rpc/proto -base ../../rpc/web/openapi.yaml -out ../../rpc/web/openapi.json keytree/v1/identity.proto keytree/v1/anchor.proto keytree/v1/keyserver.proto
+
+var (
+	//go:embed openapi.json
+	openAPI []byte
+	//go:embed docs.css
+	docsCSS []byte
+	//go:embed docs.js
+	docsJS []byte
+)
+
+// policy lets the page load nothing but its own files, and ask nobody but this server.
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// Register adds the document and the page to REST.
+func Register(mux *runtime.ServeMux) error {
+	page, err := render(openAPI)
+	if err != nil {
+		return fmt.Errorf("web: %w", err)
+	}
+	document, docs := newFile("application/json", openAPI), newFile("text/html; charset=utf-8", page)
+	files := map[string]file{
+		"docs.css": newFile("text/css; charset=utf-8", docsCSS),
+		"docs.js":  newFile("text/javascript; charset=utf-8", docsJS),
+	}
+	return errors.Join(
+		mux.HandlePath(http.MethodGet, "/openapi.json", document.answer),
+		mux.HandlePath(http.MethodGet, "/docs", docs.answer),
+		mux.HandlePath(http.MethodGet, "/docs/{file}", func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+			if f, ok := files[path["file"]]; ok {
+				f.answer(w, r, path)
+				return
+			}
+			rest.WriteError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "no such file: %q", fault.Shortened(path["file"])))
+		}),
+	)
+}
+
+// file is what is the same for as long as the program runs.
+type file struct {
+	kind string // its Content-Type
+	etag string
+	text []byte
+}
+
+func newFile(kind string, text []byte) file {
+	sum := sha256.Sum256(text)
+	return file{kind, fmt.Sprintf(`W/"%x"`, sum[:16]), text}
+}
+
+func (f file) answer(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+	h := w.Header()
+	h.Set("Content-Type", f.kind)
+	h.Set("Content-Security-Policy", policy)
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Etag", f.etag)
+	r = r.Clone(r.Context())
+	r.Header.Del("Range") // a part would be more to explain than the whole
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.text))
+}
