@@ -39,6 +39,8 @@ type Options struct {
 	// Memory is what the process may take, in bytes. Blocks on their way take a part of
 	// it. 0: graph.DefaultMemory
 	Memory int64
+	// Observer hears what happens; nil: nobody.
+	Observer Observer
 
 	batonsKept int    // 0: the constant; tests have few
 	turned     func() // is called when something is done; New sets it
@@ -58,11 +60,15 @@ type Status struct {
 	NodeHeight  uint32 // of the node's tip when last asked
 	NodeHeaders uint32 // height of the best header that it knew then; NodeHeight if it does not tell
 	NodePeers   int    // how many nodes it was connected to then, node.Untold if it does not tell
+	NodeVersion string // what it calls itself; "" if it does not tell
+	// NodeAnswered is when it last answered anything; zero if it has not yet.
+	NodeAnswered time.Time
 	// Checked is set once the last stored blocks have been compared with the
 	// node's chain. Until then the graph may hold what is no longer true.
 	Checked bool
 	// Synced is set while the graph ends with the node's tip, the node has answered
-	// just now, and nothing tells that the network's best chain is longer.
+	// just now, and nothing tells that the network's best chain is longer, or that the node
+	// could not know.
 	Synced bool
 	Reason string // why it is not Synced, for people; empty if it is
 }
@@ -81,7 +87,6 @@ type Indexer struct {
 
 	mu      sync.Mutex
 	status  Status    // mu; but see Status
-	heard   time.Time // mu; when the node last told its tip
 	tipTime time.Time // mu; what the header of the graph's tip says; zero where it does not matter how old it is
 }
 
@@ -93,7 +98,11 @@ func New(n node.Node, g *graph.Graph, opt Options) *Indexer {
 	if opt.Progress == 0 {
 		opt.Progress = DefaultProgress
 	}
-	ix := &Indexer{node: n, graph: g, opt: opt, recent: newRecent(recentKept), status: Status{NodePeers: node.Untold, Reason: "the node has not been asked yet"}}
+	if opt.Observer == nil {
+		opt.Observer = unobserved{}
+	}
+	ix := &Indexer{graph: g, opt: opt, recent: newRecent(recentKept), status: Status{NodePeers: node.Untold, Reason: "the node has not been asked yet"}}
+	ix.node = &observed{n, ix}
 	ix.opt.turned = ix.turns
 	ix.turns()
 	return ix
@@ -123,13 +132,13 @@ const (
 func (ix *Indexer) Status() Status {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	return ix.status.at(time.Now(), ix.heard, ix.tipTime)
+	return ix.status.at(time.Now(), ix.tipTime)
 }
 
-// at is what is left of the status at a time after the node was heard: it is not
+// at is what is left of the status at a time after the node has answered: it is not
 // synced for ever. The time in the tip's header is zero where it does not matter.
-func (s Status) at(now, heard, tipTime time.Time) Status {
-	silent, age := now.Sub(heard), now.Sub(tipTime)
+func (s Status) at(now, tipTime time.Time) Status {
+	silent, age := now.Sub(s.NodeAnswered), now.Sub(tipTime)
 	switch {
 	case !s.Synced:
 	case silent > silence:
@@ -152,8 +161,8 @@ func (ix *Indexer) waits(reason string) {
 func (ix *Indexer) told(t node.Tip) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	ix.heard = time.Now()
-	ix.status.NodeHeight, ix.status.NodeHeaders, ix.status.NodePeers = t.Height, max(t.Height, t.Headers), t.Peers
+	ix.status.NodeHeight, ix.status.NodeHeaders = t.Height, max(t.Height, t.Headers)
+	ix.status.NodePeers, ix.status.NodeVersion = t.Peers, t.Version
 }
 
 // stands notes that the graph has been compared with the node's chain, and whether
@@ -172,16 +181,23 @@ func (ix *Indexer) stands(target node.Tip) error {
 	defer ix.mu.Unlock()
 	ix.tipTime = at
 	s := &ix.status
-	s.Checked, s.Synced, s.Reason = true, false, ""
-	switch {
-	case !started || tip.Hash != target.Hash:
-		s.Reason = fmt.Sprintf("catching up with the node, which is at height %d", target.Height)
-	case target.Downloading:
-		s.Reason = fmt.Sprintf("the node is behind the network: it is at height %d and knows headers up to %d", target.Height, max(target.Height, target.Headers))
-	default:
-		s.Synced = true
-	}
+	s.Checked, s.Reason = true, unsynced(started && tip.Hash == target.Hash, target, ix.net)
+	s.Synced = s.Reason == ""
 	return nil
+}
+
+// unsynced says why a graph that has been compared with the node's chain, and ends with
+// its tip or not, may not be what is true now; "" if nothing tells that.
+func unsynced(ends bool, target node.Tip, net *chaincfg.Params) string {
+	switch {
+	case !ends:
+		return fmt.Sprintf("catching up with the node, which is at height %d", target.Height)
+	case target.Downloading:
+		return fmt.Sprintf("the node is behind the network: it is at height %d and knows headers up to %d", target.Height, max(target.Height, target.Headers))
+	case target.Peers == 0 && len(net.DNSSeeds) > 0: // a private network may be one node
+		return "the node is connected to no other node: it would not hear of a block"
+	}
+	return ""
 }
 
 // easyBlocks reports whether blocks take no work to speak of on the network, at
@@ -386,6 +402,7 @@ func (ix *Indexer) takeBack(ctx context.Context, tip graph.Tip, common int64, b 
 	ix.opt.Log.Warn().Int64("blocks", depth).Int64("common_height", common).Uint32("from_height", tip.Height).
 		Stringer("stale_tip", tip.Hash).Msg("reorganisation: taking blocks back")
 	ix.waits(fmt.Sprintf("taking back %d blocks: the node's chain has more work", depth))
+	ix.opt.Observer.Reorganised(int(depth))
 	for range depth {
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -66,6 +66,12 @@ func (a *app) printStatus(s *keytreev1.GetStatusResponse) {
 	if s.NodePeers != nil {
 		node += fmt.Sprintf(", %d peers", *s.NodePeers)
 	}
+	if s.NodeVersion != "" {
+		node += ", " + harmless([]byte(s.NodeVersion))
+	}
+	if s.NodeAnsweredAgo != nil {
+		node += fmt.Sprintf(", answered %d s ago", *s.NodeAnsweredAgo)
+	}
 	fmt.Fprintf(w, "network\t%s\n", s.Network)
 	fmt.Fprintf(w, "start height\t%d\n", s.StartHeight)
 	if s.TipHash == "" {

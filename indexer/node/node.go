@@ -59,7 +59,13 @@ type Tip struct {
 	Headers uint32
 	// Peers is how many other nodes it is connected to, Untold if it does not tell.
 	Peers int
+	// Version is what the node calls itself, "" if it does not tell (bchd's gRPC). It
+	// has at most MaxVersion bytes, and nothing is to be made of it but to show it.
+	Version string
 }
+
+// MaxVersion is how many bytes of what a node calls itself are kept.
+const MaxVersion = 256
 
 // Untold stands for a number that a node does not tell.
 const Untold = -1

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"encoding/hex"
+	"time"
 
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
@@ -26,6 +27,7 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 		NodeHeaders: max(state.NodeHeight, state.NodeHeaders),
 		Synced:      state.Synced,
 		Unsynced:    state.Reason,
+		NodeVersion: state.NodeVersion,
 		Counts:      &keytreev1.Counts{},
 		Memory: &keytreev1.Memory{
 			Links: uint64(memory.Links), Waiting: uint64(memory.Waiting), Fixed: uint64(memory.Fixed),
@@ -34,6 +36,10 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 	}
 	if peers := uint32(state.NodePeers); state.NodePeers >= 0 {
 		answer.NodePeers = &peers
+	}
+	if !state.NodeAnswered.IsZero() {
+		ago := uint32(max(0, time.Since(state.NodeAnswered)/time.Second))
+		answer.NodeAnsweredAgo = &ago
 	}
 	if tip, ok := s.graph.Tip(); ok {
 		answer.TipHeight = tip.Height

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -29,7 +30,8 @@ type call struct {
 func TestAnswers(t *testing.T) {
 	_, blocks := rpctest.Family()
 	r := rpctest.New(t, blocks...)
-	r.Follower.Set(indexer.Status{Checked: true, Synced: true, NodeHeight: 6, NodeHeaders: 8, NodePeers: 3})
+	r.Follower.Set(indexer.Status{Checked: true, Synced: true, NodeHeight: 6, NodeHeaders: 8, NodePeers: 3,
+		NodeVersion: "/a node:1/", NodeAnswered: time.Now().Add(time.Hour)}) // less than a second ago, however long the test takes
 	tip, _ := r.Graph.Tip()
 	second, err := r.Graph.Events(2, 0, 10)
 	if err != nil {
@@ -53,6 +55,7 @@ func TestAnswers(t *testing.T) {
 			return r.Client.GetStatus(t.Context(), &keytreev1.GetStatusRequest{})
 		},
 		want: `{"network": "regtest", "start_height": 0, "tip_height": 6, "tip_hash": "@block6", "node_height": 6, "node_headers": 8, "node_peers": 3, "synced": true, "unsynced": "",
+			"node_version": "/a node:1/", "node_answered_ago": 0,
 			"state_hash": "@state", "counts": {"links": 2, "identities": 1, "refused": 1, "waiting": 1},
 			"memory": {"links": "450", "waiting": "72", "fixed": "75497472", "most": "402653184", "keys_left": "1957338"}}`,
 	}, {

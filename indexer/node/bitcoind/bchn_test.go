@@ -58,6 +58,7 @@ type bchn struct {
 	ahead    int    // headers without their blocks
 	pruned   uint32 // height of the first block that is there
 	peers    int
+	version  string // what it calls itself
 	asked    map[string]int
 	conns    int
 	// instead, if not nil, may answer a question itself: a method with its
@@ -357,6 +358,8 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 			return "", -8, "Block height out of range"
 		}
 		return fmt.Sprintf("%q", n.blocks[height].BlockHash()), 0, ""
+	case "getnetworkinfo":
+		return fmt.Sprintf(`{"version":28000100,"subversion":%q,"connections":%d}`, n.version, n.peers), 0, ""
 	case "getconnectioncount":
 		return fmt.Sprint(n.peers), 0, ""
 	case "gettxout":

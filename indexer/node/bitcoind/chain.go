@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
@@ -55,16 +56,32 @@ func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 	if err := c.checkNetwork(info); err != nil {
 		return node.Tip{}, err
 	}
-	// A number for people: it may be missing.
-	var peers int
-	if err := c.once(ctx, questionTimeout, "peers", func(ctx context.Context) error { return c.post(ctx, into(&peers), "getconnectioncount") }); err == nil && peers >= 0 {
-		tip.Peers = peers
-	}
+	tip.Version, tip.Peers = c.askOfItself(ctx)
 	c.noteDownload(info)
 	if !info.InitialBlockDownload { // during which nothing is announced
 		c.hints.seen(tip.Hash)
 	}
 	return tip, nil
+}
+
+// askOfItself returns what the node calls itself, and how many peers it has. This is for
+// people: each may be missing. Not every node has the first call.
+func (c *Client) askOfItself(ctx context.Context) (version string, peers int) {
+	ask := func(call method, answer any) bool {
+		return c.once(ctx, questionTimeout, string(call), func(ctx context.Context) error { return c.post(ctx, into(answer), call) }) == nil
+	}
+	var info struct {
+		Subversion  string
+		Connections *int
+	}
+	if !ask("getnetworkinfo", &info) || info.Connections == nil {
+		info.Connections = new(int)
+		if !ask("getconnectioncount", info.Connections) {
+			*info.Connections = node.Untold
+		}
+	}
+	version = strings.ToValidUTF8(info.Subversion[:min(len(info.Subversion), node.MaxVersion)], "")
+	return version, max(node.Untold, *info.Connections)
 }
 
 // noteDownload logs the beginning and the end of the node's download.

@@ -116,6 +116,10 @@ func (r *recording) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
 		r.answers[question] = a
 		r.mu.Unlock()
+	} else if !ok && question == "getnetworkinfo []" {
+		// The recordings are from before it was asked, and the client can do without.
+		w.WriteHeader(http.StatusNotFound)
+		return
 	} else if !ok {
 		r.t.Errorf("a question that was not recorded: %s", question)
 		w.WriteHeader(http.StatusNotImplemented)

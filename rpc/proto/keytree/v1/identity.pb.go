@@ -127,9 +127,14 @@ type GetStatusResponse struct {
 	// tell: bchd's gRPC does not.
 	NodePeers *uint32 `protobuf:"varint,11,opt,name=node_peers,json=nodePeers,proto3,oneof" json:"node_peers,omitempty"`
 	// What the index takes of the server's memory.
-	Memory        *Memory `protobuf:"bytes,12,opt,name=memory,proto3" json:"memory,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Memory *Memory `protobuf:"bytes,12,opt,name=memory,proto3" json:"memory,omitempty"`
+	// What the node calls itself, as /Bitcoin Cash Node:28.0.1(EB32.0)/. "" if it does not
+	// tell: bchd's gRPC does not.
+	NodeVersion string `protobuf:"bytes,13,opt,name=node_version,json=nodeVersion,proto3" json:"node_version,omitempty"`
+	// How many seconds ago the node last answered. Left out if it has not yet.
+	NodeAnsweredAgo *uint32 `protobuf:"varint,14,opt,name=node_answered_ago,json=nodeAnsweredAgo,proto3,oneof" json:"node_answered_ago,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -244,6 +249,20 @@ func (x *GetStatusResponse) GetMemory() *Memory {
 		return x.Memory
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetNodeVersion() string {
+	if x != nil {
+		return x.NodeVersion
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetNodeAnsweredAgo() uint32 {
+	if x != nil && x.NodeAnsweredAgo != nil {
+		return *x.NodeAnsweredAgo
+	}
+	return 0
 }
 
 // About what the index takes of the server's memory, in bytes. When links do not fit any
@@ -2119,7 +2138,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"\x19keytree/v1/identity.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xac\x03\n" +
+	"\x10GetStatusRequest\"\x96\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12!\n" +
 	"\fstart_height\x18\x02 \x01(\rR\vstartHeight\x12\x1d\n" +
@@ -2137,8 +2156,11 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	" \x01(\rR\vnodeHeaders\x12\"\n" +
 	"\n" +
 	"node_peers\x18\v \x01(\rH\x00R\tnodePeers\x88\x01\x01\x12*\n" +
-	"\x06memory\x18\f \x01(\v2\x12.keytree.v1.MemoryR\x06memoryB\r\n" +
-	"\v_node_peers\"\x7f\n" +
+	"\x06memory\x18\f \x01(\v2\x12.keytree.v1.MemoryR\x06memory\x12!\n" +
+	"\fnode_version\x18\r \x01(\tR\vnodeVersion\x12/\n" +
+	"\x11node_answered_ago\x18\x0e \x01(\rH\x01R\x0fnodeAnsweredAgo\x88\x01\x01B\r\n" +
+	"\v_node_peersB\x14\n" +
+	"\x12_node_answered_ago\"\x7f\n" +
 	"\x06Memory\x12\x14\n" +
 	"\x05links\x18\x01 \x01(\x04R\x05links\x12\x18\n" +
 	"\awaiting\x18\x02 \x01(\x04R\awaiting\x12\x14\n" +

@@ -409,6 +409,9 @@ type GetStatusResponse struct {
 	// Network The chain: mainnet, testnet3, testnet4, chipnet, regtest or simnet.
 	Network string `json:"network"`
 
+	// NodeAnsweredAgo How many seconds ago the node last answered. Left out if it has not yet.
+	NodeAnsweredAgo *uint32 `json:"node_answered_ago,omitempty"`
+
 	// NodeHeaders Height of the best header that the node knew when it last answered: above
 	// node_height while it downloads blocks, or reads them again.
 	NodeHeaders uint32 `json:"node_headers"`
@@ -419,6 +422,10 @@ type GetStatusResponse struct {
 	// NodePeers How many other nodes the node was connected to then. Left out if it does not
 	// tell: bchd's gRPC does not.
 	NodePeers *uint32 `json:"node_peers,omitempty"`
+
+	// NodeVersion What the node calls itself, as /Bitcoin Cash Node:28.0.1(EB32.0)/. "" if it does not
+	// tell: bchd's gRPC does not.
+	NodeVersion string `json:"node_version"`
 
 	// StartHeight First block that is indexed.
 	StartHeight uint32 `json:"start_height"`
