@@ -84,6 +84,11 @@ func house() ([]room, []exception) {
 			tests:  served,
 		},
 		{folder: "rpc/web", rooms: []string{"rpc/rest", "rpc/fault"}, tests: append(served, module+"keyserver")}, // what people and their tools read
+		{ // what an operator's Prometheus is told
+			folder: "rpc/metrics",
+			rooms:  []string{"rpc/admission", "rpc/keyserver", "indexer", "keyserver", "graph"},
+			tests:  served,
+		},
 		{folder: "rpc/operator", rooms: []string{"keyserver"}, tests: served},
 		{folder: "rpc/rest", rooms: []string{"rpc/admission", "rpc/fault", "rpc/proto"}, tests: served},
 		{folder: "rpc/jsonrpc", rooms: []string{"rpc/admission", "rpc/fault"}},

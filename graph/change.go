@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 )
@@ -17,6 +19,7 @@ type change struct {
 	store.Writes
 	takesBack bool // what is above the next tip is to be removed
 	adds      work // what the blocks that it connects have
+	tally     links.Tally
 	draft     *state.Draft
 }
 
@@ -28,7 +31,7 @@ func newChange(base *snapshot, actions int) *change {
 	if base.tip != nil {
 		height = base.tip.Height + 1
 	}
-	return &change{next: next, draft: state.NewDraft(base.txn, next.state, height, actions)}
+	return &change{next: next, tally: make(links.Tally), draft: state.NewDraft(base.txn, next.state, height, actions)}
 }
 
 // takeStep makes a change of the current snapshot and takes it.
@@ -96,9 +99,30 @@ func (g *Graph) take(c *change) error {
 	}
 	c.next.txn = txn
 	g.publish(c.next)
+	g.count(c.tally)
 	g.keepCheckpoint(c)
 	return errors.Join(err, g.tidy(c.next.tip))
 }
+
+// count adds to what Tally returns.
+func (g *Graph) count(tally links.Tally) {
+	g.tallying.Lock()
+	defer g.tallying.Unlock()
+	for outcome, n := range tally {
+		g.tally[outcome] += n
+	}
+}
+
+// Tally returns what became of the actions of all blocks that were connected since the graph
+// was opened. Taking a block back takes nothing off.
+func (g *Graph) Tally() links.Tally {
+	g.tallying.Lock()
+	defer g.tallying.Unlock()
+	return maps.Clone(g.tally)
+}
+
+// Keys returns how many keys are or were in links, as of the tip.
+func (g *Graph) Keys() int { return g.current.Load().state.Links.Keys() }
 
 // same reports whether two tips, nil for none, are the same.
 func same(a, b *Tip) bool {
@@ -186,6 +210,9 @@ func (c *change) apply(b *Block) error {
 	}
 	r := store.Block{Hash: b.Hash, Prev: b.PrevHash, Time: b.Time, Bits: b.Bits, StateHash: step.Hash(c.next.block.StateHash), Counts: step.Counts()}
 	c.next.setBlock(b.Height, r)
+	for outcome, n := range step.Tally() {
+		c.tally[outcome] += n
+	}
 	if err := step.Write(&c.Writes, &r); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 )
@@ -91,6 +92,9 @@ type Graph struct {
 	current    atomic.Pointer[snapshot]
 	publishing sync.Mutex // held while current is replaced
 
+	tallying sync.Mutex
+	tally    links.Tally // tallying
+
 	closing sync.Once
 	closed  error // what Close returns; set by closing
 
@@ -117,7 +121,7 @@ type surroundings struct {
 
 func open(dir string, params Params, opt Options, s surroundings) (*Graph, error) {
 	opt = opt.withDefaults()
-	g := &Graph{params: params, opt: opt, done: make(chan struct{})}
+	g := &Graph{params: params, opt: opt, tally: make(links.Tally), done: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the graph's folder: %w", err)
 	}

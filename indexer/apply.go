@@ -23,6 +23,7 @@ type applier struct {
 	*pipeline
 	graph    *graph.Graph
 	progress *progress
+	observer Observer
 	last     uint32 // height of the last block to come
 
 	// The step in the making.
@@ -92,9 +93,11 @@ func (a *applier) connect() error {
 	if len(a.step) == 0 {
 		return nil
 	}
+	began := time.Now()
 	if err := a.graph.Connect(a.step...); err != nil {
 		return err
 	}
+	a.observer.Connected(len(a.step), time.Since(began))
 	a.progress.connected(a.step[len(a.step)-1].Height, a.actions, a.size)
 	a.budget.change(-a.shares)
 	a.step, a.actions, a.claims, a.size, a.shares = nil, 0, 0, 0, 0

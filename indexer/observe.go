@@ -21,10 +21,12 @@ type Observer interface {
 	// Reorganised says that so many blocks, at least one, are taken back for a branch with
 	// more work.
 	Reorganised(depth int)
-	// NodeFailed says that the node has not answered a question as it should have. The
-	// questions are tip, hash, headers, block, spent and previous.
+	// NodeFailed says that the node has not answered one of the Questions as it should have.
 	NodeFailed(question string)
 }
+
+// Questions are the names of what a node is asked.
+func Questions() []string { return []string{"tip", "hash", "headers", "block", "spent", "previous"} }
 
 // unobserved is an Observer that nobody looks at.
 type unobserved struct{}

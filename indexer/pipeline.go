@@ -99,7 +99,7 @@ func (ix *Indexer) connect(ctx context.Context, b *branch) error {
 	defer p.running.Wait()
 	defer stop()
 	last := uint32(b.last())
-	a := &applier{pipeline: p, graph: ix.graph, last: last, progress: newProgress(ix.opt, b.first, last)}
+	a := &applier{pipeline: p, graph: ix.graph, observer: ix.opt.Observer, last: last, progress: newProgress(ix.opt, b.first, last)}
 	return a.run(ctx, p.fetch(ctx, b))
 }
 

@@ -77,6 +77,10 @@ func seconds(d time.Duration) uint32 { return uint32((d + time.Second - 1) / tim
 // unless a call that is refused then goes with it.
 func (s *Service) Chain() hashchain.Chain { return s.writer.state.Load().chain }
 
+// KeyInits returns how many KeyInits are stored, expired ones included that are yet to be
+// removed.
+func (s *Service) KeyInits() uint64 { return s.writer.state.Load().keyInits }
+
 // ChainAt returns the chain's state as it was after its first size entries.
 // ErrRange unless there are so many, and at least one. It answers as Chain does.
 func (s *Service) ChainAt(_ context.Context, size uint64) (c hashchain.Chain, err error) {

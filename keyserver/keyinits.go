@@ -199,6 +199,7 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []newKeyInit, most int) error {
 		}
 		t.set(k.key(hash), k.canonical)
 		t.set(k.expiryKey(hash), number(t.now))
+		t.state.keyInits++
 		after = append(after, k.heldKeyInit)
 	}
 	t.keep(hash, after)
@@ -479,6 +480,7 @@ func readAdded(txn *badger.Txn, hash sigKeyHash, h *heldKeyInit) (uint64, error)
 func (t *tx) forget(hash sigKeyHash, h *heldKeyInit, used bool) {
 	t.delete(h.key(hash))
 	t.delete(h.expiryKey(hash))
+	t.state.keyInits--
 	if used && h.NotAfter > t.now {
 		t.set(h.usedKey(), nil)
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
+
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
@@ -194,6 +196,16 @@ func mustCheck(t testing.TB, s *Service) {
 	}
 	if have := s.Chain(); c.Size != have.Size || c.Head != have.Head || c.Root() != have.Root() {
 		t.Errorf("entries end at %d, the chain at %d", c.Size, have.Size)
+	}
+	stored := uint64(0)
+	if err := s.view(func(txn *badger.Txn) error {
+		keysUnder(txn, []byte{prefixKeyInit}, func([]byte) bool { stored++; return true })
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if have := s.KeyInits(); have != stored {
+		t.Errorf("%d KeyInits are stored, and %d counted", stored, have)
 	}
 	if err := s.Check(t.Context()); err != nil {
 		t.Error(err)

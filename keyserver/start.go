@@ -39,6 +39,7 @@ func (s *Service) start(ctx context.Context) error {
 		if state.rotations, err = s.readRotations(txn); err != nil {
 			return err
 		}
+		keysUnder(txn, []byte{prefixKeyInit}, func([]byte) bool { state.keyInits++; return true })
 		name, ok, err := get(txn, []byte{prefixAnchors})
 		if ok {
 			name := string(name)

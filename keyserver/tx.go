@@ -21,6 +21,7 @@ type state struct {
 	// rotations are the keyserver's own entries, oldest first.
 	rotations []rotation
 	group     uint64 // that has made this state; they are counted from the start of the service
+	keyInits  uint64 // how many are stored, expired ones included that are to be removed
 }
 
 // rotation is an entry of the keyserver's own identity: at position 0 or where

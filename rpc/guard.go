@@ -4,7 +4,9 @@ import (
 	"context"
 	"log"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/rs/zerolog"
@@ -22,6 +24,10 @@ var errStopping = status.Error(codes.Unavailable, "the server is shutting down; 
 
 // unary bounds the time of a call and keeps a panic from the client.
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+	began := time.Now()
+	defer func() {
+		s.observe(strings.TrimPrefix(info.FullMethod, "/"), status.Code(err).String(), time.Since(began))
+	}()
 	defer func() {
 		if cause := recover(); cause != nil {
 			fault.LogPanic(s.log, info.FullMethod, cause)
@@ -90,6 +96,33 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
+
+// observed tells of each REST call, by its pattern, and how it ended.
+func (s *Server) observed(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+		began, answer := time.Now(), &codedWriter{ResponseWriter: w, code: http.StatusOK}
+		pattern, _ := runtime.HTTPPattern(r.Context())
+		defer func() {
+			s.observe(r.Method+" "+strings.ReplaceAll(pattern.String(), "=*}", "}"), strconv.Itoa(answer.code), time.Since(began))
+		}()
+		next(answer, r, path)
+	}
+}
+
+// codedWriter remembers the status of an answer.
+type codedWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *codedWriter) WriteHeader(code int) {
+	w.code = code
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *codedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // contained keeps a panic in a REST call from the client, and names the call in the log
 // by its pattern: the path has the address that was asked for.

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
@@ -46,7 +47,7 @@ func TestPanicsStayInside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			s := &Server{log: zerolog.New(&log)}
+			s := &Server{log: zerolog.New(&log), observe: func(string, string, time.Duration) {}}
 			s.stopping, s.stop = context.WithCancel(t.Context())
 			defer s.stop()
 			if answer := call(s); strings.Contains(answer, "broken") || strings.Contains(answer, "goroutine") {
@@ -63,7 +64,10 @@ func TestPanicsStayInside(t *testing.T) {
 // was asked for.
 func TestPanicsAreNamedByPattern(t *testing.T) {
 	var log bytes.Buffer
-	s := &Server{log: zerolog.New(&log), health: &healthService{}, rates: keyserverrpc.NewAllowances(0).Calls()}
+	s := &Server{
+		log: zerolog.New(&log), health: &healthService{}, rates: keyserverrpc.NewAllowances(0).Calls(),
+		observe: func(string, string, time.Duration) {},
+	}
 	mux, err := s.newREST(nil, nil)
 	if err != nil {
 		t.Fatal(err)

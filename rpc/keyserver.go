@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -28,7 +29,9 @@ type KeyserverConfig struct {
 	// shared with a Server, so that a client has them once. Nil allows everything.
 	Allowances *keyserverrpc.Allowances
 	Admission  *admission.Gate // as Config.Admission
-	Log        zerolog.Logger
+	// Observe is as Config.Observe, of KeyRepository.CreateUID and OK, or an error's number.
+	Observe func(method, code string, took time.Duration)
+	Log     zerolog.Logger
 }
 
 // KeyserverServer serves a keyserver over its own wire: JSON-RPC 2.0 by HTTP POST,
@@ -51,7 +54,7 @@ func allowancesOr(a *keyserverrpc.Allowances) *keyserverrpc.Allowances {
 func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	s := &KeyserverServer{admission: gateOr(c.Admission)}
 	s.http = &http.Server{
-		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(keyserverrpc.NewWire(c.Service, allowancesOr(c.Allowances), c.Log)))),
+		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(keyserverrpc.NewWire(c.Service, allowancesOr(c.Allowances), c.Observe, c.Log)))),
 		ErrorLog:  newHTTPLog(c.Log.With().Str("wire", "keyserver").Logger()),
 		Protocols: new(http.Protocols),
 		TLSConfig: c.TLS.Clone(),

@@ -24,7 +24,7 @@ import (
 // newREST returns the handler of all of REST.
 func (s *Server) newREST(services *identity.Services, calls keytreev1.KeyserverServiceServer) (*runtime.ServeMux, error) {
 	health := s.health
-	mux := rest.NewMux(contained(s.log), limited(s.rates), health.rest)
+	mux := rest.NewMux(s.observed, contained(s.log), limited(s.rates), health.rest)
 	alive := func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
 		rest.WriteJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
 	}

@@ -1,7 +1,8 @@
 // Package rpc listens. A [Server] has the gRPC services of package keytree.v1, with health
 // and reflection, and REST made from the same .proto files; a [KeyserverServer] has a
 // keyserver's own wire, JSON-RPC; an [OperatorServer] is for the keyserver's operator. They
-// can be run side by side, on one keyserver.
+// can be run side by side, on one keyserver. A [MetricsServer] is for the operator's
+// Prometheus.
 //
 // It lets clients in through package admission, over TLS, tells browsers what their pages may
 // do, says how healthy the parts are, keeps panics inside, and drains. Who is answered what is
@@ -73,6 +74,10 @@ type Config struct {
 	TLS *tls.Config
 	// Version is the server's: a cache asks again after it has changed.
 	Version string
+	// Observe, if not nil, hears of each call with one answer: its method, how it ended, and
+	// how long it took. It is called concurrently and must not block. Both words are out of sets that no client
+	// adds to: keytree.v1.IdentityService/GetStatus and OK, or GET /v1/status and 200.
+	Observe func(method, code string, took time.Duration)
 
 	Log zerolog.Logger
 }
@@ -86,6 +91,7 @@ type Server struct {
 	http      *http.Server
 	rates     *admission.Rates // of KeyserverService
 	admission *admission.Gate
+	observe   func(method, code string, took time.Duration)
 
 	// stopping is done as soon as Serve begins to stop.
 	stopping context.Context
@@ -102,6 +108,9 @@ func NewServer(c Config) (*Server, error) {
 	}
 	allowances := allowancesOr(c.Allowances)
 	s := &Server{log: c.Log, health: newHealthService(c), rates: allowances.Calls(), admission: gateOr(c.Admission)}
+	if s.observe = c.Observe; s.observe == nil {
+		s.observe = func(string, string, time.Duration) {}
+	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
 	wire := insecure.NewCredentials()

@@ -73,8 +73,8 @@ and convinces others: audit verify-evidence. It stays 3 as long as the evidence 
 		every:      durationFlag(flags, "every", 10*time.Minute, "with --watch: pause between two audits"),
 		metrics:    newParsed("HOST:PORT", "", parseHostPort(true)),
 	}
+	// No setting: in the config file it is that of a server, whose port it cannot have as well.
 	flags.Var(r.metrics, "metrics-listen", "with --watch: serve Prometheus metrics under /metrics, unencrypted")
-	setting(flags, "metrics-listen")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) }
 	cmd.AddCommand(a.auditBundleCommand(), a.auditHeadersCommand(), a.verifyEvidenceCommand(), a.auditResetCommand())
 	return cmd

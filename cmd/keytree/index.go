@@ -11,6 +11,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/rpc/metrics"
 )
 
 // runningIndex is an index and what feeds it. open, run and close follow each other. The
@@ -19,16 +20,21 @@ import (
 type runningIndex struct {
 	part    *part
 	config  serverConfig
-	graph   *graph.Graph // nil if it could not be opened
+	metrics *metrics.Metrics // nil: nobody looks
+	graph   *graph.Graph     // nil if it could not be opened
 	indexer atomic.Pointer[indexer.Indexer]
 }
 
 func (x *runningIndex) open() (err error) {
 	c := x.config
-	x.graph, err = graph.Open(filepath.Join(c.dataDir, "graph"),
+	dir := filepath.Join(c.dataDir, "graph")
+	x.graph, err = graph.Open(dir,
 		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
 	if errors.Is(err, graph.ErrMismatch) {
 		err = fmt.Errorf("%w; keytree serve --reindex-into DIR indexes again while the version that made it goes on serving it", err)
+	}
+	if err == nil && x.metrics != nil {
+		x.metrics.WatchIndex(x.graph, dir, x.Status)
 	}
 	return err
 }
@@ -92,6 +98,9 @@ func (x *runningIndex) follow(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	opt := indexer.Options{Log: c.log, NodeName: c.node.address(), Memory: c.memory}
+	if x.metrics != nil {
+		opt.Observer = x.metrics
+	}
 	if c.line != nil {
 		defer c.line.clear()
 		opt.OnProgress = c.showProgress

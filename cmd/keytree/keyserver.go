@@ -23,6 +23,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
+	"github.com/keytree-bch/keytree/rpc/metrics"
 	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
@@ -346,6 +347,15 @@ func listenOperator(socket string) (net.Listener, error) {
 
 // errNobodyReleases is why a keyserver fails with the index that it waits for.
 var errNobodyReleases = errors.New("the keyserver is held back until the index tells what was anchored, and the index has failed")
+
+// watch adds the keyserver to what is counted, before it runs.
+func (k *runningKeyserver) watch(m *metrics.Metrics, c *keyserverConfig) {
+	m.WatchKeyserver(k.service, c.dir)
+	if k.anchors != nil {
+		m.WatchAnchors(k.anchors.Status)
+	}
+	k.wire.Observe = m.Answered
+}
 
 // run serves until ctx ends, which is no error, or until the keyserver, or what
 // serves it, fails. indexFailed is closed when the index beside it has failed, nil if

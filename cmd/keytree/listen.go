@@ -24,6 +24,7 @@ const (
 // it is he.
 type listenFlags struct {
 	grpc, http    *parsed[string]
+	metrics       *parsed[string]
 	hosts         *parsed[[]string]
 	cert, key     *string
 	acme          *parsed[[]string]
@@ -36,6 +37,7 @@ func newListenFlags(flags *pflag.FlagSet) listenFlags {
 	f := listenFlags{
 		grpc:          newParsed("HOST:PORT", defaultGRPC, parseHostPort(true)),
 		http:          newParsed("HOST:PORT", defaultHTTP, parseHostPort(true)),
+		metrics:       newParsed("HOST:PORT", "", parseHostPort(true)),
 		hosts:         newParsed("NAME,…", "", commaSeparated(parseHost)),
 		cert:          flags.String("tls-cert", "", "certificate `FILE` with its chain, PEM; makes it TLS on all listeners; read again when it changes"),
 		key:           flags.String("tls-key", "", "private key `FILE` of the certificate, PEM"),
@@ -46,10 +48,11 @@ func newListenFlags(flags *pflag.FlagSet) listenFlags {
 	}
 	flags.Var(f.grpc, "grpc-listen", "where to answer gRPC; port 0 lets the system choose")
 	flags.Var(f.http, "http-listen", "where to answer REST; port 0 lets the system choose")
+	flags.Var(f.metrics, "metrics-listen", "where to answer Prometheus (/metrics), and Go's profiles (/debug/pprof/), which are nowhere else; port 0 lets the system choose (default nowhere)")
 	flags.Var(f.hosts, "http-host", "names that this machine is asked for by a proxy on it, or by whoever else reaches it by the loopback interface; others are refused there but localhost and addresses")
 	flags.Var(f.acme, "acme", "host names to get certificates for, by ACME, for TLS on all listeners; one of these has to be reached on port 443; agrees to the authority's terms of service")
 	flags.Var(f.acmeDirectory, "acme-directory", "directory of the authority that certificates are got from (default Let's Encrypt's)")
-	setting(flags, "grpc-listen", "http-listen", "http-host", "tls-cert", "tls-key", "acme", "acme-cache", "acme-directory", "plaintext")
+	setting(flags, "grpc-listen", "http-listen", "metrics-listen", "http-host", "tls-cert", "tls-key", "acme", "acme-cache", "acme-directory", "plaintext")
 	return f
 }
 
@@ -71,6 +74,7 @@ func parseHTTPS(s string) (string, error) {
 // listenConfig is where a server answers, under which names, and with which certificates.
 type listenConfig struct {
 	grpc, http        string
+	metrics           string         // "": nowhere
 	hosts             []string       // as rpc.Config.Hosts
 	certFile, keyFile string         // "": there are none
 	acme              rpc.ACMEConfig // without domains: none
@@ -80,7 +84,7 @@ type listenConfig struct {
 // TLS, what nobody said is meant for them; ks is nil if there is no keyserver.
 func (f listenFlags) config(dataDir string, ks *keyserverConfig) (listenConfig, error) {
 	c := listenConfig{
-		grpc: f.grpc.value, http: f.http.value, hosts: f.hosts.value, certFile: *f.cert, keyFile: *f.key,
+		grpc: f.grpc.value, http: f.http.value, metrics: f.metrics.value, hosts: f.hosts.value, certFile: *f.cert, keyFile: *f.key,
 		acme: rpc.ACMEConfig{Domains: f.acme.value, Cache: *f.acmeCache, Directory: f.acmeDirectory.value},
 	}
 	byACME := len(c.acme.Domains) > 0
@@ -104,6 +108,9 @@ func (f listenFlags) config(dataDir string, ks *keyserverConfig) (listenConfig, 
 		return c, nil
 	}
 	err := errors.Join(refuseBeyondLoopback("grpc-listen", c.grpc), refuseBeyondLoopback("http-listen", c.http))
+	if c.metrics != "" {
+		err = errors.Join(err, refuseBeyondLoopback("metrics-listen", c.metrics))
+	}
 	if ks != nil && ks.tlsCert == "" {
 		err = errors.Join(err, refuseBeyondLoopback("keyserver-listen", ks.listen))
 	}

@@ -32,6 +32,7 @@ func TestListenUsage(t *testing.T) {
 		{serve, "--http-listen [::]:0", "--http-listen [::]:0: " + flags},
 		{serve, "--http-listen 192.0.2.1:0", "--http-listen 192.0.2.1:0: " + flags},
 		{serve, "--grpc-listen [2001:db8::1]:0", "--grpc-listen [2001:db8::1]:0: " + flags},
+		{serve, "--metrics-listen :0", "--metrics-listen :0: " + flags},
 		{serve, "--keyserver-domain example.org --keyserver-listen :0", "--keyserver-listen :0: " + flags},
 		{keyserver, "--keyserver-listen :0", "--keyserver-listen :0: " + flags},
 		{keyserver, "--http-listen :0 --keyserver-tls-cert x --keyserver-tls-key x", "--http-listen :0: " + flags},

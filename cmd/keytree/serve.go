@@ -26,6 +26,7 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/metrics"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -90,6 +91,9 @@ contradict end the one, and the other goes on. /readyz tells of both, /readyz/in
 /readyz/keyserver of each, the health service of each gRPC service, and the log why. What has
 failed begins anew with the next start. The program ends when nothing is left that it was
 asked to run, and at the start for what only its operator can correct.
+
+With --metrics-listen it tells Prometheus how it fares, and has Go's profiles, there
+alone. METRICS.md beside the source lists the metrics, scripts/grafana has a dashboard.
 
 The log goes to standard error. The line "serving" names the addresses, also
 where port 0 left them to the system. SIGINT and SIGTERM stop the server
@@ -262,6 +266,7 @@ func (c serverConfig) databases() (dirs []string) {
 type addresses struct {
 	grpc, http net.Addr
 	keyserver  net.Addr // nil if none is run
+	metrics    net.Addr // nil if nobody looks
 }
 
 // serve runs a server until ctx ends, which is no error, or all parts of it have failed.
@@ -285,9 +290,16 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	defer end(nil)
 	config := rpc.Config{Net: c.network, TLS: certificates, Hosts: c.listen.hosts, Origins: c.origins, Admission: c.admission, Version: version(), Log: c.log}
 	all := &parts{log: c.log, end: end}
+	var counted *metrics.Metrics // nil: nobody looks
+	if c.listen.metrics != "" {
+		if counted, err = metrics.New(version()); err != nil {
+			return err
+		}
+		config.Observe = counted.Answered
+	}
 	var index *runningIndex
 	if c.network != nil {
-		index = &runningIndex{part: all.add("index"), config: c}
+		index = &runningIndex{part: all.add("index"), config: c, metrics: counted}
 	}
 	var keyserver *runningKeyserver
 	var keyserverPart *part
@@ -316,6 +328,9 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		if startErr == nil {
 			keyserver, config.Keyserver = started, started.service
 			keyserver.part = keyserverPart
+			if counted != nil {
+				keyserver.watch(counted, c.keyserver)
+			}
 		}
 	}
 	if running.Err() != nil && ctx.Err() == nil { // nothing is left to serve
@@ -336,6 +351,14 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	server, err := rpc.NewServer(config)
 	if err != nil {
 		return err
+	}
+	var metricsListener net.Listener
+	if counted != nil {
+		if metricsListener, err = net.Listen("tcp", c.listen.metrics); err != nil {
+			return fmt.Errorf("--metrics-listen: %w", err)
+		}
+		defer metricsListener.Close()
+		counted.WatchClients(c.admission, config.Allowances)
 	}
 
 	defer context.AfterFunc(ctx, func() { c.log.Info().Msg("stopping") })()
@@ -365,6 +388,16 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	working.Go(func() {
 		(&reloading{c.certificates, c.admission, c.settings, c.settingsAgain, c.log}).run(running, hangups)
 	})
+	if metricsListener != nil {
+		at.metrics = metricsListener.Addr()
+		line = line.Stringer("metrics", at.metrics)
+		metrics := rpc.NewMetricsServer(rpc.MetricsConfig{Handler: counted.Handler(), TLS: certificates, Hosts: c.listen.hosts, Log: c.log})
+		working.Go(func() {
+			if err := metrics.Serve(running, metricsListener); err != nil {
+				end(err)
+			}
+		})
+	}
 	line.Str("version", version()).Str("data_dir", c.dataDir).Msg("serving")
 	if serving != nil {
 		serving(at)

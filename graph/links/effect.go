@@ -39,6 +39,57 @@ type Effect struct {
 	Root      protocol.KeyHash
 }
 
+// Outcome is what became of an action of some kind: RequestOpened, LinkFormed, LinkCut,
+// ActionRefused or ActionWaiting.
+type Outcome struct {
+	Kind protocol.Kind
+	Type EffectType
+}
+
+// Tally counts outcomes. One that waited counts again when it is decided.
+type Tally map[Outcome]uint64
+
+// Outcomes lists all that there are.
+func Outcomes() (all []Outcome) {
+	for _, kind := range []protocol.Kind{protocol.MLR, protocol.MLA, protocol.MCR} {
+		all = append(all, Outcome{kind, doneBy(kind)}, Outcome{kind, ActionRefused})
+		if kind != protocol.MLR { // which refers to nothing
+			all = append(all, Outcome{kind, ActionWaiting})
+		}
+	}
+	return all
+}
+
+// doneBy is the effect of an action that is not refused.
+func doneBy(kind protocol.Kind) EffectType {
+	switch kind {
+	case protocol.MLR:
+		return RequestOpened
+	case protocol.MLA:
+		return LinkFormed
+	}
+	return LinkCut
+}
+
+func (t *Tally) add(e *Effect) {
+	o := Outcome{e.Kind, e.Type}
+	switch e.Type {
+	case RequestOpened:
+		o.Kind = protocol.MLR
+	case LinkFormed:
+		o.Kind = protocol.MLA
+	case LinkCut:
+		o.Kind = protocol.MCR
+	case ActionRefused, ActionWaiting:
+	default: // not of an action
+		return
+	}
+	if *t == nil {
+		*t = make(Tally)
+	}
+	(*t)[o]++
+}
+
 // appendTo appends the canonical encoding (SPEC.md, "State hash").
 func (e *Effect) appendTo(b []byte) []byte {
 	b = append(b, byte(e.Type))

@@ -28,6 +28,7 @@ type Step struct {
 	*Draft
 	height uint32
 	Counts store.Counts // as of the block
+	Tally  Tally        // of the block
 	err    error        // the first of the store; what follows it does not count
 
 	first         int32     // the number of the first of the block's own actions
@@ -447,4 +448,5 @@ func (s *Step) emit(o storedEffect, e *Effect) {
 	e.Type = o.effect
 	s.space = e.appendTo(s.space[:0])
 	s.effects.Write(s.space)
+	s.Tally.add(e)
 }

@@ -80,6 +80,9 @@ func (d *Draft) Repeats(b *Block) error {
 // Counts returns the totals as of the block.
 func (s *Step) Counts() store.Counts { return s.links.Counts }
 
+// Tally returns what became of actions by the block.
+func (s *Step) Tally() links.Tally { return s.links.Tally }
+
 // Hash returns the state hash that follows from the one before the block.
 func (s *Step) Hash(before [32]byte) [32]byte { return nextHash(before, s.block, s.effects) }
 

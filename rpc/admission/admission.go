@@ -176,6 +176,22 @@ func (g *Gate) Resize(l Limits) {
 	g.work.resize(l.Work)
 }
 
+// Refused returns how often each budget had no room, by its name in a Refusal.
+func (g *Gate) Refused() map[string]uint64 {
+	counts := make(map[string]uint64)
+	for _, r := range []*refusals{
+		&g.connections.refusals, &g.requests.refusals, &g.streams.refusals, &g.long.refusals,
+		&g.in.refusals, &g.out.refusals, &g.work.one.refusals,
+	} {
+		counts[r.name] = r.count.Load()
+	}
+	return counts
+}
+
+// DroppedStreams returns how many streams were ended because their client was slow and others
+// waited for their places.
+func (g *Gate) DroppedStreams() uint64 { return g.streams.vacated.Load() }
+
 // Usage is what is in use of each budget, and how many clients there are to it.
 type Usage struct {
 	Connections, Requests, Streams, Long int

@@ -7,7 +7,7 @@ import (
 
 // bytes are a budget of memory.
 type bytes struct {
-	name  string
+	refusals
 	after time.Duration // when to come back if there is no room
 
 	mu    sync.Mutex
@@ -17,7 +17,7 @@ type bytes struct {
 }
 
 func newBytes(name string, size Budget, after time.Duration) *bytes {
-	return &bytes{name: name, size: size, after: after, of: make(map[Client]int)}
+	return &bytes{refusals: refusals{name: name}, size: size, after: after, of: make(map[Client]int)}
 }
 
 func (b *bytes) resize(size Budget) {
@@ -41,9 +41,9 @@ func (b *bytes) take(c Client, n int) *Refusal {
 		return nil
 	case !c.bounded():
 	case c.single() && b.of[c]+n > b.size.One:
-		return refused(b.name, true, b.after)
+		return b.refuse(true, b.after)
 	case b.taken+n > b.size.All:
-		return refused(b.name, false, b.after)
+		return b.refuse(false, b.after)
 	}
 	b.add(c, n)
 	return nil

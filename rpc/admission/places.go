@@ -3,12 +3,14 @@ package admission
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // places are a budget of things that are there or not, as connections.
 type places struct {
-	name     string
+	refusals
+	vacated  atomic.Uint64 // places that were taken away
 	patience time.Duration // for how long nobody has to make room for his like
 
 	mu      sync.Mutex
@@ -41,7 +43,7 @@ type place struct {
 const lookEvery = time.Millisecond
 
 func newPlaces(name string, size Budget, patience time.Duration, few int) *places {
-	return &places{name: name, size: size, patience: patience, few: few, of: make(map[Client]*holder)}
+	return &places{refusals: refusals{name: name}, size: size, patience: patience, few: few, of: make(map[Client]*holder)}
 }
 
 func (p *places) resize(size Budget, few int) {
@@ -71,7 +73,7 @@ func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 	case c.single() && own.taken >= p.size.One:
 		if old = own.oldest(p.patience); old == nil {
 			p.mu.Unlock()
-			return nil, refused(p.name, true, p.patience)
+			return nil, p.refuse(true, p.patience)
 		}
 	case p.taken >= p.size.All, own.taken >= p.few && p.taken >= p.size.All-p.size.All/4:
 		// Who has places already waits until it is worthwhile to look at everybody's again.
@@ -82,7 +84,7 @@ func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 		}
 		if old == nil {
 			p.mu.Unlock()
-			return nil, refused(p.name, false, p.patience)
+			return nil, p.refuse(false, p.patience)
 		}
 	}
 	if old != nil {
@@ -95,6 +97,7 @@ func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 	entered.release()
 	p.mu.Unlock()
 	if old != nil {
+		p.vacated.Add(1)
 		old.vacate()
 	}
 	return entered, nil

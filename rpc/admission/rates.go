@@ -23,7 +23,7 @@ const networkBits = 48
 // generations: so that its memory is bounded, it forgets an old one as a whole. It is safe
 // for concurrent use.
 type Rates struct {
-	name string
+	refusals
 
 	mu         sync.Mutex
 	every      rate.Limit                     // mu; per second; rate.Inf for no limits
@@ -34,7 +34,7 @@ type Rates struct {
 // NewRates allows each client one every so often, and burst at once, of what a name tells in
 // refusals. A client that is unlimited is allowed everything.
 func NewRates(name string, every time.Duration, burst int) *Rates {
-	return &Rates{name: name, every: rate.Every(every), burst: burst, young: make(map[netip.Prefix]*rate.Limiter)}
+	return &Rates{refusals: refusals{name: name}, every: rate.Every(every), burst: burst, young: make(map[netip.Prefix]*rate.Limiter)}
 }
 
 // Unlimited returns rates that allow everybody everything.
@@ -64,6 +64,9 @@ func (r *Rates) atOnce() int {
 	return r.burst
 }
 
+// Refused returns how often Take has refused something.
+func (r *Rates) Refused() uint64 { return r.count.Load() }
+
 func (r *Rates) remembered() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,14 +95,14 @@ func (r *Rates) take(c Client, n int) *Refusal {
 	one := reserve(r.limiter(c.prefix, 1), now, n)
 	if after := one.DelayFrom(now); after > 0 {
 		one.CancelAt(now)
-		return refused(r.name, true, after)
+		return r.refuse(true, after)
 	}
 	if network, ok := c.network(); ok {
 		all := reserve(r.limiter(network, networkShare), now, n)
 		if after := all.DelayFrom(now); after > 0 {
 			all.CancelAt(now)
 			one.CancelAt(now)
-			return refused(r.name, true, after)
+			return r.refuse(true, after)
 		}
 	}
 	return nil
@@ -167,7 +170,7 @@ func (w *work) take(c Client, units int) *Refusal {
 	if w.quiet.take(c, units) == nil || w.all.AllowN(time.Now(), min(units, w.all.Burst())) {
 		return nil
 	}
-	return refused(workName, false, time.Second)
+	return w.one.refuse(false, time.Second)
 }
 
 // drain leaves a client nothing but its rate.

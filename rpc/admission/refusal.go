@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -22,6 +23,17 @@ type Refusal struct {
 
 func refused(budget string, yours bool, after time.Duration) *Refusal {
 	return &Refusal{budget, yours, max(time.Second, after)}
+}
+
+// refusals counts what a budget had no room for.
+type refusals struct {
+	name  string // of the budget
+	count atomic.Uint64
+}
+
+func (r *refusals) refuse(yours bool, after time.Duration) *Refusal {
+	r.count.Add(1)
+	return refused(r.name, yours, after)
 }
 
 // Error implements error.

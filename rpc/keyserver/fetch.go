@@ -38,6 +38,12 @@ func NewAllowances(callRate int) *Allowances {
 // Calls are those of calls.
 func (a *Allowances) Calls() *admission.Rates { return a.calls }
 
+// Refused returns how often a client was refused a call, and how often a KeyInit, because it had
+// used up its allowance.
+func (a *Allowances) Refused() (calls, keyInits uint64) {
+	return a.calls.Refused(), a.keyInits.Refused()
+}
+
 // fetch hands out a KeyInit to the client that asks, whom admission has put into ctx.
 // payment is a token, if one is wanted. A client that has fetched too many still gets those for
 // fallback, which fetching does not use up. So the limit is on who fetches: nobody can

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -32,11 +33,31 @@ type wire struct {
 	allow   *Allowances
 }
 
-// NewWire returns what answers the wire of a keyserver, whose clients have allowances.
-func NewWire(service *keyserver.Service, allow *Allowances, log zerolog.Logger) http.Handler {
+// NewWire returns what answers the wire of a keyserver, whose clients have allowances. observe, if not
+// nil, hears of each call: its method, OK or the number of its error, and how long it took
+// without the sending of a long answer.
+func NewWire(service *keyserver.Service, allow *Allowances, observe func(method, code string, took time.Duration), log zerolog.Logger) http.Handler {
 	methods := wire{service, allow}.methods()
 	fault := func(err error) *jsonrpc.Error { return callFault(err, log) }
+	if observe != nil {
+		for name, method := range methods {
+			methods[name] = func(ctx context.Context, p *jsonrpc.Params) (any, error) {
+				began := time.Now()
+				result, err := method(ctx, p)
+				observe(name, codeOf(err), time.Since(began))
+				return result, err
+			}
+		}
+	}
 	return unlessHeld(service, jsonrpc.NewHandler(methods, allow.calls, fault, log))
+}
+
+// codeOf is OK, or the number of an error.
+func codeOf(err error) string {
+	if err == nil {
+		return "OK"
+	}
+	return strconv.Itoa(callFault(err, zerolog.Nop()).Code) // whoever answers logs it
 }
 
 // unlessHeld has HTTP say, too, that all calls of a request would be refused while the
