@@ -1,5 +1,6 @@
 // Package forest keeps the links in force in memory: it answers which tree a key
-// is in, and how deep, without walking. What never belongs here: who may link.
+// is in, how deep, and where on its way to the root links are newer than a height, without
+// walking. What never belongs here: who may link.
 package forest
 
 import "github.com/keytree-bch/keytree/graph/cow"
@@ -21,6 +22,9 @@ import "github.com/keytree-bch/keytree/graph/cow"
 // cache, and linking or cutting a small branch rewrites one leaf. Nothing depends on
 // chance or on the identity of keys: whoever pays for keys cannot choose a bad
 // shape. A lone key has no node at all.
+//
+// A node also has the height of the newest link under it, so that a way up passes over all that has been as it is
+// since an older height.
 //
 // A forest is a version, as package cow has them: Fork makes the next one, and the
 // one before stays as it is. Reads may run concurrently with each other, changes of
@@ -101,6 +105,66 @@ func (f *Forest) Depth(n int32) int32 {
 	return depth
 }
 
+// Newer returns the nearest key to n, itself first, then upwards, that is linked to its parent
+// since a later height than the given one, and None if there is none, the root being reached; all
+// keys before it have been below their parents at that height as they are now. visited is how many
+// nodes of the tour it has looked at; it gives up once these are more than most: ok is false then.
+//
+// It looks at the nodes that hold a key above n, and a newer link: few, unless newer links have
+// come in at many places beside the path.
+func (f *Forest) Newer(n int32, height uint32, most int) (key int32, visited int, ok bool) {
+	x := f.places.At(n).leaf
+	if x == None {
+		return None, 0, true
+	}
+	s := search{f: f, height: height, left: most}
+	end := f.slot(x, n) + 1
+	above := f.entries(x)[end-1].low + 1 // n is the first that is less deep
+	for key = None; ; {
+		key, above = s.before(x, end, above)
+		if key != None || s.left < 0 || f.node(x).up < 0 {
+			return key, most - s.left, s.left >= 0
+		}
+		above += f.node(x).base
+		x, end = f.above(x)
+	}
+}
+
+// search looks for a newer link than a height.
+type search struct {
+	f      *Forest
+	height uint32
+	left   int // nodes that it may still look at; negative once it has given up
+}
+
+// before goes through the entries of x before the one at end, from the last to the first, and
+// returns the first key that is less deep than above and than all that have come before it, and is linked
+// since a later height; None if there is none. least is how deep the least deep of
+// all was, or above.
+func (s *search) before(x int32, end int, above int32) (key, least int32) {
+	if s.left--; s.left < 0 {
+		return None, above
+	}
+	leaf, all := s.f.node(x).level == 0, s.f.entries(x)
+	for i := end - 1; i >= 0; i-- {
+		e := &all[i]
+		if e.low >= above {
+			continue
+		}
+		if e.newest > s.height {
+			if leaf {
+				return e.ref, e.low
+			}
+			under := s.f.node(e.ref)
+			if key, _ := s.before(e.ref, int(under.len), above-under.base); key != None || s.left < 0 {
+				return key, e.low
+			}
+		}
+		above = e.low
+	}
+	return None, above
+}
+
 // Size returns the number of keys in n's tree.
 func (f *Forest) Size(n int32) int32 {
 	x := f.places.At(n).leaf
@@ -111,10 +175,11 @@ func (f *Forest) Size(n int32) int32 {
 }
 
 // Link makes child, which must be the root of another tree than parent's, a
-// child of parent.
-func (f *Forest) Link(child, parent int32) {
+// child of parent since a height.
+func (f *Forest) Link(child, parent int32, since uint32) {
 	depth := f.Depth(parent)
 	branch := f.plant(child)
+	f.Date(child, since)
 	x := f.plant(parent)
 	*f.parents.Edit(child) = parent
 	i := f.slot(x, parent)
@@ -129,8 +194,7 @@ func (f *Forest) Link(child, parent int32) {
 		f.settle(f.concat(f.concat(left, branch), right), root)
 		return
 	}
-	// A small branch goes into the leaf of its parent. It is deeper than the
-	// parent, so that no least depth changes.
+	// A small branch goes into the leaf of its parent.
 	var room [maxWidth]entry
 	moved := room[:copy(room[:], f.entries(branch))]
 	shift := f.node(branch).base + f.entries(x)[i].low + 1
@@ -139,7 +203,17 @@ func (f *Forest) Link(child, parent int32) {
 	}
 	f.free(branch)
 	f.recount(x, int32(len(moved)))
-	f.insert(x, i+1, moved)
+	f.mend(f.insert(x, i+1, moved))
+}
+
+// Date says since which height a key is linked to its parent; 0 of a root.
+func (f *Forest) Date(n int32, since uint32) {
+	x := f.places.At(n).leaf
+	if x == None {
+		return // a lone key is a root
+	}
+	f.editEntries(x)[f.slot(x, n)].newest = since
+	f.mend(x)
 }
 
 // plant returns the leaf of n, which is made if n is a lone key.
@@ -168,6 +242,7 @@ func (f *Forest) Cut(child int32) {
 		left, branch := f.split(x, f.slot(x, child))
 		f.edit(branch).base -= depth
 		f.settle(branch, child)
+		f.Date(child, 0)
 		f.settle(f.concat(left, right), root)
 		return
 	}
@@ -182,6 +257,7 @@ func (f *Forest) Cut(child int32) {
 		f.mend(x)
 	}
 	x = f.newNode(0, -moved[0].low)
+	moved[0].newest = 0
 	f.fill(x, moved)
 	f.settle(x, child)
 }
@@ -208,8 +284,9 @@ func Rooted(parents []int32) bool {
 }
 
 // Build gives a forest without keys as many keys as there are parents, None for
-// a root, which must have no cycle, in time linear in their number.
-func (f *Forest) Build(parents []int32) {
+// a root, which must have no cycle, in time linear in their number. since returns the
+// height since which a key is linked to its parent.
+func (f *Forest) Build(parents []int32, since func(n int32) uint32) {
 	children := make([]int32, len(parents)) // first child, then siblings
 	siblings := make([]int32, len(parents))
 	for n := range parents {
@@ -232,7 +309,11 @@ func (f *Forest) Build(parents []int32) {
 		tour = tour[:0]
 		depth := int32(0)
 		for at := root; at != None; {
-			tour = append(tour, entry{ref: at, low: depth})
+			e := entry{ref: at, low: depth}
+			if at != root {
+				e.newest = since(at)
+			}
+			tour = append(tour, e)
 			if c := children[at]; c != None {
 				at, depth = c, depth+1
 				continue

@@ -68,6 +68,9 @@ func TestForest(t *testing.T) {
 				} else if r.IntN(10) == 0 && int(last) < c.keys {
 					m.add(f)
 				}
+				if dated := int32(r.IntN(len(m.parents))); r.IntN(4) == 0 && m.parents[dated] != None {
+					m.date(f, dated, uint32(r.IntN(step+1)))
+				}
 				if step%(1+c.keys/100) == 0 {
 					check(t, f, m)
 					// The version before is as it was, and so is the one of now whatever becomes
@@ -87,7 +90,7 @@ func TestForest(t *testing.T) {
 						t.Fatal("a forest without cycles is not rooted")
 					}
 					rebuilt := newOf(c.width, c.drift)
-					rebuilt.Build(m.parents)
+					rebuilt.Build(m.parents, func(n int32) uint32 { return m.since[n] })
 					check(t, rebuilt, m)
 				}
 				if t.Failed() {
@@ -141,16 +144,28 @@ func TestForestShapes(t *testing.T) {
 				}
 				check(t, linked, m)
 				built := New()
-				built.Build(m.parents)
+				built.Build(m.parents, func(n int32) uint32 { return m.since[n] })
 				check(t, built, m)
+				// One newer link far up takes a way up and one down.
+				for _, f := range []*Forest{linked, built} {
+					levels := int(f.node(f.top(f.places.At(0).leaf)).level) + 1
+					f.Date(1, m.height+1)
+					for n := range f.Len() {
+						if _, visited, _ := f.Newer(n, m.height, keys); visited > 2*levels {
+							t.Fatalf("from key %d up: visited %d nodes of %d levels", n, visited, levels)
+						}
+					}
+					f.Date(1, m.since[1])
+				}
 				for _, n := range []int32{1, keys / 2, keys - 1} {
 					for _, f := range []*Forest{linked, built} {
-						p := m.parents[n]
-						m.parents[n] = None
-						f.Cut(n)
+						p, was := m.parents[n], m.clone()
+						m.cut(f, n)
 						check(t, f, m)
-						m.parents[n] = p
-						f.Link(n, p)
+						m.link(f, n, p)
+						check(t, f, m)
+						m = was
+						f.Date(n, m.since[n])
 						check(t, f, m)
 					}
 				}
@@ -165,7 +180,7 @@ func TestForestReads(t *testing.T) {
 	f := New()
 	for n := range int32(keys) {
 		if f.Add(); n > 0 {
-			f.Link(n, int32(shapes["tree"](int(n))))
+			f.Link(n, int32(shapes["tree"](int(n))), 0)
 		}
 	}
 	var wg sync.WaitGroup
@@ -223,7 +238,11 @@ func TestBlocks(t *testing.T) {
 }
 
 // model is a forest that answers by walking parents.
-type model struct{ parents []int32 }
+type model struct {
+	parents []int32
+	since   []uint32 // 0 of a root
+	height  uint32   // of the last link
+}
 
 func (m *model) walk(n int32) (root, depth int32) {
 	for ; m.parents[n] != None; n = m.parents[n] {
@@ -232,7 +251,17 @@ func (m *model) walk(n int32) (root, depth int32) {
 	return n, depth
 }
 
-func (m *model) clone() *model { return &model{slices.Clone(m.parents)} }
+// newer is Forest.Newer.
+func (m *model) newer(n int32, height uint32) int32 {
+	for n != None && m.since[n] <= height {
+		n = m.parents[n]
+	}
+	return n
+}
+
+func (m *model) clone() *model {
+	return &model{slices.Clone(m.parents), slices.Clone(m.since), m.height}
+}
 
 func (m *model) lone(n int32) bool {
 	for _, p := range m.parents {
@@ -245,22 +274,28 @@ func (m *model) lone(n int32) bool {
 
 func (m *model) add(f *Forest) {
 	f.Add()
-	m.parents = append(m.parents, None)
+	m.parents, m.since = append(m.parents, None), append(m.since, 0)
 }
 
 func (m *model) drop(f *Forest) {
 	f.Drop()
-	m.parents = m.parents[:len(m.parents)-1]
+	m.parents, m.since = m.parents[:len(m.parents)-1], m.since[:len(m.since)-1]
 }
 
 func (m *model) link(f *Forest, child, parent int32) {
-	f.Link(child, parent)
-	m.parents[child] = parent
+	m.height++
+	f.Link(child, parent, m.height)
+	m.parents[child], m.since[child] = parent, m.height
 }
 
 func (m *model) cut(f *Forest, child int32) {
 	f.Cut(child)
-	m.parents[child] = None
+	m.parents[child], m.since[child] = None, 0
+}
+
+func (m *model) date(f *Forest, n int32, since uint32) {
+	f.Date(n, since)
+	m.since[n] = since
 }
 
 // check compares all answers of f with m, and looks for damage in its tours.
@@ -290,6 +325,7 @@ func check(t *testing.T, f *Forest, m *model) {
 		}
 		sizes[roots[n]]++
 	}
+	checkNewer(t, f, m)
 	reached := 0
 	for n := range f.Len() {
 		root, depth, size := f.Root(n), f.Depth(n), f.Size(n)
@@ -328,6 +364,27 @@ func check(t *testing.T, f *Forest, m *model) {
 	}
 }
 
+// checkNewer compares Newer of some keys as of some heights with m.
+func checkNewer(t *testing.T, f *Forest, m *model) {
+	t.Helper()
+	nodes := used(f)
+	for n := int32(0); n < f.Len(); n += 1 + f.Len()/64 {
+		for height := uint32(0); height <= m.height; height += 1 + m.height/3 {
+			want := m.newer(n, height)
+			got, visited, ok := f.Newer(n, height, nodes)
+			if got != want || !ok || visited > nodes {
+				t.Fatalf("from key %d up, %d is linked since after %d, want %d; visited %d of %d nodes, ok %v", n, got, height, want, visited, nodes, ok)
+			}
+			if got, again, ok := f.Newer(n, height, visited); got != want || again != visited || !ok {
+				t.Fatalf("key %d as of %d in %d nodes: %d, %d visited, ok %v", n, height, visited, got, again, ok)
+			}
+			if _, _, ok := f.Newer(n, height, visited-1); ok && visited > 0 {
+				t.Fatalf("key %d as of %d takes %d nodes, and less", n, height, visited)
+			}
+		}
+	}
+}
+
 // used counts the nodes that are not free.
 func used(f *Forest) int {
 	n := int(f.nodes.Len())
@@ -354,6 +411,11 @@ func checkNode(t *testing.T, f *Forest, x int32, tour *[]int32) (seen int) {
 	}
 	seen = 1
 	count, low := int32(0), f.entries(x)[0].low
+	defer func() {
+		if e := f.entry(x); h.up >= 0 && f.entries(h.up)[f.slot(h.up, x)] != e {
+			t.Fatalf("node %d should be listed as %v", x, e)
+		}
+	}()
 	for _, e := range f.entries(x) {
 		low = min(low, e.low)
 		if h.level == 0 {
@@ -395,6 +457,10 @@ func checkTour(t *testing.T, f *Forest, m *model, root int32, tour []int32) {
 		if i == 0 && n != root || depth > len(path) || i > 0 && (depth == 0 || path[depth-1] != m.parents[n]) {
 			t.Fatalf("the tour of %d has %d, of depth %d, in a wrong place", root, n, depth)
 		}
+		x := f.places.At(n).leaf
+		if since := f.entries(x)[f.slot(x, n)].newest; since != m.since[n] {
+			t.Fatalf("key %d is linked since %d, want %d", n, since, m.since[n])
+		}
 		path = append(path[:depth], n)
 	}
 }
@@ -412,7 +478,7 @@ func BenchmarkForest(b *testing.B) {
 			}
 			before := heap()
 			f := New()
-			f.Build(parents)
+			f.Build(parents, func(n int32) uint32 { return uint32(n) })
 			perKey := float64(heap()-before) / float64(keys)
 			r := rand.New(rand.NewPCG(3, 4))
 			size := fmt.Sprintf("%s/%d/", name, keys)
@@ -435,7 +501,7 @@ func BenchmarkForest(b *testing.B) {
 			b.Run(size+"rejoin", func(b *testing.B) {
 				for b.Loop() {
 					f.Cut(1)
-					f.Link(1, 0)
+					f.Link(1, 0, 1)
 				}
 			})
 			b.Run(size+"link+cut", func(b *testing.B) {
@@ -443,7 +509,7 @@ func BenchmarkForest(b *testing.B) {
 					n := int32(1 + r.IntN(keys-1))
 					p := f.Parent(n)
 					f.Cut(n)
-					f.Link(n, p)
+					f.Link(n, p, 1)
 				}
 				b.ReportMetric(float64(heap()-before)/float64(keys), "B/key")
 			})
@@ -475,7 +541,7 @@ func BenchmarkForestMemory(b *testing.B) {
 			for b.Loop() {
 				before := heap()
 				f := New()
-				f.Build(parents)
+				f.Build(parents, func(n int32) uint32 { return uint32(n) })
 				b.ReportMetric(float64(heap()-before)/keys, "B/key")
 				runtime.KeepAlive(f)
 			}
@@ -486,7 +552,7 @@ func BenchmarkForestMemory(b *testing.B) {
 				f := New()
 				for n, p := range parents {
 					if f.Add(); p != None {
-						f.Link(int32(n), p)
+						f.Link(int32(n), p, uint32(n))
 					}
 				}
 				b.ReportMetric(float64(heap()-before)/keys, "B/key")

@@ -14,9 +14,12 @@ type node struct {
 	len   uint8 // of its entries
 }
 
-// entry is a key in a leaf, or a node in an inner node. low is its depth, or the
-// least depth under it, before the base of the node that holds the entry.
-type entry struct{ ref, low int32 }
+// entry is a key in a leaf, or a node in an inner node.
+type entry struct {
+	ref    int32
+	low    int32  // its depth, or the least depth under it, before the base of the node that holds the entry
+	newest uint32 // height of its link, or the greatest under it; 0 of a root
+}
 
 // least returns how many entries a node under another one has at least.
 func (f *Forest) least() int { return max(2, f.width/4) }
@@ -91,6 +94,15 @@ func (f *Forest) low(x int32) int32 {
 		low = 0
 	}
 	return f.node(x).base + low
+}
+
+// entry returns the entry of x in the node above it.
+func (f *Forest) entry(x int32) entry {
+	e := entry{ref: x, low: f.low(x)}
+	for _, under := range f.entries(x) {
+		e.newest = max(e.newest, under.newest)
+	}
+	return e
 }
 
 // newNode returns a node without entries that is the top of a tree.
@@ -200,9 +212,9 @@ func (f *Forest) overflow(x int32, i int, moved []entry) int32 {
 	if p < 0 {
 		return f.cover(x, y)
 	}
-	low := f.low(x)
-	f.editEntries(p)[s].low = low
-	return f.insert(p, s+1, []entry{{ref: y, low: f.low(y)}})
+	e := f.entry(x)
+	f.editEntries(p)[s] = e
+	return f.insert(p, s+1, []entry{f.entry(y)})
 }
 
 // cover returns a new top over a, which was one, and its right neighbour b.
@@ -210,7 +222,7 @@ func (f *Forest) cover(a, b int32) int32 {
 	root := f.node(a).up
 	t := f.newNode(f.node(a).level+1, 0)
 	f.edit(t).up = root
-	f.fill(t, []entry{{a, f.low(a)}, {b, f.low(b)}})
+	f.fill(t, []entry{f.entry(a), f.entry(b)})
 	return t
 }
 
@@ -270,25 +282,25 @@ func (f *Forest) even(a, b int32) (int32, int32) {
 	}
 }
 
-// mend restores the least depths above x, and the least lengths, after x has got
+// mend restores the entries of the nodes above x, and the least lengths, after x has got
 // other entries or lost some.
 func (f *Forest) mend(x int32) {
 	for f.node(x).up >= 0 {
 		p := f.node(x).up
 		all, s := f.entries(p), f.slot(p, x)
 		if int(f.node(x).len) >= f.least() {
-			low := f.low(x)
-			if all[s].low == low {
+			e := f.entry(x)
+			if all[s] == e {
 				return
 			}
-			f.editEntries(p)[s].low = low
+			f.editEntries(p)[s] = e
 		} else {
 			s = min(s, len(all)-2)
 			a, b := f.even(all[s].ref, all[s+1].ref)
 			all = f.editEntries(p)
-			all[s] = entry{ref: a, low: f.low(a)}
+			all[s] = f.entry(a)
 			if b != None {
-				all[s+1].low = f.low(b)
+				all[s+1] = f.entry(b)
 			} else {
 				f.remove(p, s+1, s+2)
 			}
@@ -365,14 +377,14 @@ func (f *Forest) concat(a, b int32) int32 {
 			left, right = low, x
 		}
 		_, right = f.even(left, right)
-		all := f.editEntries(p)
-		all[min(s, len(all)-1)].low = f.low(x)
+		e, all := f.entry(x), f.editEntries(p)
+		all[min(s, len(all)-1)] = e
 		if right == None {
 			f.mend(p) // x, the longer one, has taken all
 			return f.top(x)
 		}
 	}
-	f.mend(f.insert(p, s, []entry{{low, f.low(low)}}))
+	f.mend(f.insert(p, s, []entry{f.entry(low)}))
 	return f.top(x)
 }
 
@@ -486,7 +498,7 @@ func (f *Forest) pack(all []entry) int32 {
 			n := len(rest) / (groups - g)
 			f.fill(x, rest[:n])
 			// Entry g of the level above overwrites one that is in a node already.
-			rest, all[g] = rest[n:], entry{x, f.low(x)}
+			rest, all[g] = rest[n:], f.entry(x)
 		}
 		if all = all[:groups]; groups == 1 {
 			return all[0].ref

@@ -187,6 +187,6 @@ func (s *State) readKeys(r *bufio.Reader, keys int32) error {
 	if !forest.Rooted(parents) {
 		return fmt.Errorf("%w: the links of a checkpoint form a cycle", store.ErrDamaged)
 	}
-	s.forest.Build(parents)
+	s.build(parents)
 	return nil
 }

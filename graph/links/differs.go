@@ -3,6 +3,7 @@ package links
 import (
 	"fmt"
 	"maps"
+	"math"
 
 	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/protocol"
@@ -34,7 +35,7 @@ func (s *State) Differs(t *State) string {
 			return fmt.Sprintf("keys: %x is missing", key)
 		}
 		if s.forest.Depth(n) != t.forest.Depth(m) || s.forest.Size(n) != t.forest.Size(m) ||
-			s.keys.Key(s.forest.Root(n)) != t.keys.Key(t.forest.Root(m)) || s.record(n) != t.record(m) {
+			s.keys.Key(s.forest.Root(n)) != t.keys.Key(t.forest.Root(m)) || s.record(n) != t.record(m) || !s.dated(n) {
 			return fmt.Sprintf("links of key %x", key)
 		}
 		p, q := s.places.Ref(n), t.places.Ref(m)
@@ -63,6 +64,16 @@ func (s *State) Differs(t *State) string {
 		return "waiting actions"
 	}
 	return ""
+}
+
+// dated reports whether the forest has it right since when a key is linked.
+func (s *State) dated(n int32) bool {
+	is := func(height uint32) bool { // that it is linked since a later one
+		key, _, _ := s.forest.Newer(n, height, math.MaxInt)
+		return key == n
+	}
+	since := s.places.Ref(n).linked
+	return !is(since) && (since == 0 || is(since-1))
 }
 
 // keyOr returns the key with a number, a zero one if that is none.

@@ -10,7 +10,7 @@ func (s *Step) join(accept, request *acted) {
 	child, parent := s.enter(request.child), s.enter(request.parent)
 	root := s.forest.Root(parent)
 	childID, rootID := s.identity(child), s.identity(root)
-	s.forest.Link(child, parent)
+	s.forest.Link(child, parent, s.height)
 	p := s.places.Edit(child)
 	p.name, p.request, p.linked = naming{accept.txid, accept.number}, request.number, s.height
 	s.changed = append(s.changed, child, s.addChild(child, parent, s.height))

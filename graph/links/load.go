@@ -71,8 +71,13 @@ func (s *State) loadKeys(txn *badger.Txn, most int) error {
 	case !forest.Rooted(parents):
 		return fmt.Errorf("%w: the links in force form a cycle", store.ErrDamaged)
 	}
-	s.forest.Build(parents)
+	s.build(parents)
 	return nil
+}
+
+// build builds the forest of the keys, whose places are known, and their parents.
+func (s *State) build(parents []int32) {
+	s.forest.Build(parents, func(n int32) uint32 { return s.places.Ref(n).linked })
 }
 
 // loadActions counts the actions, and finds the end of each key's chain of those that

@@ -113,7 +113,7 @@ func (s *State) undo(l *ledger, o *storedEffect, first int32) error {
 		if o.effect == LinkFormed {
 			s.forest.Cut(child)
 		} else {
-			s.forest.Link(child, parent)
+			s.forest.Link(child, parent, 0) // setPlace says since when
 		}
 	}
 	if o.action < first { // it goes back to waiting
@@ -164,6 +164,7 @@ func (s *State) setPlace(key int32, r *keyRecord) {
 		return
 	}
 	p.name, p.request, p.linked = r.accept, r.request, r.linked
+	s.forest.Date(key, r.linked)
 	if !r.hasNext {
 		s.places.Edit(s.keys.Find(r.parent)).last = key
 	}
