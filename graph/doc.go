@@ -37,8 +37,8 @@
 // effects; and a new version of each thing that it changed: a key's links, an
 // identity's tree (keyed by id_tx_hash), a name that merged. Versions sort newest
 // first under the height at which they came, so the state as of any height is
-// read without replaying, in one seek per key on the path. The tip says up to
-// where all that counts.
+// read without replaying, in one seek per key on the path whose link has changed since.
+// The tip says up to where all that counts.
 //
 // Badger takes some 5 µs of processor time per record, so few are written: about
 // two per action. That is why actions share values, and why little is written about
@@ -66,7 +66,8 @@
 // The links in force are held in package forest, which answers root, depth and
 // "is it the same tree" in time logarithmic in the tree's size whatever its
 // shape; a walk up stored parents would cost an attacker's chosen depth per
-// question.
+// question. It also finds the next link on the way up that is newer than a height: all before that
+// is in memory as of that height, too.
 //
 // Lists that may be long are followed as of any height without passing over what
 // has gone: each key names its first child and its next sibling as of each height,

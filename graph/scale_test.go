@@ -53,22 +53,26 @@ func (gr *grower) next(links int) Block {
 	return b
 }
 
+// growStep is how many links a block of growTo has.
+func growStep(keys int) int { return min(5000, keys/2) }
+
 // growTo makes the identity in a graph.
 func (gr *grower) growTo(b *testing.B, g *Graph, keys int) {
 	b.Helper()
 	for gr.keys < keys {
-		if err := g.Connect(gr.next(min(5000, keys-max(1, gr.keys)))); err != nil {
+		if err := g.Connect(gr.next(min(growStep(keys), keys-max(1, gr.keys)))); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
 // BenchmarkScale makes one identity of n keys of each shape and measures, in
-// process: opening it; resolving a random key and the deepest one, as of the tip
-// and, one of low depth, as of half the chain; a page of members as of the tip;
+// process: opening it; resolving a random key and the newest one, as of the tip
+// and, of those that there were, as of half the chain; a page of members as of the tip;
 // and blocks of 1,000 actions, each its own durable step, that add keys (append)
 // or cut the branch at the top that holds most of the identity and join it again
-// (rejoin). It reports bytes per key in memory and on disk.
+// (rejoin), after which a random key is resolved as of half the chain once more. It reports bytes per
+// key in memory and on disk.
 func BenchmarkScale(b *testing.B) {
 	for _, name := range []string{"path", "star", "tree", "caterpillar"} {
 		smaller := make(growth)
@@ -167,18 +171,18 @@ func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 	r := rand.New(rand.NewPCG(1, 2))
 	resolve := func(name string, next func() int, height *uint32) func(b *testing.B) {
 		return func(b *testing.B) {
-			v, err := g.At(height)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer v.Close()
 			var took []time.Duration
 			for b.Loop() {
 				key := names[next()]
 				start := time.Now()
+				v, err := g.At(height)
+				if err != nil {
+					b.Fatal(err)
+				}
 				if r, err := v.Resolve(b.Context(), key); err != nil || r.Root != names[0] {
 					b.Fatal(r, err)
 				}
+				v.Close()
 				if len(took) < 1<<20 {
 					took = append(took, time.Since(start))
 				}
@@ -189,8 +193,10 @@ func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 	}
 	b.Run("resolve", resolve("resolve", func() int { return r.IntN(keys) }, nil))
 	b.Run("deepest", resolve("deepest", func() int { return keys - 1 }, nil))
-	half := gr.height / 2
-	b.Run("resolve-as-of", resolve("resolve-as-of", func() int { return r.IntN(10) }, &half))
+	half := (gr.height - 1) / 2
+	then := growStep(keys) * int(half+1) // so many keys there were
+	b.Run("resolve-as-of", resolve("resolve-as-of", func() int { return r.IntN(then) }, &half))
+	b.Run("deepest-as-of", resolve("deepest-as-of", func() int { return then - 1 }, &half))
 	b.Run("members", func(b *testing.B) {
 		v, err := g.At(nil)
 		if err != nil {
@@ -235,6 +241,7 @@ func benchmarkScale(b *testing.B, s shape, keys int, smaller growth) {
 		}
 		smaller.report(b, "rejoin", float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/action")
 	})
+	b.Run("rejoined-as-of", resolve("rejoined-as-of", func() int { return r.IntN(then) }, &half))
 }
 
 // rejoin returns a block that cuts key 1 from key 0, by the MCR of the last

@@ -44,9 +44,10 @@ type Member struct {
 }
 
 // MemberCursor is a place in the listing of an identity's members, which runs
-// depth first, children in the order in which they were linked: the member last returned.
+// depth first, children in the order in which they were linked: a member up to which all are listed.
 type MemberCursor struct {
-	Key protocol.KeyHash
+	Key  protocol.KeyHash
+	Done bool // those below it are listed as well
 }
 
 // ActionState is what has become of an action as of a block (identity-rules §3).

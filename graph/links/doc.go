@@ -16,6 +16,7 @@
 //	load.go         the state in memory, from the store
 //	answers.go      what is answered
 //	view.go         questions as of a block: resolving, identities
+//	past.go         resolving as of an older block, and what a question may cost
 //	members.go      the keys of an identity
 //	actions.go      actions and what became of them
 //	differs.go      whether two states are the same

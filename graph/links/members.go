@@ -15,16 +15,17 @@ import (
 // the end. ErrNotFound if there is no such identity, or the cursor is not one of
 // its keys.
 //
-// It looks at one record per key listed, whatever the identity had been before; with
-// a cursor, as of an older block, one for each key above it besides.
+// It looks at each key listed, and at those on the way up from the end of a branch to the next; at no more than
+// MaxWork allows: then the page holds fewer than limit, maybe none. What counts is next. With a
+// cursor it resolves that first, which takes what Resolve does, and may fail with ErrWork.
 func (v *Identities) Members(ctx context.Context, id chainhash.Hash, after *MemberCursor, limit int) (members []Member, next *MemberCursor, err error) {
 	identity, err := v.Identity(id)
 	if err != nil {
 		return nil, nil, err
 	}
-	at := Member{Key: identity.Root}
+	start, depth, below := identity.Root, uint32(0), true // whether those below it are to come
 	if after == nil {
-		members = append(members, at)
+		members = append(members, Member{Key: start})
 	} else {
 		r, err := v.Resolve(ctx, after.Key)
 		if err != nil {
@@ -33,50 +34,64 @@ func (v *Identities) Members(ctx context.Context, id chainhash.Hash, after *Memb
 		if r.Root != identity.Root {
 			return nil, nil, fmt.Errorf("cursor %x in identity %v: %w", after.Key, id, store.ErrNotFound)
 		}
-		at = Member{Key: r.Key, Depth: r.Depth}
+		start, depth, below = after.Key, r.Depth, !after.Done
 	}
-	record, err := v.links(at.Key)
+	v.work = 0
+	at, err := v.number(start)
+	if err != nil {
+		return nil, nil, err
+	}
+	here, err := v.standing(at)
 	for err == nil {
-		var following *Member
-		if following, record, err = v.nextMember(at.Depth, record); err != nil {
+		to, toDepth, listed := here.parent, depth-1, false
+		switch {
+		case below && here.first != none:
+			to, toDepth, listed = here.first, depth+1, true
+		case here.parent == none:
+			return members, nil, nil
+		case here.next != none:
+			to, toDepth, listed = here.next, depth, true
+		}
+		if listed && len(members) >= limit || v.work > v.most-recordWork {
+			return members, &MemberCursor{Key: v.state.keys.Key(at), Done: !below}, nil
+		}
+		if here, err = v.standing(to); err != nil {
 			break
 		}
-		if following == nil {
-			return members, nil, nil
+		at, depth, below = to, toDepth, listed
+		if listed {
+			parent, accept := v.state.keys.Key(here.parent), here.accept
+			members = append(members, Member{Key: v.state.keys.Key(at), Depth: depth, Parent: &parent, Accept: &accept, Linked: here.linked})
 		}
-		if len(members) >= limit {
-			return members, &MemberCursor{at.Key}, nil
-		}
-		members = append(members, *following)
-		at = *following
 		err = ctx.Err()
 	}
 	return nil, nil, err
 }
 
-// nextMember returns the key after the one of the given depth and record, depth
-// first, with its record: its first child, else the next child of the nearest
-// ancestor that has one. nil after the last.
-func (v *Identities) nextMember(depth uint32, r keyRecord) (*Member, keyRecord, error) {
-	var key protocol.KeyHash
-	if r.hasFirst {
-		key, depth = r.first, depth+1
-	} else {
-		for !r.hasNext && r.hasParent {
-			up, err := v.links(r.parent)
-			if err != nil {
-				return nil, r, err
-			}
-			r, depth = up, depth-1
-		}
-		if !r.hasNext {
-			return nil, r, nil
-		}
-		key = r.next
+// standing is where a key stands as of a view: the keys around it by number, none for each that is
+// not there, and the link to its parent.
+type standing struct {
+	parent, first, next int32
+	accept              chainhash.Hash
+	linked              uint32
+}
+
+// standing returns where a key stands. That is in memory, unless the key has moved since.
+func (v *Identities) standing(n int32) (standing, error) {
+	s := v.state
+	if p := s.places.Ref(n); p.moved <= v.height {
+		return standing{s.forest.Parent(n), p.first, p.next, p.name.tx, p.linked}, v.spend(1)
 	}
-	r, err := v.links(key)
-	if err != nil {
-		return nil, r, err
+	r, err := v.storedKey(n)
+	here := standing{parent: none, first: none, next: none, accept: r.accept.tx, linked: r.linked}
+	for _, beside := range [...]struct {
+		is     bool
+		key    protocol.KeyHash
+		number *int32
+	}{{r.hasParent, r.parent, &here.parent}, {r.hasFirst, r.first, &here.first}, {r.hasNext, r.next, &here.next}} {
+		if beside.is && err == nil {
+			*beside.number, err = v.number(beside.key)
+		}
 	}
-	return &Member{Key: key, Depth: depth, Parent: &r.parent, Accept: &r.accept.tx, Linked: r.linked}, r, nil
+	return here, err
 }

@@ -167,9 +167,13 @@ func (s *identityService) actionsOf(ctx context.Context, list *listing, key prot
 	}
 }
 
-// The cursors of the two lists, in big-endian numbers.
+// The cursors of the two lists, in big-endian numbers. That of keys is a key, and a byte more, 1, if it
+// is done.
 
 func appendMemberCursor(c links.MemberCursor) []byte {
+	if c.Done {
+		return append(c.Key[:], 1)
+	}
 	return c.Key[:]
 }
 
@@ -178,10 +182,14 @@ func parseMemberCursor(b []byte) (*links.MemberCursor, error) {
 		return nil, nil
 	}
 	var c links.MemberCursor
-	if len(b) != len(c.Key) {
+	switch n := copy(c.Key[:], b); {
+	case n < len(c.Key):
+		return nil, errCursor()
+	case len(b) == n+1 && b[n] == 1:
+		c.Done = true
+	case len(b) > n:
 		return nil, errCursor()
 	}
-	copy(c.Key[:], b)
 	return &c, nil
 }
 

@@ -17,6 +17,8 @@ func FuzzParsePageToken(f *testing.F) {
 	f.Add(token.String())
 	token.cursor = appendMemberCursor(links.MemberCursor{Key: [20]byte{3}})
 	f.Add(token.String())
+	token.cursor = appendMemberCursor(links.MemberCursor{Key: [20]byte{3}, Done: true})
+	f.Add(token.String())
 	token.cursor = appendActionCursor(store.Position{Height: 6, Index: 5})
 	f.Add(token.String())
 	token.cursor = appendEventCursor(eventCursor{disconnects: 1, height: 6, event: 5})

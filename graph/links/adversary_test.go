@@ -1,0 +1,265 @@
+package links_test
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// The tests of this file ask what costs most, of identities that somebody has made for that. They
+// count the work. How long it takes is logged: at full size with
+//
+//	KEYTREE_EXHAUSTIVE=1 go test ./graph/links -run Adversary -v
+
+// limit is how much work a question is allowed: less than in earnest, so that a small identity
+// reaches it.
+func limit() int {
+	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
+		return links.MaxWork
+	}
+	return 4000
+}
+
+// chain makes blocks for a graph.
+type chain struct {
+	t       *testing.T
+	g       *graph.Graph
+	height  uint32 // of the next block
+	prev    chainhash.Hash
+	actions []links.Action // of the next block
+	accepts map[int]chainhash.Hash
+	count   int // of actions
+}
+
+func newChain(t *testing.T) *chain {
+	g, err := graph.Open(t.TempDir(), graph.Params{Network: "regtest"}, graph.Options{Memory: 4 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return &chain{t: t, g: g, accepts: make(map[int]chainhash.Hash)}
+}
+
+func key(n int) protocol.KeyHash {
+	sum := sha256.Sum256(fmt.Append(nil, "key ", n))
+	return protocol.KeyHash(sum[:20])
+}
+
+func (c *chain) add(author int, a protocol.Action) chainhash.Hash {
+	k := key(author)
+	txid := chainhash.Hash(sha256.Sum256(fmt.Append(nil, "tx ", c.count)))
+	c.count++
+	c.actions = append(c.actions, links.Action{Index: uint32(len(c.actions)), TxID: txid, Author: &k, Action: a})
+	return txid
+}
+
+// link links a key to a parent, and returns the request.
+func (c *chain) link(child, parent int) chainhash.Hash {
+	request := c.add(child, protocol.Action{Kind: protocol.MLR, Parent: key(parent)})
+	c.accepts[child] = c.add(parent, protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(request)})
+	if len(c.actions) >= 10_000 {
+		c.block()
+	}
+	return request
+}
+
+// cut cuts a key from its parent.
+func (c *chain) cut(child, parent int) {
+	c.add(parent, protocol.Action{Kind: protocol.MCR, Ref: protocol.RefersTo(c.accepts[child])})
+}
+
+// block connects the next block, and returns its height.
+func (c *chain) block() uint32 {
+	c.t.Helper()
+	b := graph.Block{Height: c.height, PrevHash: c.prev, Hash: sha256.Sum256(fmt.Append(nil, "block ", c.height)), Actions: c.actions}
+	if err := c.g.Connect(b); err != nil {
+		c.t.Fatal(err)
+	}
+	c.height, c.prev, c.actions = c.height+1, b.Hash, nil
+	return b.Height
+}
+
+// path links so many keys to a path, key 0 being its root, and returns its id and the height from which on it is there.
+func (c *chain) path(keys int) (id chainhash.Hash, height uint32) {
+	for n := range keys - 1 {
+		if request := c.link(n+1, n); n == 0 {
+			id = request
+		}
+	}
+	return id, c.block()
+}
+
+// at returns a view, whose questions are allowed limit().
+func (c *chain) at(height uint32) *graph.View {
+	c.t.Helper()
+	v, err := c.g.At(&height)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(v.Close)
+	v.Limit(limit())
+	return v
+}
+
+// spent checks what a question has taken, and logs it.
+func (c *chain) spent(v *graph.View, question string, start time.Time, most int) {
+	c.t.Helper()
+	c.t.Logf("%s: %d steps in %v", question, v.Work(), time.Since(start).Round(time.Microsecond))
+	if v.Work() > most {
+		c.t.Errorf("%s: %d steps, expected %d at most", question, v.Work(), most)
+	}
+}
+
+// TestAdversaryChangedLinks cuts every link of a path after the block that is asked about: each has
+// to be read.
+func TestAdversaryChangedLinks(t *testing.T) {
+	c := newChain(t)
+	most := limit()/links.RecordWork + 1 // keys, more or less, that can be read
+	id, then := c.path(most + 100)
+	for n := range most + 99 {
+		c.cut(n+1, n)
+	}
+	c.block()
+
+	v := c.at(then)
+	deep := most * 9 / 10
+	start := time.Now()
+	r, err := v.Resolve(t.Context(), key(deep))
+	if err != nil || r.ID != id || r.Root != key(0) || int(r.Depth) != deep || len(r.Path) != links.MaxPath {
+		t.Fatalf("key %d: %v below %x, %v", deep, r.Depth, r.Root, err)
+	}
+	c.spent(v, "Resolve", start, limit())
+	if v.Work() < deep*links.RecordWork {
+		t.Errorf("%d steps for %d links that have changed: this shows nothing", v.Work(), deep)
+	}
+	// Of another question of the same view, all but the path is known.
+	start = time.Now()
+	if r, err = v.Resolve(t.Context(), key(deep-1)); err != nil || int(r.Depth) != deep-1 {
+		t.Fatalf("key %d: %v, %v", deep-1, r.Depth, err)
+	}
+	c.spent(v, "Resolve, again", start, (links.MaxPath+1)*(links.RecordWork+1))
+
+	v = c.at(then)
+	for question, ask := range map[string]func() error{
+		"Resolve of too deep a key": func() error { _, err := v.Resolve(t.Context(), key(most+99)); return err },
+		"Members from too deep a key on": func() error {
+			_, _, err := v.Members(t.Context(), id, &links.MemberCursor{Key: key(most + 99)}, 10)
+			return err
+		},
+	} {
+		start := time.Now()
+		if err := ask(); !errors.Is(err, links.ErrWork) {
+			t.Errorf("%s: %v, expected ErrWork", question, err)
+		}
+		c.spent(v, question, start, limit()+links.RecordWork)
+	}
+	start = time.Now()
+	members, next, err := v.Members(t.Context(), id, nil, 1000)
+	if err != nil || len(members) == 0 || next == nil {
+		t.Fatalf("%d members, next %v, %v", len(members), next, err)
+	}
+	c.spent(v, fmt.Sprintf("Members, %d of 1000", len(members)), start, limit())
+}
+
+// TestAdversaryLinksBeside adds keys beside a path after the block that is asked about: nodes of the
+// forest that hold the path hold newer links as well.
+func TestAdversaryLinksBeside(t *testing.T) {
+	c := newChain(t)
+	keys := 3 * limit()
+	id, then := c.path(keys)
+	for n := 0; n < keys; n += 8 {
+		c.link(keys+n, n)
+	}
+	c.block()
+	v := c.at(then)
+	start := time.Now()
+	r, err := v.Resolve(t.Context(), key(keys-1))
+	if err != nil || r.ID != id || int(r.Depth) != keys-1 {
+		t.Fatalf("depth %d, %v", r.Depth, err)
+	}
+	c.spent(v, "Resolve", start, limit())
+	if v.Work() < keys/32 {
+		t.Errorf("%d steps for a path of %d keys: this shows nothing", v.Work(), keys)
+	}
+	v.Limit(v.Work() - links.RecordWork - 1)
+	if _, err := v.Resolve(t.Context(), key(keys-2)); !errors.Is(err, links.ErrWork) {
+		t.Errorf("%v, expected ErrWork", err)
+	}
+}
+
+// TestAdversaryWayUp lists keys from the end of a path longer than a page may climb: pages without a
+// key, each with where to go on, lead to the next.
+func TestAdversaryWayUp(t *testing.T) {
+	c := newChain(t)
+	keys := 2*limit() + limit()/2
+	id, then := c.path(keys)
+	c.link(keys, 0)
+	with := c.block()
+	c.cut(1, 0)
+	c.block()
+	for _, test := range []struct {
+		height uint32
+		rest   int // keys behind the path
+	}{{then, 0}, {with, 1}} {
+		v := c.at(test.height)
+		cursor := &links.MemberCursor{Key: key(keys - 1)}
+		pages, found := 0, 0
+		for ; cursor != nil; pages++ {
+			if pages > keys {
+				t.Fatal("the list does not end")
+			}
+			start := time.Now()
+			members, next, err := v.Members(t.Context(), id, cursor, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.spent(v, fmt.Sprintf("Members as of %d", test.height), start, limit())
+			found, cursor = found+len(members), next
+		}
+		if found != test.rest || pages < 3 {
+			t.Errorf("as of %d: %d keys in %d pages, want %d", test.height, found, pages, test.rest)
+		}
+	}
+}
+
+// TestAdversaryMerges merges identities in pairs, then pairs of these, and so on: the way from a name to the one that
+// survives becomes as long as it can.
+func TestAdversaryMerges(t *testing.T) {
+	const rounds = 9
+	const identities = 1 << rounds
+	c := newChain(t)
+	var ids []chainhash.Hash
+	for n := range identities {
+		ids = append(ids, c.link(2*n+1, 2*n))
+	}
+	c.block()
+	for size := 1; size < identities; size *= 2 {
+		for n := 0; n < identities; n += 2 * size {
+			c.link(2*(n+size), 2*n+1)
+		}
+	}
+	then := c.block()
+	c.cut(2*identities/2, 1)
+	c.block()
+	v := c.at(then)
+	most := 0
+	for n, id := range ids {
+		identity, err := v.Identity(id)
+		if err != nil || identity.Keys != 2*identities || n > 0 && *identity.MergedInto != ids[0] {
+			t.Fatalf("identity %d: %+v, %v", n, identity, err)
+		}
+		most = max(most, v.Work()/links.RecordWork)
+	}
+	if most != 2+rounds+1 {
+		t.Errorf("%d records to find which one survives of %d, expected %d", most, identities, 2+rounds+1)
+	}
+}

@@ -1,0 +1,10 @@
+package links
+
+// RecordWork is recordWork.
+const RecordWork = recordWork
+
+// Limit lets a question take less work than MaxWork.
+func (v *Identities) Limit(most int) { v.most = most }
+
+// Work returns what the last question took.
+func (v *Identities) Work() int { return v.work }

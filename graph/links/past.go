@@ -1,0 +1,151 @@
+package links
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// MaxWork bounds the work of one question that goes from key to key. It is counted in steps of
+// some 0.2 µs: going to a key in memory, or looking at a node of the forest, is one; reading a
+// record as of a height is recordWork.
+const MaxWork = 100_000
+
+const recordWork = 20
+
+// ErrWork says that an answer takes more than MaxWork, because too many keys above the one asked
+// about are linked otherwise since the block, some 5,000 at least. Ask as of a later block, or of the tip.
+var ErrWork = errors.New("too many links have changed since then")
+
+// spend counts steps of the question under way. ErrWork if there are more than MaxWork.
+func (v *Identities) spend(steps int) error {
+	if v.work += steps; v.work > v.most {
+		return fmt.Errorf("%w: as of height %d it takes more than %d steps, ask as of a later block", ErrWork, v.height, v.most)
+	}
+	return nil
+}
+
+// version reads the version as of the view of the thing with a stem, nil if there is none.
+func (v *Identities) version(stem []byte) ([]byte, error) {
+	if err := v.spend(recordWork); err != nil {
+		return nil, err
+	}
+	return v.store.Version(stem, v.height)
+}
+
+// storedKey returns the record of a key as of the view from the store, an empty
+// one if there is none.
+func (v *Identities) storedKey(n int32) (r keyRecord, err error) {
+	value, err := v.version(store.KeyStem(v.state.keys.Key(n)))
+	if err == nil && value != nil {
+		r, err = decodeKeyRecord(value)
+	}
+	return r, err
+}
+
+// number returns the number of a key that a record names.
+func (v *Identities) number(key protocol.KeyHash) (int32, error) {
+	n := v.state.keys.Find(key)
+	if n == none {
+		return none, fmt.Errorf("%w: key %x stood in an identity, and is in none that is known", store.ErrDamaged, key)
+	}
+	return n, nil
+}
+
+// place is where a key stood in its tree.
+type place struct {
+	root  int32
+	depth uint32
+	id    chainhash.Hash // of the tree, zero if it has none
+}
+
+// maxKnown bounds Identities.known, which lets many questions of one view share the
+// upper part of their ways.
+const maxKnown = 1 << 17
+
+// resolvePast says which identity was behind a key. It goes from the key to the next one above it whose link
+// came later than the view, all at once: up to there everything was as it is. There the store has
+// what was. It goes on from the parent that the key had, up to one that had none.
+func (v *Identities) resolvePast(ctx context.Context, key protocol.KeyHash) (Resolution, error) {
+	v.work = 0
+	s := v.state
+	r := Resolution{Key: key, Root: key}
+	n := s.keys.Find(key)
+	if n == none {
+		r.Path = []protocol.KeyHash{key}
+		return r, nil
+	}
+	type stop struct {
+		key   int32
+		depth uint32 // below which the key asked about was
+	}
+	var stops []stop
+	var top place
+	for at := n; ; {
+		moved, err := v.movedAbove(at)
+		if err != nil {
+			return r, err
+		}
+		r.Depth += uint32(s.forest.Depth(at) - s.forest.Depth(moved))
+		for k := at; len(r.Path) < MaxPath; k = s.forest.Parent(k) {
+			if r.Path = append(r.Path, s.keys.Key(k)); k == moved {
+				break
+			}
+		}
+		if at == n && at != moved {
+			parent, accept := s.keys.Key(s.forest.Parent(n)), s.places.Ref(n).name.tx
+			r.Parent, r.Accept = &parent, &accept
+		}
+		if p, ok := v.known[moved]; ok && len(r.Path) == MaxPath {
+			top = p
+			break
+		}
+		record, err := v.storedKey(moved)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return r, err
+		}
+		stops = append(stops, stop{moved, r.Depth})
+		if !record.hasParent {
+			top = place{root: moved, id: record.id.tx}
+			break
+		}
+		if moved == n {
+			r.Parent, r.Accept = &record.parent, &record.accept.tx
+		}
+		if at, err = v.number(record.parent); err != nil {
+			return r, err
+		}
+		r.Depth++
+	}
+	r.Root, r.ID = s.keys.Key(top.root), top.id
+	r.Depth += top.depth
+	r.Truncated = r.Depth >= MaxPath
+	if v.known == nil {
+		v.known = make(map[int32]place)
+	}
+	for _, at := range stops[:min(len(stops), max(0, maxKnown-len(v.known)))] {
+		v.known[at.key] = place{top.root, r.Depth - at.depth, top.id}
+	}
+	return r, nil
+}
+
+// movedAbove returns the nearest key, the given one first, then upwards, whose link came later than the view; the root
+// if there is none.
+func (v *Identities) movedAbove(n int32) (int32, error) {
+	moved, visited, _ := v.state.forest.Newer(n, v.height, v.most-v.work)
+	if err := v.spend(visited); err != nil {
+		return none, err
+	}
+	if moved == none {
+		return v.state.forest.Root(n), nil
+	}
+	return moved, nil
+}
