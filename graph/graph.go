@@ -25,6 +25,7 @@ var (
 	ErrBlock    = store.ErrBlock
 	ErrMemory   = store.ErrMemory
 	ErrNotFound = store.ErrNotFound
+	ErrWork     = links.ErrWork
 	// ErrLocked says that another process has the database open.
 	ErrLocked = badgerdb.ErrLocked
 	// ErrDiskFull says that the disk has too little room left for a step, or for

@@ -142,13 +142,14 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 	return answer, nil
 }
 
-// actionsOf fills a page up to its limit or to maxAnswer. next is nil at the end
-// of the list.
+// actionsOf fills a page up to its limit or to maxAnswer, or until the graph has had enough to pass
+// over. next is nil at the end of the list.
 func (s *identityService) actionsOf(ctx context.Context, list *listing, key protocol.KeyHash, after *store.Position) (page []*keytreev1.Action, next *store.Position, err error) {
 	at := asOfView(list.view)
 	size := 0
 	for {
-		found, next, err := list.view.ActionsOf(ctx, key, after, min(list.limit-len(page), actionsAtOnce))
+		limit := min(list.limit-len(page), actionsAtOnce)
+		found, next, err := list.view.ActionsOf(ctx, key, after, limit)
 		if err != nil {
 			return nil, nil, s.fault(err)
 		}
@@ -160,7 +161,7 @@ func (s *identityService) actionsOf(ctx context.Context, list *listing, key prot
 			page = append(page, rendered)
 			after = &store.Position{Height: action.Height, Index: action.Index}
 		}
-		if next == nil || len(page) == list.limit {
+		if next == nil || len(page) == list.limit || len(found) < limit {
 			return page, next, nil
 		}
 		after = next

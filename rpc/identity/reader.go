@@ -102,14 +102,17 @@ func offChain(err error) bool {
 }
 
 // fault is the error for a call that could not be answered: that its time is up
-// or its client gone, or its block; or else what no client can do anything about, which is
-// logged and hidden.
+// or its client gone, or its block; that it takes too much work; or else what no client can do
+// anything about, which is logged and hidden.
 func (r *graphReader) fault(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return status.FromContextError(err).Err()
 	}
 	if errors.Is(err, graph.ErrReorganised) {
 		return status.Error(codes.Aborted, "the block that the answer is as of was reorganised away meanwhile; ask again")
+	}
+	if errors.Is(err, graph.ErrWork) {
+		return fault.Field(codes.FailedPrecondition, "at_height", "%v", err)
 	}
 	if r.graph.Err() != nil {
 		return ErrFailed // which was logged once

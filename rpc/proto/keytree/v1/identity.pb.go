@@ -38,7 +38,9 @@
 //   - ABORTED (409): a page token whose block was reorganised away. Start the
 //     listing again.
 //   - FAILED_PRECONDITION (400): Watch cannot continue from the block named.
-//     Start again from a lower height.
+//     Start again from a lower height. Or too much has changed since the block of
+//     at_height to be undone for one call: some 5,000 links or more on the way from a
+//     key to its root. Ask as of a later block, or of the tip.
 //   - UNAVAILABLE (503): no block is indexed yet, the stored blocks have not been
 //     compared with the node's since the server started, or it is stopping. Try
 //     again later.

@@ -38,7 +38,9 @@
 //   - ABORTED (409): a page token whose block was reorganised away. Start the
 //     listing again.
 //   - FAILED_PRECONDITION (400): Watch cannot continue from the block named.
-//     Start again from a lower height.
+//     Start again from a lower height. Or too much has changed since the block of
+//     at_height to be undone for one call: some 5,000 links or more on the way from a
+//     key to its root. Ask as of a later block, or of the tip.
 //   - UNAVAILABLE (503): no block is indexed yet, the stored blocks have not been
 //     compared with the node's since the server started, or it is stopping. Try
 //     again later.
@@ -84,7 +86,8 @@ type IdentityServiceClient interface {
 	// NOT_FOUND: a key that was never in a link is its own identity.
 	ResolveAddress(ctx context.Context, in *ResolveAddressRequest, opts ...grpc.CallOption) (*Resolution, error)
 	// BatchResolve resolves up to 10,000 addresses as of one block. One bad
-	// address refuses the whole call; the error names it as addresses[i].
+	// address refuses the whole call; the error names it as addresses[i]. So does one
+	// that takes too much work (FAILED_PRECONDITION).
 	//
 	// An answer with paths can reach some 50 MB. gRPC clients accept 4 MB by
 	// default: raise that limit, set omit_path, or ask for fewer addresses.
@@ -101,7 +104,8 @@ type IdentityServiceClient interface {
 	GetAction(ctx context.Context, in *GetActionRequest, opts ...grpc.CallOption) (*Action, error)
 	// ListAddressActions lists the actions by and about one key, in the order of
 	// their position on the chain. Every page is as of the block that the first
-	// page was as of.
+	// page was as of. A page may hold fewer actions than page_size, even none,
+	// while next_page_token is not empty.
 	ListAddressActions(ctx context.Context, in *ListAddressActionsRequest, opts ...grpc.CallOption) (*ListAddressActionsResponse, error)
 	// ListEvents tells what changed in a range of blocks: first the disconnects
 	// that are known in the range, in the order in which they happened, then the
@@ -248,7 +252,8 @@ type IdentityServiceServer interface {
 	// NOT_FOUND: a key that was never in a link is its own identity.
 	ResolveAddress(context.Context, *ResolveAddressRequest) (*Resolution, error)
 	// BatchResolve resolves up to 10,000 addresses as of one block. One bad
-	// address refuses the whole call; the error names it as addresses[i].
+	// address refuses the whole call; the error names it as addresses[i]. So does one
+	// that takes too much work (FAILED_PRECONDITION).
 	//
 	// An answer with paths can reach some 50 MB. gRPC clients accept 4 MB by
 	// default: raise that limit, set omit_path, or ask for fewer addresses.
@@ -265,7 +270,8 @@ type IdentityServiceServer interface {
 	GetAction(context.Context, *GetActionRequest) (*Action, error)
 	// ListAddressActions lists the actions by and about one key, in the order of
 	// their position on the chain. Every page is as of the block that the first
-	// page was as of.
+	// page was as of. A page may hold fewer actions than page_size, even none,
+	// while next_page_token is not empty.
 	ListAddressActions(context.Context, *ListAddressActionsRequest) (*ListAddressActionsResponse, error)
 	// ListEvents tells what changed in a range of blocks: first the disconnects
 	// that are known in the range, in the order in which they happened, then the
