@@ -11,6 +11,7 @@ import (
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/graph/anchors"
+	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 )
 
@@ -182,4 +183,25 @@ func BenchmarkAnchorProofs(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/count, "ns/proof")
 		})
 	}
+}
+
+// BenchmarkBlockOfAnchorsAgain applies a block of anchors once more, as opening does with those since the checkpoint.
+func BenchmarkBlockOfAnchorsAgain(b *testing.B) {
+	const count = 20_000
+	g, err := Open(b.TempDir(), testParams, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer g.Close()
+	if err := g.Connect(blockOfAnchors(b, 0, chainhash.Hash{}, count, nil)); err != nil {
+		b.Fatal(err)
+	}
+	txn := g.db.NewTransaction(false)
+	defer txn.Discard()
+	for b.Loop() {
+		if _, n, err := state.New().Again(txn, 0, store.Block{}); err != nil || n != count {
+			b.Fatal(n, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/count, "ns/anchor")
 }

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"reflect"
 	"testing"
 
@@ -69,5 +70,27 @@ func TestAnchorProofsOfAChain(t *testing.T) {
 	}
 	if got, err := v.AnchorProofs(t.Context(), chainhash.Hash{1}, 0, 5, 1); err != nil || len(got) != 0 {
 		t.Errorf("of no chain: %d proofs, %v", len(got), err)
+	}
+}
+
+// TestUnprovenAnchors reads the anchors of a block without what proves them: they are the same, and no
+// block of them can be connected.
+func TestUnprovenAnchors(t *testing.T) {
+	c := newAnchorGraph(t)
+	first := anchorTxOf(t, anchor("example.org", 1, 1), 1)
+	c.connect(first, anchorTxOf(t, nil, 2), anchorTxOf(t, anchor("example.org", 2, 1), 3, batonOf(first)))
+	txn := c.g.db.NewTransaction(false)
+	defer txn.Discard()
+	tip, _ := c.g.Tip()
+	unproven, err := anchors.ReadUnproven(txn, tip.Height)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proven, sound, err := anchors.ReadBlock(txn, tip.Height, tip.Hash, func(key []byte, why error) { t.Error(why) })
+	if err != nil || !sound || len(proven.Txs) != 2 || !reflect.DeepEqual(unproven.Txs, proven.Txs) {
+		t.Errorf("%d anchors without proof, %d with one: %v", len(unproven.Txs), len(proven.Txs), err)
+	}
+	if err := unproven.Check(tip.Hash); !errors.Is(err, ErrBlock) {
+		t.Errorf("what is not proven is taken: %v", err)
 	}
 }

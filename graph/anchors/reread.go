@@ -22,6 +22,19 @@ func ReadBlock(txn *badger.Txn, height uint32, hash chainhash.Hash, damaged func
 	return r.block, r.sound, err
 }
 
+// ReadUnproven reads the anchors of the block at height as ReadBlock does, but not what proves that the block
+// has them: it is for a block that was connected, and so checked, and whose state hash shows that
+// these are still its anchors. Check refuses what it returns. ErrDamaged.
+func ReadUnproven(txn *badger.Txn, height uint32) (Block, error) {
+	var damage error
+	r := rereading{txn: txn, height: height, damaged: func(_ []byte, why error) { damage = errors.Join(damage, why) }, sound: true}
+	stored, err := readTxs(txn, height)
+	if err == nil {
+		err = r.readTxs(stored)
+	}
+	return r.block, errors.Join(err, damage)
+}
+
 // rereading is ReadBlock under way.
 type rereading struct {
 	txn     *badger.Txn

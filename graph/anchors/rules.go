@@ -162,8 +162,9 @@ func (s *Step) apply(b *Block) {
 	s.anchors = slices.Grow(s.anchors, len(b.Txs))
 	for _, a := range b.inOrder() {
 		_, isAnchor := a.Raw.Anchor()
-		s.numbers[a.Raw.TxID()] = int32(len(s.anchors))
-		s.anchors = append(s.anchors, tx{Tx: a, txid: a.Raw.TxID(), height: s.height, isAnchor: isAnchor})
+		txid := a.Raw.TxID()
+		s.numbers[txid] = int32(len(s.anchors))
+		s.anchors = append(s.anchors, tx{Tx: a, txid: txid, height: s.height, isAnchor: isAnchor})
 	}
 	// following is an anchor with those of its spends that have not been followed.
 	type following struct {
