@@ -20,14 +20,9 @@ const (
 	maxPage     = 1000
 )
 
-const (
-	// maxAnswer is about how many bytes a page or a message of a stream is ended
-	// at, so that it stays below the 4 MB that gRPC clients accept by default.
-	maxAnswer = 3 << 20
-	// actionsAtOnce bounds what is read ahead of that limit: the message of one
-	// action can be as large as a transaction, 1 MB.
-	actionsAtOnce = 16
-)
+// maxAnswer is about how many bytes a page or a message of a stream is ended
+// at, so that it stays below the 4 MB that gRPC clients accept by default.
+const maxAnswer = 3 << 20
 
 // listing is one page of a list as of a block, being made.
 type listing struct {
@@ -142,30 +137,24 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 	return answer, nil
 }
 
-// actionsOf fills a page up to its limit or to maxAnswer, or until the graph has had enough to pass
-// over. next is nil at the end of the list.
+// actionsOf fills a page up to its limit or to maxAnswer, or until the graph has read or passed over
+// enough. next is nil at the end of the list.
 func (s *identityService) actionsOf(ctx context.Context, list *listing, key protocol.KeyHash, after *store.Position) (page []*keytreev1.Action, next *store.Position, err error) {
+	found, next, err := list.view.ActionsOf(ctx, key, after, list.limit)
+	if err != nil {
+		return nil, nil, s.fault(err)
+	}
 	at := asOfView(list.view)
 	size := 0
-	for {
-		limit := min(list.limit-len(page), actionsAtOnce)
-		found, next, err := list.view.ActionsOf(ctx, key, after, limit)
-		if err != nil {
-			return nil, nil, s.fault(err)
+	for i, action := range found {
+		rendered := s.render().action(action, at)
+		if size += proto.Size(rendered); size > maxAnswer && i > 0 {
+			last := &found[i-1]
+			return page, &store.Position{Height: last.Height, Index: last.Index}, nil
 		}
-		for _, action := range found {
-			rendered := s.render().action(action, at)
-			if size += proto.Size(rendered); size > maxAnswer && len(page) > 0 {
-				return page, after, nil
-			}
-			page = append(page, rendered)
-			after = &store.Position{Height: action.Height, Index: action.Index}
-		}
-		if next == nil || len(page) == list.limit || len(found) < limit {
-			return page, next, nil
-		}
-		after = next
+		page = append(page, rendered)
 	}
+	return page, next, nil
 }
 
 // The cursors of the two lists, in big-endian numbers. That of keys is a key, and a byte more, 1, if it
