@@ -25,7 +25,7 @@ func (v *Identities) find(txid chainhash.Hash) (int32, error) {
 }
 
 // Action describes an action by its txid. ErrNotFound if no action of that txid
-// was confirmed as of the view; ErrReorganised.
+// was confirmed as of the view; ErrReorganised. It reads 14 records at most, and the message.
 func (v *Identities) Action(txid chainhash.Hash) (ActionStatus, error) {
 	if err := v.stillThere(); err != nil {
 		return ActionStatus{}, err
@@ -156,7 +156,8 @@ const maxPageBytes = 1 << 20
 // ActionsOf lists up to limit actions by and about a key, in order of position, after the cursor;
 // a nil cursor starts with the first. next is nil at the end. A page of very long messages holds
 // fewer than limit, and so does one for which too much has to be passed over, maybe none: what
-// counts is next. ErrReorganised.
+// counts is next. It reads what Action does for each, 64 actions to come to the first, and 4,096 that it passes
+// over at most. ErrReorganised.
 func (v *Identities) ActionsOf(ctx context.Context, key protocol.KeyHash, after *store.Position, limit int) (actions []ActionStatus, next *store.Position, err error) {
 	if err := v.stillThere(); err != nil {
 		return nil, nil, err

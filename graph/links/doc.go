@@ -20,4 +20,19 @@
 //	members.go      the keys of an identity
 //	actions.go      actions and what became of them
 //	differs.go      whether two states are the same
+//
+// # What a question may cost
+//
+// Payers of fees decide how large identities and lists become, and clients what is asked about
+// them, as of which block. So the work of each question is bounded, whatever there is:
+//
+//	Resolve       as of the tip logarithmic in the identity's size; else MaxWork, or ErrWork
+//	Identity      35 records
+//	Members       MaxWork, after which the page ends; with a cursor what Resolve takes besides, or ErrWork
+//	Action        14 records and the message, in chunks of 64 kB
+//	ActionsOf     a page: what Action takes for each, but 1 MB of messages and the last one; 64 records to
+//	              come to the first, and 4,096 that are passed over, after which the page ends
+//	Effects       those of the block up to the end of the page, 10 ns each, and 7 records for each on it
+//
+// The tests named Adversary reach the first three with identities that are made for that.
 package links

@@ -132,8 +132,8 @@ func namedRoot(b book, n int32, a *storedAction) (protocol.KeyHash, error) {
 }
 
 // Effects lists the effects of the view's block: at most limit, from the one of number first on.
-// It holds no more than those, whatever the block has. passed is how many it has passed over:
-// less than first if there are not so many.
+// It holds no more than those, whatever the block has, and reads those before them, 10 ns each. passed is how
+// many it has passed over: less than first if there are not so many.
 func (v *Identities) Effects(first, limit int) (effects []Effect, passed int, err error) {
 	if err := v.stillThere(); err != nil {
 		return nil, 0, err

@@ -6,6 +6,29 @@
 // It translates and limits: requests into questions to the graph, answers and errors into
 // wire form. What never belongs here: an identity rule, a decision about a block, storage, a
 // listener, anything of a keyserver.
+//
+// # What a call may cost
+//
+// Each call is bounded, whatever the graph holds and as of whatever block: by less than 100 ms of
+// processor time, but for what is named here. Pages hold 1,000 entries at most. What a record is, and what
+// bounds the questions of links, is said in package links.
+//
+//	GetStatus            constant
+//	ResolveAddress       links.MaxWork, else FAILED_PRECONDITION; as of the tip logarithmic
+//	BatchResolve         what ResolveAddress takes, for each of up to 10,000 addresses; they share their ways. More than
+//	                     20 count as more calls (unitBatch)
+//	GetIdentity          35 records
+//	ListIdentityKeys     twice links.MaxWork: to find where to go on, and for the page
+//	GetAction            14 records and the message
+//	ListAddressActions   a page of up to 14 records each, or 1 MB of messages; 4,096 late mentions passed over
+//	ListEvents           a page of 7 records for each event; for every 100 of them it goes through those of their block that
+//	                     come before, but for anchors, 10 ns each. More than 1,000 events count as more calls (unitEvents)
+//	Watch                the same for every message, of 20 events
+//	ListAnchorChains     a page of 5 records each
+//	GetAnchorChain       5 records
+//	ListAnchors          a page of 7 records each
+//	GetAnchor            10 records, 32 merkle nodes, and the transaction
+//	GetProofBundle       what GetAnchor takes for each anchor. Ten count as another call (unitAnchors)
 package identity
 
 import (
