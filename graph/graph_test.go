@@ -132,7 +132,7 @@ func resolveInMemory(t testing.TB, v *View, k protocol.KeyHash) links.Resolution
 	return r
 }
 
-// storedView is a view's questions, answered by walking stored parents.
+// storedView is a view's questions, answered as if another block had come since.
 func storedView(v *View) *links.Identities {
 	return links.NewIdentities(v.snapshot.state.Links, v.iterators, v.height, v.height+1, v.stillThere)
 }

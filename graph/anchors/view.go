@@ -61,7 +61,7 @@ func NewChains(it *store.Iterators, height uint32) *Chains {
 }
 
 // AnchorChain describes a chain of anchors by the txid of its genesis anchor.
-// ErrNotFound if there is none as of the view.
+// ErrNotFound if there is none as of the view. It reads 5 records.
 func (v *Chains) AnchorChain(id chainhash.Hash) (Chain, error) {
 	value, err := v.store.Version(store.ChainStem(id), v.height)
 	if err == nil && value == nil {
@@ -83,7 +83,8 @@ func (v *Chains) AnchorChain(id chainhash.Hash) (Chain, error) {
 
 // AnchorChainsOf lists up to limit chains of anchors of a domain, in order of
 // their genesis anchors' positions, after the cursor; a nil cursor starts with the
-// first. next is nil at the end. Anyone can begin a chain for any domain.
+// first. next is nil at the end. Anyone can begin a chain for any domain. It reads 6 records for each
+// chain of the page, whatever else there is.
 func (v *Chains) AnchorChainsOf(ctx context.Context, domain string, after *store.Position, limit int) (chains []Chain, next *store.Position, err error) {
 	next, err = v.eachOfDomain(ctx, store.PrefixDomainChain, domain, after, limit, func(value []byte) error {
 		if len(value) != chainhash.HashSize {
@@ -98,7 +99,7 @@ func (v *Chains) AnchorChainsOf(ctx context.Context, domain string, after *store
 
 // AnchorsOf lists up to limit anchors of a domain, of all its chains, in order of
 // position, after the cursor; a nil cursor starts with the first. next is nil at
-// the end.
+// the end. It reads 2 records for each anchor of the page.
 func (v *Chains) AnchorsOf(ctx context.Context, domain string, after *store.Position, limit int) (anchors []Status, next *store.Position, err error) {
 	next, err = v.eachOfDomain(ctx, store.PrefixDomainAnchor, domain, after, limit, func(value []byte) error {
 		p, err := decodePlace(value)
@@ -156,7 +157,7 @@ func (v *Chains) eachOfDomain(ctx context.Context, prefix byte, domain string, a
 }
 
 // Anchors lists up to limit anchors of a chain, in its order, from the one with
-// the given number on. Fewer than limit: there are no more as of the view.
+// the given number on. Fewer than limit: there are no more as of the view. It reads 2 records for each.
 func (v *Chains) Anchors(ctx context.Context, chain chainhash.Hash, from uint32, limit int) (anchors []Status, err error) {
 	stem := store.AppendChainAnchorKey(nil, chain, 0)[:store.ChainStemSize]
 	it := store.NewIterator(v.ledger.txn, stem)
@@ -186,7 +187,7 @@ func (v *Chains) Anchors(ctx context.Context, chain chainhash.Hash, from uint32,
 }
 
 // Anchor describes an anchor by its txid. ErrNotFound if none of that txid was
-// confirmed as of the view.
+// confirmed as of the view. It reads 2 records.
 func (v *Chains) Anchor(txid chainhash.Hash) (Status, error) {
 	p, err := v.placeOf(txid)
 	if err != nil {
@@ -201,7 +202,7 @@ func (v *Chains) Anchor(txid chainhash.Hash) (Status, error) {
 
 // AnchorProof returns what shows that an anchor, or a transaction that broke a
 // chain of anchors, is in a block. ErrNotFound if none of that txid was confirmed
-// as of the view.
+// as of the view. It reads 3 records, the transaction in chunks of 64 kB, and at most 32 chunks of merkle nodes.
 func (v *Chains) AnchorProof(txid chainhash.Hash) (Proof, error) {
 	p, err := v.placeOf(txid)
 	if err != nil {
