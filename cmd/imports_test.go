@@ -54,8 +54,8 @@ func house() ([]room, []exception) {
 				// The command line, the terminal, settings.
 				"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "go.yaml.in/yaml/v2", "github.com/mattn/go-isatty",
 				"github.com/dustin/go-humanize", "github.com/mdp/qrterminal/v3", "github.com/KimMachineGun/automemlimit/memlimit", "golang.org/x/sys",
-				// What is told about the work.
-				"github.com/rs/zerolog",
+				// What is told about the work, to people and to systemd.
+				"github.com/rs/zerolog", "github.com/coreos/go-systemd/v22/daemon",
 				// Networks and hashes by name: neither wire nor txscript, of which transactions are made.
 				"github.com/gcash/bchd/chaincfg",
 				// Errors and answers of a server.
@@ -65,7 +65,8 @@ func house() ([]room, []exception) {
 				"time":              {"Sleep", "Tick", "NewTimer", "AfterFunc"}, // of which retries are made
 				module + "protocol": {"Author", "CheckMerkleBranch", "DecodeAction", "DecodeAnchor", "NewRecordTx"},
 			},
-			tests: append(slices.Clone(chain), module+"graph", "github.com/dgraph-io/badger/v4", "go.uber.org/goleak", "golang.org/x/net/dns/dnsmessage"),
+			tests: append(slices.Clone(chain), module+"graph", "github.com/dgraph-io/badger/v4", "go.uber.org/goleak", "golang.org/x/net/dns/dnsmessage",
+				"github.com/prometheus/client_model", "github.com/prometheus/common"),
 		},
 		{ // plays, with a private node and a mail server
 			folder: "cmd/keytree/internal",

@@ -228,7 +228,7 @@ func (c *conn) end(reset bool) {
 	tooMany := c.resets > mostReset
 	c.mu.Unlock()
 	if tooMany {
-		c.gate.work.drain(c.client)
+		c.gate.work.one.drain(c.client)
 		c.Close()
 	}
 }

@@ -57,11 +57,17 @@ func (r *Rates) resize(every time.Duration, burst int) {
 	}
 }
 
-// atOnce is how much a client may do at once.
-func (r *Rates) atOnce() int {
+// drain leaves a client nothing but its rate.
+func (r *Rates) drain(c Client) {
+	if !c.bounded() {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.burst
+	now, l := time.Now(), r.limiter(c.prefix, 1)
+	if left := int(l.TokensAt(now)); left > 0 && r.every != rate.Inf {
+		l.ReserveN(now, left)
+	}
 }
 
 // Refused returns how often Take has refused something.
@@ -171,10 +177,4 @@ func (w *work) take(c Client, units int) *Refusal {
 		return nil
 	}
 	return w.one.refuse(false, time.Second)
-}
-
-// drain leaves a client nothing but its rate.
-func (w *work) drain(c Client) {
-	for units := w.one.atOnce(); units > 0 && w.one.take(c, units) != nil; units /= 2 {
-	}
 }
