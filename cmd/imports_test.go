@@ -1,5 +1,6 @@
 // Package cmd is the folder of keytree's programs. It holds no code of its own, only
-// the test that imports point one way:
+// tests of the repository as a whole: of what GitHub reads of it, and that imports point
+// one way:
 //
 //	cmd → rpc → {indexer, keyserver} → graph → protocol
 //
@@ -11,7 +12,7 @@
 // each other are joined by one of their own: keyserver/anchor/onchain and
 // keyserver/audit/sources.
 //
-// The test also finds that the program, cmd/keytree, is wiring. Rules, transactions and
+// The test of imports also finds that the program, cmd/keytree, is wiring. Rules, transactions and
 // retries belong into a room that others can import.
 package cmd
 
