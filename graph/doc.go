@@ -1,5 +1,5 @@
 // Package graph is the identity graph of MIP-0003: the rules that turn a
-// chain's actions into identities (identity-rules §3 to §9), and their store; and
+// chain's actions into identities (protocol/SPEC.md §3 to §9), and their store; and
 // the chains of anchors (anchors, "The chain of anchors").
 //
 // Blocks go in by [Graph.Connect] and out by [Graph.Disconnect]; questions are

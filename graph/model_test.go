@@ -16,7 +16,7 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// model is identity-rules §3 to §9 said once more, as plainly as Go allows, to
+// model is protocol/SPEC.md §3 to §9 said once more, as plainly as Go allows, to
 // hold against the graph (see property_test.go). There is no database and no
 // cleverness in it: every block makes a whole new state out of a copy of the one
 // before, everything is looked up by walking. It was written from the text of
@@ -91,7 +91,7 @@ func (s *modelState) next(b graph.Block) *modelState {
 }
 
 // begin returns a copy of s to which b's actions are added, not yet decided. The
-// phases of §4 follow. Each goes through all actions there are, in order of
+// phases of protocol/SPEC.md §4 follow. Each goes through all actions there are, in order of
 // position, and picks those that are its own.
 func (s *modelState) begin(b graph.Block) *modelState {
 	n := s.clone()
@@ -222,7 +222,7 @@ func (s *modelState) decideAccept(a, request *modelAction) {
 	}
 }
 
-// link puts a link in force: two trees become one, which needs an id (§5).
+// link puts a link in force: two trees become one, which needs an id (protocol/SPEC.md §5).
 func (s *modelState) link(a, request *modelAction) {
 	child, parent := *request.Author, *a.Author
 	root := s.root(parent)
@@ -278,7 +278,7 @@ func (s *modelState) decideRevoke(a, accept *modelAction) {
 	}
 }
 
-// cut cuts a link: the trunk keeps the id, the branch is named by the MCR (§5).
+// cut cuts a link: the trunk keeps the id, the branch is named by the MCR (protocol/SPEC.md §5).
 func (s *modelState) cut(a, accept *modelAction) {
 	child, parent := *accept.child, *accept.parent
 	delete(s.links, child)
@@ -317,7 +317,7 @@ func (s *modelState) action(txid chainhash.Hash) *modelAction {
 }
 
 // referredTo returns the confirmed action that a refers to, nil if there is
-// none: its txid is the reference read forwards or backwards (§1).
+// none: its txid is the reference read forwards or backwards (protocol/SPEC.md §1).
 func (s *modelState) referredTo(a *modelAction) *modelAction {
 	backwards := a.Ref
 	slices.Reverse(backwards[:])
@@ -486,7 +486,7 @@ func (s *modelState) actionsOf(key protocol.KeyHash) []links.ActionStatus {
 	return actions
 }
 
-// modelStateHash is H(h) of §9, with the encoding of SPEC.md §9.
+// modelStateHash is H(h) of protocol/SPEC.md §9, with the encoding there.
 func modelStateHash(prev [32]byte, block chainhash.Hash, effects []links.Effect) [32]byte {
 	var encoded bytes.Buffer
 	write := func(fields ...any) {

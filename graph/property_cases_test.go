@@ -119,7 +119,7 @@ func TestWrongKindIsAboutNobody(t *testing.T) {
 	s.confirm(s.mcr(2, s.mcr(1, accept)))
 }
 
-// Position decides which of two accepts wins, and only position (§4).
+// Position decides which of two accepts wins, and only position (protocol/SPEC.md §4).
 func TestLowerPositionWins(t *testing.T) {
 	for _, swapped := range []bool{false, true} {
 		s := newStory(t, 4)
@@ -194,7 +194,7 @@ func TestReasonFollowsPosition(t *testing.T) {
 }
 
 // A hand-over in one block, in the worst order: the revoke of the old parent goes
-// before the accept of the new one (§4, phases 2 and 3).
+// before the accept of the new one (protocol/SPEC.md §4, phases 2 and 3).
 func TestHandOverInOneBlock(t *testing.T) {
 	s := newStory(t, 4)
 	old := s.mlr(0, 1)
@@ -230,7 +230,7 @@ func TestWaitingChainConfirmsBackwards(t *testing.T) {
 }
 
 // The age of an id is that of its naming tx, not of the block that named: a revoke
-// that waited names an identity that is older than one named meanwhile (§5).
+// that waited names an identity that is older than one named meanwhile (protocol/SPEC.md §5).
 func TestReleasedRevokeNamesTheOlderIdentity(t *testing.T) {
 	s := newStory(t, 4)
 	request := s.mlr(0, 1)
@@ -247,7 +247,7 @@ func TestReleasedRevokeNamesTheOlderIdentity(t *testing.T) {
 }
 
 // A branch that is cut and comes back, again and again, takes the old id each time
-// and leaves one merged id behind each time (§5).
+// and leaves one merged id behind each time (protocol/SPEC.md §5).
 func TestBranchReturns(t *testing.T) {
 	s := newStory(t, 4)
 	below := s.mlr(0, 1)

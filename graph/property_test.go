@@ -57,7 +57,7 @@ func exhaustive() bool { return os.Getenv("KEYTREE_EXHAUSTIVE") != "" }
 
 // TestPropertyAnswers: after any sequence of connects, disconnects and restarts
 // the graph answers like the model, as of every height, and so does a fresh index
-// of the chain that is left (identity-rules §8). A view that is held meanwhile
+// of the chain that is left (protocol/SPEC.md §8). A view that is held meanwhile
 // sticks to what was true when it was opened.
 func TestPropertyAnswers(t *testing.T) {
 	checks(t, 10, 14, 300)

@@ -7,7 +7,7 @@ import (
 )
 
 // Disconnect takes the tip back: afterwards the graph is as it was before that
-// block was connected (identity-rules §8). The block is remembered as stale for
+// block was connected (protocol/SPEC.md §8). The block is remembered as stale for
 // those who watch. ErrHorizon if it lies below the undo horizon. Failing is as
 // with Connect.
 func (g *Graph) Disconnect() error {

@@ -347,7 +347,7 @@ func TestFlows(t *testing.T) {
 	w.wantFresh()
 }
 
-// TestForgeries tries to act in a victim's name (identity-rules §2).
+// TestForgeries tries to act in a victim's name (protocol/SPEC.md §2).
 func TestForgeries(t *testing.T) {
 	w := newWorld(t, 110, "V", "C", "M")
 	victim := w.keys["V"]

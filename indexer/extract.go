@@ -42,7 +42,7 @@ type extracted struct {
 }
 
 // claim is a transaction with an action or an anchor, or one that spends a baton,
-// and what it takes to establish its author (identity-rules §2).
+// and what it takes to establish its author (protocol/SPEC.md §2).
 type claim struct {
 	Index  uint32 // in the block
 	TxID   chainhash.Hash

@@ -292,7 +292,7 @@ func TestImportUnproven(t *testing.T) {
 }
 
 // TestImportForgeries acts in a victim's name, and from a coin that carries a
-// token (identity-rules §2).
+// token (protocol/SPEC.md §2).
 func TestImportForgeries(t *testing.T) {
 	l := newLedger(t, "V", "C")
 	victim := regtest.KeyFromSeed("V")

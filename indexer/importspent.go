@@ -25,7 +25,7 @@ import (
 // names, so a first search hashes only the transactions that pay one of these keys.
 // The claims that it leaves open are false, or it has not seen what it should: a
 // damaged byte is enough to hide an output. What is missing proves nothing, and
-// guessing is not an option (identity-rules §2); so a second search hashes every
+// guessing is not an option (protocol/SPEC.md §2); so a second search hashes every
 // transaction until it has these outputs as well. It is slow, but false claims are
 // rare, and mostly spend an output that is not old.
 //
@@ -137,7 +137,7 @@ func (im *importer) verify(ctx context.Context, found blockRange, s *spentOutput
 	return work.Wait()
 }
 
-// authors establishes who acted in the blocks of the range (identity-rules §2).
+// authors establishes who acted in the blocks of the range (protocol/SPEC.md §2).
 func (im *importer) authors(ctx context.Context, found blockRange) error {
 	spent := newSpentOutputs(found.blocks)
 	if err := im.search(ctx, found, spent); err != nil {

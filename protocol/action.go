@@ -10,7 +10,7 @@ import (
 )
 
 // Kind says which of the three MIP-0003 actions a script carries. The values
-// are part of the canonical encoding (SPEC.md) and of the stored graph.
+// are part of the canonical encoding (protocol/SPEC.md §9) and of the stored graph.
 type Kind uint8
 
 // The three actions of MIP-0003.
@@ -39,7 +39,7 @@ type KeyHash [20]byte
 // Reference is what an MLA or MCR pushes to name an earlier transaction, as it
 // stands on the chain. Writers use display order; a reader takes it to mean the
 // transaction whose txid equals it in display or in internal order
-// (identity-rules §1).
+// (protocol/SPEC.md §1).
 type Reference [32]byte
 
 // RefersTo returns the reference that writers push for txid: display order.
@@ -79,7 +79,7 @@ func reversed(h [32]byte) (out [32]byte) {
 	return out
 }
 
-// Action is one decoded MIP-0003 action (identity-rules §1).
+// Action is one decoded MIP-0003 action (protocol/SPEC.md §1).
 type Action struct {
 	Kind Kind
 	// Malformed is nil for a well-formed action. Otherwise it says what is
@@ -91,7 +91,7 @@ type Action struct {
 }
 
 // The message limits that MIP-0003 gives writers, in bytes. Readers accept any
-// length (identity-rules §1).
+// length (protocol/SPEC.md §1).
 const (
 	MaxRequestMessage = 196
 	MaxAcceptMessage  = 149
@@ -134,7 +134,7 @@ func actionKind(script []byte) Kind {
 }
 
 // DecodeAction reads an output script, without its token prefix
-// (StripTokenPrefix), as an action (identity-rules §1). ok tells whether the
+// (StripTokenPrefix), as an action (protocol/SPEC.md §1). ok tells whether the
 // script is an action at all, which the first four bytes decide; whether it is
 // a well-formed one is told by Action.Malformed. Nothing in the Action aliases
 // script.

@@ -265,7 +265,7 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// TestFirstAction: a tx carries at most one action, the first (identity-rules
+// TestFirstAction: a tx carries at most one action, the first (protocol/SPEC.md
 // §1), also when it is malformed or behind a token prefix.
 func TestFirstAction(t *testing.T) {
 	request, malformed, accept := unhex(t, "6a026d2014"+key20), unhex(t, "6a026d2101ff"), unhex(t, "6a026d2120"+hash32)

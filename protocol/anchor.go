@@ -102,7 +102,7 @@ func isHostName(s string) bool {
 }
 
 // Break is how a chain of anchors was closed (anchors, "The chain of anchors").
-// The values are part of the canonical encoding (SPEC.md) and of the stored graph.
+// The values are part of the canonical encoding (protocol/SPEC.md §9) and of the stored graph.
 type Break uint8
 
 // The ways in which a chain of anchors ends, as far as its baton, output 0 of

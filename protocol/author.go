@@ -9,7 +9,7 @@ import (
 const hashTypeMask = 0x1f
 
 // coversAll reports whether a signature of this hash type covers all outputs and
-// all inputs (SPEC.md §2): its base type is ALL, and ANYONECANPAY is clear. FORKID
+// all inputs (protocol/SPEC.md §2): its base type is ALL, and ANYONECANPAY is clear. FORKID
 // and UTXOS do not matter.
 //
 // A signature by NONE or SINGLE leaves outputs open: whoever receives one, say as
@@ -22,7 +22,7 @@ func coversAll(hashType byte) bool {
 }
 
 // ClaimedAuthor returns the key that a scriptSig, input 0's, claims to act for
-// (SPEC.md §2): it must be two pushes and nothing else, a signature whose hash
+// (protocol/SPEC.md §2): it must be two pushes and nothing else, a signature whose hash
 // type covers all inputs and outputs, and a public key, whose hash160 is returned.
 //
 // A claim proves nothing. Anyone can fund an output locked by OP_2DROP OP_1 and
@@ -38,7 +38,7 @@ func ClaimedAuthor(scriptSig []byte) (KeyHash, bool) {
 	return KeyHash(bchutil.Hash160(publicKey)), true
 }
 
-// Author returns the key that stands behind a transaction (identity-rules §2),
+// Author returns the key that stands behind a transaction (protocol/SPEC.md §2),
 // given the scriptSig of its input 0 and the script field, with its token
 // prefix if it has one, of the output that this input spends. ok is false if
 // the transaction has no author.

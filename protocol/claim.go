@@ -16,7 +16,7 @@ import (
 )
 
 // Claim is what input 0 of a transaction says about who acted, and what it takes
-// to check that (SPEC.md §2): the key, its signature, and the parts of what is
+// to check that (protocol/SPEC.md §2): the key, its signature, and the parts of what is
 // signed that do not depend on the outputs that the transaction spends. Nothing of
 // it aliases the transaction, whose size it does not grow with, but for Inputs.
 //

@@ -6,7 +6,7 @@
 //
 // It works on bytes that its callers hold: no I/O, no clock, no state, no
 // goroutines. Whatever an action brings about is the graph's business
-// (identity-rules §3 and later) and never belongs here, nor does anything that
+// (protocol/SPEC.md §3 and later) and never belongs here, nor does anything that
 // has to ask a node or keep an earlier block.
 //
 // All functions may be called concurrently. Bytes that come in are hostile until

@@ -37,7 +37,7 @@ type Funding struct {
 // ToSign and Attach.
 //
 // Every input spends a P2PKH output of the author without tokens, so input 0
-// makes the author the author (identity-rules §2). Outputs are spent from the
+// makes the author the author (protocol/SPEC.md §2). Outputs are spent from the
 // largest down until they pay for the transaction; ties go by outpoint, so the
 // same funding gives the same transaction.
 //

@@ -36,7 +36,7 @@ func Network(name string) (*chaincfg.Params, error) {
 }
 
 // StartHeight returns the height of the first block that an index of net
-// applies (identity-rules §9). Indexers that start elsewhere cannot agree on a
+// applies (protocol/SPEC.md §9). Indexers that start elsewhere cannot agree on a
 // state hash.
 func StartHeight(net *chaincfg.Params) uint32 {
 	if net.Net == chaincfg.MainNetParams.Net {

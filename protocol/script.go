@@ -8,7 +8,7 @@ import (
 )
 
 // nextPush splits the first push off script, which must not be empty. It takes
-// every push opcode, minimal or not (identity-rules §1): direct pushes,
+// every push opcode, minimal or not (protocol/SPEC.md §1): direct pushes,
 // OP_PUSHDATA1/2/4, OP_0, OP_1NEGATE, OP_1 to OP_16. The item aliases script
 // where the bytes stand in it; it is never nil.
 func nextPush(script []byte) (item, rest []byte, err error) {

@@ -52,7 +52,7 @@ func (r *RecordTx) ToSign() ([]ToSign, error) {
 // Attach signs an input with what an external signer returned: the signature,
 // ECDSA in DER or Schnorr in 64 bytes, followed by the byte of HashType, and
 // the public key as it was hashed. Both are verified as a node does, and
-// whether they show the author (identity-rules §2); if that fails, the
+// whether they show the author (protocol/SPEC.md §2); if that fails, the
 // transaction is left as it was, and the error wraps ErrSignature.
 func (r *RecordTx) Attach(input int, signature, publicKey []byte) error {
 	if input < 0 || input >= len(r.Spends) {

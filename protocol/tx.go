@@ -93,7 +93,7 @@ func (t Tx) Outputs() iter.Seq2[uint32, Output] {
 }
 
 // Action returns the transaction's action, which is its first output that
-// starts with one of the three prefixes (identity-rules §1). ok is false if
+// starts with one of the three prefixes (protocol/SPEC.md §1). ok is false if
 // there is none.
 func (t Tx) Action() (a Action, ok bool) {
 	for _, output := range t.Outputs() {
@@ -105,7 +105,7 @@ func (t Tx) Action() (a Action, ok bool) {
 }
 
 // SpentOutput returns the output that out names, of the transaction whose
-// serialization raw is claimed to be. This is the check that SPEC.md §2 asks for
+// serialization raw is claimed to be. This is the check that protocol/SPEC.md §2 asks for
 // when a node hands out a previous transaction. The result aliases raw.
 func SpentOutput(raw []byte, out wire.OutPoint) (Output, error) {
 	tx, err := ParseTx(raw)

@@ -31,7 +31,7 @@ type Effect struct {
 	Break  protocol.Break    // ChainBroken
 }
 
-// appendTo appends the canonical encoding (SPEC.md, "State hash").
+// appendTo appends the canonical encoding (protocol/SPEC.md §9).
 func (e *Effect) appendTo(b []byte) []byte {
 	b = append(b, byte(e.Type))
 	b = append(b, e.Tx[:]...)

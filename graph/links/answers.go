@@ -10,7 +10,7 @@ import (
 const MaxPath = 100
 
 // Resolution is the answer to "which identity is behind this key?" as of a
-// block (identity-rules §5, §6).
+// block (protocol/SPEC.md §5, §6).
 type Resolution struct {
 	Key    protocol.KeyHash
 	ID     chainhash.Hash   // id_tx_hash, zero for a key that was never linked
@@ -50,7 +50,7 @@ type MemberCursor struct {
 	Done bool // those below it are listed as well
 }
 
-// ActionState is what has become of an action as of a block (identity-rules §3).
+// ActionState is what has become of an action as of a block (protocol/SPEC.md §3).
 type ActionState uint8
 
 // The states. Values are part of the stored graph.
@@ -65,7 +65,7 @@ const (
 )
 
 // Reason says why an action was refused: the first that applies, in the order
-// of identity-rules §3. Values are part of the canonical encoding.
+// of protocol/SPEC.md §3. Values are part of the canonical encoding.
 type Reason uint8
 
 // The reasons.

@@ -1,4 +1,4 @@
-// Package links holds the rules of links between keys (identity-rules §3 to §6), where keys
+// Package links holds the rules of links between keys (protocol/SPEC.md §3 to §6), where keys
 // stand because of them, and what became of the actions that ask for, accept and revoke them. It
 // knows nothing of anchors, nor of when a step is written or who asks.
 //

@@ -9,7 +9,7 @@ import (
 // EffectType says what an Effect is. Values are part of the canonical encoding.
 type EffectType uint8
 
-// The effects: the transitions of identity-rules §3 and §5. Each lists its fields in the order of
+// The effects: the transitions of protocol/SPEC.md §3 and §5. Each lists its fields in the order of
 // the canonical encoding.
 const (
 	RequestOpened  EffectType = 1 // Tx (MLR), Child, Parent
@@ -90,7 +90,7 @@ func (t *Tally) add(e *Effect) {
 	(*t)[o]++
 }
 
-// appendTo appends the canonical encoding (SPEC.md, "State hash").
+// appendTo appends the canonical encoding (protocol/SPEC.md §9).
 func (e *Effect) appendTo(b []byte) []byte {
 	b = append(b, byte(e.Type))
 	switch e.Type {

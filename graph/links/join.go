@@ -5,7 +5,7 @@ import (
 )
 
 // join puts the link of an MLA that accepts request in force: from its child, a
-// root, to its parent. It decides the id of the joined tree (identity-rules §5).
+// root, to its parent. It decides the id of the joined tree (protocol/SPEC.md §5).
 func (s *Step) join(accept, request *acted) {
 	child, parent := s.enter(request.child), s.enter(request.parent)
 	root := s.forest.Root(parent)
@@ -61,7 +61,7 @@ func (s *Step) join(accept, request *acted) {
 func (n *naming) none() bool { return n.tx == chainhash.Hash{} }
 
 // part cuts the link of the MLA accept, which is about some keys. The trunk keeps its
-// id; the branch becomes the identity named by the revoke (identity-rules §5).
+// id; the branch becomes the identity named by the revoke (protocol/SPEC.md §5).
 func (s *Step) part(revoke, accept *acted, of about) {
 	child, parent := s.keys.Find(of.child), s.keys.Find(of.parent)
 	root := s.forest.Root(child)

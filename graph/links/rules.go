@@ -13,7 +13,7 @@ import (
 )
 
 // Action is a confirmed action as the graph is given it: decoded, and with its
-// author established from a checked source (identity-rules §2).
+// author established from a checked source (protocol/SPEC.md §2).
 type Action struct {
 	protocol.Action
 	Index  uint32 // of its tx in the block
@@ -53,7 +53,7 @@ type mention struct {
 }
 
 // Apply runs a block's actions, which may be in any order, through the four phases of
-// identity-rules §4. counts are those as of the block before; effects takes the effects in their
+// protocol/SPEC.md §4. counts are those as of the block before; effects takes the effects in their
 // canonical encoding. ErrBlock if the block has a transaction twice, or one that is on the
 // chain already; other errors are the store's. The state is to be dropped then.
 func Apply(s *State, d *Draft, height uint32, actions []Action, counts store.Counts, effects hash.Hash) (*Step, error) {

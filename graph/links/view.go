@@ -34,7 +34,7 @@ func NewIdentities(s *State, it *store.Iterators, height, tip uint32, stillThere
 	return &Identities{state: s, store: it, ledger: s.ledger(it.Txn(), tip+1), height: height, tip: height == tip, stillThere: stillThere, most: MaxWork}
 }
 
-// Resolve says which identity is behind a key (identity-rules §5, §6). A key
+// Resolve says which identity is behind a key (protocol/SPEC.md §5, §6). A key
 // that was never linked is its own. As of the tip it takes time logarithmic in
 // the identity's size; as of an older block as much for each key that was on the way to the
 // root then and is linked otherwise since. ErrWork once that is more than MaxWork; other errors

@@ -107,7 +107,7 @@ func NewDraft(txn *badger.Txn, fork *State, next uint32, actions int) *Draft {
 	return &Draft{links.NewDraft(txn, fork.Links, next, actions), anchors.NewDraft(txn, next)}
 }
 
-// nextHash is H(h) of identity-rules §9: the previous state hash, the
+// nextHash is H(h) of protocol/SPEC.md §9: the previous state hash, the
 // block's hash in internal byte order, and the SHA-256 of its encoded effects.
 func nextHash(prev [32]byte, block chainhash.Hash, effects hash.Hash) [32]byte {
 	h := sha256.New()

@@ -13,7 +13,7 @@ import (
 type Tip struct {
 	Height    uint32
 	Hash      chainhash.Hash
-	StateHash [32]byte // identity-rules §9
+	StateHash [32]byte // protocol/SPEC.md §9
 	Counts    Counts
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // Params are fixed in the database when it is made. They decide what the state
-// hash can be compared with (identity-rules §9).
+// hash can be compared with (protocol/SPEC.md §9).
 type Params struct {
 	Network     string `json:"network"`      // chaincfg.Params.Name
 	StartHeight uint32 `json:"start_height"` // height of the first block that is applied

@@ -119,7 +119,7 @@ const (
 )
 
 // StatePrefixes are those of the first table: two graphs of the same chain hold
-// the same bytes under them (identity-rules §8).
+// the same bytes under them (protocol/SPEC.md §8).
 const StatePrefixes = "MTbamekinolfwxyHAPNBchtjg"
 
 // blockPrefixes are those whose keys go on with the height of the block that
@@ -244,7 +244,7 @@ func StaleKey(height uint32, hash chainhash.Hash) []byte {
 	return append(HeightKey(PrefixStale, height), hash[:]...)
 }
 
-// Position is where a transaction stands on the chain (identity-rules, Words).
+// Position is where a transaction stands on the chain (protocol/SPEC.md).
 type Position struct {
 	Height uint32
 	Index  uint32 // of the tx in the block

@@ -15,7 +15,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
-// What keys are derived for (SPEC.md, "Key schedule"). Each use has its own label,
+// What keys are derived for (keyserver/session/SPEC.md, "Key schedule"). Each use has its own label,
 // which names the format and the ciphersuite.
 const (
 	format = "keytree session 1: " + uid.Ciphersuite + ": "

@@ -10,7 +10,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
-// Where the fields of a message are, in bytes (SPEC.md, "Messages").
+// Where the fields of a message are, in bytes (keyserver/session/SPEC.md, "Messages").
 const (
 	magic = "KTS1"
 

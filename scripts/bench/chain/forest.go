@@ -46,7 +46,7 @@ type link struct {
 }
 
 // forest decides what the actors do, and predicts what becomes of it by
-// identity-rules §3 and §4. Both are easy as long as no action refers to one of
+// protocol/SPEC.md §3 and §4. Both are easy as long as no action refers to one of
 // its own block: then all cuts come before all accepts, and if the order in which
 // they are made up here brings neither loops nor second parents, no order does.
 type forest struct {

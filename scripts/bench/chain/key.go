@@ -16,7 +16,7 @@ import (
 )
 
 // hashType commits to all inputs and outputs, which makes the signer the author
-// (identity-rules §2).
+// (protocol/SPEC.md §2).
 const hashType = txscript.SigHashAll | txscript.SigHashForkID
 
 // key is a key pair that owns P2PKH outputs.

@@ -39,7 +39,7 @@ func Revoke(child, parent string) Step { return Step{protocol.MCR, child, parent
 // String names the step's transaction: identities are called after theirs.
 func (s Step) String() string { return fmt.Sprintf("%v %s→%s", s.kind, s.child, s.parent) }
 
-// Expected is an identity as the MIP and identity-rules §5 have it.
+// Expected is an identity as the MIP and protocol/SPEC.md §5 have it.
 type Expected struct {
 	ID    Step     // whose transaction names it; none for a key that was never linked
 	Paths []string // of each key: the key, its parent, and so on up to the root

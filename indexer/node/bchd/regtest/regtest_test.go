@@ -281,7 +281,7 @@ func TestOrderAboveHeight1000(t *testing.T) {
 	}
 }
 
-// The forgeries of identity-rules §2 have to be possible for tests of them to
+// The forgeries of protocol/SPEC.md §2 have to be possible for tests of them to
 // mean anything.
 func TestForgeriesAreValidTransactions(t *testing.T) {
 	ctx := t.Context()
