@@ -1,6 +1,6 @@
 // Package graph is the identity graph of MIP-0003: the rules that turn a
 // chain's actions into identities (protocol/SPEC.md §3 to §9), and their store; and
-// the chains of anchors (anchors, "The chain of anchors").
+// the chains of anchors (protocol/SPEC.md §10).
 //
 // Blocks go in by [Graph.Connect] and out by [Graph.Disconnect]; questions are
 // asked of a [View], as of any block. The graph knows neither node nor network:

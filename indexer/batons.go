@@ -11,8 +11,8 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// batons are the batons of anchor chains that walks look out for (anchors, "The
-// chain of anchors"). Each block may make some and spend some, so which ones there
+// batons are the batons of anchor chains that walks look out for
+// (protocol/SPEC.md §10). Each block may make some and spend some, so which ones there
 // are as of a block shows only when those before it have been walked over; but
 // blocks are walked over several at a time and in any order. So a walk looks out
 // for those that are known when it begins, and notes how many have ever been. When

@@ -1,5 +1,5 @@
 // Package keyserver is a keyserver without its wire: the key repository, the key
-// hashchain and the KeyInit repository of one domain (keyserver-wire), kept in a
+// hashchain and the KeyInit repository of one domain (keyserver/WIRE.md), kept in a
 // database of its own.
 //
 // A [Service] answers the calls of the wire's table as Go methods. Messages come in

@@ -26,7 +26,7 @@ func reserved() []string {
 	}
 }
 
-// CreateUID registers an identity (keyserver-wire, "The server checks") and
+// CreateUID registers an identity (keyserver/WIRE.md §11) and
 // returns what is then stored under the message's UIDIndex. The message must be
 // its first; the name is free if nobody has it, or if who had it has let it expire
 // for twice uid.Rollover.

@@ -79,8 +79,8 @@ func (s *Service) keysOf(public ed25519.PublicKey) (*serverKeys, error) {
 	return keys, err
 }
 
-// first writes position 0: the keyserver's own UID message (keyserver-wire,
-// "First entry"). A key file without a database belongs to a chain that is
+// first writes position 0: the keyserver's own UID message (keyserver/WIRE.md
+// §10). A key file without a database belongs to a chain that is
 // elsewhere: to begin another under the same key would be a second history.
 func (s *Service) first() error {
 	if s.opt.Look {

@@ -10,7 +10,7 @@ import (
 )
 
 // Anchor is the record by which a keyserver commits to its hashchain on chain
-// (anchors, "The record"): up to Position its entries are those that lead to
+// (protocol/SPEC.md §10): up to Position its entries are those that lead to
 // Head and Root.
 type Anchor struct {
 	Domain   string   // that the keyserver serves
@@ -101,7 +101,7 @@ func isHostName(s string) bool {
 	return true
 }
 
-// Break is how a chain of anchors was closed (anchors, "The chain of anchors").
+// Break is how a chain of anchors was closed (protocol/SPEC.md §10).
 // The values are part of the canonical encoding (protocol/SPEC.md §9) and of the stored graph.
 type Break uint8
 

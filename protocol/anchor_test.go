@@ -16,7 +16,7 @@ func testAnchor() Anchor {
 	return a
 }
 
-// TestAnchorBytes pins the record as the spec's table lays it out.
+// TestAnchorBytes pins the record as protocol/SPEC.md §10 lays it out.
 func TestAnchorBytes(t *testing.T) {
 	a := testAnchor()
 	script, err := a.Script()

@@ -159,8 +159,8 @@ func (c *Claim) parse(net *chaincfg.Params, height uint32) (*bchec.Signature, er
 const schnorrSize = 64
 
 // digest is what is signed: the replay-protected digest
-// (bitcoincashorg/bitcoincash.org, spec/replay-protected-sighash.md), with what
-// CHIP-2022-02 adds for tokens and for UTXOS.
+// (https://github.com/bitcoincashorg/bitcoincash.org/blob/master/spec/replay-protected-sighash.md),
+// with what CHIP-2022-02 adds for tokens and for UTXOS.
 func (c *Claim) digest(spent []Output) chainhash.Hash {
 	field := spent[0].Script
 	script := StripTokenPrefix(field)

@@ -35,7 +35,7 @@ type KeyserverConfig struct {
 }
 
 // KeyserverServer serves a keyserver over its own wire: JSON-RPC 2.0 by HTTP POST,
-// the wire that deployed clients speak (keyserver-wire).
+// the wire that deployed clients speak (keyserver/WIRE.md).
 type KeyserverServer struct {
 	http      *http.Server
 	admission *admission.Gate

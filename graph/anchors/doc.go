@@ -1,4 +1,4 @@
-// Package anchors holds the rules of keyservers' anchors (anchors, "The chain of anchors"): whose
+// Package anchors holds the rules of keyservers' anchors (protocol/SPEC.md §10): whose
 // chain each goes on with, begins, breaks; and what shows that they are on the chain. It knows
 // nothing of links, nor of when a step is written or who asks.
 //

@@ -138,12 +138,11 @@ type Step struct {
 }
 
 // Apply applies the rules to the anchors of the block at height, which Check has found to be there:
-// which chain each record goes on
-// with, begins or breaks (anchors, "The chain of anchors"). Anchors come first,
-// in order of position but for those that spend the output of another, which come
-// after that, wherever the two stand; then what carries none, and so cannot be
-// gone on from, in order of position. effects takes the effects in their canonical encoding. Errors
-// are the store's; the state is to be dropped then.
+// which chain each record goes on with, begins or breaks (protocol/SPEC.md §10). Anchors come
+// first, in order of position but for those that spend the output of another, which come
+// after that, wherever the two stand (protocol/SPEC.md §9); then what carries none, and so
+// cannot be gone on from, in order of position. effects takes the effects in their canonical
+// encoding. Errors are the store's; the state is to be dropped then.
 func Apply(state *State, d *Draft, height uint32, b *Block, identify func(protocol.KeyHash) Identity, effects hash.Hash) (*Step, error) {
 	s := &Step{State: state, Draft: d, height: height, identify: identify, effects: effects}
 	s.apply(b)

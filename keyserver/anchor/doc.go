@@ -1,5 +1,5 @@
 // Package anchor publishes a keyserver's hashchain heads on the chain, as one chain
-// of anchors (anchors, "The chain of anchors"), so that the keyserver cannot show two
+// of anchors (protocol/ANCHORS.md §2), so that the keyserver cannot show two
 // histories without anybody being able to prove it.
 //
 //	doc.go         what is promised

@@ -1,5 +1,5 @@
 // Package audit finds out whether a keyserver has shown everyone one history
-// (anchors, "The auditor checks"), trusting neither the keyserver, nor an
+// (protocol/ANCHORS.md §5), trusting neither the keyserver, nor an
 // indexer, nor whoever handed out a proof bundle.
 //
 //	audit.go      the auditor and the order of its checks

@@ -92,7 +92,7 @@ const (
 	NotDone Status = "not done" // something before it failed
 )
 
-// Check is one of the checks of the spec.
+// Check is one of the auditor's checks (protocol/ANCHORS.md §5).
 type Check struct {
 	Name   string `json:"name"`
 	Status Status `json:"status"`
@@ -112,7 +112,7 @@ type Report struct {
 	Genesis  string    `json:"genesis"`          // txid of the pinned genesis anchor
 	Domain   string    `json:"domain,omitempty"` // that it names
 	Time     time.Time `json:"time"`             // of the audit
-	Checks   []Check   `json:"checks"`           // in the order of the spec
+	Checks   []Check   `json:"checks"`           // in the order of protocol/ANCHORS.md §5
 	Findings []Finding `json:"findings,omitempty"`
 	Notes    []string  `json:"notes,omitempty"` // no fault of anybody's, but worth knowing
 

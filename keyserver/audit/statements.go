@@ -24,7 +24,7 @@ type serverKey struct {
 type serverKeys []serverKey
 
 // readKeys follows the keyserver's keys through the replies to its own messages,
-// those of keyserver@domain, from position 0 on (keyserver-wire, "Signatures"):
+// those of keyserver@domain, from position 0 on (keyserver/WIRE.md §8):
 // the first signs itself, each later one is signed by the key before it. Whether
 // the entries are in a hashchain is to be checked besides.
 func readKeys(domain string, replies []*uid.Reply) (serverKeys, error) {
@@ -142,7 +142,8 @@ func (k serverKeys) reply(r *uid.Reply) (hashchain.Entry, serverKey, error) {
 }
 
 // checkStatements compares what the keyserver has signed with the copy. It is
-// beyond the spec's checks: what is missing lets less be proved, and is noted.
+// beyond the five checks (protocol/ANCHORS.md §5): what is missing lets less be proved, and
+// is noted.
 func (u *run) checkStatements(ctx context.Context) error {
 	if u.report.Domain == "" || u.copy.Size() == 0 {
 		return nil

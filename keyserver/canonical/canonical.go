@@ -1,5 +1,5 @@
 // Package canonical is the form of the keyserver's messages that is signed and
-// hashed (keyserver-wire, "Canonical JSON"): compact JSON, keys sorted bytewise
+// hashed (keyserver/WIRE.md §4): compact JSON, keys sorted bytewise
 // at every level, escaped as encoding/json does it, binary as standard base64
 // with padding.
 //

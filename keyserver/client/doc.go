@@ -1,4 +1,4 @@
-// Package client is what a user keeps and does of a keyserver (keyserver-wire):
+// Package client is what a user keeps and does of a keyserver (keyserver/WIRE.md):
 // a verified copy of its hashchain, look-ups in that copy, and the user's own
 // identities with their private keys.
 //

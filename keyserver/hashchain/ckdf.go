@@ -5,7 +5,7 @@ import "crypto/sha512"
 // Nonce is the random number of an entry from which its two keys are derived.
 type Nonce [8]byte
 
-// key is k1 or k2 of an entry (keyserver-wire, CKDF).
+// key is k1 or k2 of an entry (keyserver/WIRE.md §9).
 type key [64]byte
 
 // CKDF derives the two keys of an entry: k1 tells whether an entry is an

@@ -1,6 +1,6 @@
 // Package hashchain is the key hashchain: one entry for each UID message that a
-// keyserver has accepted, each hashed with the one before it (keyserver-wire,
-// "Crypto"), and the RFC 6962 Merkle tree over the entries.
+// keyserver has accepted, each hashed with the one before it (keyserver/WIRE.md
+// §9), and the RFC 6962 Merkle tree over the entries.
 //
 // An entry hides whose it is: only who knows the identity can find it and open
 // what it points to. So a chain is public, and is searched by trying each entry.

@@ -65,8 +65,8 @@ func (s *SignedHead) Verify(key ed25519.PublicKey) (entryHash, root Hash, err er
 }
 
 // InForce returns which of a keyserver's keys signs while its hashchain has a number of
-// entries: heads of that size, and the reply about the entry that comes next (keyserver-wire,
-// "Signatures"). There are n keys, one at least, the oldest first; named returns the position
+// entries: heads of that size, and the reply about the entry that comes next (keyserver/WIRE.md
+// §8). There are n keys, one at least, the oldest first; named returns the position
 // of the entry that names key i, which increases from 0 on. The first entry is signed by the
 // key that it names, each later one by the key that was named before it.
 func InForce(size uint64, n int, named func(i int) uint64) int {

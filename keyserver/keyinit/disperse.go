@@ -11,8 +11,8 @@ type Stored struct {
 // valid reports whether a message may be handed out at a time.
 func (s Stored) valid(now uint64) bool { return s.NotBefore <= now && now < s.NotAfter }
 
-// Choose applies the dispersing rules (keyserver-wire, "KeyInit: what
-// FetchKeyInit returns") to the messages of one SIGKEYHASH, at a time in Unix
+// Choose applies the dispersing rules (keyserver/WIRE.md §12,
+// FetchKeyInit) to the messages of one SIGKEYHASH, at a time in Unix
 // seconds. It returns the index of the message to hand out and whether it is then
 // to be deleted; -1 if there is none to hand out.
 //

@@ -1,6 +1,6 @@
 // Package keyinit is KeyInit messages: keys and an address for the beginning of
 // one session, which a keyserver hands out in its user's absence
-// (keyserver-wire).
+// (keyserver/WIRE.md §12).
 //
 //	keyinit.go  the message, what it must be like, and its signatures
 //	anchor.go   the session anchor in it, encrypted

@@ -1,6 +1,6 @@
 // Package uid is UID messages: the long-term keys and addresses of an identity,
 // as users send them to a keyserver and as the keyserver hands them out
-// (keyserver-wire).
+// (keyserver/WIRE.md §5).
 //
 // Two profiles are known. "1.0" is what the deployed client writes; "1.1" adds an
 // escrow key, other preferences, several public keys and chain links.

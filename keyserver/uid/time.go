@@ -34,7 +34,7 @@ func CheckPeriod(notBefore, notAfter, now, longest uint64) error {
 }
 
 // What may be done with an identity whose last message has a NOTAFTER, at a time,
-// both in Unix seconds (keyserver-wire, "Rolling over").
+// both in Unix seconds (keyserver/WIRE.md §11).
 
 // Trusted reports whether a client may rely on it.
 func Trusted(notAfter, now uint64) bool { return now <= notAfter }

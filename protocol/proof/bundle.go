@@ -1,6 +1,6 @@
 // Package proof is what anybody can check offline, without trusting whoever sent it. Today
 // that is the proof bundle, a file format that shows that transactions are in blocks and
-// follow each other as a chain of anchors (anchors, "The auditor checks").
+// follow each other as a chain of anchors (protocol/ANCHORS.md §4).
 //
 // What never belongs here: a check of what the items of a bundle say about a keyserver,
 // which is the auditor's (package keyserver/audit); the network; files.

@@ -1,5 +1,5 @@
 // Package keyserver answers for a keyserver: on the wire that deployed clients speak,
-// JSON-RPC (keyserver-wire), and as keytree.v1.KeyserverService, with proofs. It reads
+// JSON-RPC (keyserver/WIRE.md), and as keytree.v1.KeyserverService, with proofs. It reads
 // messages and writes answers and errors; whether a message is accepted, the keyserver says.
 //
 // What never belongs here: a rule for a message, an identity of the graph, a listener.

@@ -26,8 +26,8 @@ import (
 	"github.com/keytree-bch/keytree/rpc/jsonrpc"
 )
 
-// wire is the methods of the keyserver's JSON-RPC (keyserver-wire,
-// "Transport"). Results have exactly the members of the table there.
+// wire is the methods of the keyserver's JSON-RPC (keyserver/WIRE.md
+// §2). Results have exactly the members of the table there.
 type wire struct {
 	service *keyserver.Service
 	allow   *Allowances

@@ -6,7 +6,8 @@
 
 // The anchors of keyservers: heads of hashchains in OP_RETURN outputs, chained by
 // spending, so that a keyserver cannot show two histories. What the words mean
-// (record, anchor, baton, chain of anchors) is said in protocol/SPEC.md.
+// (record, anchor, baton, chain of anchors) is said in protocol/SPEC.md §10 and
+// protocol/ANCHORS.md.
 //
 // Addresses, transaction ids, heights, "as of" and errors are as in identity.proto.
 // Besides:

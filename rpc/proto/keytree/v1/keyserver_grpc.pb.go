@@ -6,7 +6,7 @@
 
 // The keyserver beside its own wire, JSON-RPC: the same calls, and what lets
 // anybody check that it shows everyone one history. What the words mean (entry,
-// UID message, KeyInit, token) is said in keyserver/README.md.
+// UID message, KeyInit, token) is said in keyserver/WIRE.md.
 //
 // Conventions, which hold for every field unless it says otherwise:
 //
