@@ -14,6 +14,8 @@
 //
 // The test of imports also finds that the program, cmd/keytree, is wiring. Rules, transactions and
 // retries belong into a room that others can import.
+//
+// Another test finds that comments and documents cite only what a reader can open.
 package cmd
 
 import (
