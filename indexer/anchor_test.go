@@ -282,7 +282,11 @@ func TestAnchorsInFlight(t *testing.T) {
 	l.node.onBlock = nil
 
 	chain := openChain(t, write(t, l.raw()))
-	for _, memory := range []int64{30_000, 300_000, 1 << 30, 1 << 30, 1 << 30} {
+	memories := []int64{30_000, 300_000, 1 << 30, 1 << 30, 1 << 30}
+	if testing.Short() {
+		memories = memories[1:3]
+	}
+	for _, memory := range memories {
 		g := newGraph(t)
 		opt := indexer.ImportOptions{Log: zerolog.Nop()}
 		opt.SetRangeMemory(memory)

@@ -292,6 +292,9 @@ func beginChain(t *testing.T, n *regtest.Node, position uint64) {
 
 // TestBackupFromBeforeTheFirstAnchor restores backups that name no chain of anchors.
 func TestBackupFromBeforeTheFirstAnchor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a server for each of many orders of backups and keys")
+	}
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	dir := t.TempDir()
 	s := startAnchored(t, n, dir)
@@ -363,6 +366,9 @@ func TestBackupFromBeforeTheFirstAnchor(t *testing.T) {
 // TestStrangersChain runs a keyserver that was never anchored, on a chain where others
 // begin chains of anchors for its domain.
 func TestStrangersChain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a server for each of many chains")
+	}
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	dir := t.TempDir()
 	beginChain(t, n, 0) // of another entry 0: of another keyserver for sure

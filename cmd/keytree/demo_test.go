@@ -39,6 +39,9 @@ func TestDemo(t *testing.T) {
 // TestDemoAnchor runs the demo of the anchors: the twin must be found out, and
 // nothing be left behind.
 func TestDemoAnchor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestAnchoring does the same without the play")
+	}
 	tmp := t.TempDir()
 	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "anchor")
 	if code := p.end(); code != exitDone {

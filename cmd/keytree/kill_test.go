@@ -28,6 +28,9 @@ const kills = 20
 // start must be what a server that was never killed says of the same block, and
 // so must be the end.
 func TestKilledWhileCatchingUp(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a process for each kill")
+	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

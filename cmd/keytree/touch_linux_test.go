@@ -293,8 +293,8 @@ func letIn(t *testing.T, path string) {
 // another user, and as root on another user's. What only looks changes nothing, what writes
 // does so as the owner, or says why it does not before it has changed anything.
 func TestTouchings(t *testing.T) {
-	if underRace {
-		t.Skip("it starts each command in a process of its own for each condition, which takes minutes under the race detector")
+	if testing.Short() {
+		t.Skip("it starts each command in a process of its own for each condition")
 	}
 	withPassphrase(t)
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
