@@ -37,7 +37,6 @@ type call struct {
 	client Client
 	kind   Kind
 	begun  atomic.Bool // of gRPC: it will tell of its end
-	reset  atomic.Bool // the client did not wait for the end
 	place  *place      // movable while the call waits for its client
 
 	turn bool            // at long work; owned by the goroutine that answers
@@ -97,8 +96,8 @@ func (c *call) stop(why *Refusal) {
 	}
 }
 
-// end gives back all that the call has.
-func (c *call) end() {
+// end gives back all that the call has. reset tells whether the client did not wait for it.
+func (c *call) end(reset bool) {
 	c.mu.Lock()
 	if c.ended {
 		c.mu.Unlock()
@@ -124,7 +123,7 @@ func (c *call) end() {
 		if waiting {
 			c.conn.arrived(0)
 		}
-		c.conn.end(c.reset.Load() && !stopped)
+		c.conn.end(reset && !stopped)
 	}
 }
 

@@ -71,7 +71,7 @@ func (s *grpcGate) tap(ctx context.Context, info *tap.Info) (context.Context, er
 	c.arrival = time.AfterFunc(s.limits.Arrive, func() {
 		cancel(context.DeadlineExceeded)
 		if !c.begun.Load() {
-			c.end()
+			c.end(false)
 		}
 	})
 	return ctx, nil
@@ -96,8 +96,7 @@ func (s *grpcGate) HandleRPC(ctx context.Context, event stats.RPCStats) {
 	case *stats.InPayload:
 		c.messageArrived(event.WireLength)
 	case *stats.End:
-		c.reset.Store(status.Code(event.Error) == codes.Canceled)
-		c.end()
+		c.end(status.Code(event.Error) == codes.Canceled)
 	}
 }
 

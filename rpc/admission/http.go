@@ -63,10 +63,7 @@ func (g *Gate) Handler(next http.Handler, refuse Refuse) http.Handler {
 			return
 		}
 		asked := r.Context() // which ends when the client takes the request back
-		defer func() {
-			c.reset.Store(asked.Err() != nil)
-			c.end()
-		}()
+		defer func() { c.end(asked.Err() != nil) }()
 		defer c.finish()
 		ctx, cancel := context.WithCancelCause(context.WithValue(asked, callKey{}, c))
 		c.mu.Lock()

@@ -148,8 +148,7 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		if len(body) > longBody {
 			if err := admission.Turn(r.Context()); err != nil {
-				out := NewAnswer(w)
-				out.End(err)
+				NewAnswer(w).End(err)
 				return
 			}
 		}
