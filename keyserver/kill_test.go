@@ -3,7 +3,6 @@ package keyserver
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keytree-bch/keytree/graph/durable/durabletest"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
@@ -110,7 +110,7 @@ func TestServer(t *testing.T) {
 // returns the head; nil if there is no entry yet.
 func lookAtLeft(t *testing.T, opt Options) *hashchain.Hash {
 	t.Helper()
-	before := filesUnder(t, filepath.Dir(opt.Dir))
+	before := durabletest.Files(t, filepath.Dir(opt.Dir))
 	s, err := Open(t.Context(), looking(opt))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrMismatch):
@@ -123,35 +123,10 @@ func lookAtLeft(t *testing.T, opt Options) *hashchain.Hash {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !maps.Equal(before, filesUnder(t, filepath.Dir(opt.Dir))) {
+	if !maps.Equal(before, durabletest.Files(t, filepath.Dir(opt.Dir))) {
 		t.Error("looking has changed something")
 	}
 	return &head
-}
-
-// filesUnder returns mode, time and content of all files under a folder.
-func filesUnder(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	files := make(map[string]string)
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		var content []byte
-		if info.Mode().IsRegular() {
-			content, err = os.ReadFile(path)
-		}
-		files[path] = fmt.Sprintf("%v %v %x", info.Mode(), info.ModTime(), sha256.Sum256(content))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
 }
 
 // TestKill kills a keyserver under load, again and again. Every reply that it gave

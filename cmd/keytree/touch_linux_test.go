@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keytree-bch/keytree/graph/durable/durabletest"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 )
 
@@ -229,25 +229,14 @@ func (w *touched) want(name string, c touching, text string, mayWrite bool) {
 // files returns owner, mode, size, time and content of all that is in the folder.
 func (w *touched) files() map[string]string {
 	w.t.Helper()
-	files := make(map[string]string)
-	err := filepath.WalkDir(w.dir, func(path string, e fs.DirEntry, err error) error {
+	files := durabletest.Files(w.t, w.dir)
+	for path := range files {
+		info, err := os.Lstat(path)
 		if err != nil {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		var content []byte
-		if info.Mode().IsRegular() {
-			content, err = os.ReadFile(path)
+			w.t.Fatal(err)
 		}
 		stat := info.Sys().(*syscall.Stat_t)
-		files[path] = fmt.Sprintf("%d:%d %v %d %v %x", stat.Uid, stat.Gid, info.Mode(), info.Size(), info.ModTime(), sha256.Sum256(content))
-		return err
-	})
-	if err != nil {
-		w.t.Fatal(err)
+		files[path] = fmt.Sprintf("%d:%d %s", stat.Uid, stat.Gid, files[path])
 	}
 	return files
 }

@@ -13,32 +13,9 @@ import (
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
-)
 
-// folder returns what can be told of each file in a folder, and of itself.
-func folder(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	files := make(map[string]string)
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		var content []byte
-		if info.Mode().IsRegular() {
-			content, err = os.ReadFile(path)
-		}
-		files[path] = fmt.Sprintf("%v %v %x", info.Mode(), info.ModTime(), content)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
-}
+	"github.com/keytree-bch/keytree/graph/durable/durabletest"
+)
 
 // records returns all records of a database that are not of Badger's own.
 func records(t *testing.T, db *DB) map[string]string {
@@ -137,7 +114,7 @@ func TestLook(t *testing.T) {
 				t.Fatalf("%d records are opened", len(want))
 			}
 
-			before := folder(t, dir)
+			before := durabletest.Files(t, dir)
 			db, err := Look(t.Context(), testOptions(dir), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -151,7 +128,7 @@ func TestLook(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if after := folder(t, dir); !maps.Equal(after, before) {
+			if after := durabletest.Files(t, dir); !maps.Equal(after, before) {
 				t.Errorf("changed from %v to %v", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
 			}
 			wantEmpty(t, temporary)
@@ -179,7 +156,7 @@ func inLog(dir string, change func(content []byte, end int) []byte) error {
 // TestLookAtUnfinished removes some records from what is looked at.
 func TestLookAtUnfinished(t *testing.T) {
 	temporary, dir := scratchIn(t), makeDatabase(t)
-	before := folder(t, dir)
+	before := durabletest.Files(t, dir)
 	keys := [][]byte{[]byte("key 3"), []byte("key 1003"), []byte("there is none")}
 	db, err := Look(t.Context(), testOptions(dir), func(db *DB, remove func([][]byte) error) error {
 		if all := records(t, db); len(all) != 101 {
@@ -205,7 +182,7 @@ func TestLookAtUnfinished(t *testing.T) {
 	}); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
-	if after := folder(t, dir); !maps.Equal(after, before) {
+	if after := durabletest.Files(t, dir); !maps.Equal(after, before) {
 		t.Error("the files were changed")
 	}
 	wantEmpty(t, temporary)
