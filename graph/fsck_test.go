@@ -178,6 +178,8 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 	samples := 5 // bytes per record
 	if exhaustive() {
 		samples = 1 << 20
+	} else if testing.Short() {
+		samples = 1
 	}
 	records := make(map[byte][][2][]byte)
 	err := g.db.View(func(txn *badger.Txn) error {

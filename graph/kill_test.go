@@ -147,6 +147,9 @@ func watchMemory() (peak func() int) {
 // the graph. What it had reported as done is there each time, and in the end the
 // graph is the one of an undisturbed run.
 func TestKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a process for each kill")
+	}
 	inMemory(t)
 	kills, seed := 5, uint64(time.Now().UnixNano())
 	if exhaustive() {
