@@ -133,6 +133,9 @@ func lookAtLeft(t *testing.T, opt Options) *hashchain.Hash {
 // is in the chain afterwards, which is sound; no KeyInit was handed out twice, and no token is
 // good that was taken; and the key that signs is the one that the chain names.
 func TestKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a process for each kill")
+	}
 	inMemory(t)
 	dir := t.TempDir()
 	opt := testOptions(dir, newClock())

@@ -259,6 +259,9 @@ func TestMigrator(t *testing.T) {
 // is on disk. Until one of them makes the next format count, the database is of the
 // earlier one, and an earlier keytree may change it; afterwards it is converted.
 func TestMigrationKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a process for each kill")
+	}
 	inMemory(t)
 	executable, err := os.Executable()
 	if err != nil {

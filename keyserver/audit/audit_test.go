@@ -590,7 +590,11 @@ func TestCrash(t *testing.T) {
 	w.anchor()
 	want := w.audit(t.TempDir())
 	stop := errors.New("stop")
-	for step := 1; ; step++ {
+	every := 1
+	if testing.Short() {
+		every = 4
+	}
+	for step := 1; ; step += every {
 		dir := t.TempDir()
 		ctx, cancel := context.WithCancelCause(t.Context())
 		c := w.config(dir)

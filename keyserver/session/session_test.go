@@ -80,7 +80,11 @@ func TestFlippedBit(t *testing.T) {
 	alice, bob, letters := w.register("alice"), w.register("bob"), newBox()
 	letter, pending := start(t, bob, alice, w.publish(alice, letters, true), "text")
 	inbox := w.inbox(alice, letters)
-	for i := range letter.Message {
+	every := 1
+	if testing.Short() {
+		every = 7
+	}
+	for i := 0; i < len(letter.Message); i += every {
 		changed := bytes.Clone(letter.Message)
 		changed[i] ^= 1 << (i % 8)
 		m, err := session.Parse(changed)
@@ -108,7 +112,7 @@ func TestFlippedBit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range answer.Message {
+	for i := 0; i < len(answer.Message); i += every {
 		changed := bytes.Clone(answer.Message)
 		changed[i] ^= 1 << (i % 8)
 		m, err := session.Parse(changed)
