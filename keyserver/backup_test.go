@@ -72,7 +72,7 @@ func TestBackup(t *testing.T) {
 		"cut":      whole[:len(whole)-1],
 		"changed":  changed,
 		"sum":      append(slices.Clone(whole[:len(whole)-1]), whole[len(whole)-1]^1),
-		"a length": append([]byte(backupMark), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
+		"a length": append([]byte("keytree keyserver backup 1\n"), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
 	} {
 		target := filepath.Join(dir, "bad")
 		if err := Restore(t.Context(), target, bytes.NewReader(bad), zerolog.Nop()); !errors.Is(err, ErrBackup) {

@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -36,7 +35,7 @@ func BenchmarkCreateUID(b *testing.B) {
 	making.Wait()
 	check := checkTime()
 	groups := 0 // the writer's, until the service is closed
-	s.writer.commit = func(txn *badger.Txn) error { groups++; return s.db.Commit(txn) }
+	s.writer.commit = func(writes []store.Write) error { groups++; return s.db.Commit(writes) }
 	var next atomic.Int64
 	b.SetParallelism(64)
 	b.ResetTimer()

@@ -1,16 +1,16 @@
 package keyserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"iter"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -83,14 +83,14 @@ func (s *Service) KeyInits() uint64 { return s.writer.state.Load().keyInits }
 
 // ChainAt returns the chain's state as it was after its first size entries.
 // ErrRange unless there are so many, and at least one. It answers as Chain does.
-func (s *Service) ChainAt(_ context.Context, size uint64) (c hashchain.Chain, err error) {
+func (s *Service) ChainAt(ctx context.Context, size uint64) (c hashchain.Chain, err error) {
 	if have := s.Chain().Size; size == 0 || size > have {
 		return hashchain.Chain{}, fmt.Errorf("%w: expected 1 to %d entries, got %d", ErrRange, have, size)
 	}
-	err = s.look(func(txn *badger.Txn) error {
-		last, err := readEntry(txn, size-1)
+	err = s.look(ctx, func(view store.Reader) error {
+		last, err := readEntry(view, size-1)
 		if err == nil {
-			c, err = hashchain.ChainAt(size, last.entry.Hash(), nodes{txn})
+			c, err = hashchain.ChainAt(size, last.entry.Hash(), nodes{view})
 		}
 		return err
 	})
@@ -144,8 +144,8 @@ func (s *Service) SetUnanchored(ctx context.Context) error {
 func (s *Service) Unanchored() bool { return s.unanchored.Load() }
 
 // SignedHead states where the chain ends now.
-func (s *Service) SignedHead(context.Context) (hashchain.SignedHead, error) {
-	if err := s.view(func(*badger.Txn) error { return nil }); err != nil {
+func (s *Service) SignedHead(ctx context.Context) (hashchain.SignedHead, error) {
+	if err := s.view(ctx, func(store.Reader) error { return nil }); err != nil {
 		return hashchain.SignedHead{}, err
 	}
 	state := s.writer.state.Load()
@@ -153,11 +153,11 @@ func (s *Service) SignedHead(context.Context) (hashchain.SignedHead, error) {
 }
 
 // LastEntry returns the last entry and its position.
-func (s *Service) LastEntry(context.Context) (hashchain.Entry, uint64, error) {
+func (s *Service) LastEntry(ctx context.Context) (hashchain.Entry, uint64, error) {
 	position := s.Chain().Size - 1
 	var r entryRecord
-	err := s.view(func(txn *badger.Txn) (err error) {
-		r, err = readEntry(txn, position)
+	err := s.view(ctx, func(view store.Reader) (err error) {
+		r, err = readEntry(view, position)
 		return err
 	})
 	return r.entry, position, err
@@ -200,51 +200,47 @@ func (s *Service) readEntries(ctx context.Context, from, count uint64) ([]hashch
 		return nil, err
 	}
 	entries := make([]hashchain.Entry, 0, count)
-	err := s.view(func(txn *badger.Txn) error {
-		opt := badger.DefaultIteratorOptions
-		opt.Prefix = []byte{prefixEntry}
-		opt.PrefetchValues = false // they are beside the keys
-		it := txn.NewIterator(opt)
-		defer it.Close()
-		it.Seek(entryKey(from))
-		for position := from; position < from+count; position++ {
-			if !it.Valid() || binary.BigEndian.Uint64(it.Item().Key()[1:]) != position {
-				return fmt.Errorf("%w: no entry at position %d", ErrDamaged, position)
+	err := s.view(ctx, func(view store.Reader) error {
+		for pair, err := range view.Pairs([]byte{prefixEntry}, entryKey(from)) {
+			position := from + uint64(len(entries))
+			if err == nil && !bytes.Equal(pair.Key, entryKey(position)) {
+				break
 			}
-			err := it.Item().Value(func(b []byte) error {
-				r, err := decodeEntryRecord(b)
-				entries = append(entries, r.entry)
-				return err
-			})
+			var r entryRecord
+			if err == nil {
+				r, err = decodeEntryRecord(pair.Value)
+			}
 			if err != nil {
 				return err
 			}
-			it.Next()
+			if entries = append(entries, r.entry); uint64(len(entries)) == count {
+				return nil
+			}
 		}
-		return nil
+		return fmt.Errorf("%w: no entry at position %d", ErrDamaged, from+uint64(len(entries)))
 	})
 	return entries, err
 }
 
 // LookupUID returns the positions of all entries of an identity (mapped),
 // ascending; none if nobody has registered it.
-func (s *Service) LookupUID(_ context.Context, identity string) (found []uint64, err error) {
+func (s *Service) LookupUID(ctx context.Context, identity string) (found []uint64, err error) {
 	if err := uid.CheckMapped(identity); err != nil {
 		return nil, err
 	}
-	err = s.view(func(txn *badger.Txn) error {
-		found = positions(txn, identity)
-		return nil
+	err = s.view(ctx, func(view store.Reader) (err error) {
+		found, err = positions(view, identity)
+		return err
 	})
 	return found, err
 }
 
 // FetchUID returns the canonical uid.Reply under a UIDIndex, exactly as it was
 // first returned. ErrUnknown if there is none.
-func (s *Service) FetchUID(_ context.Context, index hashchain.Hash) (reply []byte, err error) {
-	err = s.view(func(txn *badger.Txn) (err error) {
+func (s *Service) FetchUID(ctx context.Context, index hashchain.Hash) (reply []byte, err error) {
+	err = s.view(ctx, func(view store.Reader) (err error) {
 		var ok bool
-		if reply, ok, err = get(txn, replyKey(index)); err == nil && !ok {
+		if reply, ok, err = view.Get(replyKey(index)); err == nil && !ok {
 			err = fmt.Errorf("%w: UIDIndex %s", ErrUnknown, index)
 		}
 		return err
@@ -254,12 +250,12 @@ func (s *Service) FetchUID(_ context.Context, index hashchain.Hash) (reply []byt
 
 // GetLink returns the identity and position of the first authoritative link for a
 // domain. ErrUnknown if there is none.
-func (s *Service) GetLink(_ context.Context, domain string) (identity string, position uint64, err error) {
+func (s *Service) GetLink(ctx context.Context, domain string) (identity string, position uint64, err error) {
 	if err := uid.CheckDomain(domain); err != nil {
 		return "", 0, err
 	}
-	err = s.view(func(txn *badger.Txn) error {
-		b, ok, err := get(txn, linkKey(domain))
+	err = s.view(ctx, func(view store.Reader) error {
+		b, ok, err := view.Get(linkKey(domain))
 		if err == nil && !ok {
 			err = fmt.Errorf("%w: link for %s", ErrUnknown, domain)
 		}
@@ -277,8 +273,8 @@ func (s *Service) GetLink(_ context.Context, domain string) (identity string, po
 
 // InclusionProof proves that the entry at a position is in the tree of the first
 // size entries. ErrRange unless position < size and size is within the chain.
-func (s *Service) InclusionProof(_ context.Context, position, size uint64) ([]hashchain.Hash, error) {
-	return s.prove(size, position < size, func(n hashchain.Nodes) ([]hashchain.Hash, error) {
+func (s *Service) InclusionProof(ctx context.Context, position, size uint64) ([]hashchain.Hash, error) {
+	return s.prove(ctx, size, position < size, func(n hashchain.Nodes) ([]hashchain.Hash, error) {
 		return hashchain.InclusionProof(position, size, n)
 	})
 }
@@ -286,33 +282,33 @@ func (s *Service) InclusionProof(_ context.Context, position, size uint64) ([]ha
 // ConsistencyProof proves that the tree of the first size1 entries is the
 // beginning of that of the first size2. ErrRange unless size1 <= size2 and size2 is
 // within the chain.
-func (s *Service) ConsistencyProof(_ context.Context, size1, size2 uint64) ([]hashchain.Hash, error) {
-	return s.prove(size2, size1 <= size2, func(n hashchain.Nodes) ([]hashchain.Hash, error) {
+func (s *Service) ConsistencyProof(ctx context.Context, size1, size2 uint64) ([]hashchain.Hash, error) {
+	return s.prove(ctx, size2, size1 <= size2, func(n hashchain.Nodes) ([]hashchain.Hash, error) {
 		return hashchain.ConsistencyProof(size1, size2, n)
 	})
 }
 
-func (s *Service) prove(size uint64, sensible bool, build func(hashchain.Nodes) ([]hashchain.Hash, error)) (proof []hashchain.Hash, err error) {
+func (s *Service) prove(ctx context.Context, size uint64, sensible bool, build func(hashchain.Nodes) ([]hashchain.Hash, error)) (proof []hashchain.Hash, err error) {
 	if have := s.Chain().Size; !sensible || size > have {
 		return nil, fmt.Errorf("%w: the chain has %d entries", ErrRange, have)
 	}
-	err = s.view(func(txn *badger.Txn) (err error) {
-		proof, err = build(nodes{txn})
+	err = s.view(ctx, func(view store.Reader) (err error) {
+		proof, err = build(nodes{view})
 		return err
 	})
 	return proof, err
 }
 
 // nodes is the Merkle tree as it is stored.
-type nodes struct{ txn *badger.Txn }
+type nodes struct{ view store.Getter }
 
 // Node implements hashchain.Nodes.
 func (n nodes) Node(id hashchain.NodeID) (hashchain.Hash, error) {
 	if id.Level == 0 {
-		r, err := readEntry(n.txn, id.Index)
+		r, err := readEntry(n.view, id.Index)
 		return hashchain.LeafHash(&r.entry), err
 	}
-	b, ok, err := get(n.txn, nodeKey(id))
+	b, ok, err := n.view.Get(nodeKey(id))
 	if err == nil && (!ok || len(b) != len(hashchain.Hash{})) {
 		err = fmt.Errorf("%w: missing in the database", ErrDamaged)
 	}

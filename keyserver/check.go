@@ -5,9 +5,8 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -20,14 +19,14 @@ import (
 // are no damage: an earlier version has entered them.
 func (s *Service) Check(ctx context.Context) error {
 	state := s.writer.state.Load()
-	return s.look(func(txn *badger.Txn) error {
+	return s.look(ctx, func(view store.Reader) error {
 		var c hashchain.Chain
-		tree := nodes{txn}
+		tree := nodes{view}
 		for position := range state.chain.Size {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			r, err := readEntry(txn, position)
+			r, err := readEntry(view, position)
 			if err != nil {
 				return err
 			}
@@ -41,7 +40,7 @@ func (s *Service) Check(ctx context.Context) error {
 				return fmt.Errorf("%w: %w", ErrDamaged, err)
 			}
 			if wrong == nil {
-				wrong = checkReply(txn, state, position, &r.entry)
+				wrong = checkReply(view, state, position, &r.entry)
 			}
 			if wrong != nil {
 				return wrong
@@ -50,20 +49,20 @@ func (s *Service) Check(ctx context.Context) error {
 		if c.Head != state.chain.Head {
 			return fmt.Errorf("%w: the last entry is not the head", ErrDamaged)
 		}
-		if err := checkIdentities(ctx, txn, state.chain.Size, s.warnUnfit); err != nil {
+		if err := checkIdentities(ctx, view, state.chain.Size, s.warnUnfit); err != nil {
 			return err
 		}
-		return checkKeyInits(txn, s.format)
+		return checkKeyInits(view, s.format)
 	})
 }
 
 // checkReply checks what belongs to one entry.
-func checkReply(txn *badger.Txn, state *state, position uint64, e *hashchain.Entry) error {
-	at, ok, err := get(txn, byHashKey(e.Hash()))
+func checkReply(view store.Getter, state *state, position uint64, e *hashchain.Entry) error {
+	at, ok, err := view.Get(byHashKey(e.Hash()))
 	if err != nil || !ok || !bytes.Equal(at, number(position)) {
 		return fmt.Errorf("%w: the entry at position %d is not found by its hash: %v", ErrDamaged, position, err)
 	}
-	b, ok, err := get(txn, replyKey(e.UIDIndex()))
+	b, ok, err := view.Get(replyKey(e.UIDIndex()))
 	if err != nil || !ok {
 		return fmt.Errorf("%w: no reply for position %d: %v", ErrDamaged, position, err)
 	}
@@ -85,21 +84,26 @@ func (s *Service) warnUnfit(identity string, position uint64, err error) {
 
 // checkIdentities follows each identity through its messages. Those with keys that
 // would be refused now go to unfit: what is signed under them is not checked.
-func checkIdentities(ctx context.Context, txn *badger.Txn, size uint64, unfit func(identity string, position uint64, err error)) (err error) {
+func checkIdentities(ctx context.Context, view store.Reader, size uint64, unfit func(identity string, position uint64, err error)) (err error) {
 	var identities []string
-	keysUnder(txn, []byte{prefixIdentity}, func(k []byte) bool {
+	for k, err := range view.Keys([]byte{prefixIdentity}, nil) {
+		if err != nil {
+			return err
+		}
 		identities = append(identities, string(k[1:]))
-		return true
-	})
+	}
 	entries := uint64(0)
 	for _, identity := range identities {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		var last *uid.Message
-		all := positions(txn, identity)
+		all, err := positions(view, identity)
+		if err != nil {
+			return err
+		}
 		for _, position := range all {
-			m, err := readMessage(txn, identity, position)
+			m, err := readMessage(view, identity, position)
 			if err != nil {
 				return err
 			}
@@ -120,12 +124,17 @@ func checkIdentities(ctx context.Context, txn *badger.Txn, size uint64, unfit fu
 			last = m
 		}
 		entries += uint64(len(all))
-		r, _, err := readIdentity(txn, identity)
+		r, _, err := readIdentity(view, identity)
 		if err != nil {
 			return err
 		}
-		if last == nil || r.position != all[len(all)-1] || r.uidHash != last.Hash() || r.notAfter != last.Content.NotAfter ||
-			!has(txn, sigKeyKey(uid.SigKeyHash(last.Content.SigKey.Public()), identity)) {
+		var owned bool
+		if last != nil {
+			if _, owned, err = view.Get(sigKeyKey(uid.SigKeyHash(last.Content.SigKey.Public()), identity)); err != nil {
+				return err
+			}
+		}
+		if !owned || r.position != all[len(all)-1] || r.uidHash != last.Hash() || r.notAfter != last.Content.NotAfter {
 			return fmt.Errorf("%w: the record of %s is not of its last message", ErrDamaged, identity)
 		}
 	}

@@ -1,6 +1,6 @@
 // Package keyserver is a keyserver without its wire: the key repository, the key
 // hashchain and the KeyInit repository of one domain (keyserver/WIRE.md), kept in a
-// database of its own.
+// store of its own (package store).
 //
 // A [Service] answers the calls of the wire's table as Go methods. Messages come in
 // as decoded by the packages uid and keyinit; errors wrap the values in errors.go
@@ -19,9 +19,7 @@
 //	serverkey.go the file with the server's secrets
 //	writer.go    one writer, which decides concurrent calls and makes them durable in groups
 //	tx.go        one call's part in such a group
-//	snapshot.go  what is on disk, for readers
 //	schema.go    every key of the database, in one table
-//	badger.go    opening Badger
 //	backup.go    backup while running, restore
 //	migrate.go   what becomes of a database that an earlier keytree has made
 //	check.go     whether everything stored agrees with everything else

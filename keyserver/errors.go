@@ -3,7 +3,7 @@ package keyserver
 import (
 	"errors"
 
-	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/keyserver/store"
 )
 
 // Why a call is refused. Nothing was changed, and no token spent. Besides these
@@ -36,7 +36,7 @@ var (
 	// ErrDiskFull says that the disk has too little room left for a write, or for
 	// opening or restoring the database. An open service goes on, and writes again
 	// as soon as there is room.
-	ErrDiskFull = badgerdb.ErrDiskFull
+	ErrDiskFull = store.ErrDiskFull
 )
 
 // Why a service does not work.
@@ -59,7 +59,7 @@ var (
 	ErrLook = errors.New("the database is open to be looked at")
 	// ErrDamaged says that the database holds something else than was written.
 	// Restore a backup, and compare its head with what others have seen.
-	ErrDamaged = badgerdb.ErrDamaged
+	ErrDamaged = store.ErrDamaged
 	// ErrLocked says that another process has the database open.
-	ErrLocked = badgerdb.ErrLocked
+	ErrLocked = store.ErrLocked
 )

@@ -12,9 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/dgraph-io/badger/v4"
-
-	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -55,9 +53,9 @@ func TestWriteFails(t *testing.T) {
 				mustCreate(t, s, message(s, "alice@example.org", newKey(1)))
 				addAll(t, s, newKey(1), keyInits(t, s, newKey(1), 1)...)
 				before := s.Chain().Size
-				s.writer.commit = func(txn *badger.Txn) error {
+				s.writer.commit = func(writes []store.Write) error {
 					if landed {
-						if err := s.db.Commit(txn); err != nil {
+						if err := s.db.Commit(writes); err != nil {
 							return err
 						}
 					}
@@ -145,9 +143,13 @@ func TestDamageFound(t *testing.T) {
 // messagesOf returns the messages of an identity.
 func messagesOf(t *testing.T, s *Service, identity string) (messages []*uid.Message) {
 	t.Helper()
-	err := s.view(func(txn *badger.Txn) error {
-		for _, position := range positions(txn, identity) {
-			m, err := readMessage(txn, identity, position)
+	err := s.view(t.Context(), func(view store.Reader) error {
+		all, err := positions(view, identity)
+		if err != nil {
+			return err
+		}
+		for _, position := range all {
+			m, err := readMessage(view, identity, position)
 			if err != nil {
 				return err
 			}
@@ -177,9 +179,9 @@ func newGroupsRig(t *testing.T) *groupsRig {
 	s, _ := newTest(t)
 	r := &groupsRig{t: t, begun: make(chan int), release: make(chan error)}
 	r.writer = newWriter(s.db, nil, s.now)
-	r.most = weight{r.limit.count, 100*unit + 1}
+	r.most = store.Weight{Writes: r.limit.Writes, Bytes: 100 * unit}
 	r.state.Store(s.writer.state.Load())
-	r.commit = func(txn *badger.Txn) error {
+	r.commit = func(writes []store.Write) error {
 		r.mu.Lock()
 		n := answered(r.waiting)
 		r.mu.Unlock()
@@ -187,7 +189,7 @@ func newGroupsRig(t *testing.T) *groupsRig {
 		if err := <-r.release; err != nil {
 			return err
 		}
-		return s.db.Commit(txn)
+		return s.db.Commit(writes)
 	}
 	go r.run()
 	t.Cleanup(r.stop)
@@ -202,7 +204,7 @@ func (r *groupsRig) send(units int, refusal error) {
 	r.sendChange(func(tx *tx) error {
 		if units > 0 {
 			key := tokenKey([32]byte{1})
-			tx.set(key, make([]byte, units*unit-len(key)-writeOverhead))
+			tx.set(key, make([]byte, units*unit-len(key)-store.WriteOverhead))
 		}
 		return refusal
 	})
@@ -357,19 +359,11 @@ func TestGroupsSee(t *testing.T) {
 	const calls = 60
 	for n := range calls { // each adds its key, and removes that of the last but one
 		r.sendChange(func(tx *tx) error {
-			var seen, want []string
-			keysUnder(tx.txn, []byte{prefixToken}, func(k []byte) bool { seen = append(seen, string(k)); return true })
 			for before := range n {
-				_, ok, err := get(tx.txn, id(before))
+				_, ok, err := tx.view.Get(id(before))
 				if err != nil || ok != (before >= n-2) {
 					t.Errorf("call %d sees the key of call %d: %v, %v", n, before, ok, err)
 				}
-				if before >= n-2 {
-					want = append(want, string(id(before)))
-				}
-			}
-			if !slices.Equal(seen, want) {
-				t.Errorf("call %d sees %q", n, seen)
 			}
 			tx.set(id(n), nil)
 			if n >= 2 {
@@ -407,10 +401,10 @@ func TestFullGroups(t *testing.T) {
 	const writers = 64
 	round := byte(0)
 	for _, size := range []int{0, 1000} { // of a value: writes are the limit, or bytes
-		most := limit.count - 1 - stampWeight().count
+		most := limit.Writes
 		if size > 0 {
-			one := weigh([]write{{key: tokenKey([32]byte{}), value: make([]byte, size)}})
-			most = (limit.bytes - 1 - stampWeight().bytes) / one.bytes
+			one := store.Write{Key: tokenKey([32]byte{}), Value: make([]byte, size)}
+			most = limit.Bytes / one.Weight().Bytes
 		}
 		var sizes []int64
 		for _, around := range []int64{most / writers, most / 4, most / 3, most / 2, most} {
@@ -437,49 +431,14 @@ func TestFullGroups(t *testing.T) {
 				})
 			}
 			writing.Wait()
-			stored := 0
-			s.db.View(func(txn *badger.Txn) error {
-				keysUnder(txn, []byte{prefixToken, round}, func([]byte) bool { stored++; return true })
-				return nil
-			})
-			if want := int(n) * writers; n > most && stored != 0 || n <= most && stored != want {
+			stored := count(t, s, prefixToken, round)
+			if want := uint64(n) * writers; n > most && stored != 0 || n <= most && stored != want {
 				t.Errorf("%d writes of %d bytes: %d are stored, want %d", n, size, stored, want)
 			}
 			if err := s.Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
-	}
-}
-
-// TestWeight: what counts as below Badger's limit fits into one of its transactions,
-// whatever the size of the writes, and little more does.
-func TestWeight(t *testing.T) {
-	s, _ := newTest(t)
-	limit := s.writer.limit
-	for _, size := range []int{0, 1, 20, 60, 90, 100, 1000, 100_000, 1_000_000} {
-		txn := s.db.NewTransaction(true)
-		var taken weight
-		n := 0
-		for ; ; n++ {
-			w := &tx{}
-			w.set(byHashKey(hashchain.Hash{byte(n), byte(n >> 8), byte(n >> 16)}), make([]byte, size))
-			if next := taken.plus(weigh(w.writes)); !next.below(limit) {
-				break
-			} else {
-				taken = next
-			}
-			if err := put(txn, w.writes[0].key, w.writes[0].value); err != nil {
-				t.Fatalf("%d bytes: write %d: %v", size, n+1, err)
-			}
-		}
-		more := 0
-		for ; txn.Set([]byte{byte(more), byte(more >> 8)}, make([]byte, size)) == nil; more++ {
-		}
-		if more > n/10+1 {
-			t.Errorf("%d bytes: %d writes are below the limit, and %d more fit", size, n, more)
-		}
-		txn.Discard()
 	}
 }
 

@@ -7,9 +7,8 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -34,18 +33,18 @@ func (s *Service) CreateUID(ctx context.Context, m *uid.Message, payment string)
 	if err := s.admit(m); err != nil {
 		return nil, err
 	}
-	free := func(txn *badger.Txn, now uint64) error {
-		r, exists, err := readIdentity(txn, m.Content.Identity)
+	free := func(view store.Getter, now uint64) error {
+		r, exists, err := readIdentity(view, m.Content.Identity)
 		if err == nil && exists && uid.Taken(r.notAfter, now) {
 			err = fmt.Errorf("%w: %s, by the entry at position %d", ErrTaken, m.Content.Identity, r.position)
 		}
 		return err
 	}
 	// Before signatures are verified, for whoever cannot have the name or pay for it.
-	if err := s.view(func(txn *badger.Txn) error { return free(txn, s.now()) }); err != nil {
+	if err := s.view(ctx, func(view store.Reader) error { return free(view, s.now()) }); err != nil {
 		return nil, err
 	}
-	spend, err := s.unspentTokens([]string{payment})
+	spend, err := s.unspentTokens(ctx, []string{payment})
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +56,7 @@ func (s *Service) CreateUID(ctx context.Context, m *uid.Message, payment string)
 		return nil, err
 	}
 	return s.accept(ctx, a, spend, func(t *tx) error {
-		if err := free(t.txn, t.now); err != nil { // it may have changed since
+		if err := free(t.view, t.now); err != nil { // it may have changed since
 			return err
 		}
 		return t.checkLastEntry(m.Content.LastEntry, true)
@@ -70,7 +69,7 @@ func (s *Service) UpdateUID(ctx context.Context, m *uid.Message, payment string)
 	if err := s.admit(m); err != nil {
 		return nil, err
 	}
-	spend, err := s.unspentTokens([]string{payment}) // before signatures are verified
+	spend, err := s.unspentTokens(ctx, []string{payment}) // before signatures are verified
 	if err != nil {
 		return nil, err
 	}
@@ -79,14 +78,14 @@ func (s *Service) UpdateUID(ctx context.Context, m *uid.Message, payment string)
 			before   identityRecord
 			previous *uid.Message
 		)
-		err := s.view(func(txn *badger.Txn) (err error) {
+		err := s.view(ctx, func(view store.Reader) (err error) {
 			var exists bool
-			before, exists, err = readIdentity(txn, m.Content.Identity)
+			before, exists, err = readIdentity(view, m.Content.Identity)
 			if err == nil && !exists {
 				err = fmt.Errorf("%w: identity %s", ErrUnknown, m.Content.Identity)
 			}
 			if err == nil {
-				previous, err = readByHash(txn, before.uidHash)
+				previous, err = readByHash(view, before.uidHash)
 			}
 			return err
 		})
@@ -106,7 +105,7 @@ func (s *Service) UpdateUID(ctx context.Context, m *uid.Message, payment string)
 		}
 		a.before, a.beforeKey = before.uidHash, uid.SigKeyHash(previous.Content.SigKey.Public())
 		reply, err := s.accept(ctx, a, spend, func(t *tx) error {
-			r, _, err := readIdentity(t.txn, m.Content.Identity)
+			r, _, err := readIdentity(t.view, m.Content.Identity)
 			if err == nil && r.uidHash != before.uidHash {
 				err = errOvertaken
 			}
@@ -149,7 +148,7 @@ func (s *Service) accept(ctx context.Context, a *accepted, spend []token.ID, dec
 		if err := decide(t); err != nil {
 			return err
 		}
-		if err := unspent(t.txn, spend); err != nil {
+		if err := unspent(t.view, spend); err != nil {
 			return err
 		}
 		t.spend(spend)
@@ -186,7 +185,7 @@ func prepare(m *uid.Message) (*accepted, error) {
 // is whole only when the change is on disk: its signature is made meanwhile.
 func (t *tx) enter(a *accepted) (*uid.Reply, error) {
 	c := &a.message.Content
-	before, exists, err := readIdentity(t.txn, c.Identity)
+	before, exists, err := readIdentity(t.view, c.Identity)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +217,7 @@ func (t *tx) enter(a *accepted) (*uid.Reply, error) {
 	t.set(sigKeyKey(uid.SigKeyHash(c.SigKey.Public()), c.Identity), nil)
 	if link := c.ChainLink; link != nil && link.Authoritative {
 		for _, domain := range link.Domains {
-			if _, known, err := get(t.txn, linkKey(domain)); err != nil {
+			if _, known, err := t.view.Get(linkKey(domain)); err != nil {
 				return nil, err
 			} else if !known {
 				t.set(linkKey(domain), append(number(position), c.Identity...))
@@ -239,7 +238,7 @@ func (t *tx) message(uidHash hashchain.Hash) (*uid.Message, error) {
 			return m, nil
 		}
 	}
-	return readByHash(t.txn, uidHash)
+	return readByHash(t.view, uidHash)
 }
 
 // checkLastEntry returns ErrLastEntry unless text is an entry of this chain; if
@@ -250,7 +249,7 @@ func (t *tx) checkLastEntry(text string, fresh bool) error {
 		return fmt.Errorf("%w: %w", ErrLastEntry, err)
 	}
 	foreign := fmt.Errorf("%w is not an entry of this hashchain", ErrLastEntry)
-	b, ok, err := get(t.txn, byHashKey(entry.Hash()))
+	b, ok, err := t.view.Get(byHashKey(entry.Hash()))
 	if err != nil || !ok {
 		return errors.Join(err, foreign)
 	}
@@ -258,7 +257,7 @@ func (t *tx) checkLastEntry(text string, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	here, err := readEntry(t.txn, position)
+	here, err := readEntry(t.view, position)
 	if err != nil {
 		return err
 	}
@@ -268,7 +267,7 @@ func (t *tx) checkLastEntry(text string, fresh bool) error {
 	if !fresh || position+1 == t.state.chain.Size {
 		return nil
 	}
-	successor, err := readEntry(t.txn, position+1)
+	successor, err := readEntry(t.view, position+1)
 	if err != nil {
 		return err
 	}

@@ -12,9 +12,8 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -29,11 +28,11 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 	}
 	hash := uid.SigKeyHash(sigKey)
 	// Before all those signatures are verified, for whoever may not add or cannot pay.
-	owner, err := s.owner(hash)
+	owner, err := s.owner(ctx, hash)
 	if err != nil {
 		return nil, err
 	}
-	spend, err := s.unspentTokens(payments)
+	spend, err := s.unspentTokens(ctx, payments)
 	if err != nil {
 		return nil, err
 	}
@@ -44,15 +43,15 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		}
 	}
 	added := prepareKeyInits(inits)
-	if _, err := s.heldNow(hash); err != nil { // so that the writer has it at hand
+	if _, err := s.heldNow(ctx, hash); err != nil { // so that the writer has it at hand
 		return nil, err
 	}
 	for {
 		err = s.change(ctx, func(t *tx) error {
-			if _, present, err := get(t.txn, sigKeyKey(hash, owner)); err != nil || !present {
+			if _, present, err := t.view.Get(sigKeyKey(hash, owner)); err != nil || !present {
 				return cmp.Or(err, errOvertaken)
 			}
-			if err := unspent(t.txn, spend); err != nil { // it may have changed since
+			if err := unspent(t.view, spend); err != nil { // it may have changed since
 				return err
 			}
 			t.spend(spend)
@@ -61,7 +60,7 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 		if !errors.Is(err, errOvertaken) {
 			break
 		}
-		if owner, err = s.owner(hash); err != nil {
+		if owner, err = s.owner(ctx, hash); err != nil {
 			return nil, err
 		}
 	}
@@ -76,22 +75,22 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 }
 
 // owner returns an identity whose present SIGKEY a key is. ErrUnknown if there is none.
-func (s *Service) owner(hash sigKeyHash) (identity string, err error) {
-	err = s.view(func(txn *badger.Txn) error {
+func (s *Service) owner(ctx context.Context, hash sigKeyHash) (identity string, err error) {
+	err = s.view(ctx, func(view store.Reader) error {
 		of := key(prefixSigKey, hash[:])
-		keysUnder(txn, of, func(k []byte) bool { identity = string(k[len(of):]); return false })
-		if identity == "" {
-			return fmt.Errorf("%w: no identity has this SIGKEY", ErrUnknown)
+		for k, err := range view.Keys(of, nil) {
+			identity = string(k[len(of):])
+			return err
 		}
-		return nil
+		return fmt.Errorf("%w: no identity has this SIGKEY", ErrUnknown)
 	})
 	return identity, err
 }
 
 // unspentTokens returns which tokens a call that is paid with some has to spend. It looks no
 // further than the first one that is not good: each takes the check of a signature.
-func (s *Service) unspentTokens(payments []string) (spend []token.ID, err error) {
-	err = s.view(func(txn *badger.Txn) error {
+func (s *Service) unspentTokens(ctx context.Context, payments []string) (spend []token.ID, err error) {
+	err = s.view(ctx, func(view store.Reader) error {
 		for i, payment := range payments {
 			id, spends, err := s.opt.Tokens.Check(payment)
 			if err != nil {
@@ -100,7 +99,7 @@ func (s *Service) unspentTokens(payments []string) (spend []token.ID, err error)
 			if !spends {
 				continue
 			}
-			_, before, err := get(txn, tokenKey(id))
+			_, before, err := view.Get(tokenKey(id))
 			if err != nil {
 				return err
 			}
@@ -170,7 +169,7 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []newKeyInit, most int) error {
 	if n := held + len(inits); n > most {
 		return fmt.Errorf("%w: %d are stored for this key, %d more would be above %d", ErrFull, held, len(inits), most)
 	}
-	b, counted, err := get(t.txn, msgCountKey(hash))
+	b, counted, err := t.view.Get(msgCountKey(hash))
 	if err != nil {
 		return err
 	}
@@ -182,7 +181,7 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []newKeyInit, most int) error {
 	}
 	for i := range inits {
 		k := &inits[i]
-		_, used, err := get(t.txn, k.usedKey())
+		_, used, err := t.view.Get(k.usedKey())
 		if err != nil {
 			return err
 		}
@@ -214,11 +213,11 @@ func (t *tx) addKeyInits(hash sigKeyHash, inits []newKeyInit, most int) error {
 func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment string) (message []byte, err error) {
 	var spend []token.ID
 	if s.opt.PaidFetch {
-		if spend, err = s.unspentTokens([]string{payment}); err != nil {
+		if spend, err = s.unspentTokens(ctx, []string{payment}); err != nil {
 			return nil, err
 		}
 	}
-	held, err := s.heldNow(hash)
+	held, err := s.heldNow(ctx, hash)
 	if err != nil {
 		return nil, err
 	}
@@ -235,13 +234,13 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment strin
 		if chosen < 0 {
 			return errNoKeyInit()
 		}
-		if err := unspent(t.txn, spend); err != nil {
+		if err := unspent(t.view, spend); err != nil {
 			return err
 		}
 		t.spend(spend)
 		h := &held[chosen]
 		var ok bool
-		if message, ok, err = get(t.txn, h.key(hash)); err == nil && !ok {
+		if message, ok, err = t.view.Get(h.key(hash)); err == nil && !ok {
 			err = fmt.Errorf("%w: KeyInit %x vanished", ErrDamaged, h.digest)
 		}
 		if err == nil && remove {
@@ -257,9 +256,12 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment strin
 }
 
 // heldNow returns a key's KeyInits as they were a moment ago, on disk or about to be.
-func (s *Service) heldNow(hash sigKeyHash) (held []heldKeyInit, err error) {
-	err = s.view(func(*badger.Txn) (err error) {
-		held, err = s.writer.shelf(hash)
+func (s *Service) heldNow(ctx context.Context, hash sigKeyHash) (held []heldKeyInit, err error) {
+	if err := s.Ready(); err != nil {
+		return nil, err
+	}
+	err = s.whileOpen(func() (err error) {
+		held, err = s.writer.shelf(ctx, hash)
 		return err
 	})
 	return held, err
@@ -271,21 +273,21 @@ func (s *Service) PaidFetch() bool { return s.opt.PaidFetch }
 // FetchFallback hands out a KeyInit as FetchKeyInit does, but only one for fallback, and
 // uses none up: whoever has fetched too many still gets what is there for everybody.
 // ErrRate if there are only others, ErrUnknown if there is none.
-func (s *Service) FetchFallback(_ context.Context, hash [64]byte) (message []byte, err error) {
-	held, err := s.heldNow(hash)
+func (s *Service) FetchFallback(ctx context.Context, hash [64]byte) (message []byte, err error) {
+	held, err := s.heldNow(ctx, hash)
 	if err != nil {
 		return nil, err
 	}
 	now, random := s.now(), newRandom()
 	fallback := slices.DeleteFunc(slices.Clone(held), func(h heldKeyInit) bool { return !h.Fallback })
-	err = s.view(func(txn *badger.Txn) error {
+	err = s.view(ctx, func(view store.Reader) error {
 		for {
 			chosen, _ := choose(fallback, now, random)
 			if chosen < 0 {
 				break
 			}
 			var ok bool
-			if message, ok, err = get(txn, fallback[chosen].key(hash)); ok || err != nil {
+			if message, ok, err = view.Get(fallback[chosen].key(hash)); ok || err != nil {
 				return err
 			}
 			fallback = slices.Delete(fallback, chosen, chosen+1) // not on disk yet, or not any more
@@ -327,17 +329,17 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 		return err
 	}
 	hash := uid.SigKeyHash(sigKey)
-	_, err := s.owner(hash)
+	_, err := s.owner(ctx, hash)
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return err
 	}
 	owned := err == nil
-	added, err := s.whenAdded(hash)
+	added, err := s.whenAdded(ctx, hash)
 	if err != nil {
 		return err
 	}
 	return s.change(ctx, func(t *tx) error {
-		b, flushed, err := get(t.txn, flushKey(hash))
+		b, flushed, err := t.view.Get(flushKey(hash))
 		if err != nil {
 			return err
 		}
@@ -365,7 +367,7 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 			h := &before[i]
 			at, known := added[h.digest]
 			if !known { // it came since
-				if at, err = readAdded(t.txn, hash, h); err != nil {
+				if at, err = readAdded(t.view, hash, h); err != nil {
 					return err
 				}
 			}
@@ -392,15 +394,15 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 const flushAgain = 1
 
 // whenAdded returns when the KeyInits of a key that are on disk were added, by their digests.
-func (s *Service) whenAdded(hash sigKeyHash) (map[[sha256.Size]byte]uint64, error) {
+func (s *Service) whenAdded(ctx context.Context, hash sigKeyHash) (map[[sha256.Size]byte]uint64, error) {
 	added := make(map[[sha256.Size]byte]uint64)
-	held, err := s.heldNow(hash)
+	held, err := s.heldNow(ctx, hash)
 	if err != nil {
 		return nil, err
 	}
-	return added, s.view(func(txn *badger.Txn) error {
+	return added, s.view(ctx, func(view store.Reader) error {
 		for i := range held {
-			b, ok, err := get(txn, held[i].expiryKey(hash))
+			b, ok, err := view.Get(held[i].expiryKey(hash))
 			if err != nil {
 				return err
 			}
@@ -451,13 +453,15 @@ func readHeldKey(k []byte) (hash sigKeyHash, h heldKeyInit) {
 func readExpiryKey(k []byte) (sigKeyHash, heldKeyInit) { return readHeldKey(k[8:]) }
 
 // readKeyInits returns a key's KeyInits that are on disk.
-func readKeyInits(txn *badger.Txn, hash sigKeyHash) (found []heldKeyInit) {
-	keysUnder(txn, key(prefixKeyInit, hash[:]), func(k []byte) bool {
+func readKeyInits(view store.Reader, hash sigKeyHash) (found []heldKeyInit, err error) {
+	for k, err := range view.Keys(key(prefixKeyInit, hash[:]), nil) {
+		if err != nil {
+			return nil, err
+		}
 		_, h := readHeldKey(k)
 		found = append(found, h)
-		return true
-	})
-	return found
+	}
+	return found, nil
 }
 
 // keyInits returns a key's KeyInits before this change. They must not be changed.
@@ -467,8 +471,8 @@ func (t *tx) keyInits(hash sigKeyHash) ([]heldKeyInit, error) { return t.shelf(h
 func (t *tx) keep(hash sigKeyHash, held []heldKeyInit) { t.shelved[hash] = held }
 
 // readAdded returns when a KeyInit was added, in Unix seconds; 0 if nobody knows any more.
-func readAdded(txn *badger.Txn, hash sigKeyHash, h *heldKeyInit) (uint64, error) {
-	b, _, err := get(txn, h.expiryKey(hash))
+func readAdded(view store.Getter, hash sigKeyHash, h *heldKeyInit) (uint64, error) {
+	b, _, err := view.Get(h.expiryKey(hash))
 	if err != nil {
 		return 0, err
 	}
@@ -488,31 +492,30 @@ func (t *tx) forget(hash sigKeyHash, h *heldKeyInit, used bool) {
 
 // checkKeyInits compares the two records of each KeyInit in a database of a format (see
 // Check).
-func checkKeyInits(txn *badger.Txn, format int) error {
+func checkKeyInits(view store.Reader, format int) error {
 	expiry := byte(prefixExpiry)
 	if format == 1 {
 		expiry = prefixExpiry1
 	}
-	held, expiring := 0, 0
-	var problem error
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = []byte{prefixKeyInit}
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	for it.Rewind(); it.Valid() && problem == nil; it.Next() {
+	held := uint64(0)
+	for pair, err := range view.Pairs([]byte{prefixKeyInit}, nil) {
+		if err != nil {
+			return err
+		}
 		held++
-		hash, h := readHeldKey(it.Item().Key())
-		problem = it.Item().Value(func(b []byte) error {
-			k, err := keyinit.Parse(b)
-			if err != nil || k.Digest() != h.digest || !has(txn, key(expiry, h.expiryKey(hash)[1:])) {
-				return fmt.Errorf("%w: KeyInit %x: %v", ErrDamaged, h.digest, err)
-			}
-			return nil
-		})
+		hash, h := readHeldKey(pair.Key)
+		k, err := keyinit.Parse(pair.Value)
+		dated := false
+		if err == nil {
+			_, dated, err = view.Get(key(expiry, h.expiryKey(hash)[1:]))
+		}
+		if err != nil || k.Digest() != h.digest || !dated {
+			return fmt.Errorf("%w: KeyInit %x: %v", ErrDamaged, h.digest, err)
+		}
 	}
-	keysUnder(txn, []byte{expiry}, func([]byte) bool { expiring++; return true })
-	if problem == nil && held != expiring {
-		problem = fmt.Errorf("%w: %d KeyInits, but %d dates of expiry", ErrDamaged, held, expiring)
+	expiring, err := store.Count(view, []byte{expiry})
+	if err == nil && held != expiring {
+		err = fmt.Errorf("%w: %d KeyInits, but %d dates of expiry", ErrDamaged, held, expiring)
 	}
-	return problem
+	return err
 }

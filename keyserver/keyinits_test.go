@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
@@ -87,14 +85,11 @@ func TestKeyInits(t *testing.T) {
 	if err := s.forgetExpired(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.db.View(func(txn *badger.Txn) error {
-		for _, prefix := range []byte{prefixKeyInit, prefixExpiry, prefixUsed} {
-			if has(txn, []byte{prefix}) {
-				t.Errorf("%c: something is left", prefix)
-			}
+	for _, prefix := range []byte{prefixKeyInit, prefixExpiry, prefixUsed} {
+		if count(t, s, prefix) > 0 {
+			t.Errorf("%c: something is left", prefix)
 		}
-		return nil
-	})
+	}
 	mustCheck(t, s)
 }
 
@@ -360,8 +355,9 @@ func TestFlush(t *testing.T) {
 	// What was added nobody knows when goes with any order.
 	c.advance(time.Minute)
 	addAll(t, s, key, keyInits(t, s, key, 1)...)
+	held := keyInitsOf(t, s, hash)
 	if err := s.writer.do(t.Context(), func(t *tx) error {
-		for _, h := range readKeyInits(t.txn, hash) {
+		for _, h := range held {
 			t.set(h.expiryKey(hash), number(0))
 		}
 		return nil
@@ -379,12 +375,9 @@ func TestFlush(t *testing.T) {
 	if err := s.FlushKeyInit(t.Context(), public(stranger), s.now(), keyinit.SignFlush(s.now(), stranger)); err != nil {
 		t.Error(err)
 	}
-	s.db.View(func(txn *badger.Txn) error {
-		if has(txn, flushKey(uid.SigKeyHash(public(stranger)))) {
-			t.Error("a stranger's flush is kept")
-		}
-		return nil
-	})
+	if count(t, s, flushKey(uid.SigKeyHash(public(stranger)))...) > 0 {
+		t.Error("a stranger's flush is kept")
+	}
 	mustCheck(t, s)
 }
 
@@ -486,12 +479,9 @@ func TestExpiredTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.db.View(func(txn *badger.Txn) error {
-		if stored := readKeyInits(txn, uid.SigKeyHash(public(newKey(0)))); len(stored) > 200+100 {
-			t.Errorf("%d are stored", len(stored))
-		}
-		return nil
-	})
+	if stored := keyInitsOf(t, s, uid.SigKeyHash(public(newKey(0)))); len(stored) > 200+100 {
+		t.Errorf("%d are stored", len(stored))
+	}
 	mustCheck(t, s)
 	if err := s.forgetExpired(t.Context()); err != nil {
 		t.Error(err)

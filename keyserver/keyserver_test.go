@@ -11,12 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -197,19 +196,39 @@ func mustCheck(t testing.TB, s *Service) {
 	if have := s.Chain(); c.Size != have.Size || c.Head != have.Head || c.Root() != have.Root() {
 		t.Errorf("entries end at %d, the chain at %d", c.Size, have.Size)
 	}
-	stored := uint64(0)
-	if err := s.view(func(txn *badger.Txn) error {
-		keysUnder(txn, []byte{prefixKeyInit}, func([]byte) bool { stored++; return true })
-		return nil
-	}); err != nil {
-		t.Error(err)
-	}
+	stored := count(t, s, prefixKeyInit)
 	if have := s.KeyInits(); have != stored {
 		t.Errorf("%d KeyInits are stored, and %d counted", stored, have)
 	}
 	if err := s.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// count tells how many keys on disk begin with some bytes.
+func count(t testing.TB, s *Service, prefix ...byte) (n uint64) {
+	t.Helper()
+	err := s.db.View(t.Context(), func(view store.Reader) (err error) {
+		n, err = store.Count(view, prefix)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// keyInitsOf returns a key's KeyInits that are on disk.
+func keyInitsOf(t testing.TB, s *Service, hash sigKeyHash) (held []heldKeyInit) {
+	t.Helper()
+	err := s.db.View(t.Context(), func(view store.Reader) (err error) {
+		held, err = readKeyInits(view, hash)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held
 }
 
 // keyInit makes a KeyInit of a user's key, valid for some time from now on.

@@ -222,7 +222,7 @@ func TestKill(t *testing.T) {
 			if stored, err := s.FetchUID(t.Context(), c.index); err != nil || !bytes.Equal(stored, c.reply) {
 				t.Fatalf("%s: %v", c.identity, err)
 			}
-			if _, err := s.unspentTokens([]string{payment(c.identity)}); !errors.Is(err, ErrSpent) {
+			if _, err := s.unspentTokens(t.Context(), []string{payment(c.identity)}); !errors.Is(err, ErrSpent) {
 				t.Fatalf("the token of %s is as good as new: %v", c.identity, err)
 			}
 			reply, err := uid.ParseReply(c.reply)

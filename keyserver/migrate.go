@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,9 +9,8 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/durable"
+	"github.com/keytree-bch/keytree/keyserver/store"
 )
 
 // A database that an earlier keytree has made is converted where it is, when it is
@@ -34,7 +34,7 @@ const migratePiece = 1000
 type migration struct {
 	old, new []byte // prefixes that only the format before has, and only the next
 	// convert returns what becomes of a record under one of old.
-	convert func(key, value []byte) (write, error)
+	convert func(key, value []byte) (store.Write, error)
 }
 
 // migrations are those from format 1 to 2, from 2 to 3 and so on.
@@ -46,19 +46,19 @@ func migrations() []migration {
 
 // convertTo2 gives every KeyInit a time of adding, zero where format 1 does not say, and
 // every flush a time of execution, which format 1 never says.
-func convertTo2(k, value []byte) (write, error) {
+func convertTo2(k, value []byte) (store.Write, error) {
 	if k[0] == prefixExpiry1 && len(value) == 0 {
 		value = number(0)
 	}
 	n, err := decodeNumber(value)
 	if err != nil {
-		return write{}, err
+		return store.Write{}, err
 	}
 	if k[0] == prefixExpiry1 {
-		return write{key: key(prefixExpiry, k[1:]), value: number(n)}, nil
+		return store.Write{Key: key(prefixExpiry, k[1:]), Value: number(n)}, nil
 	}
 	record := flushRecord{nonce: n}
-	return write{key: key(prefixFlush, k[1:]), value: record.encode()}, nil
+	return store.Write{Key: key(prefixFlush, k[1:]), Value: record.encode()}, nil
 }
 
 // earlierBackup is where the backup of a database goes before it is converted.
@@ -69,11 +69,9 @@ func earlierBackup(dir string, format int) string {
 // migrate converts the database, which is of an earlier format, to this keytree's.
 func (s *Service) migrate(ctx context.Context) error {
 	path := earlierBackup(s.opt.Dir, s.format)
-	tables, _ := s.db.Size()
-	if err := s.writer.room(uint64(tables)); err != nil {
+	if err := s.writer.room(s.db.Size()); err != nil {
 		return err
 	}
-	s.writer.stable.replace(s.db.NewTransaction(false)) // which the backup is made of
 	if err := s.backupTo(ctx, path); err != nil {
 		return fmt.Errorf("the backup that is made before the database is converted: %w", err)
 	}
@@ -104,7 +102,7 @@ func (s *Service) convert(ctx context.Context, m migration, format int) error {
 	if err != nil {
 		return err
 	}
-	if err := s.commitAll([]write{{key: []byte{prefixFormat}, value: record}}); err != nil {
+	if err := s.commitAll([]write{{Write: store.Write{Key: []byte{prefixFormat}, Value: record}}}); err != nil {
 		return err
 	}
 	return s.clear(ctx, m.old)
@@ -114,24 +112,20 @@ func (s *Service) convert(ctx context.Context, m migration, format int) error {
 // returns the key to go on with, nil if there is none.
 func (s *Service) convertPiece(ctx context.Context, m migration, prefix byte, from []byte) (next []byte, err error) {
 	var writes []write
-	err = s.db.View(func(txn *badger.Txn) error {
-		opt := badger.DefaultIteratorOptions
-		opt.Prefix = []byte{prefix}
-		it := txn.NewIterator(opt)
-		defer it.Close()
-		for it.Seek(from); it.Valid(); it.Next() {
-			if len(writes) == s.opt.migratePiece {
-				next = it.Item().KeyCopy(nil)
+	err = s.db.View(ctx, func(view store.Reader) error {
+		for pair, err := range view.Pairs([]byte{prefix}, from) {
+			if err == nil && len(writes) == s.opt.migratePiece {
+				next = bytes.Clone(pair.Key)
 				return nil
 			}
-			var w write
-			if err := it.Item().Value(func(value []byte) (err error) {
-				w, err = m.convert(it.Item().Key(), value)
-				return err
-			}); err != nil {
+			var w store.Write
+			if err == nil {
+				w, err = m.convert(pair.Key, pair.Value)
+			}
+			if err != nil {
 				return err
 			}
-			writes = append(writes, w)
+			writes = append(writes, write{Write: w})
 		}
 		return nil
 	})
@@ -147,14 +141,15 @@ func (s *Service) clear(ctx context.Context, prefixes []byte) error {
 		// It goes on where it was: Badger would step over all that was removed before.
 		for from := []byte{prefix}; from != nil; {
 			var writes []write
-			err := s.db.View(func(txn *badger.Txn) error {
-				opt := badger.DefaultIteratorOptions
-				opt.Prefix = []byte{prefix}
-				opt.PrefetchValues = false
-				it := txn.NewIterator(opt)
-				defer it.Close()
-				for it.Seek(from); it.Valid() && len(writes) < s.opt.migratePiece; it.Next() {
-					writes = append(writes, write{key: it.Item().KeyCopy(nil)})
+			err := s.db.View(ctx, func(view store.Reader) error {
+				for k, err := range view.Keys([]byte{prefix}, from) {
+					if err != nil {
+						return err
+					}
+					writes = append(writes, write{Write: store.Write{Key: bytes.Clone(k), Delete: true}})
+					if len(writes) == s.opt.migratePiece {
+						break
+					}
 				}
 				return ctx.Err()
 			})
@@ -166,7 +161,7 @@ func (s *Service) clear(ctx context.Context, prefixes []byte) error {
 			}
 			from = nil
 			if len(writes) == s.opt.migratePiece {
-				from = writes[len(writes)-1].key
+				from = writes[len(writes)-1].Key
 			}
 		}
 	}
@@ -188,7 +183,7 @@ func (s *Service) commitAll(writes []write) error {
 	if len(writes) == 0 {
 		return nil
 	}
-	if err := s.writer.room(uint64(weigh(writes).bytes)); err != nil {
+	if err := s.writer.room(uint64(weigh(writes).Bytes)); err != nil {
 		return err
 	}
 	return s.writer.commitAll(writes)

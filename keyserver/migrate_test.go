@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
+	"github.com/keytree-bch/keytree/keyserver/store/badger"
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -81,12 +81,9 @@ func TestEarlier(t *testing.T) {
 			if now := s.Chain(); now.Size != 5 || now.Head != want.Head || now.Root() != want.Root() {
 				t.Errorf("another chain, of %d entries", now.Size)
 			}
-			s.db.View(func(txn *badger.Txn) error {
-				if has(txn, []byte{prefixExpiry1}) || has(txn, []byte{prefixFlush1}) {
-					t.Error("something of format 1 is left")
-				}
-				return nil
-			})
+			if count(t, s, prefixExpiry1) > 0 || count(t, s, prefixFlush1) > 0 {
+				t.Error("something of format 1 is left")
+			}
 			kept, err := os.ReadFile(opt.Dir + ".format-1.backup")
 			if err != nil || !bytes.Equal(kept, backup.Bytes()) {
 				t.Errorf("the backup of %d bytes is not of the database as it was: %v", len(kept), err)
@@ -140,12 +137,9 @@ func checkEarlier(t *testing.T, s *Service, left int) {
 		if key == &bert[0] {
 			hash = uid.SigKeyHash(public(bert))
 		}
-		s.db.View(func(txn *badger.Txn) error {
-			if held := readKeyInits(txn, hash); len(held) != n {
-				t.Errorf("%d KeyInits are held, want %d", len(held), n)
-			}
-			return nil
-		})
+		if held := keyInitsOf(t, s, hash); len(held) != n {
+			t.Errorf("%d KeyInits are held, want %d", len(held), n)
+		}
 	}
 }
 
@@ -171,7 +165,7 @@ func TestMigrateRefuses(t *testing.T) {
 		"another domain": {func(_ *testing.T, o *Options) { o.Domain = "example.net" }, ErrMismatch},
 		"no key file":    {func(_ *testing.T, o *Options) { o.KeyFile += "x" }, ErrMismatch},
 		"damaged": {func(t *testing.T, o *Options) {
-			earlierRecords(t, *o, func(txn *badger.Txn) error { return txn.Delete(entryKey(1)) })
+			earlierRecords(t, *o, deleting(entryKey(1)))
 		}, ErrDamaged},
 		"no place for the backup": {func(t *testing.T, o *Options) {
 			if err := os.MkdirAll(o.Dir+".format-1.backup.tmp/in the way", 0o700); err != nil {
@@ -179,8 +173,8 @@ func TestMigrateRefuses(t *testing.T) {
 			}
 		}, nil},
 		"of a later format": {func(t *testing.T, o *Options) {
-			earlierRecords(t, *o, func(txn *badger.Txn) error {
-				return txn.Set([]byte{prefixFormat}, []byte(`{"version":3,"domain":"example.org"}`))
+			earlierRecords(t, *o, func(store.Reader) ([]store.Write, error) {
+				return []store.Write{{Key: []byte{prefixFormat}, Value: []byte(`{"version":3,"domain":"example.org"}`)}}, nil
 			})
 		}, ErrMismatch},
 	} {
@@ -191,28 +185,52 @@ func TestMigrateRefuses(t *testing.T) {
 			if _, err := Open(t.Context(), migrating(changed)); err == nil || !errors.Is(err, test.want) && test.want != nil {
 				t.Errorf("got %v, want %v", err, test.want)
 			}
-			earlierRecords(t, opt, func(txn *badger.Txn) error {
-				if has(txn, []byte{prefixExpiry}) || has(txn, []byte{prefixFlush}) || !has(txn, []byte{prefixExpiry1}) {
+			earlierRecords(t, opt, func(view store.Reader) ([]store.Write, error) {
+				converted1, err1 := store.Has(view, []byte{prefixExpiry})
+				converted2, err2 := store.Has(view, []byte{prefixFlush})
+				kept, err3 := store.Has(view, []byte{prefixExpiry1})
+				if converted1 || converted2 || !kept {
 					t.Error("something was converted")
 				}
-				return nil
+				return nil, errors.Join(err1, err2, err3)
 			})
 		})
 	}
 }
 
 // earlierRecords changes a database below the service.
-func earlierRecords(t *testing.T, opt Options, change func(*badger.Txn) error) {
+func earlierRecords(t *testing.T, opt Options, change func(store.Reader) ([]store.Write, error)) {
 	t.Helper()
-	db, err := openBadger(t.Context(), opt.Dir, opt.memTable, zerolog.Nop())
+	db, err := badger.Open(t.Context(), badger.Options{Dir: opt.Dir, MemTable: opt.memTable, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	txn := db.NewTransaction(true)
-	defer txn.Discard()
-	if err := errors.Join(change(txn), db.Commit(txn), db.Close()); err != nil {
+	changeStore(t, db, change)
+	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// changeStore commits what change makes of what is stored.
+func changeStore(t *testing.T, db store.Store, change func(store.Reader) ([]store.Write, error)) {
+	t.Helper()
+	var writes []store.Write
+	err := db.View(t.Context(), func(view store.Reader) (err error) {
+		writes, err = change(view)
+		return err
+	})
+	if err := errors.Join(err, db.Commit(writes)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// deleting is a change that deletes keys.
+func deleting(keys ...[]byte) func(store.Reader) ([]store.Write, error) {
+	var writes []store.Write
+	for _, k := range keys {
+		writes = append(writes, store.Write{Key: k, Delete: true})
+	}
+	return func(store.Reader) ([]store.Write, error) { return writes, nil }
 }
 
 // asMigrator, in the environment, makes the test executable convert the database in a
@@ -231,10 +249,10 @@ func TestMigrator(t *testing.T) {
 	}
 	opt := testOptions(fields[0], newClock())
 	opt.migratePiece = 2
-	opt.commit = func(db *badgerdb.DB, txn *badger.Txn) error {
+	opt.commit = func(db store.Store, writes []store.Write) error {
 		left--
 		if left == 0 && len(fields) > 2 {
-			if err := db.Commit(txn); err != nil {
+			if err := db.Commit(writes); err != nil {
 				return err
 			}
 		}
@@ -246,7 +264,7 @@ func TestMigrator(t *testing.T) {
 			self.Kill()
 			select {}
 		}
-		return db.Commit(txn)
+		return db.Commit(writes)
 	}
 	s, err := Open(t.Context(), migrating(opt))
 	if err != nil {
@@ -293,9 +311,15 @@ func TestMigrationKilled(t *testing.T) {
 			if format == 1 {
 				var of sigKeyHash // an earlier keytree hands one out
 				var gone heldKeyInit
-				earlierRecords(t, opt, func(txn *badger.Txn) error {
-					keysUnder(txn, []byte{prefixKeyInit}, func(k []byte) bool { of, gone = readHeldKey(k); return false })
-					return errors.Join(txn.Delete(gone.key(of)), txn.Delete(key(prefixExpiry1, gone.expiryKey(of)[1:])))
+				earlierRecords(t, opt, func(view store.Reader) ([]store.Write, error) {
+					for k, err := range view.Keys([]byte{prefixKeyInit}, nil) {
+						if err != nil {
+							return nil, err
+						}
+						of, gone = readHeldKey(k)
+						break
+					}
+					return deleting(gone.key(of), key(prefixExpiry1, gone.expiryKey(of)[1:]))(view)
 				})
 			} else {
 				converted++
@@ -305,12 +329,9 @@ func TestMigrationKilled(t *testing.T) {
 			if now := s.Chain(); s.format != formatVersion || now.Head != want.Head {
 				t.Errorf("transaction %d %s: format %d, %d entries", n, landed, s.format, now.Size)
 			}
-			s.db.View(func(txn *badger.Txn) error {
-				if has(txn, []byte{prefixExpiry1}) || has(txn, []byte{prefixFlush1}) {
-					t.Errorf("transaction %d %s: something of format 1 is left", n, landed)
-				}
-				return nil
-			})
+			if count(t, s, prefixExpiry1) > 0 || count(t, s, prefixFlush1) > 0 {
+				t.Errorf("transaction %d %s: something of format 1 is left", n, landed)
+			}
 			s.Close()
 		}
 	}

@@ -461,14 +461,11 @@ func (p *pair) files() string {
 
 // stored returns what the keyserver holds of a key that has not expired.
 func (p *pair) stored(key uint64) (digests [][sha256.Size]byte) {
-	p.s.db.View(func(txn *badger.Txn) error {
-		for _, h := range readKeyInits(txn, uid.SigKeyHash(public(newKey(key)))) {
-			if p.s.now() < h.NotAfter {
-				digests = append(digests, h.digest)
-			}
+	for _, h := range keyInitsOf(p.t, p.s, uid.SigKeyHash(public(newKey(key)))) {
+		if p.s.now() < h.NotAfter {
+			digests = append(digests, h.digest)
 		}
-		return nil
-	})
+	}
 	return digests
 }
 
@@ -490,12 +487,7 @@ func (p *pair) compare(t *rapid.T) {
 	if err := checkShelves(p.s, p.s.now()); err != nil {
 		t.Fatal(err)
 	}
-	spent := 0
-	p.s.db.View(func(txn *badger.Txn) error {
-		keysUnder(txn, []byte{prefixToken}, func([]byte) bool { spent++; return true })
-		return nil
-	})
-	if spent != len(p.spent) {
+	if spent := count(p.t, p.s, prefixToken); spent != uint64(len(p.spent)) {
 		t.Fatalf("%d tokens are spent, the model has %d", spent, len(p.spent))
 	}
 }

@@ -6,11 +6,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -73,16 +72,16 @@ type Options struct {
 	Migrate bool
 	// Look opens a database, which must be there, of this or an earlier format, only to
 	// look at it: no call that changes something is for such a service. Database and key
-	// file stay as they are, to the last byte (see badgerdb.Look). Whoever may read the database
+	// file stay as they are, to the last byte (see badger.OpenReadOnly). Whoever may read the database
 	// but not the key file can look, too; the two are then not compared, which is logged.
 	Look bool
 
 	Now func() time.Time // the clock; time.Now by default
 	Log zerolog.Logger
 
-	memTable     int64                                 // bytes; tests make it small
-	migratePiece int                                   // records; tests make it small
-	commit       func(*badgerdb.DB, *badger.Txn) error // Commit; tests kill the process there
+	memTable     int64                                  // bytes; tests make it small
+	migratePiece int                                    // records; tests make it small
+	commit       func(store.Store, []store.Write) error // Commit; tests kill the process there
 }
 
 func (o *Options) complete() error {
@@ -119,7 +118,7 @@ func (o *Options) complete() error {
 		o.migratePiece = migratePiece
 	}
 	if o.commit == nil {
-		o.commit = (*badgerdb.DB).Commit
+		o.commit = store.Store.Commit
 	}
 	return nil
 }

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/durable"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -22,13 +21,13 @@ func (s *Service) RotateKey(ctx context.Context) (*uid.Reply, error) {
 	s.rotating.Lock()
 	defer s.rotating.Unlock()
 	var previous *uid.Message
-	err := s.view(func(txn *badger.Txn) error {
-		r, ok, err := readIdentity(txn, s.identity())
+	err := s.view(ctx, func(view store.Reader) error {
+		r, ok, err := readIdentity(view, s.identity())
 		if err == nil && !ok {
 			err = fmt.Errorf("%w: no record of %s", ErrDamaged, s.identity())
 		}
 		if err == nil {
-			previous, err = readByHash(txn, r.uidHash)
+			previous, err = readByHash(view, r.uidHash)
 		}
 		return err
 	})

@@ -33,7 +33,7 @@ import (
 //	'o'     SIGKEYHASH 64                  flushRecord                 the last flush of a key
 //	'A'     -                              txid, displayed             chain of anchors that the chain is anchored in
 //	'N'     -                              empty                       what SetUnanchored said; not in backups
-//	'W'     -                              empty                       stamp of every transaction (badgerdb.Stamp)
+//	'W'     -                              empty                       only in backups that earlier keytrees have made
 //
 // Format 1 (migrate.go) had two others in place of 'y' and 'o':
 //
@@ -61,6 +61,7 @@ const (
 	prefixFlush    = 'o'
 	prefixAnchors  = 'A'
 	prefixNone     = 'N'
+	prefixStamp    = 'W'
 
 	prefixExpiry1 = 'x'
 	prefixFlush1  = 'f'

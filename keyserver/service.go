@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
-	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/keyserver/store"
+	"github.com/keytree-bch/keytree/keyserver/store/badger"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -27,7 +25,7 @@ const (
 // Service is a keyserver for one domain. Its methods may be called concurrently.
 type Service struct {
 	opt    Options
-	db     *badgerdb.DB
+	db     store.Store
 	writer *writer
 	format int // of the database; an earlier one only with Options.Look
 
@@ -54,25 +52,22 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	open := openBadger
+	open := badger.Open
 	if opt.Look {
-		open = lookAtBadger
-	} else if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
-		return nil, err
+		open = badger.OpenReadOnly
 	}
-	db, err := open(ctx, opt.Dir, opt.memTable, opt.Log)
+	db, err := open(ctx, badger.Options{Dir: opt.Dir, MemTable: opt.memTable, Log: opt.Log})
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{opt: opt, db: db}
 	s.held.Store(opt.Held)
-	s.writer = newWriter(db, func(txn *badger.Txn) error { return opt.commit(db, txn) }, s.now)
+	s.writer = newWriter(db, func(writes []store.Write) error { return opt.commit(db, writes) }, s.now)
 	if err := s.start(ctx); err != nil {
 		db.Close()
 		return nil, err
 	}
 	s.writer.look = opt.Look
-	s.writer.stable.replace(db.NewTransaction(false))
 	go s.writer.run()
 	ctx, s.stopSweeper = context.WithCancel(context.Background())
 	if !opt.Look {
@@ -129,11 +124,11 @@ func (s *Service) Ready() error {
 func (s *Service) now() uint64 { return uint64(max(0, s.opt.Now().Unix())) }
 
 // view runs a read of what is on disk, to be shown. ErrHeld while the service is held.
-func (s *Service) view(read func(*badger.Txn) error) error {
+func (s *Service) view(ctx context.Context, read func(store.Reader) error) error {
 	if err := s.Ready(); err != nil {
 		return err
 	}
-	return s.look(read)
+	return s.look(ctx, read)
 }
 
 // change has the writer make a change. ErrHeld while the service is held.
@@ -146,7 +141,13 @@ func (s *Service) change(ctx context.Context, apply func(*tx) error) error {
 
 // look is view, also while the service is held: for those whom doc.go names.
 // If what is on disk is found damaged the service fails.
-func (s *Service) look(read func(*badger.Txn) error) error {
+func (s *Service) look(ctx context.Context, read func(store.Reader) error) error {
+	return s.whileOpen(func() error { return s.db.View(ctx, read) })
+}
+
+// whileOpen calls read unless the service is closed, which it cannot be meanwhile, or has
+// failed.
+func (s *Service) whileOpen(read func() error) error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	if s.closed {
@@ -155,7 +156,7 @@ func (s *Service) look(read func(*badger.Txn) error) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	err := s.writer.stable.read(read)
+	err := read()
 	if errors.Is(err, ErrDamaged) {
 		s.writer.fail(err) // nothing may be built on it
 	}
@@ -209,16 +210,17 @@ func (s *Service) identity() string { return uid.KeyserverLocalpart + "@" + s.op
 
 // checkFormat compares the format record with the options and returns the format; 0
 // if there is none because the database is empty.
-func (s *Service) checkFormat(txn *badger.Txn) (format int, err error) {
-	b, ok, err := get(txn, []byte{prefixFormat})
+func (s *Service) checkFormat(view store.Reader) (format int, err error) {
+	b, ok, err := view.Get([]byte{prefixFormat})
 	if err != nil {
 		return 0, err
 	}
 	if !ok {
-		if has(txn, nil) {
-			return 0, fmt.Errorf("%w: %s: no format record", ErrDamaged, s.opt.Dir)
+		any, err := store.Has(view, nil)
+		if any {
+			err = fmt.Errorf("%w: %s: no format record", ErrDamaged, s.opt.Dir)
 		}
-		return 0, nil
+		return 0, err
 	}
 	var f formatRecord
 	if err := json.Unmarshal(b, &f); err != nil {

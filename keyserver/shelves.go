@@ -1,9 +1,11 @@
 package keyserver
 
 import (
+	"context"
+	"iter"
 	"sync"
 
-	"github.com/dgraph-io/badger/v4"
+	"github.com/keytree-bch/keytree/keyserver/store"
 )
 
 // mostShelved is how many shelves and KeyInits on them there are: at most about 20 MB. What
@@ -102,17 +104,27 @@ func (s *shelves) refuse(stored uint64) {
 
 // shelf returns a key's KeyInits: for the writer's goroutine run as they are after all that
 // was decided, for others as they were a moment ago, on disk or about to be.
-func (w *writer) shelf(hash sigKeyHash) (held []heldKeyInit, err error) {
+func (w *writer) shelf(ctx context.Context, hash sigKeyHash) (held []heldKeyInit, err error) {
 	if held, ok := w.shelves.get(hash); ok {
 		return held, nil
 	}
 	seen := w.state.Load().group
-	err = w.stable.read(func(txn *badger.Txn) error {
-		held = readKeyInits(txn, hash)
-		return nil
+	err = w.db.View(ctx, func(view store.Reader) (err error) {
+		held, err = readKeyInits(view, hash)
+		return err
 	})
 	if err == nil {
 		w.shelves.offer(hash, held, seen, w.state.Load().group)
 	}
 	return held, err
+}
+
+// fetchShelves puts the KeyInits of some keys at hand.
+func (w *writer) fetchShelves(ctx context.Context, of iter.Seq[sigKeyHash]) error {
+	for hash := range of {
+		if _, err := w.shelf(ctx, hash); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package keyserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"pgregory.net/rapid"
 
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -34,7 +35,11 @@ func checkShelves(s *Service, now uint64) error {
 	for hash, shelf := range w.of {
 		count += 1 + len(shelf.held)
 		var stored []heldKeyInit
-		if err := s.db.View(func(txn *badger.Txn) error { stored = readKeyInits(txn, hash); return nil }); err != nil {
+		err := s.db.View(context.Background(), func(view store.Reader) (err error) {
+			stored, err = readKeyInits(view, hash)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		order := func(a, b heldKeyInit) int { return slices.Compare(a.digest[:], b.digest[:]) }
@@ -230,7 +235,7 @@ func TestShelvesUnderLoad(t *testing.T) {
 func TestSweepPieces(t *testing.T) {
 	s, c := newTest(t)
 	var commits atomic.Int32
-	s.writer.commit = func(txn *badger.Txn) error { commits.Add(1); return s.db.Commit(txn) }
+	s.writer.commit = func(writes []store.Write) error { commits.Add(1); return s.db.Commit(writes) }
 	const keys = forgetKeys + 5
 	for k := range uint64(keys) {
 		mustCreate(t, s, message(s, fmt.Sprintf("n%s@example.org", letters(k)), newKey(k)))
@@ -244,13 +249,7 @@ func TestSweepPieces(t *testing.T) {
 	if err := s.FlushKeyInit(t.Context(), public(flushed), s.now(), keyinit.SignFlush(s.now(), flushed)); err != nil {
 		t.Fatal(err)
 	}
-	left := func(prefix byte) (n int) {
-		s.db.View(func(txn *badger.Txn) error {
-			keysUnder(txn, []byte{prefix}, func([]byte) bool { n++; return true })
-			return nil
-		})
-		return n
-	}
+	left := func(prefix byte) int { return int(count(t, s, prefix)) }
 	for _, step := range []struct {
 		after      time.Duration
 		kept, used int

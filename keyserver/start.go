@@ -12,40 +12,45 @@ import (
 	"os"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
 // start makes the first entry, if there is none, and verifies and loads the
 // state.
 func (s *Service) start(ctx context.Context) error {
-	err := s.db.View(func(txn *badger.Txn) (err error) {
-		s.format, err = s.checkFormat(txn)
+	err := s.db.View(ctx, func(view store.Reader) (err error) {
+		s.format, err = s.checkFormat(view)
 		return err
 	})
 	if err == nil && s.format == 0 {
-		s.format, err = formatVersion, s.first()
+		s.format, err = formatVersion, s.first(ctx)
 	}
 	if err != nil {
 		return err
 	}
 	var state state
-	err = s.db.View(func(txn *badger.Txn) (err error) {
-		if state.chain, err = verifyChain(ctx, txn); err != nil {
+	err = s.db.View(ctx, func(view store.Reader) (err error) {
+		if state.chain, err = verifyChain(ctx, view); err != nil {
 			return err
 		}
-		if state.rotations, err = s.readRotations(txn); err != nil {
+		if state.rotations, err = s.readRotations(view); err != nil {
 			return err
 		}
-		keysUnder(txn, []byte{prefixKeyInit}, func([]byte) bool { state.keyInits++; return true })
-		name, ok, err := get(txn, []byte{prefixAnchors})
+		if state.keyInits, err = store.Count(view, []byte{prefixKeyInit}); err != nil {
+			return err
+		}
+		name, ok, err := view.Get([]byte{prefixAnchors})
+		if err != nil {
+			return err
+		}
 		if ok {
 			name := string(name)
 			s.anchorChain.Store(&name)
 		}
-		s.unanchored.Store(has(txn, []byte{prefixNone}))
+		_, unanchored, err := view.Get([]byte{prefixNone})
+		s.unanchored.Store(unanchored)
 		return err
 	})
 	if err != nil {
@@ -82,7 +87,7 @@ func (s *Service) keysOf(public ed25519.PublicKey) (*serverKeys, error) {
 // first writes position 0: the keyserver's own UID message (keyserver/WIRE.md
 // §10). A key file without a database belongs to a chain that is
 // elsewhere: to begin another under the same key would be a second history.
-func (s *Service) first() error {
+func (s *Service) first(ctx context.Context) error {
 	if s.opt.Look {
 		return fmt.Errorf("%w: %s holds no database to look at", ErrMismatch, s.opt.Dir)
 	}
@@ -125,10 +130,13 @@ func (s *Service) first() error {
 	if err != nil {
 		return err
 	}
-	txn := s.db.NewTransaction(false)
-	defer txn.Discard()
-	t := &tx{txn: txn, now: s.now(), state: state{keys: keys}, messages: make(map[hashchain.Hash]*uid.Message)}
-	if _, err := t.enter(a); err != nil {
+	t := &tx{now: s.now(), state: state{keys: keys}, messages: make(map[hashchain.Hash]*uid.Message)}
+	err = s.db.View(ctx, func(view store.Reader) error {
+		t.view = view
+		_, err := t.enter(a)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	t.set([]byte{prefixFormat}, format)
@@ -139,55 +147,50 @@ func (s *Service) first() error {
 func (s *Service) yearAhead() uint64 { return uint64(s.opt.Now().AddDate(1, 0, 0).Unix()) }
 
 // verifyChain reads and verifies all entries.
-func verifyChain(ctx context.Context, txn *badger.Txn) (hashchain.Chain, error) {
+func verifyChain(ctx context.Context, view store.Reader) (hashchain.Chain, error) {
 	var (
 		c     hashchain.Chain
 		piece []hashchain.Entry
-		err   error
 	)
-	add := func() bool {
-		if err == nil {
-			err = ctx.Err()
+	add := func() error {
+		if err := ctx.Err(); err != nil || len(piece) == 0 {
+			return err
 		}
-		if err == nil && len(piece) > 0 {
-			if err = c.Append(piece, nil); err != nil {
-				err = fmt.Errorf("%w: %w", ErrDamaged, err)
-			}
-			piece = piece[:0]
+		if err := c.Append(piece, nil); err != nil {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
-		return err == nil
+		piece = piece[:0]
+		return nil
 	}
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = []byte{prefixEntry}
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	for it.Rewind(); it.Valid(); it.Next() {
+	for pair, err := range view.Pairs([]byte{prefixEntry}, nil) {
+		if err != nil {
+			return c, err
+		}
 		position := c.Size + uint64(len(piece))
-		if !bytes.Equal(it.Item().Key(), entryKey(position)) {
+		if !bytes.Equal(pair.Key, entryKey(position)) {
 			return c, fmt.Errorf("%w: no entry at position %d, but later ones", ErrDamaged, position)
 		}
-		var r entryRecord
-		if err = it.Item().Value(func(b []byte) (err error) {
-			r, err = decodeEntryRecord(b)
-			return err
-		}); err != nil {
+		r, err := decodeEntryRecord(pair.Value)
+		if err != nil {
 			return c, err
 		}
-		if piece = append(piece, r.entry); len(piece) == entriesAtOnce && !add() {
-			return c, err
+		if piece = append(piece, r.entry); len(piece) == entriesAtOnce {
+			if err := add(); err != nil {
+				return c, err
+			}
 		}
 	}
-	if !add() {
+	if err := add(); err != nil {
 		return c, err
 	}
-	head, _, err := get(txn, []byte{prefixHead})
+	head, _, err := view.Get([]byte{prefixHead})
 	if err != nil {
 		return c, err
 	}
 	if !bytes.Equal(head, headRecord(&c)) {
 		return c, fmt.Errorf("%w: the entries end at size %d, the recorded head is %x", ErrDamaged, c.Size, head)
 	}
-	stored, err := hashchain.ChainAt(c.Size, c.Head, nodes{txn})
+	stored, err := hashchain.ChainAt(c.Size, c.Head, nodes{view})
 	if err != nil {
 		return c, err
 	}
@@ -198,10 +201,14 @@ func verifyChain(ctx context.Context, txn *badger.Txn) (hashchain.Chain, error) 
 }
 
 // readRotations follows the keyserver's own identity through the chain.
-func (s *Service) readRotations(txn *badger.Txn) (rotations []rotation, err error) {
+func (s *Service) readRotations(view store.Reader) (rotations []rotation, err error) {
+	own, err := positions(view, s.identity())
+	if err != nil {
+		return nil, err
+	}
 	var previous *uid.Message
-	for _, position := range positions(txn, s.identity()) {
-		m, err := readMessage(txn, s.identity(), position)
+	for _, position := range own {
+		m, err := readMessage(view, s.identity(), position)
 		if err != nil {
 			return nil, err
 		}
@@ -225,17 +232,19 @@ func (s *Service) readRotations(txn *badger.Txn) (rotations []rotation, err erro
 }
 
 // positions returns where the entries of an identity are, ascending.
-func positions(txn *badger.Txn, identity string) (found []uint64) {
-	keysUnder(txn, positionsOf(identity), func(key []byte) bool {
+func positions(view store.Reader, identity string) (found []uint64, err error) {
+	for key, err := range view.Keys(positionsOf(identity), nil) {
+		if err != nil {
+			return nil, err
+		}
 		found = append(found, binary.BigEndian.Uint64(key[len(key)-8:]))
-		return true
-	})
-	return found
+	}
+	return found, nil
 }
 
 // readMessage returns the message of an identity whose entry is at a position.
-func readMessage(txn *badger.Txn, identity string, position uint64) (*uid.Message, error) {
-	r, err := readEntry(txn, position)
+func readMessage(view store.Getter, identity string, position uint64) (*uid.Message, error) {
+	r, err := readEntry(view, position)
 	if err != nil {
 		return nil, err
 	}
@@ -243,12 +252,12 @@ func readMessage(txn *badger.Txn, identity string, position uint64) (*uid.Messag
 	if !ok {
 		return nil, fmt.Errorf("%w: the entry at position %d is not of %s", ErrDamaged, position, identity)
 	}
-	return readByHash(txn, uidHash)
+	return readByHash(view, uidHash)
 }
 
 // readByHash returns the message with a UIDHash.
-func readByHash(txn *badger.Txn, uidHash hashchain.Hash) (*uid.Message, error) {
-	b, ok, err := get(txn, replyKey(uid.Index(uidHash)))
+func readByHash(view store.Getter, uidHash hashchain.Hash) (*uid.Message, error) {
+	b, ok, err := view.Get(replyKey(uid.Index(uidHash)))
 	if err == nil && !ok {
 		err = fmt.Errorf("%w: no reply with UIDIndex %s", ErrDamaged, uid.Index(uidHash))
 	}

@@ -10,13 +10,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"github.com/keytree-bch/keytree/graph/durable"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -404,51 +404,46 @@ func logSize(t *testing.T, dir string) int {
 func TestInconsistent(t *testing.T) {
 	inMemory(t)
 	identity := "alice@example.org"
-	for name, change := range map[string]func(t *testing.T, txn *badger.Txn) error{
-		"entry dropped":  func(_ *testing.T, txn *badger.Txn) error { return txn.Delete(entryKey(1)) },
-		"last dropped":   func(_ *testing.T, txn *badger.Txn) error { return txn.Delete(entryKey(3)) },
-		"first dropped":  func(_ *testing.T, txn *badger.Txn) error { return txn.Delete(entryKey(0)) },
-		"head dropped":   func(_ *testing.T, txn *badger.Txn) error { return txn.Delete([]byte{prefixHead}) },
-		"format dropped": func(_ *testing.T, txn *badger.Txn) error { return txn.Delete([]byte{prefixFormat}) },
-		"own key dropped": func(t *testing.T, txn *badger.Txn) error {
-			return txn.Delete(append(positionsOf("keyserver@example.org"), number(0)...))
+	for name, change := range map[string]func(store.Reader) ([]store.Write, error){
+		"entry dropped":   deleting(entryKey(1)),
+		"last dropped":    deleting(entryKey(3)),
+		"first dropped":   deleting(entryKey(0)),
+		"head dropped":    deleting([]byte{prefixHead}),
+		"format dropped":  deleting([]byte{prefixFormat}),
+		"own key dropped": deleting(append(positionsOf("keyserver@example.org"), number(0)...)),
+		"entries swapped": func(view store.Reader) ([]store.Write, error) {
+			a, _, err1 := view.Get(entryKey(1))
+			b, _, err2 := view.Get(entryKey(2))
+			return []store.Write{{Key: entryKey(1), Value: b}, {Key: entryKey(2), Value: a}}, errors.Join(err1, err2)
 		},
-		"entries swapped": func(t *testing.T, txn *badger.Txn) error {
-			a, _, err1 := get(txn, entryKey(1))
-			b, _, err2 := get(txn, entryKey(2))
-			return errors.Join(err1, err2, txn.Set(entryKey(1), b), txn.Set(entryKey(2), a))
+		"node changed": func(view store.Reader) ([]store.Write, error) {
+			return []store.Write{{Key: nodeKey(hashchain.NodeID{Level: 1, Index: 0}), Value: make([]byte, 32)}}, nil
 		},
-		"node changed": func(_ *testing.T, txn *badger.Txn) error {
-			return txn.Set(nodeKey(hashchain.NodeID{Level: 1, Index: 0}), make([]byte, 32))
+		"top node changed": func(view store.Reader) ([]store.Write, error) {
+			return []store.Write{{Key: nodeKey(hashchain.NodeID{Level: 2, Index: 0}), Value: make([]byte, 32)}}, nil
 		},
-		"top node changed": func(_ *testing.T, txn *badger.Txn) error {
-			return txn.Set(nodeKey(hashchain.NodeID{Level: 2, Index: 0}), make([]byte, 32))
+		"identity dropped": deleting(identityKey(identity)),
+		"position dropped": deleting(append(positionsOf(identity), number(1)...)),
+		"SIGKEY dropped":   deleting(sigKeyKey(uid.SigKeyHash(public(newKey(1))), identity)),
+		"reply dropped": func(view store.Reader) ([]store.Write, error) {
+			r, err := readEntry(view, 2)
+			return []store.Write{{Key: replyKey(r.entry.UIDIndex()), Delete: true}}, err
 		},
-		"identity dropped": func(_ *testing.T, txn *badger.Txn) error { return txn.Delete(identityKey(identity)) },
-		"position dropped": func(_ *testing.T, txn *badger.Txn) error {
-			return txn.Delete(append(positionsOf(identity), number(1)...))
+		"reply of another": func(view store.Reader) ([]store.Write, error) {
+			a, err1 := readEntry(view, 1)
+			b, err2 := readEntry(view, 2)
+			reply, _, err3 := view.Get(replyKey(b.entry.UIDIndex()))
+			return []store.Write{{Key: replyKey(a.entry.UIDIndex()), Value: reply}}, errors.Join(err1, err2, err3)
 		},
-		"SIGKEY dropped": func(_ *testing.T, txn *badger.Txn) error {
-			return txn.Delete(sigKeyKey(uid.SigKeyHash(public(newKey(1))), identity))
+		"hash dropped": func(view store.Reader) ([]store.Write, error) {
+			r, err := readEntry(view, 2)
+			return []store.Write{{Key: byHashKey(r.entry.Hash()), Delete: true}}, err
 		},
-		"reply dropped": func(t *testing.T, txn *badger.Txn) error {
-			r, err := readEntry(txn, 2)
-			return errors.Join(err, txn.Delete(replyKey(r.entry.UIDIndex())))
-		},
-		"reply of another": func(t *testing.T, txn *badger.Txn) error {
-			a, err1 := readEntry(txn, 1)
-			b, err2 := readEntry(txn, 2)
-			reply, _, err3 := get(txn, replyKey(b.entry.UIDIndex()))
-			return errors.Join(err1, err2, err3, txn.Set(replyKey(a.entry.UIDIndex()), reply))
-		},
-		"hash dropped": func(t *testing.T, txn *badger.Txn) error {
-			r, err := readEntry(txn, 2)
-			return errors.Join(err, txn.Delete(byHashKey(r.entry.Hash())))
-		},
-		"KeyInit dropped": func(t *testing.T, txn *badger.Txn) error {
-			var k []byte
-			keysUnder(txn, []byte{prefixKeyInit}, func(key []byte) bool { k = slices.Clone(key); return false })
-			return txn.Delete(k)
+		"KeyInit dropped": func(view store.Reader) ([]store.Write, error) {
+			for k, err := range view.Keys([]byte{prefixKeyInit}, nil) {
+				return []store.Write{{Key: slices.Clone(k), Delete: true}}, err
+			}
+			return nil, errors.New("there is no KeyInit")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -459,9 +454,7 @@ func TestInconsistent(t *testing.T) {
 			}
 			addAll(t, s, newKey(1), keyInits(t, s, newKey(1), 2)...)
 			mustCheck(t, s)
-			if err := s.db.Update(func(txn *badger.Txn) error { return change(t, txn) }); err != nil {
-				t.Fatal(err)
-			}
+			changeStore(t, s.db, change)
 			s.Close()
 			s, err := Open(t.Context(), opt)
 			if err == nil {

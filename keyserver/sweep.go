@@ -1,12 +1,14 @@
 package keyserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"maps"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
+	"github.com/keytree-bch/keytree/keyserver/store"
 )
 
 // sweepEvery is how often KeyInits that nobody fetched any more are removed.
@@ -42,15 +44,13 @@ const (
 func (s *Service) forgetExpired(ctx context.Context) error {
 	for from := []byte{prefixExpiry}; from != nil; {
 		var expired map[sigKeyHash]map[[sha256.Size]byte]bool
-		err := s.look(func(txn *badger.Txn) error {
-			expired, from = expiredKeyInits(txn, from, s.now())
-			for hash := range expired {
-				if _, err := s.writer.shelf(hash); err != nil { // so that the writer has it at hand
-					return err
-				}
-			}
-			return nil
+		err := s.look(ctx, func(view store.Reader) (err error) {
+			expired, from, err = expiredKeyInits(view, from, s.now())
+			return err
 		})
+		if err == nil {
+			err = s.whileOpen(func() error { return s.writer.fetchShelves(ctx, maps.Keys(expired)) })
+		}
 		if err == nil && len(expired) > 0 {
 			err = s.writer.do(ctx, func(t *tx) error { return t.forgetExpired(expired) })
 		}
@@ -60,9 +60,9 @@ func (s *Service) forgetExpired(ctx context.Context) error {
 	}
 	for from := []byte{prefixUsed}; from != nil; {
 		var expired [][]byte
-		err := s.look(func(txn *badger.Txn) error {
-			expired, from = expiredKeys(txn, from, s.now(), func([]byte) bool { return true })
-			return nil
+		err := s.look(ctx, func(view store.Reader) (err error) {
+			expired, from, err = expiredKeys(view, from, s.now(), func([]byte) bool { return true })
+			return err
 		})
 		if err == nil && len(expired) > 0 {
 			err = s.writer.do(ctx, func(t *tx) error {
@@ -81,26 +81,27 @@ func (s *Service) forgetExpired(ctx context.Context) error {
 
 // expiredKeys returns keys of one prefix that begin with a time that is over, from a key on
 // and as long as take takes them, and the key to go on with; nil if there are no more.
-func expiredKeys(txn *badger.Txn, from []byte, now uint64, take func(k []byte) bool) (expired [][]byte, next []byte) {
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = from[:1]
-	opt.PrefetchValues = false
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	for it.Seek(from); it.Valid() && binary.BigEndian.Uint64(it.Item().Key()[1:]) <= now; it.Next() {
-		k := it.Item().KeyCopy(nil)
+func expiredKeys(view store.Reader, from []byte, now uint64, take func(k []byte) bool) (expired [][]byte, next []byte, err error) {
+	for k, err := range view.Keys(from[:1], from) {
+		if err != nil {
+			return nil, nil, err
+		}
+		if binary.BigEndian.Uint64(k[1:]) > now {
+			break
+		}
+		k = bytes.Clone(k)
 		if len(expired) == forgetAtOnce || !take(k) {
-			return expired, k
+			return expired, k, nil
 		}
 		expired = append(expired, k)
 	}
-	return expired, nil
+	return expired, nil, nil
 }
 
 // expiredKeyInits returns the digests of KeyInits that have expired, by their keys.
-func expiredKeyInits(txn *badger.Txn, from []byte, now uint64) (of map[sigKeyHash]map[[sha256.Size]byte]bool, next []byte) {
+func expiredKeyInits(view store.Reader, from []byte, now uint64) (of map[sigKeyHash]map[[sha256.Size]byte]bool, next []byte, err error) {
 	of = make(map[sigKeyHash]map[[sha256.Size]byte]bool)
-	_, next = expiredKeys(txn, from, now, func(k []byte) bool {
+	_, next, err = expiredKeys(view, from, now, func(k []byte) bool {
 		hash, h := readExpiryKey(k)
 		if of[hash] == nil {
 			if len(of) == forgetKeys {
@@ -111,7 +112,7 @@ func expiredKeyInits(txn *badger.Txn, from []byte, now uint64) (of map[sigKeyHas
 		of[hash][h.digest] = true
 		return true
 	})
-	return of, next
+	return of, next, err
 }
 
 // forgetExpired removes some KeyInits, those that are still there.

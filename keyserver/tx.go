@@ -2,13 +2,11 @@ package keyserver
 
 import (
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"sync"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -41,9 +39,9 @@ func (s *state) signer(position uint64) ed25519.PublicKey {
 // tx is one change in the making. It reads what the changes before it have written,
 // whether that is on disk or not, but not what it writes itself.
 type tx struct {
-	txn    *badger.Txn // to read in
-	now    uint64      // Unix seconds
-	state  state       // as of this change
+	view   store.Getter
+	now    uint64 // Unix seconds
+	state  state  // as of this change
 	writes []write
 	// shelf returns a key's KeyInits before this change; shelved are those after it, of keys
 	// where it changes them.
@@ -55,97 +53,55 @@ type tx struct {
 }
 
 type write struct {
-	key, value []byte // value nil: delete the key, unless there is later
+	store.Write
 	// later, if not nil, makes the value, of at most size bytes, when the change is
 	// decided; the first call does, others wait for it. Nobody reads it before it is on disk.
 	later func() []byte
 	size  int
 }
 
-// weight is how much of a transaction of Badger's something takes, of both that it
-// counts: writes, and their bytes, at most.
-type weight struct{ count, bytes int64 }
-
-func (w weight) plus(other weight) weight {
-	return weight{w.count + other.count, w.bytes + other.bytes}
-}
-
-// below tells whether there is less of both.
-func (w weight) below(other weight) bool { return w.count < other.count && w.bytes < other.bytes }
-
-// writeOverhead is how many bytes Badger counts for a write besides its key and value.
-const writeOverhead = 12
-
-// weigh returns the weight of some writes.
-func weigh(writes []write) weight {
-	w := weight{count: int64(len(writes))}
+// weigh returns the weight of some writes, at most.
+func weigh(writes []write) (w store.Weight) {
 	for _, write := range writes {
-		w.bytes += int64(len(write.key)+len(write.value)+write.size) + writeOverhead
+		w = w.Plus(write.Weight()).Plus(store.Weight{Bytes: int64(write.size)})
 	}
 	return w
 }
 
-// endWeight is that of what Badger ends a transaction with.
-func endWeight() weight { return weight{1, 32} }
+// decided are writes that are not on disk, or not known to be, by their keys.
+type decided map[string]store.Write
 
-// stampWeight is that of the stamp that every transaction ends with.
-func stampWeight() weight { return weight{1, 1 + writeOverhead} }
+// overlay reads what was decided, and where that says nothing what is on disk.
+type overlay struct {
+	decided [2]decided // the newer first
+	disk    store.Getter
+}
+
+// Get implements store.Getter.
+func (o overlay) Get(key []byte) ([]byte, bool, error) {
+	for _, writes := range o.decided {
+		if write, ok := writes[string(key)]; ok {
+			return write.Value, !write.Delete, nil
+		}
+	}
+	return o.disk.Get(key)
+}
 
 func (t *tx) set(key, value []byte) {
-	if value == nil {
-		value = []byte{}
-	}
-	t.writes = append(t.writes, write{key: key, value: value})
+	t.writes = append(t.writes, write{Write: store.Write{Key: key, Value: value}})
 }
 
 // setLater sets a value of at most size bytes that value makes when the change was decided.
 func (t *tx) setLater(key []byte, size int, value func() []byte) {
-	t.writes = append(t.writes, write{key: key, later: sync.OnceValue(value), size: size})
+	t.writes = append(t.writes, write{Write: store.Write{Key: key}, later: sync.OnceValue(value), size: size})
 }
 
-func (t *tx) delete(key []byte) { t.writes = append(t.writes, write{key: key}) }
-
-// put makes a write in a transaction of Badger's.
-func put(txn *badger.Txn, key, value []byte) error {
-	if value == nil {
-		return txn.Delete(key)
-	}
-	return txn.Set(key, value)
+func (t *tx) delete(key []byte) {
+	t.writes = append(t.writes, write{Write: store.Write{Key: key, Delete: true}})
 }
 
-// get returns a value; ok is false if there is none.
-func get(txn *badger.Txn, key []byte) (value []byte, ok bool, err error) {
-	item, err := txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	value, err = item.ValueCopy(nil)
-	return value, err == nil, err
-}
-
-// keysUnder calls visit with each key that begins with a prefix, in order, until
-// it returns false. The key is valid during the call only.
-func keysUnder(txn *badger.Txn, prefix []byte, visit func(key []byte) bool) {
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = prefix
-	opt.PrefetchValues = false
-	it := txn.NewIterator(opt)
-	defer it.Close()
-	for it.Seek(prefix); it.Valid() && visit(it.Item().Key()); it.Next() {
-	}
-}
-
-// has reports whether there is a key that begins with a prefix.
-func has(txn *badger.Txn, prefix []byte) (found bool) {
-	keysUnder(txn, prefix, func([]byte) bool { found = true; return false })
-	return found
-}
-
-func readEntry(txn *badger.Txn, position uint64) (entryRecord, error) {
-	b, ok, err := get(txn, entryKey(position))
+func readEntry(view store.Getter, position uint64) (entryRecord, error) {
+	b, ok, err := view.Get(entryKey(position))
 	if err == nil && !ok {
 		err = fmt.Errorf("%w: no entry at position %d", ErrDamaged, position)
 	}
@@ -155,8 +111,8 @@ func readEntry(txn *badger.Txn, position uint64) (entryRecord, error) {
 	return decodeEntryRecord(b)
 }
 
-func readIdentity(txn *badger.Txn, identity string) (r identityRecord, ok bool, err error) {
-	b, ok, err := get(txn, identityKey(identity))
+func readIdentity(view store.Getter, identity string) (r identityRecord, ok bool, err error) {
+	b, ok, err := view.Get(identityKey(identity))
 	if !ok {
 		return r, false, err
 	}
@@ -165,9 +121,9 @@ func readIdentity(txn *badger.Txn, identity string) (r identityRecord, ok bool, 
 }
 
 // unspent returns ErrSpent if one of some tokens was spent.
-func unspent(txn *badger.Txn, ids []token.ID) error {
+func unspent(view store.Getter, ids []token.ID) error {
 	for i, id := range ids {
-		_, spent, err := get(txn, tokenKey(id))
+		_, spent, err := view.Get(tokenKey(id))
 		if err != nil {
 			return err
 		}

@@ -9,10 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
-	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -33,13 +31,13 @@ type change struct {
 // one, storeAll, stores the group that was decided before. Server signatures are made
 // beside both, as soon as positions are given.
 type writer struct {
-	db     *badgerdb.DB
-	room   func(bytes uint64) error // of db; tests make it fail
-	commit func(*badger.Txn) error  // of db; tests make it fail
-	now    func() uint64            // the clock, in Unix seconds
-	most   weight                   // of a group of several
-	limit  weight                   // of any group, with the one before it: it stays below
-	look   bool                     // Options.Look: there are no changes
+	db     store.Store
+	room   func(bytes uint64) error  // of db; tests make it fail
+	commit func([]store.Write) error // of db; tests make it fail
+	now    func() uint64             // the clock, in Unix seconds
+	most   store.Weight              // of a group of several
+	limit  store.Weight              // of any group
+	look   bool                      // Options.Look: there are no changes
 
 	changes chan *change
 	groups  chan *group   // from run to storeAll, which has none then
@@ -48,7 +46,6 @@ type writer struct {
 	done    chan struct{} // closed when run and storeAll have ended
 
 	shelves  *shelves
-	stable   snapshots             // what is on disk, for readers; replaced by storeAll alone
 	state    atomic.Pointer[state] // what is on disk; replaced by storeAll alone
 	deciding time.Duration         // how long run has decided; run's, until done is closed
 
@@ -60,28 +57,26 @@ type writer struct {
 // group is calls that were decided one after the other and are stored together. run has
 // it until it passes it to storeAll.
 type group struct {
-	// txn is for reading alone: what is on disk, what the group before writes, if that is
-	// not there yet, and what the members write.
-	txn     *badger.Txn
-	before  weight // of what the group before writes, in txn
 	now     uint64 // Unix seconds
 	state   state  // after the members
 	members []*change
 	writes  []write
-	taken   weight // of writes
+	taken   store.Weight // of writes
+	decided decided      // writes, but for those whose values come later
+	before  decided      // what the group before writes, which may not be on disk yet
 	// UID messages that the members, and those of the group before, have entered; also some
 	// that were not, which nothing names.
 	messages, recent map[hashchain.Hash]*uid.Message
 }
 
-func newWriter(db *badgerdb.DB, commit func(*badger.Txn) error, now func() uint64) *writer {
-	limit := weight{db.MaxBatchCount() - endWeight().count, db.MaxBatchSize() - endWeight().bytes}
+func newWriter(db store.Store, commit func([]store.Write) error, now func() uint64) *writer {
+	limit := db.Limit()
 	return &writer{
 		db:      db,
 		room:    db.Room,
 		commit:  commit,
 		now:     now,
-		most:    weight{limit.count / 2, limit.bytes / 2},
+		most:    store.Weight{Writes: limit.Writes / 2, Bytes: limit.Bytes / 2},
 		limit:   limit,
 		changes: make(chan *change),
 		groups:  make(chan *group),
@@ -127,7 +122,6 @@ func (w *writer) run() {
 	defer close(w.groups)
 
 	g := w.begin(nil)
-	defer func() { g.txn.Discard() }()
 	busy := false // whether storeAll has a group
 	for {
 		left, ended := w.gather(g, &busy)
@@ -141,14 +135,10 @@ func (w *writer) run() {
 		if len(g.members) > 0 {
 			g, busy = w.pass(g)
 		} else { // it was begun before the group before was stored
-			g.txn.Discard()
 			g = w.begin(nil)
 		}
-		if left != nil && w.decide(g, left) != nil { // only because of the group before
-			<-w.stored
-			g.txn.Discard()
-			g, busy = w.begin(nil), false
-			w.decide(g, left)
+		if left != nil {
+			w.decide(g, left) // an empty group has room for it
 		}
 	}
 }
@@ -192,31 +182,25 @@ func (w *writer) gather(g *group, busy *bool) (left *change, ended bool) {
 // begin begins a group behind the one before, which is about to be stored; nil if all is
 // on disk. Nothing may be being stored.
 func (w *writer) begin(before *group) *group {
-	g := &group{txn: w.db.NewTransaction(true), messages: make(map[hashchain.Hash]*uid.Message)}
+	g := &group{decided: make(decided), messages: make(map[hashchain.Hash]*uid.Message)}
 	if before == nil {
 		g.state = *w.state.Load()
 		g.state.group++
 		return g
 	}
-	g.state, g.recent, g.before = before.state, before.messages, before.taken
+	g.state, g.recent, g.before = before.state, before.messages, before.decided
 	g.state.group++
-	if err := g.put(before.writes); err != nil {
-		w.fail(err)
-	}
 	return g
 }
 
-// put makes what some changes write readable in the group.
-func (g *group) put(writes []write) error {
+// add adds what a member writes.
+func (g *group) add(writes []write) {
+	g.writes = append(g.writes, writes...)
 	for _, write := range writes {
-		if write.later != nil {
-			continue
-		}
-		if err := put(g.txn, write.key, write.value); err != nil {
-			return err
+		if write.later == nil {
+			g.decided[string(write.Key)] = write.Write
 		}
 	}
-	return nil
 }
 
 // decide decides a call as the group's next one. It returns the call if the group has no
@@ -232,10 +216,14 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 		return nil
 	}
 	t := &tx{
-		txn: g.txn, now: g.now, state: g.state, messages: g.messages, recent: g.recent,
-		shelf: w.shelf, shelved: make(map[sigKeyHash][]heldKeyInit),
+		now: g.now, state: g.state, messages: g.messages, recent: g.recent,
+		shelf:   func(hash sigKeyHash) ([]heldKeyInit, error) { return w.shelf(c.ctx, hash) },
+		shelved: make(map[sigKeyHash][]heldKeyInit),
 	}
-	c.err = c.apply(t)
+	c.err = w.db.View(c.ctx, func(view store.Reader) error {
+		t.view = overlay{[2]decided{g.decided, g.before}, view}
+		return c.apply(t)
+	})
 	if errors.Is(c.err, ErrDamaged) {
 		w.fail(c.err) // so that the group is refused
 		return nil
@@ -243,24 +231,16 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 	if c.err != nil || len(t.writes) == 0 {
 		return nil
 	}
-	both := g.taken.plus(weigh(t.writes))
-	if all := both.plus(stampWeight()); !all.plus(g.before).below(w.limit) {
-		if len(g.writes) == 0 && g.before == (weight{}) {
-			c.err = fmt.Errorf("%w: %d writes of %d bytes", ErrTooBig, both.count, both.bytes)
-			return nil
-		}
-		left = c
-	} else if len(g.writes) > 0 && !both.below(w.most) {
-		left = c
-	}
-	if left != nil {
+	both := g.taken.Plus(weigh(t.writes))
+	if len(g.writes) > 0 && !both.Within(w.most) {
 		g.members = g.members[:len(g.members)-1]
-		return left
+		return c
 	}
-	if err := g.put(t.writes); err != nil {
-		w.fail(err)
+	if !both.Within(w.limit) {
+		c.err = fmt.Errorf("%w: %d writes of %d bytes", ErrTooBig, both.Writes, both.Bytes)
 		return nil
 	}
+	g.add(t.writes)
 	for _, write := range t.writes {
 		if write.later != nil {
 			go write.later()
@@ -270,7 +250,6 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 		w.shelves.change(hash, held, g.state.group, w.state.Load().group)
 	}
 	g.state, g.taken = t.state, both
-	g.writes = append(g.writes, t.writes...)
 	return nil
 }
 
@@ -279,7 +258,7 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 // then. Nothing may be being stored.
 func (w *writer) pass(g *group) (next *group, busy bool) {
 	if len(g.writes) > 0 {
-		if full := w.room(uint64(g.taken.bytes)); full != nil {
+		if full := w.room(uint64(g.taken.Bytes)); full != nil {
 			w.shelves.refuse(w.state.Load().group)
 			g.answer(full)
 			return w.begin(nil), false
@@ -314,43 +293,37 @@ func (w *writer) store(g *group) error {
 	if err := w.commitAll(g.writes); err != nil {
 		return w.fail(err)
 	}
-	w.stable.replace(w.db.NewTransaction(false)) // first: a state is never newer than what is read after it
+	// Readers see it already: a state is never newer than what is read after it.
 	w.state.Store(&g.state)
 	return nil
 }
 
-// commitAll makes writes in one synced transaction.
+// commitAll makes writes in one commit.
 func (w *writer) commitAll(writes []write) error {
-	txn := w.db.NewTransaction(true)
-	defer txn.Discard()
-	for _, write := range writes {
-		value := write.value
+	whole := make([]store.Write, len(writes))
+	for i, write := range writes {
 		if write.later != nil {
-			value = write.later()
+			write.Value = write.later()
 		}
-		if err := put(txn, write.key, value); err != nil {
-			return err
-		}
+		whole[i] = write.Write
 	}
-	return w.commit(txn)
+	return w.commit(whole)
 }
 
 // answer tells the members how it ended: as each was decided, unless nothing of the group
 // is stored. Then also those that were refused are told so: perhaps they were because of
 // what is not stored now.
 func (g *group) answer(err error) {
-	g.txn.Discard()
 	for _, c := range g.members {
 		c.err = cmp.Or(err, c.err)
 		c.result <- c.err
 	}
 }
 
-// stop ends run, and reading.
+// stop ends run.
 func (w *writer) stop() {
 	close(w.quit)
 	<-w.done
-	w.stable.replace(nil)
 }
 
 // fail makes the writer refuse everything from now on.

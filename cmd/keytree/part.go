@@ -8,7 +8,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/rpc"
 )
@@ -59,7 +60,7 @@ func (p *part) fail(cause error) {
 // begun takes what came of opening a part. It returns what the operator has to correct
 // before anything can begin; what can befall a part at any time is a failure of this one.
 func (p *part) begun(err error) error {
-	for _, failure := range []error{badgerdb.ErrDamaged, badgerdb.ErrDiskFull, anchor.ErrMismatch, syscall.EIO, syscall.EROFS} {
+	for _, failure := range []error{graph.ErrDamaged, graph.ErrDiskFull, keyserver.ErrDamaged, keyserver.ErrDiskFull, anchor.ErrMismatch, syscall.EIO, syscall.EROFS} {
 		if errors.Is(err, failure) {
 			p.fail(err)
 			return nil

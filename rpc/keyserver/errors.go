@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/token"
@@ -50,7 +49,7 @@ var refusals = []struct {
 	{keyserver.ErrFailed, CodeDown, codes.Unavailable},
 	{keyserver.ErrClosed, CodeDown, codes.Unavailable},
 	{keyserver.ErrHeld, CodeDown, codes.Unavailable},
-	{badgerdb.ErrDiskFull, CodeDown, codes.Unavailable},
+	{keyserver.ErrDiskFull, CodeDown, codes.Unavailable},
 	{context.DeadlineExceeded, CodeTimeout, codes.DeadlineExceeded},
 	{context.Canceled, CodeTimeout, codes.Canceled},
 	{keyserver.ErrTaken, CodeTaken, codes.AlreadyExists},

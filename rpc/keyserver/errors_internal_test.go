@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
@@ -31,7 +30,7 @@ func TestFaults(t *testing.T) {
 		logged bool
 	}{
 		{"unheard of", disk, jsonrpc.CodeInternal, codes.Internal, fault.Internal, true},
-		{"a full disk", fmt.Errorf("%w: %w", badgerdb.ErrDiskFull, disk), CodeDown, codes.Unavailable, badgerdb.ErrDiskFull.Error(), true},
+		{"a full disk", fmt.Errorf("%w: %w", keyserver.ErrDiskFull, disk), CodeDown, codes.Unavailable, keyserver.ErrDiskFull.Error(), true},
 		{"the client's", fmt.Errorf("bob: %w", keyserver.ErrTaken), CodeTaken, codes.AlreadyExists, "bob: " + keyserver.ErrTaken.Error(), false},
 		{"a parameter", fmt.Errorf("%w: Nonce", jsonrpc.ErrParams), jsonrpc.CodeInvalidParams, codes.InvalidArgument, "malformed message: Nonce", false},
 	} {

@@ -1,9 +1,11 @@
-package keyserver
+package badger
 
 import (
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/store"
 )
 
 // snapshots hand the state that was stored last to readers. A transaction that a reader
@@ -40,7 +42,7 @@ func (s *snapshots) read(read func(*badger.Txn) error) error {
 	snapshot := s.last
 	if snapshot == nil {
 		s.mu.Unlock()
-		return ErrClosed
+		return store.ErrClosed
 	}
 	snapshot.readers++
 	s.mu.Unlock()

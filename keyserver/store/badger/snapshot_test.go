@@ -1,23 +1,25 @@
-package keyserver
+package badger
 
 import (
 	"errors"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/keyserver/store"
 )
 
 // TestSnapshots: a snapshot is there for as long as somebody reads it, and no longer; who
 // comes later reads the one after it.
 func TestSnapshots(t *testing.T) {
-	s, _ := newTest(t)
+	f := openFolder(t)
 	var of snapshots
-	if err := of.read(func(*badger.Txn) error { return nil }); !errors.Is(err, ErrClosed) {
+	if err := of.read(func(*badger.Txn) error { return nil }); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("before the first: %v", err)
 	}
-	first, second := s.db.NewTransaction(false), s.db.NewTransaction(false)
+	first, second := f.db.NewTransaction(false), f.db.NewTransaction(false)
 	ended := func(txn *badger.Txn) bool {
-		_, err := txn.Get([]byte{prefixHead})
+		_, err := txn.Get([]byte("a"))
 		return errors.Is(err, badger.ErrDiscardedTxn)
 	}
 	of.replace(first)
@@ -47,14 +49,35 @@ func TestSnapshots(t *testing.T) {
 // TestReadersReadSnapshots: readers begin no transaction of their own, which would wait for a
 // commit.
 func TestReadersReadSnapshots(t *testing.T) {
-	s, _ := newTest(t)
-	before := s.db.NewTransaction(false)
-	mustCreate(t, s, message(s, "alice@example.org", newKey(1)))
-	if found, err := s.LookupUID(t.Context(), "alice@example.org"); len(found) != 1 || err != nil {
-		t.Errorf("%v, %v", found, err)
+	f := openFolder(t)
+	before := f.db.NewTransaction(false)
+	if err := f.Commit([]store.Write{{Key: []byte("a")}}); err != nil {
+		t.Fatal(err)
 	}
-	s.writer.stable.replace(before)
-	if found, err := s.LookupUID(t.Context(), "alice@example.org"); len(found) != 0 || err != nil {
-		t.Errorf("in the snapshot from before: %v, %v", found, err)
+	count := func() (n uint64) {
+		err := f.View(t.Context(), func(r store.Reader) (err error) {
+			n, err = store.Count(r, []byte("a"))
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return n
 	}
+	if n := count(); n != 1 {
+		t.Errorf("%d keys after a commit, want 1", n)
+	}
+	f.snapshots.replace(before)
+	if n := count(); n != 0 {
+		t.Errorf("%d keys in the snapshot from before, want 0", n)
+	}
+}
+
+func openFolder(t *testing.T) *folder {
+	s, err := Open(t.Context(), newPlace(t).Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s.(*folder)
 }

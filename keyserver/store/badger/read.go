@@ -1,0 +1,73 @@
+package badger
+
+import (
+	"errors"
+	"iter"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/keyserver/store"
+)
+
+// reader implements store.Reader.
+type reader struct{ txn *badger.Txn }
+
+// Get implements store.Getter.
+func (r reader) Get(key []byte) ([]byte, bool, error) {
+	item, err := r.txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	value, err := item.ValueCopy(nil)
+	return value, err == nil, err
+}
+
+// Keys implements store.Reader.
+func (r reader) Keys(prefix, from []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		r.items(prefix, from, func(item *badger.Item) bool { return yield(item.Key(), nil) })
+	}
+}
+
+// Pairs implements store.Reader.
+func (r reader) Pairs(prefix, from []byte) iter.Seq2[store.Pair, error] {
+	return func(yield func(store.Pair, error) bool) {
+		r.items(prefix, from, func(item *badger.Item) (more bool) {
+			err := item.Value(func(value []byte) error {
+				more = yield(store.Pair{Key: item.Key(), Value: value}, nil)
+				return nil
+			})
+			if err != nil { // and there was no value
+				yield(store.Pair{}, err)
+			}
+			return more
+		})
+	}
+}
+
+// items calls visit with what is under a prefix, from a key on, until it returns false.
+func (r reader) items(prefix, from []byte, visit func(*badger.Item) bool) {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = prefix
+	opt.PrefetchValues = false // they are beside the keys
+	it := r.txn.NewIterator(opt)
+	defer it.Close()
+	if string(from) < string(prefix) {
+		from = prefix
+	}
+	for it.Seek(from); it.Valid(); it.Next() {
+		if isStamp(it.Item().Key()) {
+			continue
+		}
+		if !visit(it.Item()) {
+			return
+		}
+	}
+}
+
+// isStamp tells whether a key is that of the stamp, which is no part of what is stored.
+func isStamp(key []byte) bool { return len(key) == 1 && key[0] == badgerdb.Stamp }
