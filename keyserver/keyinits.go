@@ -38,7 +38,11 @@ func (s *Service) AddKeyInit(ctx context.Context, sigKey ed25519.PublicKey, init
 	}
 	now := s.now()
 	for i, k := range inits {
-		if _, err := k.Verify(sigKey, s.opt.URIs, now); err != nil {
+		anchor, err := k.Verify(sigKey, s.opt.URIs, now)
+		if err == nil {
+			err = anchor.CheckAddress()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("KeyInit %d: %w", i+1, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +36,26 @@ func addAll(t testing.TB, s *Service, key ed25519.PrivateKey, inits ...*keyinit.
 		if err := k.VerifyServer(receipts[i], s.writer.state.Load().keys.public()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestKeyInitsNobodyCanSendTo: none is stored, nor one that comes with it.
+func TestKeyInitsNobodyCanSendTo(t *testing.T) {
+	s, _ := newTest(t)
+	key := newKey(1)
+	mustCreate(t, s, message(s, "alice@example.org", key))
+	for _, bad := range []keyinit.Anchor{{MixAddress: ""}, {MixAddress: "nomix"}, {MixAddress: "m@a.b\nx"}, {MixAddress: "m@a.b", NymAddress: "!!"}} {
+		inits := []*keyinit.KeyInit{
+			keyInit(t, s, key, 1, day, false),
+			keyInitTo(t, s, key, bad.MixAddress, bad.NymAddress, 2, day, false),
+		}
+		_, err := s.AddKeyInit(t.Context(), public(key), inits, free(2))
+		if !errors.Is(err, uid.ErrInvalid) || !strings.Contains(err.Error(), "KeyInit 2: ") {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	if n := s.KeyInits(); n != 0 {
+		t.Errorf("%d were stored", n)
 	}
 }
 

@@ -234,6 +234,12 @@ func keyInitsOf(t testing.TB, s *Service, hash sigKeyHash) (held []heldKeyInit) 
 // keyInit makes a KeyInit of a user's key, valid for some time from now on.
 func keyInit(t testing.TB, s *Service, key ed25519.PrivateKey, n uint64, lasts time.Duration, fallback bool) *keyinit.KeyInit {
 	t.Helper()
+	return keyInitTo(t, s, key, fmt.Sprintf("mix%d@example.org", n), "", n, lasts, fallback)
+}
+
+// keyInitTo is keyInit with addresses for first messages.
+func keyInitTo(t testing.TB, s *Service, key ed25519.PrivateKey, mix, nym string, n uint64, lasts time.Duration, fallback bool) *keyinit.KeyInit {
+	t.Helper()
 	hash := uid.SigKeyHash(public(key))
 	k := &keyinit.KeyInit{Contents: keyinit.Contents{
 		Fallback:   fallback,
@@ -243,8 +249,8 @@ func keyInit(t testing.TB, s *Service, key ed25519.PrivateKey, n uint64, lasts t
 		Version:    uid.Version10,
 	}}
 	anchor := &keyinit.Anchor{
-		MixAddress: fmt.Sprintf("mix%d@example.org", n),
-		PFKeys:     uid.KeyList{uid.NewKeyEntry(uid.ECDHE25519, public(newKey(n)))},
+		MixAddress: mix, NymAddress: nym,
+		PFKeys: uid.KeyList{uid.NewKeyEntry(uid.ECDHE25519, public(newKey(n)))},
 	}
 	if err := k.Contents.Seal(anchor, public(key), rand.Reader); err != nil {
 		t.Fatal(err)

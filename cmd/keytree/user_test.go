@@ -67,6 +67,9 @@ func TestUserWrongUsage(t *testing.T) {
 		{[]string{"resync", "now"}, `unexpected argument "now"`},
 		{[]string{"keyinit"}, "expected one of: user keyinit add"},
 		{[]string{"keyinit", "add", "alice@example.org"}, "expected --mix-address ADDRESS"},
+		{[]string{"keyinit", "add", "alice@example.org", "--mix-address", "nomix"}, "MIXADDRESS: expected local@domain"},
+		{[]string{"keyinit", "add", "alice@example.org", "--mix-address", "m@a.example\nx"}, "MIXADDRESS: expected local@domain"},
+		{[]string{"keyinit", "add", "alice@example.org", "--mix-address", "m@a.example", "--nym-address", "!!"}, "NYMADDRESS: "},
 		{[]string{"keyinit", "add", "alice@example.org", "--count", "101"}, "--count: expected a whole number from 1 to 100"},
 		{[]string{"keyinit", "add", "alice@example.org", "--days", "91"}, "--days: expected a whole number from 1 to 90"},
 	} {

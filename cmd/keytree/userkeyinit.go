@@ -60,6 +60,9 @@ encrypted, until they are used or expire.`,
 		if *mix == "" {
 			return usagef("no address given: expected --mix-address ADDRESS")
 		}
+		if err := (&keyinit.Anchor{MixAddress: *mix, NymAddress: *nym}).CheckAddress(); err != nil {
+			return usagef("--mix-address, --nym-address: %w", err)
+		}
 		pay, err := tokens.take(int(count.value))
 		if err != nil {
 			return err

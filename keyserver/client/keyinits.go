@@ -32,7 +32,8 @@ type Anchor struct {
 
 // AddKeyInits makes KeyInits, one for each token, and gives them to the keyserver.
 // fallback makes them such that may be handed out more than once, which is
-// uid.ErrInvalid for an identity that wants strict forward security. They are valid for
+// uid.ErrInvalid for an identity that wants strict forward security, as is an anchor that
+// nobody can send to (keyinit.Anchor.CheckAddress). They are valid for
 // the given time from now on. The private keys are on disk before anything is sent;
 // those of a call that fails are forgotten when they expire.
 func (c *Client) AddKeyInits(ctx context.Context, id *Identity, tokens []string, anchor Anchor, valid time.Duration, fallback bool) ([]*keyinit.KeyInit, error) {
@@ -41,6 +42,9 @@ func (c *Client) AddKeyInits(ctx context.Context, id *Identity, tokens []string,
 	}
 	if valid < time.Minute || valid > MaxKeyInitValidity {
 		return nil, fmt.Errorf("%w: expected a validity from a minute to %v", uid.ErrInvalid, MaxKeyInitValidity)
+	}
+	if err := (&keyinit.Anchor{MixAddress: anchor.MixAddress, NymAddress: anchor.NymAddress}).CheckAddress(); err != nil {
+		return nil, err
 	}
 	if err := id.usable(); err != nil {
 		return nil, err

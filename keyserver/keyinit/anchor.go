@@ -8,13 +8,19 @@ import (
 	"crypto/sha512"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
-// maxKeys is how many keys an anchor may have.
-const maxKeys = 16
+// Limits of an anchor.
+const (
+	maxKeys = 16
+	maxMix  = 254 // bytes
+	// MaxNym is the most bytes of a NYMADDRESS, which are 4096 characters of base64.
+	MaxNym = 3072
+)
 
 // Anchor is what a sender needs to begin a session. It is encrypted under the
 // recipient's public signature key: readable for who has looked the recipient up,
@@ -23,6 +29,35 @@ type Anchor struct {
 	MixAddress string      `json:"MIXADDRESS"` // where the first message goes
 	NymAddress string      `json:"NYMADDRESS"` // for whom it is there, base64
 	PFKeys     uid.KeyList `json:"PFKEYS"`     // for key agreement, in this session alone
+}
+
+// CheckMix returns uid.ErrInvalid unless a text is one mail address and nothing else:
+// local@domain, at most 254 visible ASCII characters without those that mean something
+// in the header of a mail.
+func CheckMix(address string) error {
+	local, domain, ok := strings.Cut(address, "@")
+	other := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"(),:;<>@[\]`, r) }
+	if len(address) > maxMix || !ok || local == "" || domain == "" || strings.ContainsFunc(local+domain, other) {
+		return fmt.Errorf("%w: MIXADDRESS: expected local@domain of at most %d characters", uid.ErrInvalid, maxMix)
+	}
+	return nil
+}
+
+// CheckAddress returns uid.ErrInvalid unless a first message can be sent to the anchor's
+// addresses: MIXADDRESS passes CheckMix, and NYMADDRESS is base64 of at most MaxNym bytes,
+// or empty. Keyservers before this check have stored others, which nobody can use.
+func (a *Anchor) CheckAddress() error {
+	if err := CheckMix(a.MixAddress); err != nil {
+		return err
+	}
+	nym, err := canonical.Decode(a.NymAddress, -1)
+	if err != nil {
+		return fmt.Errorf("%w: NYMADDRESS: %w", uid.ErrInvalid, err)
+	}
+	if len(nym) > MaxNym {
+		return fmt.Errorf("%w: NYMADDRESS: expected at most %d bytes, got %d", uid.ErrInvalid, MaxNym, len(nym))
+	}
+	return nil
 }
 
 // Seal writes the anchor into the contents of a KeyInit of the user with a public

@@ -194,6 +194,37 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+func TestCheckAddress(t *testing.T) {
+	nym := func(n int) string { return canonical.Encode(make([]byte, n)) }
+	for name, test := range map[string]struct {
+		mix, nym string
+		good     bool
+	}{
+		"both":             {"mix@example.net", "YWxpY2U=", true},
+		"without a nym":    {"mix@example.net", "", true},
+		"longest":          {strings.Repeat("m", 242) + "@example.net", nym(keyinit.MaxNym), true},
+		"no mix":           {"", "", false},
+		"no mail address":  {"nomix", "", false},
+		"no local part":    {"@example.net", "", false},
+		"no domain":        {"mix@", "", false},
+		"two":              {"mix@example.net,mix@example.org", "", false},
+		"a name with it":   {"Mix <mix@example.net>", "", false},
+		"line break":       {"mix@example.net\nBcc: all@example.net", "", false},
+		"line break alone": {"mix@example.net\r\n", "", false},
+		"escape":           {"mix@\x1b[2Jexample.net", "", false},
+		"not ASCII":        {"mïx@example.net", "", false},
+		"too long":         {strings.Repeat("m", 243) + "@example.net", "", false},
+		"nym no base64":    {"mix@example.net", "!!", false},
+		"nym with a break": {"mix@example.net", "YWxp\nY2U=", false},
+		"nym too long":     {"mix@example.net", nym(keyinit.MaxNym + 1), false},
+	} {
+		err := (&keyinit.Anchor{MixAddress: test.mix, NymAddress: test.nym}).CheckAddress()
+		if test.good != (err == nil) || !test.good && !errors.Is(err, uid.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestChoose(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	once := func(before, after uint64) keyinit.Stored { return keyinit.Stored{NotBefore: before, NotAfter: after} }

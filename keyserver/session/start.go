@@ -5,7 +5,6 @@ import (
 	"crypto/ecdh"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
@@ -14,11 +13,6 @@ import (
 
 // clockSkew is how much, in seconds, clocks may differ.
 const clockSkew = 300
-
-const (
-	maxMixAddress = 254  // bytes
-	maxNymAddress = 3072 // bytes, 4096 characters of base64
-)
 
 // MaxDelay is how long after a KeyInit's NOTAFTER, in seconds, a first message for
 // it may still arrive, and as much again the answer: mixes take their time. Until
@@ -33,13 +27,11 @@ type Address struct {
 
 // Check returns ErrRecipient unless an address is one.
 func (a *Address) Check() error {
-	local, domain, ok := strings.Cut(a.Mix, "@")
-	other := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"(),:;<>@[\]`, r) }
-	if len(a.Mix) > maxMixAddress || !ok || local == "" || domain == "" || strings.ContainsFunc(local+domain, other) {
-		return fmt.Errorf("%w: MIXADDRESS: expected local@domain of at most %d characters", ErrRecipient, maxMixAddress)
+	if err := keyinit.CheckMix(a.Mix); err != nil {
+		return fmt.Errorf("%w: %w", ErrRecipient, err)
 	}
-	if len(a.Nym) > maxNymAddress {
-		return fmt.Errorf("%w: NYMADDRESS: expected at most %d bytes, got %d", ErrRecipient, maxNymAddress, len(a.Nym))
+	if len(a.Nym) > keyinit.MaxNym {
+		return fmt.Errorf("%w: NYMADDRESS: expected at most %d bytes, got %d", ErrRecipient, keyinit.MaxNym, len(a.Nym))
 	}
 	return nil
 }
