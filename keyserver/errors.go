@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/keytree-bch/keytree/keyserver/store"
+	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
 // Why a call is refused. Nothing was changed, and no token spent. Besides these
@@ -15,7 +16,7 @@ var (
 	// ErrUnknown says that an identity, message or entry is not here.
 	ErrUnknown = errors.New("not found")
 	// ErrReserved says that nobody may have a name.
-	ErrReserved = errors.New("localpart is reserved")
+	ErrReserved = uid.ErrReserved
 	// ErrDomain says that the keyserver does not serve a domain.
 	ErrDomain = errors.New("domain is not served here")
 	// ErrLastEntry says that LASTENTRY is not an entry of this chain, or too old:

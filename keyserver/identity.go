@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/store"
@@ -16,14 +15,6 @@ import (
 // MaxLastEntryAge is how long ago, in seconds, the LASTENTRY of a new identity may
 // have ceased to be the last.
 const MaxLastEntryAge = 24 * 60 * 60
-
-// reserved returns the localparts, mapped, that nobody may have.
-func reserved() []string {
-	return []string{
-		"abuse", "admin", "administrator", "anonymous", "hostmaster", uid.KeyserverLocalpart, "mailer-daemon",
-		"no-reply", "nobody", "noreply", "postmaster", "root", "security", "sysadmin", "system", "webmaster",
-	}
-}
 
 // CreateUID registers an identity (keyserver/WIRE.md §11) and
 // returns what is then stored under the message's UIDIndex. The message must be
@@ -93,8 +84,8 @@ func (s *Service) UpdateUID(ctx context.Context, m *uid.Message, payment string)
 			return nil, err
 		}
 		if now := s.now(); !uid.Updatable(before.notAfter, now) {
-			return nil, fmt.Errorf("%w: %s expired at %d and could be updated for %d seconds", uid.ErrExpired,
-				m.Content.Identity, before.notAfter, uid.Rollover)
+			return nil, fmt.Errorf("%w: %s expired at %s and could be updated until %s", uid.ErrExpired,
+				m.Content.Identity, uid.Date(before.notAfter), uid.Date(before.notAfter+uid.Rollover))
 		}
 		if err := m.VerifyUpdate(previous); err != nil {
 			return nil, err
@@ -129,12 +120,11 @@ func (s *Service) admit(m *uid.Message) error {
 	if err := m.Check(); err != nil {
 		return err
 	}
-	local, domain, _ := uid.Split(m.Content.Identity)
-	if domain != s.opt.Domain {
+	if _, domain, _ := uid.Split(m.Content.Identity); domain != s.opt.Domain {
 		return fmt.Errorf("%w: %s: this is the keyserver of %s", ErrDomain, domain, s.opt.Domain)
 	}
-	if slices.Contains(reserved(), local) {
-		return fmt.Errorf("%w: %s", ErrReserved, local)
+	if err := uid.CheckReserved(m.Content.Identity); err != nil {
+		return err
 	}
 	if err := m.Content.CheckTime(s.now()); err != nil {
 		return err

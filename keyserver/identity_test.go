@@ -481,7 +481,7 @@ func TestLinks(t *testing.T) {
 }
 
 func TestReservedNamesAreMapped(t *testing.T) {
-	for _, local := range reserved() {
+	for _, local := range uid.Reserved() {
 		if err := uid.CheckMapped(local + "@example.org"); err != nil {
 			t.Errorf("%s: %v", local, err)
 		}

@@ -355,9 +355,9 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 			}
 			switch {
 			case nonce < last.nonce:
-				return fmt.Errorf("%w: Nonce: expected at least that of the last flush, %d, got %d", uid.ErrExpired, last.nonce, nonce)
+				return fmt.Errorf("%w: Nonce: expected at least that of the last flush, %s, got %s", uid.ErrExpired, uid.Date(last.nonce), uid.Date(nonce))
 			case nonce == last.nonce && t.now > last.executed+flushAgain:
-				return fmt.Errorf("%w: Nonce %d: this order was executed at %d: sign another one", uid.ErrExpired, nonce, last.executed)
+				return fmt.Errorf("%w: Nonce %s: this order was executed at %s: sign another one", uid.ErrExpired, uid.Date(nonce), uid.Date(last.executed))
 			case nonce == last.nonce:
 				order.executed = last.executed
 			}

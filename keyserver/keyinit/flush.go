@@ -25,7 +25,7 @@ func SignFlush(nonce uint64, key ed25519.PrivateKey) string {
 // before is for the repository to check.
 func VerifyFlush(sigKey ed25519.PublicKey, nonce uint64, signature string, now uint64) error {
 	if max(nonce, now)-min(nonce, now) > MaxFlushAge {
-		return fmt.Errorf("%w: Nonce %d is more than %d seconds from the keyserver's time, %d", uid.ErrExpired, nonce, MaxFlushAge, now)
+		return fmt.Errorf("%w: Nonce %s is more than %d seconds from the keyserver's time, %s", uid.ErrExpired, uid.Date(nonce), MaxFlushAge, uid.Date(now))
 	}
 	return uid.Verify("Signature", sigKey, binary.LittleEndian.AppendUint64(nil, nonce), signature)
 }

@@ -43,7 +43,7 @@ func (p *Pending) Open(m *Message, keys []*ecdh.PrivateKey, now uint64) (reply A
 		return Address{}, nil, fmt.Errorf("%w: expected the answer in session %x", ErrUnknown, p.ID[:4])
 	}
 	if until := p.Until + MaxDelay; now > until {
-		return Address{}, nil, fmt.Errorf("session %x: %w: answers are taken until %d", p.ID[:4], uid.ErrExpired, until)
+		return Address{}, nil, fmt.Errorf("session %x: %w: answers are taken until %s", p.ID[:4], uid.ErrExpired, uid.Date(until))
 	}
 	identity := private(keys, p.identity.Bytes())
 	if identity == nil {

@@ -49,7 +49,7 @@ func (in *Inbox) Open(ctx context.Context, m *Message, now uint64) (s *Session, 
 	}
 	until := init.Contents.NotAfter + MaxDelay
 	if now > until {
-		return nil, nil, fmt.Errorf("KeyInit %x: %w: messages for it are taken until %d", m.For[:4], uid.ErrExpired, until)
+		return nil, nil, fmt.Errorf("KeyInit %x: %w: messages for it are taken until %s", m.For[:4], uid.ErrExpired, uid.Date(until))
 	}
 	keys, sender, err := in.openSender(m, private)
 	if err != nil {

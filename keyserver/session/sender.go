@@ -31,7 +31,7 @@ func verifySender(ctx context.Context, chain Hashchain, history []uid.Message, k
 	}
 	c := &history[len(history)-1].Content
 	if !uid.Trusted(c.NotAfter, now) {
-		return fmt.Errorf("%w: %w: %s was valid until %d, it is %d", ErrSender, uid.ErrExpired, c.Identity, c.NotAfter, now)
+		return fmt.Errorf("%w: %w: %s was valid until %s, it is %s", ErrSender, uid.ErrExpired, c.Identity, uid.Date(c.NotAfter), uid.Date(now))
 	}
 	own := canonical.Encode(key)
 	if !slices.ContainsFunc(c.PubKeys, func(k uid.KeyEntry) bool { return k.PubKey == own }) {
@@ -71,7 +71,7 @@ func verifyNext(before []uid.Message, m *uid.Message, now uint64) error {
 	}
 	// The name may have gone to somebody else, but only long after it expired.
 	if p := &previous.Content; p.Identity != m.Content.Identity || uid.Taken(p.NotAfter, now) {
-		return fmt.Errorf("%w: MSGCOUNT is 0, but the message before it, valid until %d, keeps the name taken", uid.ErrInvalid, p.NotAfter)
+		return fmt.Errorf("%w: MSGCOUNT is 0, but the message before it, valid until %s, keeps the name taken", uid.ErrInvalid, uid.Date(p.NotAfter))
 	}
 	return m.VerifyCreation()
 }

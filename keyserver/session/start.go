@@ -106,9 +106,9 @@ func (r *Recipient) check(now uint64) (*keyinit.Anchor, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: KeyInit: %w", ErrRecipient, err)
 	case !uid.Trusted(c.NotAfter, now):
-		return nil, fmt.Errorf("%w: %w: %s was valid until %d", ErrRecipient, uid.ErrExpired, c.Identity, c.NotAfter)
+		return nil, fmt.Errorf("%w: %w: %s was valid until %s", ErrRecipient, uid.ErrExpired, c.Identity, uid.Date(c.NotAfter))
 	case now+clockSkew < k.NotBefore:
-		return nil, fmt.Errorf("%w: %w: KeyInit is not valid before %d", ErrRecipient, uid.ErrExpired, k.NotBefore)
+		return nil, fmt.Errorf("%w: %w: KeyInit is not valid before %s", ErrRecipient, uid.ErrExpired, uid.Date(k.NotBefore))
 	case k.Version != c.Version:
 		return nil, fmt.Errorf("%w: KeyInit of profile %q for an identity of profile %q", ErrRecipient, k.Version, c.Version)
 	case k.Fallback && c.Version != uid.Version10 && c.Preferences.ForwardSec == uid.Strict:

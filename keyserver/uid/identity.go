@@ -1,7 +1,9 @@
 package uid
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -49,6 +51,25 @@ func checkLocalpart(local string) error {
 		if strings.Contains(local, doubled) {
 			return fmt.Errorf("%w: %q in a localpart", ErrInvalid, doubled)
 		}
+	}
+	return nil
+}
+
+// ErrReserved says that nobody may register a name: choose another.
+var ErrReserved = errors.New("localpart is reserved")
+
+// Reserved returns the localparts, mapped, that nobody may register (keyserver/WIRE.md §7).
+func Reserved() []string {
+	return []string{
+		"abuse", "admin", "administrator", "anonymous", "hostmaster", KeyserverLocalpart, "mailer-daemon",
+		"no-reply", "nobody", "noreply", "postmaster", "root", "security", "sysadmin", "system", "webmaster",
+	}
+}
+
+// CheckReserved returns ErrReserved if nobody may register an identity, which is mapped.
+func CheckReserved(identity string) error {
+	if local, _, _ := strings.Cut(identity, "@"); slices.Contains(Reserved(), local) {
+		return fmt.Errorf("%w: %s", ErrReserved, local)
 	}
 	return nil
 }

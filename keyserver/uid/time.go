@@ -1,6 +1,10 @@
 package uid
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
 
 // Durations in seconds.
 const (
@@ -13,6 +17,16 @@ const (
 	MaxValidity = 366*day + day
 )
 
+// Date writes a time in Unix seconds for people: in UTC, as RFC 3339 has it. What is
+// beyond the year 9999 stays a number.
+func Date(seconds uint64) string {
+	const lastYear = 253402300799
+	if seconds > lastYear {
+		return strconv.FormatUint(seconds, 10)
+	}
+	return time.Unix(int64(seconds), 0).UTC().Format(time.RFC3339)
+}
+
 // CheckTime returns ErrExpired unless a message may be accepted at a time, in Unix
 // seconds.
 func (c *Content) CheckTime(now uint64) error {
@@ -24,11 +38,11 @@ func (c *Content) CheckTime(now uint64) error {
 func CheckPeriod(notBefore, notAfter, now, longest uint64) error {
 	switch {
 	case notBefore >= notAfter:
-		return fmt.Errorf("%w: NOTBEFORE %d is not before NOTAFTER %d", ErrExpired, notBefore, notAfter)
+		return fmt.Errorf("%w: NOTBEFORE %s is not before NOTAFTER %s", ErrExpired, Date(notBefore), Date(notAfter))
 	case notAfter <= now:
-		return fmt.Errorf("%w: NOTAFTER %d is past, it is %d", ErrExpired, notAfter, now)
+		return fmt.Errorf("%w: NOTAFTER %s is past, it is %s", ErrExpired, Date(notAfter), Date(now))
 	case notAfter-now > longest:
-		return fmt.Errorf("%w: NOTAFTER %d is more than %d days after %d", ErrExpired, notAfter, longest/day, now)
+		return fmt.Errorf("%w: NOTAFTER %s is more than %d days after %s", ErrExpired, Date(notAfter), longest/day, Date(now))
 	}
 	return nil
 }
