@@ -53,9 +53,35 @@ type Options struct {
 	// Notice is called with a sentence about what was done to the folder that nobody
 	// asked for, from the goroutine that called.
 	Notice func(text string)
+	// Plaintext lets tokens go to a keyserver beyond this machine without TLS.
+	Plaintext bool
 
-	look        bool   // Look
-	argonMemory uint32 // KiB; tests take less
+	look        bool          // Look
+	argonMemory uint32        // KiB; tests take less
+	patience    time.Duration // with a keyserver that says nothing; tests take less
+}
+
+// complete returns the options with what was left out.
+func (o Options) complete() Options {
+	if o.Transport == nil {
+		o.Transport = http.DefaultTransport
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, uint64, uint64) {}
+	}
+	if o.Notice == nil {
+		o.Notice = func(string) {}
+	}
+	if o.argonMemory == 0 {
+		o.argonMemory = argonMemory
+	}
+	if o.patience == 0 {
+		o.patience = patience
+	}
+	return o
 }
 
 // Client is a folder with the copy of a keyserver's hashchain and the identities
@@ -158,7 +184,7 @@ func Init(ctx context.Context, dir, url, domain string, fingerprint *hashchain.H
 // choose writes where the keyserver of a copy that has no entry yet is, and its domain.
 // What an earlier attempt was told of that, nobody had signed.
 func (c *Client) choose(ctx context.Context, url, domain string) error {
-	w := newWire(url, c.opt.Transport)
+	w := newWire(url, c.opt)
 	domain, err := w.domain(ctx, domain)
 	if err != nil {
 		return err
@@ -171,7 +197,7 @@ func (c *Client) choose(ctx context.Context, url, domain string) error {
 // the copy: ErrInitialized otherwise.
 func (c *Client) move(ctx context.Context, url string) error {
 	before := c.state.URL
-	c.wire, c.state.URL = newWire(url, c.opt.Transport), url
+	c.wire, c.state.URL = newWire(url, c.opt), url
 	_, err := c.online(ctx)
 	if err == nil && c.chain.Size() > 0 {
 		err = c.checkFirst(ctx, c.Fingerprint())
@@ -200,7 +226,7 @@ func (c *Client) checkFirst(ctx context.Context, fingerprint hashchain.Hash) err
 
 // begin writes the state of a copy that has no entry yet.
 func begin(ctx context.Context, dir, url, domain string, opt Options) (*Client, error) {
-	domain, err := newWire(url, opt.Transport).domain(ctx, domain)
+	domain, err := newWire(url, opt).domain(ctx, domain)
 	if err != nil {
 		return nil, err
 	}
@@ -261,18 +287,7 @@ func openState(dir string, opt Options) (_ *Client, err error) {
 	if _, err := os.Stat(filepath.Join(dir, stateFile)); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNotInitialized, dir)
 	}
-	if opt.Now == nil {
-		opt.Now = time.Now
-	}
-	if opt.Progress == nil {
-		opt.Progress = func(string, uint64, uint64) {}
-	}
-	if opt.Notice == nil {
-		opt.Notice = func(string) {}
-	}
-	if opt.argonMemory == 0 {
-		opt.argonMemory = argonMemory
-	}
+	opt = opt.complete()
 	c := &Client{dir: dir, opt: opt}
 	lock := lockDir
 	if opt.look {
@@ -302,7 +317,7 @@ func openState(dir string, opt Options) (_ *Client, err error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, c.path(stateFile), err)
 	}
-	c.wire = newWire(c.state.URL, opt.Transport)
+	c.wire = newWire(c.state.URL, opt)
 	return c, nil
 }
 
@@ -386,6 +401,9 @@ func (c *Client) online(ctx context.Context) (*capabilities, error) {
 	}
 	if !slices.Contains(caps.Domains, c.state.Domain) {
 		return nil, fmt.Errorf("%w: it serves %.200q, and %s no more", ErrUnsupported, caps.Domains, c.state.Domain)
+	}
+	if err := c.wire.clocks.check(clockSkew); err != nil {
+		c.opt.Notice(err.Error())
 	}
 	c.caps, c.since = caps, c.Size()
 	return caps, nil

@@ -113,6 +113,7 @@ var (
 
 // forward passes a call on to the real server, through s.between if there is one.
 func (s *server) forward(w http.ResponseWriter, r *http.Request, real string) {
+	w.Header().Set("Date", s.clock.now().UTC().Format(http.TimeFormat))
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
@@ -151,7 +152,10 @@ func (s *server) forward(w http.ResponseWriter, r *http.Request, real string) {
 	} else {
 		result, err = between(call.Method, call.Params, pass)
 	}
+	var refusal *ServerError
 	switch {
+	case errors.As(err, &refusal):
+		json.NewEncoder(w).Encode(map[string]any{"jsonrpc": "2.0", "error": map[string]any{"code": refusal.Code, "message": refusal.Message}, "id": call.ID})
 	case errors.Is(err, errRefused):
 		json.NewEncoder(w).Encode(map[string]any{"jsonrpc": "2.0", "error": map[string]any{"code": -1, "message": err.Error()}, "id": call.ID})
 	case err != nil:
@@ -466,8 +470,11 @@ func TestIssuedTokens(t *testing.T) {
 	s := newServer(t, token.Issued{Domain: testDomain, Issuer: issuer.Public()})
 	c := s.mustInit(t.TempDir())
 	var printed paper
-	if _, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Wishes{Paper: printed.show}); !errors.As(err, new(*ServerError)) {
+	if _, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Wishes{Paper: printed.show}); !errors.Is(err, ErrToken) {
 		t.Fatalf("without a token: %v", err)
+	}
+	if _, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Wishes{Token: "AAAA", Paper: printed.show}); !errors.Is(err, ErrToken) || len(printed.keys) > 0 {
+		t.Fatalf("with a token that is none: %v, %d papers", err, len(printed.keys))
 	}
 	paid := must(issuer.Issue(testDomain))(t)
 	id, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Wishes{Token: paid, Paper: printed.show})

@@ -4,6 +4,8 @@
 //
 //	client.go    the folder that all is kept in; Init, Open
 //	wire.go      the JSON-RPC calls, bounded
+//	patience.go  how long a keyserver may take
+//	clock.go     whether its clock and this machine's agree
 //	copy.go      the local copy of the hashchain
 //	sync.go      downloading, verifying, following the keyserver's own keys
 //	resync.go    beginning the copy again
@@ -14,6 +16,7 @@
 //	vault.go     secrets at rest
 //	identity.go  an identity of the user's own, and what is done with its keys
 //	register.go  Create, Update, Recover, Confirm
+//	pending.go   messages on their way: see, make again, cancel
 //	keyinits.go  KeyInits: add, fetch, flush
 //	sessions.go  sessions with other users: begin, answer, receive
 //
@@ -33,7 +36,7 @@
 // # What is signed
 //
 // The keyserver signs replies, each about one entry and its position. All else comes
-// unsigned: entries, the end of the hashchain, capabilities. Whoever is between the
+// unsigned: entries, the end of the hashchain, capabilities, the date of an answer. Whoever is between the
 // keyserver and the client can change that, and leave no trace in the folder:
 //
 //   - A piece of the hashchain is added when the keyserver has signed a reply about its

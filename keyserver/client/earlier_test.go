@@ -22,7 +22,13 @@ const earlier = "testdata/earlier"
 // all, which are 3 more than clean has.
 func earlierKeyserver(t *testing.T, size int) *forger {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(earlier, "keyserver.json"))
+	return keyserverFrom(t, "keyserver.json", size)
+}
+
+// keyserverFrom is a keyserver of which a file in earlier tells.
+func keyserverFrom(t *testing.T, file string, size int) *forger {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(earlier, file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +80,7 @@ func TestEarlierFolders(t *testing.T) {
 			f, dir := earlierKeyserver(t, test.size), earlierFolder(t, test.folder)
 			// Before it is brought up to date, nobody is convicted either.
 			c := must(Open(dir, f.options()))(t)
-			c.wire = newWire(f.http.URL, nil)
+			c.wire = newWire(f.http.URL, f.options())
 			if test.cut > 0 { // somebody answers with what the keyserver has signed about its own
 				madeUp := must(c.chain.At(c.Size() - 1))(t)
 				f.replies[indexOf(&madeUp)] = f.replies[indexOf(&f.entries[len(f.entries)-1])]

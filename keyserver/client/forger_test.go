@@ -135,17 +135,20 @@ func (f *forger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Params struct {
 			StartPosition, EndPosition int
 			UIDIndex                   string
+			UIDMessage                 *uid.Message
 		}
 	}
 	if err := json.NewDecoder(r.Body).Decode(&call); err != nil {
 		f.t.Error(err)
 	}
+	w.Header().Set("Date", time.Unix(int64(f.now), 0).UTC().Format(http.TimeFormat))
 	var result any
 	switch name := call.Method[strings.Index(call.Method, ".")+1:]; name {
 	case "Capabilities":
 		result = map[string]any{"CAPABILITIES": map[string]any{
 			"METHODS": []string{
 				"KeyHashchain.FetchLastHashChain", "KeyRepository.FetchHashChain", "KeyRepository.FetchUID", // the other name of one
+				"KeyRepository.CreateUID", "KeyRepository.UpdateUID",
 			},
 			"DOMAINS": []string{testDomain}, "KEYHASHCHAINENTRY": f.or(f.capabilityEntry), "SIGPUBKEYS": []string{},
 		}}
@@ -166,6 +169,14 @@ func (f *forger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		result = map[string]any{"UIDMessageReply": reply}
+	case "CreateUID", "UpdateUID":
+		m := call.Params.UIDMessage
+		if err := m.Content.CheckTime(f.now); err != nil {
+			fmt.Fprintf(w, `{"jsonrpc":"2.0","error":{"code":-32002,"message":%q},"id":1}`, err)
+			return
+		}
+		f.enter(m)
+		result = map[string]any{"UIDMessageReply": f.replies[indexOf(&f.entries[len(f.entries)-1])]}
 	case "FetchHashChain":
 		text := []byte(`{"jsonrpc":"2.0","result":{"HCEntries":[`)
 		for i := call.Params.StartPosition; i <= call.Params.EndPosition; i++ {

@@ -62,25 +62,6 @@ type record struct {
 	Sessions []Session `json:"sessions"`
 }
 
-// pending is a message on its way into the hashchain.
-type pending struct {
-	Method  string       `json:"method"` // CreateUID or UpdateUID
-	Message *uid.Message `json:"message"`
-	Made    uint64       `json:"made"` // Unix seconds
-	// Hashes are the UIDHashes of all messages that may have been sent: the last is
-	// that of Message.
-	Hashes [][]byte `json:"hashes"`
-	Token  string   `json:"token"`
-	SigKey []byte   `json:"sig_key"`
-	PubKey []byte   `json:"pub_key"` // nil if it stays
-	// Escrow is the private SIGESCROW until the message's entry was seen in the
-	// hashchain, nil if it is only on paper. Shown is set when it was shown.
-	Escrow []byte `json:"escrow"`
-	Shown  bool   `json:"shown"`
-	// Acknowledged is what the keyserver answered to Message, signed by it; nil before.
-	Acknowledged *uid.Reply `json:"acknowledged,omitempty"`
-}
-
 // Names returns the user's own identities, sorted.
 func (c *Client) Names() ([]string, error) {
 	files, err := os.ReadDir(c.path(identitiesDir))

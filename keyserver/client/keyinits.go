@@ -20,8 +20,6 @@ const (
 	// KeyInitGrace is how long, in seconds, the private key of a KeyInit is kept after
 	// its NOTAFTER: a message may still be on its way.
 	KeyInitGrace = 7 * 24 * 60 * 60
-	// clockSkew is how much, in seconds, clocks may differ.
-	clockSkew = 300
 )
 
 // Anchor is where first messages to a user go.
@@ -57,6 +55,9 @@ func (c *Client) AddKeyInits(ctx context.Context, id *Identity, tokens []string,
 		return nil, err
 	}
 	if _, err := id.latest(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.ready(ctx, tokens...); err != nil {
 		return nil, err
 	}
 	caps, err := c.online(ctx)
@@ -178,8 +179,8 @@ func (c *Client) FetchKeyInit(ctx context.Context, contact *Contact, pay func() 
 	anchor, err := k.Verify(contact.SigKey(), content.RepoURIs, now)
 	switch {
 	case err != nil:
-	case k.Contents.NotBefore > now+clockSkew:
-		err = fmt.Errorf("%w: NOTBEFORE %d is in the future", uid.ErrExpired, k.Contents.NotBefore)
+	case k.Contents.NotBefore > now+uint64(clockSkew/time.Second):
+		err = fmt.Errorf("%w: NOTBEFORE %s is in the future", uid.ErrExpired, uid.Date(k.Contents.NotBefore))
 	case k.Contents.Version != content.Version:
 		err = fmt.Errorf("%w: VERSION: expected %q as in the UID message", uid.ErrInvalid, content.Version)
 	}
@@ -197,6 +198,9 @@ func (c *Client) FlushKeyInits(ctx context.Context, id *Identity) error {
 	}
 	caps, err := c.online(ctx)
 	if err != nil {
+		return err
+	}
+	if err := c.wire.clocks.check(clockSkew); err != nil {
 		return err
 	}
 	key, now := id.sigKey(), c.now()

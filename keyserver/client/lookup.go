@@ -243,7 +243,7 @@ func (c *Client) searched(ctx context.Context, identity string) (*search, error)
 // Trusted returns uid.ErrExpired unless a contact's message is valid now.
 func (c *Client) Trusted(contact *Contact) error {
 	if notAfter := contact.Message().Content.NotAfter; !uid.Trusted(notAfter, c.now()) {
-		return fmt.Errorf("%w: %s expired at %d and was not renewed", uid.ErrExpired, contact.Identity, notAfter)
+		return fmt.Errorf("%w: %s expired at %s and was not renewed", uid.ErrExpired, contact.Identity, uid.Date(notAfter))
 	}
 	return nil
 }

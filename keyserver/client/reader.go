@@ -23,7 +23,7 @@ type Reader struct {
 // NewReader returns a reader of the keyserver under a URL (CheckURL). transport may
 // be nil.
 func NewReader(url string, transport http.RoundTripper) *Reader {
-	return &Reader{wire: newWire(url, transport)}
+	return &Reader{wire: newWire(url, Options{Transport: transport})}
 }
 
 func (r *Reader) online(ctx context.Context) (*capabilities, error) {

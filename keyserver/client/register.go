@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -25,10 +27,6 @@ var (
 	// make the same call again.
 	ErrPending = errors.New("not in the hashchain yet")
 )
-
-// staleAfter is when, in seconds, a new identity's message gets a newer LASTENTRY:
-// the keyserver takes none that is older than a day.
-const staleAfter = 12 * 60 * 60
 
 // Wishes are what an identity wants of those who write to it, and how it is paid
 // for.
@@ -53,9 +51,13 @@ func (w *Wishes) apply(c *uid.Content) {
 // up to date, has none of that name. Keys are generated and on disk, encrypted under
 // the passphrase, before anything is sent.
 //
+// What can be known before is checked before Wishes.Paper is called: uid.ErrReserved,
+// ErrTaken, ErrPassphrase, ErrToken, ErrPlaintext, ErrClock.
+//
 // If it fails, or the process is killed, nobody may know whether the keyserver took
 // the message. Calling it again goes on with the same keys and the same wishes,
-// first looking whether the entry is there; it never makes a second identity.
+// first looking whether the entry is there; it never makes a second identity. A name that
+// the keyserver gives to nobody, or has given to somebody else, is forgotten.
 func (c *Client) Create(ctx context.Context, identity string, passphrase []byte, w Wishes) (*Identity, error) {
 	identity, err := uid.Map(identity)
 	if err != nil {
@@ -63,6 +65,9 @@ func (c *Client) Create(ctx context.Context, identity string, passphrase []byte,
 	}
 	if domain := domainOf(identity); domain != c.state.Domain {
 		return nil, fmt.Errorf("%w: domain %s: this is the keyserver of %s", ErrUnsupported, domain, c.state.Domain)
+	}
+	if err := uid.CheckReserved(identity); err != nil {
+		return nil, err
 	}
 	id, err := c.OpenIdentity(identity, passphrase)
 	switch {
@@ -85,6 +90,9 @@ func (c *Client) begin(ctx context.Context, identity string, passphrase []byte, 
 	if err := c.checkFree(ctx, identity); err != nil {
 		return nil, err
 	}
+	if err := c.ready(ctx, w.Token); err != nil {
+		return nil, err
+	}
 	id, err := c.newIdentity(identity, passphrase)
 	if err != nil {
 		return nil, err
@@ -93,7 +101,7 @@ func (c *Client) begin(ctx context.Context, identity string, passphrase []byte, 
 	if err != nil {
 		return nil, err
 	}
-	p := &pending{Method: "CreateUID", Token: w.Token, SigKey: newSigKey(), PubKey: private, Escrow: newSigKey()}
+	p := &pending{Method: "CreateUID", Unsent: true, Token: w.Token, SigKey: newSigKey(), PubKey: private, Escrow: newSigKey()}
 	m := &uid.Message{Content: uid.Content{
 		Identity:    identity,
 		Preferences: uid.Preferences{Ciphersuites: []string{uid.Ciphersuite}, ForwardSec: uid.Strict},
@@ -166,11 +174,14 @@ func (c *Client) Update(ctx context.Context, id *Identity, w Wishes) error {
 	if id.record.Pending != nil {
 		return id.finish(ctx, w)
 	}
+	if err := c.ready(ctx, w.Token); err != nil {
+		return err
+	}
 	contact, err := id.latest(ctx)
 	if err != nil {
 		return err
 	}
-	p := &pending{Method: "UpdateUID", Token: w.Token, SigKey: newSigKey()}
+	p := &pending{Method: "UpdateUID", Unsent: true, Token: w.Token, SigKey: newSigKey()}
 	m, err := id.next(contact, p, w)
 	if err != nil {
 		return err
@@ -203,7 +214,7 @@ func (c *Client) Recover(ctx context.Context, identity string, passphrase []byte
 		return nil, fmt.Errorf("%w: it is not the SIGESCROW of %s", ErrPaperKey, identity)
 	}
 	if !uid.Updatable(content.NotAfter, c.now()) {
-		return nil, fmt.Errorf("%w: %s expired at %d, and the keyserver does not let it be updated any more", uid.ErrExpired, identity, content.NotAfter)
+		return nil, fmt.Errorf("%w: %s expired at %s, and the keyserver does not let it be updated any more", uid.ErrExpired, identity, uid.Date(content.NotAfter))
 	}
 	id, err := c.OpenIdentity(identity, passphrase)
 	if errors.Is(err, ErrNoIdentity) {
@@ -218,13 +229,24 @@ func (c *Client) Recover(ctx context.Context, identity string, passphrase []byte
 		case err == nil && done && p.Method == "UpdateUID":
 			return id, nil
 		case err == nil && !done && again:
+			if p.Acknowledged == nil && p.unfit(c.now()) != nil {
+				if err := id.remake(paperKey); err != nil {
+					return nil, err
+				}
+				if err := id.save(); err != nil {
+					return nil, err
+				}
+			}
 			return id, id.finish(ctx, w)
 		case err != nil && !errors.Is(err, ErrOvertaken) && !errors.Is(err, ErrTaken):
 			return nil, err
 		}
 	}
+	if err := c.ready(ctx, w.Token); err != nil {
+		return nil, err
+	}
 
-	p := &pending{Method: "UpdateUID", Token: w.Token, SigKey: newSigKey()}
+	p := &pending{Method: "UpdateUID", Unsent: true, Token: w.Token, SigKey: newSigKey()}
 	private, public, err := newPubKey()
 	if err != nil {
 		return nil, err
@@ -305,6 +327,17 @@ func (id *Identity) finish(ctx context.Context, w Wishes) error {
 	if p.Acknowledged != nil {
 		return id.checkAcknowledged()
 	}
+	if w.Token != "" {
+		p.Token = w.Token
+	}
+	if err := c.ready(ctx, p.Token); err != nil {
+		return err
+	}
+	if p.unfit(c.now()) != nil {
+		if err := id.remake(nil); err != nil {
+			return err
+		}
+	}
 	if p.Escrow != nil && !p.Shown {
 		if w.Paper == nil {
 			return errors.New("there is an escrow key to be put on paper, and nobody to do it")
@@ -313,25 +346,10 @@ func (id *Identity) finish(ctx context.Context, w Wishes) error {
 			return err
 		}
 		p.Shown = true
-		if err := id.save(); err != nil {
-			return err
-		}
 	}
-	change := false
-	if now := c.now(); p.Method == "CreateUID" && now > p.Made && now-p.Made > staleAfter {
-		m := *p.Message
-		if err := c.signCreation(p, &m); err != nil {
-			return err
-		}
-		change = true
-	}
-	if w.Token != "" && w.Token != p.Token {
-		p.Token, change = w.Token, true
-	}
-	if change {
-		if err := id.save(); err != nil {
-			return err
-		}
+	p.Unsent = false // from here on nobody knows
+	if err := id.save(); err != nil {
+		return err
 	}
 	caps, err := c.online(ctx)
 	if err != nil {
@@ -339,7 +357,7 @@ func (id *Identity) finish(ctx context.Context, w Wishes) error {
 	}
 	reply, err := c.wire.submit(ctx, caps, p.Method, p.Message, p.Token)
 	if err != nil {
-		return err
+		return id.notTaken(ctx, err)
 	}
 	if _, err := c.Sync(ctx); err != nil {
 		return err
@@ -352,6 +370,61 @@ func (id *Identity) finish(ctx context.Context, w Wishes) error {
 		err = fmt.Errorf("%w: %s", ErrPending, id.Name())
 	}
 	return err
+}
+
+// notTaken says why the keyserver has not taken the pending message. A name that nobody can
+// have, or that somebody else has, is forgotten; unless it is the own message, from an earlier
+// call, that has it.
+func (id *Identity) notTaken(ctx context.Context, err error) error {
+	switch p := id.record.Pending; {
+	case p.Method == "CreateUID" && refusedWith(err, codeReserved, codeDomain):
+		return id.refused(err)
+	case p.Method == "CreateUID" && refusedWith(err, codeTaken):
+		if _, err := id.client.Sync(ctx); err != nil {
+			return err
+		}
+		if done, err := id.seen(ctx); done || err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// ready returns an error if what is paid with a token would be refused now: ErrClock,
+// ErrToken, ErrPlaintext. Nobody has signed what it goes by, so it decides nothing else.
+func (c *Client) ready(ctx context.Context, tokens ...string) error {
+	caps, err := c.online(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.wire.clocks.check(maxClockSkew); err != nil {
+		return err
+	}
+	for _, t := range tokens {
+		if err := errors.Join(c.wire.checkToken(t), caps.checkToken(t, c.state.Domain)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkToken returns ErrToken if the keyserver of a domain wants a token, and this is none
+// that it takes. Whether it was spent, only the keyserver knows.
+func (c *capabilities) checkToken(t, domain string) error {
+	if c.TokenPubKey == "" {
+		return nil
+	}
+	if t == "" {
+		return fmt.Errorf("%w: the keyserver takes one for each registration, update and KeyInit: its operator issues them", ErrToken)
+	}
+	issuer, err := canonical.Decode(c.TokenPubKey, ed25519.PublicKeySize)
+	if err != nil {
+		return nil // tokens of another kind
+	}
+	if _, _, err := (token.Issued{Domain: domain, Issuer: issuer}).Check(t); err != nil {
+		return fmt.Errorf("%w: %w: ask the operator of this keyserver for others", ErrToken, err)
+	}
+	return nil
 }
 
 // acknowledge takes the answer to the pending message, if the keyserver has signed it.
@@ -442,7 +515,7 @@ func (id *Identity) unseen(contact *Contact) error {
 	p, last := id.record.Pending, contact.Message()
 	switch {
 	case p.Method == "CreateUID" && uid.Taken(last.Content.NotAfter, id.client.now()):
-		return fmt.Errorf("%w: %s, by somebody else, since the entry at position %d; the keys in %s are of no use", ErrTaken, id.Name(), contact.Positions[0], id.vault.path)
+		return id.refused(fmt.Errorf("%w: %s, by somebody else, since the entry at position %d", ErrTaken, id.Name(), contact.Positions[0]))
 	case p.Method == "UpdateUID" && last.Hash() != id.record.Message.Hash():
 		// The keyserver can never take the pending message any more.
 		id.record.Pending = nil

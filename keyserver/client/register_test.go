@@ -173,7 +173,7 @@ func TestOvertaken(t *testing.T) {
 	if err := c.Update(t.Context(), id, Wishes{}); !errors.Is(err, ErrOvertaken) {
 		t.Errorf("Update: %v", err)
 	}
-	if _, err := c.AddKeyInits(t.Context(), id, make([]string, 1), Anchor{}, day, false); !errors.Is(err, ErrOvertaken) {
+	if _, err := c.AddKeyInits(t.Context(), id, make([]string, 1), Anchor{MixAddress: "mix@example.net"}, day, false); !errors.Is(err, ErrOvertaken) {
 		t.Errorf("AddKeyInits: %v", err)
 	}
 	must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}))(t)

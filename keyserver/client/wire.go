@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/chainfile"
@@ -27,8 +27,6 @@ const (
 	// entryOnWire is what an entry takes in an answer: its text, two quotes, a comma
 	// and some white space.
 	entryOnWire = hashchain.TextSize + 16
-	// callTimeout bounds a call from its beginning to the last byte of its answer.
-	callTimeout = 2 * time.Minute
 )
 
 var (
@@ -37,12 +35,32 @@ var (
 	ErrAnswer = errors.New("keyserver's answer makes no sense")
 	// ErrUnsupported says that the keyserver does not offer what is needed.
 	ErrUnsupported = errors.New("keyserver does not offer this")
+	// ErrPlaintext says that a token would have gone over a network where others can read
+	// and spend it: use https, or say by Options.Plaintext that it is meant. Nothing was sent.
+	ErrPlaintext = errors.New("token not sent without TLS")
 )
 
 // ServerError is a refusal. Nothing was changed on the keyserver.
 type ServerError struct {
-	Code    int
+	Code    int    // keyserver/WIRE.md §3
 	Message string // by the keyserver, at most 500 bytes
+}
+
+// Codes of refusals that mean something to a client.
+const (
+	codeInvalid  = -32602
+	codeTaken    = -32003
+	codeUnknown  = -32004
+	codeReserved = -32005
+	codeDomain   = -32006
+	codeToken    = -32008
+	codeSpent    = -32009
+)
+
+// refusedWith reports whether an error is a refusal with one of some codes.
+func refusedWith(err error, codes ...int) bool {
+	var refusal *ServerError
+	return errors.As(err, &refusal) && slices.Contains(codes, refusal.Code)
 }
 
 func (e *ServerError) Error() string { return fmt.Sprintf("keyserver refuses: %q", e.Message) }
@@ -54,6 +72,7 @@ type capabilities struct {
 	KeyInitRepositoryURIs []string `json:"KEYINITREPOSITORYURIS"`
 	KeyHashchainEntry     string   `json:"KEYHASHCHAINENTRY"`
 	SigPubKeys            []string `json:"SIGPUBKEYS"`
+	TokenPubKey           string   `json:"TKNPUBKEY"`    // "" if calls cost nothing
 	KeyInitFetch          string   `json:"KEYINITFETCH"` // "token" if FetchKeyInit takes one
 	// In seconds; absent, as with the next two, where there are no anchors.
 	AnchorInterval   uint32 `json:"ANCHORINTERVAL"`
@@ -63,8 +82,10 @@ type capabilities struct {
 
 // wire speaks to a keyserver. It may be used concurrently.
 type wire struct {
-	url  string
-	http *http.Client
+	url    string
+	http   *http.Client
+	opt    Options
+	clocks clocks
 }
 
 // CheckURL returns an error unless a keyserver can be reached under a URL: http or
@@ -80,12 +101,25 @@ func CheckURL(text string) error {
 	return nil
 }
 
-func newWire(url string, transport http.RoundTripper) *wire {
-	if transport == nil {
-		transport = http.DefaultTransport
-	}
+func newWire(url string, opt Options) *wire {
+	opt = opt.complete()
 	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &wire{url, &http.Client{Transport: transport, CheckRedirect: refuse, Timeout: callTimeout}}
+	return &wire{url: url, http: &http.Client{Transport: opt.Transport, CheckRedirect: refuse}, opt: opt}
+}
+
+// checkToken returns ErrPlaintext if a token, unless it is "", can be read on its way.
+func (w *wire) checkToken(token string) error {
+	u, err := url.Parse(w.url)
+	if err != nil || token == "" || w.opt.Plaintext || u.Scheme == "https" || isLoopback(u.Hostname()) {
+		return err
+	}
+	return fmt.Errorf("%w: %s: others on the way could read and spend it", ErrPlaintext, w.url)
+}
+
+// isLoopback reports whether a host is this machine, by its name alone.
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // call makes one call whose answer has at most limit bytes, and decodes its result
@@ -109,6 +143,8 @@ func (w *wire) post(ctx context.Context, method string, params any, limit int64)
 	if err != nil {
 		return nil, err
 	}
+	ctx, read, end := hurry(ctx, w.url, len(body), w.opt.patience)
+	defer end()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -122,7 +158,11 @@ func (w *wire) post(ctx context.Context, method string, params any, limit int64)
 		return nil, fmt.Errorf("keyserver %s: %w", w.url, errors.Unwrap(err)) // which has no body in it
 	}
 	defer answer.Body.Close()
-	content, err := io.ReadAll(io.LimitReader(answer.Body, limit+1))
+	w.clocks.note(answer, w.opt.Now())
+	content, err := io.ReadAll(io.LimitReader(read(answer.Body), limit+1))
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, cause
+	}
 	if err != nil {
 		return nil, fmt.Errorf("keyserver %s: reading its answer: %w", w.url, err)
 	}
@@ -360,6 +400,9 @@ func (w *wire) reply(ctx context.Context, c *capabilities, index hashchain.Hash)
 // submit sends a UID message by CreateUID or UpdateUID.
 func (w *wire) submit(ctx context.Context, c *capabilities, method string, m *uid.Message, token string) (*uid.Reply, error) {
 	method, err := c.offers("KeyRepository." + method)
+	if err == nil {
+		err = w.checkToken(token)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -384,6 +427,9 @@ func replyOf(ctx context.Context, w *wire, method string, params any) (*uid.Repl
 // addKeyInits returns the keyserver's signatures.
 func (w *wire) addKeyInits(ctx context.Context, c *capabilities, sigKey []byte, inits []*keyinit.KeyInit, tokens []string) ([]string, error) {
 	method, err := c.offers("KeyInitRepository.AddKeyInit")
+	if err == nil {
+		err = w.checkToken(strings.Join(tokens, ""))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -404,6 +450,9 @@ func (w *wire) addKeyInits(ctx context.Context, c *capabilities, sigKey []byte, 
 // keyInit sends a token only if there is one: many keyservers do not know of it.
 func (w *wire) keyInit(ctx context.Context, c *capabilities, sigKey []byte, token string) (*keyinit.KeyInit, error) {
 	method, err := c.offers("KeyInitRepository.FetchKeyInit")
+	if err == nil {
+		err = w.checkToken(token)
+	}
 	if err != nil {
 		return nil, err
 	}
