@@ -392,6 +392,27 @@ func (s *Service) FlushKeyInit(ctx context.Context, sigKey ed25519.PublicKey, no
 	})
 }
 
+// CountKeyInit tells how many KeyInits of a public signature key can be handed out now. nonce
+// is the time in Unix seconds at which its owner asked (keyinit.SignCount): uid.ErrExpired if
+// that is not now, uid.ErrSignature if somebody else asks.
+func (s *Service) CountKeyInit(ctx context.Context, sigKey ed25519.PublicKey, nonce uint64, signature string) (count keyinit.Count, err error) {
+	now := s.now()
+	if err := keyinit.VerifyCount(sigKey, nonce, signature, now); err != nil {
+		return count, err
+	}
+	held, err := s.heldNow(ctx, uid.SigKeyHash(sigKey))
+	for _, h := range held {
+		switch {
+		case h.NotBefore > now || h.NotAfter <= now:
+		case h.Fallback:
+			count.Fallback++
+		default:
+			count.Once++
+		}
+	}
+	return count, err
+}
+
 // flushAgain is how many seconds after an order to flush was executed another one with
 // the same nonce is legitimate: two that are signed within one second are the same. Later
 // it is the old one, which somebody repeats.

@@ -51,7 +51,7 @@ func TestKeyserverService(t *testing.T) {
 	r := rpctest.NewKeyserver(t, rpctest.KeyserverOptions{})
 	ctx := t.Context()
 	capabilities, err := r.Client.GetCapabilities(ctx, &keytreev1.GetCapabilitiesRequest{})
-	if err != nil || len(capabilities.SigPubKeys) != 1 || len(capabilities.Methods) != 12 || capabilities.Domains[0] != rpctest.Domain {
+	if err != nil || len(capabilities.SigPubKeys) != 1 || len(capabilities.Methods) != 13 || capabilities.Domains[0] != rpctest.Domain {
 		t.Fatalf("%v, %v", capabilities, err)
 	}
 	server := ed25519.PublicKey(capabilities.SigPubKeys[0])

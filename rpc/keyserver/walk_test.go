@@ -42,6 +42,7 @@ func walk(t *testing.T, r *rpctest.KeyserverRig) {
 		"KeyRepository.Capabilities", "KeyRepository.CreateUID", "KeyRepository.UpdateUID", "KeyRepository.FetchUID",
 		"KeyRepository.FetchHashChain", "KeyRepository.GetLink", "KeyHashchain.FetchHashChain", "KeyHashchain.FetchLastHashChain",
 		"KeyHashchain.LookupUID", "KeyInitRepository.AddKeyInit", "KeyInitRepository.FetchKeyInit", "KeyInitRepository.FlushKeyInit",
+		"KeyInitRepository.CountKeyInit",
 	} {
 		if !slices.Contains(c.Methods, method) {
 			t.Errorf("METHODS lacks %s", method)

@@ -86,6 +86,7 @@ func (k wire) methods() map[string]jsonrpc.Method {
 		"KeyInitRepository.AddKeyInit":    k.addKeyInit,
 		"KeyInitRepository.FetchKeyInit":  k.fetchKeyInit,
 		"KeyInitRepository.FlushKeyInit":  k.flushKeyInit,
+		"KeyInitRepository.CountKeyInit":  k.countKeyInit,
 	}
 }
 
@@ -252,6 +253,16 @@ func (k wire) flushKeyInit(ctx context.Context, p *jsonrpc.Params) (any, error) 
 		return nil, err
 	}
 	return struct{}{}, k.service.FlushKeyInit(ctx, sigKey, nonce, signature)
+}
+
+func (k wire) countKeyInit(ctx context.Context, p *jsonrpc.Params) (any, error) {
+	sigKey := takeBinary(p, "SigPubKey", ed25519.PublicKeySize)
+	nonce, signature := p.Number("Nonce"), p.Text("Signature")
+	if err := p.Done(); err != nil {
+		return nil, err
+	}
+	count, err := k.service.CountKeyInit(ctx, sigKey, nonce, signature)
+	return count, err
 }
 
 // takeBinary takes base64 of size bytes.

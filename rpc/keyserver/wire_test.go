@@ -177,6 +177,9 @@ func TestRefusedCalls(t *testing.T) {
 		{"none stored", "KeyInitRepository.FetchKeyInit", rpctest.Object{"SigKeyHash": canonical.Encode(hash[:])}, keyserverrpc.CodeUnknown, "KeyInit of this SIGKEYHASH"},
 		{"short hash", "KeyInitRepository.FetchKeyInit", rpctest.Object{"SigKeyHash": "AAAA"}, jsonrpc.CodeInvalidParams, "SigKeyHash"},
 		{"flush by another", "KeyInitRepository.FlushKeyInit", rpctest.Object{"SigPubKey": sigKey, "Nonce": nonce, "Signature": keyinit.SignFlush(nonce, rpctest.NewKey(2))}, keyserverrpc.CodeSignature, ""},
+		{"count by another", "KeyInitRepository.CountKeyInit", rpctest.Object{"SigPubKey": sigKey, "Nonce": nonce, "Signature": keyinit.SignCount(nonce, rpctest.NewKey(2))}, keyserverrpc.CodeSignature, ""},
+		{"a flush is no count", "KeyInitRepository.CountKeyInit", rpctest.Object{"SigPubKey": sigKey, "Nonce": nonce, "Signature": keyinit.SignFlush(nonce, rpctest.NewKey(1))}, keyserverrpc.CodeSignature, ""},
+		{"old count", "KeyInitRepository.CountKeyInit", rpctest.Object{"SigPubKey": sigKey, "Nonce": nonce - 1000, "Signature": keyinit.SignCount(nonce-1000, rpctest.NewKey(1))}, keyserverrpc.CodeExpired, "Nonce"},
 		{"old flush", "KeyInitRepository.FlushKeyInit", rpctest.Object{"SigPubKey": sigKey, "Nonce": nonce - 1000, "Signature": keyinit.SignFlush(nonce-1000, rpctest.NewKey(1))}, keyserverrpc.CodeExpired, "Nonce"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
