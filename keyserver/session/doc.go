@@ -45,5 +45,9 @@ var (
 // look the recipient up, fetch another KeyInit, or correct what is named.
 var ErrRecipient = errors.New("cannot begin a session")
 
+// ErrUnsure says that a letter may have been taken or not. Send the same one again: it is
+// harmless, because a message opens once.
+var ErrUnsure = errors.New("perhaps sent")
+
 // ErrTooLong says that a message would be longer than is allowed.
 var ErrTooLong = errors.New("message too long")

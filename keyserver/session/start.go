@@ -5,6 +5,7 @@ import (
 	"crypto/ecdh"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
@@ -195,6 +196,20 @@ func newFirstContent(to *Recipient, from *Self, reply Address, text []byte) ([]b
 	}
 	return pad(canonical.Marshal(c))
 }
+
+// Check returns an error if no message with a text, and an address for the answer, can be
+// made for the sender, whoever it is to: ErrSender, ErrRecipient for the address, ErrTooLong.
+func (s *Self) Check(reply Address, text []byte) error {
+	if _, err := s.key(); err != nil {
+		return err
+	}
+	longest := &Recipient{UID: &uid.Message{Content: uid.Content{Identity: strings.Repeat("x", maxIdentity)}}}
+	_, err := newFirstContent(longest, s, reply, text)
+	return err
+}
+
+// maxIdentity is how many bytes an identity can have (keyserver/WIRE.md §7).
+const maxIdentity = 254
 
 func checkText(text []byte) error {
 	if len(text) > MaxText {

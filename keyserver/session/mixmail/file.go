@@ -18,6 +18,15 @@ type File struct {
 	From string // mail address that the mix sees as the sender's; "" for nobody's
 }
 
+// Ready returns an error unless a new file can be made. It leaves none.
+func (f File) Ready(context.Context) error {
+	file, err := os.OpenFile(f.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Close(), os.Remove(f.Path))
+}
+
 // Send writes the mail. It is on disk, whole, or there is no file.
 func (f File) Send(_ context.Context, letter *session.Letter) error {
 	var mail bytes.Buffer

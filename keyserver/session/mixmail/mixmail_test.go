@@ -188,6 +188,9 @@ func TestSend(t *testing.T) {
 			}
 			s := serve(t, &server{user: test.user}, config, test.implicit)
 			test.client.Server = s.address
+			if err := test.client.Ready(t.Context()); err != nil || len(s.received()) > 0 {
+				t.Fatalf("ready: %v, with %d mails", err, len(s.received()))
+			}
 			if err := test.client.Send(t.Context(), &letter); err != nil {
 				t.Fatal(err)
 			}
@@ -233,7 +236,15 @@ func TestSendRefused(t *testing.T) {
 			}
 			s := serve(t, &server{refuse: test.refuse, user: test.user}, config, false)
 			test.client.Server = s.address
+			ready := test.client.Ready(t.Context())
+			// Whom it will not deliver to, or how much, it says later.
+			if soon := test.refuse == nil && test.letter.To.Mix != "" && len(test.letter.Message) < 1<<20; soon && !errors.Is(ready, test.want) || !soon && ready != nil {
+				t.Errorf("ready: %v", ready)
+			}
 			err := test.client.Send(t.Context(), &test.letter)
+			if errors.Is(err, session.ErrUnsure) {
+				t.Errorf("nobody has it for sure, but: %v", err)
+			}
 			if !errors.Is(err, test.want) {
 				t.Errorf("got %v, want %v", err, test.want)
 			}
@@ -315,8 +326,12 @@ func TestSendNowhere(t *testing.T) {
 	} {
 		for _, security := range []mixmail.Security{mixmail.Plain, mixmail.StartTLS, mixmail.TLS} {
 			c := mixmail.SMTP{Server: test.address, Security: security, Timeout: test.timeout}
-			if err := c.Send(t.Context(), &letter); !errors.Is(err, mixmail.ErrUnsent) {
+			unsure := test.address == afterData && security == mixmail.Plain
+			if err := c.Send(t.Context(), &letter); !errors.Is(err, mixmail.ErrUnsent) || unsure != errors.Is(err, session.ErrUnsure) {
 				t.Errorf("%s, %s: %v", name, security, err)
+			}
+			if err := c.Ready(t.Context()); unsure != (err == nil) || !unsure && !errors.Is(err, mixmail.ErrUnsent) {
+				t.Errorf("%s, %s: ready: %v", name, security, err)
 			}
 		}
 	}
@@ -326,6 +341,23 @@ func TestSendNowhere(t *testing.T) {
 	c := mixmail.SMTP{Server: silence, Security: mixmail.Plain}
 	if err := c.Send(ctx, &letter); !errors.Is(err, reason) || !errors.Is(err, mixmail.ErrUnsent) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestFileReady finds out where no new file can be, and leaves none.
+func TestFileReady(t *testing.T) {
+	dir := t.TempDir()
+	there := filepath.Join(dir, "there")
+	if err := os.WriteFile(there, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{there: fs.ErrExist, filepath.Join(dir, "no folder", "file"): fs.ErrNotExist, filepath.Join(dir, "new"): nil} {
+		if err := (mixmail.File{Path: path}).Ready(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", path, err, want)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%d files, %v", len(left), err)
 	}
 }
 

@@ -21,8 +21,7 @@ var (
 	// like this one.
 	ErrRefused = errors.New("mail server refuses")
 	// ErrUnsent says that it did not work this time. If the connection was lost at
-	// the very end the mail may have been taken all the same; sending it again is
-	// harmless, because a message opens once.
+	// the very end the mail may have been taken all the same: it is session.ErrUnsure, too.
 	ErrUnsent = errors.New("mail not sent")
 )
 
@@ -40,6 +39,9 @@ const (
 // DefaultTimeout bounds sending a letter.
 const DefaultTimeout = 2 * time.Minute
 
+// readyTimeout bounds finding out whether one could be sent.
+const readyTimeout = 15 * time.Second
+
 // maxAnswers is the most bytes that a mail server may send.
 const maxAnswers = 256 << 10
 
@@ -54,26 +56,65 @@ type SMTP struct {
 	// Username and Password are for servers that ask for them; never with Plain.
 	Username, Password string
 	TLS                *tls.Config   // nil for the system's roots; ServerName is Server's host by default
-	Timeout            time.Duration // DefaultTimeout if zero
+	Timeout            time.Duration // bounds each call; zero is DefaultTimeout, and less for Ready
 }
 
-// Send sends a letter: ErrRefused or ErrUnsent if that fails, or why ctx ended.
+// Ready finds out whether the server would take a mail: that it is there, as secure as it has
+// to be, and lets this account and sender in. ErrRefused or ErrUnsent if not, or why ctx ended.
+func (s *SMTP) Ready(ctx context.Context) error {
+	return s.talk(ctx, readyTimeout, func(client *smtp.Client) error {
+		if err := client.Mail(s.From, nil); err != nil {
+			return err
+		}
+		return client.Reset()
+	})
+}
+
+// Send sends a letter: ErrRefused or ErrUnsent if that fails, or why ctx ended. It is
+// session.ErrUnsure, too, if the server may have taken it.
 func (s *SMTP) Send(ctx context.Context, letter *session.Letter) error {
+	if err := letter.To.Check(); err != nil {
+		return err
+	}
+	var mail bytes.Buffer
+	if err := Write(&mail, letter, s.From, time.Now()); err != nil {
+		return err
+	}
+	return s.talk(ctx, DefaultTimeout, func(client *smtp.Client) error {
+		if err := client.Mail(s.From, nil); err != nil {
+			return err
+		}
+		if err := client.Rcpt(letter.To.Mix, nil); err != nil {
+			return err
+		}
+		data, err := client.Data()
+		if err != nil {
+			return err
+		}
+		if _, err := mail.WriteTo(data); err != nil {
+			return err // without the end of a mail there is none
+		}
+		err = data.Close()
+		if err != nil && !errors.As(err, new(*smtp.SMTPError)) {
+			err = fmt.Errorf("%w: %w", session.ErrUnsure, err)
+		}
+		return err
+	})
+}
+
+// talk connects with the server and has say speak with it, for at most a time, by default.
+func (s *SMTP) talk(ctx context.Context, most time.Duration, say func(*smtp.Client) error) error {
 	host, _, err := net.SplitHostPort(s.Server)
 	if err != nil {
 		return fmt.Errorf("%w: mail server: expected HOST:PORT: %w", ErrUnsent, err)
 	}
-	if err := letter.To.Check(); err != nil {
-		return err
-	}
 	if s.Security == Plain && s.Username != "" {
 		return fmt.Errorf("%w: a password is not sent without TLS", ErrUnsent)
 	}
-	timeout := s.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
+	if s.Timeout != 0 {
+		most = s.Timeout
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no end after %v", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("no end after %v", most))
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.Server)
 	if err != nil {
@@ -82,11 +123,19 @@ func (s *SMTP) Send(ctx context.Context, letter *session.Letter) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	return s.failed(ctx, s.send(&bounded{conn, maxAnswers}, host, letter))
+	client, err := s.client(&bounded{conn, maxAnswers}, host)
+	if err != nil {
+		return s.failed(ctx, err)
+	}
+	if err := say(client); err != nil {
+		return s.failed(ctx, err)
+	}
+	_ = client.Quit() // all has been said, however the farewell goes
+	return nil
 }
 
-// send speaks with the server.
-func (s *SMTP) send(conn net.Conn, host string, letter *session.Letter) error {
+// client greets the server.
+func (s *SMTP) client(conn net.Conn, host string) (client *smtp.Client, err error) {
 	config := s.TLS.Clone()
 	if config == nil {
 		config = new(tls.Config)
@@ -95,9 +144,6 @@ func (s *SMTP) send(conn net.Conn, host string, letter *session.Letter) error {
 		config.ServerName = host
 	}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
-
-	var client *smtp.Client
-	var err error
 	switch s.Security {
 	case StartTLS:
 		client, err = smtp.NewClientStartTLS(conn, config)
@@ -106,25 +152,12 @@ func (s *SMTP) send(conn net.Conn, host string, letter *session.Letter) error {
 	case Plain:
 		client = smtp.NewClient(conn)
 	default:
-		return fmt.Errorf("security: expected %s, %s or %s, got %q", StartTLS, TLS, Plain, s.Security)
+		return nil, fmt.Errorf("security: expected %s, %s or %s, got %q", StartTLS, TLS, Plain, s.Security)
 	}
-	if err != nil {
-		return err
+	if err == nil && s.Username != "" {
+		err = client.Auth(sasl.NewPlainClient("", s.Username, s.Password))
 	}
-	if s.Username != "" {
-		if err := client.Auth(sasl.NewPlainClient("", s.Username, s.Password)); err != nil {
-			return err
-		}
-	}
-	var mail bytes.Buffer
-	if err := Write(&mail, letter, s.From, time.Now()); err != nil {
-		return err
-	}
-	if err := client.SendMail(s.From, []string{letter.To.Mix}, &mail); err != nil {
-		return err
-	}
-	_ = client.Quit() // the letter has been taken, however the farewell goes
-	return nil
+	return client, err
 }
 
 // failed says which kind of failure an error is.
@@ -133,6 +166,8 @@ func (s *SMTP) failed(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case ctx.Err() != nil && errors.Is(err, session.ErrUnsure):
+		return fmt.Errorf("%w: %w: mail server %s: %w", ErrUnsent, session.ErrUnsure, s.Server, context.Cause(ctx))
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: mail server %s: %w", ErrUnsent, s.Server, context.Cause(ctx))
 	case errors.As(err, &answer) && !answer.Temporary():
