@@ -167,12 +167,3 @@ func parseTxID(s string) (chainhash.Hash, error) {
 }
 
 func notHex(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) }
-
-// shortened returns what the user gave, cut to what an error repeats of it.
-func shortened(s string) string {
-	const most = 100
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "..."
-}

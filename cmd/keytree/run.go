@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitDone
 	}
 	if ctx.Err() != nil && (a.begun || a.stdout.err != nil) {
-		fmt.Fprintf(stderr, "keytree: %v\n", context.Cause(ctx))
+		fmt.Fprintf(stderr, "keytree: %s\n", oneLine(context.Cause(ctx)))
 		return exitFailed
 	}
 	if !a.begun || errors.As(err, new(usageError)) {
@@ -74,9 +74,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 var lineBreaks = regexp.MustCompile(`\s*[\r\n]+\s*`)
 
-// oneLine returns an error's text with its lines joined.
+// oneLine returns an error's text with its lines joined, fit to be shown.
 func oneLine(err error) string {
-	return lineBreaks.ReplaceAllString(strings.TrimSpace(err.Error()), "; ")
+	return harmless(withoutSecrets(lineBreaks.ReplaceAllString(strings.TrimSpace(err.Error()), "; ")))
 }
 
 // output is standard output. When it fails the command ends: a full disk must

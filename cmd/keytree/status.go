@@ -67,7 +67,7 @@ func (a *app) printStatus(s *keytreev1.GetStatusResponse) {
 		node += fmt.Sprintf(", %d peers", *s.NodePeers)
 	}
 	if s.NodeVersion != "" {
-		node += ", " + harmless([]byte(s.NodeVersion))
+		node += ", " + harmless(s.NodeVersion)
 	}
 	if s.NodeAnsweredAgo != nil {
 		node += fmt.Sprintf(", answered %d s ago", *s.NodeAnsweredAgo)

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +33,7 @@ func (a *app) userCommand() *cobra.Command {
   keytree user send      begin a session with somebody; receive and answer messages
   keytree user sessions  show the messages again with which sessions began
   keytree user update    new signature key, another year
+  keytree user pending   see what was begun and not finished; make it again, or cancel it
   keytree user recover   new keys with the help of the paper
   keytree user resync    begin the copy again, if it is damaged or wrong
 
@@ -42,16 +45,18 @@ evidence in the user's folder.
 
 The folder is --user-dir, by default user in the data folder: one for each
 keyserver. Private keys are encrypted in it. The passphrase comes from
---passphrase-file, the environment variable KEYTREE_PASSPHRASE or the terminal.
-Tokens to pay with come from --tokens FILE, one a line; spent ones are removed.`,
+--passphrase-file, the environment variable KEYTREE_PASSPHRASE or the terminal, also
+where standard input is something else. Tokens to pay with come from --tokens FILE,
+one a line; spent ones are removed. What others wrote is printed without what a
+terminal would take for commands, and texts of theirs are set off line by line.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("expected one of: user init, sync, resync, status, create, confirm, update, recover, keyinit, lookup, send, receive, answer, sessions")
+			return usagef("expected one of: user init, sync, resync, status, create, confirm, update, recover, pending, keyinit, lookup, send, receive, answer, sessions")
 		},
 	}
 	cmd.AddCommand(
 		a.userInitCommand(), a.userSyncCommand(), a.userResyncCommand(), a.userStatusCommand(),
-		a.userCreateCommand(), a.userConfirmCommand(), a.userUpdateCommand(), a.userRecoverCommand(),
+		a.userCreateCommand(), a.userConfirmCommand(), a.userUpdateCommand(), a.userRecoverCommand(), a.userPendingCommand(),
 		a.userKeyInitCommand(), a.userLookupCommand(),
 		a.userSendCommand(), a.userReceiveCommand(), a.userAnswerCommand(), a.userSessionsCommand(),
 	)
@@ -67,6 +72,7 @@ type userFlags struct {
 	ca      *caFlag
 	json    *bool
 	looks   bool          // the command changes nothing in the folder
+	pays    *bool         // --plaintext; nil for a command that pays nothing
 	line    *progressLine // nil without a terminal
 }
 
@@ -94,23 +100,30 @@ func (u *userFlags) dir() (string, error) {
 	return "", usagef("no folder given, and the system has no home folder to put one into: expected --user-dir DIR")
 }
 
+// mayUse returns the user's folder, unless the command would change it and it is another's.
+func (u *userFlags) mayUse() (string, error) {
+	dir, err := u.dir()
+	if err == nil && !u.looks {
+		err = keepOwner(dir)
+	}
+	return dir, err
+}
+
+// tell says something on standard error.
+func (a *app) tell(text string) { fmt.Fprintf(a.stderr, "keytree: %s\n", oneLine(errors.New(text))) }
+
 // use opens the user's folder with open and lets job work with it.
 func (u *userFlags) use(open func(dir string, opt keyclient.Options) (*keyclient.Client, error), job func(*keyclient.Client) error) (err error) {
-	dir, err := u.dir()
+	dir, err := u.mayUse()
 	if err != nil {
 		return err
-	}
-	if !u.looks {
-		if err := keepOwner(dir); err != nil {
-			return err
-		}
 	}
 	transport, err := u.transport()
 	if err != nil {
 		return err
 	}
 	defer transport.CloseIdleConnections()
-	opt := keyclient.Options{Transport: transport, Notice: func(text string) { fmt.Fprintf(u.app.stderr, "keytree: %s\n", text) }}
+	opt := keyclient.Options{Transport: transport, Notice: u.app.tell, Plaintext: u.pays != nil && *u.pays}
 	if isTerminal(u.app.stderr) {
 		u.line = &progressLine{w: u.app.stderr}
 		defer u.line.clear()
@@ -144,6 +157,15 @@ func explainUser(err error) error {
 		{keyclient.ErrContradiction, "try another network, and compare keytree user status with others'; if it is the copy that is wrong, keytree user resync downloads it again"},
 		{keyclient.ErrFingerprint, "try another network, unless the fingerprint or the URL is wrong"},
 		{keyclient.ErrUnsigned, "nothing of it was taken; try again, or on another network"},
+		{keyclient.ErrLocked, "try again when it has ended"},
+		{keyclient.ErrUnknown, "ask for the exact name, and whether it was registered with this keyserver"},
+		{keyclient.ErrToken, "give them in --tokens FILE, one a line"},
+		{keyclient.ErrPlaintext, "use its https:// URL (keytree user init --keyserver URL), or say --plaintext if that is meant"},
+		{keyclient.ErrNoIdentity, "keytree user status lists yours, keytree user create makes one, keytree user recover brings one back from its paper key"},
+		{keyclient.ErrExists, "keytree user update gives it new keys and another year"},
+		{keyclient.ErrPending, "call it again, or see keytree user pending"},
+		{keyclient.ErrPassphrase, "nothing was changed"},
+		{keyclient.ErrOvertaken, "if it was not you on another machine, keytree user recover takes it back"},
 	} {
 		if errors.Is(err, hint.err) {
 			return fmt.Errorf("%w: %s", err, hint.todo)
@@ -175,16 +197,23 @@ func keyserverTransport(ca *caFlag) (*http.Transport, error) {
 	return t, nil
 }
 
-// print prints an outcome: as JSON, or else by text.
-func (u *userFlags) print(outcome any, text func(out *output)) error {
+// print prints an outcome: as JSON, or else by text. It fails unless all was written.
+func (u *userFlags) print(outcome any, text func(out io.Writer)) error {
 	if u.line != nil {
 		u.line.clear()
 	}
+	var b strings.Builder
+	show := harmless
 	if *u.json {
-		return json.NewEncoder(u.app.stdout).Encode(outcome)
+		show = harmlessJSON
+		if err := json.NewEncoder(&b).Encode(outcome); err != nil {
+			return err
+		}
+	} else {
+		text(&b)
 	}
-	text(u.app.stdout)
-	return nil
+	_, err := io.WriteString(u.app.stdout, show(b.String()))
+	return err
 }
 
 // identityArgument checks an identity from the command line.
@@ -198,11 +227,6 @@ func identityArgument(s string) (string, error) {
 		return "", usagef("expected NAME@DOMAIN, got %q: %w", shortened(s), err)
 	}
 	return mapped, nil
-}
-
-// date writes a time in Unix seconds.
-func date(seconds uint64) string {
-	return time.Unix(int64(seconds), 0).UTC().Format(time.DateTime + " MST")
 }
 
 func (a *app) userInitCommand() *cobra.Command {
@@ -309,13 +333,30 @@ first entry. If it is interrupted, keytree user sync goes on.`,
 
 func (a *app) userStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "status",
-		Short:   "Tell how far the copy goes, and which identities are the user's own",
-		Example: `  keytree user status --json`,
-		Args:    takes(),
+		Use:   "status",
+		Short: "Tell how far the copy goes, which identities are the user's own, and how they are",
+		Long: `status tells how far the copy goes, and which identities are the user's own. With the
+passphrase it also tells of each how far it has come, until when it is valid, and how
+many KeyInits the keyserver has left of it, and warns of what needs something to be
+done. Without a passphrase, or without the keyserver, it tells the rest.`,
+		Example: `  keytree user status
+  keytree user status --passphrase-file pass.txt --json`,
+		Args: takes(),
 	}
 	u := a.userFlags(cmd)
-	cmd.RunE = func(*cobra.Command, []string) error { return u.look(u.printStatus) }
+	passphrase := u.passphraseFlag()
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		u.looks = true
+		names, _, err := u.peek()
+		if err != nil {
+			return err
+		}
+		who, err := u.passphrases(cmd.Context(), names, passphrase)
+		if err != nil {
+			return err
+		}
+		return u.look(func(c *keyclient.Client) error { return u.printStatusOf(c, u.states(cmd.Context(), c, who)) })
+	}
 	return cmd
 }
 
@@ -329,6 +370,8 @@ type userStatus struct {
 	ServerKeys  []userSigKey `json:"server_keys"`
 	NotAfter    uint64       `json:"server_not_after"`
 	Identities  []string     `json:"identities"`
+	// States tells more of those that were opened with their passphrase.
+	States []userState `json:"states,omitempty"`
 }
 
 // userSigKey is a public signature key and the position of the entry that named it.
@@ -345,19 +388,26 @@ func userSigKeys(keys []keyclient.SigKey) []userSigKey {
 	return list
 }
 
-func (u *userFlags) printStatus(c *keyclient.Client) error {
+func (u *userFlags) printStatus(c *keyclient.Client) error { return u.printStatusOf(c, nil) }
+
+func (u *userFlags) printStatusOf(c *keyclient.Client, states []userState) error {
 	names, err := c.Names()
 	if err != nil {
 		return err
 	}
 	s := userStatus{
 		Domain: c.Domain(), URL: c.URL(), Entries: c.Size(), Head: c.Head().String(), Fingerprint: c.Fingerprint().String(),
-		ServerKeys: userSigKeys(c.ServerKeys()), NotAfter: c.ServerNotAfter(), Identities: append([]string{}, names...),
+		ServerKeys: userSigKeys(c.ServerKeys()), NotAfter: c.ServerNotAfter(), Identities: append([]string{}, names...), States: states,
 	}
 	if s.NotAfter != 0 && !uid.Trusted(s.NotAfter, uint64(time.Now().Unix())) {
-		fmt.Fprintf(u.app.stderr, "keytree: the keyserver's own key expired at %s and was not renewed\n", date(s.NotAfter))
+		u.app.tell(fmt.Sprintf("the keyserver's own key expired at %s and was not renewed", date(s.NotAfter)))
 	}
-	return u.print(s, func(out *output) {
+	for _, state := range states {
+		for _, warning := range state.Warnings {
+			u.app.tell(state.Identity + ": " + warning)
+		}
+	}
+	return u.print(s, func(out io.Writer) {
 		fmt.Fprintf(out, "keyserver    %s (%s)\n", s.Domain, s.URL)
 		fmt.Fprintf(out, "hashchain    %d entries, head %s\n", s.Entries, s.Head)
 		fmt.Fprintf(out, "fingerprint  %s\n", s.Fingerprint)
@@ -366,6 +416,11 @@ func (u *userFlags) printStatus(c *keyclient.Client) error {
 		}
 		for _, name := range s.Identities {
 			fmt.Fprintf(out, "yours        %s\n", name)
+			for _, state := range states {
+				if state.Identity == name {
+					state.text(out)
+				}
+			}
 		}
 	})
 }
@@ -436,9 +491,9 @@ func (u *userFlags) printContact(c *keyclient.Client, contact *keyclient.Contact
 		Entries: contact.Positions, Searched: c.Size(),
 	}
 	if !o.Trusted {
-		fmt.Fprintf(u.app.stderr, "keytree: %s expired at %s and was not renewed: do not rely on it\n", o.Identity, date(o.NotAfter))
+		u.app.tell(fmt.Sprintf("%s expired at %s and was not renewed: do not rely on it", o.Identity, date(o.NotAfter)))
 	}
-	return u.print(o, func(out *output) {
+	return u.print(o, func(out io.Writer) {
 		fmt.Fprintf(out, "%s, message %d, position %d, valid until %s\n", o.Identity, o.MsgCount, o.Position, date(o.NotAfter))
 		for _, k := range o.SigKeys {
 			fmt.Fprintf(out, "signature key  %x since position %d\n", k.Public, k.Position)

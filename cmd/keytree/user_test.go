@@ -57,8 +57,11 @@ func TestUserWrongUsage(t *testing.T) {
 		{[]string{"create"}, "expected NAME, got nothing"},
 		{[]string{"create", "alice"}, `expected NAME@DOMAIN, got "alice"`},
 		{[]string{"create", "alice@Example_org"}, "expected NAME@DOMAIN"},
-		{[]string{"create", "alice@example.org", "--forward-sec", "none"}, "--forward-sec: expected one of strict, mandatory, optional"},
-		{[]string{"create", "alice@example.org", "--mix-address", "mix@example.net"}, "go with --forward-sec optional"},
+		{[]string{"create", "alice@example.org", "--forward-sec", "none"}, "--forward-sec: expected one of strict, mandatory"},
+		{[]string{"create", "alice@example.org", "--forward-sec", "optional", "--tokens", "x"}, "optional asks others to write without a KeyInit, which no client does yet"},
+		{[]string{"keyinit", "add", "alice@example.org", "--mix-address", "m@a.example", "--keep", "5", "--count", "3"}, "expected one of --count and --keep"},
+		{[]string{"pending", "alice@example.org", "--remake", "--cancel"}, "expected one of --remake and --cancel"},
+		{[]string{"create", "alice@example.org", "--mix-address", "mix@example.net"}, "unknown flag: --mix-address"},
 		{[]string{"create", "alice@example.org", "extra"}, `unexpected argument "extra"`},
 		{[]string{"create", "alice@example.org", "--passphrase", "secret"}, "unknown flag: --passphrase"},
 		{[]string{"confirm", "alice@example.org", "--entries", "x"}, "--entries: expected a whole number"},
@@ -85,11 +88,11 @@ func TestUserWrongUsage(t *testing.T) {
 		{[]string{"create", "alice@example.org", "--tokens", "/nonexistent"}, "tokens: stat /nonexistent"},
 		{[]string{"create", "alice@example.org", "--tokens", secretFile(t, "\n")}, "has 0, this takes 1"},
 		{[]string{"init", "--keyserver", "http://" + nowhere + "/"}, "keyserver http://127.0.0.1:1/"},
-		{[]string{"status", "--keyserver-ca", secretFile(t, "x")}, "expected a certificate as PEM"},
+		{[]string{"sync", "--keyserver-ca", secretFile(t, "x")}, "expected a certificate as PEM"},
 	} {
 		keytree(t, append(append([]string{"user"}, test.args...), "--user-dir", dir)...).wantError(t, exitFailed, test.want)
 	}
-	for _, command := range []string{"init", "sync", "resync", "status", "create", "confirm", "update", "recover", "lookup"} {
+	for _, command := range []string{"init", "sync", "resync", "status", "create", "confirm", "update", "recover", "lookup", "pending"} {
 		wantParts(t, mustKeytree(t, "user", command, "--help"), "Examples:", "keytree user "+command)
 	}
 	for _, command := range []string{"add", "fetch", "flush"} {
@@ -125,19 +128,30 @@ func TestUserLife(t *testing.T) {
 	keytree(t, user(bob, "init", "--keyserver", url, "--fingerprint", strings.Repeat("0", 64))...).wantError(t, exitFailed, "another hashchain than expected: it begins with "+status.Fingerprint)
 	mustKeytree(t, user(bob, "init", "--keyserver", url, "--fingerprint", status.Fingerprint)...)
 
-	refused := keytree(t, user(alice, "create", "alice@example.org")...) // without a token, after the paper
-	if refused.code != exitFailed || !strings.Contains(refused.stdout, "Paper key of alice@example.org") {
-		t.Errorf("without a token: %+v", refused)
+	// What can be known before there is a paper key is said before.
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"create", "alice@example.org"}, "a token is needed: the keyserver takes one for each registration"},
+		{[]string{"create", "alice@example.org", "--tokens", secretFile(t, "AAAA")}, "ask the operator of this keyserver for others: give them in --tokens FILE"},
+		{[]string{"create", "root@example.org", "--tokens", tokens}, "localpart is reserved: root: choose another name"},
+		{[]string{"create", "alice@example.net", "--tokens", tokens}, "this is the keyserver of example.org"},
+		{[]string{"create", "alice@example.org", "--tokens", tokens, "--passphrase-file", secretFile(t, "short\n")}, "expected at least 8 bytes"},
+	} {
+		keytree(t, user(alice, test.args...)...).wantError(t, exitFailed, test.want)
 	}
-	paper := paperFrom(t, refused.stdout)
+	if status := decoded[userStatus](t, user(alice, "status")...); len(status.Identities) != 0 {
+		t.Errorf("left: %q", status.Identities)
+	}
+	left(9)
 	out := mustKeytree(t, user(alice, "create", "alice@example.org", "--tokens", tokens)...)
 	wantParts(t, out, "alice@example.org stands in the hashchain at position 1")
-	if strings.Contains(out, "Paper key") {
-		t.Error("the paper key is shown twice")
-	}
+	paper := paperFrom(t, out)
 	left(8)
-	keytree(t, user(alice, "create", "A1ICE@example.org", "--tokens", tokens)...).wantError(t, exitFailed, "exists already")
-	keytree(t, user(bob, "create", "a1ice@example.org", "--tokens", tokens)...).wantError(t, exitFailed, "identity is taken: alice@example.org, since the entry at position 1")
+	keytree(t, user(alice, "create", "ALICE@example.org", "--tokens", tokens)...).wantError(t, exitFailed, "exists already")
+	mapped := keytree(t, user(bob, "create", "a1ice@example.org", "--tokens", tokens)...)
+	wantParts(t, mapped.stderr, "a1ice@example.org is registered as alice@example.org: names that look alike are one\n", "identity is taken: alice@example.org, since the entry at position 1")
 	left(8)
 
 	lines := strings.Split(mustKeytree(t, user(bob, "create", "bob@example.org", "--tokens", tokens, "--json")...), "\n")
@@ -156,17 +170,17 @@ func TestUserLife(t *testing.T) {
 	}
 	keytree(t, user(bob, "lookup", "carl@example.org")...).wantError(t, exitFailed, "not in the hashchain: carl@example.org")
 	left(5)
-	keytree(t, user(bob, "keyinit", "fetch", "alice@example.org")...).wantError(t, exitFailed, "a token is needed: expected --tokens FILE")
+	keytree(t, user(bob, "keyinit", "fetch", "alice@example.org")...).wantError(t, exitFailed, "a token is needed: the keyserver hands out each KeyInit for one: give them in --tokens FILE")
 	fetched := decoded[userFetched](t, user(bob, "keyinit", "fetch", "alice@example.org", "--tokens", tokens)...)
 	left(4)
 	if fetched.Anchor.MixAddress != "mix@example.net" || fetched.KeyInit.Contents.Fallback {
 		t.Errorf("%+v", fetched)
 	}
 	mustKeytree(t, user(alice, "keyinit", "flush", "alice@example.org")...)
-	keytree(t, user(bob, "keyinit", "fetch", "alice@example.org", "--tokens", tokens)...).wantError(t, exitFailed, "keyserver refuses")
+	keytree(t, user(bob, "keyinit", "fetch", "alice@example.org", "--tokens", tokens)...).wantError(t, exitFailed, "no KeyInits left: alice@example.org has none with the keyserver")
 	left(4) // there was nothing to pay for
 
-	mustKeytree(t, user(alice, "update", "alice@example.org", "--forward-sec", "optional", "--mix-address", "mix@example.net", "--tokens", tokens)...)
+	mustKeytree(t, user(alice, "update", "alice@example.org", "--forward-sec", "mandatory", "--tokens", tokens)...)
 	wrong := append(user(alice, "update", "alice@example.org", "--tokens", tokens), "--passphrase-file", secretFile(t, "something else\n"))
 	keytree(t, wrong...).wantError(t, exitFailed, "wrong passphrase for alice@example.org")
 	open := secretFile(t, userPassphrase)
@@ -192,7 +206,7 @@ func TestUserLife(t *testing.T) {
 	mustKeytree(t, recovery(strings.ToLower(paper)+"\n")...)
 	left(2)
 	contact = decoded[userContact](t, user(bob, "lookup", "alice@example.org")...)
-	if len(contact.SigKeys) != 3 || contact.MsgCount != 2 || contact.ForwardSec != "optional" {
+	if len(contact.SigKeys) != 3 || contact.MsgCount != 2 || contact.ForwardSec != "mandatory" {
 		t.Errorf("%+v", contact)
 	}
 	mustKeytree(t, user(bob, "sync", "--recheck")...)

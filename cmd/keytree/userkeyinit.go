@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,15 +42,21 @@ func (a *app) keyInitAddCommand() *cobra.Command {
 		Short: "Publish KeyInits",
 		Long: `add makes KeyInits of one of the user's identities and gives them to the keyserver,
 each paid with a token, and verifies its receipts. The private keys are kept,
-encrypted, until they are used or expire.`,
+encrypted, until they are used or expire.
+
+--keep N adds as many as there have to be so that the keyserver has N, as often as it
+is called, and so none if it has them. Where fetching costs nothing, anybody can use up
+those that are not for fallback: keytree user status tells how many are left.`,
 		Example: `  keytree user keyinit add alice@example.org --mix-address mix@example.net
+  keytree user keyinit add alice@example.org --mix-address mix@example.net --tokens tokens.txt --keep 20
   keytree user keyinit add alice@example.org --mix-address mix@example.net --count 1 --fallback`,
 		Args: takes("NAME"),
 	}
 	u := a.userFlags(cmd)
-	passphrase, tokens := u.passphraseFlag(), newTokensFlag(u.flags)
+	passphrase, tokens := u.passphraseFlag(), u.tokensFlag()
 	mix, nym := anchorFlags(u.flags, "where first messages go (needed)")
 	count := numberFlag(u.flags, "count", 10, 1, keyclient.MaxKeyInits, "how many")
+	keep := numberFlag(u.flags, "keep", 0, 0, keyclient.MaxKeyInits, "add so many that the keyserver has `N` of the kind, in place of --count")
 	days := numberFlag(u.flags, "days", 90, 1, uint32(keyclient.MaxKeyInitValidity/(24*time.Hour)), "for how many days they are valid")
 	fallback := u.flags.Bool("fallback", false, "may be handed out more than once; not for an identity with --forward-sec strict")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -63,21 +70,44 @@ encrypted, until they are used or expire.`,
 		if err := (&keyinit.Anchor{MixAddress: *mix, NymAddress: *nym}).CheckAddress(); err != nil {
 			return usagef("--mix-address, --nym-address: %w", err)
 		}
-		pay, err := tokens.take(int(count.value))
+		if u.flags.Changed("keep") && u.flags.Changed("count") {
+			return usagef("expected one of --count and --keep")
+		}
+		if _, err := tokens.take(0); err != nil { // before a person is asked something
+			return err
+		}
+		who, err := u.owner(cmd.Context(), name, passphrase)
 		if err != nil {
 			return err
 		}
-		return u.withIdentity(cmd.Context(), name, passphrase, func(c *keyclient.Client, id *keyclient.Identity) error {
+		return u.withOwner(who, func(c *keyclient.Client, id *keyclient.Identity) error {
+			n := uint64(count.value)
+			if u.flags.Changed("keep") {
+				if n, err = c.MissingKeyInits(cmd.Context(), id, uint64(keep.value), *fallback); err != nil {
+					return err
+				}
+			}
+			o := userKeyInits{Identity: id.Name(), Fallback: *fallback}
+			if n == 0 {
+				return u.print(o, func(out io.Writer) {
+					fmt.Fprintf(out, "the keyserver has %d KeyInits of %s: none was added\n", keep.value, o.Identity)
+				})
+			}
+			pay, err := tokens.take(int(n))
+			if err != nil {
+				return err
+			}
 			valid := time.Duration(days.value) * 24 * time.Hour
 			made, err := c.AddKeyInits(cmd.Context(), id, pay, keyclient.Anchor{MixAddress: *mix, NymAddress: *nym}, valid, *fallback)
 			if err != nil {
 				return err
 			}
-			o := userKeyInits{id.Name(), len(made), *fallback, made[0].Contents.NotAfter}
-			err = u.print(o, func(out *output) {
-				fmt.Fprintf(out, "%d KeyInits of %s, valid until %s\n", o.Added, o.Identity, date(o.NotAfter))
+			spent := tokens.spent(pay)
+			o.Added, o.NotAfter = len(made), made[0].Contents.NotAfter
+			err = u.print(o, func(out io.Writer) {
+				fmt.Fprintf(out, "%d KeyInits of %s were added, valid until %s\n", o.Added, o.Identity, date(o.NotAfter))
 			})
-			return errors.Join(err, tokens.spent(pay))
+			return errors.Join(err, spent)
 		})
 	}
 	return cmd
@@ -103,7 +133,7 @@ that wants a token for it gets the first of --tokens.`,
 	}
 	u := a.userFlags(cmd)
 	noSync := u.flags.Bool("no-sync", false, "look the name up in the copy as it is")
-	tokens := newTokensFlag(u.flags)
+	tokens := u.tokensFlag()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		name, err := identityArgument(args[0])
 		if err != nil {
@@ -114,21 +144,21 @@ that wants a token for it gets the first of --tokens.`,
 			if err != nil {
 				return err
 			}
-			pay := tokens.payment()
-			k, anchor, err := c.FetchKeyInit(cmd.Context(), contact, pay.Take)
+			k, anchor, err := c.FetchKeyInit(cmd.Context(), contact, tokens.payment())
 			if err != nil {
 				return err
 			}
-			if err := pay.Spent(); err != nil {
-				return err
-			}
-			return u.print(userFetched{contact.Identity, k, anchor}, func(out *output) {
+			err = u.print(userFetched{contact.Identity, k, anchor}, func(out io.Writer) {
 				fmt.Fprintf(out, "KeyInit of %s, valid until %s, fallback %v\n", contact.Identity, date(k.Contents.NotAfter), k.Contents.Fallback)
 				fmt.Fprintf(out, "mix address  %s %s\n", anchor.MixAddress, anchor.NymAddress)
 				for i := range anchor.PFKeys {
 					fmt.Fprintf(out, "public key   %x\n", anchor.PFKeys[i].Public())
 				}
 			})
+			if err != nil {
+				return fmt.Errorf("%w: the KeyInit is kept, and comes with the next fetch", err)
+			}
+			return c.UsedKeyInit(contact, k.Digest())
 		})
 	}
 	return cmd
@@ -150,11 +180,15 @@ the user's identities, so that none of them is handed out any more.`,
 		if err != nil {
 			return err
 		}
-		return u.withIdentity(cmd.Context(), name, passphrase, func(c *keyclient.Client, id *keyclient.Identity) error {
+		who, err := u.owner(cmd.Context(), name, passphrase)
+		if err != nil {
+			return err
+		}
+		return u.withOwner(who, func(c *keyclient.Client, id *keyclient.Identity) error {
 			if err := c.FlushKeyInits(cmd.Context(), id); err != nil {
 				return err
 			}
-			return u.print(newUserIdentity(id), func(out *output) { fmt.Fprintf(out, "the keyserver has no KeyInits of %s any more\n", id.Name()) })
+			return u.print(newUserIdentity(id), func(out io.Writer) { fmt.Fprintf(out, "the keyserver has no KeyInits of %s any more\n", id.Name()) })
 		})
 	}
 	return cmd

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,18 +22,24 @@ type identityFlags struct {
 	passphrase passphraseFlag
 	tokens     tokensFlag
 	forwardSec *parsed[string]
-	mix, nym   *string
 }
 
 func (a *app) identityFlags(cmd *cobra.Command) *identityFlags {
 	u := a.userFlags(cmd)
 	f := &identityFlags{
-		userFlags: u, passphrase: u.passphraseFlag(), tokens: newTokensFlag(u.flags),
-		forwardSec: newParsed("WHICH", "", oneOf(uid.Strict, uid.Mandatory, uid.Optional)),
+		userFlags: u, passphrase: u.passphraseFlag(), tokens: u.tokensFlag(),
+		forwardSec: newParsed("WHICH", "", parseForwardSec),
 	}
-	f.flags.Var(f.forwardSec, "forward-sec", "what those who write first have to use: strict, mandatory (a KeyInit), or optional (default strict, or as before)")
-	f.mix, f.nym = anchorFlags(u.flags, "where first messages go that use no KeyInit, with --forward-sec optional")
+	f.flags.Var(f.forwardSec, "forward-sec", "what those who write first have to use: strict (a KeyInit that nobody else got), or mandatory (a KeyInit) (default strict, or as before)")
 	return f
+}
+
+// parseForwardSec refuses what keytree does not do: to begin a session without a KeyInit.
+func parseForwardSec(s string) (string, error) {
+	if s == uid.Optional {
+		return "", errors.New("expected one of strict, mandatory: optional asks others to write without a KeyInit, which no client does yet")
+	}
+	return oneOf(uid.Strict, uid.Mandatory)(s)
 }
 
 func anchorFlags(flags *pflag.FlagSet, usage string) (mix, nym *string) {
@@ -41,15 +49,12 @@ func anchorFlags(flags *pflag.FlagSet, usage string) (mix, nym *string) {
 
 // wishes are those of the flags, with a token.
 func (f *identityFlags) wishes(name string) (keyclient.Wishes, error) {
-	if f.forwardSec.value != uid.Optional && *f.mix+*f.nym != "" {
-		return keyclient.Wishes{}, usagef("--mix-address and --nym-address go with --forward-sec optional")
-	}
 	tokens, err := f.tokens.take(1)
 	if err != nil {
 		return keyclient.Wishes{}, err
 	}
 	return keyclient.Wishes{
-		ForwardSec: f.forwardSec.value, MixAddress: *f.mix, NymAddress: *f.nym, Token: tokens[0],
+		ForwardSec: f.forwardSec.value, Token: tokens[0],
 		Paper: func(key string) error { return f.printPaper(name, key) },
 	}, nil
 }
@@ -63,12 +68,11 @@ type userPaper struct {
 // printPaper prints a private escrow key. Unless all of it was written, the key is
 // not given up.
 func (f *identityFlags) printPaper(name, key string) error {
-	err := f.print(userPaper{name, key}, func(out *output) {
+	return f.print(userPaper{name, key}, func(out io.Writer) {
 		half := len(key) / 2
 		fmt.Fprintf(out, "Paper key of %s. Put it on paper, and nowhere else: it replaces lost keys,\n"+
 			"and this is the only time that it is shown.\n\n    %s\n    %s\n\n", name, key[:half], key[half+1:])
 	})
-	return errors.Join(err, f.app.stdout.err)
 }
 
 // userIdentity is what --json prints of an own identity.
@@ -89,11 +93,12 @@ func newUserIdentity(id *keyclient.Identity) userIdentity {
 // done prints an identity that was registered, and takes its token off the file.
 func (f *identityFlags) done(id *keyclient.Identity, w keyclient.Wishes) error {
 	o := newUserIdentity(id)
-	err := f.print(o, func(out *output) {
+	spent := f.tokens.spent([]string{w.Token})
+	err := f.print(o, func(out io.Writer) {
 		fmt.Fprintf(out, "%s stands in the hashchain at position %d, valid until %s.\n", o.Identity, o.Position, date(o.NotAfter))
 		fmt.Fprintf(out, "Verify that it stays there before you rely on it: keytree user confirm %s\n", o.Identity)
 	})
-	return errors.Join(err, f.tokens.spent([]string{w.Token}))
+	return errors.Join(err, spent)
 }
 
 func (a *app) userCreateCommand() *cobra.Command {
@@ -101,12 +106,14 @@ func (a *app) userCreateCommand() *cobra.Command {
 		Use:   "create NAME",
 		Short: "Register an identity",
 		Long: `create registers NAME@DOMAIN with the keyserver, if no entry of the hashchain has
-the name yet. It makes two keys: a signature key, which stays here, encrypted, and
+the name yet. Names that look alike are one: in NAME, 0 is o, 1 is l and j is i, so
+that j0hn is registered as iohn. It makes two keys: a signature key, which stays here, encrypted, and
 an escrow key, which is printed for paper and deleted here when the entry has been
 seen in the hashchain. The paper replaces lost keys (keytree user recover).
 
 If it fails or is interrupted, call it again: it goes on with the same keys, and
-looks first whether the keyserver took what was sent.
+looks first whether the keyserver took what was sent. A name that the keyserver gives
+to nobody is forgotten; keytree user pending shows what was begun, and cancels it.
 
 Tell nobody the name before keytree user confirm.`,
 		Example: `  keytree user create alice@example.org
@@ -119,20 +126,22 @@ Tell nobody the name before keytree user confirm.`,
 		if err != nil {
 			return err
 		}
+		if err := uid.CheckReserved(name); err != nil {
+			return fmt.Errorf("%w: choose another name", err)
+		}
 		w, err := f.wishes(name)
 		if err != nil {
 			return err
 		}
+		if given := strings.TrimSpace(args[0]); !strings.EqualFold(given, name) {
+			a.tell(fmt.Sprintf("%s is registered as %s: names that look alike are one", given, name))
+		}
+		o, err := f.newOwner(cmd.Context(), name, f.passphrase)
+		if err != nil {
+			return err
+		}
 		return f.with(func(c *keyclient.Client) error {
-			has, err := c.Has(name)
-			if err != nil {
-				return err
-			}
-			passphrase, err := f.passphrase.read(cmd.Context(), name, !has)
-			if err != nil {
-				return err
-			}
-			id, err := c.Create(cmd.Context(), name, passphrase, w)
+			id, err := c.Create(cmd.Context(), name, o.passphrase, w)
 			if err != nil {
 				return err
 			}
@@ -152,7 +161,7 @@ interrupted, call it again.
 
 KeyInits belong to the signature key: add new ones afterwards.`,
 		Example: `  keytree user update alice@example.org
-  keytree user update alice@example.org --forward-sec optional --mix-address mix@example.net`,
+  keytree user update alice@example.org --forward-sec mandatory --tokens tokens.txt`,
 		Args: takes("NAME"),
 	}
 	f := a.identityFlags(cmd)
@@ -165,7 +174,11 @@ KeyInits belong to the signature key: add new ones afterwards.`,
 		if err != nil {
 			return err
 		}
-		return f.withIdentity(cmd.Context(), name, f.passphrase, func(c *keyclient.Client, id *keyclient.Identity) error {
+		o, err := f.owner(cmd.Context(), name, f.passphrase)
+		if err != nil {
+			return err
+		}
+		return f.withOwner(o, func(c *keyclient.Client, id *keyclient.Identity) error {
 			if err := c.Update(cmd.Context(), id, w); err != nil {
 				return err
 			}
@@ -173,26 +186,6 @@ KeyInits belong to the signature key: add new ones afterwards.`,
 		})
 	}
 	return cmd
-}
-
-// withIdentity lets job work with one of the user's own identities.
-func (u *userFlags) withIdentity(ctx context.Context, name string, p passphraseFlag, job func(*keyclient.Client, *keyclient.Identity) error) error {
-	return u.with(func(c *keyclient.Client) error {
-		if has, err := c.Has(name); err != nil {
-			return err
-		} else if !has {
-			return fmt.Errorf("%w: %s", keyclient.ErrNoIdentity, name)
-		}
-		passphrase, err := p.read(ctx, name, false)
-		if err != nil {
-			return err
-		}
-		id, err := c.OpenIdentity(name, passphrase)
-		if err != nil {
-			return err
-		}
-		return job(c, id)
-	})
 }
 
 func (a *app) userRecoverCommand() *cobra.Command {
@@ -221,24 +214,20 @@ The paper stays good, unless --new-paper-key replaces it, too.`,
 		if err != nil {
 			return err
 		}
+		text, err := f.readPaper(cmd.Context(), name, *file)
+		if err != nil {
+			return err
+		}
+		paper, err := keyclient.ParsePaperKey(string(text))
+		if err != nil {
+			return err
+		}
+		o, err := f.newOwner(cmd.Context(), name, f.passphrase)
+		if err != nil {
+			return err
+		}
 		return f.with(func(c *keyclient.Client) error {
-			text, err := f.readPaper(cmd.Context(), name, *file)
-			if err != nil {
-				return err
-			}
-			paper, err := keyclient.ParsePaperKey(string(text))
-			if err != nil {
-				return err
-			}
-			has, err := c.Has(name)
-			if err != nil {
-				return err
-			}
-			passphrase, err := f.passphrase.read(cmd.Context(), name, !has)
-			if err != nil {
-				return err
-			}
-			id, err := c.Recover(cmd.Context(), name, passphrase, paper, *newPaper, w)
+			id, err := c.Recover(cmd.Context(), name, o.passphrase, paper, *newPaper, w)
 			if err != nil {
 				return err
 			}
@@ -264,7 +253,8 @@ func (a *app) userConfirmCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "confirm NAME",
 		Short: "Verify that an identity stands in the hashchain; then tell its name",
-		Long: `confirm waits until further entries have followed the identity's, and then verifies
+		Long: `confirm waits until further entries have followed the identity's, which others make,
+so that it may take long; other commands can use the folder meanwhile. Then it verifies
 on the local copy, brought up to date, that its entry is there as the keyserver
 acknowledged it, that no other follows it, and that the keyserver gives out the
 same message to who asks. Then it prints the name, which can be told to others.`,
@@ -281,11 +271,15 @@ same message to who asks. Then it prints the name, which can be told to others.`
 		if err != nil {
 			return err
 		}
-		return u.withIdentity(cmd.Context(), name, passphrase, func(c *keyclient.Client, id *keyclient.Identity) error {
+		o, err := u.owner(cmd.Context(), name, passphrase)
+		if err != nil {
+			return err
+		}
+		return u.withOwner(o, func(c *keyclient.Client, id *keyclient.Identity) error {
 			if err := c.Confirm(cmd.Context(), id, uint64(entries.value), time.Duration(poll.value)*time.Second); err != nil {
 				return err
 			}
-			return u.print(newUserIdentity(id), func(out *output) { fmt.Fprintln(out, id.Name()) })
+			return u.print(newUserIdentity(id), func(out io.Writer) { fmt.Fprintln(out, id.Name()) })
 		})
 	}
 	return cmd

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/keytree-bch/keytree/graph/durable"
@@ -49,6 +48,9 @@ func (p passphraseFlag) read(ctx context.Context, name string, isNew bool) ([]by
 		return nil, fmt.Errorf("passphrase: %w; or give --passphrase-file FILE or %s", err, passphraseVariable)
 	}
 	if isNew {
+		if err := keyclient.CheckPassphrase(first); err != nil {
+			return nil, err
+		}
 		again, err := p.app.ask(ctx, "Again: ")
 		if err != nil {
 			return nil, err
@@ -62,19 +64,39 @@ func (p passphraseFlag) read(ctx context.Context, name string, isNew bool) ([]by
 
 var errNoTerminal = errors.New("there is no terminal to ask on")
 
+// terminal returns where to ask a person something: standard input, or the terminal that the
+// process belongs to if standard input is something else.
+func (a *app) terminal() (in *os.File, out io.Writer, err error) {
+	in, ok := a.stdin.(*os.File)
+	if !ok {
+		return nil, nil, errNoTerminal
+	}
+	if term.IsTerminal(int(in.Fd())) {
+		return in, a.stderr, nil
+	}
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, errNoTerminal
+	}
+	return tty, tty, nil
+}
+
 // ask reads a secret from the terminal, which does not show it.
 func (a *app) ask(ctx context.Context, prompt string) ([]byte, error) {
-	in, ok := a.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return nil, errNoTerminal
+	in, out, err := a.terminal()
+	if err != nil {
+		return nil, err
+	}
+	if in != a.stdin {
+		defer in.Close()
 	}
 	fd := int(in.Fd())
 	state, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprint(a.stderr, prompt)
-	defer fmt.Fprintln(a.stderr)
+	fmt.Fprint(out, prompt)
+	defer fmt.Fprintln(out)
 	type answer struct {
 		secret []byte
 		err    error
@@ -93,11 +115,15 @@ func (a *app) ask(ctx context.Context, prompt string) ([]byte, error) {
 }
 
 // tokensFlag is a file of tokens, one a line.
-type tokensFlag struct{ file *string }
+type tokensFlag struct {
+	app  *app
+	file *string
+}
 
-func newTokensFlag(flags *pflag.FlagSet) tokensFlag {
-	f := tokensFlag{flags.String("tokens", "", "`FILE` with tokens to pay with, one a line; those that were spent are removed from it")}
-	setting(flags, "tokens")
+func (u *userFlags) tokensFlag() tokensFlag {
+	f := tokensFlag{u.app, u.flags.String("tokens", "", "`FILE` with tokens to pay with, one a line; those that were spent are removed from it")}
+	u.pays = u.flags.Bool("plaintext", false, "let tokens go to a keyserver beyond this machine without TLS, where others may read and spend them")
+	setting(u.flags, "tokens")
 	return f
 }
 
@@ -113,8 +139,11 @@ func (f tokensFlag) take(n int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info, err := os.Stat(*f.file); err == nil && info.Mode().Perm()&0o077 != 0 {
+		f.app.tell(fmt.Sprintf("tokens: %s can be read or written by others, who can spend what is in it: chmod 600 it", *f.file))
+	}
 	if len(all) < n {
-		return nil, fmt.Errorf("tokens: %s has %d, this takes %d", *f.file, len(all), n)
+		return nil, fmt.Errorf("tokens: %s has %d, this takes %d: ask the operator of the keyserver for more", *f.file, len(all), n)
 	}
 	return all[:n], nil
 }
@@ -141,7 +170,7 @@ func (f tokensFlag) payment() keyclient.Payment {
 	return keyclient.Payment{
 		Take: func() (token string, err error) {
 			if *f.file == "" {
-				return "", fmt.Errorf("%w: expected --tokens FILE", keyclient.ErrToken)
+				return "", fmt.Errorf("%w: the keyserver hands out each KeyInit for one", keyclient.ErrToken)
 			}
 			if taken, err = f.take(1); err != nil {
 				return "", err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -17,7 +18,9 @@ func TestTokensFile(t *testing.T) {
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	f := tokensFlag{&path}
+	var warned bytes.Buffer
+	a := &app{stderr: &warned}
+	f := tokensFlag{a, &path}
 	pay := f.payment()
 	if err := pay.Spent(); err != nil {
 		t.Errorf("nothing was taken: %v", err)
@@ -30,6 +33,7 @@ func TestTokensFile(t *testing.T) {
 	if err := pay.Spent(); err != nil {
 		t.Fatal(err)
 	}
+	wantParts(t, warned.String(), path+" can be read or written by others", "chmod 600")
 	content, err := os.ReadFile(path)
 	if err != nil || string(content) != "two\nthree\n" {
 		t.Errorf("left is %q (%v)", content, err)
@@ -41,11 +45,11 @@ func TestTokensFile(t *testing.T) {
 		t.Error("three of two tokens are taken")
 	}
 	none := ""
-	if _, err := (tokensFlag{&none}).payment().Take(); !errors.Is(err, keyclient.ErrToken) {
+	if _, err := (tokensFlag{a, &none}).payment().Take(); !errors.Is(err, keyclient.ErrToken) {
 		t.Errorf("without a file: got %v, want %v", err, keyclient.ErrToken)
 	}
 	missing := path + "x"
-	if _, err := (tokensFlag{&missing}).payment().Take(); !errors.Is(err, os.ErrNotExist) {
+	if _, err := (tokensFlag{a, &missing}).payment().Take(); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that is not there: got %v", err)
 	}
 }

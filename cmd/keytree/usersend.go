@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -19,11 +17,6 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/session"
 	"github.com/keytree-bch/keytree/keyserver/session/mixmail"
 )
-
-// deliverer is how a letter leaves.
-type deliverer interface {
-	Send(ctx context.Context, letter *session.Letter) error
-}
 
 // sendFlags are those of commands that send a message.
 type sendFlags struct {
@@ -65,43 +58,10 @@ func asFlag(u *userFlags) *string {
 	return u.flags.String("as", "", "own `IDENTITY` (default the only one)")
 }
 
-// own returns the user's identity that as names.
-func (u *userFlags) own(c *keyclient.Client, as string) (string, error) {
-	if as != "" {
-		return identityArgument(as)
-	}
-	names, err := c.Names()
-	if err != nil {
-		return "", err
-	}
-	if len(names) != 1 {
-		return "", usagef("the folder has %d identities of yours: expected --as IDENTITY", len(names))
-	}
-	return names[0], nil
-}
-
-// openOwn opens the user's identity that as names.
-func (u *userFlags) openOwn(ctx context.Context, c *keyclient.Client, as string, p passphraseFlag) (*keyclient.Identity, error) {
-	name, err := u.own(c, as)
-	if err != nil {
-		return nil, err
-	}
-	if has, err := c.Has(name); err != nil {
-		return nil, err
-	} else if !has {
-		return nil, fmt.Errorf("%w: %s", keyclient.ErrNoIdentity, name)
-	}
-	passphrase, err := p.read(ctx, name, false)
-	if err != nil {
-		return nil, err
-	}
-	return c.OpenIdentity(name, passphrase)
-}
-
 // outgoing is a message to be made, and how it leaves.
 type outgoing struct {
 	keyclient.Draft
-	by deliverer
+	by keyclient.Deliverer
 }
 
 // outgoing checks everything that can be checked before a KeyInit is used up.
@@ -130,16 +90,7 @@ func (f *sendFlags) outgoing() (m outgoing, err error) {
 	return m, err
 }
 
-// deliver has a letter leave.
-func (f *sendFlags) deliver(ctx context.Context, m outgoing, letter *session.Letter) error {
-	err := m.by.Send(ctx, letter)
-	if err != nil && *f.out != "" {
-		return fmt.Errorf("--out: %w", err)
-	}
-	return err
-}
-
-func (f *sendFlags) mailServer() (deliverer, error) {
+func (f *sendFlags) mailServer() (*mixmail.SMTP, error) {
 	if (*f.smtpUser == "") != (*f.passwordFile == "") {
 		return nil, usagef("expected both or none of --smtp-user and --smtp-password-file")
 	}
@@ -168,6 +119,9 @@ func (f *sendFlags) readText() ([]byte, error) {
 		defer file.Close()
 		in = file
 	}
+	if file, ok := in.(*os.File); ok && isTerminal(file) {
+		f.app.tell("write the text; a line with Ctrl-D alone ends it, Ctrl-C sends nothing")
+	}
 	text, err := io.ReadAll(io.LimitReader(in, session.MaxText+1))
 	if err != nil {
 		return nil, fmt.Errorf("text: %w", err)
@@ -187,9 +141,13 @@ type userSent struct {
 }
 
 func (f *sendFlags) sent(o userSent) error {
-	return f.print(o, func(out *output) {
+	err := f.print(o, func(out io.Writer) {
 		fmt.Fprintf(out, "%s wrote to %s by %s, session %s\n", o.From, o.To, o.MixAddress, o.Session)
 	})
+	if err != nil {
+		f.app.tell("the message was sent all the same: do not send it again")
+	}
+	return err
 }
 
 func (a *app) userSendCommand() *cobra.Command {
@@ -198,18 +156,21 @@ func (a *app) userSendCommand() *cobra.Command {
 		Short: "Begin a session with somebody: send the first message",
 		Long: `send looks a name up, takes one of its KeyInits from the keyserver, verifies it, and
 makes the first message of a session with it, which only the owner of the name can
-open. It goes to the KeyInit's mix address, by the mail server --smtp. The text
+open. You have to be somebody yourself (keytree user create). The message goes to the KeyInit's mix address, by the mail server --smtp. The text
 comes from --text-file or standard input.
 
 --mix-address and --nym-address are where the other side writes back, in this
 session only. What is needed to open the answer is kept, encrypted, with the keys
-of the identity --as.`,
+of the identity --as.
+
+No KeyInit is taken before the mail server, or --out, would take a mail. If it fails
+afterwards, call it again: the KeyInit that was fetched is kept for the next try.`,
 		Example: `  keytree user send alice@example.org --mix-address mix@example.net --smtp mail.example.net:587 <text
   keytree user send alice@example.org --as bob@example.org --mix-address mix@example.net --out first.eml`,
 		Args: takes("NAME"),
 	}
 	f := a.sendFlags(cmd)
-	tokens := newTokensFlag(f.flags)
+	tokens := f.tokensFlag()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		name, err := identityArgument(args[0])
@@ -220,22 +181,16 @@ of the identity --as.`,
 		if err != nil {
 			return err
 		}
-		return f.with(func(c *keyclient.Client) error {
-			id, err := f.openOwn(ctx, c, *f.as, f.passphrase)
+		who, err := f.owner(ctx, *f.as, f.passphrase)
+		if err != nil {
+			return err
+		}
+		return f.withOwner(who, func(c *keyclient.Client, id *keyclient.Identity) error {
+			sent, err := c.Send(ctx, id, name, m.Draft, tokens.payment(), m.by)
 			if err != nil {
 				return err
 			}
-			letter, pending, err := c.StartSession(ctx, id, name, m.Draft, tokens.payment())
-			if err != nil {
-				return err
-			}
-			if err := f.deliver(ctx, m, letter); err != nil {
-				if errors.Is(err, mixmail.ErrRefused) {
-					err = errors.Join(err, id.EndSession(pending.ID))
-				}
-				return fmt.Errorf("%w: the KeyInit is used up, sending again takes another", err)
-			}
-			return f.sent(userSent{hex.EncodeToString(pending.ID[:]), id.Name(), pending.Peer, letter.To.Mix})
+			return f.sent(userSent{hex.EncodeToString(sent.Session[:]), id.Name(), sent.To, sent.By.Mix})
 		})
 	}
 	return cmd
@@ -261,17 +216,17 @@ with it. The keyserver is not asked for anything. The other side takes one answe
 		if err != nil {
 			return err
 		}
-		return f.with(func(c *keyclient.Client) error {
-			id, err := f.openOwn(ctx, c, *f.as, f.passphrase)
-			if err != nil {
-				return err
-			}
+		who, err := f.owner(ctx, *f.as, f.passphrase)
+		if err != nil {
+			return err
+		}
+		return f.withOwner(who, func(_ *keyclient.Client, id *keyclient.Identity) error {
 			letter, peer, err := id.Answer([sha256.Size]byte(sessionID), m.Draft)
 			if err != nil {
 				return err
 			}
-			if err := f.deliver(ctx, m, letter); err != nil {
-				return err
+			if err := m.by.Send(ctx, letter); err != nil {
+				return fmt.Errorf("%w: nothing is lost, call it again", err)
 			}
 			return f.sent(userSent{args[0], id.Name(), peer, letter.To.Mix})
 		})
@@ -285,7 +240,8 @@ func (a *app) userReceiveCommand() *cobra.Command {
 		Short: "Open a message: the first of a session, or the answer",
 		Long: `receive opens a message for one of the user's identities, from a file with the mail
 as it arrived, or with the message alone. A message opens once; keytree user
-sessions shows the first one of a session again.
+sessions shows the first one of a session again, and an answer that could not be
+printed.
 
 Of a first message it verifies, on the copy of the hashchain, brought up to date,
 that the sender is who it says: the keyserver learns nothing of it. --no-sync takes
@@ -303,24 +259,35 @@ the copy as it is.`,
 		if err != nil {
 			return err
 		}
-		return u.with(func(c *keyclient.Client) error {
-			id, err := u.openOwn(ctx, c, *as, passphrase)
-			if err != nil {
-				return err
-			}
+		who, err := u.owner(ctx, *as, passphrase)
+		if err != nil {
+			return err
+		}
+		return u.withOwner(who, func(c *keyclient.Client, id *keyclient.Identity) error {
 			if m.Kind == session.First && !*noSync {
 				if _, err := c.Sync(ctx); err != nil {
 					return err
 				}
 			}
 			received, err := c.Receive(ctx, id, m)
+			if errors.Is(err, session.ErrUnknown) || errors.Is(err, session.ErrReplay) {
+				return fmt.Errorf("%w: keytree user sessions shows what has come and is kept", err)
+			}
 			if err != nil {
 				return err
 			}
 			o := newUserReceived(received, id)
-			return u.print(o, func(out *output) {
-				fmt.Fprintf(out, "%s wrote to %s, session %s:\n\n%s\n", o.From, o.To, o.Session, harmless(o.Text))
+			err = u.print(o, func(out io.Writer) {
+				fmt.Fprintf(out, "%s wrote to %s, session %s:\n\n%s\n", o.From, o.To, o.Session, quoted(o.Text))
 			})
+			if err != nil {
+				a.tell("the message has come, and is kept: keytree user sessions shows it")
+				return err
+			}
+			if received.Kind == session.Answer { // the session is over
+				return id.EndSession(received.Session)
+			}
+			return nil
 		})
 	}
 	return cmd
@@ -361,14 +328,4 @@ func newUserReceived(m *keyclient.Received, to *keyclient.Identity) userReceived
 		kind = "answer"
 	}
 	return userReceived{kind, hex.EncodeToString(m.Session[:]), m.From, to.Name(), m.Text, m.ReplyTo.Mix, m.ReplyTo.Nym}
-}
-
-// harmless returns a stranger's text without what a terminal would take for commands.
-func harmless(text []byte) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, strings.TrimRight(strings.ToValidUTF8(string(text), string(unicode.ReplacementChar)), "\n"))
 }

@@ -72,9 +72,9 @@ func TestSendAndReceive(t *testing.T) {
 	write(t, file, string(message))
 	alice.run("", "receive", file, "--no-sync").wantError(t, exitFailed, "copy of the hashchain is not current")
 	got := alice.must("receive", file)
-	wantParts(t, got, "bob@example.org wrote to alice@example.org, session "+sent.Session, "Hi Alice\n\uFFFD[2J")
+	wantParts(t, got, "bob@example.org wrote to alice@example.org, session "+sent.Session, "  | Hi Alice\n  | \uFFFD[2J\n")
 	alice.run("", "receive", file).wantError(t, exitFailed, "used up")
-	wantParts(t, alice.must("sessions"), "bob@example.org wrote to alice@example.org, session "+sent.Session, "Hi Alice\n\uFFFD[2J")
+	wantParts(t, alice.must("sessions"), "bob@example.org wrote to alice@example.org, session "+sent.Session, "  | Hi Alice\n  | \uFFFD[2J\n")
 	var kept userSession
 	if err := json.Unmarshal([]byte(bob.must("sessions", "--json")), &kept); err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func TestSendAndReceive(t *testing.T) {
 	}
 	alice.run("", "receive", mail).wantError(t, exitFailed, "waits for no answer")
 	bob.run("x", "answer", sent.Session, "--mix-address", demo.MixAddress, "--out", mail).wantError(t, exitFailed, "has received no first message")
-	alice.run("x", "answer", sent.Session, "--mix-address", demo.MixAddress, "--out", mail).wantError(t, exitFailed, "--out: open")
+	alice.run("x", "answer", sent.Session, "--mix-address", demo.MixAddress, "--out", mail).wantError(t, exitFailed, "answer.eml: file exists: nothing is lost")
 	bob.run("x", append([]string{"send", "alice@example.org"}, by...)...).wantError(t, exitFailed, "keyserver")
 }
 

@@ -126,6 +126,7 @@ const (
 	chainFile     = "chain"
 	lookupsDir    = "lookups"
 	identitiesDir = "identities"
+	fetchedDir    = "fetched"
 	evidenceDir   = "evidence"
 
 	// maxFile is the most bytes that are read of a file other than chain.
@@ -345,6 +346,32 @@ func lockToLook(dir string) (*flock.Flock, error) {
 
 // Close ends the use of the folder.
 func (c *Client) Close() error { return errors.Join(c.chain.Close(), c.lock.Unlock()) }
+
+// leave lets others work with the folder for a time, and until they have done, and then goes
+// on with what they have left. If ctx ends first, c can only be closed.
+func (c *Client) leave(ctx context.Context, d time.Duration) error {
+	if err := c.lock.Unlock(); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		again, err := open(c.dir, c.opt)
+		if errors.Is(err, ErrLocked) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = c.chain.Close()
+		c.lock, c.wire, c.caps, c.compared = again.lock, again.wire, nil, false
+		c.pin, c.chain, c.state = again.pin, again.chain, again.state
+		return err
+	}
+}
 
 func (c *Client) path(parts ...string) string {
 	return filepath.Join(append([]string{c.dir}, parts...)...)

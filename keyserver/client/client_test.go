@@ -382,9 +382,15 @@ func TestLife(t *testing.T) {
 	if contact.Message().Hash() != id.Message().Hash() || contact.Position() != 4 || len(contact.Keys) != 1 || contact.UIDIndex != uid.Index(id.Message().Hash()) {
 		t.Errorf("contact %+v", contact)
 	}
-	k, anchor, err := bob.FetchKeyInit(ctx, contact, nil)
+	k, anchor, err := bob.FetchKeyInit(ctx, contact, Payment{})
 	if err != nil || anchor.MixAddress != "mix@example.net" || anchor.NymAddress != "bnlt" {
 		t.Fatalf("%+v, %v", anchor, err)
+	}
+	if again, _, err := bob.FetchKeyInit(ctx, contact, Payment{}); err != nil || again.Digest() != k.Digest() {
+		t.Errorf("before it was used: another one, %v", err)
+	}
+	if err := bob.UsedKeyInit(contact, k.Digest()); err != nil {
+		t.Error(err)
 	}
 	own, private, err := id.KeyInit(k.Digest())
 	if err != nil || own.Digest() != k.Digest() || !bytes.Equal(private.PublicKey().Bytes(), anchor.PFKeys[0].Public()) {
@@ -405,7 +411,7 @@ func TestLife(t *testing.T) {
 	if err := alice.FlushKeyInits(ctx, id); err != nil {
 		t.Error(err)
 	}
-	if _, _, err := bob.FetchKeyInit(ctx, contact, nil); !errors.As(err, new(*ServerError)) {
+	if _, _, err := bob.FetchKeyInit(ctx, contact, Payment{}); !errors.As(err, new(*ServerError)) || !errors.Is(err, ErrNoKeyInits) {
 		t.Errorf("after the flush: %v", err)
 	}
 
@@ -448,7 +454,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("after the recovery: %d messages", len(contact.History))
 	}
 	for range 2 { // it is for fallback
-		if _, _, err := bob.FetchKeyInit(ctx, contact, nil); err != nil {
+		if _, _, err := bob.FetchKeyInit(ctx, contact, Payment{}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -459,7 +465,7 @@ func TestLife(t *testing.T) {
 		t.Error(err)
 	}
 	s.clock.advance(400 * day)
-	if _, _, err := bob.FetchKeyInit(ctx, contact, nil); !errors.Is(err, uid.ErrExpired) {
+	if _, _, err := bob.FetchKeyInit(ctx, contact, Payment{}); !errors.Is(err, uid.ErrExpired) {
 		t.Errorf("of an expired identity: %v", err)
 	}
 }

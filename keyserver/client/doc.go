@@ -17,7 +17,8 @@
 //	identity.go  an identity of the user's own, and what is done with its keys
 //	register.go  Create, Update, Recover, Confirm
 //	pending.go   messages on their way: see, make again, cancel
-//	keyinits.go  KeyInits: add, fetch, flush
+//	keyinits.go  KeyInits: add, flush
+//	fetched.go   KeyInits of others, kept until they are used
 //	sessions.go  sessions with other users: begin, answer, receive
 //
 // What never belongs here: the server; the terminal; the format of what is sent from user
@@ -67,6 +68,7 @@
 //	chain                 the entries, 153 bytes each
 //	lookups/HASH.json     how far an identity was searched, and what was found
 //	identities/HASH.json  one of the user's own, encrypted under its passphrase
+//	fetched/HASH.json     KeyInits of somebody that were taken and not used yet
 //	evidence/*.json       misbehaviour
 //
 // Earlier versions took entries that nothing signed covers. Their folders are used as

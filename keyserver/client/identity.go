@@ -16,6 +16,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
+	"github.com/keytree-bch/keytree/keyserver/session"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -174,6 +175,20 @@ type Session struct {
 	State   []byte            `json:"state"`    // secret
 	Text    []byte            `json:"text"`     // of the first message
 	Until   uint64            `json:"until"`    // may be forgotten then, Unix seconds
+
+	// Unsent is what is kept of a session that was begun here until somebody has taken the
+	// first message for sure; nil otherwise.
+	Unsent *Unsent `json:"unsent,omitempty"`
+	// Answer is what came to the first message, until it was shown (EndSession); nil before.
+	// State is empty then.
+	Answer *Received `json:"answer,omitempty"`
+}
+
+// Unsent is a first message that may have been sent or not.
+type Unsent struct {
+	Letter  *session.Letter   `json:"letter"`
+	KeyInit [sha256.Size]byte `json:"key_init"` // Digest of the other side's
+	Draft   [sha256.Size]byte `json:"draft"`    // what the letter was made of (Draft.digest)
 }
 
 // KeyInit returns an own KeyInit by its Digest, and the private key of its first

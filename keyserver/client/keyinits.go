@@ -149,45 +149,34 @@ func (id *Identity) newKeyInit(anchor Anchor, notAfter uint64, fallback bool) (o
 	return ownInit{k, private}, nil
 }
 
-// FetchKeyInit takes a KeyInit of a contact out of the keyserver's repository and
-// verifies it: nobody else gets it then, unless it is for fallback. pay is asked for a
-// token if the keyserver wants one, and may be nil where there is none; the token is spent
-// unless the error is a ServerError. uid.ErrExpired if the contact is not to be trusted now,
-// ErrToken if a token is wanted and pay is nil.
-func (c *Client) FetchKeyInit(ctx context.Context, contact *Contact, pay func() (token string, err error)) (*keyinit.KeyInit, *keyinit.Anchor, error) {
-	if err := c.Trusted(contact); err != nil {
-		return nil, nil, err
+// CountKeyInits asks the keyserver how many KeyInits of an identity's present SIGKEY it can
+// hand out. Nobody has signed the answer. ErrUnsupported by keyservers that do not count,
+// ErrClock.
+func (c *Client) CountKeyInits(ctx context.Context, id *Identity) (keyinit.Count, error) {
+	if err := id.usable(); err != nil {
+		return keyinit.Count{}, err
 	}
 	caps, err := c.online(ctx)
 	if err != nil {
-		return nil, nil, err
+		return keyinit.Count{}, err
 	}
-	token := ""
-	if caps.KeyInitFetch == "token" {
-		if pay == nil {
-			return nil, nil, fmt.Errorf("%w: the keyserver hands out KeyInits for one each", ErrToken)
-		}
-		if token, err = pay(); err != nil {
-			return nil, nil, err
-		}
+	if err := c.wire.clocks.check(clockSkew); err != nil {
+		return keyinit.Count{}, err
 	}
-	k, err := c.wire.keyInit(ctx, caps, contact.SigKey(), token)
-	if err != nil {
-		return nil, nil, err
+	key, now := id.sigKey(), c.now()
+	return c.wire.countKeyInits(ctx, caps, publicOf(key.Seed()), now, keyinit.SignCount(now, key))
+}
+
+// MissingKeyInits asks the keyserver how many KeyInits an identity's present SIGKEY lacks to
+// have some number of them, of those for fallback or of the others. Errors are those of
+// CountKeyInits.
+func (c *Client) MissingKeyInits(ctx context.Context, id *Identity, want uint64, fallback bool) (uint64, error) {
+	count, err := c.CountKeyInits(ctx, id)
+	have := count.Once
+	if fallback {
+		have = count.Fallback
 	}
-	content, now := &contact.Message().Content, c.now()
-	anchor, err := k.Verify(contact.SigKey(), content.RepoURIs, now)
-	switch {
-	case err != nil:
-	case k.Contents.NotBefore > now+uint64(clockSkew/time.Second):
-		err = fmt.Errorf("%w: NOTBEFORE %s is in the future", uid.ErrExpired, uid.Date(k.Contents.NotBefore))
-	case k.Contents.Version != content.Version:
-		err = fmt.Errorf("%w: VERSION: expected %q as in the UID message", uid.ErrInvalid, content.Version)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("the KeyInit that is shown for %s, by the keyserver or somebody between, is not good: %w", contact.Identity, err)
-	}
-	return k, anchor, nil
+	return want - min(want, have), err
 }
 
 // FlushKeyInits has the keyserver forget all KeyInits of an identity's present

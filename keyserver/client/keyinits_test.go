@@ -46,12 +46,12 @@ func TestLyingKeyInits(t *testing.T) {
 		"an object":        {map[string]any{}, ErrAnswer},
 	} {
 		s.changing("FetchKeyInit", func(_ []byte, r map[string]any) { r["KeyInit"] = test.lie })
-		if _, _, err := bob.FetchKeyInit(t.Context(), contact, nil); !errors.Is(err, test.want) {
+		if _, _, err := bob.FetchKeyInit(t.Context(), contact, Payment{}); !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v, want %v", name, err, test.want)
 		}
 	}
 	s.put(nil)
-	if k, _, err := bob.FetchKeyInit(t.Context(), contact, nil); err != nil || !bytes.Equal(k.Canonical(), good.Canonical()) {
+	if k, _, err := bob.FetchKeyInit(t.Context(), contact, Payment{}); err != nil || !bytes.Equal(k.Canonical(), good.Canonical()) {
 		t.Errorf("the good one: %v", err)
 	}
 

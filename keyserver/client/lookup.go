@@ -197,6 +197,9 @@ func (c *Client) checkLastEntry(position uint64, m *uid.Message, reply *uid.Repl
 // The keyserver learns whose messages are fetched when they are new, but nothing of
 // identities that are not found.
 func (c *Client) Lookup(ctx context.Context, identity string) (*Contact, error) {
+	if mapped, err := uid.Map(identity); err == nil && domainOf(mapped) != c.state.Domain {
+		return nil, fmt.Errorf("%w: %s: this is the keyserver of %s, which has no other names", ErrUnknown, mapped, c.state.Domain)
+	}
 	s, err := c.searched(ctx, identity)
 	if err != nil {
 		return nil, err

@@ -533,34 +533,25 @@ func (id *Identity) unseen(contact *Contact) error {
 // is the acknowledged one, the keyserver gives out the same message to everybody
 // who asks, and there is no other entry of the identity behind it. Only then the
 // name should be told to others. It asks the keyserver again and again, with poll in
-// between.
+// between, when others can use the folder.
 func (c *Client) Confirm(ctx context.Context, id *Identity, further uint64, poll time.Duration) error {
-	if _, err := c.Sync(ctx); err != nil {
-		return err
-	}
-	if id.record.Pending != nil {
-		done, err := id.seen(ctx)
-		if err == nil && !done {
-			err = fmt.Errorf("%w: %s: it was made but perhaps never sent", ErrPending, id.Name())
-		}
+	for {
+		after, err := c.followed(ctx, id)
 		if err != nil {
 			return err
 		}
-	}
-	for {
-		after := c.Size() - 1 - min(id.record.Position, c.Size()-1)
 		c.opt.Progress("waiting", min(after, further), further)
 		if after >= further {
 			break
 		}
-		select {
-		case <-time.After(poll):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if _, err := c.Sync(ctx); err != nil {
+		if err := c.leave(ctx, poll); err != nil {
 			return err
 		}
+		var now record
+		if err := id.vault.read(&now); err != nil {
+			return err
+		}
+		id.record = now
 	}
 	if _, err := id.latest(ctx); err != nil {
 		return err
@@ -583,4 +574,22 @@ func (c *Client) Confirm(ctx context.Context, id *Identity, further uint64, poll
 	}
 	r.Confirmed = true
 	return id.save()
+}
+
+// followed brings the copy up to date and tells how many entries have followed an identity's
+// last one.
+func (c *Client) followed(ctx context.Context, id *Identity) (uint64, error) {
+	if _, err := c.Sync(ctx); err != nil {
+		return 0, err
+	}
+	if id.record.Pending != nil {
+		done, err := id.seen(ctx)
+		if err == nil && !done {
+			err = fmt.Errorf("%w: %s: it was made but perhaps never sent", ErrPending, id.Name())
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return c.Size() - 1 - min(id.record.Position, c.Size()-1), nil
 }

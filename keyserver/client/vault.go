@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/chacha20poly1305"
@@ -61,10 +62,19 @@ type vault struct {
 	key    []byte
 }
 
+// CheckPassphrase returns ErrPassphrase unless keys can be encrypted under a new passphrase: it
+// has at least 8 bytes.
+func CheckPassphrase(passphrase []byte) error {
+	if len(passphrase) < minPassphrase {
+		return fmt.Errorf("%w: expected at least %d bytes", ErrPassphrase, minPassphrase)
+	}
+	return nil
+}
+
 // newVault derives the key of a new file, which is not written yet. memory is in KiB.
 func newVault(path, identity string, passphrase []byte, memory uint32) (*vault, error) {
-	if len(passphrase) < minPassphrase {
-		return nil, fmt.Errorf("%w: expected at least %d bytes", ErrPassphrase, minPassphrase)
+	if err := CheckPassphrase(passphrase); err != nil {
+		return nil, err
 	}
 	v := &vault{path: path, header: vaultHeader{
 		Identity: identity, KDF: kdfName, Time: argonTime, Memory: memory, Threads: argonThreads,
@@ -93,18 +103,37 @@ func openVault(path string, passphrase []byte, into any) (*vault, error) {
 	}
 	v := &vault{path: path, header: *h}
 	v.derive(passphrase)
+	return v, v.decrypt(f.Sealed, into)
+}
+
+// decrypt reads what was encrypted under the vault's header.
+func (v *vault) decrypt(sealed []byte, into any) error {
 	box, err := chacha20poly1305.NewX(v.key)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	content, err := box.Open(nil, h.Nonce, f.Sealed, v.associated())
+	content, err := box.Open(nil, v.header.Nonce, sealed, v.associated())
 	if err != nil {
-		return nil, fmt.Errorf("%w for %s", ErrPassphrase, h.Identity)
+		return fmt.Errorf("%w for %s", ErrPassphrase, v.header.Identity)
 	}
 	if err := json.Unmarshal(content, into); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrDamaged, path) // without what is in it
+		return fmt.Errorf("%w: %s", ErrDamaged, v.path) // without what is in it
 	}
-	return v, nil
+	return nil
+}
+
+// read reads the file again, as another process may have left it.
+func (v *vault) read(into any) error {
+	var f vaultFile
+	if err := readJSON(v.path, &f); err != nil {
+		return err
+	}
+	nonce := f.Nonce
+	if f.Nonce = v.header.Nonce; !reflect.DeepEqual(f.vaultHeader, v.header) || len(nonce) != chacha20poly1305.NonceSizeX {
+		return fmt.Errorf("%w for %s: the file is another one than before", ErrPassphrase, v.header.Identity)
+	}
+	v.header.Nonce = nonce
+	return v.decrypt(f.Sealed, into)
 }
 
 // associated is what is authenticated besides the content.

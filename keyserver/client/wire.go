@@ -471,6 +471,25 @@ func (w *wire) keyInit(ctx context.Context, c *capabilities, sigKey []byte, toke
 	return k, nil
 }
 
+func (w *wire) countKeyInits(ctx context.Context, c *capabilities, sigKey []byte, nonce uint64, signature string) (keyinit.Count, error) {
+	method, err := c.offers("KeyInitRepository.CountKeyInit")
+	if err != nil {
+		return keyinit.Count{}, err
+	}
+	r, err := call[struct{ Once, Fallback *uint64 }](ctx, w, method, struct {
+		SigPubKey string
+		Nonce     uint64
+		Signature string
+	}{canonical.Encode(sigKey), nonce, signature}, maxAnswer)
+	if err != nil {
+		return keyinit.Count{}, err
+	}
+	if r.Once == nil || r.Fallback == nil {
+		return keyinit.Count{}, fmt.Errorf("%s: %w: expected Once and Fallback", method, ErrAnswer)
+	}
+	return keyinit.Count{Once: *r.Once, Fallback: *r.Fallback}, nil
+}
+
 func (w *wire) flushKeyInits(ctx context.Context, c *capabilities, sigKey []byte, nonce uint64, signature string) error {
 	method, err := c.offers("KeyInitRepository.FlushKeyInit")
 	if err != nil {

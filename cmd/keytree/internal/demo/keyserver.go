@@ -245,16 +245,13 @@ func (p *keyserverPlay) startSession(ctx context.Context) error {
 	}
 	p.checked("%d entry, at position %d; the message is signed by SIGKEY and SIGESCROW", len(contact.History), contact.Position())
 	p.says("Bob", "fetches a KeyInit, makes the first message, keeps what opens the answer, and sends it by mail")
-	letter, _, err := p.bob.client.StartSession(ctx, p.bob.id, aliceName, keyclient.Draft{
+	_, err = p.bob.client.Send(ctx, p.bob.id, aliceName, keyclient.Draft{
 		ReplyTo: session.Address{Mix: MixAddress, Nym: []byte("bob, this time")}, Text: []byte("Hello Alice, it is Bob."),
-	}, keyclient.Payment{Take: p.token})
+	}, keyclient.Payment{Take: p.token}, p.mix.Client())
 	if err != nil {
 		return err
 	}
 	p.checked("the KeyInit is signed by Alice's SIGKEY, valid now, for this keyserver")
-	if err := p.mix.Client().Send(ctx, letter); err != nil {
-		return err
-	}
 	if p.first, err = p.mix.Fetch(aliceNym); err != nil {
 		return err
 	}
@@ -291,8 +288,11 @@ func (p *keyserverPlay) refusals(ctx context.Context) error {
 	}
 	seen := map[[sha256.Size]byte]bool{first.For: true}
 	for range keyInits - 1 {
-		k, _, err := p.bob.client.FetchKeyInit(ctx, contact, nil)
+		k, _, err := p.bob.client.FetchKeyInit(ctx, contact, keyclient.Payment{})
 		if err != nil {
+			return err
+		}
+		if err := p.bob.client.UsedKeyInit(contact, k.Digest()); err != nil {
 			return err
 		}
 		seen[k.Digest()] = true
@@ -300,7 +300,7 @@ func (p *keyserverPlay) refusals(ctx context.Context) error {
 	if len(seen) != keyInits {
 		return errors.New("a KeyInit was handed out twice")
 	}
-	_, _, err = p.bob.client.FetchKeyInit(ctx, contact, nil)
+	_, _, err = p.bob.client.FetchKeyInit(ctx, contact, keyclient.Payment{})
 	if err == nil || !errors.As(err, new(*keyclient.ServerError)) {
 		return fmt.Errorf("expected that no KeyInit is left, got %w", err)
 	}
