@@ -59,7 +59,7 @@ func (s *Service) RotateKey(ctx context.Context) (*uid.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := settleKeys(s.opt.KeyFile, old.public()); err != nil { // after a rotation that failed
+	if _, err := settleKeys(s.opt.KeyFile, old.public(), old.agree.PublicKey().Bytes()); err != nil { // after a rotation that failed
 		return nil, err
 	}
 	if err := next.create(nextFile(s.opt.KeyFile)); err != nil {

@@ -79,19 +79,19 @@ func readKeys(path string) (*serverKeys, error) {
 // before its entry, and takes the old one's place after it.
 func nextFile(path string) string { return path + ".next" }
 
-// settleKeys returns the keys whose public signature key is the one that the chain
-// names, and finishes a change of keys that was interrupted.
-func settleKeys(path string, public ed25519.PublicKey) (*serverKeys, error) {
-	keys, settle, err := findKeys(path, public)
+// settleKeys returns the keys whose public keys are those that the chain names, for
+// signatures and for key agreement, and finishes a change of keys that was interrupted.
+func settleKeys(path string, public ed25519.PublicKey, agree []byte) (*serverKeys, error) {
+	keys, settle, err := findKeys(path, public, agree)
 	if err == nil {
 		err = settle()
 	}
 	return keys, err
 }
 
-// findKeys returns the keys whose public signature key is the one that the chain
-// names, and what is left to do of a change of keys that was interrupted.
-func findKeys(path string, public ed25519.PublicKey) (keys *serverKeys, settle func() error, err error) {
+// findKeys returns the keys whose public keys are those that the chain names, and what is
+// left to do of a change of keys that was interrupted.
+func findKeys(path string, public ed25519.PublicKey, agree []byte) (keys *serverKeys, settle func() error, err error) {
 	keys, err = readKeys(path)
 	if err != nil {
 		return nil, nil, err
@@ -100,8 +100,16 @@ func findKeys(path string, public ed25519.PublicKey) (keys *serverKeys, settle f
 	if err != nil {
 		return nil, nil, err
 	}
+	chosen, file := keys, path
+	if next != nil && next.public().Equal(public) {
+		chosen, file = next, nextFile(path)
+	}
+	if chosen != nil && chosen.public().Equal(public) && !bytes.Equal(chosen.agree.PublicKey().Bytes(), agree) {
+		return nil, nil, fmt.Errorf("%w: %s holds another ECDHE25519 key than the last one that the hashchain names, %s: restore the key file",
+			ErrMismatch, file, canonical.Encode(agree))
+	}
 	switch {
-	case next != nil && next.public().Equal(public):
+	case chosen == next && next != nil:
 		return next, func() error { return durable.Rename(nextFile(path), path) }, nil
 	case keys == nil:
 		return nil, nil, fmt.Errorf("%w: %s is missing: restore the key file of this keyserver", ErrMismatch, path)

@@ -205,6 +205,9 @@ func (s *Service) warnExpiry() {
 	}
 }
 
+// Domain is the one that the keyserver serves.
+func (s *Service) Domain() string { return s.opt.Domain }
+
 // identity is the keyserver's own.
 func (s *Service) identity() string { return uid.KeyserverLocalpart + "@" + s.opt.Domain }
 

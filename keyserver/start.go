@@ -30,12 +30,15 @@ func (s *Service) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var state state
+	var (
+		state state
+		agree []byte
+	)
 	err = s.db.View(ctx, func(view store.Reader) (err error) {
 		if state.chain, err = verifyChain(ctx, view); err != nil {
 			return err
 		}
-		if state.rotations, err = s.readRotations(view); err != nil {
+		if state.rotations, agree, err = s.readRotations(view); err != nil {
 			return err
 		}
 		if state.keyInits, err = store.Count(view, []byte{prefixKeyInit}); err != nil {
@@ -57,7 +60,7 @@ func (s *Service) start(ctx context.Context) error {
 		return err
 	}
 	public := state.rotations[len(state.rotations)-1].public
-	if state.keys, err = s.keysOf(public); err != nil {
+	if state.keys, err = s.keysOf(public, agree); err != nil {
 		return err
 	}
 	s.writer.state.Store(&state)
@@ -70,13 +73,13 @@ func (s *Service) start(ctx context.Context) error {
 	return s.migrate(ctx)
 }
 
-// keysOf returns the keys with a public signature key; nil for one who looks and may not read
-// them.
-func (s *Service) keysOf(public ed25519.PublicKey) (*serverKeys, error) {
+// keysOf returns the keys with public keys for signatures and for key agreement; nil for one
+// who looks and may not read them.
+func (s *Service) keysOf(public ed25519.PublicKey, agree []byte) (*serverKeys, error) {
 	if !s.opt.Look {
-		return settleKeys(s.opt.KeyFile, public)
+		return settleKeys(s.opt.KeyFile, public, agree)
 	}
-	keys, _, err := findKeys(s.opt.KeyFile, public)
+	keys, _, err := findKeys(s.opt.KeyFile, public, agree)
 	if errors.Is(err, fs.ErrPermission) {
 		s.opt.Log.Warn().Err(err).Msg("the key file was not compared with the hashchain")
 		return nil, nil
@@ -200,17 +203,18 @@ func verifyChain(ctx context.Context, view store.Reader) (hashchain.Chain, error
 	return c, nil
 }
 
-// readRotations follows the keyserver's own identity through the chain.
-func (s *Service) readRotations(view store.Reader) (rotations []rotation, err error) {
+// readRotations follows the keyserver's own identity through the chain. agree is the public
+// key for key agreement that it names last.
+func (s *Service) readRotations(view store.Reader) (rotations []rotation, agree []byte, err error) {
 	own, err := positions(view, s.identity())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var previous *uid.Message
 	for _, position := range own {
 		m, err := readMessage(view, s.identity(), position)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err = m.Check(); err == nil {
 			if previous == nil {
@@ -220,15 +224,15 @@ func (s *Service) readRotations(view store.Reader) (rotations []rotation, err er
 			}
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s at position %d: %w", ErrDamaged, s.identity(), position, err)
+			return nil, nil, fmt.Errorf("%w: %s at position %d: %w", ErrDamaged, s.identity(), position, err)
 		}
 		rotations = append(rotations, rotation{position, m.Content.SigKey.Public(), m.Content.NotAfter})
 		previous = m
 	}
 	if len(rotations) == 0 || rotations[0].position != 0 {
-		return nil, fmt.Errorf("%w: position 0 is not of %s", ErrDamaged, s.identity())
+		return nil, nil, fmt.Errorf("%w: position 0 is not of %s", ErrDamaged, s.identity())
 	}
-	return rotations, nil
+	return rotations, previous.Content.PubKeys[0].Public(), nil
 }
 
 // positions returns where the entries of an identity are, ascending.

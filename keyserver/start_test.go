@@ -98,11 +98,22 @@ func TestOpenRefuses(t *testing.T) {
 		}
 		return path
 	}
+	// damaged is the key file with another letter in the key with a name.
+	damaged := func(name string) string {
+		changed := bytes.Clone(key)
+		at := bytes.Index(key, []byte(`"`+name+`":"`)) + len(name) + 10
+		if changed[at]++; key[at] == 'z' || key[at] == 'Z' || key[at] == '9' || key[at] == '+' || key[at] == '/' {
+			changed[at] = 'a'
+		}
+		return write(name, changed, 0o600)
+	}
 	for name, test := range map[string]struct {
 		change func(*Options)
 		want   error
 		says   string
 	}{
+		"damaged ED25519":      {func(o *Options) { o.KeyFile = damaged("ED25519") }, ErrMismatch, "another key"},
+		"damaged ECDHE25519":   {func(o *Options) { o.KeyFile = damaged("ECDHE25519") }, ErrMismatch, "another ECDHE25519 key"},
 		"other domain":         {func(o *Options) { o.Domain = "example.net" }, ErrMismatch, `the database of "example.org"`},
 		"no domain":            {func(o *Options) { o.Domain = "" }, ErrMismatch, "domain"},
 		"domain in upper case": {func(o *Options) { o.Domain = "Example.org" }, ErrMismatch, "domain"},
