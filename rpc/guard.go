@@ -151,6 +151,6 @@ func contain(w http.ResponseWriter, log zerolog.Logger, call string) {
 }
 
 // newHTTPLog sends what net/http has to say about connections to the log.
-func newHTTPLog(to zerolog.Logger) *log.Logger {
-	return log.New(to.With().Str("server", "REST").Logger(), "", 0)
+func newHTTPLog(to zerolog.Logger, server string) *log.Logger {
+	return log.New(to.With().Str("server", server).Logger(), "", 0)
 }

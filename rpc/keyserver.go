@@ -55,7 +55,7 @@ func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	s := &KeyserverServer{admission: gateOr(c.Admission)}
 	s.http = &http.Server{
 		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(keyserverrpc.NewWire(c.Service, allowancesOr(c.Allowances), c.Observe, c.Log)))),
-		ErrorLog:  newHTTPLog(c.Log.With().Str("wire", "keyserver").Logger()),
+		ErrorLog:  newHTTPLog(c.Log, "keyserver"),
 		Protocols: new(http.Protocols),
 		TLSConfig: c.TLS.Clone(),
 	}

@@ -49,7 +49,7 @@ func NewMetricsServer(c MetricsConfig) *MetricsServer {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		TLSConfig:         c.TLS.Clone(),
-		ErrorLog:          newHTTPLog(c.Log.With().Str("wire", "metrics").Logger()),
+		ErrorLog:          newHTTPLog(c.Log, "metrics"),
 	}
 	return s
 }

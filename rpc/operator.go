@@ -35,7 +35,7 @@ func NewOperatorServer(c operator.Config) *OperatorServer {
 		}),
 		ReadHeaderTimeout: 5 * time.Second,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          newHTTPLog(c.Log.With().Str("wire", "operator").Logger()),
+		ErrorLog:          newHTTPLog(c.Log, "operator"),
 	}
 	return s
 }

@@ -147,7 +147,7 @@ func NewServer(c Config) (*Server, error) {
 	s.http = &http.Server{
 		// A refusal is behind shared, for pages to read it.
 		Handler:   s.guarded(named(c.Hosts, shared(c.Origins, s.admission.Handler(handler, rest.Refuse)))),
-		ErrorLog:  newHTTPLog(c.Log),
+		ErrorLog:  newHTTPLog(c.Log, "REST"),
 		TLSConfig: c.TLS.Clone(),
 	}
 	s.admission.Limit(s.http)

@@ -39,6 +39,12 @@ func (o *Client) RotateKey(ctx context.Context) (reply *uid.Reply, err error) {
 	return reply, err
 }
 
+// Domain returns the domain that the server's keyserver serves.
+func (o *Client) Domain(ctx context.Context) (domain string, err error) {
+	err = o.request(ctx, http.MethodGet, domainPath, readJSON(&domain))
+	return domain, err
+}
+
 // Backup has the server write a backup. If it fails, what was written is none.
 func (o *Client) Backup(ctx context.Context, to io.Writer) error {
 	return o.request(ctx, http.MethodGet, backupPath, func(body io.Reader) error {

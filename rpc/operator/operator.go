@@ -22,6 +22,7 @@ import (
 const (
 	rotateKeyPath = "/rotate-key" // POST; the answer is the uid.Reply in JSON
 	backupPath    = "/backup"     // GET; the answer is what Service.Backup writes
+	domainPath    = "/domain"     // GET; the answer is the domain that is served, in JSON
 
 	anchorStatusPath = "/anchor/status" // GET; the answer is an anchor.Status in JSON
 	anchorsPath      = "/anchor/list"   // GET, ?from=NUMBER; a list of anchor.Anchor in JSON
@@ -62,6 +63,14 @@ func NewHandler(c Config) http.Handler {
 			log.Error().Err(err).Msg("backup")
 			panic(http.ErrAbortHandler) // what was sent is not a whole backup
 		}
+	})
+	mux.HandleFunc("GET "+domainPath, func(w http.ResponseWriter, _ *http.Request) {
+		body, err := json.Marshal(service.Domain())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		respond(w, body)
 	})
 	handleAnchors(mux, c.Anchors)
 	return mux

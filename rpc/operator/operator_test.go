@@ -36,6 +36,9 @@ func TestHeldOperator(t *testing.T) {
 	if err := operator.Backup(t.Context(), io.Discard); err != nil {
 		t.Errorf("backup: %v", err)
 	}
+	if domain, err := operator.Domain(t.Context()); err != nil || domain != rpctest.Domain {
+		t.Errorf("domain %q, %v", domain, err)
+	}
 	if size := r.Service.Chain().Size; size != 1 {
 		t.Errorf("the hashchain has %d entries, want 1", size)
 	}
