@@ -65,6 +65,7 @@ func TestKeyserverUsage(t *testing.T) {
 		{serve("--keyserver-tls-cert", "/nonexistent", "--keyserver-tls-key", "/nonexistent"), "TLS certificate: open /nonexistent"},
 		{[]string{"keyserver", "rotate-key", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "there is no keyserver"},
 		{[]string{"keyserver", "fsck", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "there is no keyserver"},
+		{[]string{"keyserver", "issue-tokens", "2", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "there is no keyserver"},
 		{[]string{"keyserver", "restore", "/nonexistent", "--keyserver-domain", "example.org", "--data-dir", t.TempDir()}, "the key file that belongs to the backup"},
 		{append(serve("--log-level", "error"), "--keyserver-domain", "Example.org"), "expected a host name in lower case"},
 	} {
@@ -213,6 +214,17 @@ func TestKeyserverBesideIndex(t *testing.T) {
 	if len(tokens) != 3 || tokens[0] == tokens[1] {
 		t.Errorf("tokens %q", tokens)
 	}
+	file := filepath.Join(dir, "tokens.txt")
+	if out := mustKeytree(t, "keyserver", "issue-tokens", "2", "--keyserver-domain", "example.org", "--data-dir", dir, "--out", file); out != "" {
+		t.Errorf("it printed %q as well", out)
+	}
+	if content, err := os.ReadFile(file); err != nil || len(strings.Fields(string(content))) != 2 {
+		t.Errorf("%q, %v", content, err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the file of tokens: %v, %v", info, err)
+	}
+	keytree(t, "keyserver", "issue-tokens", "2", "--keyserver-domain", "example.net", "--data-dir", dir).wantError(t, exitFailed, "has the keyserver of example.org, not of example.net: nobody would take tokens")
 	var capabilities struct {
 		Capabilities struct {
 			TknPubKey             string

@@ -107,25 +107,29 @@ stop, and no client is turned away. Without one, it is done here.`,
 }
 
 func (a *app) issueTokensCommand() *cobra.Command {
-	return a.looksAfter(&cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "issue-tokens N",
 		Short: "Make tokens, with which clients pay the keyserver",
-		Long: `issue-tokens prints N tokens, one a line, each good for one registration, update or
+		Long: `issue-tokens makes N tokens, one a line, each good for one registration, update or
 KeyInit. They are signed by the issuer's key, keyserver-issuer.key in the data folder,
-which is made if it is not there. The server may be running.`,
-		Example: `  keytree keyserver issue-tokens 100 --keyserver-domain example.org > tokens.txt`,
+which is made if it is not there. The server may be running.
+
+Whoever reads a token can spend it: --out FILE writes them to a new file that only its
+owner can read.`,
+		Example: `  keytree keyserver issue-tokens 100 --keyserver-domain example.org --out tokens.txt`,
 		Args:    takes("N"),
-	}, func(ctx context.Context, c *keyserverConfig, args []string) error {
+	}
+	out := cmd.Flags().String("out", "", "write the tokens to a new `FILE` that only its owner can read (default standard output)")
+	return a.looksAfter(cmd, func(ctx context.Context, c *keyserverConfig, args []string) error {
 		n, err := parseNumber(args[0], "a number of tokens", 1, 1_000_000)
 		if err != nil {
 			return usageError{err}
 		}
+		if err := a.mustServe(ctx, c); err != nil {
+			return fmt.Errorf("%w: nobody would take tokens of this folder and domain", err)
+		}
 		if _, err := os.Stat(c.issuerFile); err != nil {
-			folder := filepath.Dir(c.issuerFile)
-			if err := mayWrite(folder); err != nil {
-				return err
-			}
-			if err := os.MkdirAll(folder, 0o700); err != nil {
+			if err := mayWrite(filepath.Dir(c.issuerFile)); err != nil {
 				return err
 			}
 		}
@@ -133,17 +137,41 @@ which is made if it is not there. The server may be running.`,
 		if err != nil {
 			return fmt.Errorf("token issuer's key: %w", err)
 		}
-		for range n {
-			text, err := issuer.Issue(c.domain)
-			if err != nil {
-				return err
+		issue := func(to io.Writer) error {
+			for range n {
+				text, err := issuer.Issue(c.domain)
+				if err == nil {
+					_, err = fmt.Fprintln(to, text)
+				}
+				if err != nil {
+					return err
+				}
 			}
-			if _, err := fmt.Fprintln(a.stdout, text); err != nil {
-				return err
+			return ctx.Err()
+		}
+		if *out != "" {
+			return writeNew(*out, issue)
+		}
+		if f, ok := a.stdout.w.(*os.File); ok {
+			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+				a.tell(fmt.Sprintf("the file that the tokens go to can be read or written by others (mode %04o), who can spend them: use --out FILE, or chmod 600 it", info.Mode().Perm()))
 			}
 		}
-		return ctx.Err()
+		return issue(a.stdout)
 	})
+}
+
+// mustServe returns an error unless the data folder has the keyserver of the domain. It asks
+// the running server, or looks into the database.
+func (a *app) mustServe(ctx context.Context, c *keyserverConfig) error {
+	domain, err := operator.NewClient(c.operator).Domain(ctx)
+	if notRunning(err) || errors.Is(err, fs.ErrPermission) {
+		return a.withService(ctx, c, true, func(*keyserver.Service) error { return nil })
+	}
+	if err == nil && domain != c.domain {
+		err = fmt.Errorf("%s has the keyserver of %s, not of %s", filepath.Dir(c.dir), domain, c.domain)
+	}
+	return err
 }
 
 func (a *app) keyserverBackupCommand() *cobra.Command {

@@ -158,11 +158,31 @@ func helpCommand() *cobra.Command {
 	}
 }
 
+// refuseKeys refuses a private key where a path, or anything else, belongs: a command would
+// make a file of that name, and logs would repeat it.
+func refuseKeys(flags *pflag.FlagSet, args []string) error {
+	for i, arg := range args {
+		if wif.MatchString(arg) {
+			return fmt.Errorf("argument %d looks like a private key, which no command takes there: it belongs into a file that only its owner can read", i+1)
+		}
+	}
+	var err error
+	flags.Visit(func(f *pflag.Flag) {
+		if wif.MatchString(f.Value.String()) {
+			err = fmt.Errorf("--%s: expected no private key, but what the help says: a key belongs into a file that only its owner can read", f.Name)
+		}
+	})
+	return err
+}
+
 // prepare has every command read its settings before it begins.
 func (a *app) prepare(cmd *cobra.Command) {
 	job := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := readSettings(cmd); err != nil {
+			return err
+		}
+		if err := refuseKeys(cmd.Flags(), args); err != nil {
 			return err
 		}
 		a.begun = true

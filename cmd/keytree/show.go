@@ -82,6 +82,9 @@ var secrets = regexp.MustCompile(`\b[5KLc9][1-9A-HJ-NP-Za-km-z]{50,51}\b` +
 	`|\b(?:[A-Za-z2-7]{4}[ -]){6,13}[A-Za-z2-7]{4}\b|\b[A-Z2-7]{56}\b` +
 	`|[A-Za-z0-9+/]{96,128}`)
 
+// wif matches a text that looks like a WIF and is nothing else.
+var wif = regexp.MustCompile(`^[5KLc9][1-9A-HJ-NP-Za-km-z]{50,51}$`)
+
 // withoutSecrets returns a text without what looks like one: errors repeat what they were given.
 func withoutSecrets(text string) string {
 	return secrets.ReplaceAllStringFunc(text, func(found string) string {
