@@ -160,6 +160,7 @@ func explainUser(err error) error {
 		{keyclient.ErrLocked, "try again when it has ended"},
 		{keyclient.ErrUnknown, "ask for the exact name, and whether it was registered with this keyserver"},
 		{keyclient.ErrToken, "give them in --tokens FILE, one a line"},
+		{keyclient.ErrSpent, "take it out of the file of --tokens: the next in it may be good"},
 		{keyclient.ErrPlaintext, "use its https:// URL (keytree user init --keyserver URL), or say --plaintext if that is meant"},
 		{keyclient.ErrNoIdentity, "keytree user status lists yours, keytree user create makes one, keytree user recover brings one back from its paper key"},
 		{keyclient.ErrExists, "keytree user update gives it new keys and another year"},

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 )
@@ -128,6 +129,9 @@ func TestUserTroubles(t *testing.T) {
 		{"refusal", func(string, map[string]any) map[string]any {
 			return map[string]any{"jsonrpc": "2.0", "id": 1, "error": map[string]any{"code": -1, "message": "closed on Sundays"}}
 		}, nil, []string{`keyserver refuses: "closed on Sundays"`}},
+		{"commands for terminals", func(string, map[string]any) map[string]any {
+			return map[string]any{"jsonrpc": "2.0", "id": 1, "error": map[string]any{"code": -1, "message": "\x1b[2J\u009b0m\u202e\r\nkeytree: all is well"}}
+		}, nil, []string{`keyserver refuses: "\x1b[2J`}},
 		{"cut", func(string, map[string]any) map[string]any { return nil }, nil, []string{"keyserver " + front.URL}},
 		{"damaged copy", nil, damage("chain", "x"), []string{"local file damaged", "keytree user resync downloads it again"}},
 		{"damaged state", nil, damage("keyserver.json", "x"), []string{"local file damaged", "take it from a backup"}},
@@ -144,6 +148,9 @@ func TestUserTroubles(t *testing.T) {
 			o := keytree(t, user("sync")...)
 			for _, words := range test.words {
 				o.wantError(t, exitFailed, words)
+			}
+			if strings.ContainsFunc(strings.TrimSuffix(o.stderr, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("commands for the terminal: %q", o.stderr)
 			}
 			if strings.Contains(o.stderr, "misbehaves") {
 				t.Errorf("standard error %q", o.stderr)

@@ -40,6 +40,10 @@ var (
 	ErrPlaintext = errors.New("token not sent without TLS")
 )
 
+// ErrSpent says that a token has paid for something else before: take it out of where it
+// came from, and pay with another.
+var ErrSpent = errors.New("the token was spent before")
+
 // ServerError is a refusal. Nothing was changed on the keyserver.
 type ServerError struct {
 	Code    int    // keyserver/WIRE.md §3
@@ -62,6 +66,9 @@ func refusedWith(err error, codes ...int) bool {
 	var refusal *ServerError
 	return errors.As(err, &refusal) && slices.Contains(codes, refusal.Code)
 }
+
+// Is makes a refusal of a spent token ErrSpent.
+func (e *ServerError) Is(target error) bool { return target == ErrSpent && e.Code == codeSpent }
 
 func (e *ServerError) Error() string { return fmt.Sprintf("keyserver refuses: %q", e.Message) }
 
