@@ -25,6 +25,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -245,7 +246,7 @@ func TestVictim(t *testing.T) {
 func stateSize(t *testing.T, g *Graph) int64 {
 	again := func() (s *state.State) {
 		err := g.db.View(func(txn *badger.Txn) (err error) {
-			s, err = state.Load(txn, math.MaxInt)
+			s, err = state.Load(store.NewTxn(txn), math.MaxInt)
 			return err
 		})
 		if err != nil {

@@ -196,7 +196,7 @@ func BenchmarkBlockOfAnchorsAgain(b *testing.B) {
 	if err := g.Connect(blockOfAnchors(b, 0, chainhash.Hash{}, count, nil)); err != nil {
 		b.Fatal(err)
 	}
-	txn := g.db.NewTransaction(false)
+	txn := store.NewTxn(g.db.NewTransaction(false))
 	defer txn.Discard()
 	for b.Loop() {
 		if _, n, err := state.New().Again(txn, 0, store.Block{}); err != nil || n != count {

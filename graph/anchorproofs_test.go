@@ -79,7 +79,7 @@ func TestUnprovenAnchors(t *testing.T) {
 	c := newAnchorGraph(t)
 	first := anchorTxOf(t, anchor("example.org", 1, 1), 1)
 	c.connect(first, anchorTxOf(t, nil, 2), anchorTxOf(t, anchor("example.org", 2, 1), 3, batonOf(first)))
-	txn := c.g.db.NewTransaction(false)
+	txn := store.NewTxn(c.g.db.NewTransaction(false))
 	defer txn.Discard()
 	tip, _ := c.g.Tip()
 	unproven, err := anchors.ReadUnproven(txn, tip.Height)

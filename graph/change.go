@@ -82,7 +82,7 @@ func (g *Graph) take(c *change) error {
 	} else if err == nil {
 		g.untidy = false // what its stages have written is below the tip now
 	}
-	txn := g.db.NewTransaction(false)
+	txn := store.NewTxn(g.db.NewTransaction(false))
 	if err != nil {
 		g.untidy = true
 		tip, readErr := store.ReadTip(txn)
@@ -240,7 +240,7 @@ func (g *Graph) prune(c *change, base *snapshot) error {
 	for _, prefix := range []byte{store.PrefixUndo, store.PrefixStale} {
 		it := store.NewIterator(base.txn, []byte{prefix})
 		for it.Rewind(); it.Valid(); it.Next() {
-			key := it.Item().KeyCopy(nil)
+			key := it.Item().KeyCopy()
 			if int64(binary.BigEndian.Uint32(key[1:])) >= keepFrom {
 				break
 			}

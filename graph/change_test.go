@@ -192,11 +192,11 @@ func TestSnapshotEnds(t *testing.T) {
 	v := c.at(0)
 	s := v.snapshot
 	c.link("c", "C", "B")
-	if _, err := s.txn.Get(store.HeightKey(store.PrefixBlock, 0)); err != nil {
+	if _, err := store.Read(s.txn, store.HeightKey(store.PrefixBlock, 0)); err != nil {
 		t.Errorf("while a view holds it: %v", err)
 	}
 	v.Close()
-	if _, err := s.txn.Get(store.HeightKey(store.PrefixBlock, 0)); err == nil {
+	if _, err := store.Read(s.txn, store.HeightKey(store.PrefixBlock, 0)); err == nil {
 		t.Error("nobody holds it any more, and it can be read")
 	}
 	v.Close()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/anchors"
@@ -82,7 +81,7 @@ func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
 		seq uint64
 	}
 	var found []stale
-	err := g.inStore(func(txn *badger.Txn) error {
+	err := g.inStore(func(txn *store.Txn) error {
 		it := store.NewIterator(txn, []byte{store.PrefixStale})
 		defer it.Close()
 		for it.Seek(store.HeightKey(store.PrefixStale, from)); it.Valid(); it.Next() {
@@ -111,22 +110,23 @@ func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
 // DisconnectedBlock returns a stale block. ErrNotFound if it is not known to
 // have been taken off the chain.
 func (g *Graph) DisconnectedBlock(height uint32, hash chainhash.Hash) (block Disconnected, err error) {
-	err = g.inStore(func(txn *badger.Txn) error {
-		item, err := txn.Get(store.StaleKey(height, hash))
-		if err == badger.ErrKeyNotFound {
-			return fmt.Errorf("stale block %v at height %d: %w", hash, height, store.ErrNotFound)
+	err = g.inStore(func(txn *store.Txn) error {
+		key := store.StaleKey(height, hash)
+		value, err := store.Read(txn, key)
+		if err == nil && value == nil {
+			err = fmt.Errorf("stale block %v at height %d: %w", hash, height, store.ErrNotFound)
 		}
 		if err != nil {
-			return fmt.Errorf("reading the database: %w", err)
+			return err
 		}
-		block, _, err = store.ReadStale(item)
+		block, _, err = store.DecodeStale(key, value)
 		return err
 	})
 	return block, err
 }
 
 // nextStale returns the number of the next block to be taken off the chain.
-func nextStale(txn *badger.Txn) (uint64, error) {
+func nextStale(txn *store.Txn) (uint64, error) {
 	it := store.NewIterator(txn, []byte{store.PrefixStale})
 	defer it.Close()
 	var next uint64

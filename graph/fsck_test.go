@@ -183,14 +183,14 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 	}
 	records := make(map[byte][][2][]byte)
 	err := g.db.View(func(txn *badger.Txn) error {
-		it := store.NewIterator(txn, nil)
+		it := store.NewIterator(store.NewTxn(txn), nil)
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
-			value, err := it.Item().ValueCopy(nil)
+			value, err := store.Value(it.Item())
 			if err != nil {
 				return err
 			}
-			key := it.Item().KeyCopy(nil)
+			key := it.Item().KeyCopy()
 			records[key[0]] = append(records[key[0]], [2][]byte{key, value})
 		}
 		return nil
@@ -316,7 +316,7 @@ func (g *Graph) covered(t *testing.T, key, chunk []byte) []bool {
 	height, number := binary.BigEndian.Uint32(key[1:]), int(binary.BigEndian.Uint32(key[5:]))
 	var actions []links.Action
 	err := g.db.View(func(txn *badger.Txn) (err error) {
-		actions, err = links.ReadActions(txn, height, func(store.Position, uint32) ([]byte, error) { return nil, nil })
+		actions, err = links.ReadActions(store.NewTxn(txn), height, func(store.Position, uint32) ([]byte, error) { return nil, nil })
 		return err
 	})
 	if err != nil {

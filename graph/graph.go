@@ -154,7 +154,7 @@ func opening(dir string, err error) error {
 // readBack drops what a killed process left half done, and derives the snapshot from
 // the store.
 func (g *Graph) readBack() error {
-	txn := g.db.NewTransaction(false)
+	txn := store.NewTxn(g.db.NewTransaction(false))
 	tip, err := store.TipHeight(txn)
 	txn.Discard()
 	if err == nil {

@@ -169,9 +169,9 @@ func (g *Graph) digest(t testing.TB) [32]byte {
 	h := sha256.New()
 	err := g.db.View(func(txn *badger.Txn) error {
 		for _, prefix := range []byte(store.StatePrefixes) {
-			it := store.NewIterator(txn, []byte{prefix})
+			it := store.NewIterator(store.NewTxn(txn), []byte{prefix})
 			for it.Rewind(); it.Valid(); it.Next() {
-				value, err := it.Item().ValueCopy(nil)
+				value, err := store.Value(it.Item())
 				if err != nil {
 					return err
 				}
@@ -191,7 +191,7 @@ func (g *Graph) digest(t testing.TB) [32]byte {
 func (g *Graph) checkMemory(t testing.TB) {
 	t.Helper()
 	err := g.db.View(func(txn *badger.Txn) error {
-		what, err := g.current.Load().state.DiffersFromStore(txn)
+		what, err := g.current.Load().state.DiffersFromStore(store.NewTxn(txn))
 		if what != "" {
 			t.Errorf("memory has other %s than the store", what)
 		}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 )
@@ -14,7 +12,7 @@ import (
 // load derives the snapshot of the database as it is, from the checkpoint if that is of use.
 // ErrMemory if there is no room for its keys.
 func (g *Graph) load() (*snapshot, error) {
-	txn := g.db.NewTransaction(false)
+	txn := store.NewTxn(g.db.NewTransaction(false))
 	s, err := snapshotOf(txn, g.params)
 	if err == nil {
 		err = g.loadState(s)
@@ -66,7 +64,7 @@ func (g *Graph) loadCheckpoint(s *snapshot, most int) error {
 
 // snapshotOf derives the snapshot that a transaction sees, which reads by it from then on, but for
 // its state.
-func snapshotOf(txn *badger.Txn, params Params) (*snapshot, error) {
+func snapshotOf(txn *store.Txn, params Params) (*snapshot, error) {
 	s := newSnapshot()
 	s.undoFrom, s.txn = params.StartHeight, txn
 	height, err := store.TipHeight(txn)

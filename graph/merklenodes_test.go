@@ -17,7 +17,7 @@ import (
 func (g *Graph) records(t *testing.T, prefix byte) (keys [][]byte) {
 	t.Helper()
 	err := g.db.View(func(txn *badger.Txn) error {
-		return store.EachKey(txn, []byte{prefix}, nil, func(key []byte) error {
+		return store.EachKey(store.NewTxn(txn), []byte{prefix}, nil, func(key []byte) error {
 			keys = append(keys, key)
 			return nil
 		})
@@ -57,7 +57,7 @@ func TestMerkleNodesInChunks(t *testing.T) {
 	// proven counts the anchors that have a proof; the others are found to lack one.
 	proven := func() (n int) {
 		t.Helper()
-		txn := c.g.db.NewTransaction(false) // the store as it is now, damage included
+		txn := store.NewTxn(c.g.db.NewTransaction(false)) // the store as it is now, damage included
 		defer txn.Discard()
 		it := store.NewIterators(txn)
 		defer it.Close()
@@ -88,7 +88,7 @@ func TestMerkleNodesInChunks(t *testing.T) {
 	for _, key := range chunks {
 		var value []byte
 		err := c.g.db.Update(func(txn *badger.Txn) (err error) {
-			value, err = store.Read(txn, key)
+			value, err = store.Read(store.NewTxn(txn), key)
 			return errors.Join(err, txn.Delete(key))
 		})
 		if err != nil {

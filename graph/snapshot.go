@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 )
@@ -27,7 +25,7 @@ type snapshot struct {
 	// one would wait for the commit under way. Badger asks for transactions to be used
 	// by one goroutine at a time; reading ones change nothing in theirs but an atomic
 	// counter of iterators.
-	txn *badger.Txn
+	txn *store.Txn
 	// holders are those who may read txn: the graph while this is the current snapshot,
 	// a step that is made of it, and each view. The last one to release it ends txn.
 	holders atomic.Int64
@@ -80,7 +78,7 @@ func (g *Graph) hold() (*snapshot, error) {
 }
 
 // inStore calls ask with a snapshot of the store.
-func (g *Graph) inStore(ask func(*badger.Txn) error) error {
+func (g *Graph) inStore(ask func(*store.Txn) error) error {
 	s, err := g.hold()
 	if err != nil {
 		return err

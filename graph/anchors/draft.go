@@ -3,7 +3,6 @@ package anchors
 import (
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -12,7 +11,7 @@ import (
 
 // ledger reads what the store has of anchors as of a block: it passes over what came later.
 type ledger struct {
-	txn  *badger.Txn
+	txn  *store.Txn
 	next uint32 // height of the first block that it does not see
 }
 
@@ -56,7 +55,7 @@ type Draft struct {
 
 // NewDraft returns a draft for a change that is made of what the store has of the blocks up to
 // height next, that one excluded.
-func NewDraft(txn *badger.Txn, next uint32) *Draft {
+func NewDraft(txn *store.Txn, next uint32) *Draft {
 	return &Draft{ledger: ledger{txn, next}, numbers: make(map[chainhash.Hash]int32)}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sort"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -82,7 +81,7 @@ func (c merkleChunk) find(level uint8, index uint32) (hash chainhash.Hash, ok bo
 // readBranch reads the merkle branch of the transaction at index of the block at height,
 // whose tree has so many levels. It moves the iterator, which is over 'N': in the usual
 // block, which has one anchor, to one chunk.
-func readBranch(it *badger.Iterator, height, index uint32, levels int) ([]chainhash.Hash, error) {
+func readBranch(it *store.Iterator, height, index uint32, levels int) ([]chainhash.Hash, error) {
 	branch := make([]chainhash.Hash, 0, levels)
 	for len(branch) < levels {
 		level := len(branch)

@@ -3,7 +3,6 @@ package anchors
 import (
 	"context"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -48,8 +47,8 @@ type anchorBlock struct {
 	at     place  // of the first transaction of the chunk; height is the header's, too
 	chunk  []byte // nil before the first
 	header header
-	txs    *badger.Iterator // the caller's, over 'P'; where the last transaction was read
-	nodes  *badger.Iterator // the caller's, over 'N'; where the last branch was read
+	txs    *store.Iterator // the caller's, over 'P'; where the last transaction was read
+	nodes  *store.Iterator // the caller's, over 'N'; where the last branch was read
 }
 
 func (v *Chains) anchorBlock() anchorBlock {

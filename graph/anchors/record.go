@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -91,7 +90,7 @@ func readAnchor(d *store.Decoder) (a protocol.Anchor) {
 
 // readTxs reads those of the block at height, in the order in which they
 // were applied.
-func readTxs(txn *badger.Txn, height uint32) (txs []storedTx, err error) {
+func readTxs(txn *store.Txn, height uint32) (txs []storedTx, err error) {
 	err = store.EachChunk(txn, store.PrefixAnchorTxs, height, func(_ uint32, chunk []byte) error {
 		some, err := decodeTxs(chunk)
 		txs = append(txs, some...)
@@ -134,7 +133,7 @@ func txsKey(p place) []byte {
 }
 
 // readTx reads the transaction at a place.
-func readTx(txn *badger.Txn, p place) (storedTx, error) {
+func readTx(txn *store.Txn, p place) (storedTx, error) {
 	chunk, err := store.Read(txn, txsKey(p))
 	if err != nil {
 		return storedTx{}, err
@@ -227,7 +226,7 @@ func decodeChainRecord(b []byte) (r chainRecord, err error) {
 
 // readRawTx reads the serialized transaction at a place. It moves the iterator, which is
 // over 'P'.
-func readRawTx(it *badger.Iterator, p place) (raw protocol.Tx, err error) {
+func readRawTx(it *store.Iterator, p place) (raw protocol.Tx, err error) {
 	for n := uint32(0); len(raw) == int(n)*store.ChunkSize; n++ { // a shorter chunk is the last
 		key := store.AppendRawTxKey(make([]byte, 0, 13), p.height, p.number, n)
 		if store.Seek(it, key); !it.Valid() || !bytes.Equal(it.Item().Key(), key) {
@@ -257,7 +256,7 @@ func (h *header) encode() []byte {
 }
 
 // readHeader reads that of the block at height.
-func readHeader(txn *badger.Txn, height uint32) (h header, err error) {
+func readHeader(txn *store.Txn, height uint32) (h header, err error) {
 	value, err := store.Read(txn, store.HeightKey(store.PrefixHeader, height))
 	if err != nil {
 		return h, err

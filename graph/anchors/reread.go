@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -16,7 +15,7 @@ import (
 // from what is stored of them. Only the proofs and the authors are believed: the
 // rest is checked against them. It calls damaged for each record that is not what it should be; sound
 // is false then.
-func ReadBlock(txn *badger.Txn, height uint32, hash chainhash.Hash, damaged func(key []byte, why error)) (b Block, sound bool, err error) {
+func ReadBlock(txn *store.Txn, height uint32, hash chainhash.Hash, damaged func(key []byte, why error)) (b Block, sound bool, err error) {
 	r := rereading{txn: txn, height: height, hash: hash, damaged: damaged, sound: true}
 	err = r.read()
 	return r.block, r.sound, err
@@ -25,7 +24,7 @@ func ReadBlock(txn *badger.Txn, height uint32, hash chainhash.Hash, damaged func
 // ReadUnproven reads the anchors of the block at height as ReadBlock does, but not what proves that the block
 // has them: it is for a block that was connected, and so checked, and whose state hash shows that
 // these are still its anchors. Check refuses what it returns. ErrDamaged.
-func ReadUnproven(txn *badger.Txn, height uint32) (Block, error) {
+func ReadUnproven(txn *store.Txn, height uint32) (Block, error) {
 	var damage error
 	r := rereading{txn: txn, height: height, damaged: func(_ []byte, why error) { damage = errors.Join(damage, why) }, sound: true}
 	stored, err := readTxs(txn, height)
@@ -37,7 +36,7 @@ func ReadUnproven(txn *badger.Txn, height uint32) (Block, error) {
 
 // rereading is ReadBlock under way.
 type rereading struct {
-	txn     *badger.Txn
+	txn     *store.Txn
 	height  uint32
 	hash    chainhash.Hash
 	damaged func(key []byte, why error)
@@ -110,7 +109,7 @@ func (r *rereading) readMerkleTree() error {
 	it := store.NewReader(r.txn, store.HeightKey(store.PrefixMerkle, r.height))
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {
-		key := it.Item().KeyCopy(nil)
+		key := it.Item().KeyCopy()
 		value, err := store.Value(it.Item())
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -336,7 +335,7 @@ func (t *storedTx) places(at place, w *store.Writes) iter.Seq2[[]byte, []byte] {
 
 // EachPlace visits the keys under which the transactions of the block at height are found, of as
 // many of them as there are.
-func EachPlace(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
+func EachPlace(txn *store.Txn, height uint32, visit func(key []byte) error) error {
 	var w store.Writes // makes the keys
 	return store.EachChunk(txn, store.PrefixAnchorTxs, height, func(n uint32, chunk []byte) error {
 		txs, err := decodeTxs(chunk)

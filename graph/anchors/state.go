@@ -1,7 +1,6 @@
 package anchors
 
 import (
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/cow"
@@ -52,14 +51,14 @@ func (s *State) Differs(t *State) string {
 }
 
 // Load derives a state that was new from the store.
-func (s *State) Load(txn *badger.Txn) error {
+func (s *State) Load(txn *store.Txn) error {
 	return store.EachNewest(txn, store.PrefixChain, store.ChainStemSize, func(_, value []byte) error { return s.takeBaton(value) })
 }
 
 // TakeBack takes the batons back that the block at height made, and gives those back
 // that it spent. txn reads the store with the block; changed are the keys that it added under
 // store.PrefixChain. After an error, which is the store's, the state is to be dropped.
-func (s *State) TakeBack(txn *badger.Txn, height uint32, changed [][]byte) error {
+func (s *State) TakeBack(txn *store.Txn, height uint32, changed [][]byte) error {
 	made, err := readTxs(txn, height)
 	if err != nil {
 		return err

@@ -12,7 +12,6 @@ import (
 	"math"
 	"os"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
@@ -143,7 +142,7 @@ func CheckOpen(ctx context.Context, db *badgerdb.DB, params store.Params, stageB
 
 // checkStore checks all records.
 func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.Params, stageBytes int, progress func(done, all uint32)) error {
-	txn := db.NewTransaction(false)
+	txn := store.NewTxn(db.NewTransaction(false))
 	defer txn.Discard()
 	if isEmpty(txn) {
 		return nil // made, but not begun
@@ -177,7 +176,7 @@ func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.P
 
 // sweep removes what lies above the tip. It reports whether there is one to tell.
 func (r *Report) sweep(db *badgerdb.DB, from store.Committer) (sound bool, err error) {
-	txn := db.NewTransaction(false)
+	txn := store.NewTxn(db.NewTransaction(false))
 	defer txn.Discard()
 	if isEmpty(txn) {
 		return true, nil
@@ -196,7 +195,7 @@ func (r *Report) sweep(db *badgerdb.DB, from store.Committer) (sound bool, err e
 	return err == nil, err
 }
 
-func isEmpty(txn *badger.Txn) bool {
+func isEmpty(txn *store.Txn) bool {
 	it := store.NewIterator(txn, nil)
 	defer it.Close()
 	it.Rewind()
@@ -207,7 +206,7 @@ func isEmpty(txn *badger.Txn) bool {
 // compares what that would write with what is stored.
 type inspection struct {
 	*Report
-	txn    *badger.Txn
+	txn    *store.Txn
 	params store.Params
 	// stageBytes is store.Writes.StageBytes.
 	stageBytes int
@@ -425,11 +424,11 @@ func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
 		case store.PrefixStale:
 			block, seq, err := store.ReadStale(it.Item())
 			if errors.Is(err, store.ErrDamaged) {
-				i.add(Finding{Key: it.Item().KeyCopy(nil), Problem: err.Error()})
+				i.add(Finding{Key: it.Item().KeyCopy(), Problem: err.Error()})
 			} else if err != nil {
 				return nil, err
 			} else if sequence[seq] {
-				i.add(Finding{Key: it.Item().KeyCopy(nil), Height: &block.Height, Problem: fmt.Sprintf("number %d is taken by another", seq)})
+				i.add(Finding{Key: it.Item().KeyCopy(), Height: &block.Height, Problem: fmt.Sprintf("number %d is taken by another", seq)})
 			}
 			sequence[seq] = true
 			i.expected[store.PrefixStale]++
@@ -441,7 +440,7 @@ func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
 			i.expected[store.PrefixStamp] = 1
 		default:
 			if store.RecordName(key[0]) == "" {
-				i.add(Finding{Key: it.Item().KeyCopy(nil), Problem: "there are no records of this kind"})
+				i.add(Finding{Key: it.Item().KeyCopy(), Problem: "there are no records of this kind"})
 			}
 		}
 	}
@@ -470,7 +469,7 @@ func (r *Report) nameExtra(ctx context.Context, second *inspection, prefix byte)
 		}
 		key := it.Item().Key()
 		if _, ok := second.keys[maphash.Bytes(second.seed, key)]; !ok {
-			r.add(Finding{Key: it.Item().KeyCopy(nil), Problem: "nothing in the chain accounts for it"})
+			r.add(Finding{Key: it.Item().KeyCopy(), Problem: "nothing in the chain accounts for it"})
 		}
 	}
 	return nil

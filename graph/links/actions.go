@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -134,7 +133,7 @@ func (v *Identities) linkOf(request int32, child protocol.KeyHash) (link cutLink
 
 // LongMessage reads the message of the action at a position, which has length bytes: more than
 // stand beside an action. ErrDamaged if it is not all there.
-func LongMessage(txn *badger.Txn, at store.Position, length uint32) ([]byte, error) {
+func LongMessage(txn *store.Txn, at store.Position, length uint32) ([]byte, error) {
 	var message []byte
 	for n := uint32(0); uint32(len(message)) < length; n++ {
 		chunk, err := store.Read(txn, store.MessageKey(at, n))
@@ -281,7 +280,7 @@ func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool,
 }
 
 // merge visits some of the chain, and the late mentions among them, below the number end.
-func (l *mentionList) merge(chain []mentioned, late *badger.Iterator, end int32, visit func(n int32, stored *storedAction) (more bool, err error)) (more bool, err error) {
+func (l *mentionList) merge(chain []mentioned, late *store.Iterator, end int32, visit func(n int32, stored *storedAction) (more bool, err error)) (more bool, err error) {
 	for {
 		before := end
 		if len(chain) > 0 {
@@ -311,14 +310,14 @@ func (l *mentionList) merge(chain []mentioned, late *badger.Iterator, end int32,
 
 // records returns an iterator over the key's records under a prefix, from the first
 // action of interest on.
-func (l *mentionList) records(prefix byte) *badger.Iterator {
+func (l *mentionList) records(prefix byte) *store.Iterator {
 	it := store.NewIterator(l.txn, store.MentionKey(prefix, l.key, 0)[:21])
 	it.Seek(store.MentionKey(prefix, l.key, l.from))
 	return it
 }
 
 // at returns the action that an iterator of records is at; none at the end.
-func (l *mentionList) at(it *badger.Iterator) int32 {
+func (l *mentionList) at(it *store.Iterator) int32 {
 	if !it.Valid() {
 		return none
 	}
@@ -332,7 +331,7 @@ func (l *mentionList) at(it *badger.Iterator) int32 {
 // nextLate returns the next action, of a number below before, that turned out to be about the
 // key after its own block, as far as that was known as of the height; none if there is none. Once
 // maxPassed were passed over it sets rest.
-func (l *mentionList) nextLate(late *badger.Iterator, before int32) (int32, error) {
+func (l *mentionList) nextLate(late *store.Iterator, before int32) (int32, error) {
 	for ; ; late.Next() {
 		n := l.at(late)
 		if n == none || n >= before {
@@ -382,7 +381,7 @@ func (a *storedAction) mentioning(key protocol.KeyHash) (m mentioning, ok bool) 
 // ReadActions reads the actions of the block at height as they were given to Apply, in order of
 // position, from what is stored of them; longMessage reads the messages that are stored apart.
 // Only that they are malformed is known of those that are. ErrDamaged.
-func ReadActions(txn *badger.Txn, height uint32, longMessage func(at store.Position, length uint32) ([]byte, error)) (actions []Action, err error) {
+func ReadActions(txn *store.Txn, height uint32, longMessage func(at store.Position, length uint32) ([]byte, error)) (actions []Action, err error) {
 	err = eachAction(txn, height, func(stored *storedAction) (err error) {
 		a := stored.given()
 		if stored.messageLen > inlineMessage {
@@ -396,12 +395,12 @@ func ReadActions(txn *badger.Txn, height uint32, longMessage func(at store.Posit
 
 // EachNumber visits the keys under store.PrefixNumber that the block at height has added, of as
 // many of its actions as there are.
-func EachNumber(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
+func EachNumber(txn *store.Txn, height uint32, visit func(key []byte) error) error {
 	return eachAction(txn, height, func(stored *storedAction) error { return visit(store.ActionTxKey(stored.txid)) })
 }
 
 // eachAction visits the actions of the block at height, as they are stored, in order of position.
-func eachAction(txn *badger.Txn, height uint32, visit func(stored *storedAction) error) error {
+func eachAction(txn *store.Txn, height uint32, visit func(stored *storedAction) error) error {
 	return store.EachChunk(txn, store.PrefixActions, height, func(_ uint32, chunk []byte) error {
 		actions, err := decodeActions(chunk)
 		for i := range actions {

@@ -3,7 +3,6 @@ package links
 import (
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
@@ -24,7 +23,7 @@ type Draft struct {
 // NewDraft returns a draft for a change of so many actions, made of what the store has of a
 // state, with blocks up to height next, that one excluded. The state may go on: it is the one that the
 // change makes.
-func NewDraft(txn *badger.Txn, s *State, next uint32, actions int) *Draft {
+func NewDraft(txn *store.Txn, s *State, next uint32, actions int) *Draft {
 	return &Draft{
 		ledger: s.ledger(txn, next), fresh: make([]storedAction, 0, actions), numbers: make(map[chainhash.Hash]int32, actions),
 		fates: make(map[int32]lateFate), cuts: make(map[int32]cutLink),

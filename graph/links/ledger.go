@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"golang.org/x/sync/errgroup"
 
@@ -16,7 +15,7 @@ import (
 // ledger reads what the store has of actions, and of names, as of a block: it passes
 // over what came later. Actions go by their numbers. Not safe for concurrent use.
 type ledger struct {
-	txn    *badger.Txn
+	txn    *store.Txn
 	blocks *cow.Array[blockSpan] // those that have actions; may have later ones
 	known  int32                 // how many actions there are
 	next   uint32                // height of the first block that it does not see
@@ -28,7 +27,7 @@ type ledger struct {
 }
 
 // ledger returns what the store has of what the state knows, with blocks up to one.
-func (s *State) ledger(txn *badger.Txn, next uint32) ledger {
+func (s *State) ledger(txn *store.Txn, next uint32) ledger {
 	return ledger{txn: txn, blocks: &s.blocks, known: s.actions, next: next}
 }
 

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/forest"
 	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
@@ -13,7 +11,7 @@ import (
 
 // Load derives a state that was new from the store. It believes what that says: whether the rules
 // give the same is for package fsck to see. ErrMemory if there are more than so many keys.
-func (s *State) Load(txn *badger.Txn, most int) error {
+func (s *State) Load(txn *store.Txn, most int) error {
 	if err := s.loadKeys(txn, most); err != nil {
 		return err
 	}
@@ -24,7 +22,7 @@ func (s *State) Load(txn *badger.Txn, most int) error {
 }
 
 // loadKeys derives where the keys stand from their newest records.
-func (s *State) loadKeys(txn *badger.Txn, most int) error {
+func (s *State) loadKeys(txn *store.Txn, most int) error {
 	var parents []int32 // by key; the forest is built of them in the end
 	records := 0
 	err := store.EachNewest(txn, store.PrefixKey, store.KeyStemSize, func(key, value []byte) error {
@@ -82,7 +80,7 @@ func (s *State) build(parents []int32) {
 
 // loadActions counts the actions, and finds the end of each key's chain of those that
 // mention it.
-func (s *State) loadActions(txn *badger.Txn) error {
+func (s *State) loadActions(txn *store.Txn) error {
 	it := store.NewReader(txn, []byte{store.PrefixActions})
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {
@@ -122,7 +120,7 @@ func (s *State) loadChunk(chunk []byte) error {
 
 // loadWaiting finds what somebody waits for: those who have waited, but for those who
 // were decided since.
-func (s *State) loadWaiting(txn *badger.Txn) error {
+func (s *State) loadWaiting(txn *store.Txn) error {
 	decided := make([]uint64, (int(s.actions)+63)/64) // bits, by action
 	err := store.EachKey(txn, []byte{store.PrefixFate}, nil, func(key []byte) error {
 		d := store.Decoder{Rest: key[1:]}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -13,7 +11,7 @@ import (
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads
 // the store with the block; changed are the keys that the block added under store.PrefixKey. After
 // an error, which is the store's, the state is to be dropped.
-func (s *State) TakeBack(txn *badger.Txn, height uint32, changed [][]byte) error {
+func (s *State) TakeBack(txn *store.Txn, height uint32, changed [][]byte) error {
 	l := s.ledger(txn, height+1)
 	first := s.actions // the number of the block's first action, or of the next block's
 	if n := s.blocks.Len(); n > 0 && s.blocks.At(n-1).height == height {
@@ -124,7 +122,7 @@ func (s *State) undo(l *ledger, o *storedEffect, first int32) error {
 
 // reload sets what the record of a key says that is taken back to what the version
 // before it says.
-func (s *State) reload(txn *badger.Txn, removed []byte) error {
+func (s *State) reload(txn *store.Txn, removed []byte) error {
 	value, since, err := store.VersionBefore(txn, removed)
 	if err != nil {
 		return err

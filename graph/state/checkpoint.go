@@ -12,8 +12,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/graph/durable"
@@ -90,7 +88,7 @@ func (s *State) writeTo(f io.Writer, params store.Params, tip *store.Tip) error 
 // ReadCheckpoint reads the checkpoint of the database in dir that txn reads: a state, and the
 // height of the block that it is of, which is on the chain. ErrCheckpoint; store.ErrMemory if it
 // has more than so many keys in links.
-func ReadCheckpoint(dir string, txn *badger.Txn, params store.Params, most int) (*State, uint32, error) {
+func ReadCheckpoint(dir string, txn *store.Txn, params store.Params, most int) (*State, uint32, error) {
 	f, err := os.Open(filepath.Join(dir, CheckpointFile))
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrCheckpoint, err)
@@ -105,7 +103,7 @@ func ReadCheckpoint(dir string, txn *badger.Txn, params store.Params, most int) 
 
 // readFrom reads the file twice: what is in it is not looked at before its checksum is known to be
 // right.
-func readFrom(f *os.File, txn *badger.Txn, params store.Params, most int) (*State, uint32, error) {
+func readFrom(f *os.File, txn *store.Txn, params store.Params, most int) (*State, uint32, error) {
 	size, err := checkSum(f)
 	if err != nil {
 		return nil, 0, err
@@ -171,7 +169,7 @@ func checkSum(f *os.File) (size int64, err error) {
 // Again applies the block at height, which follows the state's, as it is stored. before is the
 // record of the block before; record is its own. store.ErrDamaged if that is not what follows. What proves
 // the block's anchors is not looked at: the state hash is made of all that they are.
-func (s *State) Again(txn *badger.Txn, height uint32, before store.Block) (record store.Block, actions int, err error) {
+func (s *State) Again(txn *store.Txn, height uint32, before store.Block) (record store.Block, actions int, err error) {
 	if record, err = store.ReadBlock(txn, height); err != nil {
 		return record, 0, err
 	}

@@ -11,7 +11,6 @@ import (
 	"hash"
 	"math"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/anchors"
@@ -36,9 +35,9 @@ func (s *State) Fork() *State { return &State{s.Links.Fork(), s.Anchors.Fork()} 
 // Load derives a state from the store. It believes what that says: whether the rules
 // give the same is for package fsck to see. ErrMemory if there are more than so many keys
 // in links; ErrDamaged.
-func Load(txn *badger.Txn, most int) (*State, error) { return New().load(txn, most) }
+func Load(txn *store.Txn, most int) (*State, error) { return New().load(txn, most) }
 
-func (s *State) load(txn *badger.Txn, most int) (*State, error) {
+func (s *State) load(txn *store.Txn, most int) (*State, error) {
 	if err := s.Links.Load(txn, most); err != nil {
 		return nil, err
 	}
@@ -56,7 +55,7 @@ func (s *State) Differs(t *State) string {
 
 // DiffersFromStore says in what the state is not what the store says, "" if it is. ErrDamaged if
 // none can be derived from the store.
-func (s *State) DiffersFromStore(txn *badger.Txn) (what string, err error) {
+func (s *State) DiffersFromStore(txn *store.Txn) (what string, err error) {
 	again, err := s.Empty().load(txn, math.MaxInt)
 	if err != nil {
 		return "", err
@@ -66,7 +65,7 @@ func (s *State) DiffersFromStore(txn *badger.Txn) (what string, err error) {
 
 // EachFollowing visits the keys that the block at height has added and that follow from its
 // actions and anchors (store.Following).
-func EachFollowing(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
+func EachFollowing(txn *store.Txn, height uint32, visit func(key []byte) error) error {
 	if err := links.EachNumber(txn, height, visit); err != nil {
 		return err
 	}
@@ -75,7 +74,7 @@ func EachFollowing(txn *badger.Txn, height uint32, visit func(key []byte) error)
 
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads
 // the store with the block. After an error, which is the store's, the state is to be dropped.
-func (s *State) TakeBack(txn *badger.Txn, height uint32) error {
+func (s *State) TakeBack(txn *store.Txn, height uint32) error {
 	var keys, chains [][]byte // that the block has changed
 	err := store.EachAdded(txn, height, func(key []byte) error {
 		switch key[0] {
@@ -103,7 +102,7 @@ type Draft struct {
 
 // NewDraft returns a draft for a change of so many actions that makes a fork of the state as of the
 // block before height next. txn reads the store as of that block, and may have more.
-func NewDraft(txn *badger.Txn, fork *State, next uint32, actions int) *Draft {
+func NewDraft(txn *store.Txn, fork *State, next uint32, actions int) *Draft {
 	return &Draft{links.NewDraft(txn, fork.Links, next, actions), anchors.NewDraft(txn, next)}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 )
 
@@ -64,7 +63,7 @@ func (r *Block) Tip(height uint32) *Tip {
 }
 
 // ReadBlock reads the record of the block at height. ErrDamaged if there is none.
-func ReadBlock(txn *badger.Txn, height uint32) (Block, error) {
+func ReadBlock(txn *Txn, height uint32) (Block, error) {
 	value, err := Read(txn, HeightKey(PrefixBlock, height))
 	if err != nil {
 		return Block{}, err
@@ -77,7 +76,7 @@ func ReadBlock(txn *badger.Txn, height uint32) (Block, error) {
 
 // TipHeight reads the height of the tip, nil if there is no block. ErrDamaged if
 // the tip is not a block that is there: then nothing can be said to lie above it.
-func TipHeight(txn *badger.Txn) (*uint32, error) {
+func TipHeight(txn *Txn) (*uint32, error) {
 	value, err := Read(txn, []byte{PrefixTip})
 	if err != nil {
 		return nil, err
@@ -101,7 +100,7 @@ func TipHeight(txn *badger.Txn) (*uint32, error) {
 }
 
 // ReadTip reads the tip, nil if there is no block. Errors are those of TipHeight.
-func ReadTip(txn *badger.Txn) (*Tip, error) {
+func ReadTip(txn *Txn) (*Tip, error) {
 	height, err := TipHeight(txn)
 	if err != nil || height == nil {
 		return nil, err
@@ -115,7 +114,7 @@ func ReadTip(txn *badger.Txn) (*Tip, error) {
 
 // BlockAbove returns the height of a block record above the tip, nil if there is
 // none, as it should be once what was not finished has been swept.
-func BlockAbove(txn *badger.Txn, tip *uint32) *uint32 {
+func BlockAbove(txn *Txn, tip *uint32) *uint32 {
 	it := NewIterator(txn, []byte{PrefixBlock})
 	defer it.Close()
 	from := []byte{PrefixBlock}
@@ -143,12 +142,16 @@ func (s *Stale) Encode(seq uint64) (key, value []byte) {
 }
 
 // ReadStale reads a record under 'd'.
-func ReadStale(item *badger.Item) (s Stale, seq uint64, err error) {
-	key := item.Key()
+func ReadStale(item *Item) (s Stale, seq uint64, err error) {
 	value, err := Value(item)
 	if err != nil {
 		return s, 0, err
 	}
+	return DecodeStale(item.Key(), value)
+}
+
+// DecodeStale reads what Encode returned. ErrDamaged.
+func DecodeStale(key, value []byte) (s Stale, seq uint64, err error) {
 	k, d := Decoder{Rest: key[1:]}, Decoder{Rest: value}
 	s.Height, s.Hash = k.Uint32(), k.Hash()
 	seq, s.PrevHash = d.Uint64(), d.Hash()
@@ -157,7 +160,7 @@ func ReadStale(item *badger.Item) (s Stale, seq uint64, err error) {
 
 // UndoFrom reads the lowest height that can be taken back; ok is false if the store does not say:
 // then all can.
-func UndoFrom(txn *badger.Txn) (height uint32, ok bool, err error) {
+func UndoFrom(txn *Txn) (height uint32, ok bool, err error) {
 	value, err := Read(txn, []byte{PrefixUndoFrom})
 	if err != nil || value == nil {
 		return 0, false, err

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
@@ -62,7 +60,7 @@ func (s Badger) Limits() (entries, bytes int64) {
 // as a whole. tip is nil if there is none. follows visits the keys that a block has added and that
 // its undo record leaves out, since they follow from its other records.
 func Sweep(db *badgerdb.DB, to Committer, tip *uint32, follows Following) error {
-	txn := db.NewTransaction(false)
+	txn := NewTxn(db.NewTransaction(false))
 	defer txn.Discard()
 	from := uint32(0)
 	if tip != nil {
@@ -87,13 +85,13 @@ func Sweep(db *badgerdb.DB, to Committer, tip *uint32, follows Following) error 
 }
 
 // Following visits the keys that the block at height has added and that follow from its other records.
-type Following func(txn *badger.Txn, height uint32, visit func(key []byte) error) error
+type Following func(txn *Txn, height uint32, visit func(key []byte) error) error
 
 // removeAtOnce is how many records are removed at once.
 const removeAtOnce = 10_000
 
 // remove removes all that belongs to the block at height.
-func remove(txn *badger.Txn, to Committer, height uint32, follows Following) error {
+func remove(txn *Txn, to Committer, height uint32, follows Following) error {
 	var entries []Entry
 	deletes := func(key []byte) error {
 		if entries = append(entries, Entry{Key: key}); len(entries) < removeAtOnce {
@@ -122,7 +120,7 @@ func remove(txn *badger.Txn, to Committer, height uint32, follows Following) err
 }
 
 // EachAdded visits the keys that the block at height has added, from its undo record.
-func EachAdded(txn *badger.Txn, height uint32, visit func(key []byte) error) error {
+func EachAdded(txn *Txn, height uint32, visit func(key []byte) error) error {
 	return EachKey(txn, HeightKey(PrefixUndo, height), nil, func(key []byte) error {
 		chunk, err := Read(txn, key)
 		if err != nil {

@@ -8,6 +8,7 @@
 //	block.go   what is stored of a block, the tip, and blocks that were taken off the chain
 //	writes.go  one step in the making, cut in stages and pieces
 //	commit.go  where writes go: the place where they can fail; the sweep
-//	read.go    reading as of a transaction, and as of a height
+//	txn.go     reading as of a moment, with the writes of a change over it
+//	read.go    reading as of a height, and in chunks
 //	format.go  what a database was made for
 package store

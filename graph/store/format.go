@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 )
 
@@ -64,7 +62,7 @@ func (f Format) Matches(params Params) error {
 // Fix fixes the parameters of a new database, and compares those of another with
 // params: ErrMismatch, ErrDamaged.
 func Fix(db *badgerdb.DB, st Committer, params Params) error {
-	txn := db.NewTransaction(false)
+	txn := NewTxn(db.NewTransaction(false))
 	defer txn.Discard()
 	value, err := Read(txn, []byte{PrefixFormat})
 	if err != nil {
@@ -81,7 +79,7 @@ func Fix(db *badgerdb.DB, st Committer, params Params) error {
 }
 
 // begin fixes the parameters of a new database. ErrDamaged if it is not new.
-func begin(txn *badger.Txn, st Committer, params Params) error {
+func begin(txn *Txn, st Committer, params Params) error {
 	it := NewIterator(txn, nil)
 	defer it.Close()
 	if it.Rewind(); it.Valid() && it.Item().Key()[0] != badgerdb.Stamp {

@@ -16,50 +16,24 @@ func reading(err error) error {
 	return fmt.Errorf("reading the database: %w", err)
 }
 
-// Read returns the value of key in txn, nil if there is none.
-func Read(txn *badger.Txn, key []byte) ([]byte, error) {
-	item, err := txn.Get(key)
-	if err == badger.ErrKeyNotFound {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, reading(err)
-	}
-	return Value(item)
-}
-
-// Value returns a copy of an item's value, which is never nil without an error.
-func Value(item *badger.Item) ([]byte, error) {
-	v, err := item.ValueCopy(nil)
-	if err == nil && v == nil {
-		v = []byte{}
-	}
-	return v, reading(err)
-}
-
-// Visit calls a function with an item's value, which is the store's.
-func Visit(item *badger.Item, visit func(value []byte) error) error {
-	return reading(item.Value(visit))
-}
-
 // NewIterator returns an iterator over the keys with a prefix.
-func NewIterator(txn *badger.Txn, prefix []byte) *badger.Iterator {
+func NewIterator(txn *Txn, prefix []byte) *Iterator {
 	opt := badger.DefaultIteratorOptions
 	opt.PrefetchValues = false
 	opt.Prefix = prefix
-	return txn.NewIterator(opt)
+	return txn.iterate(opt)
 }
 
 // NewReader returns an iterator that reads values as well.
-func NewReader(txn *badger.Txn, prefix []byte) *badger.Iterator {
+func NewReader(txn *Txn, prefix []byte) *Iterator {
 	opt := badger.DefaultIteratorOptions
 	opt.Prefix = prefix
-	return txn.NewIterator(opt)
+	return txn.iterate(opt)
 }
 
 // Seek moves an iterator to the first key at or after one. Mostly it is there, or at the
 // key before.
-func Seek(it *badger.Iterator, key []byte) {
+func Seek(it *Iterator, key []byte) {
 	if it.Valid() {
 		order := bytes.Compare(it.Item().Key(), key)
 		if order < 0 {
@@ -76,14 +50,14 @@ func Seek(it *badger.Iterator, key []byte) {
 
 // EachKey visits a copy of every key under a prefix, from the key from on if it
 // is given.
-func EachKey(txn *badger.Txn, prefix, from []byte, visit func(key []byte) error) error {
+func EachKey(txn *Txn, prefix, from []byte, visit func(key []byte) error) error {
 	it := NewIterator(txn, prefix)
 	defer it.Close()
 	if from == nil {
 		from = prefix
 	}
 	for it.Seek(from); it.Valid(); it.Next() {
-		if err := visit(it.Item().KeyCopy(nil)); err != nil {
+		if err := visit(it.Item().KeyCopy()); err != nil {
 			return err
 		}
 	}
@@ -92,7 +66,7 @@ func EachKey(txn *badger.Txn, prefix, from []byte, visit func(key []byte) error)
 
 // EachNewest visits the newest version of each thing under a prefix, whose stems have
 // stemSize bytes. The slices are the store's.
-func EachNewest(txn *badger.Txn, prefix byte, stemSize int, visit func(key, value []byte) error) error {
+func EachNewest(txn *Txn, prefix byte, stemSize int, visit func(key, value []byte) error) error {
 	it := NewReader(txn, []byte{prefix})
 	defer it.Close()
 	var stem []byte
@@ -114,7 +88,7 @@ func EachNewest(txn *badger.Txn, prefix byte, stemSize int, visit func(key, valu
 
 // VersionBefore reads the version before the one with a key, and the height from
 // which on it holds; nil if there is none.
-func VersionBefore(txn *badger.Txn, key []byte) (value []byte, since uint32, err error) {
+func VersionBefore(txn *Txn, key []byte) (value []byte, since uint32, err error) {
 	it := NewIterator(txn, key[:len(key)-4])
 	defer it.Close()
 	if it.Seek(append(slices.Clip(key), 0)); !it.Valid() {
@@ -127,7 +101,7 @@ func VersionBefore(txn *badger.Txn, key []byte) (value []byte, since uint32, err
 // VersionAt reads the version as of a height of the thing with a stem: nil if there is
 // none, which is not the same as an empty one. It moves the iterator, which is over the stem's prefix
 // or more.
-func VersionAt(it *badger.Iterator, stem []byte, height uint32) (value []byte, err error) {
+func VersionAt(it *Iterator, stem []byte, height uint32) (value []byte, err error) {
 	n := len(stem)
 	stem = Version(stem, height)
 	it.Seek(stem)
@@ -138,7 +112,7 @@ func VersionAt(it *badger.Iterator, stem []byte, height uint32) (value []byte, e
 }
 
 // EachChunk visits the chunks under a prefix of the block at height, by number.
-func EachChunk(txn *badger.Txn, prefix byte, height uint32, visit func(number uint32, chunk []byte) error) error {
+func EachChunk(txn *Txn, prefix byte, height uint32, visit func(number uint32, chunk []byte) error) error {
 	for n := uint32(0); ; n++ {
 		chunk, err := Read(txn, ChunkKey(prefix, height, n))
 		if err != nil || chunk == nil {
@@ -151,7 +125,7 @@ func EachChunk(txn *badger.Txn, prefix byte, height uint32, visit func(number ui
 }
 
 // ReadChunks reads a long value of a height.
-func ReadChunks(txn *badger.Txn, prefix byte, height uint32) (value []byte, err error) {
+func ReadChunks(txn *Txn, prefix byte, height uint32) (value []byte, err error) {
 	err = EachChunk(txn, prefix, height, func(_ uint32, chunk []byte) error {
 		value = append(value, chunk...)
 		return nil
@@ -162,7 +136,7 @@ func ReadChunks(txn *badger.Txn, prefix byte, height uint32) (value []byte, err 
 // ChunkReader reads a long value of a height. It holds a chunk or two of it at a time.
 // Not safe for concurrent use.
 type ChunkReader struct {
-	txn    *badger.Txn
+	txn    *Txn
 	prefix byte
 	height uint32
 
@@ -173,7 +147,7 @@ type ChunkReader struct {
 }
 
 // NewChunkReader returns a reader of the value under a prefix, of a height.
-func NewChunkReader(txn *badger.Txn, prefix byte, height uint32) *ChunkReader {
+func NewChunkReader(txn *Txn, prefix byte, height uint32) *ChunkReader {
 	return &ChunkReader{txn: txn, prefix: prefix, height: height}
 }
 
@@ -195,25 +169,25 @@ func (r *ChunkReader) Fill(n int) (left bool, err error) {
 // Iterators are those of one transaction, by prefix. They are the caller's until Close.
 // Not safe for concurrent use.
 type Iterators struct {
-	txn  *badger.Txn
-	open map[byte]*badger.Iterator
+	txn  *Txn
+	open map[byte]*Iterator
 }
 
 // NewIterators returns none yet.
-func NewIterators(txn *badger.Txn) *Iterators {
+func NewIterators(txn *Txn) *Iterators {
 	return &Iterators{txn: txn}
 }
 
 // Txn returns the transaction.
-func (i *Iterators) Txn() *badger.Txn { return i.txn }
+func (i *Iterators) Txn() *Txn { return i.txn }
 
 // Over returns the iterator over a prefix, anywhere in it.
-func (i *Iterators) Over(prefix byte) *badger.Iterator {
+func (i *Iterators) Over(prefix byte) *Iterator {
 	it := i.open[prefix]
 	if it == nil {
 		it = NewIterator(i.txn, []byte{prefix})
 		if i.open == nil { // many questions need none
-			i.open = make(map[byte]*badger.Iterator)
+			i.open = make(map[byte]*Iterator)
 		}
 		i.open[prefix] = it
 	}

@@ -120,7 +120,7 @@ func TestVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	txn := db.NewTransaction(false)
+	txn := NewTxn(db.NewTransaction(false))
 	defer txn.Discard()
 	all := NewIterators(txn)
 	defer all.Close()
