@@ -148,7 +148,7 @@ func (g *Graph) Connect(blocks ...Block) error {
 // out; nil keeps all of it. ErrBlock if they do not continue the chain, or contradict
 // themselves or it.
 func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []store.Entry) error) (*change, error) {
-	if err := g.hasMemory(base.state, blocks); err != nil {
+	if err := g.hasMemory(base, blocks); err != nil {
 		return nil, err
 	}
 	actions := 0
@@ -159,6 +159,9 @@ func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []stor
 	c.Out, c.StageBytes = out, g.opt.stageBytes
 	for i := range blocks {
 		if err := c.follows(&blocks[i], g.params); err != nil {
+			return nil, err
+		}
+		if err := proven(&blocks[i]); err != nil {
 			return nil, err
 		}
 		if err := c.apply(&blocks[i]); err != nil {
@@ -193,14 +196,17 @@ func (c *change) follows(b *Block, params Params) error {
 	return nil
 }
 
+// proven checks that a block has its anchors.
+func proven(b *Block) error {
+	if len(b.Anchors.Txs) == 0 {
+		return nil
+	}
+	return b.Anchors.Check(b.Hash)
+}
+
 // apply applies a block that comes after the tip. ErrBlock if it has a transaction
 // twice, or one that is on the chain already.
 func (c *change) apply(b *Block) error {
-	if len(b.Anchors.Txs) > 0 {
-		if err := b.Anchors.Check(b.Hash); err != nil {
-			return err
-		}
-	}
 	if err := c.draft.Repeats(b); err != nil {
 		return err
 	}

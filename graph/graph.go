@@ -91,7 +91,9 @@ type Graph struct {
 	checkpoint checkpointed // writer
 
 	current    atomic.Pointer[snapshot]
-	publishing sync.Mutex // held while current is replaced
+	publishing sync.Mutex // held while current is replaced, or what is pending after it
+	generation uint64     // publishing; of what was set last as pending
+	supposing  sync.Mutex // held by the one SetPending under way
 
 	tallying sync.Mutex
 	tally    links.Tally // tallying

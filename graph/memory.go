@@ -18,6 +18,9 @@ const (
 	stepMemory = 550
 	// anchorMemory is the same of an anchor, without its transaction.
 	anchorMemory = 900
+	// copiedMemory is what an action copies at most of what is held of links, while the version
+	// before is held as well.
+	copiedMemory = 8 << 10
 	// stagesMemory is what a stage takes until Badger has it.
 	stagesMemory = 4 * store.DefaultStageBytes
 )
@@ -30,17 +33,24 @@ func Usable(memory int64) int64 { return memory - memory/4 }
 type MemoryUse struct {
 	Links   int64 // keys that are or were in links, which nothing but memory bounds
 	Waiting int64 // what actions wait for, and open chains of anchors
+	Pending int64 // what is supposed of the next block; it gives way to blocks
 	Fixed   int64 // memtables and caches, whatever there is
 	Most    int64 // all of it, with a step under way
 }
 
 // Left is about how many more keys have room, 0 at least.
 func (m MemoryUse) Left() int64 {
-	return max(0, m.Most-m.Fixed-m.Links-m.Waiting-stagesMemory) / keyMemory
+	return max(0, m.Most-m.Fixed-m.Links-m.Waiting-m.Pending-stagesMemory) / keyMemory
 }
 
 // Memory returns what the graph takes of memory.
-func (g *Graph) Memory() MemoryUse { return g.memoryOf(g.current.Load().state) }
+func (g *Graph) Memory() MemoryUse { return g.current.Load().memory(g) }
+
+func (s *snapshot) memory(g *Graph) MemoryUse {
+	m := g.memoryOf(s.state)
+	m.Pending = s.pending.Load().bytes
+	return m
+}
 
 func (g *Graph) memoryOf(s *state.State) MemoryUse {
 	return MemoryUse{
@@ -51,8 +61,8 @@ func (g *Graph) memoryOf(s *state.State) MemoryUse {
 	}
 }
 
-// hasMemory returns ErrMemory if there is no room for a step that connects blocks.
-func (g *Graph) hasMemory(s *state.State, blocks []Block) error {
+// stepNeeds is what a step that applies blocks takes, in bytes.
+func stepNeeds(blocks []Block) int64 {
 	need := int64(stagesMemory)
 	for i := range blocks {
 		b := &blocks[i]
@@ -64,11 +74,36 @@ func (g *Graph) hasMemory(s *state.State, blocks []Block) error {
 			need += int64(len(b.Anchors.Txs[n].Raw))
 		}
 	}
-	m := g.memoryOf(s)
-	if all := m.Links + m.Waiting + m.Fixed + need; all > m.Most {
+	return need
+}
+
+// hasMemory returns ErrMemory if there is no room for a step that connects blocks to a snapshot. What is
+// pending gives way to them.
+func (g *Graph) hasMemory(base *snapshot, blocks []Block) error {
+	need, m := stepNeeds(blocks), base.memory(g)
+	if m.all()+need > m.Most && m.Pending > 0 && g.setPending(base, nothingPending()) == nil {
+		m.Pending = 0
+	}
+	if all := m.all() + need; all > m.Most {
 		const mib = 1 << 20
 		return fmt.Errorf("%w: blocks %d to %d need %d MiB for a while, %d keys in links hold %d MiB, what waits %d MiB, tables and caches %d MiB, together more than the %d MiB that can be used of %d MiB: allow %d MiB",
-			store.ErrMemory, blocks[0].Height, blocks[len(blocks)-1].Height, need/mib, s.Links.Keys(), m.Links/mib, m.Waiting/mib, m.Fixed/mib, m.Most/mib, g.opt.Memory/mib, (all*4/3+mib-1)/mib)
+			store.ErrMemory, blocks[0].Height, blocks[len(blocks)-1].Height, need/mib, base.state.Links.Keys(), m.Links/mib, m.Waiting/mib, m.Fixed/mib, m.Most/mib, g.opt.Memory/mib, (all*4/3+mib-1)/mib)
 	}
 	return nil
+}
+
+// all is what is taken.
+func (m MemoryUse) all() int64 { return m.Links + m.Waiting + m.Pending + m.Fixed }
+
+// pendingNeeds returns what a block takes that is supposed to follow a snapshot, in bytes, or ErrMemory if
+// there is no room for it beside what is pending.
+func (g *Graph) pendingNeeds(base *snapshot, b *Block) (int64, error) {
+	m := base.memory(g)
+	need := stepNeeds([]Block{*b}) - stagesMemory + min(m.Links, copiedMemory*int64(len(b.Actions)))
+	if all := m.all() + need; all > m.Most {
+		const mib = 1 << 20
+		return 0, fmt.Errorf("%w: %d pending actions and %d pending anchors need %d MiB, all else %d MiB, together more than the %d MiB that can be used of %d MiB: suppose fewer, or allow %d MiB",
+			store.ErrMemory, len(b.Actions), len(b.Anchors.Txs), need/mib, m.all()/mib, m.Most/mib, g.opt.Memory/mib, (all*4/3+mib-1)/mib)
+	}
+	return need, nil
 }

@@ -211,10 +211,24 @@ func (h heldView) wantReorganised(t rapid.TB, w *world) {
 	}
 }
 
+// questions are what views of blocks and of what is pending are asked alike.
+type questions interface {
+	Resolve(context.Context, protocol.KeyHash) (links.Resolution, error)
+	ActionsOf(context.Context, protocol.KeyHash, *store.Position, int) ([]links.ActionStatus, *store.Position, error)
+	Action(chainhash.Hash) (links.ActionStatus, error)
+	Identity(chainhash.Hash) (links.Identity, error)
+	Members(context.Context, chainhash.Hash, *links.MemberCursor, int) ([]links.Member, *links.MemberCursor, error)
+}
+
 // agree asks everything there is to ask of a view.
 func (s *modelState) agree(t rapid.TB, v *graph.View, w *world, limit int) {
 	same(t, w, "View.Height", v.Height(), s.block.Height)
 	same(t, w, "View.Hash", v.Hash(), s.block.Hash)
+	s.answers(t, v, w, limit)
+}
+
+// answers asks everything about links and actions.
+func (s *modelState) answers(t rapid.TB, v questions, w *world, limit int) {
 	// A question is put together only if it gets a wrong answer.
 	check := func(question string, of, got, want any) {
 		if !reflect.DeepEqual(got, want) {
@@ -239,7 +253,7 @@ func (s *modelState) agree(t rapid.TB, v *graph.View, w *world, limit int) {
 }
 
 // allMembers reads an identity's members page by page; nil if there is none.
-func allMembers(t rapid.TB, v *graph.View, id chainhash.Hash, limit int) []links.Member {
+func allMembers(t rapid.TB, v questions, id chainhash.Hash, limit int) []links.Member {
 	var all []links.Member
 	var cursor *links.MemberCursor
 	for {
@@ -262,7 +276,7 @@ func allMembers(t rapid.TB, v *graph.View, id chainhash.Hash, limit int) []links
 }
 
 // allActions reads a key's actions page by page.
-func allActions(t rapid.TB, v *graph.View, key protocol.KeyHash, limit int) []links.ActionStatus {
+func allActions(t rapid.TB, v questions, key protocol.KeyHash, limit int) []links.ActionStatus {
 	var all []links.ActionStatus
 	var cursor *store.Position
 	for {

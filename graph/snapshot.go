@@ -18,6 +18,8 @@ type snapshot struct {
 	undoFrom uint32      // lowest height that can be disconnected
 	taken    uint64      // how many blocks have been taken back before
 
+	pending atomic.Pointer[pending] // of the next block, never nil; replaced with Graph.publishing held
+
 	changed chan struct{} // closed when another snapshot has been published
 	broken  error         // why the graph answers nothing; set before it is published
 
@@ -35,6 +37,7 @@ type snapshot struct {
 func newSnapshot() *snapshot {
 	s := &snapshot{changed: make(chan struct{})}
 	s.holders.Store(1)
+	s.pending.Store(nothingPending())
 	return s
 }
 
@@ -114,6 +117,7 @@ func (g *Graph) replace(last, next *snapshot) {
 	g.current.Store(next)
 	if last != nil {
 		close(last.changed)
+		close(last.pending.Load().changed)
 		last.release()
 	}
 }

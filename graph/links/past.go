@@ -137,6 +137,61 @@ func (v *Identities) resolvePast(ctx context.Context, key protocol.KeyHash) (Res
 	return r, nil
 }
 
+// Turns lists the links because of which the way from a key up to its root is not what it was as of
+// the view: those that were on it then and have been cut, and those that have come since, by their
+// MLAs. One may be there twice. It lists at most limit of them; more tells whether there are others. Its
+// cost is that of Resolve, and as much for the way as it is. ErrWork; other errors are the store's or the context's.
+func (v *Identities) Turns(ctx context.Context, key protocol.KeyHash, limit int) (accepts []chainhash.Hash, more bool, err error) {
+	if err := v.stillThere(); err != nil {
+		return nil, false, err
+	}
+	v.work = 0
+	s := v.state
+	n := s.keys.Find(key)
+	if n == none {
+		return nil, false, nil
+	}
+	for at, top := n, false; !top; {
+		moved, err := v.movedAbove(at)
+		if err != nil {
+			return nil, false, err
+		}
+		was, err := v.storedKey(moved)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		if is := s.record(moved); was.hasParent && (!is.hasParent || is.accept != was.accept) {
+			accepts = append(accepts, was.accept.tx)
+		}
+		if top = !was.hasParent; !top {
+			if at, err = v.number(was.parent); err != nil {
+				return nil, false, err
+			}
+		}
+		if len(accepts) > limit {
+			return accepts[:limit], true, nil
+		}
+	}
+	for at := n; at != none; at = s.forest.Parent(at) {
+		moved, visited, _ := s.forest.Newer(at, v.height, v.most-v.work)
+		if err := v.spend(visited); err != nil {
+			return nil, false, err
+		}
+		if moved == none {
+			break
+		}
+		if len(accepts) == limit {
+			return accepts, true, nil
+		}
+		accepts = append(accepts, s.places.Ref(moved).name.tx)
+		at = moved
+	}
+	return accepts, false, nil
+}
+
 // movedAbove returns the nearest key, the given one first, then upwards, whose link came later than the view; the root
 // if there is none.
 func (v *Identities) movedAbove(n int32) (int32, error) {

@@ -128,6 +128,15 @@ func BlockAbove(txn *Txn, tip *uint32) *uint32 {
 	return &height
 }
 
+// UndoAbove tells whether there is something above the tip, which is at a height: what a step has
+// left behind that failed.
+func UndoAbove(txn *Txn, tip uint32) bool {
+	it := NewIterator(txn, []byte{PrefixUndo})
+	defer it.Close()
+	it.Seek(HeightKey(PrefixUndo, tip+1))
+	return it.Valid()
+}
+
 // Stale is a block that was taken off the best chain.
 type Stale struct {
 	Height   uint32
