@@ -157,7 +157,7 @@ func TestPendingWhy(t *testing.T) {
 		"z request": {"z"},
 		"nothing":   nil,
 	} {
-		got, more, err := v.WhyIdentity(tx(id))
+		got, _, more, err := v.WhyIdentity(tx(id))
 		if err != nil || more || !sameTxs(got, want) {
 			t.Errorf("identity %s differs because of %v, %t, %v, expected %q", id, got, more, err, want)
 		}

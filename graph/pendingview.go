@@ -227,21 +227,32 @@ func (v *PendingView) WhyKey(ctx context.Context, key protocol.KeyHash) (txids [
 }
 
 // WhyIdentity lists the pending transactions that would form and cut links of an identity, name
-// or merge it, as WhyKey does.
-func (v *PendingView) WhyIdentity(id chainhash.Hash) (txids []chainhash.Hash, more bool, err error) {
+// or merge it, as WhyKey does; and the keys whose own links those are, MaxCauses at most.
+func (v *PendingView) WhyIdentity(id chainhash.Hash) (txids []chainhash.Hash, moved []protocol.KeyHash, more bool, err error) {
 	touches := v.supposed.touches
 	first, _ := slices.BinarySearchFunc(touches, id, func(t touch, id chainhash.Hash) int { return store.CompareHashes(t.id, id) })
 	c := &causes{view: v}
 	for _, t := range touches[first:] {
-		if c.more = t.id == id && len(c.txids) > 2*MaxCauses; c.more || t.id != id {
+		if t.id != id {
+			break
+		}
+		if len(moved) == MaxCauses {
+			c.more = true
 			break
 		}
 		if err := c.add(t.by, false); err != nil {
-			return nil, false, err
+			return nil, nil, false, err
+		}
+		a, err := v.Action(t.by)
+		if err != nil {
+			return nil, nil, false, err
+		}
+		if !slices.Contains(moved, *a.Child) { // known of what forms or cuts a link
+			moved = append(moved, *a.Child)
 		}
 	}
 	txids, more = c.list()
-	return txids, more, nil
+	return txids, moved, more, nil
 }
 
 // WhyAction lists the pending transactions because of which an action is, or would be, what it would be then,

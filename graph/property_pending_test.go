@@ -102,9 +102,12 @@ func (p *pair) wantReasons(t *rapid.T, w *world, v *graph.PendingView, m *mempoo
 		pending("key", key, why, !reflect.DeepEqual(confirmed.resolve(key), m.state.resolve(key)))
 	}
 	for _, tx := range w.txs {
-		why, more, err := v.WhyIdentity(tx.TxID)
+		why, moved, more, err := v.WhyIdentity(tx.TxID)
 		if err != nil || more {
 			t.Fatalf("WhyIdentity: %v, %t", err, more)
+		}
+		if (len(moved) > 0) != (len(why) > 0) {
+			t.Fatalf("identity %s: %d keys move because of %d", show(w, tx.TxID), len(moved), len(why))
 		}
 		pending("identity", tx.TxID, why, !reflect.DeepEqual(confirmed.identity(tx.TxID), m.state.identity(tx.TxID)) ||
 			!reflect.DeepEqual(confirmed.members(tx.TxID), m.state.members(tx.TxID)))

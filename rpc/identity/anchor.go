@@ -36,6 +36,11 @@ func (s *anchorService) ListAnchorChains(ctx context.Context, request *keytreev1
 		return nil, err
 	}
 	defer list.view.Close()
+	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
 	after, err := parseActionCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
@@ -54,6 +59,9 @@ func (s *anchorService) ListAnchorChains(ctx context.Context, request *keytreev1
 		}
 		answer.Chains = append(answer.Chains, chain)
 	}
+	if answer.Unconfirmed, err = supposed.chains(ctx, domain, chains, after, next, list.limit); err != nil {
+		return nil, s.fault(err)
+	}
 	if err := authors.settled(); err != nil {
 		return nil, s.fault(err)
 	}
@@ -70,19 +78,40 @@ func (s *anchorService) GetAnchorChain(ctx context.Context, request *keytreev1.G
 		return nil, err
 	}
 	defer view.Close()
-	chain, err := view.AnchorChain(id)
+	supposed, err := s.suppose(view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
+	answer, err := s.chainAnd(ctx, id, view, supposed)
 	if err != nil {
 		return nil, s.notFoundOr(err, "chain_tx_hash", "chain of anchors", id, view)
+	}
+	return answer, nil
+}
+
+// chainAnd describes a chain of anchors, and what would differ from it. graph.ErrNotFound if there is none,
+// and would be none.
+func (s *anchorService) chainAnd(ctx context.Context, id chainhash.Hash, view *graph.View, supposed *supposition) (*keytreev1.AnchorChain, error) {
+	at := asOfView(view)
+	chain, err := view.AnchorChain(id)
+	if errors.Is(err, graph.ErrNotFound) && supposed.known() {
+		answer := &keytreev1.AnchorChain{ChainTxHash: id.String(), State: unconfirmedState, Genesis: new(keytreev1.Anchor), Last: new(keytreev1.Anchor), AsOfHeight: at.height, AsOfHash: at.hash}
+		answer.Unconfirmed, err = supposed.chain(ctx, id, nil)
+		return answer, err
+	}
+	if err != nil {
+		return nil, err
 	}
 	authors := s.authorsAsOf(view)
 	answer, err := authors.chain(&chain)
 	if err == nil {
+		answer.Unconfirmed, err = supposed.chain(ctx, id, &chain)
+	}
+	if err == nil {
 		err = authors.settled()
 	}
-	if err != nil {
-		return nil, s.fault(err)
-	}
-	return answer, nil
+	return answer, err
 }
 
 // ListAnchors implements AnchorService.
@@ -90,6 +119,7 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 	var (
 		subject []byte
 		page    func(ctx context.Context, list *listing) (anchors []anchors.Status, cursor []byte, err error)
+		pending func(s *supposition, limit int) ([]anchors.Status, bool, error) // those behind the last page
 	)
 	switch {
 	case (request.GetDomain() == "") == (request.GetChainTxHash() == ""):
@@ -103,6 +133,9 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 		page = func(ctx context.Context, list *listing) ([]anchors.Status, []byte, error) {
 			return s.anchorsOf(ctx, list, domain)
 		}
+		pending = func(s *supposition, limit int) ([]anchors.Status, bool, error) {
+			return s.anchorsOf(ctx, domain, limit)
+		}
 	default:
 		id, err := parseHash("chain_tx_hash", request.GetChainTxHash())
 		if err != nil {
@@ -112,12 +145,18 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 		page = func(ctx context.Context, list *listing) ([]anchors.Status, []byte, error) {
 			return s.anchorsIn(ctx, list, id)
 		}
+		pending = func(s *supposition, limit int) ([]anchors.Status, bool, error) { return s.anchorsIn(ctx, id, limit) }
 	}
 	list, err := s.openListing(queryDigest("ListAnchors", subject, request.AtHeight), request.AtHeight, request.GetPageSize(), request.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
 	defer list.view.Close()
+	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
 	anchors, cursor, err := page(ctx, list)
 	if err != nil {
 		return nil, err
@@ -131,6 +170,17 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 			return nil, s.fault(err)
 		}
 		answer.Anchors = append(answer.Anchors, anchor)
+	}
+	answer.Unconfirmed = supposed.anchorsAnswer()
+	if supposed.known() && cursor == nil {
+		added, more, err := pending(supposed, list.limit)
+		if err == nil {
+			answer.Unconfirmed.More = more
+			err = supposed.addAnchors(answer.Unconfirmed, added)
+		}
+		if err != nil {
+			return nil, s.fault(err)
+		}
 	}
 	if err := authors.settled(); err != nil {
 		return nil, s.fault(err)
@@ -189,14 +239,30 @@ func (s *anchorService) GetAnchor(ctx context.Context, request *keytreev1.GetAnc
 		return nil, err
 	}
 	defer view.Close()
+	supposed, err := s.suppose(view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
+	at := asOfView(view)
 	proof, err := view.AnchorProof(txid)
+	if errors.Is(err, graph.ErrNotFound) && supposed.known() {
+		answer := &keytreev1.AnchorTransaction{TxHash: txid.String(), AsOfHeight: at.height, AsOfHash: at.hash, Unconfirmed: supposed.anchorsAnswer()}
+		anchor, err := supposed.pending.Anchor(txid)
+		if err == nil {
+			err = supposed.addAnchors(answer.Unconfirmed, []anchors.Status{anchor})
+		}
+		if err != nil {
+			return nil, s.notFoundOr(err, "tx_hash", "anchor", txid, view)
+		}
+		return answer, nil
+	}
 	if err != nil {
 		return nil, s.notFoundOr(err, "tx_hash", "anchor", txid, view)
 	}
-	at := asOfView(view)
 	answer := &keytreev1.AnchorTransaction{
 		TxHash: txid.String(), RawTx: proof.Raw, Height: proof.Height, TxIndex: proof.Index, BlockHeader: proof.Header[:],
-		AsOfHeight: at.height, AsOfHash: at.hash,
+		AsOfHeight: at.height, AsOfHash: at.hash, Unconfirmed: supposed.anchorsAnswer(),
 	}
 	for _, hash := range proof.Branch {
 		answer.MerkleBranch = append(answer.MerkleBranch, hash.String())
@@ -231,13 +297,20 @@ func parseAnchorDomain(field, domain string) (string, error) {
 // authors, each as of the anchor's own block.
 type anchorAuthors struct {
 	*graphReader
-	view   *graph.View
+	view   *graph.View // the confirmed one
+	asked  chainReader // view, or what is pending after it
+	at     asOf
 	chains map[chainhash.Hash]*anchors.Chain
+}
+
+// chainReader tells of a chain of anchors.
+type chainReader interface {
+	AnchorChain(id chainhash.Hash) (anchors.Chain, error)
 }
 
 // authorsAsOf returns a renderer for anchors of a view, which stays the caller's.
 func (r *graphReader) authorsAsOf(view *graph.View) *anchorAuthors {
-	return &anchorAuthors{graphReader: r, view: view, chains: make(map[chainhash.Hash]*anchors.Chain)}
+	return &anchorAuthors{graphReader: r, view: view, asked: view, at: asOfView(view), chains: make(map[chainhash.Hash]*anchors.Chain)}
 }
 
 // settled returns graph.ErrReorganised unless the view's block, and so those of all
@@ -251,10 +324,9 @@ func (a *anchorAuthors) settled() error {
 }
 
 func (a *anchorAuthors) chain(in *anchors.Chain) (*keytreev1.AnchorChain, error) {
-	at := asOfView(a.view)
 	out := &keytreev1.AnchorChain{
 		ChainTxHash: in.ID.String(), Domain: in.Domain, AnchorCount: in.Anchors, State: "OPEN",
-		AsOfHeight: at.height, AsOfHash: at.hash,
+		AsOfHeight: a.at.height, AsOfHash: a.at.hash,
 	}
 	if in.Break != protocol.Unbroken {
 		out.State, out.BreakReason, out.BrokenByTxHash, out.BrokenHeight = "BROKEN", breakName(in.Break), in.BrokenBy.String(), in.BrokenAt
@@ -269,7 +341,7 @@ func (a *anchorAuthors) chain(in *anchors.Chain) (*keytreev1.AnchorChain, error)
 func (a *anchorAuthors) anchor(in *anchors.Status, chain *anchors.Chain) (*keytreev1.Anchor, error) {
 	if chain == nil {
 		if chain = a.chains[in.Chain]; chain == nil {
-			c, err := a.view.AnchorChain(in.Chain)
+			c, err := a.asked.AnchorChain(in.Chain)
 			if err != nil {
 				return nil, fmt.Errorf("the chain of anchor %v: %w", in.TxID, err)
 			}

@@ -31,10 +31,12 @@ const (
 // batch resolves the addresses of one request as of one block. One goroutine uses it.
 type batch struct {
 	service  *identityService
-	view     *graph.View // until close
+	view     *graph.View  // until close
+	supposed *supposition // until close
 	at       asOf
 	keys     []protocol.KeyHash
 	omitPath bool
+	differs  bool // one that was resolved would be otherwise
 
 	often     map[protocol.KeyHash]bool   // the keys that occur more than once
 	addresses map[protocol.KeyHash]string // some of those that are in several paths
@@ -46,7 +48,11 @@ func (s *identityService) newBatch(ctx context.Context, request *keytreev1.Batch
 	if len(addresses) == 0 || len(addresses) > maxBatch {
 		return nil, fault.Field(codes.InvalidArgument, "addresses", "expected 1 to %d addresses, got %d", maxBatch, len(addresses))
 	}
-	if err := admission.Work(ctx, len(addresses)/unitBatch); err != nil {
+	work := len(addresses) / unitBatch
+	if request.GetUnconfirmed() {
+		work *= 2
+	}
+	if err := admission.Work(ctx, work); err != nil {
 		return nil, err
 	}
 	if len(addresses) > longBatch {
@@ -71,11 +77,27 @@ func (s *identityService) newBatch(ctx context.Context, request *keytreev1.Batch
 	if b.view, err = s.viewAt(request.AtHeight); err != nil {
 		return nil, err
 	}
+	if b.supposed, err = s.suppose(b.view, request.GetUnconfirmed(), request.AtHeight); err != nil {
+		b.view.Close()
+		return nil, err
+	}
 	b.at = asOfView(b.view)
 	return b, nil
 }
 
-func (b *batch) close() { b.view.Close() }
+func (b *batch) close() {
+	b.supposed.close()
+	b.view.Close()
+}
+
+// unconfirmed says whether it is known what is pending, and whether a resolution differs.
+func (b *batch) unconfirmed() *keytreev1.Unconfirmed {
+	out := b.supposed.answer()
+	if out != nil {
+		out.Differs = b.differs
+	}
+	return out
+}
 
 func (b *batch) resolve(ctx context.Context, key protocol.KeyHash) (*keytreev1.Resolution, error) {
 	if err := ctx.Err(); err != nil {
@@ -85,7 +107,15 @@ func (b *batch) resolve(ctx context.Context, key protocol.KeyHash) (*keytreev1.R
 	if err != nil {
 		return nil, b.service.fault(err)
 	}
-	return b.service.render().resolution(resolution, b.at, b.omitPath, b.address), nil
+	answer := b.service.render().resolution(resolution, b.at, b.omitPath, b.address)
+	differs, err := b.supposed.resolution(ctx, resolution, b.omitPath)
+	if err != nil {
+		return nil, b.service.fault(err)
+	}
+	if differs.GetDiffers() {
+		answer.Unconfirmed, b.differs = differs, true
+	}
+	return answer, nil
 }
 
 // address renders the address of a key that others may be below.
@@ -131,6 +161,7 @@ func (s *identityService) BatchResolve(ctx context.Context, request *keytreev1.B
 		}
 		answer.Resolutions[i] = resolution
 	}
+	answer.Unconfirmed = b.unconfirmed()
 	return answer, nil
 }
 
@@ -163,6 +194,9 @@ func (b *batch) write(ctx context.Context, out *rest.Answer) error {
 	o := jsonObject(append(out.Text, ']'))
 	o.number("as_of_height", b.at.height)
 	o.text("as_of_hash", b.at.hash)
+	if out := b.unconfirmed(); out != nil {
+		o.message("unconfirmed", out)
+	}
 	out.Text = append(o, '}')
 	return nil
 }

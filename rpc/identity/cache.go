@@ -30,7 +30,7 @@ type cached struct {
 // ServeHTTP implements http.Handler.
 func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
-	if c.graph == nil || r.Method != http.MethodGet || !strings.HasPrefix(path, "/v1/") || path == "/v1/status" || strings.HasPrefix(path, rest.KeyserverPath) {
+	if c.graph == nil || r.Method != http.MethodGet || !strings.HasPrefix(path, "/v1/") || passing(r) || strings.HasPrefix(path, rest.KeyserverPath) {
 		w.Header().Set("Cache-Control", "no-store")
 		c.next.ServeHTTP(w, r)
 		return
@@ -60,6 +60,11 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	c.next.ServeHTTP(answer, r)
+}
+
+// passing tells whether the answer to a request is of its moment, and not of a block.
+func passing(r *http.Request) bool {
+	return r.URL.Path == "/v1/status" || r.URL.Path == "/v1/mempool" || r.URL.Query().Has("unconfirmed")
 }
 
 // settled tells whether a request is as of a settled block, and of no other.

@@ -38,6 +38,8 @@ func TestCacheHeaders(t *testing.T) {
 		{"/v1/identities/" + rpctest.HashOf("mlr3").String() + "?at_height=0", "", 404, "no-store", ""},
 		{"/v1/events", etag, 200, "no-cache", ""},
 		{"/v1/status", etag, 200, "no-store", ""},
+		{"/v1/mempool", etag, 200, "no-store", ""},
+		{child + "?unconfirmed=true", etag, 200, "no-store", ""},
 		{"/readyz", etag, 200, "no-store", ""},
 		{"/v1/nothing", "", 404, "no-store", ""},
 	} {

@@ -3,8 +3,12 @@ package identity
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"time"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -31,7 +35,7 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 		Counts:      &keytreev1.Counts{},
 		Memory: &keytreev1.Memory{
 			Links: uint64(memory.Links), Waiting: uint64(memory.Waiting), Fixed: uint64(memory.Fixed),
-			Most: uint64(memory.Most), KeysLeft: uint64(memory.Left()),
+			Most: uint64(memory.Most), KeysLeft: uint64(memory.Left()), Pending: uint64(memory.Pending),
 		},
 	}
 	if peers := uint32(state.NodePeers); state.NodePeers >= 0 {
@@ -41,6 +45,7 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 		ago := uint32(max(0, time.Since(state.NodeAnswered)/time.Second))
 		answer.NodeAnsweredAgo = &ago
 	}
+	answer.Mempool = s.mempool()
 	if tip, ok := s.graph.Tip(); ok {
 		answer.TipHeight = tip.Height
 		answer.TipHash = tip.Hash.String()
@@ -66,25 +71,57 @@ func (s *identityService) ResolveAddress(ctx context.Context, request *keytreev1
 		return nil, err
 	}
 	defer view.Close()
+	supposed, err := s.suppose(view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
 	resolution, err := view.Resolve(ctx, key)
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	return s.render().resolution(resolution, asOfView(view), false, s.render().address), nil
+	answer := s.render().resolution(resolution, asOfView(view), false, s.render().address)
+	if answer.Unconfirmed, err = supposed.resolution(ctx, resolution, false); err != nil {
+		return nil, s.fault(err)
+	}
+	return answer, nil
 }
 
 // GetIdentity implements IdentityService.
-func (s *identityService) GetIdentity(_ context.Context, request *keytreev1.GetIdentityRequest) (*keytreev1.Identity, error) {
+func (s *identityService) GetIdentity(ctx context.Context, request *keytreev1.GetIdentityRequest) (*keytreev1.Identity, error) {
 	id, view, err := s.viewOf("id_tx_hash", request.GetIdTxHash(), request.AtHeight)
 	if err != nil {
 		return nil, err
 	}
 	defer view.Close()
-	identity, err := view.Identity(id)
+	supposed, err := s.suppose(view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
+	answer, err := s.identityAnd(ctx, id, view, supposed)
 	if err != nil {
 		return nil, s.notFoundOr(err, "id_tx_hash", "identity", id, view)
 	}
-	return s.render().identity(identity, asOfView(view)), nil
+	return answer, nil
+}
+
+// identityAnd describes an identity, and what would differ from it. graph.ErrNotFound if there is none,
+// and would be none.
+func (s *identityService) identityAnd(ctx context.Context, id chainhash.Hash, view *graph.View, supposed *supposition) (*keytreev1.Identity, error) {
+	at := asOfView(view)
+	identity, err := view.Identity(id)
+	if errors.Is(err, graph.ErrNotFound) && supposed.known() {
+		answer := &keytreev1.Identity{IdTxHash: id.String(), State: unconfirmedState, NamedBy: new(keytreev1.NamedBy), AsOfHeight: at.height, AsOfHash: at.hash}
+		answer.Unconfirmed, err = supposed.identity(ctx, id, nil)
+		return answer, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer := s.render().identity(identity, at)
+	answer.Unconfirmed, err = supposed.identity(ctx, id, &identity)
+	return answer, err
 }
 
 // GetAction implements IdentityService.
@@ -94,9 +131,32 @@ func (s *identityService) GetAction(_ context.Context, request *keytreev1.GetAct
 		return nil, err
 	}
 	defer view.Close()
-	action, err := view.Action(txid)
+	supposed, err := s.suppose(view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
+	answer, err := s.actionAnd(txid, view, supposed)
 	if err != nil {
 		return nil, s.notFoundOr(err, "tx_hash", "action", txid, view)
 	}
-	return s.render().action(action, asOfView(view)), nil
+	return answer, nil
+}
+
+// actionAnd describes an action, and what would differ from it. graph.ErrNotFound if it is neither
+// confirmed nor pending.
+func (s *identityService) actionAnd(txid chainhash.Hash, view *graph.View, supposed *supposition) (*keytreev1.Action, error) {
+	at := asOfView(view)
+	action, err := view.Action(txid)
+	if errors.Is(err, graph.ErrNotFound) && supposed.known() {
+		answer := &keytreev1.Action{TxHash: txid.String(), State: unconfirmedState, AsOfHeight: at.height, AsOfHash: at.hash}
+		answer.Unconfirmed, err = supposed.action(txid, nil)
+		return answer, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer := s.render().action(action, at)
+	answer.Unconfirmed, err = supposed.action(txid, &action)
+	return answer, err
 }

@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"strconv"
 
+	"google.golang.org/protobuf/proto"
+
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 // The messages that answers have by the thousand, in the JSON that rest.JSON has for
@@ -40,6 +43,13 @@ func (o *jsonObject) bool(name string, value bool) {
 func (o *jsonObject) bytes(name string, value []byte) {
 	o.name(name)
 	*o = append(base64.StdEncoding.AppendEncode(append(*o, '"'), value), '"')
+}
+
+// message writes one that few answers have.
+func (o *jsonObject) message(name string, value proto.Message) {
+	o.name(name)
+	text, _ := rest.JSON.MarshalAppend(nil, value) // what is made of valid UTF-8 always marshals
+	*o = append(*o, text...)
 }
 
 // appendJSONString appends a string that is valid UTF-8, as all are that a message can
@@ -82,6 +92,9 @@ func appendResolution(b []byte, r *keytreev1.Resolution) []byte {
 	o.text("accept_tx_hash", r.AcceptTxHash)
 	o.number("as_of_height", r.AsOfHeight)
 	o.text("as_of_hash", r.AsOfHash)
+	if r.Unconfirmed != nil {
+		o.message("unconfirmed", r.Unconfirmed)
+	}
 	return append(o, '}')
 }
 

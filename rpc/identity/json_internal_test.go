@@ -36,7 +36,7 @@ func TestDirectJSON(t *testing.T) {
 	} {
 		t.Run(string(test.empty.ProtoReflect().Descriptor().Name()), rapid.MakeCheck(func(t *rapid.T) {
 			message := test.empty.ProtoReflect().New()
-			draw(t, message)
+			draw(t, message, 2)
 			text, err := rest.JSON.Marshal(message.Interface())
 			if err != nil {
 				t.Fatal(err)
@@ -56,24 +56,26 @@ func TestDirectJSON(t *testing.T) {
 	}
 }
 
-// draw sets the fields of a message, some of them.
-func draw(t *rapid.T, m protoreflect.Message) {
+// draw sets the fields of a message, some of them, and of those that are messages so many levels deep:
+// one may be in itself.
+func draw(t *rapid.T, m protoreflect.Message, levels int) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		field := fields.Get(i)
 		switch name := string(field.Name()); {
+		case field.Message() != nil && levels == 0:
 		case field.IsList():
 			list := m.Mutable(field).List()
 			for range rapid.IntRange(0, 3).Draw(t, name) {
 				if field.Message() != nil {
-					draw(t, list.AppendMutable().Message())
+					draw(t, list.AppendMutable().Message(), levels-1)
 				} else {
 					list.Append(drawScalar(t, field))
 				}
 			}
 		case !rapid.Bool().Draw(t, name+" is set"):
 		case field.Message() != nil:
-			draw(t, m.Mutable(field).Message())
+			draw(t, m.Mutable(field).Message(), levels-1)
 		default:
 			m.Set(field, drawScalar(t, field))
 		}

@@ -10,7 +10,6 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/store"
-	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -86,9 +85,25 @@ func (s *identityService) ListIdentityKeys(ctx context.Context, request *keytree
 	}
 	defer list.view.Close()
 
+	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
 	after, err := parseMemberCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
+	}
+	at := asOfView(list.view)
+	answer := &keytreev1.ListIdentityKeysResponse{AsOfHeight: at.height, AsOfHash: at.hash}
+	if supposed != nil {
+		about, err := s.identityAnd(ctx, id, list.view, supposed)
+		if err != nil {
+			return nil, s.notFoundOr(err, "id_tx_hash", "identity", id, list.view)
+		}
+		if answer.Unconfirmed = about.Unconfirmed; about.State == unconfirmedState {
+			return answer, nil
+		}
 	}
 	members, next, err := list.view.Members(ctx, id, after, list.limit)
 	if after != nil && errors.Is(err, graph.ErrNotFound) {
@@ -97,8 +112,6 @@ func (s *identityService) ListIdentityKeys(ctx context.Context, request *keytree
 	if err != nil {
 		return nil, s.notFoundOr(err, "id_tx_hash", "identity", id, list.view)
 	}
-	at := asOfView(list.view)
-	answer := &keytreev1.ListIdentityKeysResponse{AsOfHeight: at.height, AsOfHash: at.hash}
 	for _, member := range members {
 		answer.Keys = append(answer.Keys, s.render().key(member))
 	}
@@ -121,40 +134,46 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 	}
 	defer list.view.Close()
 
+	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), request.AtHeight)
+	if err != nil {
+		return nil, err
+	}
+	defer supposed.close()
 	after, err := parseActionCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
 	}
-	actions, next, err := s.actionsOf(ctx, list, key, after)
+	found, next, err := list.view.ActionsOf(ctx, key, after, list.limit)
 	if err != nil {
-		return nil, err
+		return nil, s.fault(err)
 	}
 	at := asOfView(list.view)
-	answer := &keytreev1.ListAddressActionsResponse{Actions: actions, AsOfHeight: at.height, AsOfHash: at.hash}
+	answer := &keytreev1.ListAddressActionsResponse{AsOfHeight: at.height, AsOfHash: at.hash}
+	if answer.Actions = s.actionsUpTo(found, at); len(answer.Actions) < len(found) {
+		found = found[:len(answer.Actions)]
+		last := &found[len(found)-1]
+		next = &store.Position{Height: last.Height, Index: last.Index}
+	}
+	if answer.Unconfirmed, err = supposed.actions(ctx, key, found, after, next, list.limit); err != nil {
+		return nil, s.fault(err)
+	}
 	if next != nil {
 		answer.NextPageToken = list.next(appendActionCursor(*next))
 	}
 	return answer, nil
 }
 
-// actionsOf fills a page up to its limit or to maxAnswer, or until the graph has read or passed over
-// enough. next is nil at the end of the list.
-func (s *identityService) actionsOf(ctx context.Context, list *listing, key protocol.KeyHash, after *store.Position) (page []*keytreev1.Action, next *store.Position, err error) {
-	found, next, err := list.view.ActionsOf(ctx, key, after, list.limit)
-	if err != nil {
-		return nil, nil, s.fault(err)
-	}
-	at := asOfView(list.view)
+// actionsUpTo renders actions up to maxAnswer, one at least if there is one.
+func (s *identityService) actionsUpTo(found []links.ActionStatus, at asOf) (page []*keytreev1.Action) {
 	size := 0
 	for i, action := range found {
 		rendered := s.render().action(action, at)
 		if size += proto.Size(rendered); size > maxAnswer && i > 0 {
-			last := &found[i-1]
-			return page, &store.Position{Height: last.Height, Index: last.Index}, nil
+			break
 		}
 		page = append(page, rendered)
 	}
-	return page, next, nil
+	return page
 }
 
 // The cursors of the two lists, in big-endian numbers. That of keys is a key, and a byte more, 1, if it

@@ -16,7 +16,7 @@ import (
 // pageToken is where a listing goes on, and for which question. Its wire form is
 // base64url, without padding, of
 //
-//	version 1 ‖ query (16) ‖ height (4) ‖ hash (32) ‖ cursor (0 to 21) ‖ checksum (4)
+//	version 1 ‖ query (16) ‖ height (4) ‖ hash (32) ‖ cursor (0 to 32) ‖ checksum (4)
 //
 // with big-endian numbers; the checksum is the start of the SHA-256 of what
 // precedes it. It guards against accidents, not against forgery: a forged token
@@ -32,7 +32,7 @@ const (
 	pageTokenVersion = 1
 	pageTokenFixed   = 1 + 16 + 4 + 32
 	pageTokenSum     = 4
-	maxCursor        = 21
+	maxCursor        = 32
 )
 
 var (

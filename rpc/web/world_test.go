@@ -12,8 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
@@ -43,6 +46,7 @@ type world struct {
 
 	keyserver *keyserver.Service
 	chain     string // txid of a genesis anchor
+	pending   string // of an anchor that is pending
 	breaker   string // of the transaction that broke another chain, and is no anchor
 
 	stale map[string]string // by call, a page token whose block was reorganised away
@@ -101,7 +105,25 @@ func newWorld(t *testing.T) *world {
 	w.Disconnect(t, 1)
 	c.Salt, c.Next, c.Prev = "another ", c.Next-1, blocks[len(blocks)-2].Hash
 	w.Connect(t, c.Block())
+	w.suppose(t, rpctest.AnchorOf(t, "lone", rpctest.Record(rpctest.Domain, 4)))
 	return w
+}
+
+// suppose lets something of everything be pending.
+func (w *world) suppose(t *testing.T, anchor rpctest.AnchorTx) {
+	t.Helper()
+	tip, _ := w.Graph.Tip()
+	mined := new(rpctest.Chain).Anchored(t, nil, anchor)
+	err := w.Graph.SetPending(&graph.PendingBlock{
+		Height: tip.Height + 1, PrevHash: tip.Hash, Anchors: mined.Anchors.Txs,
+		Actions:  []links.Action{rpctest.MCR("cut", "parent", "mla3"), rpctest.MLR("pending", "lone", "child", "")},
+		Txs:      map[chainhash.Hash]graph.PendingTx{rpctest.HashOf("cut"): {DoubleSpend: true, Seen: time.Now()}},
+		Coverage: graph.Coverage{Complete: true, AsOf: time.Now()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.pending = rpctest.ID(anchor)
 }
 
 // tx is the txid of an action of rpctest.Family.
@@ -134,6 +156,7 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		"ListIdentityKeys":   append(get("/v1/identities/"+tx("mlr1")+"/keys"), ask{status: 404, path: "/v1/identities/" + unknown + "/keys"}),
 		"GetAction":          append(get("/v1/actions/"+tx("mlr1")), ask{status: 200, path: "/v1/actions/" + tx("early")}, ask{status: 404, path: "/v1/actions/" + unknown}),
 		"ListAddressActions": get("/v1/addresses/" + child + "/actions"),
+		"ListMempool":        append(get("/v1/mempool"), ask{status: 200, path: "/v1/mempool?page_size=1"}),
 		"ListEvents":         append(get("/v1/events"), ask{status: 200, path: "/v1/events?page_size=3&from_height=2"}),
 		"ListAnchorChains":   get("/v1/anchors/chains?domain=" + rpctest.Domain),
 		"GetAnchorChain":     append(get("/v1/anchors/chains/"+w.chain), ask{status: 404, path: "/v1/anchors/chains/" + unknown}),
@@ -149,6 +172,23 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		"GetDocs":          {{status: 200, path: "/docs"}},
 		"GetDocsFile":      {{status: 200, path: "/docs/docs.css"}, {status: 200, path: "/docs/docs.js"}, {status: 404, path: "/docs/nothing"}},
 	}
+	for call, paths := range map[string][]string{
+		"ResolveAddress":     {"/v1/addresses/" + child, "/v1/addresses/" + rpctest.Address("nobody")},
+		"GetIdentity":        {"/v1/identities/" + tx("mlr1"), "/v1/identities/" + tx("cut")},
+		"ListIdentityKeys":   {"/v1/identities/" + tx("mlr1") + "/keys"},
+		"GetAction":          {"/v1/actions/" + tx("mla3"), "/v1/actions/" + tx("pending")},
+		"ListAddressActions": {"/v1/addresses/" + child + "/actions"},
+		"ListAnchorChains":   {"/v1/anchors/chains?domain=" + rpctest.Domain},
+		"GetAnchorChain":     {"/v1/anchors/chains/" + w.chain, "/v1/anchors/chains/" + w.pending},
+		"ListAnchors":        {"/v1/anchors?domain=" + rpctest.Domain},
+		"GetAnchor":          {"/v1/anchors/txs/" + w.chain, "/v1/anchors/txs/" + w.pending},
+	} {
+		for _, path := range paths {
+			asks[call] = append(asks[call], ask{status: 200, path: withQuery(path, "unconfirmed=true")})
+		}
+	}
+	asks["BatchResolve"] = append(asks["BatchResolve"],
+		ask{status: 200, path: "/v1/addresses:batchResolve", body: rpctest.Object{"addresses": []string{child, rpctest.Address("nobody")}, "unconfirmed": true}})
 	for call, path := range w.stale {
 		asks[call] = append(asks[call], ask{status: 409, path: path})
 	}

@@ -201,7 +201,9 @@ type AnchorChain struct {
 	// The first and the last; the same if there is one.
 	Genesis *Anchor `protobuf:"bytes,4,opt,name=genesis,proto3" json:"genesis,omitempty"`
 	Last    *Anchor `protobuf:"bytes,5,opt,name=last,proto3" json:"last,omitempty"`
-	// OPEN (output 0 of the last anchor, the baton, is unspent) or BROKEN (for good).
+	// OPEN (output 0 of the last anchor, the baton, is unspent) or BROKEN (for good). GetAnchorChain
+	// with unconfirmed, UNCONFIRMED for one that only unconfirmed has: all else but as_of_height
+	// and as_of_hash is empty then.
 	State string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
 	// "" unless BROKEN. Else NO_RECORD (the baton was spent by a transaction without a
 	// record), OTHER_DOMAIN (with another domain's), NOT_FIRST_INPUT (with the domain's
@@ -214,8 +216,10 @@ type AnchorChain struct {
 	BrokenHeight   uint32 `protobuf:"varint,9,opt,name=broken_height,json=brokenHeight,proto3" json:"broken_height,omitempty"`
 	AsOfHeight     uint32 `protobuf:"varint,10,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
 	AsOfHash       string `protobuf:"bytes,11,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// If it was asked for, by GetAnchorChain.
+	Unconfirmed   *UnconfirmedAnchors `protobuf:"bytes,12,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AnchorChain) Reset() {
@@ -325,6 +329,121 @@ func (x *AnchorChain) GetAsOfHash() string {
 	return ""
 }
 
+func (x *AnchorChain) GetUnconfirmed() *UnconfirmedAnchors {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+// UnconfirmedAnchors is what would differ from the answer that it stands beside if the
+// pending transactions alone made up the next block. The first six fields are as in Unconfirmed.
+type UnconfirmedAnchors struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Available bool                   `protobuf:"varint,1,opt,name=available,proto3" json:"available,omitempty"`
+	Reason    string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Height    uint32                 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
+	Differs   bool                   `protobuf:"varint,4,opt,name=differs,proto3" json:"differs,omitempty"`
+	By        []*PendingTransaction  `protobuf:"bytes,5,rep,name=by,proto3" json:"by,omitempty"`
+	More      bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
+	// GetAnchorChain: what the chain would be; one of state UNCONFIRMED is there beside it if there is
+	// none yet. ListAnchorChains: those of the page that would be otherwise, and on its last page
+	// those that would begin, as many as page_size.
+	Chains []*AnchorChain `protobuf:"bytes,7,rep,name=chains,proto3" json:"chains,omitempty"`
+	// ListAnchors, on its last page: those that would be added, as many as page_size. GetAnchor: the
+	// one that is pending. Their tx_index is the number in the order of the pending transactions, from
+	// 1 on. None has a proof.
+	Anchors       []*Anchor `protobuf:"bytes,8,rep,name=anchors,proto3" json:"anchors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnconfirmedAnchors) Reset() {
+	*x = UnconfirmedAnchors{}
+	mi := &file_keytree_v1_anchor_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnconfirmedAnchors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnconfirmedAnchors) ProtoMessage() {}
+
+func (x *UnconfirmedAnchors) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_anchor_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnconfirmedAnchors.ProtoReflect.Descriptor instead.
+func (*UnconfirmedAnchors) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UnconfirmedAnchors) GetAvailable() bool {
+	if x != nil {
+		return x.Available
+	}
+	return false
+}
+
+func (x *UnconfirmedAnchors) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UnconfirmedAnchors) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *UnconfirmedAnchors) GetDiffers() bool {
+	if x != nil {
+		return x.Differs
+	}
+	return false
+}
+
+func (x *UnconfirmedAnchors) GetBy() []*PendingTransaction {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *UnconfirmedAnchors) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *UnconfirmedAnchors) GetChains() []*AnchorChain {
+	if x != nil {
+		return x.Chains
+	}
+	return nil
+}
+
+func (x *UnconfirmedAnchors) GetAnchors() []*Anchor {
+	if x != nil {
+		return x.Anchors
+	}
+	return nil
+}
+
 type ListAnchorChainsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in a record: a host name in lower case of 1 to 63 bytes.
@@ -334,13 +453,14 @@ type ListAnchorChainsRequest struct {
 	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// As in ListIdentityKeysRequest.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Unconfirmed   bool   `protobuf:"varint,5,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAnchorChainsRequest) Reset() {
 	*x = ListAnchorChainsRequest{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[2]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +472,7 @@ func (x *ListAnchorChainsRequest) String() string {
 func (*ListAnchorChainsRequest) ProtoMessage() {}
 
 func (x *ListAnchorChainsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[2]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +485,7 @@ func (x *ListAnchorChainsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAnchorChainsRequest.ProtoReflect.Descriptor instead.
 func (*ListAnchorChainsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{2}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListAnchorChainsRequest) GetDomain() string {
@@ -396,6 +516,13 @@ func (x *ListAnchorChainsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAnchorChainsRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
 type ListAnchorChainsResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Chains []*AnchorChain         `protobuf:"bytes,1,rep,name=chains,proto3" json:"chains,omitempty"`
@@ -403,13 +530,15 @@ type ListAnchorChainsResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	AsOfHeight    uint32 `protobuf:"varint,3,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
 	AsOfHash      string `protobuf:"bytes,4,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for.
+	Unconfirmed   *UnconfirmedAnchors `protobuf:"bytes,5,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAnchorChainsResponse) Reset() {
 	*x = ListAnchorChainsResponse{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[3]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +550,7 @@ func (x *ListAnchorChainsResponse) String() string {
 func (*ListAnchorChainsResponse) ProtoMessage() {}
 
 func (x *ListAnchorChainsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[3]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +563,7 @@ func (x *ListAnchorChainsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAnchorChainsResponse.ProtoReflect.Descriptor instead.
 func (*ListAnchorChainsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{3}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListAnchorChainsResponse) GetChains() []*AnchorChain {
@@ -465,17 +594,25 @@ func (x *ListAnchorChainsResponse) GetAsOfHash() string {
 	return ""
 }
 
+func (x *ListAnchorChainsResponse) GetUnconfirmed() *UnconfirmedAnchors {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type GetAnchorChainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ChainTxHash   string                 `protobuf:"bytes,1,opt,name=chain_tx_hash,json=chainTxHash,proto3" json:"chain_tx_hash,omitempty"`
 	AtHeight      *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	Unconfirmed   bool                   `protobuf:"varint,3,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetAnchorChainRequest) Reset() {
 	*x = GetAnchorChainRequest{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[4]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +624,7 @@ func (x *GetAnchorChainRequest) String() string {
 func (*GetAnchorChainRequest) ProtoMessage() {}
 
 func (x *GetAnchorChainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[4]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +637,7 @@ func (x *GetAnchorChainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAnchorChainRequest.ProtoReflect.Descriptor instead.
 func (*GetAnchorChainRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{4}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetAnchorChainRequest) GetChainTxHash() string {
@@ -517,6 +654,13 @@ func (x *GetAnchorChainRequest) GetAtHeight() uint32 {
 	return 0
 }
 
+func (x *GetAnchorChainRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
 type ListAnchorsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One of these two: whose anchors to list.
@@ -527,13 +671,14 @@ type ListAnchorsRequest struct {
 	PageSize uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// As in ListIdentityKeysRequest.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Unconfirmed   bool   `protobuf:"varint,6,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAnchorsRequest) Reset() {
 	*x = ListAnchorsRequest{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[5]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +690,7 @@ func (x *ListAnchorsRequest) String() string {
 func (*ListAnchorsRequest) ProtoMessage() {}
 
 func (x *ListAnchorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[5]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +703,7 @@ func (x *ListAnchorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAnchorsRequest.ProtoReflect.Descriptor instead.
 func (*ListAnchorsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{5}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListAnchorsRequest) GetDomain() string {
@@ -596,6 +741,13 @@ func (x *ListAnchorsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAnchorsRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
 type ListAnchorsResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Anchors []*Anchor              `protobuf:"bytes,1,rep,name=anchors,proto3" json:"anchors,omitempty"`
@@ -603,13 +755,15 @@ type ListAnchorsResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	AsOfHeight    uint32 `protobuf:"varint,3,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
 	AsOfHash      string `protobuf:"bytes,4,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for.
+	Unconfirmed   *UnconfirmedAnchors `protobuf:"bytes,5,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAnchorsResponse) Reset() {
 	*x = ListAnchorsResponse{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[6]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +775,7 @@ func (x *ListAnchorsResponse) String() string {
 func (*ListAnchorsResponse) ProtoMessage() {}
 
 func (x *ListAnchorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[6]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +788,7 @@ func (x *ListAnchorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAnchorsResponse.ProtoReflect.Descriptor instead.
 func (*ListAnchorsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{6}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListAnchorsResponse) GetAnchors() []*Anchor {
@@ -665,17 +819,25 @@ func (x *ListAnchorsResponse) GetAsOfHash() string {
 	return ""
 }
 
+func (x *ListAnchorsResponse) GetUnconfirmed() *UnconfirmedAnchors {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type GetAnchorRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TxHash        string                 `protobuf:"bytes,1,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"`
 	AtHeight      *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	Unconfirmed   bool                   `protobuf:"varint,3,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetAnchorRequest) Reset() {
 	*x = GetAnchorRequest{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[7]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +849,7 @@ func (x *GetAnchorRequest) String() string {
 func (*GetAnchorRequest) ProtoMessage() {}
 
 func (x *GetAnchorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[7]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +862,7 @@ func (x *GetAnchorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAnchorRequest.ProtoReflect.Descriptor instead.
 func (*GetAnchorRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{7}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetAnchorRequest) GetTxHash() string {
@@ -715,6 +877,13 @@ func (x *GetAnchorRequest) GetAtHeight() uint32 {
 		return *x.AtHeight
 	}
 	return 0
+}
+
+func (x *GetAnchorRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
 }
 
 // AnchorTransaction is a transaction that carries an anchor or broke a chain of
@@ -732,16 +901,19 @@ type AnchorTransaction struct {
 	BlockHeader []byte `protobuf:"bytes,6,opt,name=block_header,json=blockHeader,proto3" json:"block_header,omitempty"`
 	// The hashes beside the path from the transaction to the merkle root, from the
 	// bottom, in display order.
-	MerkleBranch  []string `protobuf:"bytes,7,rep,name=merkle_branch,json=merkleBranch,proto3" json:"merkle_branch,omitempty"`
-	AsOfHeight    uint32   `protobuf:"varint,8,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
-	AsOfHash      string   `protobuf:"bytes,9,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	MerkleBranch []string `protobuf:"bytes,7,rep,name=merkle_branch,json=merkleBranch,proto3" json:"merkle_branch,omitempty"`
+	AsOfHeight   uint32   `protobuf:"varint,8,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash     string   `protobuf:"bytes,9,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for. Of an anchor that only unconfirmed has, the other fields are empty,
+	// but for tx_hash, as_of_height and as_of_hash.
+	Unconfirmed   *UnconfirmedAnchors `protobuf:"bytes,10,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AnchorTransaction) Reset() {
 	*x = AnchorTransaction{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[8]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +925,7 @@ func (x *AnchorTransaction) String() string {
 func (*AnchorTransaction) ProtoMessage() {}
 
 func (x *AnchorTransaction) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[8]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +938,7 @@ func (x *AnchorTransaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorTransaction.ProtoReflect.Descriptor instead.
 func (*AnchorTransaction) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{8}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AnchorTransaction) GetTxHash() string {
@@ -832,6 +1004,13 @@ func (x *AnchorTransaction) GetAsOfHash() string {
 	return ""
 }
 
+func (x *AnchorTransaction) GetUnconfirmed() *UnconfirmedAnchors {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type GetProofBundleRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ChainTxHash string                 `protobuf:"bytes,1,opt,name=chain_tx_hash,json=chainTxHash,proto3" json:"chain_tx_hash,omitempty"`
@@ -844,7 +1023,7 @@ type GetProofBundleRequest struct {
 
 func (x *GetProofBundleRequest) Reset() {
 	*x = GetProofBundleRequest{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[9]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1035,7 @@ func (x *GetProofBundleRequest) String() string {
 func (*GetProofBundleRequest) ProtoMessage() {}
 
 func (x *GetProofBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[9]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1048,7 @@ func (x *GetProofBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProofBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetProofBundleRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{9}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetProofBundleRequest) GetChainTxHash() string {
@@ -895,7 +1074,7 @@ type ProofBundleChunk struct {
 
 func (x *ProofBundleChunk) Reset() {
 	*x = ProofBundleChunk{}
-	mi := &file_keytree_v1_anchor_proto_msgTypes[10]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1086,7 @@ func (x *ProofBundleChunk) String() string {
 func (*ProofBundleChunk) ProtoMessage() {}
 
 func (x *ProofBundleChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_anchor_proto_msgTypes[10]
+	mi := &file_keytree_v1_anchor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1099,7 @@ func (x *ProofBundleChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProofBundleChunk.ProtoReflect.Descriptor instead.
 func (*ProofBundleChunk) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{10}
+	return file_keytree_v1_anchor_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProofBundleChunk) GetData() []byte {
@@ -935,7 +1114,7 @@ var File_keytree_v1_anchor_proto protoreflect.FileDescriptor
 const file_keytree_v1_anchor_proto_rawDesc = "" +
 	"\n" +
 	"\x17keytree/v1/anchor.proto\x12\n" +
-	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x91\x03\n" +
+	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19keytree/v1/identity.proto\"\x91\x03\n" +
 	"\x06Anchor\x12\x17\n" +
 	"\atx_hash\x18\x01 \x01(\tR\x06txHash\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\rR\x06height\x12\x19\n" +
@@ -950,7 +1129,7 @@ const file_keytree_v1_anchor_proto_rawDesc = "" +
 	" \x01(\tR\rauthorAddress\x12)\n" +
 	"\x11author_id_tx_hash\x18\v \x01(\tR\x0eauthorIdTxHash\x12.\n" +
 	"\x13author_main_address\x18\f \x01(\tR\x11authorMainAddress\x12!\n" +
-	"\fbreak_reason\x18\r \x01(\tR\vbreakReason\"\x8b\x03\n" +
+	"\fbreak_reason\x18\r \x01(\tR\vbreakReason\"\xe2\x03\n" +
 	"\vAnchorChain\x12\"\n" +
 	"\rchain_tx_hash\x18\x01 \x01(\tR\vchainTxHash\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12!\n" +
@@ -965,48 +1144,67 @@ const file_keytree_v1_anchor_proto_rawDesc = "" +
 	" \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\v \x01(\tR\basOfHash\"\x9d\x01\n" +
+	"as_of_hash\x18\v \x01(\tR\basOfHash\x12E\n" +
+	"\vunconfirmed\x18\f \x01(\v2\x1e.keytree.v1.UnconfirmedAnchorsH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"\x9f\x02\n" +
+	"\x12UnconfirmedAnchors\x12\x1c\n" +
+	"\tavailable\x18\x01 \x01(\bR\tavailable\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06height\x18\x03 \x01(\rR\x06height\x12\x18\n" +
+	"\adiffers\x18\x04 \x01(\bR\adiffers\x12.\n" +
+	"\x02by\x18\x05 \x03(\v2\x1e.keytree.v1.PendingTransactionR\x02by\x12\x12\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\x12/\n" +
+	"\x06chains\x18\a \x03(\v2\x17.keytree.v1.AnchorChainR\x06chains\x12,\n" +
+	"\aanchors\x18\b \x03(\v2\x12.keytree.v1.AnchorR\aanchors\"\xbf\x01\n" +
 	"\x17ListAnchorChainsRequest\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12 \n" +
 	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageTokenB\f\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12 \n" +
+	"\vunconfirmed\x18\x05 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\xb3\x01\n" +
+	"_at_height\"\x8a\x02\n" +
 	"\x18ListAnchorChainsResponse\x12/\n" +
 	"\x06chains\x18\x01 \x03(\v2\x17.keytree.v1.AnchorChainR\x06chains\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
 	"\fas_of_height\x18\x03 \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\x04 \x01(\tR\basOfHash\"k\n" +
+	"as_of_hash\x18\x04 \x01(\tR\basOfHash\x12E\n" +
+	"\vunconfirmed\x18\x05 \x01(\v2\x1e.keytree.v1.UnconfirmedAnchorsH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"\x8d\x01\n" +
 	"\x15GetAnchorChainRequest\x12\"\n" +
 	"\rchain_tx_hash\x18\x01 \x01(\tR\vchainTxHash\x12 \n" +
-	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01B\f\n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12 \n" +
+	"\vunconfirmed\x18\x03 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\xbc\x01\n" +
+	"_at_height\"\xde\x01\n" +
 	"\x12ListAnchorsRequest\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\"\n" +
 	"\rchain_tx_hash\x18\x02 \x01(\tR\vchainTxHash\x12 \n" +
 	"\tat_height\x18\x03 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageTokenB\f\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\x12 \n" +
+	"\vunconfirmed\x18\x06 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\xab\x01\n" +
+	"_at_height\"\x82\x02\n" +
 	"\x13ListAnchorsResponse\x12,\n" +
 	"\aanchors\x18\x01 \x03(\v2\x12.keytree.v1.AnchorR\aanchors\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
 	"\fas_of_height\x18\x03 \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\x04 \x01(\tR\basOfHash\"[\n" +
+	"as_of_hash\x18\x04 \x01(\tR\basOfHash\x12E\n" +
+	"\vunconfirmed\x18\x05 \x01(\v2\x1e.keytree.v1.UnconfirmedAnchorsH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"}\n" +
 	"\x10GetAnchorRequest\x12\x17\n" +
 	"\atx_hash\x18\x01 \x01(\tR\x06txHash\x12 \n" +
-	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01B\f\n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12 \n" +
+	"\vunconfirmed\x18\x03 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\xaa\x02\n" +
+	"_at_height\"\x81\x03\n" +
 	"\x11AnchorTransaction\x12\x17\n" +
 	"\atx_hash\x18\x01 \x01(\tR\x06txHash\x12*\n" +
 	"\x06anchor\x18\x02 \x01(\v2\x12.keytree.v1.AnchorR\x06anchor\x12\x15\n" +
@@ -1018,7 +1216,10 @@ const file_keytree_v1_anchor_proto_rawDesc = "" +
 	"\fas_of_height\x18\b \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\t \x01(\tR\basOfHash\"^\n" +
+	"as_of_hash\x18\t \x01(\tR\basOfHash\x12E\n" +
+	"\vunconfirmed\x18\n" +
+	" \x01(\v2\x1e.keytree.v1.UnconfirmedAnchorsH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"^\n" +
 	"\x15GetProofBundleRequest\x12\"\n" +
 	"\rchain_tx_hash\x18\x01 \x01(\tR\vchainTxHash\x12!\n" +
 	"\ffirst_number\x18\x02 \x01(\rR\vfirstNumber\"&\n" +
@@ -1043,41 +1244,50 @@ func file_keytree_v1_anchor_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_anchor_proto_rawDescData
 }
 
-var file_keytree_v1_anchor_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_keytree_v1_anchor_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_keytree_v1_anchor_proto_goTypes = []any{
 	(*Anchor)(nil),                   // 0: keytree.v1.Anchor
 	(*AnchorChain)(nil),              // 1: keytree.v1.AnchorChain
-	(*ListAnchorChainsRequest)(nil),  // 2: keytree.v1.ListAnchorChainsRequest
-	(*ListAnchorChainsResponse)(nil), // 3: keytree.v1.ListAnchorChainsResponse
-	(*GetAnchorChainRequest)(nil),    // 4: keytree.v1.GetAnchorChainRequest
-	(*ListAnchorsRequest)(nil),       // 5: keytree.v1.ListAnchorsRequest
-	(*ListAnchorsResponse)(nil),      // 6: keytree.v1.ListAnchorsResponse
-	(*GetAnchorRequest)(nil),         // 7: keytree.v1.GetAnchorRequest
-	(*AnchorTransaction)(nil),        // 8: keytree.v1.AnchorTransaction
-	(*GetProofBundleRequest)(nil),    // 9: keytree.v1.GetProofBundleRequest
-	(*ProofBundleChunk)(nil),         // 10: keytree.v1.ProofBundleChunk
+	(*UnconfirmedAnchors)(nil),       // 2: keytree.v1.UnconfirmedAnchors
+	(*ListAnchorChainsRequest)(nil),  // 3: keytree.v1.ListAnchorChainsRequest
+	(*ListAnchorChainsResponse)(nil), // 4: keytree.v1.ListAnchorChainsResponse
+	(*GetAnchorChainRequest)(nil),    // 5: keytree.v1.GetAnchorChainRequest
+	(*ListAnchorsRequest)(nil),       // 6: keytree.v1.ListAnchorsRequest
+	(*ListAnchorsResponse)(nil),      // 7: keytree.v1.ListAnchorsResponse
+	(*GetAnchorRequest)(nil),         // 8: keytree.v1.GetAnchorRequest
+	(*AnchorTransaction)(nil),        // 9: keytree.v1.AnchorTransaction
+	(*GetProofBundleRequest)(nil),    // 10: keytree.v1.GetProofBundleRequest
+	(*ProofBundleChunk)(nil),         // 11: keytree.v1.ProofBundleChunk
+	(*PendingTransaction)(nil),       // 12: keytree.v1.PendingTransaction
 }
 var file_keytree_v1_anchor_proto_depIdxs = []int32{
 	0,  // 0: keytree.v1.AnchorChain.genesis:type_name -> keytree.v1.Anchor
 	0,  // 1: keytree.v1.AnchorChain.last:type_name -> keytree.v1.Anchor
-	1,  // 2: keytree.v1.ListAnchorChainsResponse.chains:type_name -> keytree.v1.AnchorChain
-	0,  // 3: keytree.v1.ListAnchorsResponse.anchors:type_name -> keytree.v1.Anchor
-	0,  // 4: keytree.v1.AnchorTransaction.anchor:type_name -> keytree.v1.Anchor
-	2,  // 5: keytree.v1.AnchorService.ListAnchorChains:input_type -> keytree.v1.ListAnchorChainsRequest
-	4,  // 6: keytree.v1.AnchorService.GetAnchorChain:input_type -> keytree.v1.GetAnchorChainRequest
-	5,  // 7: keytree.v1.AnchorService.ListAnchors:input_type -> keytree.v1.ListAnchorsRequest
-	7,  // 8: keytree.v1.AnchorService.GetAnchor:input_type -> keytree.v1.GetAnchorRequest
-	9,  // 9: keytree.v1.AnchorService.GetProofBundle:input_type -> keytree.v1.GetProofBundleRequest
-	3,  // 10: keytree.v1.AnchorService.ListAnchorChains:output_type -> keytree.v1.ListAnchorChainsResponse
-	1,  // 11: keytree.v1.AnchorService.GetAnchorChain:output_type -> keytree.v1.AnchorChain
-	6,  // 12: keytree.v1.AnchorService.ListAnchors:output_type -> keytree.v1.ListAnchorsResponse
-	8,  // 13: keytree.v1.AnchorService.GetAnchor:output_type -> keytree.v1.AnchorTransaction
-	10, // 14: keytree.v1.AnchorService.GetProofBundle:output_type -> keytree.v1.ProofBundleChunk
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	2,  // 2: keytree.v1.AnchorChain.unconfirmed:type_name -> keytree.v1.UnconfirmedAnchors
+	12, // 3: keytree.v1.UnconfirmedAnchors.by:type_name -> keytree.v1.PendingTransaction
+	1,  // 4: keytree.v1.UnconfirmedAnchors.chains:type_name -> keytree.v1.AnchorChain
+	0,  // 5: keytree.v1.UnconfirmedAnchors.anchors:type_name -> keytree.v1.Anchor
+	1,  // 6: keytree.v1.ListAnchorChainsResponse.chains:type_name -> keytree.v1.AnchorChain
+	2,  // 7: keytree.v1.ListAnchorChainsResponse.unconfirmed:type_name -> keytree.v1.UnconfirmedAnchors
+	0,  // 8: keytree.v1.ListAnchorsResponse.anchors:type_name -> keytree.v1.Anchor
+	2,  // 9: keytree.v1.ListAnchorsResponse.unconfirmed:type_name -> keytree.v1.UnconfirmedAnchors
+	0,  // 10: keytree.v1.AnchorTransaction.anchor:type_name -> keytree.v1.Anchor
+	2,  // 11: keytree.v1.AnchorTransaction.unconfirmed:type_name -> keytree.v1.UnconfirmedAnchors
+	3,  // 12: keytree.v1.AnchorService.ListAnchorChains:input_type -> keytree.v1.ListAnchorChainsRequest
+	5,  // 13: keytree.v1.AnchorService.GetAnchorChain:input_type -> keytree.v1.GetAnchorChainRequest
+	6,  // 14: keytree.v1.AnchorService.ListAnchors:input_type -> keytree.v1.ListAnchorsRequest
+	8,  // 15: keytree.v1.AnchorService.GetAnchor:input_type -> keytree.v1.GetAnchorRequest
+	10, // 16: keytree.v1.AnchorService.GetProofBundle:input_type -> keytree.v1.GetProofBundleRequest
+	4,  // 17: keytree.v1.AnchorService.ListAnchorChains:output_type -> keytree.v1.ListAnchorChainsResponse
+	1,  // 18: keytree.v1.AnchorService.GetAnchorChain:output_type -> keytree.v1.AnchorChain
+	7,  // 19: keytree.v1.AnchorService.ListAnchors:output_type -> keytree.v1.ListAnchorsResponse
+	9,  // 20: keytree.v1.AnchorService.GetAnchor:output_type -> keytree.v1.AnchorTransaction
+	11, // 21: keytree.v1.AnchorService.GetProofBundle:output_type -> keytree.v1.ProofBundleChunk
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_anchor_proto_init() }
@@ -1085,17 +1295,22 @@ func file_keytree_v1_anchor_proto_init() {
 	if File_keytree_v1_anchor_proto != nil {
 		return
 	}
-	file_keytree_v1_anchor_proto_msgTypes[2].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_init()
+	file_keytree_v1_anchor_proto_msgTypes[1].OneofWrappers = []any{}
+	file_keytree_v1_anchor_proto_msgTypes[3].OneofWrappers = []any{}
 	file_keytree_v1_anchor_proto_msgTypes[4].OneofWrappers = []any{}
 	file_keytree_v1_anchor_proto_msgTypes[5].OneofWrappers = []any{}
+	file_keytree_v1_anchor_proto_msgTypes[6].OneofWrappers = []any{}
 	file_keytree_v1_anchor_proto_msgTypes[7].OneofWrappers = []any{}
+	file_keytree_v1_anchor_proto_msgTypes[8].OneofWrappers = []any{}
+	file_keytree_v1_anchor_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_anchor_proto_rawDesc), len(file_keytree_v1_anchor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,10 @@
 //     its block in as_of_height and as_of_hash.
 //   - at_height asks as of a past block. Absent means the tip. Any height from
 //     start_height to tip_height of GetStatus is allowed.
+//   - unconfirmed asks, beside the confirmed answer, what would differ if the pending
+//     transactions, those of the node's mempool, alone made up the next block: see
+//     Unconfirmed. It goes with the tip alone: an at_height below that is refused
+//     (INVALID_ARGUMENT). Nothing else of an answer changes.
 //   - No field is wider than 32 bits, but for the position in an AnchorEvent, so that
 //     heights and counts are JSON numbers everywhere.
 //   - Names that come from a fixed set (kind, state, reason, type) are strings
@@ -135,8 +139,10 @@ type GetStatusResponse struct {
 	NodeVersion string `protobuf:"bytes,13,opt,name=node_version,json=nodeVersion,proto3" json:"node_version,omitempty"`
 	// How many seconds ago the node last answered. Left out if it has not yet.
 	NodeAnsweredAgo *uint32 `protobuf:"varint,14,opt,name=node_answered_ago,json=nodeAnsweredAgo,proto3,oneof" json:"node_answered_ago,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What is pending after the tip.
+	Mempool       *Mempool `protobuf:"bytes,15,opt,name=mempool,proto3" json:"mempool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -267,6 +273,105 @@ func (x *GetStatusResponse) GetNodeAnsweredAgo() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetMempool() *Mempool {
+	if x != nil {
+		return x.Mempool
+	}
+	return nil
+}
+
+// Mempool is what is known of the node's mempool: its actions, and the transactions that carry
+// anchors or would break chains of them.
+type Mempool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it is known as of the tip.
+	Available bool `protobuf:"varint,1,opt,name=available,proto3" json:"available,omitempty"`
+	// Why not, for people; "" if it is. The rest is 0, false and left out then.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many transactions are pending.
+	Transactions uint32 `protobuf:"varint,3,opt,name=transactions,proto3" json:"transactions,omitempty"`
+	// How many were left out, for their number.
+	Omitted uint32 `protobuf:"varint,4,opt,name=omitted,proto3" json:"omitted,omitempty"`
+	// Whether all of the mempool was looked at, and nothing was left out.
+	Complete bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
+	// How many seconds ago it was last compared with the node's list.
+	ComparedAgo   *uint32 `protobuf:"varint,6,opt,name=compared_ago,json=comparedAgo,proto3,oneof" json:"compared_ago,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mempool) Reset() {
+	*x = Mempool{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mempool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mempool) ProtoMessage() {}
+
+func (x *Mempool) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mempool.ProtoReflect.Descriptor instead.
+func (*Mempool) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Mempool) GetAvailable() bool {
+	if x != nil {
+		return x.Available
+	}
+	return false
+}
+
+func (x *Mempool) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Mempool) GetTransactions() uint32 {
+	if x != nil {
+		return x.Transactions
+	}
+	return 0
+}
+
+func (x *Mempool) GetOmitted() uint32 {
+	if x != nil {
+		return x.Omitted
+	}
+	return 0
+}
+
+func (x *Mempool) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *Mempool) GetComparedAgo() uint32 {
+	if x != nil && x.ComparedAgo != nil {
+		return *x.ComparedAgo
+	}
+	return 0
+}
+
 // About what the index takes of the server's memory, in bytes. When links do not fit any
 // more, it ends, and says what it needs.
 type Memory struct {
@@ -280,14 +385,16 @@ type Memory struct {
 	// What all of it may take, with a block that is being applied.
 	Most uint64 `protobuf:"varint,4,opt,name=most,proto3" json:"most,omitempty"`
 	// How many more keys have room.
-	KeysLeft      uint64 `protobuf:"varint,5,opt,name=keys_left,json=keysLeft,proto3" json:"keys_left,omitempty"`
+	KeysLeft uint64 `protobuf:"varint,5,opt,name=keys_left,json=keysLeft,proto3" json:"keys_left,omitempty"`
+	// What is pending, which gives way to blocks.
+	Pending       uint64 `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[2]
+	mi := &file_keytree_v1_identity_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +406,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[2]
+	mi := &file_keytree_v1_identity_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +419,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{2}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Memory) GetLinks() uint64 {
@@ -350,6 +457,13 @@ func (x *Memory) GetKeysLeft() uint64 {
 	return 0
 }
 
+func (x *Memory) GetPending() uint64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
 type Counts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Links in force.
@@ -366,7 +480,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[3]
+	mi := &file_keytree_v1_identity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +492,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[3]
+	mi := &file_keytree_v1_identity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +505,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{3}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Counts) GetLinks() uint32 {
@@ -426,13 +540,14 @@ type ResolveAddressRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	AtHeight      *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	Unconfirmed   bool                   `protobuf:"varint,3,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResolveAddressRequest) Reset() {
 	*x = ResolveAddressRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[4]
+	mi := &file_keytree_v1_identity_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +559,7 @@ func (x *ResolveAddressRequest) String() string {
 func (*ResolveAddressRequest) ProtoMessage() {}
 
 func (x *ResolveAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[4]
+	mi := &file_keytree_v1_identity_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +572,7 @@ func (x *ResolveAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveAddressRequest.ProtoReflect.Descriptor instead.
 func (*ResolveAddressRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{4}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResolveAddressRequest) GetAddress() string {
@@ -472,6 +587,13 @@ func (x *ResolveAddressRequest) GetAtHeight() uint32 {
 		return *x.AtHeight
 	}
 	return 0
+}
+
+func (x *ResolveAddressRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
 }
 
 // Resolution is the identity behind one key as of a block.
@@ -492,16 +614,18 @@ type Resolution struct {
 	// Links between the key and the root.
 	Depth uint32 `protobuf:"varint,7,opt,name=depth,proto3" json:"depth,omitempty"`
 	// The MLA of the link to the parent.
-	AcceptTxHash  string `protobuf:"bytes,8,opt,name=accept_tx_hash,json=acceptTxHash,proto3" json:"accept_tx_hash,omitempty"`
-	AsOfHeight    uint32 `protobuf:"varint,9,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
-	AsOfHash      string `protobuf:"bytes,10,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	AcceptTxHash string `protobuf:"bytes,8,opt,name=accept_tx_hash,json=acceptTxHash,proto3" json:"accept_tx_hash,omitempty"`
+	AsOfHeight   uint32 `protobuf:"varint,9,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash     string `protobuf:"bytes,10,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for; in BatchResolve only where something would differ.
+	Unconfirmed   *Unconfirmed `protobuf:"bytes,11,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Resolution) Reset() {
 	*x = Resolution{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[5]
+	mi := &file_keytree_v1_identity_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +637,7 @@ func (x *Resolution) String() string {
 func (*Resolution) ProtoMessage() {}
 
 func (x *Resolution) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[5]
+	mi := &file_keytree_v1_identity_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +650,7 @@ func (x *Resolution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resolution.ProtoReflect.Descriptor instead.
 func (*Resolution) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{5}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Resolution) GetAddress() string {
@@ -599,6 +723,211 @@ func (x *Resolution) GetAsOfHash() string {
 	return ""
 }
 
+func (x *Resolution) GetUnconfirmed() *Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+// Unconfirmed is what would differ from the answer that it stands beside if the pending
+// transactions alone made up the next block. Servers with the same tip and the same mempool
+// say the same.
+type Unconfirmed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it is known what is pending after the answer's block.
+	Available bool `protobuf:"varint,1,opt,name=available,proto3" json:"available,omitempty"`
+	// Why not, for people; "" if it is. The rest is empty then.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Height that the next block would have.
+	Height uint32 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
+	// Whether something would be otherwise. If not, the rest is empty.
+	Differs bool `protobuf:"varint,4,opt,name=differs,proto3" json:"differs,omitempty"`
+	// The pending transactions because of which it would, by position, 100 at most.
+	By []*PendingTransaction `protobuf:"bytes,5,rep,name=by,proto3" json:"by,omitempty"`
+	// Whether there are more in one of the lists here than they hold.
+	More bool `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
+	// ResolveAddress, BatchResolve: what the resolution would be.
+	Resolution *Resolution `protobuf:"bytes,7,opt,name=resolution,proto3,oneof" json:"resolution,omitempty"`
+	// GetIdentity, ListIdentityKeys: what the identity would be. NOT_FOUND is the answer only if
+	// it would not exist either.
+	Identity *Identity `protobuf:"bytes,8,opt,name=identity,proto3,oneof" json:"identity,omitempty"`
+	// GetIdentity, ListIdentityKeys: what each key would resolve to whose own link to a parent would come
+	// or go, without its path; the keys below it go with it. 100 at most.
+	Keys []*Resolution `protobuf:"bytes,9,rep,name=keys,proto3" json:"keys,omitempty"`
+	// GetAction: what the action would be. ListAddressActions: those that would be otherwise or come
+	// into the list, in the part of it that the page has; on the last page these are the pending ones
+	// as well. The tx_index of a pending one is its number in the order of the pending transactions,
+	// from 1 on. as_of_height of all that is here is height, as_of_hash is "".
+	Actions       []*Action `protobuf:"bytes,10,rep,name=actions,proto3" json:"actions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unconfirmed) Reset() {
+	*x = Unconfirmed{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unconfirmed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unconfirmed) ProtoMessage() {}
+
+func (x *Unconfirmed) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unconfirmed.ProtoReflect.Descriptor instead.
+func (*Unconfirmed) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Unconfirmed) GetAvailable() bool {
+	if x != nil {
+		return x.Available
+	}
+	return false
+}
+
+func (x *Unconfirmed) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Unconfirmed) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Unconfirmed) GetDiffers() bool {
+	if x != nil {
+		return x.Differs
+	}
+	return false
+}
+
+func (x *Unconfirmed) GetBy() []*PendingTransaction {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *Unconfirmed) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *Unconfirmed) GetResolution() *Resolution {
+	if x != nil {
+		return x.Resolution
+	}
+	return nil
+}
+
+func (x *Unconfirmed) GetIdentity() *Identity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *Unconfirmed) GetKeys() []*Resolution {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Unconfirmed) GetActions() []*Action {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+// PendingTransaction is a transaction that is not in a block.
+type PendingTransaction struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	TxHash string                 `protobuf:"bytes,1,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"`
+	// Whether the node has a proof that one of its inputs was spent twice: it may never be
+	// mined. Not every node can tell.
+	DoubleSpend bool `protobuf:"varint,2,opt,name=double_spend,json=doubleSpend,proto3" json:"double_spend,omitempty"`
+	// How many seconds ago the server first saw it. Left out if it does not know.
+	SeenAgo       *uint32 `protobuf:"varint,3,opt,name=seen_ago,json=seenAgo,proto3,oneof" json:"seen_ago,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingTransaction) Reset() {
+	*x = PendingTransaction{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingTransaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingTransaction) ProtoMessage() {}
+
+func (x *PendingTransaction) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingTransaction.ProtoReflect.Descriptor instead.
+func (*PendingTransaction) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PendingTransaction) GetTxHash() string {
+	if x != nil {
+		return x.TxHash
+	}
+	return ""
+}
+
+func (x *PendingTransaction) GetDoubleSpend() bool {
+	if x != nil {
+		return x.DoubleSpend
+	}
+	return false
+}
+
+func (x *PendingTransaction) GetSeenAgo() uint32 {
+	if x != nil && x.SeenAgo != nil {
+		return *x.SeenAgo
+	}
+	return 0
+}
+
 type BatchResolveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 10,000 addresses. One may occur more than once.
@@ -606,13 +935,14 @@ type BatchResolveRequest struct {
 	AtHeight  *uint32  `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
 	// Leave out path (path_truncated is then false).
 	OmitPath      bool `protobuf:"varint,3,opt,name=omit_path,json=omitPath,proto3" json:"omit_path,omitempty"`
+	Unconfirmed   bool `protobuf:"varint,4,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchResolveRequest) Reset() {
 	*x = BatchResolveRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[6]
+	mi := &file_keytree_v1_identity_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +954,7 @@ func (x *BatchResolveRequest) String() string {
 func (*BatchResolveRequest) ProtoMessage() {}
 
 func (x *BatchResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[6]
+	mi := &file_keytree_v1_identity_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +967,7 @@ func (x *BatchResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResolveRequest.ProtoReflect.Descriptor instead.
 func (*BatchResolveRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{6}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BatchResolveRequest) GetAddresses() []string {
@@ -661,19 +991,29 @@ func (x *BatchResolveRequest) GetOmitPath() bool {
 	return false
 }
 
+func (x *BatchResolveRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
 type BatchResolveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One for each address, in the order of the request.
-	Resolutions   []*Resolution `protobuf:"bytes,1,rep,name=resolutions,proto3" json:"resolutions,omitempty"`
-	AsOfHeight    uint32        `protobuf:"varint,2,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
-	AsOfHash      string        `protobuf:"bytes,3,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	Resolutions []*Resolution `protobuf:"bytes,1,rep,name=resolutions,proto3" json:"resolutions,omitempty"`
+	AsOfHeight  uint32        `protobuf:"varint,2,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash    string        `protobuf:"bytes,3,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for: whether it is known what is pending, and whether one of resolutions
+	// differs, which says then how.
+	Unconfirmed   *Unconfirmed `protobuf:"bytes,4,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchResolveResponse) Reset() {
 	*x = BatchResolveResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[7]
+	mi := &file_keytree_v1_identity_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +1025,7 @@ func (x *BatchResolveResponse) String() string {
 func (*BatchResolveResponse) ProtoMessage() {}
 
 func (x *BatchResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[7]
+	mi := &file_keytree_v1_identity_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +1038,7 @@ func (x *BatchResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResolveResponse.ProtoReflect.Descriptor instead.
 func (*BatchResolveResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{7}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BatchResolveResponse) GetResolutions() []*Resolution {
@@ -722,17 +1062,25 @@ func (x *BatchResolveResponse) GetAsOfHash() string {
 	return ""
 }
 
+func (x *BatchResolveResponse) GetUnconfirmed() *Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type GetIdentityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	IdTxHash      string                 `protobuf:"bytes,1,opt,name=id_tx_hash,json=idTxHash,proto3" json:"id_tx_hash,omitempty"`
 	AtHeight      *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	Unconfirmed   bool                   `protobuf:"varint,3,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetIdentityRequest) Reset() {
 	*x = GetIdentityRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[8]
+	mi := &file_keytree_v1_identity_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +1092,7 @@ func (x *GetIdentityRequest) String() string {
 func (*GetIdentityRequest) ProtoMessage() {}
 
 func (x *GetIdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[8]
+	mi := &file_keytree_v1_identity_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +1105,7 @@ func (x *GetIdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIdentityRequest.ProtoReflect.Descriptor instead.
 func (*GetIdentityRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{8}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetIdentityRequest) GetIdTxHash() string {
@@ -774,11 +1122,19 @@ func (x *GetIdentityRequest) GetAtHeight() uint32 {
 	return 0
 }
 
+func (x *GetIdentityRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
 // Identity is one identity as of a block.
 type Identity struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	IdTxHash string                 `protobuf:"bytes,1,opt,name=id_tx_hash,json=idTxHash,proto3" json:"id_tx_hash,omitempty"`
-	// CURRENT or MERGED.
+	// CURRENT or MERGED. With unconfirmed, UNCONFIRMED for one that only unconfirmed has: the fields
+	// below are empty then, but for as_of_height and as_of_hash.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// MERGED: the id of the surviving identity, whose main_address and key_count
 	// these are.
@@ -787,16 +1143,18 @@ type Identity struct {
 	// Keys in the tree, the root included.
 	KeyCount uint32 `protobuf:"varint,5,opt,name=key_count,json=keyCount,proto3" json:"key_count,omitempty"`
 	// The transaction that names the identity.
-	NamedBy       *NamedBy `protobuf:"bytes,6,opt,name=named_by,json=namedBy,proto3" json:"named_by,omitempty"`
-	AsOfHeight    uint32   `protobuf:"varint,7,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
-	AsOfHash      string   `protobuf:"bytes,8,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	NamedBy    *NamedBy `protobuf:"bytes,6,opt,name=named_by,json=namedBy,proto3" json:"named_by,omitempty"`
+	AsOfHeight uint32   `protobuf:"varint,7,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash   string   `protobuf:"bytes,8,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for.
+	Unconfirmed   *Unconfirmed `protobuf:"bytes,9,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[9]
+	mi := &file_keytree_v1_identity_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1166,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[9]
+	mi := &file_keytree_v1_identity_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1179,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{9}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Identity) GetIdTxHash() string {
@@ -880,6 +1238,13 @@ func (x *Identity) GetAsOfHash() string {
 	return ""
 }
 
+func (x *Identity) GetUnconfirmed() *Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type NamedBy struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	TxHash string                 `protobuf:"bytes,1,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"`
@@ -891,7 +1256,7 @@ type NamedBy struct {
 
 func (x *NamedBy) Reset() {
 	*x = NamedBy{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[10]
+	mi := &file_keytree_v1_identity_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1268,7 @@ func (x *NamedBy) String() string {
 func (*NamedBy) ProtoMessage() {}
 
 func (x *NamedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[10]
+	mi := &file_keytree_v1_identity_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1281,7 @@ func (x *NamedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedBy.ProtoReflect.Descriptor instead.
 func (*NamedBy) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{10}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NamedBy) GetTxHash() string {
@@ -940,15 +1305,16 @@ type ListIdentityKeysRequest struct {
 	// 1 to 1,000; 0 means 100.
 	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before; "" for the first page. The other fields
-	// must be those of the first page, page_size excepted.
+	// must be those of the first page, page_size and unconfirmed excepted.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Unconfirmed   bool   `protobuf:"varint,5,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListIdentityKeysRequest) Reset() {
 	*x = ListIdentityKeysRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	mi := &file_keytree_v1_identity_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1326,7 @@ func (x *ListIdentityKeysRequest) String() string {
 func (*ListIdentityKeysRequest) ProtoMessage() {}
 
 func (x *ListIdentityKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	mi := &file_keytree_v1_identity_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1339,7 @@ func (x *ListIdentityKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListIdentityKeysRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{11}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListIdentityKeysRequest) GetIdTxHash() string {
@@ -1004,6 +1370,13 @@ func (x *ListIdentityKeysRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListIdentityKeysRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
 type ListIdentityKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Keys  []*IdentityKey         `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
@@ -1011,13 +1384,15 @@ type ListIdentityKeysResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	AsOfHeight    uint32 `protobuf:"varint,3,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
 	AsOfHash      string `protobuf:"bytes,4,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for, on every page, about the identity as a whole.
+	Unconfirmed   *Unconfirmed `protobuf:"bytes,5,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListIdentityKeysResponse) Reset() {
 	*x = ListIdentityKeysResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	mi := &file_keytree_v1_identity_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1404,7 @@ func (x *ListIdentityKeysResponse) String() string {
 func (*ListIdentityKeysResponse) ProtoMessage() {}
 
 func (x *ListIdentityKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	mi := &file_keytree_v1_identity_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1417,7 @@ func (x *ListIdentityKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListIdentityKeysResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{12}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListIdentityKeysResponse) GetKeys() []*IdentityKey {
@@ -1073,6 +1448,13 @@ func (x *ListIdentityKeysResponse) GetAsOfHash() string {
 	return ""
 }
 
+func (x *ListIdentityKeysResponse) GetUnconfirmed() *Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type IdentityKey struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -1090,7 +1472,7 @@ type IdentityKey struct {
 
 func (x *IdentityKey) Reset() {
 	*x = IdentityKey{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[13]
+	mi := &file_keytree_v1_identity_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1484,7 @@ func (x *IdentityKey) String() string {
 func (*IdentityKey) ProtoMessage() {}
 
 func (x *IdentityKey) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[13]
+	mi := &file_keytree_v1_identity_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1497,7 @@ func (x *IdentityKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityKey.ProtoReflect.Descriptor instead.
 func (*IdentityKey) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{13}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *IdentityKey) GetAddress() string {
@@ -1157,13 +1539,14 @@ type GetActionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TxHash        string                 `protobuf:"bytes,1,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"`
 	AtHeight      *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	Unconfirmed   bool                   `protobuf:"varint,3,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetActionRequest) Reset() {
 	*x = GetActionRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[14]
+	mi := &file_keytree_v1_identity_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1558,7 @@ func (x *GetActionRequest) String() string {
 func (*GetActionRequest) ProtoMessage() {}
 
 func (x *GetActionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[14]
+	mi := &file_keytree_v1_identity_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1571,7 @@ func (x *GetActionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetActionRequest.ProtoReflect.Descriptor instead.
 func (*GetActionRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{14}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetActionRequest) GetTxHash() string {
@@ -1203,6 +1586,13 @@ func (x *GetActionRequest) GetAtHeight() uint32 {
 		return *x.AtHeight
 	}
 	return 0
+}
+
+func (x *GetActionRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
 }
 
 // Action is one MLR, MLA or MCR and what has become of it as of a block.
@@ -1231,7 +1621,9 @@ type Action struct {
 	// OPEN (MLR: may be accepted), USED (MLR: an MLA put it in force), IN_FORCE
 	// (MLA: its link is in force), CUT (MLA: its link was in force and was cut),
 	// DONE (MCR: it cut a link), WAITING (MLA, MCR: what it refers to is not
-	// confirmed, or waits itself), REFUSED (for the reason given, for good).
+	// confirmed, or waits itself), REFUSED (for the reason given, for good). GetAction with
+	// unconfirmed, UNCONFIRMED for one that only unconfirmed has: the other fields are empty
+	// then, but for tx_hash, as_of_height and as_of_hash.
 	State string `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`
 	// "" unless REFUSED. Else MALFORMED, NO_AUTHOR, SELF_LINK, WRONG_KIND,
 	// REQUEST_REFUSED, NOT_THE_PARENT, REQUEST_USED, CHILD_HAS_PARENT, LOOP,
@@ -1244,16 +1636,18 @@ type Action struct {
 	// wait, or whose state changed later.
 	DecidedHeight uint32 `protobuf:"varint,14,opt,name=decided_height,json=decidedHeight,proto3" json:"decided_height,omitempty"`
 	// USED: the MLA that used the request. CUT: the MCR that cut the link. Else "".
-	ByTxHash      string `protobuf:"bytes,15,opt,name=by_tx_hash,json=byTxHash,proto3" json:"by_tx_hash,omitempty"`
-	AsOfHeight    uint32 `protobuf:"varint,16,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
-	AsOfHash      string `protobuf:"bytes,17,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	ByTxHash   string `protobuf:"bytes,15,opt,name=by_tx_hash,json=byTxHash,proto3" json:"by_tx_hash,omitempty"`
+	AsOfHeight uint32 `protobuf:"varint,16,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash   string `protobuf:"bytes,17,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for, by GetAction.
+	Unconfirmed   *Unconfirmed `protobuf:"bytes,18,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[15]
+	mi := &file_keytree_v1_identity_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1659,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[15]
+	mi := &file_keytree_v1_identity_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1672,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{15}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Action) GetTxHash() string {
@@ -1400,6 +1794,13 @@ func (x *Action) GetAsOfHash() string {
 	return ""
 }
 
+func (x *Action) GetUnconfirmed() *Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 type ListAddressActionsRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -1408,13 +1809,14 @@ type ListAddressActionsRequest struct {
 	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// As in ListIdentityKeysRequest.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Unconfirmed   bool   `protobuf:"varint,5,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAddressActionsRequest) Reset() {
 	*x = ListAddressActionsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[16]
+	mi := &file_keytree_v1_identity_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1828,7 @@ func (x *ListAddressActionsRequest) String() string {
 func (*ListAddressActionsRequest) ProtoMessage() {}
 
 func (x *ListAddressActionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[16]
+	mi := &file_keytree_v1_identity_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1841,7 @@ func (x *ListAddressActionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressActionsRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressActionsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{16}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListAddressActionsRequest) GetAddress() string {
@@ -1470,6 +1872,13 @@ func (x *ListAddressActionsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAddressActionsRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
 type ListAddressActionsResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Actions []*Action              `protobuf:"bytes,1,rep,name=actions,proto3" json:"actions,omitempty"`
@@ -1477,13 +1886,15 @@ type ListAddressActionsResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	AsOfHeight    uint32 `protobuf:"varint,3,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
 	AsOfHash      string `protobuf:"bytes,4,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for.
+	Unconfirmed   *Unconfirmed `protobuf:"bytes,5,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAddressActionsResponse) Reset() {
 	*x = ListAddressActionsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[17]
+	mi := &file_keytree_v1_identity_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1906,7 @@ func (x *ListAddressActionsResponse) String() string {
 func (*ListAddressActionsResponse) ProtoMessage() {}
 
 func (x *ListAddressActionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[17]
+	mi := &file_keytree_v1_identity_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1919,7 @@ func (x *ListAddressActionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressActionsResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressActionsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{17}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListAddressActionsResponse) GetActions() []*Action {
@@ -1539,6 +1950,272 @@ func (x *ListAddressActionsResponse) GetAsOfHash() string {
 	return ""
 }
 
+func (x *ListAddressActionsResponse) GetUnconfirmed() *Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+type ListMempoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1,000; 0 means 100.
+	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; "" for the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMempoolRequest) Reset() {
+	*x = ListMempoolRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMempoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMempoolRequest) ProtoMessage() {}
+
+func (x *ListMempoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMempoolRequest.ProtoReflect.Descriptor instead.
+func (*ListMempoolRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListMempoolRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListMempoolRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListMempoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tip that what is pending comes after.
+	AsOfHeight uint32 `protobuf:"varint,1,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash   string `protobuf:"bytes,2,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// What is known of the mempool, and what was left out.
+	Mempool *Mempool `protobuf:"bytes,3,opt,name=mempool,proto3" json:"mempool,omitempty"`
+	// The height that the next block would have; 0 if the mempool is not available.
+	Height  uint32           `protobuf:"varint,4,opt,name=height,proto3" json:"height,omitempty"`
+	Actions []*PendingAction `protobuf:"bytes,5,rep,name=actions,proto3" json:"actions,omitempty"`
+	// What pending anchors would do, once there are no more actions: of type ANCHOR_ADDED and
+	// ANCHOR_CHAIN_BROKEN.
+	Anchors []*PendingEvent `protobuf:"bytes,6,rep,name=anchors,proto3" json:"anchors,omitempty"`
+	// "" on the last page.
+	NextPageToken string `protobuf:"bytes,7,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMempoolResponse) Reset() {
+	*x = ListMempoolResponse{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMempoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMempoolResponse) ProtoMessage() {}
+
+func (x *ListMempoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMempoolResponse.ProtoReflect.Descriptor instead.
+func (*ListMempoolResponse) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListMempoolResponse) GetAsOfHeight() uint32 {
+	if x != nil {
+		return x.AsOfHeight
+	}
+	return 0
+}
+
+func (x *ListMempoolResponse) GetAsOfHash() string {
+	if x != nil {
+		return x.AsOfHash
+	}
+	return ""
+}
+
+func (x *ListMempoolResponse) GetMempool() *Mempool {
+	if x != nil {
+		return x.Mempool
+	}
+	return nil
+}
+
+func (x *ListMempoolResponse) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *ListMempoolResponse) GetActions() []*PendingAction {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *ListMempoolResponse) GetAnchors() []*PendingEvent {
+	if x != nil {
+		return x.Anchors
+	}
+	return nil
+}
+
+func (x *ListMempoolResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// PendingAction is an action of the mempool and what would become of it: its state
+// is OPEN, USED, IN_FORCE, CUT, DONE, WAITING, or REFUSED for a reason.
+type PendingAction struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Transaction   *PendingTransaction    `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	Action        *Action                `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingAction) Reset() {
+	*x = PendingAction{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingAction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingAction) ProtoMessage() {}
+
+func (x *PendingAction) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingAction.ProtoReflect.Descriptor instead.
+func (*PendingAction) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PendingAction) GetTransaction() *PendingTransaction {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
+func (x *PendingAction) GetAction() *Action {
+	if x != nil {
+		return x.Action
+	}
+	return nil
+}
+
+// PendingEvent is what a transaction of the mempool would change.
+type PendingEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Transaction   *PendingTransaction    `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	Event         *Event                 `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingEvent) Reset() {
+	*x = PendingEvent{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingEvent) ProtoMessage() {}
+
+func (x *PendingEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingEvent.ProtoReflect.Descriptor instead.
+func (*PendingEvent) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PendingEvent) GetTransaction() *PendingTransaction {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
+func (x *PendingEvent) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent means start_height of GetStatus.
@@ -1557,7 +2234,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[18]
+	mi := &file_keytree_v1_identity_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +2246,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[18]
+	mi := &file_keytree_v1_identity_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +2259,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{18}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListEventsRequest) GetFromHeight() uint32 {
@@ -1629,7 +2306,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[19]
+	mi := &file_keytree_v1_identity_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +2318,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[19]
+	mi := &file_keytree_v1_identity_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +2331,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{19}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListEventsResponse) GetBlocks() []*BlockEvents {
@@ -1706,7 +2383,7 @@ type BlockEvents struct {
 
 func (x *BlockEvents) Reset() {
 	*x = BlockEvents{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[20]
+	mi := &file_keytree_v1_identity_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +2395,7 @@ func (x *BlockEvents) String() string {
 func (*BlockEvents) ProtoMessage() {}
 
 func (x *BlockEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[20]
+	mi := &file_keytree_v1_identity_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +2408,7 @@ func (x *BlockEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockEvents.ProtoReflect.Descriptor instead.
 func (*BlockEvents) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{20}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BlockEvents) GetType() string {
@@ -1822,7 +2499,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +2511,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +2524,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Event) GetType() string {
@@ -1959,7 +2636,7 @@ type AnchorEvent struct {
 
 func (x *AnchorEvent) Reset() {
 	*x = AnchorEvent{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2648,7 @@ func (x *AnchorEvent) String() string {
 func (*AnchorEvent) ProtoMessage() {}
 
 func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2661,7 @@ func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorEvent.ProtoReflect.Descriptor instead.
 func (*AnchorEvent) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AnchorEvent) GetChainTxHash() string {
@@ -2045,7 +2722,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	mi := &file_keytree_v1_identity_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2734,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	mi := &file_keytree_v1_identity_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2747,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchRequest) GetFromHeight() uint32 {
@@ -2099,7 +2776,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[24]
+	mi := &file_keytree_v1_identity_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2788,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[24]
+	mi := &file_keytree_v1_identity_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2801,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{24}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchResponse) GetBlock() *BlockEvents {
@@ -2140,7 +2817,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"\x19keytree/v1/identity.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x96\x04\n" +
+	"\x10GetStatusRequest\"\xc5\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12!\n" +
 	"\fstart_height\x18\x02 \x01(\rR\vstartHeight\x12\x1d\n" +
@@ -2160,27 +2837,38 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"node_peers\x18\v \x01(\rH\x00R\tnodePeers\x88\x01\x01\x12*\n" +
 	"\x06memory\x18\f \x01(\v2\x12.keytree.v1.MemoryR\x06memory\x12!\n" +
 	"\fnode_version\x18\r \x01(\tR\vnodeVersion\x12/\n" +
-	"\x11node_answered_ago\x18\x0e \x01(\rH\x01R\x0fnodeAnsweredAgo\x88\x01\x01B\r\n" +
+	"\x11node_answered_ago\x18\x0e \x01(\rH\x01R\x0fnodeAnsweredAgo\x88\x01\x01\x12-\n" +
+	"\amempool\x18\x0f \x01(\v2\x13.keytree.v1.MempoolR\amempoolB\r\n" +
 	"\v_node_peersB\x14\n" +
-	"\x12_node_answered_ago\"\x7f\n" +
+	"\x12_node_answered_ago\"\xd2\x01\n" +
+	"\aMempool\x12\x1c\n" +
+	"\tavailable\x18\x01 \x01(\bR\tavailable\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\"\n" +
+	"\ftransactions\x18\x03 \x01(\rR\ftransactions\x12\x18\n" +
+	"\aomitted\x18\x04 \x01(\rR\aomitted\x12\x1a\n" +
+	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12&\n" +
+	"\fcompared_ago\x18\x06 \x01(\rH\x00R\vcomparedAgo\x88\x01\x01B\x0f\n" +
+	"\r_compared_ago\"\x99\x01\n" +
 	"\x06Memory\x12\x14\n" +
 	"\x05links\x18\x01 \x01(\x04R\x05links\x12\x18\n" +
 	"\awaiting\x18\x02 \x01(\x04R\awaiting\x12\x14\n" +
 	"\x05fixed\x18\x03 \x01(\x04R\x05fixed\x12\x12\n" +
 	"\x04most\x18\x04 \x01(\x04R\x04most\x12\x1b\n" +
-	"\tkeys_left\x18\x05 \x01(\x04R\bkeysLeft\"r\n" +
+	"\tkeys_left\x18\x05 \x01(\x04R\bkeysLeft\x12\x18\n" +
+	"\apending\x18\x06 \x01(\x04R\apending\"r\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05links\x18\x01 \x01(\rR\x05links\x12\x1e\n" +
 	"\n" +
 	"identities\x18\x02 \x01(\rR\n" +
 	"identities\x12\x18\n" +
 	"\arefused\x18\x03 \x01(\rR\arefused\x12\x18\n" +
-	"\awaiting\x18\x04 \x01(\rR\awaiting\"a\n" +
+	"\awaiting\x18\x04 \x01(\rR\awaiting\"\x83\x01\n" +
 	"\x15ResolveAddressRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12 \n" +
-	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01B\f\n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12 \n" +
+	"\vunconfirmed\x18\x03 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\xc5\x02\n" +
+	"_at_height\"\x95\x03\n" +
 	"\n" +
 	"Resolution\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
@@ -2196,25 +2884,52 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
 	"as_of_hash\x18\n" +
-	" \x01(\tR\basOfHash\"\x80\x01\n" +
+	" \x01(\tR\basOfHash\x12>\n" +
+	"\vunconfirmed\x18\v \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"\xa3\x03\n" +
+	"\vUnconfirmed\x12\x1c\n" +
+	"\tavailable\x18\x01 \x01(\bR\tavailable\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06height\x18\x03 \x01(\rR\x06height\x12\x18\n" +
+	"\adiffers\x18\x04 \x01(\bR\adiffers\x12.\n" +
+	"\x02by\x18\x05 \x03(\v2\x1e.keytree.v1.PendingTransactionR\x02by\x12\x12\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\x12;\n" +
+	"\n" +
+	"resolution\x18\a \x01(\v2\x16.keytree.v1.ResolutionH\x00R\n" +
+	"resolution\x88\x01\x01\x125\n" +
+	"\bidentity\x18\b \x01(\v2\x14.keytree.v1.IdentityH\x01R\bidentity\x88\x01\x01\x12*\n" +
+	"\x04keys\x18\t \x03(\v2\x16.keytree.v1.ResolutionR\x04keys\x12,\n" +
+	"\aactions\x18\n" +
+	" \x03(\v2\x12.keytree.v1.ActionR\aactionsB\r\n" +
+	"\v_resolutionB\v\n" +
+	"\t_identity\"}\n" +
+	"\x12PendingTransaction\x12\x17\n" +
+	"\atx_hash\x18\x01 \x01(\tR\x06txHash\x12!\n" +
+	"\fdouble_spend\x18\x02 \x01(\bR\vdoubleSpend\x12\x1e\n" +
+	"\bseen_ago\x18\x03 \x01(\rH\x00R\aseenAgo\x88\x01\x01B\v\n" +
+	"\t_seen_ago\"\xa2\x01\n" +
 	"\x13BatchResolveRequest\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x12 \n" +
 	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
-	"\tomit_path\x18\x03 \x01(\bR\bomitPathB\f\n" +
+	"\tomit_path\x18\x03 \x01(\bR\bomitPath\x12 \n" +
+	"\vunconfirmed\x18\x04 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\x90\x01\n" +
+	"_at_height\"\xe0\x01\n" +
 	"\x14BatchResolveResponse\x128\n" +
 	"\vresolutions\x18\x01 \x03(\v2\x16.keytree.v1.ResolutionR\vresolutions\x12 \n" +
 	"\fas_of_height\x18\x02 \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\x03 \x01(\tR\basOfHash\"b\n" +
+	"as_of_hash\x18\x03 \x01(\tR\basOfHash\x12>\n" +
+	"\vunconfirmed\x18\x04 \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"\x84\x01\n" +
 	"\x12GetIdentityRequest\x12\x1c\n" +
 	"\n" +
 	"id_tx_hash\x18\x01 \x01(\tR\bidTxHash\x12 \n" +
-	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01B\f\n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12 \n" +
+	"\vunconfirmed\x18\x03 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\x8f\x02\n" +
+	"_at_height\"\xdf\x02\n" +
 	"\bIdentity\x12\x1c\n" +
 	"\n" +
 	"id_tx_hash\x18\x01 \x01(\tR\bidTxHash\x12\x14\n" +
@@ -2227,37 +2942,43 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\fas_of_height\x18\a \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\b \x01(\tR\basOfHash\":\n" +
+	"as_of_hash\x18\b \x01(\tR\basOfHash\x12>\n" +
+	"\vunconfirmed\x18\t \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\":\n" +
 	"\aNamedBy\x12\x17\n" +
 	"\atx_hash\x18\x01 \x01(\tR\x06txHash\x12\x16\n" +
-	"\x06height\x18\x02 \x01(\rR\x06height\"\xa3\x01\n" +
+	"\x06height\x18\x02 \x01(\rR\x06height\"\xc5\x01\n" +
 	"\x17ListIdentityKeysRequest\x12\x1c\n" +
 	"\n" +
 	"id_tx_hash\x18\x01 \x01(\tR\bidTxHash\x12 \n" +
 	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageTokenB\f\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12 \n" +
+	"\vunconfirmed\x18\x05 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\xaf\x01\n" +
+	"_at_height\"\xff\x01\n" +
 	"\x18ListIdentityKeysResponse\x12+\n" +
 	"\x04keys\x18\x01 \x03(\v2\x17.keytree.v1.IdentityKeyR\x04keys\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
 	"\fas_of_height\x18\x03 \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\x04 \x01(\tR\basOfHash\"\xaf\x01\n" +
+	"as_of_hash\x18\x04 \x01(\tR\basOfHash\x12>\n" +
+	"\vunconfirmed\x18\x05 \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"\xaf\x01\n" +
 	"\vIdentityKey\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12%\n" +
 	"\x0eparent_address\x18\x02 \x01(\tR\rparentAddress\x12\x14\n" +
 	"\x05depth\x18\x03 \x01(\rR\x05depth\x12$\n" +
 	"\x0eaccept_tx_hash\x18\x04 \x01(\tR\facceptTxHash\x12#\n" +
-	"\rlinked_height\x18\x05 \x01(\rR\flinkedHeight\"[\n" +
+	"\rlinked_height\x18\x05 \x01(\rR\flinkedHeight\"}\n" +
 	"\x10GetActionRequest\x12\x17\n" +
 	"\atx_hash\x18\x01 \x01(\tR\x06txHash\x12 \n" +
-	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01B\f\n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12 \n" +
+	"\vunconfirmed\x18\x03 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\x87\x04\n" +
+	"_at_height\"\xd7\x04\n" +
 	"\x06Action\x12\x17\n" +
 	"\atx_hash\x18\x01 \x01(\tR\x06txHash\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12%\n" +
@@ -2280,22 +3001,47 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\fas_of_height\x18\x10 \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\x11 \x01(\tR\basOfHash\"\xa1\x01\n" +
+	"as_of_hash\x18\x11 \x01(\tR\basOfHash\x12>\n" +
+	"\vunconfirmed\x18\x12 \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"\xc3\x01\n" +
 	"\x19ListAddressActionsRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12 \n" +
 	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageTokenB\f\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12 \n" +
+	"\vunconfirmed\x18\x05 \x01(\bR\vunconfirmedB\f\n" +
 	"\n" +
-	"_at_height\"\xb2\x01\n" +
+	"_at_height\"\x82\x02\n" +
 	"\x1aListAddressActionsResponse\x12,\n" +
 	"\aactions\x18\x01 \x03(\v2\x12.keytree.v1.ActionR\aactions\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
 	"\fas_of_height\x18\x03 \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\x04 \x01(\tR\basOfHash\"\xb5\x01\n" +
+	"as_of_hash\x18\x04 \x01(\tR\basOfHash\x12>\n" +
+	"\vunconfirmed\x18\x05 \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"P\n" +
+	"\x12ListMempoolRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xad\x02\n" +
+	"\x13ListMempoolResponse\x12 \n" +
+	"\fas_of_height\x18\x01 \x01(\rR\n" +
+	"asOfHeight\x12\x1c\n" +
+	"\n" +
+	"as_of_hash\x18\x02 \x01(\tR\basOfHash\x12-\n" +
+	"\amempool\x18\x03 \x01(\v2\x13.keytree.v1.MempoolR\amempool\x12\x16\n" +
+	"\x06height\x18\x04 \x01(\rR\x06height\x123\n" +
+	"\aactions\x18\x05 \x03(\v2\x19.keytree.v1.PendingActionR\aactions\x122\n" +
+	"\aanchors\x18\x06 \x03(\v2\x18.keytree.v1.PendingEventR\aanchors\x12&\n" +
+	"\x0fnext_page_token\x18\a \x01(\tR\rnextPageToken\"}\n" +
+	"\rPendingAction\x12@\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x1e.keytree.v1.PendingTransactionR\vtransaction\x12*\n" +
+	"\x06action\x18\x02 \x01(\v2\x12.keytree.v1.ActionR\x06action\"y\n" +
+	"\fPendingEvent\x12@\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x1e.keytree.v1.PendingTransactionR\vtransaction\x12'\n" +
+	"\x05event\x18\x02 \x01(\v2\x11.keytree.v1.EventR\x05event\"\xb5\x01\n" +
 	"\x11ListEventsRequest\x12$\n" +
 	"\vfrom_height\x18\x01 \x01(\rH\x00R\n" +
 	"fromHeight\x88\x01\x01\x12 \n" +
@@ -2353,7 +3099,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"known_hash\x18\x02 \x01(\tR\tknownHashB\x0e\n" +
 	"\f_from_height\">\n" +
 	"\rWatchResponse\x12-\n" +
-	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block2\xd9\a\n" +
+	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block2\xbe\b\n" +
 	"\x0fIdentityService\x12\\\n" +
 	"\tGetStatus\x12\x1c.keytree.v1.GetStatusRequest\x1a\x1d.keytree.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12l\n" +
@@ -2362,7 +3108,8 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\vGetIdentity\x12\x1e.keytree.v1.GetIdentityRequest\x1a\x14.keytree.v1.Identity\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/identities/{id_tx_hash}\x12\x87\x01\n" +
 	"\x10ListIdentityKeys\x12#.keytree.v1.ListIdentityKeysRequest\x1a$.keytree.v1.ListIdentityKeysResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/identities/{id_tx_hash}/keys\x12\\\n" +
 	"\tGetAction\x12\x1c.keytree.v1.GetActionRequest\x1a\x12.keytree.v1.Action\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/actions/{tx_hash}\x12\x8c\x01\n" +
-	"\x12ListAddressActions\x12%.keytree.v1.ListAddressActionsRequest\x1a&.keytree.v1.ListAddressActionsResponse\"'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/addresses/{address}/actions\x12_\n" +
+	"\x12ListAddressActions\x12%.keytree.v1.ListAddressActionsRequest\x1a&.keytree.v1.ListAddressActionsResponse\"'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/addresses/{address}/actions\x12c\n" +
+	"\vListMempool\x12\x1e.keytree.v1.ListMempoolRequest\x1a\x1f.keytree.v1.ListMempoolResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/mempool\x12_\n" +
 	"\n" +
 	"ListEvents\x12\x1d.keytree.v1.ListEventsRequest\x1a\x1e.keytree.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/events\x12>\n" +
@@ -2380,68 +3127,96 @@ func file_keytree_v1_identity_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_identity_proto_rawDescData
 }
 
-var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_keytree_v1_identity_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: keytree.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),          // 1: keytree.v1.GetStatusResponse
-	(*Memory)(nil),                     // 2: keytree.v1.Memory
-	(*Counts)(nil),                     // 3: keytree.v1.Counts
-	(*ResolveAddressRequest)(nil),      // 4: keytree.v1.ResolveAddressRequest
-	(*Resolution)(nil),                 // 5: keytree.v1.Resolution
-	(*BatchResolveRequest)(nil),        // 6: keytree.v1.BatchResolveRequest
-	(*BatchResolveResponse)(nil),       // 7: keytree.v1.BatchResolveResponse
-	(*GetIdentityRequest)(nil),         // 8: keytree.v1.GetIdentityRequest
-	(*Identity)(nil),                   // 9: keytree.v1.Identity
-	(*NamedBy)(nil),                    // 10: keytree.v1.NamedBy
-	(*ListIdentityKeysRequest)(nil),    // 11: keytree.v1.ListIdentityKeysRequest
-	(*ListIdentityKeysResponse)(nil),   // 12: keytree.v1.ListIdentityKeysResponse
-	(*IdentityKey)(nil),                // 13: keytree.v1.IdentityKey
-	(*GetActionRequest)(nil),           // 14: keytree.v1.GetActionRequest
-	(*Action)(nil),                     // 15: keytree.v1.Action
-	(*ListAddressActionsRequest)(nil),  // 16: keytree.v1.ListAddressActionsRequest
-	(*ListAddressActionsResponse)(nil), // 17: keytree.v1.ListAddressActionsResponse
-	(*ListEventsRequest)(nil),          // 18: keytree.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 19: keytree.v1.ListEventsResponse
-	(*BlockEvents)(nil),                // 20: keytree.v1.BlockEvents
-	(*Event)(nil),                      // 21: keytree.v1.Event
-	(*AnchorEvent)(nil),                // 22: keytree.v1.AnchorEvent
-	(*WatchRequest)(nil),               // 23: keytree.v1.WatchRequest
-	(*WatchResponse)(nil),              // 24: keytree.v1.WatchResponse
+	(*Mempool)(nil),                    // 2: keytree.v1.Mempool
+	(*Memory)(nil),                     // 3: keytree.v1.Memory
+	(*Counts)(nil),                     // 4: keytree.v1.Counts
+	(*ResolveAddressRequest)(nil),      // 5: keytree.v1.ResolveAddressRequest
+	(*Resolution)(nil),                 // 6: keytree.v1.Resolution
+	(*Unconfirmed)(nil),                // 7: keytree.v1.Unconfirmed
+	(*PendingTransaction)(nil),         // 8: keytree.v1.PendingTransaction
+	(*BatchResolveRequest)(nil),        // 9: keytree.v1.BatchResolveRequest
+	(*BatchResolveResponse)(nil),       // 10: keytree.v1.BatchResolveResponse
+	(*GetIdentityRequest)(nil),         // 11: keytree.v1.GetIdentityRequest
+	(*Identity)(nil),                   // 12: keytree.v1.Identity
+	(*NamedBy)(nil),                    // 13: keytree.v1.NamedBy
+	(*ListIdentityKeysRequest)(nil),    // 14: keytree.v1.ListIdentityKeysRequest
+	(*ListIdentityKeysResponse)(nil),   // 15: keytree.v1.ListIdentityKeysResponse
+	(*IdentityKey)(nil),                // 16: keytree.v1.IdentityKey
+	(*GetActionRequest)(nil),           // 17: keytree.v1.GetActionRequest
+	(*Action)(nil),                     // 18: keytree.v1.Action
+	(*ListAddressActionsRequest)(nil),  // 19: keytree.v1.ListAddressActionsRequest
+	(*ListAddressActionsResponse)(nil), // 20: keytree.v1.ListAddressActionsResponse
+	(*ListMempoolRequest)(nil),         // 21: keytree.v1.ListMempoolRequest
+	(*ListMempoolResponse)(nil),        // 22: keytree.v1.ListMempoolResponse
+	(*PendingAction)(nil),              // 23: keytree.v1.PendingAction
+	(*PendingEvent)(nil),               // 24: keytree.v1.PendingEvent
+	(*ListEventsRequest)(nil),          // 25: keytree.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 26: keytree.v1.ListEventsResponse
+	(*BlockEvents)(nil),                // 27: keytree.v1.BlockEvents
+	(*Event)(nil),                      // 28: keytree.v1.Event
+	(*AnchorEvent)(nil),                // 29: keytree.v1.AnchorEvent
+	(*WatchRequest)(nil),               // 30: keytree.v1.WatchRequest
+	(*WatchResponse)(nil),              // 31: keytree.v1.WatchResponse
 }
 var file_keytree_v1_identity_proto_depIdxs = []int32{
-	3,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
-	2,  // 1: keytree.v1.GetStatusResponse.memory:type_name -> keytree.v1.Memory
-	5,  // 2: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
-	10, // 3: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
-	13, // 4: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
-	15, // 5: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
-	20, // 6: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
-	21, // 7: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
-	22, // 8: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
-	20, // 9: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
-	0,  // 10: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
-	4,  // 11: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
-	6,  // 12: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
-	8,  // 13: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
-	11, // 14: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
-	14, // 15: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
-	16, // 16: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
-	18, // 17: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
-	23, // 18: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
-	1,  // 19: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
-	5,  // 20: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
-	7,  // 21: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
-	9,  // 22: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
-	12, // 23: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
-	15, // 24: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
-	17, // 25: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
-	19, // 26: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
-	24, // 27: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
-	19, // [19:28] is the sub-list for method output_type
-	10, // [10:19] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	4,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
+	3,  // 1: keytree.v1.GetStatusResponse.memory:type_name -> keytree.v1.Memory
+	2,  // 2: keytree.v1.GetStatusResponse.mempool:type_name -> keytree.v1.Mempool
+	7,  // 3: keytree.v1.Resolution.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	8,  // 4: keytree.v1.Unconfirmed.by:type_name -> keytree.v1.PendingTransaction
+	6,  // 5: keytree.v1.Unconfirmed.resolution:type_name -> keytree.v1.Resolution
+	12, // 6: keytree.v1.Unconfirmed.identity:type_name -> keytree.v1.Identity
+	6,  // 7: keytree.v1.Unconfirmed.keys:type_name -> keytree.v1.Resolution
+	18, // 8: keytree.v1.Unconfirmed.actions:type_name -> keytree.v1.Action
+	6,  // 9: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
+	7,  // 10: keytree.v1.BatchResolveResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	13, // 11: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
+	7,  // 12: keytree.v1.Identity.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	16, // 13: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
+	7,  // 14: keytree.v1.ListIdentityKeysResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	7,  // 15: keytree.v1.Action.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	18, // 16: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
+	7,  // 17: keytree.v1.ListAddressActionsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	2,  // 18: keytree.v1.ListMempoolResponse.mempool:type_name -> keytree.v1.Mempool
+	23, // 19: keytree.v1.ListMempoolResponse.actions:type_name -> keytree.v1.PendingAction
+	24, // 20: keytree.v1.ListMempoolResponse.anchors:type_name -> keytree.v1.PendingEvent
+	8,  // 21: keytree.v1.PendingAction.transaction:type_name -> keytree.v1.PendingTransaction
+	18, // 22: keytree.v1.PendingAction.action:type_name -> keytree.v1.Action
+	8,  // 23: keytree.v1.PendingEvent.transaction:type_name -> keytree.v1.PendingTransaction
+	28, // 24: keytree.v1.PendingEvent.event:type_name -> keytree.v1.Event
+	27, // 25: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
+	28, // 26: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
+	29, // 27: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
+	27, // 28: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
+	0,  // 29: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
+	5,  // 30: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
+	9,  // 31: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
+	11, // 32: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
+	14, // 33: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
+	17, // 34: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
+	19, // 35: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
+	21, // 36: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
+	25, // 37: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
+	30, // 38: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
+	1,  // 39: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
+	6,  // 40: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
+	10, // 41: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
+	12, // 42: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
+	15, // 43: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
+	18, // 44: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
+	20, // 45: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
+	22, // 46: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
+	26, // 47: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
+	31, // 48: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
+	39, // [39:49] is the sub-list for method output_type
+	29, // [29:39] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_identity_proto_init() }
@@ -2450,21 +3225,30 @@ func file_keytree_v1_identity_proto_init() {
 		return
 	}
 	file_keytree_v1_identity_proto_msgTypes[1].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[4].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[2].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[5].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[6].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[7].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[8].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[9].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[10].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[11].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[12].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[14].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[16].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[15].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[17].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[18].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[23].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[19].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[20].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[25].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_identity_proto_rawDesc), len(file_keytree_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

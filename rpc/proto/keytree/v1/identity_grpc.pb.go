@@ -20,6 +20,10 @@
 //     its block in as_of_height and as_of_hash.
 //   - at_height asks as of a past block. Absent means the tip. Any height from
 //     start_height to tip_height of GetStatus is allowed.
+//   - unconfirmed asks, beside the confirmed answer, what would differ if the pending
+//     transactions, those of the node's mempool, alone made up the next block: see
+//     Unconfirmed. It goes with the tip alone: an at_height below that is refused
+//     (INVALID_ARGUMENT). Nothing else of an answer changes.
 //   - No field is wider than 32 bits, but for the position in an AnchorEvent, so that
 //     heights and counts are JSON numbers everywhere.
 //   - Names that come from a fixed set (kind, state, reason, type) are strings
@@ -68,6 +72,7 @@ const (
 	IdentityService_ListIdentityKeys_FullMethodName   = "/keytree.v1.IdentityService/ListIdentityKeys"
 	IdentityService_GetAction_FullMethodName          = "/keytree.v1.IdentityService/GetAction"
 	IdentityService_ListAddressActions_FullMethodName = "/keytree.v1.IdentityService/ListAddressActions"
+	IdentityService_ListMempool_FullMethodName        = "/keytree.v1.IdentityService/ListMempool"
 	IdentityService_ListEvents_FullMethodName         = "/keytree.v1.IdentityService/ListEvents"
 	IdentityService_Watch_FullMethodName              = "/keytree.v1.IdentityService/Watch"
 )
@@ -107,6 +112,12 @@ type IdentityServiceClient interface {
 	// page was as of. A page may hold fewer actions than page_size, even none,
 	// while next_page_token is not empty.
 	ListAddressActions(ctx context.Context, in *ListAddressActionsRequest, opts ...grpc.CallOption) (*ListAddressActionsResponse, error)
+	// ListMempool lists the pending actions with what would become of each if the pending
+	// transactions alone made up the next block, in the order of their txids as numbers,
+	// which is the order in which that block would have them; then what the pending anchors would do.
+	// Every page is as of its own moment: an action that stays pending is listed once; one that comes or
+	// goes between two pages may be missing, and so may what anchors do.
+	ListMempool(ctx context.Context, in *ListMempoolRequest, opts ...grpc.CallOption) (*ListMempoolResponse, error)
 	// ListEvents tells what changed in a range of blocks: first the disconnects
 	// that are known in the range, in the order in which they happened, then the
 	// blocks of the current chain by ascending height.
@@ -209,6 +220,16 @@ func (c *identityServiceClient) ListAddressActions(ctx context.Context, in *List
 	return out, nil
 }
 
+func (c *identityServiceClient) ListMempool(ctx context.Context, in *ListMempoolRequest, opts ...grpc.CallOption) (*ListMempoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMempoolResponse)
+	err := c.cc.Invoke(ctx, IdentityService_ListMempool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *identityServiceClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListEventsResponse)
@@ -273,6 +294,12 @@ type IdentityServiceServer interface {
 	// page was as of. A page may hold fewer actions than page_size, even none,
 	// while next_page_token is not empty.
 	ListAddressActions(context.Context, *ListAddressActionsRequest) (*ListAddressActionsResponse, error)
+	// ListMempool lists the pending actions with what would become of each if the pending
+	// transactions alone made up the next block, in the order of their txids as numbers,
+	// which is the order in which that block would have them; then what the pending anchors would do.
+	// Every page is as of its own moment: an action that stays pending is listed once; one that comes or
+	// goes between two pages may be missing, and so may what anchors do.
+	ListMempool(context.Context, *ListMempoolRequest) (*ListMempoolResponse, error)
 	// ListEvents tells what changed in a range of blocks: first the disconnects
 	// that are known in the range, in the order in which they happened, then the
 	// blocks of the current chain by ascending height.
@@ -325,6 +352,9 @@ func (UnimplementedIdentityServiceServer) GetAction(context.Context, *GetActionR
 }
 func (UnimplementedIdentityServiceServer) ListAddressActions(context.Context, *ListAddressActionsRequest) (*ListAddressActionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAddressActions not implemented")
+}
+func (UnimplementedIdentityServiceServer) ListMempool(context.Context, *ListMempoolRequest) (*ListMempoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMempool not implemented")
 }
 func (UnimplementedIdentityServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
@@ -479,6 +509,24 @@ func _IdentityService_ListAddressActions_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IdentityService_ListMempool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMempoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ListMempool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ListMempool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ListMempool(ctx, req.(*ListMempoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _IdentityService_ListEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListEventsRequest)
 	if err := dec(in); err != nil {
@@ -542,6 +590,10 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAddressActions",
 			Handler:    _IdentityService_ListAddressActions_Handler,
+		},
+		{
+			MethodName: "ListMempool",
+			Handler:    _IdentityService_ListMempool_Handler,
 		},
 		{
 			MethodName: "ListEvents",

@@ -64,10 +64,15 @@ type Action struct {
 	// State OPEN (MLR: may be accepted), USED (MLR: an MLA put it in force), IN_FORCE
 	// (MLA: its link is in force), CUT (MLA: its link was in force and was cut),
 	// DONE (MCR: it cut a link), WAITING (MLA, MCR: what it refers to is not
-	// confirmed, or waits itself), REFUSED (for the reason given, for good).
+	// confirmed, or waits itself), REFUSED (for the reason given, for good). GetAction with
+	// unconfirmed, UNCONFIRMED for one that only unconfirmed has: the other fields are empty
+	// then, but for tx_hash, as_of_height and as_of_hash.
 	State   string `json:"state"`
 	TxHash  string `json:"tx_hash"`
 	TxIndex uint32 `json:"tx_index"`
+
+	// Unconfirmed If it was asked for, by GetAction.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
 // AddKeyInitRequest defines model for AddKeyInitRequest.
@@ -152,8 +157,13 @@ type AnchorChain struct {
 	// Last Anchor is one anchor as of a block.
 	Last Anchor `json:"last"`
 
-	// State OPEN (output 0 of the last anchor, the baton, is unspent) or BROKEN (for good).
+	// State OPEN (output 0 of the last anchor, the baton, is unspent) or BROKEN (for good). GetAnchorChain
+	// with unconfirmed, UNCONFIRMED for one that only unconfirmed has: all else but as_of_height
+	// and as_of_hash is empty then.
 	State string `json:"state"`
+
+	// Unconfirmed If it was asked for, by GetAnchorChain.
+	Unconfirmed *UnconfirmedAnchors `json:"unconfirmed,omitempty"`
 }
 
 // AnchorEvent AnchorEvent is what happened to a chain of anchors, in the words of anchor.proto.
@@ -190,6 +200,10 @@ type AnchorTransaction struct {
 	RawTx        []byte   `json:"raw_tx"`
 	TxHash       string   `json:"tx_hash"`
 	TxIndex      uint32   `json:"tx_index"`
+
+	// Unconfirmed If it was asked for. Of an anchor that only unconfirmed has, the other fields are empty,
+	// but for tx_hash, as_of_height and as_of_hash.
+	Unconfirmed *UnconfirmedAnchors `json:"unconfirmed,omitempty"`
 }
 
 // BatchResolveRequest defines model for BatchResolveRequest.
@@ -199,7 +213,8 @@ type BatchResolveRequest struct {
 	AtHeight  *uint32   `json:"at_height,omitempty"`
 
 	// OmitPath Leave out path (path_truncated is then false).
-	OmitPath *bool `json:"omit_path,omitempty"`
+	OmitPath    *bool `json:"omit_path,omitempty"`
+	Unconfirmed *bool `json:"unconfirmed,omitempty"`
 }
 
 // BatchResolveResponse defines model for BatchResolveResponse.
@@ -209,6 +224,10 @@ type BatchResolveResponse struct {
 
 	// Resolutions One for each address, in the order of the request.
 	Resolutions []Resolution `json:"resolutions"`
+
+	// Unconfirmed If it was asked for: whether it is known what is pending, and whether one of resolutions
+	// differs, which says then how.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
 // BlockEvents BlockEvents is one block that was connected or disconnected.
@@ -406,6 +425,9 @@ type GetStatusResponse struct {
 	// Memory What the index takes of the server's memory.
 	Memory Memory `json:"memory"`
 
+	// Mempool What is pending after the tip.
+	Mempool Mempool `json:"mempool"`
+
 	// Network The chain: mainnet, testnet3, testnet4, chipnet, regtest or simnet.
 	Network string `json:"network"`
 
@@ -464,8 +486,12 @@ type Identity struct {
 	// NamedBy The transaction that names the identity.
 	NamedBy NamedBy `json:"named_by"`
 
-	// State CURRENT or MERGED.
+	// State CURRENT or MERGED. With unconfirmed, UNCONFIRMED for one that only unconfirmed has: the fields
+	// below are empty then, but for as_of_height and as_of_hash.
 	State string `json:"state"`
+
+	// Unconfirmed If it was asked for.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
 // IdentityKey defines model for IdentityKey.
@@ -508,6 +534,9 @@ type ListAddressActionsResponse struct {
 
 	// NextPageToken "" on the last page.
 	NextPageToken string `json:"next_page_token"`
+
+	// Unconfirmed If it was asked for.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
 // ListAnchorChainsResponse defines model for ListAnchorChainsResponse.
@@ -518,6 +547,9 @@ type ListAnchorChainsResponse struct {
 
 	// NextPageToken "" on the last page.
 	NextPageToken string `json:"next_page_token"`
+
+	// Unconfirmed If it was asked for.
+	Unconfirmed *UnconfirmedAnchors `json:"unconfirmed,omitempty"`
 }
 
 // ListAnchorsResponse defines model for ListAnchorsResponse.
@@ -528,6 +560,9 @@ type ListAnchorsResponse struct {
 
 	// NextPageToken "" on the last page.
 	NextPageToken string `json:"next_page_token"`
+
+	// Unconfirmed If it was asked for.
+	Unconfirmed *UnconfirmedAnchors `json:"unconfirmed,omitempty"`
 }
 
 // ListEventsResponse defines model for ListEventsResponse.
@@ -550,6 +585,31 @@ type ListIdentityKeysResponse struct {
 	AsOfHash   string        `json:"as_of_hash"`
 	AsOfHeight uint32        `json:"as_of_height"`
 	Keys       []IdentityKey `json:"keys"`
+
+	// NextPageToken "" on the last page.
+	NextPageToken string `json:"next_page_token"`
+
+	// Unconfirmed If it was asked for, on every page, about the identity as a whole.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
+}
+
+// ListMempoolResponse defines model for ListMempoolResponse.
+type ListMempoolResponse struct {
+	Actions []PendingAction `json:"actions"`
+
+	// Anchors What pending anchors would do, once there are no more actions: of type ANCHOR_ADDED and
+	// ANCHOR_CHAIN_BROKEN.
+	Anchors  []PendingEvent `json:"anchors"`
+	AsOfHash string         `json:"as_of_hash"`
+
+	// AsOfHeight The tip that what is pending comes after.
+	AsOfHeight uint32 `json:"as_of_height"`
+
+	// Height The height that the next block would have; 0 if the mempool is not available.
+	Height uint32 `json:"height"`
+
+	// Mempool What is known of the mempool, and what was left out.
+	Mempool Mempool `json:"mempool"`
 
 	// NextPageToken "" on the last page.
 	NextPageToken string `json:"next_page_token"`
@@ -576,8 +636,33 @@ type Memory struct {
 	// Most What all of it may take, with a block that is being applied.
 	Most string `json:"most"`
 
+	// Pending What is pending, which gives way to blocks.
+	Pending string `json:"pending"`
+
 	// Waiting What actions wait for, and open chains of anchors.
 	Waiting string `json:"waiting"`
+}
+
+// Mempool Mempool is what is known of the node's mempool: its actions, and the transactions that carry
+// anchors or would break chains of them.
+type Mempool struct {
+	// Available Whether it is known as of the tip.
+	Available bool `json:"available"`
+
+	// ComparedAgo How many seconds ago it was last compared with the node's list.
+	ComparedAgo *uint32 `json:"compared_ago,omitempty"`
+
+	// Complete Whether all of the mempool was looked at, and nothing was left out.
+	Complete bool `json:"complete"`
+
+	// Omitted How many were left out, for their number.
+	Omitted uint32 `json:"omitted"`
+
+	// Reason Why not, for people; "" if it is. The rest is 0, false and left out then.
+	Reason string `json:"reason"`
+
+	// Transactions How many transactions are pending.
+	Transactions uint32 `json:"transactions"`
 }
 
 // NamedBy defines model for NamedBy.
@@ -593,6 +678,36 @@ type PartReadiness struct {
 
 	// Reason What is missing, for people; "" if nothing is.
 	Reason string `json:"reason"`
+}
+
+// PendingAction PendingAction is an action of the mempool and what would become of it: its state
+// is OPEN, USED, IN_FORCE, CUT, DONE, WAITING, or REFUSED for a reason.
+type PendingAction struct {
+	// Action Action is one MLR, MLA or MCR and what has become of it as of a block.
+	Action Action `json:"action"`
+
+	// Transaction PendingTransaction is a transaction that is not in a block.
+	Transaction PendingTransaction `json:"transaction"`
+}
+
+// PendingEvent PendingEvent is what a transaction of the mempool would change.
+type PendingEvent struct {
+	// Event Event is one change. Fields that its type does not name are "" or absent.
+	Event Event `json:"event"`
+
+	// Transaction PendingTransaction is a transaction that is not in a block.
+	Transaction PendingTransaction `json:"transaction"`
+}
+
+// PendingTransaction PendingTransaction is a transaction that is not in a block.
+type PendingTransaction struct {
+	// DoubleSpend Whether the node has a proof that one of its inputs was spent twice: it may never be
+	// mined. Not every node can tell.
+	DoubleSpend bool `json:"double_spend"`
+
+	// SeenAgo How many seconds ago the server first saw it. Left out if it does not know.
+	SeenAgo *uint32 `json:"seen_ago,omitempty"`
+	TxHash  string  `json:"tx_hash"`
 }
 
 // Readiness defines model for Readiness.
@@ -631,6 +746,9 @@ type Resolution struct {
 
 	// PathTruncated Whether the path goes on beyond those 100 keys.
 	PathTruncated bool `json:"path_truncated"`
+
+	// Unconfirmed If it was asked for; in BatchResolve only where something would differ.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
 // SignedHead SignedHead is a statement that cannot be taken back: with another one that no
@@ -667,6 +785,66 @@ type UIDMessageReply struct {
 
 	// UIDMessageEncrypted UIDIndex 32, IV 16, AES-256-CTR of the canonical UID message.
 	UIDMessageEncrypted []byte `json:"uid_message_encrypted"`
+}
+
+// Unconfirmed Unconfirmed is what would differ from the answer that it stands beside if the pending
+// transactions alone made up the next block. Servers with the same tip and the same mempool
+// say the same.
+type Unconfirmed struct {
+	// Actions GetAction: what the action would be. ListAddressActions: those that would be otherwise or come
+	// into the list, in the part of it that the page has; on the last page these are the pending ones
+	// as well. The tx_index of a pending one is its number in the order of the pending transactions,
+	// from 1 on. as_of_height of all that is here is height, as_of_hash is "".
+	Actions []Action `json:"actions"`
+
+	// Available Whether it is known what is pending after the answer's block.
+	Available bool `json:"available"`
+
+	// By The pending transactions because of which it would, by position, 100 at most.
+	By []PendingTransaction `json:"by"`
+
+	// Differs Whether something would be otherwise. If not, the rest is empty.
+	Differs bool `json:"differs"`
+
+	// Height Height that the next block would have.
+	Height uint32 `json:"height"`
+
+	// Identity GetIdentity, ListIdentityKeys: what the identity would be. NOT_FOUND is the answer only if
+	// it would not exist either.
+	Identity *Identity `json:"identity,omitempty"`
+
+	// Keys GetIdentity, ListIdentityKeys: what each key would resolve to whose own link to a parent would come
+	// or go, without its path; the keys below it go with it. 100 at most.
+	Keys []Resolution `json:"keys"`
+
+	// More Whether there are more in one of the lists here than they hold.
+	More bool `json:"more"`
+
+	// Reason Why not, for people; "" if it is. The rest is empty then.
+	Reason string `json:"reason"`
+
+	// Resolution ResolveAddress, BatchResolve: what the resolution would be.
+	Resolution *Resolution `json:"resolution,omitempty"`
+}
+
+// UnconfirmedAnchors UnconfirmedAnchors is what would differ from the answer that it stands beside if the
+// pending transactions alone made up the next block. The first six fields are as in Unconfirmed.
+type UnconfirmedAnchors struct {
+	// Anchors ListAnchors, on its last page: those that would be added, as many as page_size. GetAnchor: the
+	// one that is pending. Their tx_index is the number in the order of the pending transactions, from
+	// 1 on. None has a proof.
+	Anchors   []Anchor             `json:"anchors"`
+	Available bool                 `json:"available"`
+	By        []PendingTransaction `json:"by"`
+
+	// Chains GetAnchorChain: what the chain would be; one of state UNCONFIRMED is there beside it if there is
+	// none yet. ListAnchorChains: those of the page that would be otherwise, and on its last page
+	// those that would begin, as many as page_size.
+	Chains  []AnchorChain `json:"chains"`
+	Differs bool          `json:"differs"`
+	Height  uint32        `json:"height"`
+	More    bool          `json:"more"`
+	Reason  string        `json:"reason"`
 }
 
 // UpdateUIDRequest defines model for UpdateUIDRequest.
@@ -730,6 +908,9 @@ type GetActionParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
 	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
 
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
@@ -738,6 +919,9 @@ type GetActionParams struct {
 type ResolveAddressParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
 	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
+
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
 
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
@@ -753,6 +937,9 @@ type ListAddressActionsParams struct {
 
 	// PageToken next_page_token of the page before; left out for the first page. The other fields must be those of the first page, page_size excepted.
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
+
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
 
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
@@ -775,6 +962,9 @@ type ListAnchorsParams struct {
 	// PageToken next_page_token of the page before; left out for the first page. The other fields must be those of the first page, page_size excepted.
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
@@ -793,6 +983,9 @@ type ListAnchorChainsParams struct {
 	// PageToken next_page_token of the page before; left out for the first page. The other fields must be those of the first page, page_size excepted.
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
@@ -801,6 +994,9 @@ type ListAnchorChainsParams struct {
 type GetAnchorChainParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
 	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
+
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
 
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
@@ -819,6 +1015,9 @@ type GetProofBundleParams struct {
 type GetAnchorParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
 	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
+
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
 
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
@@ -846,6 +1045,9 @@ type GetIdentityParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
 	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
 
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
@@ -859,8 +1061,11 @@ type ListIdentityKeysParams struct {
 	PageSize *uint32 `form:"page_size,omitempty" json:"page_size,omitempty"`
 
 	// PageToken next_page_token of the page before; "" for the first page. The other fields
-	// must be those of the first page, page_size excepted.
+	// must be those of the first page, page_size and unconfirmed excepted.
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
+
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
 
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
@@ -890,6 +1095,15 @@ type GetInclusionProofParams struct {
 
 	// TreeSize Of a head that the client has; 0 means all entries.
 	TreeSize *string `form:"tree_size,omitempty" json:"tree_size,omitempty"`
+}
+
+// ListMempoolParams defines parameters for ListMempool.
+type ListMempoolParams struct {
+	// PageSize 1 to 1,000; 0 means 100.
+	PageSize *uint32 `form:"page_size,omitempty" json:"page_size,omitempty"`
+
+	// PageToken next_page_token of the page before; "" for the first page.
+	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
 // BatchResolveJSONRequestBody defines body for BatchResolve for application/json ContentType.
@@ -1087,6 +1301,9 @@ type ClientInterface interface {
 	UpdateUIDWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	UpdateUID(ctx context.Context, body UpdateUIDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListMempool request
+	ListMempool(ctx context.Context, params *ListMempoolParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStatus request
 	GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1536,6 +1753,18 @@ func (c *Client) UpdateUID(ctx context.Context, body UpdateUIDJSONRequestBody, r
 	return c.Client.Do(req)
 }
 
+func (c *Client) ListMempool(ctx context.Context, params *ListMempoolParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMempoolRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 func (c *Client) GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStatusRequest(c.Server)
 	if err != nil {
@@ -1814,6 +2043,22 @@ func NewGetActionRequest(server string, txHash string, params *GetActionParams) 
 
 		}
 
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
 		queryURL.RawQuery = queryValues.Encode()
 	}
 
@@ -1872,6 +2117,22 @@ func NewResolveAddressRequest(server string, address string, params *ResolveAddr
 		if params.AtHeight != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "at_height", runtime.ParamLocationQuery, *params.AtHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -1975,6 +2236,22 @@ func NewListAddressActionsRequest(server string, address string, params *ListAdd
 		if params.PageToken != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_token", runtime.ParamLocationQuery, *params.PageToken); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -2156,6 +2433,22 @@ func NewListAnchorsRequest(server string, params *ListAnchorsParams) (*http.Requ
 
 		}
 
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
 		queryURL.RawQuery = queryValues.Encode()
 	}
 
@@ -2268,6 +2561,22 @@ func NewListAnchorChainsRequest(server string, params *ListAnchorChainsParams) (
 
 		}
 
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
 		queryURL.RawQuery = queryValues.Encode()
 	}
 
@@ -2326,6 +2635,22 @@ func NewGetAnchorChainRequest(server string, chainTxHash string, params *GetAnch
 		if params.AtHeight != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "at_height", runtime.ParamLocationQuery, *params.AtHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -2468,6 +2793,22 @@ func NewGetAnchorRequest(server string, txHash string, params *GetAnchorParams) 
 		if params.AtHeight != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "at_height", runtime.ParamLocationQuery, *params.AtHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -2649,6 +2990,22 @@ func NewGetIdentityRequest(server string, idTxHash string, params *GetIdentityPa
 
 		}
 
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
 		queryURL.RawQuery = queryValues.Encode()
 	}
 
@@ -2739,6 +3096,22 @@ func NewListIdentityKeysRequest(server string, idTxHash string, params *ListIden
 		if params.PageToken != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_token", runtime.ParamLocationQuery, *params.PageToken); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -3329,6 +3702,71 @@ func NewUpdateUIDRequestWithBody(server string, contentType string, body io.Read
 	return req, nil
 }
 
+// NewListMempoolRequest generates requests for ListMempool
+func NewListMempoolRequest(server string, params *ListMempoolParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/mempool")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.PageSize != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_size", runtime.ParamLocationQuery, *params.PageSize); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_token", runtime.ParamLocationQuery, *params.PageToken); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetStatusRequest generates requests for GetStatus
 func NewGetStatusRequest(server string) (*http.Request, error) {
 	var err error
@@ -3503,6 +3941,9 @@ type ClientWithResponsesInterface interface {
 	UpdateUIDWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUIDAnswer, error)
 
 	UpdateUIDWithResponse(ctx context.Context, body UpdateUIDJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUIDAnswer, error)
+
+	// ListMempoolWithResponse request
+	ListMempoolWithResponse(ctx context.Context, params *ListMempoolParams, reqEditors ...RequestEditorFn) (*ListMempoolAnswer, error)
 
 	// GetStatusWithResponse request
 	GetStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStatusAnswer, error)
@@ -4379,6 +4820,33 @@ func (r UpdateUIDAnswer) StatusCode() int {
 	return 0
 }
 
+type ListMempoolAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *ListMempoolResponse
+	JSON400      *BadRequest
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMempoolAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMempoolAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type GetStatusAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -4731,6 +5199,15 @@ func (c *ClientWithResponses) UpdateUIDWithResponse(ctx context.Context, body Up
 		return nil, err
 	}
 	return ParseUpdateUIDAnswer(rsp)
+}
+
+// ListMempoolWithResponse request returning *ListMempoolAnswer
+func (c *ClientWithResponses) ListMempoolWithResponse(ctx context.Context, params *ListMempoolParams, reqEditors ...RequestEditorFn) (*ListMempoolAnswer, error) {
+	rsp, err := c.ListMempool(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMempoolAnswer(rsp)
 }
 
 // GetStatusWithResponse request returning *GetStatusAnswer
@@ -6795,6 +7272,67 @@ func ParseUpdateUIDAnswer(rsp *http.Response) (*UpdateUIDAnswer, error) {
 			return nil, err
 		}
 		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListMempoolAnswer parses an HTTP response from a ListMempoolWithResponse call
+func ParseListMempoolAnswer(rsp *http.Response) (*ListMempoolAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMempoolAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListMempoolResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
 		var dest Misdirected
