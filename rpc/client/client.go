@@ -17,6 +17,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"strings"
@@ -125,6 +126,29 @@ func (c *Client) At(height uint32) View {
 	v := c.View
 	v.at = &height
 	return v
+}
+
+// Unconfirmed returns what asks as of the tip, and what would differ if what is pending were the next block:
+// that stands in the field Unconfirmed of answers, which says so if the server does not know it. Lists list what
+// is confirmed, but for UnconfirmedActions. One that is only pending is in an answer's Unconfirmed, too: its
+// state is UNCONFIRMED then.
+func (c *Client) Unconfirmed() View {
+	v := c.View
+	v.unconfirmed = true
+	return v
+}
+
+// Mempool lists the actions that are pending, with what would become of each if they alone made up the next
+// block, in the order of their txids. An action that comes or goes meanwhile may be missing. ErrMempool if the
+// server does not know what is pending.
+func (c *Client) Mempool(ctx context.Context) iter.Seq2[*PendingAction, error] {
+	return list(func(token string) ([]*PendingAction, string, error) {
+		page, err := c.identities.ListMempool(ctx, &keytreev1.ListMempoolRequest{PageSize: pageSize, PageToken: token})
+		if err == nil && !page.GetMempool().GetAvailable() {
+			err = fmt.Errorf("%w: %s", ErrMempool, page.GetMempool().GetReason())
+		}
+		return page.GetActions(), page.GetNextPageToken(), err
+	})
 }
 
 // Status tells what the server has indexed.

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
@@ -106,6 +107,59 @@ func TestAnswers(t *testing.T) {
 		return
 	}
 	t.Error("a list that cannot be is empty")
+}
+
+// TestUnconfirmed asks what would differ if some actions that are pending were mined, and lists those.
+func TestUnconfirmed(t *testing.T) {
+	_, blocks := rpctest.Family()
+	r := rpctest.New(t, blocks...)
+	c, _ := newClient(t, r.Conn.Target(), client.Options{})
+	ctx, child := t.Context(), rpctest.Address("child")
+	nothing, err := c.Unconfirmed().Resolve(ctx, child)
+	if err != nil || nothing.Unconfirmed.GetAvailable() || nothing.Unconfirmed.GetReason() == "" {
+		t.Errorf("without a mempool: %v, %v", nothing, err)
+	}
+	for _, list := range []iter.Seq2[*client.Action, error]{c.UnconfirmedActions(ctx, child), func(yield func(*client.Action, error) bool) {
+		for _, err := range c.Mempool(ctx) {
+			yield(nil, err)
+		}
+	}} {
+		for _, err := range list {
+			if !errors.Is(err, client.ErrMempool) {
+				t.Errorf("a list without a mempool: %v", err)
+			}
+		}
+	}
+
+	var actions []links.Action
+	for i := range 1500 {
+		actions = append(actions, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("c", i), "child", ""))
+	}
+	actions = append(actions, rpctest.MCR("cut", "parent", "mla3"))
+	if err := r.Graph.SetPending(&graph.PendingBlock{Height: 7, PrevHash: blocks[6].Hash, Actions: actions}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(all(t, c.Mempool(ctx))); n != len(actions) {
+		t.Errorf("%d actions are pending, expected %d", n, len(actions))
+	}
+	// The cut one, which stands on the page, is another as well.
+	differ := all(t, c.UnconfirmedActions(ctx, child))
+	if !slices.ContainsFunc(differ, func(a *client.Action) bool { return a.State == "CUT" }) || len(differ) < 1000 {
+		t.Errorf("%d actions differ", len(differ))
+	}
+	v := c.Unconfirmed()
+	resolutions, err := v.BatchResolve(ctx, []string{rpctest.Address("lone"), child}, false)
+	if err != nil || resolutions[0].Unconfirmed != nil || resolutions[1].Unconfirmed.GetResolution().GetMainAddress() != child || resolutions[1].MainAddress != rpctest.Address("parent") {
+		t.Errorf("%v, %v", resolutions, err)
+	}
+	identity, err := v.Identity(ctx, rpctest.HashOf("mlr1").String())
+	if err != nil || identity.KeyCount != 3 || identity.Unconfirmed.GetIdentity().GetKeyCount() != 1 {
+		t.Errorf("%v, %v", identity, err)
+	}
+	action, err := v.Action(ctx, rpctest.HashOf("cut").String())
+	if err != nil || action.State != "UNCONFIRMED" || action.Unconfirmed.GetActions()[0].State != "DONE" {
+		t.Errorf("%v, %v", action, err)
+	}
 }
 
 // TestLists lists more than one page has.

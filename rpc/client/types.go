@@ -14,6 +14,10 @@ type (
 	Key = keytreev1.IdentityKey
 	// Action is a link request, accept or revoke, and what has become of it.
 	Action = keytreev1.Action
+	// Unconfirmed is what would differ from an answer if what is pending were the next block.
+	Unconfirmed = keytreev1.Unconfirmed
+	// PendingAction is an action of the mempool, and what would become of it.
+	PendingAction = keytreev1.PendingAction
 	// Block is a block that was connected or disconnected, with what it changed.
 	Block = keytreev1.BlockEvents
 	// Event is one change.

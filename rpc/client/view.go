@@ -27,21 +27,28 @@ const (
 // was put together: ask again.
 var ErrReorganised = errors.New("the block that the answer is as of was reorganised away meanwhile")
 
+// ErrMempool says that the server does not know what is pending after the tip, and why. Try again
+// later, or ask a server that watches a mempool.
+var ErrMempool = errors.New("the mempool is not known")
+
 // errAnswer says that an answer is not one to what was asked.
 var errAnswer = errors.New("the server's answer does not belong to the question")
 
 // View asks as of one block: the tip at the time of each call, or the block of Client.At.
-// OUT_OF_RANGE if there is no such block. It is safe for concurrent use.
+// OUT_OF_RANGE if there is no such block. That of Client.Unconfirmed asks as well what would differ if what
+// is pending were the next block. It is safe for concurrent use.
 type View struct {
 	identities keytreev1.IdentityServiceClient
 	anchors    keytreev1.AnchorServiceClient
 	at         *uint32 // nil: the tip
+
+	unconfirmed bool // ask as well what would differ
 }
 
 // Resolve tells which identity is behind an address. A key that was never in a link is its
 // own.
 func (v View) Resolve(ctx context.Context, address string) (*Resolution, error) {
-	return v.identities.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: address, AtHeight: v.at})
+	return v.identities.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: address, AtHeight: v.at, Unconfirmed: v.unconfirmed})
 }
 
 // BatchResolve resolves any number of addresses as of one block, in their order, each with
@@ -82,7 +89,7 @@ func (v View) BatchResolve(ctx context.Context, addresses []string, paths bool) 
 
 // batch resolves what fits into one call, and tells as of which block.
 func (v View) batch(ctx context.Context, addresses []string, paths bool) (all []*Resolution, height uint32, hash string, err error) {
-	answer, err := v.identities.BatchResolve(ctx, &keytreev1.BatchResolveRequest{Addresses: addresses, AtHeight: v.at, OmitPath: !paths})
+	answer, err := v.identities.BatchResolve(ctx, &keytreev1.BatchResolveRequest{Addresses: addresses, AtHeight: v.at, Unconfirmed: v.unconfirmed, OmitPath: !paths})
 	if err != nil {
 		return nil, 0, "", err
 	}
@@ -95,12 +102,12 @@ func (v View) batch(ctx context.Context, addresses []string, paths bool) (all []
 // Identity describes the identity with an id, also one that was merged into another.
 // NOT_FOUND if there is none.
 func (v View) Identity(ctx context.Context, id string) (*Identity, error) {
-	return v.identities.GetIdentity(ctx, &keytreev1.GetIdentityRequest{IdTxHash: id, AtHeight: v.at})
+	return v.identities.GetIdentity(ctx, &keytreev1.GetIdentityRequest{IdTxHash: id, AtHeight: v.at, Unconfirmed: v.unconfirmed})
 }
 
 // Action tells what has become of the action in a transaction. NOT_FOUND if there is none.
 func (v View) Action(ctx context.Context, txid string) (*Action, error) {
-	return v.identities.GetAction(ctx, &keytreev1.GetActionRequest{TxHash: txid, AtHeight: v.at})
+	return v.identities.GetAction(ctx, &keytreev1.GetActionRequest{TxHash: txid, AtHeight: v.at, Unconfirmed: v.unconfirmed})
 }
 
 // Keys lists the keys of the identity with an id, depth first from its root. All lists here
@@ -108,7 +115,7 @@ func (v View) Action(ctx context.Context, txid string) (*Action, error) {
 // if that block leaves the chain meanwhile: begin again.
 func (v View) Keys(ctx context.Context, id string) iter.Seq2[*Key, error] {
 	return list(func(token string) ([]*Key, string, error) {
-		page, err := v.identities.ListIdentityKeys(ctx, &keytreev1.ListIdentityKeysRequest{IdTxHash: id, AtHeight: v.at, PageSize: pageSize, PageToken: token})
+		page, err := v.identities.ListIdentityKeys(ctx, &keytreev1.ListIdentityKeysRequest{IdTxHash: id, AtHeight: v.at, Unconfirmed: v.unconfirmed, PageSize: pageSize, PageToken: token})
 		return page.GetKeys(), page.GetNextPageToken(), err
 	})
 }
@@ -116,8 +123,22 @@ func (v View) Keys(ctx context.Context, id string) iter.Seq2[*Key, error] {
 // Actions lists the actions by and about a key in the order of their positions.
 func (v View) Actions(ctx context.Context, address string) iter.Seq2[*Action, error] {
 	return list(func(token string) ([]*Action, string, error) {
-		page, err := v.identities.ListAddressActions(ctx, &keytreev1.ListAddressActionsRequest{Address: address, AtHeight: v.at, PageSize: pageSize, PageToken: token})
+		page, err := v.identities.ListAddressActions(ctx, &keytreev1.ListAddressActionsRequest{Address: address, AtHeight: v.at, Unconfirmed: v.unconfirmed, PageSize: pageSize, PageToken: token})
 		return page.GetActions(), page.GetNextPageToken(), err
+	})
+}
+
+// UnconfirmedActions lists the actions by and about a key that would be otherwise, or be there as
+// well, if what is pending were the next block, as they would be then: of those that are pending about the first
+// 1,000, Client.Mempool has all. ErrMempool if the server does not know what is
+// pending, or the tip moves meanwhile.
+func (v View) UnconfirmedActions(ctx context.Context, address string) iter.Seq2[*Action, error] {
+	return list(func(token string) ([]*Action, string, error) {
+		page, err := v.identities.ListAddressActions(ctx, &keytreev1.ListAddressActionsRequest{Address: address, AtHeight: v.at, Unconfirmed: true, PageSize: pageSize, PageToken: token})
+		if u := page.GetUnconfirmed(); err == nil && !u.GetAvailable() {
+			err = fmt.Errorf("%w: %s", ErrMempool, u.GetReason())
+		}
+		return page.GetUnconfirmed().GetActions(), page.GetNextPageToken(), err
 	})
 }
 
@@ -125,7 +146,7 @@ func (v View) Actions(ctx context.Context, address string) iter.Seq2[*Action, er
 // domain: a keyserver's own is told by its genesis anchor, not by the domain.
 func (v View) AnchorChains(ctx context.Context, domain string) iter.Seq2[*AnchorChain, error] {
 	return list(func(token string) ([]*AnchorChain, string, error) {
-		page, err := v.anchors.ListAnchorChains(ctx, &keytreev1.ListAnchorChainsRequest{Domain: domain, AtHeight: v.at, PageSize: pageSize, PageToken: token})
+		page, err := v.anchors.ListAnchorChains(ctx, &keytreev1.ListAnchorChainsRequest{Domain: domain, AtHeight: v.at, Unconfirmed: v.unconfirmed, PageSize: pageSize, PageToken: token})
 		return page.GetChains(), page.GetNextPageToken(), err
 	})
 }
@@ -133,13 +154,13 @@ func (v View) AnchorChains(ctx context.Context, domain string) iter.Seq2[*Anchor
 // AnchorChain describes the chain of anchors that begins with a transaction. NOT_FOUND if
 // none does.
 func (v View) AnchorChain(ctx context.Context, genesis string) (*AnchorChain, error) {
-	return v.anchors.GetAnchorChain(ctx, &keytreev1.GetAnchorChainRequest{ChainTxHash: genesis, AtHeight: v.at})
+	return v.anchors.GetAnchorChain(ctx, &keytreev1.GetAnchorChainRequest{ChainTxHash: genesis, AtHeight: v.at, Unconfirmed: v.unconfirmed})
 }
 
 // Anchors lists the anchors of the chain that begins with a transaction, in its order.
 func (v View) Anchors(ctx context.Context, genesis string) iter.Seq2[*Anchor, error] {
 	return list(func(token string) ([]*Anchor, string, error) {
-		page, err := v.anchors.ListAnchors(ctx, &keytreev1.ListAnchorsRequest{ChainTxHash: genesis, AtHeight: v.at, PageSize: pageSize, PageToken: token})
+		page, err := v.anchors.ListAnchors(ctx, &keytreev1.ListAnchorsRequest{ChainTxHash: genesis, AtHeight: v.at, Unconfirmed: v.unconfirmed, PageSize: pageSize, PageToken: token})
 		return page.GetAnchors(), page.GetNextPageToken(), err
 	})
 }
