@@ -16,6 +16,8 @@
 //	checkpoint.go when the state is written to a file beside the database
 //	memory.go     how much memory may be held
 //	view.go       questions as of a block: those of links and those of anchors
+//	pending.go    what is supposed of the next block
+//	pendingview.go  questions as if it were there, and why their answers differ
 //	events.go     what each block changed, and the blocks that were taken back
 //
 //	links/        links: their rules, state, records, questions
@@ -83,6 +85,15 @@
 // proves that its block has it, which is checked when it comes in: an auditor can be
 // given it whatever has become of the node. The merkle branches of a block's anchors
 // have most of their nodes in common; each node is stored once.
+//
+// # What is pending
+//
+// What a node's mempool would do is a change as well, of the current snapshot, that is never
+// committed. Its writes stay in memory, and are read over those of the store (store.Txn): so
+// all rules and all questions are those of blocks, and a block that holds just that gives the same answers. It
+// hangs on its snapshot and goes with it. It is made of a snapshot that is held, and not by the writer, who
+// waits for none of it; where memory is short, it gives way to blocks. Nothing of it is
+// written to disk, and no view as of a block sees it.
 //
 // # Durability
 //

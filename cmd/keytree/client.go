@@ -42,6 +42,8 @@ type server struct {
 	address string
 	// lists has the pages of lists as they are, with the tokens that --json shows.
 	lists keytreev1.IdentityServiceClient
+	// unconfirmed asks as well what is pending after the tip.
+	unconfirmed bool
 	// retrying is told why a Watch was interrupted; nil before watch.
 	retrying func(err error, after time.Duration)
 }
@@ -60,12 +62,15 @@ func dial(address string, ca *caFlag) (*server, error) {
 	return s, nil
 }
 
-// asOf asks as of the block at a height; as of the tip if it is nil.
+// asOf asks as of the block at a height; as of the tip if it is nil, and then maybe what is unconfirmed.
 func (c *server) asOf(height *uint32) client.View {
-	if height == nil {
-		return c.View
+	switch {
+	case height != nil:
+		return c.At(*height)
+	case c.unconfirmed:
+		return c.Unconfirmed()
 	}
-	return c.At(*height)
+	return c.View
 }
 
 // unary makes the error of a call one for the user.

@@ -31,7 +31,11 @@ it is in the history of their identity, and of the parent that cut them off.
 	}
 	at := heightFlag(cmd.Flags(), "at", "as of this block (default the tip)")
 	limit := numberFlag(cmd.Flags(), "limit", 1000, 1, 1_000_000, "how many actions of a key, and keys of an identity, to ask for at most")
+	unconfirmed := newUnconfirmedFlag(cmd.Flags(), at)
 	asks(cmd, func(ctx context.Context, c *server, args []string, asJSON bool) error {
+		if err := unconfirmed.use(c); err != nil {
+			return err
+		}
 		address, id, err := parseSubject(args[0])
 		if err != nil {
 			return err
@@ -50,6 +54,11 @@ it is in the history of their identity, and of the parent that cut them off.
 			printAction(a.stdout, action)
 		}
 		fmt.Fprintf(a.stdout, "%s as of block %d\n", counted(uint32(len(h.list.Actions)), "action"), h.list.AsOfHeight)
+		if u := h.list.Unconfirmed; printUnconfirmed(a.stdout, u) {
+			for _, action := range u.Actions {
+				printAction(a.stdout, action)
+			}
+		}
 		return nil
 	})
 	return cmd
@@ -91,6 +100,7 @@ func (c *server) history(ctx context.Context, address, id string, at *uint32, li
 		if list.NextPageToken != "" {
 			h.cut, h.unit = true, "action"
 		}
+		h.list.Unconfirmed = joinUnconfirmed(h.list.Unconfirmed, list.Unconfirmed)
 		for _, action := range list.Actions {
 			if !seen[action.TxHash] {
 				seen[action.TxHash] = true
@@ -110,12 +120,12 @@ func (c *server) actions(ctx context.Context, address string, at *uint32, limit 
 	for {
 		left := limit - uint32(len(all.Actions))
 		page, err := c.lists.ListAddressActions(ctx, &keytreev1.ListAddressActionsRequest{
-			Address: address, AtHeight: at, PageSize: min(left, maxPage), PageToken: all.NextPageToken,
+			Address: address, AtHeight: at, PageSize: min(left, maxPage), PageToken: all.NextPageToken, Unconfirmed: c.unconfirmed,
 		})
 		if err != nil {
 			return nil, err
 		}
-		page.Actions = append(all.Actions, page.Actions...)
+		page.Actions, page.Unconfirmed = append(all.Actions, page.Actions...), joinUnconfirmed(all.Unconfirmed, page.Unconfirmed)
 		all = page
 		if all.NextPageToken == "" || uint32(len(all.Actions)) >= limit {
 			return all, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ space), all answers are as of the same block. --json then prints the answer of
 addresses:batchResolve, one for each 10,000 addresses.`,
 		Example: `  keytree resolve bitcoincash:qz...
   keytree resolve bitcoincash:qz... --at 800000 --json
+  keytree resolve bitcoincash:qz... --unconfirmed
   keytree resolve - < addresses.txt`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -40,7 +42,11 @@ addresses:batchResolve, one for each 10,000 addresses.`,
 		},
 	}
 	at := heightFlag(cmd.Flags(), "at", "as of this block (default the tip)")
+	unconfirmed := newUnconfirmedFlag(cmd.Flags(), at)
 	asks(cmd, func(ctx context.Context, c *server, args []string, asJSON bool) error {
+		if err := unconfirmed.use(c); err != nil {
+			return err
+		}
 		fromStdin := len(args) == 1 && args[0] == "-"
 		if len(args) > 1 || fromStdin {
 			words := func(yield func(string, error) bool) {
@@ -63,6 +69,9 @@ addresses:batchResolve, one for each 10,000 addresses.`,
 			return a.printJSON(r)
 		}
 		a.printResolution(r)
+		if printUnconfirmed(a.stdout, r.Unconfirmed) {
+			a.printResolution(r.Unconfirmed.Resolution)
+		}
 		return nil
 	})
 	return cmd
@@ -89,7 +98,9 @@ func (a *app) printResolution(r *keytreev1.Resolution) {
 	if r.AcceptTxHash != "" {
 		fmt.Fprintf(w, "linked by\t%s\n", r.AcceptTxHash)
 	}
-	fmt.Fprintf(w, "as of\t%d  %s\n", r.AsOfHeight, r.AsOfHash)
+	if r.AsOfHash != "" { // else it is in no block yet
+		fmt.Fprintf(w, "as of\t%d  %s\n", r.AsOfHeight, r.AsOfHash)
+	}
 }
 
 // readWords reads what white space separates. It holds one word at a time.
@@ -121,11 +132,13 @@ func (a *app) resolveMany(ctx context.Context, c *server, words iter.Seq2[string
 	asked := 0
 	hash := ""
 	ask := func(addresses []string) error {
-		resolutions, err := c.asOf(at).BatchResolve(ctx, addresses, asJSON)
+		answer, err := c.lists.BatchResolve(ctx, &keytreev1.BatchResolveRequest{Addresses: addresses, AtHeight: at, OmitPath: !asJSON, Unconfirmed: c.unconfirmed})
 		if err != nil {
 			return namePortion(err, asked)
 		}
-		answer := &keytreev1.BatchResolveResponse{Resolutions: resolutions, AsOfHeight: resolutions[0].AsOfHeight, AsOfHash: resolutions[0].AsOfHash}
+		if len(answer.Resolutions) != len(addresses) {
+			return fmt.Errorf("server %s: expected %d resolutions, got %d", c.address, len(addresses), len(answer.Resolutions))
+		}
 		if hash != "" && answer.AsOfHash != hash {
 			return fmt.Errorf("block %d was reorganised away between two portions of addresses: ask again", answer.AsOfHeight)
 		}
@@ -138,11 +151,13 @@ func (a *app) resolveMany(ctx context.Context, c *server, words iter.Seq2[string
 			return a.printJSON(answer)
 		}
 		for _, r := range answer.Resolutions {
-			id := r.IdTxHash
-			if id == "" {
-				id = "-"
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", r.Address, r.MainAddress, r.Depth, cmp.Or(r.IdTxHash, "-"))
+			if would := r.Unconfirmed.GetResolution(); would != nil {
+				fmt.Fprintf(w, "  unconfirmed\t%s\t%d\t%s\n", would.MainAddress, would.Depth, cmp.Or(would.IdTxHash, "-"))
 			}
-			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", r.Address, r.MainAddress, r.Depth, id)
+		}
+		if u := answer.Unconfirmed; u != nil && !u.Available {
+			fmt.Fprintf(a.stderr, "keytree: what is unconfirmed is not known: %s\n", u.Reason)
 		}
 		return w.Flush()
 	}

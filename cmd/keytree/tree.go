@@ -25,7 +25,11 @@ not empty, --limit has cut it.`,
 	}
 	at := heightFlag(cmd.Flags(), "at", "as of this block (default the tip)")
 	limit := numberFlag(cmd.Flags(), "limit", 200, 1, 1_000_000, "how many keys to show at most")
+	unconfirmed := newUnconfirmedFlag(cmd.Flags(), at)
 	asks(cmd, func(ctx context.Context, c *server, args []string, asJSON bool) error {
+		if err := unconfirmed.use(c); err != nil {
+			return err
+		}
 		address, id, err := parseSubject(args[0])
 		if err != nil {
 			return err
@@ -63,7 +67,7 @@ func (c *server) tree(ctx context.Context, address, id string, at *uint32, limit
 		if id == "" {
 			t.list = &keytreev1.ListIdentityKeysResponse{
 				Keys:       []*keytreev1.IdentityKey{{Address: r.Address}},
-				AsOfHeight: r.AsOfHeight, AsOfHash: r.AsOfHash,
+				AsOfHeight: r.AsOfHeight, AsOfHash: r.AsOfHash, Unconfirmed: r.Unconfirmed,
 			}
 			return t, nil
 		}
@@ -87,7 +91,7 @@ func (c *server) keys(ctx context.Context, id string, at *uint32, limit uint32) 
 	for {
 		left := limit - uint32(len(all.Keys))
 		page, err := c.lists.ListIdentityKeys(ctx, &keytreev1.ListIdentityKeysRequest{
-			IdTxHash: id, AtHeight: at, PageSize: min(left, maxPage), PageToken: all.NextPageToken,
+			IdTxHash: id, AtHeight: at, PageSize: min(left, maxPage), PageToken: all.NextPageToken, Unconfirmed: c.unconfirmed,
 		})
 		if err != nil {
 			return nil, err
@@ -133,6 +137,28 @@ func (a *app) printTree(t *tree) {
 	}
 	if marked != "" && !shown {
 		fmt.Fprintf(a.stdout, "\n%s  ◀ is not among them: %s below the root\n", marked, counted(t.asked.Depth, "link"))
+	}
+	if u := t.list.Unconfirmed; printUnconfirmed(a.stdout, u) {
+		a.printUnconfirmedTree(u)
+	}
+}
+
+// printUnconfirmedTree prints what an identity would be, and where keys would go.
+func (a *app) printUnconfirmedTree(u *keytreev1.Unconfirmed) {
+	if u.Resolution != nil { // of a key that was never linked
+		a.printResolution(u.Resolution)
+		return
+	}
+	if id := u.Identity; id.MergedInto != "" {
+		fmt.Fprintf(a.stdout, "merged into %s\n", id.MergedInto)
+	}
+	fmt.Fprintf(a.stdout, "%s, main address %s\n", counted(u.Identity.KeyCount, "key"), u.Identity.MainAddress)
+	for _, key := range u.Keys {
+		if key.ParentAddress == "" {
+			fmt.Fprintf(a.stdout, "%s would have no parent, as identity %s\n", key.Address, key.IdTxHash)
+		} else {
+			fmt.Fprintf(a.stdout, "%s would be below %s, in identity %s\n", key.Address, key.ParentAddress, key.IdTxHash)
+		}
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
@@ -136,9 +135,7 @@ func TestUnconfirmed(t *testing.T) {
 		actions = append(actions, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("c", i), "child", ""))
 	}
 	actions = append(actions, rpctest.MCR("cut", "parent", "mla3"))
-	if err := r.Graph.SetPending(&graph.PendingBlock{Height: 7, PrevHash: blocks[6].Hash, Actions: actions}); err != nil {
-		t.Fatal(err)
-	}
+	r.Suppose(t, "", nil, actions...)
 	if n := len(all(t, c.Mempool(ctx))); n != len(actions) {
 		t.Errorf("%d actions are pending, expected %d", n, len(actions))
 	}

@@ -6,34 +6,17 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rest"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
-
-// suppose lets actions be pending after the rig's tip; those that are named double were spent twice.
-func suppose(t *testing.T, r *rpctest.Rig, double string, actions ...links.Action) {
-	t.Helper()
-	tip, _ := r.Graph.Tip()
-	err := r.Graph.SetPending(&graph.PendingBlock{
-		Height: tip.Height + 1, PrevHash: tip.Hash, Actions: actions,
-		Txs:      map[chainhash.Hash]graph.PendingTx{rpctest.HashOf(double): {DoubleSpend: true, Seen: time.Now().Add(time.Hour)}}, // 0 seconds ago, however long the test takes
-		Coverage: graph.Coverage{Omitted: 2, AsOf: time.Now().Add(time.Hour)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // unconfirmedCalls are what can be asked with unconfirmed of rpctest.Family, over both transports.
 func unconfirmedCalls() map[string]struct {
@@ -110,7 +93,7 @@ func TestUnconfirmed(t *testing.T) {
 			t.Errorf("%s: without a mempool %v", name, about)
 		}
 	}
-	suppose(t, r, "cut", rpctest.MCR("cut", "parent", "mla3"), rpctest.MLR("new request", "lone", "child", ""), rpctest.MLA("new", "child", "new request"))
+	r.Suppose(t, "cut", nil, rpctest.MCR("cut", "parent", "mla3"), rpctest.MLR("new request", "lone", "child", ""), rpctest.MLA("new", "child", "new request"))
 
 	fill := strings.NewReplacer("@parent", rpctest.Address("parent"), "@child", rpctest.Address("child"), "@grandchild", rpctest.Address("grandchild"),
 		"@lone", rpctest.Address("lone"), "#mlr1", rpctest.HashOf("mlr1").String(), "#cut", rpctest.HashOf("cut").String(), "#mla2", rpctest.HashOf("mla2").String(),
@@ -204,7 +187,7 @@ func within(got, want any) bool {
 func TestUnconfirmedOnly(t *testing.T) {
 	_, blocks := rpctest.Family()
 	r := rpctest.New(t, blocks...)
-	suppose(t, r, "", rpctest.MLR("request", "X", "Y", "hello"), rpctest.MLA("accept", "Y", "request"))
+	r.Suppose(t, "", nil, rpctest.MLR("request", "X", "Y", "hello"), rpctest.MLA("accept", "Y", "request"))
 	tip, _ := r.Graph.Tip()
 	request := rpctest.HashOf("request").String()
 
@@ -239,7 +222,7 @@ func TestUnconfirmedOnly(t *testing.T) {
 func TestUnconfirmedAsOfThePast(t *testing.T) {
 	_, blocks := rpctest.Family()
 	r := rpctest.New(t, blocks...)
-	suppose(t, r, "", rpctest.MLR("request", "X", "Y", ""))
+	r.Suppose(t, "", nil, rpctest.MLR("request", "X", "Y", ""))
 	for _, test := range []struct {
 		height uint32
 		want   codes.Code
@@ -257,7 +240,7 @@ func TestUnconfirmedAsOfThePast(t *testing.T) {
 
 // TestListMempool reads what is pending page by page, and what is known of it.
 func TestListMempool(t *testing.T) {
-	c, blocks := rpctest.Family()
+	_, blocks := rpctest.Family()
 	r := rpctest.New(t, blocks...)
 	empty, err := r.Client.ListMempool(t.Context(), &keytreev1.ListMempoolRequest{})
 	if err != nil || empty.Mempool.Available || empty.Mempool.Reason == "" || len(empty.Actions) > 0 || empty.AsOfHeight != 6 {
@@ -265,14 +248,9 @@ func TestListMempool(t *testing.T) {
 	}
 	genesis := rpctest.AnchorOf(t, "child", rpctest.Record(rpctest.Domain, 1))
 	next := rpctest.AnchorOf(t, "child", rpctest.Record(rpctest.Domain, 2), genesis)
-	mined := c.Anchored(t, nil, genesis, next)
 	actions := []links.Action{rpctest.MLR("request", "X", "Y", ""), rpctest.MLA("accept", "Y", "request"), rpctest.MLA("waits", "Y", "nothing"),
 		rpctest.MLR("self", "X", "X", ""), {TxID: rpctest.HashOf("nobody"), Action: rpctest.MLR("", "X", "Y", "").Action}}
-	if err := r.Graph.SetPending(&graph.PendingBlock{Height: 7, PrevHash: blocks[6].Hash, Actions: actions, Anchors: mined.Anchors.Txs,
-		Txs:      map[chainhash.Hash]graph.PendingTx{rpctest.HashOf("self"): {DoubleSpend: true}},
-		Coverage: graph.Coverage{Omitted: 4, AsOf: time.Now().Add(time.Hour)}}); err != nil {
-		t.Fatal(err)
-	}
+	r.Suppose(t, "self", []rpctest.AnchorTx{genesis, next}, actions...)
 	want := map[string]string{"request": "USED ", "accept": "IN_FORCE ", "waits": "WAITING ", "self": "REFUSED SELF_LINK double", "nobody": "REFUSED NO_AUTHOR"}
 	for _, size := range []uint32{1, 2, 3, 5, 6, 100} {
 		got, events, last, pages := map[string]string{}, 0, "", 0
@@ -281,7 +259,7 @@ func TestListMempool(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if m := page.Mempool; !m.Available || m.Transactions != 7 || m.Omitted != 4 || m.Complete || m.GetComparedAgo() != 0 || page.Height != 7 || len(page.Actions)+len(page.Anchors) > int(size) {
+			if m := page.Mempool; !m.Available || m.Transactions != 7 || m.Omitted != rpctest.Omitted || m.Complete || m.GetComparedAgo() != 0 || page.Height != 7 || len(page.Actions)+len(page.Anchors) > int(size) {
 				t.Errorf("page %v", page)
 			}
 			for _, a := range page.Actions {
@@ -316,7 +294,7 @@ func TestListMempool(t *testing.T) {
 		}
 	}
 	state, err := r.Client.GetStatus(t.Context(), &keytreev1.GetStatusRequest{})
-	if err != nil || !state.Mempool.Available || state.Mempool.Transactions != 7 || state.Mempool.Omitted != 4 || state.Memory.Pending == 0 {
+	if err != nil || !state.Mempool.Available || state.Mempool.Transactions != 7 || state.Mempool.Omitted != rpctest.Omitted || state.Memory.Pending == 0 {
 		t.Errorf("%v, %v", state, err)
 	}
 	if _, err := r.Client.ListMempool(t.Context(), &keytreev1.ListMempoolRequest{PageToken: "x"}); status.Code(err) != codes.InvalidArgument {
@@ -346,13 +324,10 @@ func TestUnconfirmedAnchors(t *testing.T) {
 	if chain, err := ask(rpctest.ID(open)); err != nil || chain.Unconfirmed.Available || chain.Unconfirmed.Reason == "" {
 		t.Errorf("%v, %v", chain, err)
 	}
-	if err := r.Graph.SetPending(&graph.PendingBlock{Height: tip.Height + 1, PrevHash: tip.Hash, Anchors: c.Anchored(t, nil, next, breaker, begins).Anchors.Txs,
-		Txs: map[chainhash.Hash]graph.PendingTx{next.TxHash(): {DoubleSpend: true}}}); err != nil {
-		t.Fatal(err)
-	}
+	r.Suppose(t, "", []rpctest.AnchorTx{next, breaker, begins})
 	chain, err := ask(rpctest.ID(open))
 	if u := chain.GetUnconfirmed(); err != nil || chain.AnchorCount != 1 || !u.Differs || len(u.Chains) != 1 || u.Chains[0].AnchorCount != 2 ||
-		u.Chains[0].Last.TxHash != rpctest.ID(next) || u.Chains[0].AsOfHeight != tip.Height+1 || len(u.By) != 1 || u.By[0].TxHash != rpctest.ID(next) || !u.By[0].DoubleSpend {
+		u.Chains[0].Last.TxHash != rpctest.ID(next) || u.Chains[0].AsOfHeight != tip.Height+1 || len(u.By) != 1 || u.By[0].TxHash != rpctest.ID(next) {
 		t.Errorf("%v, %v", chain, err)
 	}
 	chain, err = ask(rpctest.ID(breaks))

@@ -12,11 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/graph"
-	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
@@ -105,25 +102,10 @@ func newWorld(t *testing.T) *world {
 	w.Disconnect(t, 1)
 	c.Salt, c.Next, c.Prev = "another ", c.Next-1, blocks[len(blocks)-2].Hash
 	w.Connect(t, c.Block())
-	w.suppose(t, rpctest.AnchorOf(t, "lone", rpctest.Record(rpctest.Domain, 4)))
+	pending := rpctest.AnchorOf(t, "lone", rpctest.Record(rpctest.Domain, 4))
+	w.pending = rpctest.ID(pending)
+	w.Suppose(t, "cut", []rpctest.AnchorTx{pending}, rpctest.MCR("cut", "parent", "mla3"), rpctest.MLR("pending", "lone", "child", ""))
 	return w
-}
-
-// suppose lets something of everything be pending.
-func (w *world) suppose(t *testing.T, anchor rpctest.AnchorTx) {
-	t.Helper()
-	tip, _ := w.Graph.Tip()
-	mined := new(rpctest.Chain).Anchored(t, nil, anchor)
-	err := w.Graph.SetPending(&graph.PendingBlock{
-		Height: tip.Height + 1, PrevHash: tip.Hash, Anchors: mined.Anchors.Txs,
-		Actions:  []links.Action{rpctest.MCR("cut", "parent", "mla3"), rpctest.MLR("pending", "lone", "child", "")},
-		Txs:      map[chainhash.Hash]graph.PendingTx{rpctest.HashOf("cut"): {DoubleSpend: true, Seen: time.Now()}},
-		Coverage: graph.Coverage{Complete: true, AsOf: time.Now()},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.pending = rpctest.ID(anchor)
 }
 
 // tx is the txid of an action of rpctest.Family.
