@@ -17,7 +17,7 @@
 //	memory.go     how much memory may be held
 //	view.go       questions as of a block: those of links and those of anchors
 //	pending.go    what is supposed of the next block
-//	pendingview.go  questions as if it were there, and why their answers differ
+//	pendingview.go questions as if it were there, and why their answers differ
 //	events.go     what each block changed, and the blocks that were taken back
 //
 //	links/        links: their rules, state, records, questions

@@ -152,11 +152,8 @@ func TestPropertyPending(t *testing.T) {
 				if m == nil {
 					t.Skip("nothing to add to")
 				}
-				actions := slices.Clone(m.block.Actions)
-				for _, a := range w.block(t, place{m.state, m.block.Height + 1}).Actions {
-					actions = append(actions, a)
-				}
-				m = p.suppose(t, actions)
+				more := w.block(t, place{m.state, m.block.Height + 1}).Actions
+				m = p.suppose(t, slices.Concat(m.block.Actions, more))
 			},
 			"suppose nothing": func(t *rapid.T) {
 				if err := p.graph.SetPending(nil); err != nil {
@@ -236,4 +233,3 @@ func TestPropertyPending(t *testing.T) {
 	})
 	met.report(t, everyOutcome()...)
 }
-

@@ -10,6 +10,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -17,6 +18,8 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
+	// unitUnconfirmed is how many actions that may be otherwise are as much work as another call.
+	unitUnconfirmed = 100
 )
 
 // maxAnswer is about how many bytes a page or a message of a stream is ended
@@ -139,6 +142,11 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 		return nil, err
 	}
 	defer supposed.close()
+	if supposed.known() {
+		if err := admission.Work(ctx, list.limit/unitUnconfirmed); err != nil {
+			return nil, err
+		}
+	}
 	after, err := parseActionCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
