@@ -232,5 +232,5 @@ func (p *pending) touched(height uint32) (touches []touch, err error) {
 }
 
 // PendingChanged returns a channel that is closed when something else has become pending: when it
-// was set, or dropped by a new tip.
+// was set, or dropped by a new tip. Ask for it before Pending, so that nothing comes between the two.
 func (g *Graph) PendingChanged() <-chan struct{} { return g.current.Load().pending.Load().changed }

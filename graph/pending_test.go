@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -413,4 +414,77 @@ func TestPendingRefusesAnchors(t *testing.T) {
 	if err != nil || v.Len() != 1 || len(actions) != 1 || actions[0].Index != 1 || actions[0].Reason != links.NoAuthor {
 		t.Errorf("%d transactions, %+v, %v", v.Len(), actions, err)
 	}
+}
+
+// TestPendingWhileSteps supposes the next block of a path, and asks, from several goroutines while
+// blocks come and go; it is for the race detector above all.
+func TestPendingWhileSteps(t *testing.T) {
+	g := openTest(t, t.TempDir())
+	blocks := []Block{pathBlock(0, chainhash.Hash{})}
+	for height := range uint32(15) {
+		blocks = append(blocks, pathBlock(height+1, blocks[height].Hash))
+	}
+	if err := g.Connect(blocks[0]); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var others sync.WaitGroup
+	each := func(do func()) {
+		others.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					do()
+				}
+			}
+		})
+	}
+	each(func() {
+		tip, _ := g.Tip()
+		next := &PendingBlock{Height: tip.Height + 1, PrevHash: tip.Hash, Actions: pathBlock(tip.Height+1, tip.Hash).Actions}
+		if err := g.SetPending(next); err != nil && !errors.Is(err, ErrBlock) {
+			t.Error(err)
+		}
+	})
+	for range 2 {
+		each(func() {
+			changed := g.PendingChanged()
+			v, ok := g.Pending()
+			if !ok {
+				select {
+				case <-changed:
+				case <-done:
+				}
+				return
+			}
+			defer v.Close()
+			deepest := key(fmt.Sprint(v.Height() + 1))
+			r, err := v.Resolve(t.Context(), deepest)
+			if !errors.Is(err, ErrReorganised) && (err != nil || r.Depth != v.Height()+1) {
+				t.Errorf("pending block %d: depth %d, %v", v.Height(), r.Depth, err)
+			}
+			if r, err = v.Tip().Resolve(t.Context(), deepest); !errors.Is(err, ErrReorganised) && (err != nil || r.Depth != 0) {
+				t.Errorf("before block %d: depth %d, %v", v.Height(), r.Depth, err)
+			}
+			if why, _, err := v.WhyKey(t.Context(), deepest); !errors.Is(err, ErrReorganised) && (err != nil || len(why) != 2) {
+				t.Errorf("pending block %d: %d reasons, %v", v.Height(), len(why), err)
+			}
+		})
+	}
+	for _, b := range blocks[1:] {
+		if err := g.Connect(b); err != nil {
+			t.Error(err)
+		}
+	}
+	for range len(blocks) - 1 {
+		if err := g.Disconnect(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	others.Wait()
+	g.checkMemory(t)
+	g.wantSound(t)
 }

@@ -129,7 +129,7 @@ func (p *pair) wantReasons(t *rapid.T, w *world, v *graph.PendingView, m *mempoo
 // that of what is confirmed. What is pending goes with the tip, and a block that holds just that gives the same
 // answers.
 func TestPropertyPending(t *testing.T) {
-	checks(t, 3, 10, 300)
+	checks(t, 5, 8, 300)
 	met := tally{}
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPair(t, rapid.SampledFrom([]uint32{0, 547000}).Draw(t, "start height"))
