@@ -124,6 +124,7 @@ func TestPendingWhy(t *testing.T) {
 	c.link("b", "B", "A")
 	c.link("c", "C", "B")
 	c.link("y", "Y", "X")
+	c.link("l", "L", "K")
 	c.request("z request", "Z", "Q")
 	c.accept("w", "R", "w request") // waits
 	c.block()
@@ -134,6 +135,9 @@ func TestPendingWhy(t *testing.T) {
 	c.request("a request", "A", "Y")
 	c.accept("a", "Y", "a request")
 	c.request("nothing", "N", "A")
+	c.request("k request", "K", "P") // and away again
+	c.accept("k", "P", "k request")
+	c.revoke("cut k", "P", "k")
 	c.suppose()
 	v := c.pending()
 	for name, want := range map[string][]string{
@@ -142,6 +146,8 @@ func TestPendingWhy(t *testing.T) {
 		"X": {"a request", "a"}, // gets the older id of a tree below it
 		"Q": {"z"},              // named by a confirmed request
 		"W": {"w request"},      // put in force by a confirmed accept
+		"P": {"k request", "k", "cut k"}, // keeps the older id
+		"L": {"k request", "k", "cut k"},
 		"N": nil,
 		"O": nil,
 	} {

@@ -221,6 +221,11 @@ func (v *PendingView) WhyKey(ctx context.Context, key protocol.KeyHash) (txids [
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, false, err
 		}
+		if len(c.txids) == 0 { // that tree came below it, left its name there, and went again
+			if _, err := c.touches(is.ID); err != nil {
+				return nil, false, err
+			}
+		}
 	}
 	txids, more = c.list()
 	return txids, more, nil
@@ -229,9 +234,18 @@ func (v *PendingView) WhyKey(ctx context.Context, key protocol.KeyHash) (txids [
 // WhyIdentity lists the pending transactions that would form and cut links of an identity, name
 // or merge it, as WhyKey does; and the keys whose own links those are, MaxCauses at most.
 func (v *PendingView) WhyIdentity(id chainhash.Hash) (txids []chainhash.Hash, moved []protocol.KeyHash, more bool, err error) {
-	touches := v.supposed.touches
-	first, _ := slices.BinarySearchFunc(touches, id, func(t touch, id chainhash.Hash) int { return store.CompareHashes(t.id, id) })
 	c := &causes{view: v}
+	if moved, err = c.touches(id); err != nil {
+		return nil, nil, false, err
+	}
+	txids, more = c.list()
+	return txids, moved, more, nil
+}
+
+// touches adds those that form and cut links of an identity, and returns the keys whose own links those are.
+func (c *causes) touches(id chainhash.Hash) (moved []protocol.KeyHash, err error) {
+	touches := c.view.supposed.touches
+	first, _ := slices.BinarySearchFunc(touches, id, func(t touch, id chainhash.Hash) int { return store.CompareHashes(t.id, id) })
 	for _, t := range touches[first:] {
 		if t.id != id {
 			break
@@ -241,18 +255,17 @@ func (v *PendingView) WhyIdentity(id chainhash.Hash) (txids []chainhash.Hash, mo
 			break
 		}
 		if err := c.add(t.by, false); err != nil {
-			return nil, nil, false, err
+			return nil, err
 		}
-		a, err := v.Action(t.by)
+		a, err := c.view.Action(t.by)
 		if err != nil {
-			return nil, nil, false, err
+			return nil, err
 		}
 		if !slices.Contains(moved, *a.Child) { // known of what forms or cuts a link
 			moved = append(moved, *a.Child)
 		}
 	}
-	txids, more = c.list()
-	return txids, moved, more, nil
+	return moved, nil
 }
 
 // WhyAction lists the pending transactions because of which an action is, or would be, what it would be then,
