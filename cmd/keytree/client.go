@@ -73,6 +73,15 @@ func (c *server) asOf(height *uint32) client.View {
 	return c.View
 }
 
+// staying returns what to ask next as of, after an answer as of a height: what is unconfirmed goes with the tip
+// alone, of which has to be seen then that it stays.
+func (c *server) staying(height *uint32) *uint32 {
+	if c.unconfirmed {
+		return nil
+	}
+	return height
+}
+
 // unary makes the error of a call one for the user.
 func (c *server) unary(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return c.explain(invoke(ctx, method, request, answer, conn, opts...))

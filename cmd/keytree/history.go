@@ -90,12 +90,12 @@ func (c *server) history(ctx context.Context, address, id string, at *uint32, li
 	}
 	seen := make(map[string]bool) // an action between two keys of the identity is in both lists
 	for _, key := range keys.Keys {
-		list, err := c.actions(ctx, key.Address, &keys.AsOfHeight, limit)
+		list, err := c.actions(ctx, key.Address, c.staying(&keys.AsOfHeight), limit)
 		if err != nil {
 			return nil, err
 		}
 		if list.AsOfHash != keys.AsOfHash {
-			return nil, fmt.Errorf("block %d was reorganised away meanwhile: ask again", keys.AsOfHeight)
+			return nil, fmt.Errorf("the chain moved on, or block %d was reorganised away, meanwhile: ask again", keys.AsOfHeight)
 		}
 		if list.NextPageToken != "" {
 			h.cut, h.unit = true, "action"

@@ -140,12 +140,12 @@ func (a *app) resolveMany(ctx context.Context, c *server, words iter.Seq2[string
 			return fmt.Errorf("server %s: expected %d resolutions, got %d", c.address, len(addresses), len(answer.Resolutions))
 		}
 		if hash != "" && answer.AsOfHash != hash {
-			return fmt.Errorf("block %d was reorganised away between two portions of addresses: ask again", answer.AsOfHeight)
+			return fmt.Errorf("the chain moved on, or block %d was reorganised away, between two portions of addresses: ask again", answer.AsOfHeight)
 		}
 		if !asJSON && hash == "" {
 			fmt.Fprintf(w, "ADDRESS\tMAIN ADDRESS\tDEPTH\tIDENTITY as of %d\n", answer.AsOfHeight)
 		}
-		at, hash = &answer.AsOfHeight, answer.AsOfHash
+		at, hash = c.staying(&answer.AsOfHeight), answer.AsOfHash
 		asked += len(addresses)
 		if asJSON {
 			return a.printJSON(answer)

@@ -76,11 +76,11 @@ func (c *server) tree(ctx context.Context, address, id string, at *uint32, limit
 	if t.identity, err = c.asOf(at).Identity(ctx, id); err != nil {
 		return nil, err
 	}
-	if t.list, err = c.keys(ctx, id, &t.identity.AsOfHeight, limit); err != nil {
+	if t.list, err = c.keys(ctx, id, c.staying(&t.identity.AsOfHeight), limit); err != nil {
 		return nil, err
 	}
 	if t.list.AsOfHash != t.identity.AsOfHash || t.asked != nil && t.asked.AsOfHash != t.identity.AsOfHash {
-		return nil, fmt.Errorf("block %d was reorganised away meanwhile: ask again", t.identity.AsOfHeight)
+		return nil, fmt.Errorf("the chain moved on, or block %d was reorganised away, meanwhile: ask again", t.identity.AsOfHeight)
 	}
 	return t, nil
 }

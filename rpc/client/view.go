@@ -24,7 +24,7 @@ const (
 )
 
 // ErrReorganised says that the block that an answer was as of left the chain while the answer
-// was put together: ask again.
+// was put together, or was the tip and is not any more where what is unconfirmed was asked for: ask again.
 var ErrReorganised = errors.New("the block that the answer is as of was reorganised away meanwhile")
 
 // ErrMempool says that the server does not know what is pending after the tip, and why. Try again
@@ -53,7 +53,8 @@ func (v View) Resolve(ctx context.Context, address string) (*Resolution, error) 
 
 // BatchResolve resolves any number of addresses as of one block, in their order, each with
 // its path only if paths are wanted. More than MaxBatch are asked for in pieces, some at
-// once: ErrReorganised if the block leaves the chain between two of them. One bad address
+// once: ErrReorganised if the block leaves the chain between two of them, or, with what is
+// unconfirmed, is not the tip any more. One bad address
 // fails all; the error names it as addresses[i], in its piece.
 func (v View) BatchResolve(ctx context.Context, addresses []string, paths bool) ([]*Resolution, error) {
 	if len(addresses) == 0 {
@@ -65,13 +66,17 @@ func (v View) BatchResolve(ctx context.Context, addresses []string, paths bool) 
 	}
 	all := make([]*Resolution, len(addresses))
 	copy(all, first)
-	v.at = &height
+	if !v.unconfirmed { // which goes with the tip alone: it is looked at whether that stays
+		v.at = &height
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for from := MaxBatch; from < len(addresses); from += MaxBatch {
 		group.Go(func() error {
 			piece, _, as, err := v.batch(ctx, addresses[from:min(from+MaxBatch, len(addresses))], paths)
 			switch code := status.Code(err); {
+			case err == nil && as != hash && v.unconfirmed:
+				return fmt.Errorf("%w, or another one came", ErrReorganised)
 			case err == nil && as != hash, code == codes.Aborted, code == codes.OutOfRange: // there was such a height
 				return ErrReorganised
 			case err != nil:

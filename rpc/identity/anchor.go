@@ -36,7 +36,7 @@ func (s *anchorService) ListAnchorChains(ctx context.Context, request *keytreev1
 		return nil, err
 	}
 	defer list.view.Close()
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), request.AtHeight)
+	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 		return nil, err
 	}
 	defer list.view.Close()
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), request.AtHeight)
+	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
 	if err != nil {
 		return nil, err
 	}

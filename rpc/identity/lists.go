@@ -28,9 +28,10 @@ const maxAnswer = 3 << 20
 
 // listing is one page of a list as of a block, being made.
 type listing struct {
-	view  *graph.View // the caller closes it
-	limit int
-	token pageToken // of this page; its cursor is nil on the first
+	view     *graph.View // the caller closes it
+	limit    int
+	token    pageToken // of this page; its cursor is nil on the first
+	atHeight *uint32   // that was asked for, on the first page
 }
 
 // openListing opens the view that a page is as of: on the first page, what
@@ -49,7 +50,7 @@ func (r *graphReader) openListing(query [16]byte, atHeight *uint32, pageSize uin
 		if err != nil {
 			return nil, err
 		}
-		return &listing{view, limit, pageToken{query: query, height: view.Height(), hash: view.Hash()}}, nil
+		return &listing{view, limit, pageToken{query: query, height: view.Height(), hash: view.Hash()}, atHeight}, nil
 	}
 	if err := r.unavailable(); err != nil {
 		return nil, err
@@ -65,7 +66,7 @@ func (r *graphReader) openListing(query [16]byte, atHeight *uint32, pageSize uin
 		view.Close()
 		return nil, errReorganised(token.height, token.hash)
 	}
-	return &listing{view, limit, *token}, nil
+	return &listing{view, limit, *token, nil}, nil
 }
 
 // next returns the token of the page that goes on at cursor.
@@ -88,7 +89,7 @@ func (s *identityService) ListIdentityKeys(ctx context.Context, request *keytree
 	}
 	defer list.view.Close()
 
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), request.AtHeight)
+	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 	}
 	defer list.view.Close()
 
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), request.AtHeight)
+	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
 	if err != nil {
 		return nil, err
 	}

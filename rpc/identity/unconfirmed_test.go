@@ -220,7 +220,7 @@ func TestUnconfirmedOnly(t *testing.T) {
 
 // TestUnconfirmedAsOfThePast asks for what comes after a block that is not the tip.
 func TestUnconfirmedAsOfThePast(t *testing.T) {
-	_, blocks := rpctest.Family()
+	c, blocks := rpctest.Family()
 	r := rpctest.New(t, blocks...)
 	r.Suppose(t, "", nil, rpctest.MLR("request", "X", "Y", ""))
 	for _, test := range []struct {
@@ -235,6 +235,18 @@ func TestUnconfirmedAsOfThePast(t *testing.T) {
 	response, text := r.Send(t, "GET", "/v1/addresses/"+rpctest.Address("X")+"?at_height=5&unconfirmed=true", "")
 	if response.StatusCode != 400 || !strings.Contains(text, "what is unconfirmed comes after the tip, block 6: expected no at_height with it, got 5") {
 		t.Errorf("%s %s", response.Status, text)
+	}
+
+	// A listing that a block has overtaken goes on as of its own.
+	request := &keytreev1.ListAddressActionsRequest{Address: rpctest.Address("child"), AtHeight: proto.Uint32(6), PageSize: 1, Unconfirmed: true}
+	page, err := r.Client.ListAddressActions(t.Context(), request)
+	if err != nil || !page.Unconfirmed.Available || page.NextPageToken == "" {
+		t.Fatalf("%v, %v", page, err)
+	}
+	r.Connect(t, c.Block())
+	request.PageToken = page.NextPageToken
+	if page, err = r.Client.ListAddressActions(t.Context(), request); err != nil || len(page.Actions) != 1 || page.Unconfirmed.Available || !strings.Contains(page.Unconfirmed.Reason, "as of block 6") {
+		t.Errorf("%v, %v", page, err)
 	}
 }
 
