@@ -189,6 +189,8 @@ func (g *Graph) close() error {
 	<-g.done
 	g.writer.Lock()
 	defer g.writer.Unlock()
+	g.supposing.Lock() // who supposes something reads the store meanwhile
+	defer g.supposing.Unlock()
 	if g.checkpoint.since != (work{}) {
 		g.writeCheckpoint()
 	}
