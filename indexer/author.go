@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keytree-bch/keytree/indexer/claims"
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -37,7 +38,7 @@ func (p *pipeline) authors(ctx context.Context, f *flight) error {
 // in one question, and only where the scriptSig leaves it open and it is not
 // remembered.
 func (p *pipeline) establish(ctx context.Context, f *flight) error {
-	var open []*claim
+	var open []*claims.Claim
 	var by []node.Spender
 	for i := range f.block.Claims {
 		c := &f.block.Claims[i]
@@ -45,7 +46,7 @@ func (p *pipeline) establish(ctx context.Context, f *flight) error {
 			continue
 		}
 		if output, ok := p.recent.find(c.By.Inputs[0]); ok {
-			c.settle(output.Script)
+			c.Settle(output.Script)
 			continue
 		}
 		open, by = append(open, c), append(by, node.Spender{TxID: c.TxID, Inputs: c.By.Inputs})
@@ -109,26 +110,26 @@ func (p *pipeline) stillThere(ctx context.Context, f *flight, missing error) err
 // judge establishes the author of one transaction, given what the node says that it
 // spends. What is only the node's word is held against the signature, which covers
 // it; if that leaves a doubt, the full previous transactions decide.
-func (p *pipeline) judge(ctx context.Context, f *flight, c *claim, spent node.Spent) error {
+func (p *pipeline) judge(ctx context.Context, f *flight, c *claims.Claim, spent node.Spent) error {
 	if !spent.Proven {
 		if err := p.check(ctx, f, c, spent); err != nil {
 			return err
 		}
 	}
-	c.settle(spent.Outputs[0].Script)
+	c.Settle(spent.Outputs[0].Script)
 	return nil
 }
 
 // check returns nil if the node's word is to be believed.
-func (p *pipeline) check(ctx context.Context, f *flight, c *claim, spent node.Spent) error {
-	held := c.By.HeldBy(spent.Outputs[0].Script)
-	if !held || !c.By.Checkable() {
-		return p.prove(ctx, f, c, spent, held, nil)
+func (p *pipeline) check(ctx context.Context, f *flight, c *claims.Claim, spent node.Spent) error {
+	err := c.Check(p.net, f.height, spent.Outputs)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, claims.ErrOpen):
+		return p.prove(ctx, f, c, spent, c.By.HeldBy(spent.Outputs[0].Script), nil)
 	}
-	if refused := c.By.Verify(p.net, f.height, spent.Outputs); refused != nil {
-		return p.prove(ctx, f, c, spent, held, refused)
-	}
-	return nil
+	return p.prove(ctx, f, c, spent, true, err)
 }
 
 // prove finds out from the previous transactions whether the node's word is to be
@@ -138,7 +139,7 @@ func (p *pipeline) check(ctx context.Context, f *flight, c *claim, spent node.Sp
 // If all that the signature covers is as the node says, then the check is wrong, or
 // the block is not valid. Both are for people to look into, and no reason to stop:
 // a mistake in the check would be a switch by which anybody stops every indexer.
-func (p *pipeline) prove(ctx context.Context, f *flight, c *claim, spent node.Spent, held bool, refused error) error {
+func (p *pipeline) prove(ctx context.Context, f *flight, c *claims.Claim, spent node.Spent, held bool, refused error) error {
 	inputs := c.By.Inputs
 	if !held {
 		inputs = inputs[:1]
@@ -164,14 +165,14 @@ func (p *pipeline) prove(ctx context.Context, f *flight, c *claim, spent node.Sp
 
 // logUnverified says that the signature of an author does not hold by our check,
 // although the outputs that it covers are proven. The author stands.
-func logUnverified(log zerolog.Logger, height uint32, block chainhash.Hash, c *claim, refused error) {
+func logUnverified(log zerolog.Logger, height uint32, block chainhash.Hash, c *claims.Claim, refused error) {
 	log.Error().Err(refused).Uint32("height", height).Stringer("block", block).Stringer("tx", c.TxID).Hex("author", c.By.Key[:]).
 		Msg("a signature does not hold, although what it covers is on the chain: the author stands, but the block is not valid or this check is wrong; please report it")
 }
 
 // previous returns an output that a transaction of the block spends, from the full
 // transaction that has it.
-func (p *pipeline) previous(ctx context.Context, f *flight, c *claim, out wire.OutPoint) (protocol.Output, error) {
+func (p *pipeline) previous(ctx context.Context, f *flight, c *claims.Claim, out wire.OutPoint) (protocol.Output, error) {
 	select {
 	case p.spents <- struct{}{}:
 	case <-ctx.Done():
@@ -192,7 +193,7 @@ func (p *pipeline) previous(ctx context.Context, f *flight, c *claim, out wire.O
 // unproven decides where the node cannot give a previous transaction: one without
 // an index that has pruned its block away. Its word may say that a claim is false,
 // but never that one is true.
-func (p *pipeline) unproven(ctx context.Context, f *flight, c *claim, held bool, refused, missing error) error {
+func (p *pipeline) unproven(ctx context.Context, f *flight, c *claims.Claim, held bool, refused, missing error) error {
 	if err := p.stillThere(ctx, f, missing); err != nil {
 		return err
 	}

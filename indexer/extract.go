@@ -1,15 +1,13 @@
 package indexer
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph"
-	"github.com/keytree-bch/keytree/graph/anchors"
-	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/indexer/claims"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -31,42 +29,14 @@ const (
 // Nothing in it aliases the block.
 type extracted struct {
 	Header protocol.Header
-	Claims []claim // in the order of the block
-	Coins  []coin  // in the order of the block, maxCoins at most
+	Claims []claims.Claim // in the order of the block
+	Coins  []coin         // in the order of the block, maxCoins at most
 	// Serialized is the header, and Merkle what leads to the merkle root in it from the
 	// transactions for chains of anchors; only if there are some.
 	Serialized [protocol.HeaderSize]byte
 	Merkle     protocol.PartialMerkleTree
 
 	batons int // how many batons had been found when the walk began
-}
-
-// claim is a transaction with an action or an anchor, or one that spends a baton,
-// and what it takes to establish its author (protocol/SPEC.md §2).
-type claim struct {
-	Index  uint32 // in the block
-	TxID   chainhash.Hash
-	Action protocol.Action   // Kind is 0 if there is none
-	Author *protocol.KeyHash // nil until settle
-	// By is who the scriptSig names, nil if nobody can have acted, or nothing has been
-	// done that takes an author, and the spent output need not be looked at.
-	By *protocol.Claim
-
-	anchor *anchorHalf // nil if it neither carries an anchor nor spends a baton
-}
-
-// anchorHalf is what is kept of a transaction for the chains of anchors.
-type anchorHalf struct {
-	carries bool // an anchor
-	raw     protocol.Tx
-}
-
-// settle sets the author, given the script field of the output that input 0
-// spends, which is believed.
-func (c *claim) settle(spentScript []byte) {
-	if c.By.HeldBy(spentScript) {
-		c.Author = &c.By.Key
-	}
 }
 
 // extract walks over the serialized block of net at height and takes out what
@@ -123,21 +93,11 @@ func extract(height int64, raw []byte, net *chaincfg.Params, verify Verify, bato
 func (x *extracted) take(block *protocol.Block, actors *protocol.KeyFilter) {
 	x.Claims, x.Coins = nil, nil
 	for carrier := range block.Carriers() {
-		if carrier.Anchor == nil && !carrier.SpendsBaton && carrier.Action.Kind == 0 {
-			x.takeCoins(&carrier, nil, actors)
-			continue
+		c, ok := claims.Of(&carrier)
+		x.takeCoins(&carrier, c.By, actors)
+		if ok {
+			x.Claims = append(x.Claims, c)
 		}
-		c := claim{Index: carrier.Index, TxID: carrier.TxID, Action: carrier.Action}
-		if carrier.Anchor != nil || carrier.SpendsBaton {
-			c.anchor = &anchorHalf{carries: carrier.Anchor != nil, raw: bytes.Clone(carrier.Raw)}
-		}
-		if carrier.Anchor != nil || carrier.Action.Kind != 0 {
-			if by, ok := carrier.Raw.Claim(); ok {
-				c.By = by
-				x.takeCoins(&carrier, by, actors)
-			}
-		}
-		x.Claims = append(x.Claims, c)
 	}
 }
 
@@ -146,7 +106,7 @@ func (x *extracted) take(block *protocol.Block, actors *protocol.KeyFilter) {
 func (x *extracted) prove(block *protocol.Block, raw []byte) {
 	var indices []uint32
 	for i := range x.Claims {
-		if x.Claims[i].anchor != nil {
+		if x.Claims[i].Anchor != nil {
 			indices = append(indices, x.Claims[i].Index)
 		}
 	}
@@ -161,7 +121,7 @@ func (x *extracted) prove(block *protocol.Block, raw []byte) {
 // 0 are batons.
 func (x *extracted) anchors() (txids []chainhash.Hash) {
 	for i := range x.Claims {
-		if c := &x.Claims[i]; c.anchor != nil && c.anchor.carries {
+		if c := &x.Claims[i]; c.Anchor != nil && c.Anchor.Carries {
 			txids = append(txids, c.TxID)
 		}
 	}
@@ -173,38 +133,28 @@ func (x *extracted) addTo(b *graph.Block) {
 	b.Anchors.Header, b.Anchors.Merkle = x.Serialized, x.Merkle
 	for i := range x.Claims {
 		c := &x.Claims[i]
-		if c.Action.Kind != 0 {
-			b.Actions = append(b.Actions, links.Action{Action: c.Action, Index: c.Index, TxID: c.TxID, Author: c.Author})
+		if action, ok := c.Link(); ok {
+			b.Actions = append(b.Actions, action)
 		}
-		if c.anchor != nil {
-			b.Anchors.Txs = append(b.Anchors.Txs, anchors.Tx{Index: c.Index, Author: c.Author, Raw: c.anchor.raw})
+		if tx, ok := c.AnchorTx(); ok {
+			b.Anchors.Txs = append(b.Anchors.Txs, tx)
 		}
 	}
 }
 
-// What a block and a claim take in memory at most, in bytes, besides their
-// messages, transactions, and the outputs that they spend and make.
+// What a block takes in memory at most, in bytes, besides its claims and the outputs that
+// they make.
 const (
-	blockMemory  = 1 << 10
-	claimMemory  = 512 // with the action or the anchor that the graph is given
-	actorMemory  = 512 // of claim.By
-	coinMemory   = 256 // with a token's prefix
-	outPointSize = 36
-	nodeMemory   = 40 // of a merkle tree
+	blockMemory = 1 << 10
+	coinMemory  = 256 // with a token's prefix
+	nodeMemory  = 40  // of a merkle tree
 )
 
 // memory is about how many bytes the block takes until the graph has it.
 func (x *extracted) memory() int64 {
-	n := blockMemory + claimMemory*len(x.Claims) + coinMemory*len(x.Coins) + nodeMemory*len(x.Merkle)
+	n := blockMemory + coinMemory*len(x.Coins) + nodeMemory*len(x.Merkle)
 	for i := range x.Claims {
-		c := &x.Claims[i]
-		n += len(c.Action.Message)
-		if c.By != nil {
-			n += actorMemory + outPointSize*len(c.By.Inputs)
-		}
-		if c.anchor != nil {
-			n += len(c.anchor.raw)
-		}
+		n += x.Claims[i].Memory()
 	}
 	return int64(n)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keytree-bch/keytree/indexer/claims"
 	"github.com/keytree-bch/keytree/indexer/node/blockfile"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -37,19 +38,19 @@ type spentOutputs struct {
 	open   atomic.Int64                      // transactions that input 0 of a claim spends from and that have not been found
 
 	mu    sync.Mutex
-	found map[chainhash.Hash]bool      // mu
-	spent map[*claim][]protocol.Output // mu; by input; a script is nil until it has been found
+	found map[chainhash.Hash]bool             // mu
+	spent map[*claims.Claim][]protocol.Output // mu; by input; a script is nil until it has been found
 }
 
 // wantedOutput is an output that an input of a claim spends.
 type wantedOutput struct {
-	claim *claim
+	claim *claims.Claim
 	input int
 }
 
 func newSpentOutputs(blocks []importable) *spentOutputs {
 	s := &spentOutputs{
-		wanted: make(map[chainhash.Hash][]wantedOutput), found: make(map[chainhash.Hash]bool), spent: make(map[*claim][]protocol.Output),
+		wanted: make(map[chainhash.Hash][]wantedOutput), found: make(map[chainhash.Hash]bool), spent: make(map[*claims.Claim][]protocol.Output),
 	}
 	needed := make(map[chainhash.Hash]bool)
 	for _, b := range blocks {
@@ -103,7 +104,7 @@ func (s *spentOutputs) look(tx protocol.Tx) error {
 		s.spent[w.claim][w.input] = output
 		if w.input == 0 {
 			settles = true
-			w.claim.settle(output.Script)
+			w.claim.Settle(output.Script)
 		}
 	}
 	s.found[txid] = true

@@ -27,18 +27,18 @@ type span struct {
 	start, end int
 }
 
-// Carrier is a transaction of a block that carries an action or an anchor, or
-// spends a baton; or none of these, if the walk looked for Payees.
+// Carrier is a transaction that carries an action or an anchor, or spends a baton; or none of
+// these, if a walk looked for Payees, or nobody looked (Tx.Carrier).
 type Carrier struct {
 	Index  uint32 // of the transaction in the block
 	TxID   chainhash.Hash
-	Raw    Tx      // aliases the block
-	Action Action  // of its first output that is one; Kind is 0 if there is none. Nothing of it aliases the block
-	Anchor *Anchor // of its first output that is one; nil if there is none. Nothing of it aliases the block
-	// SpendsBaton says that an input spends one of the walk's batons.
+	Raw    Tx      // aliases what it was read from
+	Action Action  // of its first output that is one; Kind is 0 if there is none. Nothing of it aliases Raw
+	Anchor *Anchor // of its first output that is one; nil if there is none. Nothing of it aliases Raw
+	// SpendsBaton says that an input spends one of the batons that were looked out for.
 	SpendsBaton bool
 	Spends      wire.OutPoint // the output that input 0 spends; null in a coinbase
-	Unlock      []byte        // scriptSig of input 0; aliases the block
+	Unlock      []byte        // scriptSig of input 0; aliases Raw
 }
 
 // RootCheck says of which blocks a Walk compares the transactions with the merkle
@@ -171,13 +171,8 @@ func (b *Block) HasCoinbase() bool {
 func (b *Block) Carriers() iter.Seq[Carrier] {
 	return func(yield func(Carrier) bool) {
 		for _, s := range b.found {
-			tx := Tx(b.raw[s.start:s.end:s.end])
-			c := Carrier{Index: s.index, TxID: tx.TxID(), Raw: tx, SpendsBaton: b.batons.Spent(tx)}
-			c.Action, _ = tx.Action()
-			if anchor, ok := tx.Anchor(); ok {
-				c.Anchor = &anchor
-			}
-			c.Spends, c.Unlock = tx.Input0()
+			c := Tx(b.raw[s.start:s.end:s.end]).Carrier(b.batons)
+			c.Index = s.index
 			if !yield(c) {
 				return
 			}

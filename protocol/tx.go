@@ -104,6 +104,18 @@ func (t Tx) Action() (a Action, ok bool) {
 	return Action{}, false
 }
 
+// Carrier returns what the transaction carries and whether it spends one of the batons, nil
+// for none. Index is 0: it is not known to be in a block.
+func (t Tx) Carrier(batons *BatonSet) Carrier {
+	c := Carrier{TxID: t.TxID(), Raw: t, SpendsBaton: batons.Spent(t)}
+	c.Action, _ = t.Action()
+	if anchor, ok := t.Anchor(); ok {
+		c.Anchor = &anchor
+	}
+	c.Spends, c.Unlock = t.Input0()
+	return c
+}
+
 // SpentOutput returns the output that out names, of the transaction whose
 // serialization raw is claimed to be. This is the check that protocol/SPEC.md §2 asks for
 // when a node hands out a previous transaction. The result aliases raw.
