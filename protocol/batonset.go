@@ -100,6 +100,9 @@ func (s *BatonSet) hasTx(txid chainhash.Hash) bool {
 	return false
 }
 
+// Has reports whether output 0 of a transaction is one of the batons.
+func (s *BatonSet) Has(txid chainhash.Hash) bool { return s != nil && s.hasTx(txid) }
+
 // Spent reports whether an input of the transaction spends one of the batons.
 func (s *BatonSet) Spent(tx Tx) bool {
 	if s == nil {

@@ -14,6 +14,9 @@ const MaxBranch = 32
 // May 2023, 100 before). Bytes of 64 could as well be two hashes of a merkle tree.
 const MinTxSize = 65
 
+// MaxTxSize is the most bytes that a transaction has by consensus.
+const MaxTxSize = 1_000_000
+
 // errCopy says that a transaction is said to be where its block has a copy. The right
 // one of two equal hashes is a copy (CVE-2012-2459).
 var errCopy = fmt.Errorf("%w: the branch leads to a copy of a transaction, not to one", ErrMerkleRoot)

@@ -53,9 +53,6 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// MaxTxSize is the most bytes that a transaction has by consensus.
-const MaxTxSize = 1_000_000
-
 const (
 	magic      = "KHCPROOF"
 	version    = 1
@@ -111,8 +108,8 @@ func (it *BundleItem) Append(b []byte) ([]byte, error) {
 }
 
 func checkSize(size uint64) error {
-	if size < protocol.MinTxSize || size > MaxTxSize {
-		return fmt.Errorf("%w: a transaction has %d to %d bytes, got %d", ErrFormat, protocol.MinTxSize, MaxTxSize, size)
+	if size < protocol.MinTxSize || size > protocol.MaxTxSize {
+		return fmt.Errorf("%w: a transaction has %d to %d bytes, got %d", ErrFormat, protocol.MinTxSize, protocol.MaxTxSize, size)
 	}
 	return nil
 }

@@ -146,7 +146,7 @@ func TestWhatCannotBeInABundleIsRefused(t *testing.T) {
 	for name, it := range map[string]*proof.BundleItem{
 		"long branch":       {Raw: raw, Branch: make([]chainhash.Hash, protocol.MaxBranch+1)},
 		"small transaction": {Raw: raw[:protocol.MinTxSize-1]},
-		"large transaction": {Raw: make([]byte, proof.MaxTxSize+1)},
+		"large transaction": {Raw: make([]byte, protocol.MaxTxSize+1)},
 	} {
 		var out bytes.Buffer
 		w, err := proof.NewBundleWriter(&out, proof.BundleHeader{Network: "regtest"})

@@ -13,6 +13,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gcash/bchd/bchrpc/pb"
@@ -52,9 +54,14 @@ type Client struct {
 	conn     *grpc.ClientConn
 	rpc      pb.BchrpcClient
 
-	changes chan struct{}      // sent to and closed by follow
-	cancel  context.CancelFunc // ends follow
-	done    chan struct{}      // closed when follow has ended
+	changes   chan struct{}      // sent to and closed by follow
+	following context.Context    // ends with Close
+	cancel    context.CancelFunc // ends following
+	done      chan struct{}      // closed when follow has ended
+
+	announcing sync.Mutex
+	announced  *announcements // announcing; nil until somebody asks
+	streams    atomic.Bool    // announcements arrive
 }
 
 var _ node.Node = (*Client)(nil)
@@ -100,16 +107,21 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if err := reach.Wait(ctx, c.log, c.probe); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	followCtx, cancel := context.WithCancel(context.Background())
-	c.cancel = cancel
-	go c.follow(followCtx)
+	c.following, c.cancel = context.WithCancel(context.Background())
+	go c.follow(c.following)
 	return c, nil
 }
 
-// Close ends the connection and all calls, and closes the channel of Changes.
+// Close ends the connection and all calls, and closes the channels of Changes and
+// Announced.
 func (c *Client) Close() error {
 	c.cancel()
 	<-c.done
+	c.announcing.Lock()
+	defer c.announcing.Unlock()
+	if c.announced != nil {
+		<-c.announced.done
+	}
 	return c.conn.Close()
 }
 

@@ -122,19 +122,24 @@ func parseAnswer(body []byte) (json.RawMessage, error) {
 // into reads an answer whose result is small.
 func into(result any) reader {
 	return func(r *bufio.Reader) error {
-		body, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
-		if err != nil {
-			return err
-		}
-		if len(body) > maxAnswer {
-			return fmt.Errorf("%w: %w, %d bytes", errNotRPC, errTooLong, maxAnswer)
-		}
-		value, err := parseAnswer(body)
+		value, err := readAnswer(r)
 		if err != nil {
 			return err
 		}
 		return json.Unmarshal(value, result)
 	}
+}
+
+// readAnswer returns the result in an answer that is small.
+func readAnswer(r *bufio.Reader) (json.RawMessage, error) {
+	body, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxAnswer {
+		return nil, fmt.Errorf("%w: %w, %d bytes", errNotRPC, errTooLong, maxAnswer)
+	}
+	return parseAnswer(body)
 }
 
 // judge says in the terms of package node what it means that an answer could not be

@@ -73,10 +73,11 @@ type Client struct {
 	http       *http.Client
 	blocks     chan struct{} // holds a value for each question about a block
 
-	closing context.Context // ends with Close
-	close   context.CancelFunc
-	hints   *hints
-	heights *spentHeights
+	closing   context.Context // ends with Close
+	close     context.CancelFunc
+	hints     *hints
+	announced *announcements
+	heights   *spentHeights
 
 	mu       sync.Mutex
 	cookie   login     // mu; zero: to be read from its file
@@ -149,13 +150,16 @@ func newClient(cfg Config) (*Client, error) {
 	c.heights = newSpentHeights()
 	c.blocks = make(chan struct{}, blocksAtOnce)
 	c.hints = newHints(cfg.ZMQ, cfg.StallAfter, c.log)
+	c.announced = newAnnouncements(cfg.ZMQ, cfg.StallAfter, c.log)
 	return c, nil
 }
 
-// Close ends all calls and connections, and closes the channel of Changes.
+// Close ends all calls and connections, and closes the channels of Changes and
+// Announced.
 func (c *Client) Close() error {
 	c.close()
 	<-c.hints.done
+	c.announced.close()
 	c.http.CloseIdleConnections()
 	return nil
 }

@@ -76,10 +76,26 @@ func (c *Client) post(ctx context.Context, read reader, m method, params ...any)
 	if params == nil {
 		params = []any{}
 	}
-	question, err := json.Marshal(map[string]any{"jsonrpc": "1.0", "id": 1, "method": m, "params": params})
+	question, err := json.Marshal(question(1, m, params...))
 	if err != nil {
 		return err
 	}
+	return c.postQuestion(ctx, func(r *bufio.Reader) error {
+		err := expectAnswer(r)
+		if err == nil || m == "gettxout" && errors.Is(err, errNull) {
+			err = read(r)
+		}
+		return err
+	}, m, question)
+}
+
+// question is one as JSON-RPC puts it.
+func question(id int, m method, params ...any) map[string]any {
+	return map[string]any{"jsonrpc": "1.0", "id": id, "method": m, "params": params}
+}
+
+// postQuestion posts a question, or a batch of them, and has the answer read.
+func (c *Client) postQuestion(ctx context.Context, read reader, m method, question []byte) error {
 	who, err := c.login(login{})
 	if err != nil {
 		return err
@@ -150,10 +166,7 @@ func (c *Client) postAs(ctx context.Context, who login, question []byte, read re
 		default:
 			return statusError(status)
 		}
-		err := expectAnswer(r)
-		if err == nil || m == "gettxout" && errors.Is(err, errNull) {
-			err = read(r)
-		}
+		err := read(r)
 		if err != nil && status != http.StatusOK && !errors.As(err, new(*rpcError)) {
 			return statusError(status)
 		}

@@ -93,7 +93,7 @@ func (h *hints) listen(ctx context.Context) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	subscription, err := subscribe(conn)
+	subscription, err := subscribe(conn, topic, shortFrame)
 	if err != nil {
 		return err
 	}
@@ -143,13 +143,14 @@ func (h *hints) watch(announced <-chan chainhash.Hash, failed <-chan error) erro
 	}
 }
 
-// subscribe opens a ZeroMQ connection over conn and subscribes to topic. It uses
-// the library's connections, not its sockets, which reconnect out of reach.
-func subscribe(conn net.Conn) (*zmq4.Conn, error) {
+// subscribe opens a ZeroMQ connection over conn and subscribes to a topic, whose frames
+// have at most so many bytes. It uses the library's connections, not its sockets, which
+// reconnect out of reach.
+func subscribe(conn net.Conn, topic string, frame uint64) (*zmq4.Conn, error) {
 	if err := conn.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return nil, err
 	}
-	subscription, err := zmq4.Open(&frameGuard{Conn: conn, body: greetingSize}, null.Security(), zmq4.Sub, nil, false, nil)
+	subscription, err := zmq4.Open(&frameGuard{Conn: conn, body: greetingSize, most: frame}, null.Security(), zmq4.Sub, nil, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -187,18 +188,21 @@ const (
 	greetingSize = 64
 	flagMore     = 1
 	flagLong     = 2
-	// maxFrames in a message; hashblock's have three.
+	// shortFrame is the most that a frame has whose size takes one byte; hashblock's are
+	// shorter.
+	shortFrame = 255
+	// maxFrames in a message; hashblock's and rawtx's have three.
 	maxFrames = 8
 )
 
 // frameGuard refuses what the library would allocate memory for on the peer's
-// word: frames longer than 255 bytes, and messages of more than a few frames.
-// Nothing on this topic is that long.
+// word: frames longer than any on the topic, and messages of more than a few.
 type frameGuard struct {
 	net.Conn
-	body   int // bytes until the next frame's header
-	header int // bytes of that header that were read
-	frames int // of the message so far
+	most   uint64 // bytes of a frame
+	body   uint64 // bytes until the next frame's header
+	size   int    // bytes of the frame's size that are still to come
+	frames int    // of the message so far
 }
 
 // Read implements io.Reader.
@@ -206,23 +210,31 @@ func (g *frameGuard) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
 	for rest := p[:n]; len(rest) > 0; {
 		switch {
+		case g.size > 0:
+			g.body, g.size, rest = g.body<<8|uint64(rest[0]), g.size-1, rest[1:]
+			if g.size == 0 && g.body > g.most {
+				return 0, errLongFrame
+			}
 		case g.body > 0:
-			skip := min(g.body, len(rest))
+			skip := min(g.body, uint64(len(rest)))
 			g.body -= skip
 			rest = rest[skip:]
-		case g.header == 0:
+		default:
 			flags := rest[0]
-			if flags&flagLong != 0 || g.frames == maxFrames {
-				return 0, errors.New("expected a short notification, got a longer one: is it the address of -zmqpubhashblock?")
+			if flags&flagLong != 0 && g.most <= shortFrame || g.frames == maxFrames {
+				return 0, errLongFrame
 			}
 			g.frames++
 			if flags&flagMore == 0 {
 				g.frames = 0
 			}
-			g.header, rest = 1, rest[1:]
-		default:
-			g.body, g.header, rest = int(rest[0]), 0, rest[1:]
+			g.size, rest = 1, rest[1:]
+			if flags&flagLong != 0 {
+				g.size = 8
+			}
 		}
 	}
 	return n, err
 }
+
+var errLongFrame = errors.New("expected a short notification, got a longer one: is it the address of -zmqpubhashblock?")
