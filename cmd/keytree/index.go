@@ -10,6 +10,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/indexer/mempool"
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/rpc/metrics"
 )
@@ -23,6 +24,7 @@ type runningIndex struct {
 	metrics *metrics.Metrics // nil: nobody looks
 	graph   *graph.Graph     // nil if it could not be opened
 	indexer atomic.Pointer[indexer.Indexer]
+	mempool atomic.Pointer[mempool.Follower]
 }
 
 func (x *runningIndex) open() (err error) {
@@ -35,6 +37,7 @@ func (x *runningIndex) open() (err error) {
 	}
 	if err == nil && x.metrics != nil {
 		x.metrics.WatchIndex(x.graph, dir, x.Status)
+		x.metrics.WatchMempool(x.Mempool)
 	}
 	return err
 }
@@ -107,7 +110,26 @@ func (x *runningIndex) follow(ctx context.Context) (err error) {
 	}
 	ix := indexer.New(n, x.graph, opt)
 	x.indexer.Store(ix)
+	defer x.followMempool(ctx, n)()
 	return ix.Run(ctx)
+}
+
+// followMempool follows the node's mempool until the function that it returns is called.
+func (x *runningIndex) followMempool(ctx context.Context, n mempool.Node) (stop func()) {
+	if x.config.mempoolActions == 0 {
+		return func() {}
+	}
+	f := mempool.New(n, x.graph, x.config.network, mempool.Options{Log: x.config.log, MaxActions: x.config.mempoolActions})
+	x.mempool.Store(f)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error)
+	go func() { done <- f.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil && x.graph.Err() == nil { // else watch says so
+			x.config.log.Error().Err(err).Msg("following the node's mempool")
+		}
+	}
 }
 
 // showProgress shows how far catching up is, on the terminal's last line.
@@ -136,6 +158,17 @@ func (x *runningIndex) Status() indexer.Status {
 	default:
 		return indexer.Status{NodePeers: node.Untold, Reason: "waiting for the node to answer"}
 	}
+}
+
+// Mempool returns how the node's mempool is followed.
+func (x *runningIndex) Mempool() mempool.Status {
+	switch f := x.mempool.Load(); {
+	case f != nil:
+		return f.Status()
+	case x.config.mempoolActions == 0:
+		return mempool.Status{Reason: "the server was told not to follow the mempool"}
+	}
+	return mempool.Status{Reason: x.Status().Reason}
 }
 
 // synced reports whether the index was compared with the node and has caught up.

@@ -41,7 +41,7 @@ func startMeasured(t *testing.T) *measured {
 	t.Helper()
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	s := startAnchored(t, n, t.TempDir(), "--metrics-listen", "127.0.0.1:0",
-		"--unlimited", "192.0.2.1", "--keyserver-rate", "1", "--limit-streams", "8/1", "--timeout-slow", "1s")
+		"--unlimited", "192.0.2.1", "--keyserver-rate", "1", "--limit-streams", "8/1", "--timeout-slow", "1s", "--mempool-max-actions", "1")
 	m := &measured{anchoredServer: s}
 	m.metrics = "http://" + field(t, s.await(&s.stderr, `"message":"serving"`), "metrics")
 	s.await(&s.stderr, "the hashchain agrees with its anchors")
@@ -146,6 +146,13 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("keytree_build_info does not tell version %q: %v", version(), m.scrape()["keytree_build_info"])
 	}
 	moved["keytree_build_info"] = true
+	eventually(t, func() string {
+		if m.value(series{name: "keytree_mempool_followed"}) != 1 {
+			return "the mempool is not followed"
+		}
+		return ""
+	})
+	moved["keytree_mempool_followed"] = true
 
 	families := m.scrape()
 	for name, want := range specified(t) {
@@ -200,13 +207,16 @@ func (m *measured) moveChain(moves mover) {
 	t, ctx := m.t, m.t.Context()
 	t.Helper()
 	child, parent, other := regtest.NewKey(), regtest.NewKey(), regtest.NewKey()
-	fund(ctx, t, m.node, child, child, parent, parent, parent, other, other)
+	fund(ctx, t, m.node, child, child, parent, parent, parent, other, other, other)
 	mine(t, m.grpc, m.node)
 	w := &linkWorld{t: t, node: m.node, server: m.grpc, rest: m.rest}
 	moves(func() { mine(t, m.grpc, m.node) }, series{name: "keytree_tip_height"}, series{name: "keytree_node_height"},
 		series{name: "keytree_blocks_total"}, series{name: "keytree_block_apply_seconds"})
 	var request, accept string
-	moves(func() { request = w.link(child, "request", "--parent", parent.Address()) }, series{"keytree_actions_total", "outcome", "opened"})
+	moves(func() { request = w.send(child, "request", "--parent", parent.Address()) },
+		series{name: "keytree_mempool_transactions"}, series{name: "keytree_mempool_shown"})
+	moves(func() { w.send(other, "request", "--parent", parent.Address()) }, series{name: "keytree_mempool_omitted"})
+	moves(func() { mine(t, m.grpc, m.node) }, series{"keytree_actions_total", "outcome", "opened"})
 	moves(func() { accept = w.link(parent, "accept", request) },
 		series{"keytree_actions_total", "outcome", "formed"}, series{name: "keytree_keys"}, series{name: "keytree_identities"})
 	moves(func() { w.link(parent, "revoke", accept) }, series{"keytree_actions_total", "outcome", "cut"})

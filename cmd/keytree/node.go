@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
 
+	"github.com/keytree-bch/keytree/indexer/mempool"
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bitcoind"
@@ -46,10 +47,11 @@ func (c nodeConfig) address() string {
 	return c.bitcoind.Address
 }
 
-// openNode is a connection to a node that can be followed, and asked what an auditor
-// asks.
+// openNode is a connection to a node that can be followed, with its mempool, and asked what
+// an auditor asks.
 type openNode interface {
 	node.Node
+	mempool.Node
 	sources.NodeClient
 	Close() error
 }

@@ -25,7 +25,7 @@ func reindex(ctx context.Context, c serverConfig, into string) (err error) {
 	running, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	served := c.dataDir
-	c.dataDir = into
+	c.dataDir, c.mempoolActions = into, 0
 	x := &runningIndex{part: (&parts{log: c.log, end: end}).add("index"), config: c}
 	if err := x.open(); err != nil {
 		return err

@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/keytree-bch/keytree/indexer/mempool"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
@@ -55,6 +56,12 @@ to match its merkle root, and a signature what the node says that it spends. A n
 that sends what fails ends the index with an error that names node and block. One
 that is away, restarts, reads its blocks again or refuses the credentials is waited
 for: keytree status tells why.
+
+It follows the node's mempool too, unless told --mempool=false, for answers beside the
+confirmed ones that say what is unconfirmed: nothing else depends on it, and nothing of it is
+written. New transactions show at once where the node announces them: bchd does, BCHN with
+-zmqpubrawtx at the address of -zmqpubhashblock (zmq= in --node); else within seconds.
+Of more than --mempool-max-actions actions and anchors the newest are left out.
 
 It listens on the local machine, unencrypted. Where others are to reach it, it takes
 TLS, on all its interfaces: --tls-cert and --tls-key name files, which are read again
@@ -121,6 +128,7 @@ does, and for the watchdog that its index goes on.`,
 		fmt.Sprintf("first block to index; another than the network's makes the state hash incomparable (default %d on mainnet, else 0)",
 			protocol.StartHeight(&chaincfg.MainNetParams)))
 	newVerifiedFlag(flags)
+	unconfirmed := newMempoolFlags(flags)
 	memory := memoryFlag(flags)
 	into := flags.String("reindex-into", "", "index into this data `DIR` instead, without answering, until it has come to the node's tip, and end; "+
 		"an earlier version can go on serving the data folder meanwhile")
@@ -138,7 +146,7 @@ does, and for the watchdog that its index goes on.`,
 		c := serverConfig{
 			network: network.value, node: node.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
-			origins:     origins.value, memory: limitMemory(memory.value),
+			origins:     origins.value, memory: limitMemory(memory.value), mempoolActions: unconfirmed.actions(),
 		}
 		var err error
 		if c.admission, err = limits.gate(); err != nil {
@@ -166,6 +174,34 @@ does, and for the watchdog that its index goes on.`,
 		return serve(cmd.Context(), c, nil)
 	}
 	return cmd
+}
+
+// mempoolFlags tell whether a server follows its node's mempool.
+type mempoolFlags struct {
+	on   *bool
+	most *parsed[uint32]
+}
+
+// mostMempoolActions is the most that may be asked for.
+const mostMempoolActions = 1_000_000
+
+func newMempoolFlags(flags *pflag.FlagSet) mempoolFlags {
+	f := mempoolFlags{
+		on: flags.Bool("mempool", true, "follow the node's mempool, for answers with what is unconfirmed"),
+		most: numberFlag(flags, "mempool-max-actions", mempool.DefaultMaxActions, 1, mostMempoolActions,
+			"unconfirmed actions and anchors that are shown at most; the newest are left out, and keytree status tells how many"),
+	}
+	setting(flags, "mempool", "mempool-max-actions")
+	return f
+}
+
+// actions is how many transactions of the mempool are to be shown, 0 if it is not to be
+// followed.
+func (f mempoolFlags) actions() int {
+	if !*f.on {
+		return 0
+	}
+	return int(f.most.value)
 }
 
 // originFlag adds the flag that tells whose pages may read the graph's answers.
@@ -238,10 +274,12 @@ type serverConfig struct {
 	dataDir     string
 	startHeight uint32
 	memory      int64 // what the process may take, in bytes
-	listen      listenConfig
-	origins     []string         // as rpc.Config.Origins
-	admission   *admission.Gate  // before all wires; nil: each has its own, with the default limits
-	keyserver   *keyserverConfig // nil: none is run
+	// mempoolActions is how many transactions of the node's mempool are shown; 0: it is not followed.
+	mempoolActions int
+	listen         listenConfig
+	origins        []string         // as rpc.Config.Origins
+	admission      *admission.Gate  // before all wires; nil: each has its own, with the default limits
+	keyserver      *keyserverConfig // nil: none is run
 	// settings are those that hold, and settingsAgain reads them as they are now, when the
 	// process is asked to; nil: it is not.
 	settings      *pflag.FlagSet

@@ -47,7 +47,9 @@ const (
 	// one. It waits as long as the last one took, so that the node and this process have
 	// half of their time for others.
 	hintPause = 50 * time.Millisecond
-	// askTime bounds a question: what the node said before is not relied on for longer.
+	// tipTime and askTime bound a question for the node's tip, and any other: what the node said
+	// before is not relied on for longer.
+	tipTime = 5 * time.Second
 	askTime = 15 * time.Second
 	// tellEvery is how often the graph is told while a long comparison goes on.
 	tellEvery = 2 * time.Second
@@ -290,7 +292,7 @@ func (f *Follower) compare(ctx context.Context) error {
 
 // standsAt returns nil if the node's tip and the graph's are this one.
 func (f *Follower) standsAt(ctx context.Context, tip graph.Tip) error {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	ctx, cancel := context.WithTimeout(ctx, tipTime)
 	defer cancel()
 	now, err := f.node.Tip(ctx)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/indexer/mempool"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/rpc/admission"
@@ -52,6 +53,14 @@ func (m *Metrics) WatchIndex(g *graph.Graph, dir string, status func() indexer.S
 	for _, question := range indexer.Questions() {
 		m.nodeErrors.WithLabelValues(question) // so that the first error is a rise from 0
 	}
+}
+
+// WatchMempool adds the metrics of how the node's mempool is followed. At most once.
+func (m *Metrics) WatchMempool(status func() mempool.Status) {
+	m.gauge("keytree_mempool_followed", nil, func() float64 { return oneIf(status().Followed) })
+	m.gauge("keytree_mempool_transactions", nil, func() float64 { return float64(status().Transactions) })
+	m.gauge("keytree_mempool_shown", nil, func() float64 { return float64(status().Shown) })
+	m.gauge("keytree_mempool_omitted", nil, func() float64 { return float64(status().Omitted) })
 }
 
 // Connected implements indexer.Observer, as do the next two. They are for WatchIndex to be
