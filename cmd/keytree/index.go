@@ -160,7 +160,7 @@ func (x *runningIndex) Status() indexer.Status {
 	}
 }
 
-// Mempool returns how the node's mempool is followed.
+// Mempool implements rpc.Indexer.
 func (x *runningIndex) Mempool() mempool.Status {
 	switch f := x.mempool.Load(); {
 	case f != nil:

@@ -85,8 +85,33 @@ func (a *app) printStatus(s *keytreev1.GetStatusResponse) {
 	fmt.Fprintf(w, "identities\t%d\n", s.Counts.GetIdentities())
 	fmt.Fprintf(w, "refused\t%d\n", s.Counts.GetRefused())
 	fmt.Fprintf(w, "waiting\t%d\n", s.Counts.GetWaiting())
-	if m := s.Memory; m != nil { // an older server does not tell
+	if m := s.Mempool; m != nil { // an older server does not tell
+		fmt.Fprintf(w, "mempool\t%s\n", mempoolLine(m))
+	}
+	if m := s.Memory; m != nil { // nor one that is older still
 		fmt.Fprintf(w, "memory\t%s of %s, room for %d more keys in links\n",
 			humanize.IBytes(m.Links+m.Waiting+m.Fixed), humanize.IBytes(m.Most), m.KeysLeft)
 	}
+}
+
+// mempoolLine says what is known of the mempool, in a line.
+func mempoolLine(m *keytreev1.Mempool) string {
+	if !m.Available {
+		return "not known: " + m.Reason
+	}
+	line := fmt.Sprintf("%d transactions, %d pending", m.Listed, m.Transactions)
+	for _, part := range []struct {
+		count uint32
+		what  string
+	}{
+		{m.Omitted, "left out"}, {m.Unestablished, "without a known author"}, {m.Conflicts, "in conflict"}, {m.Unread, "that the node does not give"},
+	} {
+		if part.count > 0 {
+			line += fmt.Sprintf(", %d %s", part.count, part.what)
+		}
+	}
+	if m.Hints != "" {
+		line += ", " + m.Hints
+	}
+	return line
 }

@@ -45,7 +45,7 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 		ago := uint32(max(0, time.Since(state.NodeAnswered)/time.Second))
 		answer.NodeAnsweredAgo = &ago
 	}
-	answer.Mempool = s.mempool()
+	answer.Mempool = s.followed(s.mempool())
 	if tip, ok := s.graph.Tip(); ok {
 		answer.TipHeight = tip.Height
 		answer.TipHash = tip.Hash.String()

@@ -49,6 +49,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/indexer/mempool"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -56,6 +57,8 @@ import (
 // the node. It is called concurrently and must not block.
 type Indexer interface {
 	Status() indexer.Status
+	// Mempool is how what the graph supposes of the next block stands beside the node's mempool.
+	Mempool() mempool.Status
 }
 
 // Config is what the services work with. All of it stays the caller's.

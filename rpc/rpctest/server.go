@@ -21,12 +21,13 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/indexer/mempool"
 	"github.com/keytree-bch/keytree/rpc"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
 // Follower plays the indexer's part.
-type Follower struct{ status atomic.Value }
+type Follower struct{ status, mempool atomic.Value }
 
 // Set says what Status returns.
 func (f *Follower) Set(status indexer.Status) { f.status.Store(status) }
@@ -34,6 +35,15 @@ func (f *Follower) Set(status indexer.Status) { f.status.Store(status) }
 // Status implements identity.Indexer.
 func (f *Follower) Status() indexer.Status {
 	status, _ := f.status.Load().(indexer.Status)
+	return status
+}
+
+// SetMempool says what Mempool returns.
+func (f *Follower) SetMempool(status mempool.Status) { f.mempool.Store(status) }
+
+// Mempool implements identity.Indexer.
+func (f *Follower) Mempool() mempool.Status {
+	status, _ := f.mempool.Load().(mempool.Status)
 	return status
 }
 

@@ -295,7 +295,21 @@ type Mempool struct {
 	// Whether all of the mempool was looked at, and nothing was left out.
 	Complete bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
 	// How many seconds ago it was last compared with the node's list.
-	ComparedAgo   *uint32 `protobuf:"varint,6,opt,name=compared_ago,json=comparedAgo,proto3,oneof" json:"compared_ago,omitempty"`
+	ComparedAgo *uint32 `protobuf:"varint,6,opt,name=compared_ago,json=comparedAgo,proto3,oneof" json:"compared_ago,omitempty"`
+	// How the node tells of new transactions: stream (bchd), zmq (BCHN), or polled if it does not:
+	// then they show within seconds. "" if the mempool is not followed.
+	Hints string `protobuf:"bytes,7,opt,name=hints,proto3" json:"hints,omitempty"`
+	// Whether the node keeps proofs of double spends.
+	DoubleSpendProofs bool `protobuf:"varint,8,opt,name=double_spend_proofs,json=doubleSpendProofs,proto3" json:"double_spend_proofs,omitempty"`
+	// How many transactions the node's mempool had in all.
+	Listed uint32 `protobuf:"varint,9,opt,name=listed,proto3" json:"listed,omitempty"`
+	// How many were left out because they spend what one that is pending spends. Above 0 the node
+	// contradicts itself.
+	Conflicts uint32 `protobuf:"varint,10,opt,name=conflicts,proto3" json:"conflicts,omitempty"`
+	// How many are pending whose author could not be established: they have none.
+	Unestablished uint32 `protobuf:"varint,11,opt,name=unestablished,proto3" json:"unestablished,omitempty"`
+	// How many the node listed and then did not give, or gave something else for.
+	Unread        uint32 `protobuf:"varint,12,opt,name=unread,proto3" json:"unread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -368,6 +382,48 @@ func (x *Mempool) GetComplete() bool {
 func (x *Mempool) GetComparedAgo() uint32 {
 	if x != nil && x.ComparedAgo != nil {
 		return *x.ComparedAgo
+	}
+	return 0
+}
+
+func (x *Mempool) GetHints() string {
+	if x != nil {
+		return x.Hints
+	}
+	return ""
+}
+
+func (x *Mempool) GetDoubleSpendProofs() bool {
+	if x != nil {
+		return x.DoubleSpendProofs
+	}
+	return false
+}
+
+func (x *Mempool) GetListed() uint32 {
+	if x != nil {
+		return x.Listed
+	}
+	return 0
+}
+
+func (x *Mempool) GetConflicts() uint32 {
+	if x != nil {
+		return x.Conflicts
+	}
+	return 0
+}
+
+func (x *Mempool) GetUnestablished() uint32 {
+	if x != nil {
+		return x.Unestablished
+	}
+	return 0
+}
+
+func (x *Mempool) GetUnread() uint32 {
+	if x != nil {
+		return x.Unread
 	}
 	return 0
 }
@@ -2840,14 +2896,21 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\x11node_answered_ago\x18\x0e \x01(\rH\x01R\x0fnodeAnsweredAgo\x88\x01\x01\x12-\n" +
 	"\amempool\x18\x0f \x01(\v2\x13.keytree.v1.MempoolR\amempoolB\r\n" +
 	"\v_node_peersB\x14\n" +
-	"\x12_node_answered_ago\"\xd2\x01\n" +
+	"\x12_node_answered_ago\"\x8c\x03\n" +
 	"\aMempool\x12\x1c\n" +
 	"\tavailable\x18\x01 \x01(\bR\tavailable\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\"\n" +
 	"\ftransactions\x18\x03 \x01(\rR\ftransactions\x12\x18\n" +
 	"\aomitted\x18\x04 \x01(\rR\aomitted\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12&\n" +
-	"\fcompared_ago\x18\x06 \x01(\rH\x00R\vcomparedAgo\x88\x01\x01B\x0f\n" +
+	"\fcompared_ago\x18\x06 \x01(\rH\x00R\vcomparedAgo\x88\x01\x01\x12\x14\n" +
+	"\x05hints\x18\a \x01(\tR\x05hints\x12.\n" +
+	"\x13double_spend_proofs\x18\b \x01(\bR\x11doubleSpendProofs\x12\x16\n" +
+	"\x06listed\x18\t \x01(\rR\x06listed\x12\x1c\n" +
+	"\tconflicts\x18\n" +
+	" \x01(\rR\tconflicts\x12$\n" +
+	"\runestablished\x18\v \x01(\rR\runestablished\x12\x16\n" +
+	"\x06unread\x18\f \x01(\rR\x06unreadB\x0f\n" +
 	"\r_compared_ago\"\x99\x01\n" +
 	"\x06Memory\x12\x14\n" +
 	"\x05links\x18\x01 \x01(\x04R\x05links\x12\x18\n" +

@@ -655,6 +655,20 @@ type Mempool struct {
 	// Complete Whether all of the mempool was looked at, and nothing was left out.
 	Complete bool `json:"complete"`
 
+	// Conflicts How many were left out because they spend what one that is pending spends. Above 0 the node
+	// contradicts itself.
+	Conflicts uint32 `json:"conflicts"`
+
+	// DoubleSpendProofs Whether the node keeps proofs of double spends.
+	DoubleSpendProofs bool `json:"double_spend_proofs"`
+
+	// Hints How the node tells of new transactions: stream (bchd), zmq (BCHN), or polled if it does not:
+	// then they show within seconds. "" if the mempool is not followed.
+	Hints string `json:"hints"`
+
+	// Listed How many transactions the node's mempool had in all.
+	Listed uint32 `json:"listed"`
+
 	// Omitted How many were left out, for their number.
 	Omitted uint32 `json:"omitted"`
 
@@ -663,6 +677,12 @@ type Mempool struct {
 
 	// Transactions How many transactions are pending.
 	Transactions uint32 `json:"transactions"`
+
+	// Unestablished How many are pending whose author could not be established: they have none.
+	Unestablished uint32 `json:"unestablished"`
+
+	// Unread How many the node listed and then did not give, or gave something else for.
+	Unread uint32 `json:"unread"`
 }
 
 // NamedBy defines model for NamedBy.
