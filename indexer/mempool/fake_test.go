@@ -21,8 +21,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func must[T any](value T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
+func must[T any](value T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
@@ -241,24 +241,24 @@ func (w *world) confirmed(coin regtest.Coin) regtest.Coin {
 }
 
 // request returns an output with a request to a parent.
-func request(t *testing.T, parent *regtest.Key) *wire.TxOut {
+func request(t testing.TB, parent *regtest.Key) *wire.TxOut {
 	t.Helper()
 	return wire.NewTxOut(0, must(protocol.RequestScript(parent.Hash(), nil))(t), wire.TokenData{})
 }
 
-func accept(t *testing.T, request *wire.MsgTx) *wire.TxOut {
+func accept(t testing.TB, request *wire.MsgTx) *wire.TxOut {
 	t.Helper()
 	return wire.NewTxOut(0, must(protocol.AcceptScript(request.TxHash(), nil))(t), wire.TokenData{})
 }
 
-func anchor(t *testing.T, position uint64) *wire.TxOut {
+func anchor(t testing.TB, position uint64) *wire.TxOut {
 	t.Helper()
 	a := protocol.Anchor{Domain: "keys.example.org", Position: position}
 	return wire.NewTxOut(0, must(a.Script())(t), wire.TokenData{})
 }
 
 // spend returns a transaction of a key's, which spends its coin for outputs, and its change.
-func spend(t *testing.T, key *regtest.Key, coin regtest.Coin, outputs ...*wire.TxOut) (*wire.MsgTx, regtest.Coin) {
+func spend(t testing.TB, key *regtest.Key, coin regtest.Coin, outputs ...*wire.TxOut) (*wire.MsgTx, regtest.Coin) {
 	t.Helper()
 	tx, change, err := regtest.Spend(key, coin, outputs...)
 	if err != nil {
