@@ -42,6 +42,7 @@ type fakeNode struct {
 	coins    map[wire.OutPoint]protocol.Output // mu; unspent ones of the chain
 	doubts   []chainhash.Hash                  // mu; that it has double-spend proofs of
 	replaced func() []*wire.MsgTx              // mu; if not nil, makes the mempool before each list
+	index    *wire.MsgTx                       // mu; a transaction of the chain, which it has an index of; nil: it has none
 	fetched  int                               // mu; transactions that it was asked for
 	fails    error                             // mu
 	missed   int                               // mu
@@ -111,7 +112,9 @@ func (n *fakeNode) MempoolTxs(_ context.Context, txids []chainhash.Hash) ([][]by
 	n.fetched += len(txids)
 	raws := make([][]byte, len(txids))
 	for i, txid := range txids {
-		raws[i] = n.raws[txid]
+		if raws[i] = n.raws[txid]; raws[i] == nil && n.index != nil && n.index.TxHash() == txid {
+			raws[i] = serialized(n.index)
+		}
 	}
 	return raws, n.fails
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -190,6 +191,37 @@ func (f *Follower) establish(ctx context.Context, claimed []*entry, atHand map[c
 	for _, e := range claimed {
 		f.settle(e, spent)
 	}
+	return f.prove(ctx, claimed, spent)
+}
+
+// prove establishes who those are by for which the node's word was not enough, from the full
+// transactions that they spend, where the node has an index of them: its word may leave out a
+// token (bchd by JSON-RPC). What it does not call unspent stays unknown.
+func (f *Follower) prove(ctx context.Context, claimed []*entry, spent map[wire.OutPoint]protocol.Output) error {
+	for _, e := range claimed {
+		missing := func(out wire.OutPoint) bool { _, ok := spent[out]; return !ok }
+		if !e.open || slices.ContainsFunc(e.claim.By.Inputs, missing) {
+			continue
+		}
+		for inputs := e.claim.By.Inputs; len(inputs) > 0; {
+			n := min(len(inputs), fetchSize)
+			var txids []chainhash.Hash
+			for _, out := range inputs[:n] {
+				txids = append(txids, out.Hash)
+			}
+			txs, err := f.fetch(ctx, txids, nil)
+			if err != nil {
+				return err
+			}
+			for _, out := range inputs[:n] {
+				if tx, ok := txs[out.Hash]; ok {
+					takeOutputs(spent, tx, []wire.OutPoint{out})
+				}
+			}
+			inputs = inputs[n:]
+		}
+		f.settle(e, spent)
+	}
 	return nil
 }
 
@@ -225,11 +257,11 @@ func (f *Follower) askConfirmed(ctx context.Context, spent map[wire.OutPoint]pro
 // settle settles who a transaction is by, given what is known of what it spends.
 func (f *Follower) settle(e *entry, spent map[wire.OutPoint]protocol.Output) {
 	by := e.claim.By
+	e.open = true
 	outputs := make([]protocol.Output, 0, len(by.Inputs))
 	for _, out := range by.Inputs {
 		output, ok := spent[out]
 		if !ok {
-			e.open = true
 			return
 		}
 		outputs = append(outputs, output)
@@ -240,5 +272,6 @@ func (f *Follower) settle(e *entry, spent map[wire.OutPoint]protocol.Output) {
 		return
 	}
 	author := by.Key
+	e.open = false
 	e.claim.Author, e.claim.By = &author, nil
 }

@@ -59,6 +59,17 @@ func TestAuthors(t *testing.T) {
 			w.confirmed(coin)
 			return []*wire.MsgTx{tx}
 		}},
+		"the same, by a node with an index": {author: key, txs: func(t *testing.T, w *world) []*wire.MsgTx {
+			before := wire.NewMsgTx(2)
+			before.AddTxIn(wire.NewTxIn(&wire.OutPoint{Hash: chainhash.Hash{1}}, regtest.NewKey().PublicKey()))
+			before.AddTxOut(key.Output(100_000))
+			coin := regtest.CoinOf(before, 0)
+			tx, _ := spend(t, key, coin, request(t, parent))
+			coin.Output.Value++
+			w.confirmed(coin)
+			w.node.index = before
+			return []*wire.MsgTx{tx}
+		}},
 		"a signature of somebody else's": {open: true, txs: func(t *testing.T, w *world) []*wire.MsgTx {
 			tx, _ := spend(t, key, w.coin(key, 100_000), request(t, parent))
 			tx.TxOut[0].Value-- // which it covers

@@ -22,6 +22,13 @@ func TestSuite(t *testing.T) {
 		Dial: func(t *testing.T) nodetest.Client { return must[*bchd.Client](t)(bchd.Dial(t.Context(), good)) },
 	})
 	nodetest.RunCoins(t, chain, dial(t, good))
+	nodetest.RunMempool(t, chain, nil, false, dial(t, good))
+	txs := chain.Unconfirmed(10)
+	for _, tx := range txs[:5] {
+		check(t, n.SubmitTransaction(t.Context(), tx))
+	}
+	nodetest.RunMempool(t, chain, txs[:5], false, dial(t, good))
+	nodetest.RunAnnounced(t, txs[5:], n.SubmitTransaction, dial(t, good))
 	nodetest.RunLive(t, nodetest.Live{
 		Chain: chain, Control: n, Address: good.Address, Hints: true,
 		Dial: func(ctx context.Context, address string, retryFor time.Duration) (nodetest.Client, error) {

@@ -49,6 +49,7 @@ type bchn struct {
 	txs      map[chainhash.Hash]int // heights of transactions
 	outputs  map[wire.OutPoint]*wire.TxOut
 	mempool  []*wire.MsgTx
+	doubted  *wire.MsgTx // of the mempool, of which there is a proof that it was spent twice
 	chain    string
 	password string
 	undo     undo
@@ -224,11 +225,19 @@ func (n *bchn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client has left
+	}
+	if len(body) > 0 && body[0] == '[' {
+		n.serveBatch(w, body)
+		return
+	}
 	var question struct {
 		Method string
 		Params []any
 	}
-	if err := json.NewDecoder(r.Body).Decode(&question); err != nil {
+	if err := json.Unmarshal(body, &question); err != nil {
 		n.t.Errorf("a question that is no JSON: %v", err)
 		return
 	}
@@ -246,6 +255,33 @@ func (n *bchn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintf(w, `{"result":%s,"error":null,"id":1}`+"\n", result)
+}
+
+// serveBatch answers a batch of questions.
+func (n *bchn) serveBatch(w http.ResponseWriter, body []byte) {
+	var questions []struct {
+		Method string
+		Params []any
+		ID     int
+	}
+	if err := json.Unmarshal(body, &questions); err != nil {
+		n.t.Errorf("a batch that is no JSON: %v", err)
+		return
+	}
+	if n.instead != nil && n.instead(w, "batch") {
+		return
+	}
+	var answers []string
+	for _, q := range questions {
+		n.asked[q.Method]++
+		result, code, message := n.answer(q.Method, q.Params)
+		failed := "null"
+		if code != 0 {
+			result, failed = "null", fmt.Sprintf(`{"code":%d,"message":%q}`, code, message)
+		}
+		answers = append(answers, fmt.Sprintf(`{"result":%s,"error":%s,"id":%d}`, result, failed, q.ID))
+	}
+	fmt.Fprintf(w, "[%s]\n", strings.Join(answers, ","))
 }
 
 // rpcFailure answers as bitcoind does: the HTTP status too says that it is one.
@@ -366,7 +402,24 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 		if !n.unspent(wire.OutPoint{Hash: parseHash(param(0)), Index: uint32(params[1].(float64))}, param(2) == "true") {
 			return "null", 0, ""
 		}
-		return fmt.Sprintf(`{"bestblock":"%v"}`, last.BlockHash()), 0, ""
+		return n.txOut(wire.OutPoint{Hash: parseHash(param(0)), Index: uint32(params[1].(float64))}), 0, ""
+	case "getrawmempool":
+		var txids []string
+		for _, tx := range n.mempool {
+			txids = append(txids, fmt.Sprintf("%q", tx.TxHash()))
+		}
+		return "[" + strings.Join(txids, ",") + "]", 0, ""
+	case "getdsprooflist":
+		if n.doubted == nil {
+			return "[]", 0, ""
+		}
+		return fmt.Sprintf(`[{"dspid":"%064x","txid":%q}]`, 1, n.doubted.TxHash()), 0, ""
+	case "getdsproof":
+		var txids []string
+		for _, tx := range n.mempool { // each depends on the one before
+			txids = append(txids, fmt.Sprintf("%q", tx.TxHash()))
+		}
+		return fmt.Sprintf(`{"hex":"","txid":%q,"descendants":[%s]}`, n.doubted.TxHash(), strings.Join(txids, ",")), 0, ""
 	case "getblockheader":
 		block := n.find(param(0))
 		if block == nil {
@@ -406,6 +459,11 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 		return "{}", 0, ""
 	case "getrawtransaction":
 		tx, block := n.findTx(param(0))
+		for _, waiting := range n.mempool {
+			if waiting.TxHash() == parseHash(param(0)) {
+				return fmt.Sprintf("%q", hexOf(waiting)), 0, ""
+			}
+		}
 		switch in := param(2); {
 		case in != "" && n.find(in) == nil:
 			return "", -5, "Block hash not found"
@@ -426,6 +484,30 @@ func (n *bchn) answer(method string, params []any) (result string, code int, mes
 		return n.decoded(tx, true, param(1) == "2" && (n.undo == inTx || n.undo == inPrevout), n.undo == inPrevout), 0, ""
 	}
 	return "", -32601, "Method not found"
+}
+
+// txOut is what gettxout tells of an output.
+func (n *bchn) txOut(out wire.OutPoint) string {
+	found := n.outputs[out]
+	for _, tx := range n.mempool {
+		if tx.TxHash() == out.Hash {
+			found = tx.TxOut[out.Index]
+		}
+	}
+	o := decodedOutput(found)
+	answer := map[string]any{"value": json.Number(o.Value), "scriptPubKey": map[string]string{"hex": o.Script}}
+	if o.Token != nil {
+		data := map[string]any{"category": o.Token.Category, "amount": o.Token.Amount}
+		if o.Token.NFT != nil {
+			data["nft"] = map[string]string{"capability": o.Token.NFT.Capability, "commitment": o.Token.NFT.Commitment}
+		}
+		answer["tokenData"] = data
+	}
+	text, err := json.Marshal(answer)
+	if err != nil {
+		n.t.Error(err)
+	}
+	return string(text)
 }
 
 // unspent tells whether an output is there, and spent by none of the transactions.

@@ -50,7 +50,7 @@ func startBCHN(t *testing.T, chain *nodetest.Chain, index bool) *process {
 		Address: rpc.Addr().String(), User: "keytree", Password: "hush", ZMQ: zmq.Addr().String(), Network: regtest.Params, RetryFor: time.Minute,
 	}}
 	p.command = []string{
-		binary, "-regtest", "-datadir=" + t.TempDir(), "-listen=0", "-printtoconsole=0", "-rest=1", "-zmqpubhashblock=tcp://" + p.cfg.ZMQ,
+		binary, "-regtest", "-datadir=" + t.TempDir(), "-listen=0", "-printtoconsole=0", "-rest=1", "-zmqpubhashblock=tcp://" + p.cfg.ZMQ, "-zmqpubrawtx=tcp://" + p.cfg.ZMQ,
 		"-rpcport=" + port, "-rpcuser=" + p.cfg.User, "-rpcpassword=" + string(p.cfg.Password),
 		"-expire=0",        // releases refuse to serve after a while
 		"-parkdeepreorg=0", // it does not cling to its branch
@@ -107,6 +107,12 @@ func (p *process) SubmitBlock(ctx context.Context, b *wire.MsgBlock) error {
 	if refused != nil {
 		err = fmt.Errorf("block %v: %v", b.BlockHash(), refused)
 	}
+	return err
+}
+
+// SubmitTransaction puts a transaction into the mempool.
+func (p *process) SubmitTransaction(ctx context.Context, tx *wire.MsgTx) error {
+	_, err := p.call(ctx, "sendrawtransaction", hexOf(tx))
 	return err
 }
 
@@ -180,6 +186,9 @@ func TestSuiteRealBCHN(t *testing.T) {
 			p := startBCHN(t, chain, index)
 			runSuite(t, p.cfg, chain, index, 0)
 			nodetest.RunCoins(t, chain, dial(t, p.cfg))
+			txs := fillMempool(t, p, chain)
+			nodetest.RunMempool(t, chain, txs, true, dial(t, p.cfg))
+			nodetest.RunAnnounced(t, chain.Unconfirmed(2 * len(txs))[len(txs):], p.SubmitTransaction, dial(t, p.cfg))
 			runLiveSuite(t, p.cfg, chain, p)
 		})
 	}

@@ -93,15 +93,24 @@ func (r *recording) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	question := req.URL.Path
 	if req.Method == http.MethodPost {
-		var call struct {
+		type call struct {
 			Method string
 			Params json.RawMessage
 		}
-		if err := json.Unmarshal(body, &call); err != nil {
+		calls := make([]call, 1)
+		if body[0] == '[' {
+			err = json.Unmarshal(body, &calls)
+		} else {
+			err = json.Unmarshal(body, &calls[0])
+		}
+		if err != nil {
 			r.t.Errorf("a question that is no JSON: %v", err)
 			return
 		}
-		question = call.Method + " " + string(call.Params)
+		question = calls[0].Method + " " + string(calls[0].Params)
+		for _, c := range calls[1:] { // a batch
+			question += ", " + string(c.Params)
+		}
 	}
 	r.mu.Lock()
 	a, ok := r.answers[question]

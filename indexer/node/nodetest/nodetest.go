@@ -20,7 +20,6 @@ import (
 	"testing"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/gcash/bchd/txscript"
 	"github.com/gcash/bchd/wire"
 
 	"github.com/keytree-bch/keytree/indexer/node"
@@ -106,17 +105,15 @@ type Coins interface {
 func RunCoins(t *testing.T, chain *Chain, c Coins) {
 	t.Helper()
 	unspent := map[wire.OutPoint]bool{{Hash: chainhash.Hash{1}}: false}
-	for out, made := range chain.made {
-		if script := protocol.StripTokenPrefix(made.output.Script); len(script) > 0 && script[0] != txscript.OP_RETURN {
-			unspent[out] = true
-		}
-	}
 	for _, block := range chain.blocks {
 		for _, tx := range block.Transactions[1:] {
 			for _, in := range tx.TxIn {
 				unspent[in.PreviousOutPoint] = false
 			}
 		}
+	}
+	for out := range chain.unspent() {
+		unspent[out] = true
 	}
 	for out, want := range unspent {
 		for _, mempool := range []bool{false, true} {
