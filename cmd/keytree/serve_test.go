@@ -64,6 +64,14 @@ func TestServe(t *testing.T) {
 	if o.code != exitDone || !strings.Contains(o.stderr, "is not confirmed yet") {
 		t.Errorf("accepting an unconfirmed request: %+v", o)
 	}
+	eventually(t, func() string {
+		if out := mustKeytree(t, "status", "--server", server); !strings.Contains(out, "2 transactions, 2 pending, stream") {
+			return "the status is\n" + out
+		}
+		return ""
+	})
+	pending := mustKeytree(t, "resolve", c.Address(), "--unconfirmed", "--server", server)
+	wantParts(t, pending, unconfirmed, b.Address())
 	mine(t, server, n)
 
 	// What can be accepted only later is noted, and refused when it is accepted.

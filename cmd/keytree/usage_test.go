@@ -58,6 +58,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"serve", "--node", goodURL, "--unlimited", "10.0.0.0/33"}, "--unlimited: expected an address or a network"},
 		{[]string{"serve", "--node", goodURL, "--limit-connections", "100"}, "--limit-connections: expected ALL/ONE, the second from 1 to 100"},
 		{[]string{"serve", "--node", goodURL, "--limit-requests", "10/11"}, "--limit-requests: expected ALL/ONE, the second from 1 to 10"},
+		{[]string{"serve", "--node", goodURL, "--mempool-max-actions", "0"}, `--mempool-max-actions: expected a whole number from 1 to 1000000, got "0"`},
 		{[]string{"serve", "--node", goodURL, "--limit-bytes-in", "2/2"}, "--limit-bytes-in: expected ALL/ONE, the first from 4 to"},
 		{[]string{"serve", "--node", goodURL, "--limit-connections", "100/10"}, "--limit-connections: expected more of all clients than --limit-requests and --limit-streams have together, 1024, got 100"},
 		{[]string{"serve", "--node", goodURL, "--timeout-take", "30"}, "--timeout-take: expected a duration from 1s to 10m0s"},

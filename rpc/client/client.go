@@ -25,6 +25,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -137,6 +138,23 @@ func (c *Client) Unconfirmed() View {
 	v.unconfirmed = true
 	return v
 }
+
+// Pending tells what would become of an action that is not confirmed yet if what is pending were
+// the next block. NOT_FOUND if the server knows of none in such a transaction.
+func (c *Client) Pending(ctx context.Context, txid string) (*Action, error) {
+	a, err := c.Unconfirmed().Action(ctx, txid)
+	if err != nil {
+		return nil, err
+	}
+	pending := a.GetUnconfirmed().GetActions()
+	if a.State != stateUnconfirmed || len(pending) == 0 {
+		return nil, status.Error(codes.NotFound, "no such action is pending")
+	}
+	return pending[0], nil
+}
+
+// stateUnconfirmed is that of an action that is only pending.
+const stateUnconfirmed = "UNCONFIRMED"
 
 // Mempool lists the actions that are pending, with what would become of each if they alone made up the next
 // block, in the order of their txids. An action that comes or goes meanwhile may be missing. ErrMempool if the

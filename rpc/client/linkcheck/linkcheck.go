@@ -76,8 +76,10 @@ type Action struct {
 type Server interface {
 	Status(ctx context.Context) (*client.Status, error)
 	Resolve(ctx context.Context, address string) (*client.Resolution, error)
-	// Action fails with codes.NotFound for an action that is not confirmed.
+	// Action fails with codes.NotFound for an action that is not confirmed, and Pending for one
+	// that the server does not know to be in the mempool.
 	Action(ctx context.Context, txid string) (*client.Action, error)
+	Pending(ctx context.Context, txid string) (*client.Action, error)
 }
 
 // Checker checks actions. All fields but Unconfirmed must be set.
@@ -199,12 +201,17 @@ func (c *Checker) checkRevoke(ctx context.Context, author string, accept chainha
 	return nil
 }
 
-// action returns what the server knows of an action, or, before it is
-// confirmed, what the transaction tells: then State, ChildAddress and
-// AuthorAddress are empty.
+// action returns what the server knows of an action, confirmed or pending, or, if it knows
+// none, what the transaction tells: then State, ChildAddress and AuthorAddress are empty.
 func (c *Checker) action(ctx context.Context, txid chainhash.Hash) (*client.Action, error) {
 	r, err := c.Server.Action(ctx, txid.String())
 	if status.Code(err) != codes.NotFound {
+		return r, err
+	}
+	if r, err = c.Server.Pending(ctx, txid.String()); status.Code(err) != codes.NotFound {
+		if err == nil {
+			c.noteUnconfirmed(r.Kind, txid)
+		}
 		return r, err
 	}
 	if c.Unconfirmed == nil {
@@ -225,10 +232,14 @@ func (c *Checker) action(ctx context.Context, txid chainhash.Hash) (*client.Acti
 	if !ok || act.Malformed != nil {
 		return nil, fmt.Errorf("%w: transaction %v carries no well-formed action", ErrNoAction, txid)
 	}
-	c.note("%v %v is not confirmed yet: what is published now takes effect with it", act.Kind, txid)
+	c.noteUnconfirmed(act.Kind.String(), txid)
 	r = &client.Action{TxHash: txid.String(), Kind: act.Kind.String()}
 	if act.Kind == protocol.MLR {
 		r.ParentAddress = protocol.FormatAddress(act.Parent, c.Network)
 	}
 	return r, nil
+}
+
+func (c *Checker) noteUnconfirmed(kind string, txid chainhash.Hash) {
+	c.note("%s %v is not confirmed yet: what is published now takes effect with it", kind, txid)
 }

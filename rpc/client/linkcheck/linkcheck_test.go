@@ -29,6 +29,7 @@ func address(key protocol.KeyHash) string {
 type server struct {
 	status        client.Status
 	action        *client.Action
+	pending       *client.Action
 	parentOfChild string
 	rootOfParent  string
 }
@@ -50,6 +51,13 @@ func (s *server) Action(_ context.Context, txid string) (*client.Action, error) 
 		return nil, status.Error(codes.NotFound, "no such action")
 	}
 	return s.action, nil
+}
+
+func (s *server) Pending(_ context.Context, txid string) (*client.Action, error) {
+	if s.pending == nil || txid != ref.String() {
+		return nil, status.Error(codes.NotFound, "no such action")
+	}
+	return s.pending, nil
 }
 
 // TestCheck has one case for each reason, and for each note.
@@ -142,13 +150,17 @@ func TestCheckUnconfirmed(t *testing.T) {
 	found := func(raw []byte) func(context.Context, chainhash.Hash) ([]byte, bool, error) {
 		return func(context.Context, chainhash.Hash) ([]byte, bool, error) { return raw, true, nil }
 	}
+	pending := func(state string) *client.Action {
+		return &client.Action{Kind: "MLR", State: state, ParentAddress: address(parent), ChildAddress: address(child)}
+	}
 	for _, test := range []struct {
-		name   string
-		author protocol.KeyHash
-		ask    func(context.Context, chainhash.Hash) ([]byte, bool, error)
-		want   error
-		reason linkcheck.Reason
-		note   string
+		name    string
+		author  protocol.KeyHash
+		pending *client.Action
+		ask     func(context.Context, chainhash.Hash) ([]byte, bool, error)
+		want    error
+		reason  linkcheck.Reason
+		note    string
 	}{
 		{name: "nobody to ask", author: parent, want: linkcheck.ErrNoAction},
 		{name: "nobody knows it", author: parent, ask: unknown, want: linkcheck.ErrNoAction},
@@ -156,12 +168,15 @@ func TestCheckUnconfirmed(t *testing.T) {
 		{name: "torn", author: parent, ask: found(request.Raw()[:9]), want: protocol.ErrMalformed},
 		{name: "no answer", author: parent, ask: func(context.Context, chainhash.Hash) ([]byte, bool, error) { return nil, false, failed }, want: failed},
 		{name: "good", author: parent, ask: found(request.Raw()), note: "is not confirmed yet"},
+		{name: "pending", author: parent, pending: pending("OPEN"), note: "is not confirmed yet"},
+		{name: "another is asked in what is pending", author: other, pending: pending("OPEN"), reason: linkcheck.NotTheParent, note: "is not confirmed yet"},
+		{name: "pending and accepted", author: parent, pending: pending("USED"), reason: linkcheck.RequestUsed, note: "is not confirmed yet"},
 		{name: "another is asked", author: other, ask: found(request.Raw()), reason: linkcheck.NotTheParent, note: "is not confirmed yet"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var notes []string
 			c := &linkcheck.Checker{
-				Server: &server{status: client.Status{Network: "regtest", Synced: true}}, Name: "here", Network: &chaincfg.RegressionNetParams,
+				Server: &server{status: client.Status{Network: "regtest", Synced: true}, pending: test.pending}, Name: "here", Network: &chaincfg.RegressionNetParams,
 				Unconfirmed: test.ask, Note: func(text string) { notes = append(notes, text) },
 			}
 			err := c.Check(t.Context(), linkcheck.Action{Kind: protocol.MLA, Author: test.author, Ref: ref})
