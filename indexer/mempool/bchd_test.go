@@ -135,6 +135,7 @@ func (c *chain) ask(v questioned, keys []*regtest.Key, txs []*wire.MsgTx) (a ans
 // mined, come back after a reorganisation, and give way to what spends the same.
 func TestBCHD(t *testing.T) {
 	c := newChain(t, mempool.Options{Poll: 100 * time.Millisecond})
+	t.Run("mined exactly", func(t *testing.T) { c.testMinedExactly() })
 	child, parent, other := regtest.NewKey(), regtest.NewKey(), regtest.NewKey()
 	keys := []*regtest.Key{child, parent}
 	coins := c.coins(child, parent, other)
@@ -144,6 +145,10 @@ func TestBCHD(t *testing.T) {
 	// The parent is paid for its accept by the other key, in the mempool; both depend on what is there.
 	pays, _ := spend(t, other, coins[2], parent.Output(50_000))
 	accepted, _ := spend(t, parent, regtest.CoinOf(pays, 1), accept(t, asked))
+	for value := int64(1000); accepted.TxHash().String() < pays.TxHash().String(); value++ {
+		// From a block that is taken back, bchd does not take a transaction before what it spends.
+		accepted, _ = spend(t, parent, regtest.CoinOf(pays, 1), accept(t, asked), parent.Output(value))
+	}
 	c.submit(asked, pays, accepted)
 	before := c.ask(c.pending(transactions(2)), keys, []*wire.MsgTx{asked, accepted})
 	if path := before.Resolutions[0].Path; len(path) != 2 || path[1] != parent.Hash() {
@@ -184,9 +189,9 @@ func TestBCHD(t *testing.T) {
 	}
 }
 
-// TestMinedExactly mines what is pending, and nothing else: no answer differs.
-func TestMinedExactly(t *testing.T) {
-	c := newChain(t, mempool.Options{Poll: 100 * time.Millisecond})
+// testMinedExactly mines what is pending, and nothing else: no answer differs.
+func (c *chain) testMinedExactly() {
+	t := c.t
 	var keys []*regtest.Key
 	for range 6 {
 		keys = append(keys, regtest.NewKey())

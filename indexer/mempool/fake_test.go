@@ -144,9 +144,13 @@ func (n *fakeNode) DoubleSpends(context.Context) ([]chainhash.Hash, error) {
 type told struct {
 	*graph.Graph
 	next chan *graph.PendingBlock
+	room int // for so many actions; 0: for any number
 }
 
 func (g told) SetPending(next *graph.PendingBlock) error {
+	if g.room > 0 && next != nil && len(next.Actions) > g.room {
+		return graph.ErrMemory
+	}
 	select {
 	case <-g.next: // the one before, which nobody has looked at
 	default:
@@ -160,7 +164,8 @@ type world struct {
 	t        *testing.T
 	node     *fakeNode
 	graph    told
-	follower *mempool.Follower
+	opt      mempool.Options
+	follower *mempool.Follower // from run on
 }
 
 // newWorld has a graph of one block, and a follower that compares often enough.
@@ -173,13 +178,14 @@ func newWorld(t *testing.T, opt mempool.Options) *world {
 	t.Cleanup(func() { must(0, g.Close())(t) })
 	genesis := regtest.Params.GenesisBlock.Header
 	must(0, g.Connect(graph.Block{Hash: genesis.BlockHash(), Time: uint32(genesis.Timestamp.Unix()), Bits: genesis.Bits}))(t)
-	w := &world{t: t, node: newFakeNode(genesis.BlockHash()), graph: told{g, make(chan *graph.PendingBlock, 1)}}
-	w.follower = mempool.New(w.node, w.graph, regtest.Params, opt)
+	w := &world{t: t, node: newFakeNode(genesis.BlockHash()), graph: told{Graph: g, next: make(chan *graph.PendingBlock, 1)}}
+	w.opt = opt
 	return w
 }
 
 // run runs the follower until the test ends.
 func (w *world) run() {
+	w.follower = mempool.New(w.node, w.graph, regtest.Params, w.opt)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.follower.Run(ctx) }()

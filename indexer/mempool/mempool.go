@@ -120,7 +120,7 @@ type Follower struct {
 func New(n Node, g Graph, net *chaincfg.Params, opt Options) *Follower {
 	opt.Poll, opt.MaxActions = cmp.Or(opt.Poll, DefaultPoll), cmp.Or(opt.MaxActions, DefaultMaxActions)
 	return &Follower{
-		node: n, graph: g, net: net, opt: opt, pool: newPool(opt.MaxActions), heard: make(map[chainhash.Hash]protocol.Tx),
+		node: n, graph: g, net: net, opt: opt, pool: newPool(), heard: make(map[chainhash.Hash]protocol.Tx),
 		status: Status{Reason: "the node has not been asked for its mempool yet"},
 	}
 }
@@ -262,7 +262,7 @@ func (f *Follower) compare(ctx context.Context) error {
 	}
 	moved := tip.Hash != f.tip.Hash
 	if moved {
-		f.pool.reset(f.graph.Batons())
+		f.pool.reset(f.graph.Batons(), f.opt.MaxActions)
 		f.tip = tip
 	}
 	f.pool.begin()
@@ -373,21 +373,26 @@ func (f *Follower) askProofs(ctx context.Context) error {
 	return nil
 }
 
-// tell has the graph suppose what is kept, if that is not what it supposes already.
+// tell has the graph suppose what is kept, if that is not what it supposes already. Where the
+// graph has no room for it, the newest half is left out, until the next block.
 func (f *Follower) tell(asOf time.Time) error {
-	next := f.pool.block(f.tip, asOf)
-	same := next.Coverage.Omitted == f.told.Omitted && next.Coverage.Complete == f.told.Complete
-	f.told = next.Coverage
-	if !f.pool.changed && same {
-		return nil
+	for {
+		next := f.pool.block(f.tip, asOf)
+		same := next.Coverage.Omitted == f.told.Omitted && next.Coverage.Complete == f.told.Complete
+		f.told = next.Coverage
+		if !f.pool.changed && same {
+			return nil
+		}
+		err := f.graph.SetPending(next)
+		tip, _ := f.graph.Tip()
+		switch {
+		case err == nil:
+			f.pool.changed = false
+			return nil
+		case errors.Is(err, graph.ErrBlock) && tip.Hash != f.tip.Hash:
+			return fmt.Errorf("%w: %w", errElsewhere, err)
+		case !errors.Is(err, graph.ErrMemory) || !f.pool.halve():
+			return err
+		}
 	}
-	err := f.graph.SetPending(next)
-	if tip, _ := f.graph.Tip(); errors.Is(err, graph.ErrBlock) && tip.Hash != f.tip.Hash {
-		return fmt.Errorf("%w: %w", errElsewhere, err)
-	}
-	if err != nil {
-		return err
-	}
-	f.pool.changed = false
-	return nil
 }

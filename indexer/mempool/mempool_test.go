@@ -361,4 +361,33 @@ func TestMany(t *testing.T) {
 	if b.Coverage.Complete != (many == shown) {
 		t.Errorf("its coverage is %+v", b.Coverage)
 	}
+	if s := w.await(func(s mempool.Status) bool { return s.Followed }); s.Shown != shown || s.Omitted != many-shown {
+		t.Errorf("the status is %+v", s)
+	}
+	view, ok := w.graph.Pending()
+	if !ok || view.Len() != shown {
+		t.Fatalf("the graph has what is pending: %v", ok)
+	}
+	view.Close()
+}
+
+// TestNoRoom has a graph that has no room for all that is pending.
+func TestNoRoom(t *testing.T) {
+	w := newWorld(t, mempool.Options{})
+	w.graph.room = 3
+	var txs []*wire.MsgTx
+	for range 10 {
+		key := regtest.NewKey()
+		tx, _ := spend(t, key, w.coin(key, 100_000), request(t, key))
+		txs = append(txs, tx)
+	}
+	w.node.holds(txs...)
+	w.run()
+	b := w.supposed(func(b *graph.PendingBlock) bool { return b != nil && len(b.Actions) > 0 })
+	if len(b.Actions)+b.Coverage.Omitted != len(txs) || b.Coverage.Complete {
+		t.Errorf("%d are shown, the coverage is %+v", len(b.Actions), b.Coverage)
+	}
+	if s := w.await(func(s mempool.Status) bool { return s.Followed }); s.Omitted != b.Coverage.Omitted {
+		t.Errorf("the status is %+v", s)
+	}
 }

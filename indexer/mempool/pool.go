@@ -59,7 +59,7 @@ type entry struct {
 
 // pool is what is known of the mempool. It belongs to one goroutine.
 type pool struct {
-	maxActions int
+	maxActions int // how many are kept at most
 
 	round   uint32 // the number of the present comparison
 	known   map[chainhash.Hash]known
@@ -75,9 +75,9 @@ type pool struct {
 	changed bool                             // since the graph was told
 }
 
-func newPool(maxActions int) *pool {
+func newPool() *pool {
 	return &pool{
-		maxActions: maxActions, known: make(map[chainhash.Hash]known), entries: make(map[chainhash.Hash]*entry),
+		known: make(map[chainhash.Hash]known), entries: make(map[chainhash.Hash]*entry),
 		spends: make(map[wire.OutPoint]chainhash.Hash), changed: true,
 	}
 }
@@ -218,8 +218,10 @@ func (p *pool) again(since uint32) {
 }
 
 // reset looks out for the graph's batons and those of the transactions that are kept, and no
-// others, and has looked at again what was judged by the tip before.
-func (p *pool) reset(batons []chainhash.Hash) {
+// others, and has looked at again what was judged by the tip before. Up to maxActions are kept
+// from now on.
+func (p *pool) reset(batons []chainhash.Hash, maxActions int) {
+	p.maxActions = maxActions
 	for txid, e := range p.entries {
 		if e.claim.Anchor != nil && e.claim.Anchor.Carries {
 			batons = append(batons, txid)
@@ -237,6 +239,17 @@ func (p *pool) reset(batons []chainhash.Hash) {
 		}
 	}
 	p.changed = true
+}
+
+// halve leaves the newest half of what is kept out, and keeps no more from now on. It reports
+// false if there is nothing to be left out.
+func (p *pool) halve() bool {
+	byAge := slices.SortedFunc(maps.Values(p.entries), func(a, b *entry) int { return a.seen.Compare(b.seen) })
+	p.maxActions = len(byAge) / 2
+	for _, e := range byAge[p.maxActions:] {
+		p.set(e.claim.TxID, leftOut)
+	}
+	return len(byAge) > 0
 }
 
 // doubt notes which transactions the node has double-spend proofs of.
