@@ -16,6 +16,9 @@
 // on the blocks before; batons.go says how blocks are walked over all the same
 // before those are connected.
 //
+// What is not in a block yet is followed in indexer/mempool. What both keep of a
+// transaction until the graph has it is in indexer/claims.
+//
 // What never belongs here: what an action means (graph), how a node is spoken to
 // (indexer/node/...), who asks (rpc).
 package indexer

@@ -47,6 +47,8 @@ const (
 	// one. It waits as long as the last one took, so that the node and this process have
 	// half of their time for others.
 	hintPause = 50 * time.Millisecond
+	// awayPause is how long it waits where the node's tip is not the graph's, as in a catch-up.
+	awayPause = 250 * time.Millisecond
 	// tipTime and askTime bound a question for the node's tip, and any other: what the node said
 	// before is not relied on for longer.
 	tipTime = 5 * time.Second
@@ -154,7 +156,10 @@ func (f *Follower) Run(ctx context.Context) error {
 		if err := f.note(err); err != nil {
 			return err
 		}
+		pause := max(hintPause, time.Since(start))
 		switch {
+		case errors.Is(err, errElsewhere):
+			pause = awayPause
 		case err == nil:
 			trouble.Over()
 			if !began {
@@ -163,10 +168,10 @@ func (f *Follower) Run(ctx context.Context) error {
 				f.opt.Log.Info().Int("transactions", s.Transactions).Int("shown", s.Shown).Str("hints", s.Hints).
 					Bool("double_spend_proofs", s.DoubleSpendProofs).Msg("the node's mempool is followed")
 			}
-		case !errors.Is(err, errElsewhere):
+		default:
 			trouble.Warn(err)
 		}
-		if announced, err = f.wait(ctx, announced, changed, max(hintPause, time.Since(start))); err != nil {
+		if announced, err = f.wait(ctx, announced, changed, pause); err != nil {
 			return f.forget()
 		}
 	}
@@ -225,7 +230,7 @@ func (f *Follower) wait(ctx context.Context, announced <-chan []byte, changed <-
 				continue
 			}
 			// If they come faster than they are looked at, some may have been lost.
-			if lost := len(announced) == cap(announced)-1 && cap(announced) > 1; f.hear(raw) || lost {
+			if lost := cap(announced) > 0 && len(announced) >= cap(announced)-1; f.hear(raw) || lost {
 				timer.Reset(time.Until(soon))
 			}
 		}

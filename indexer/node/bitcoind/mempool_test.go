@@ -1,6 +1,7 @@
 package bitcoind_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,9 +14,14 @@ import (
 	"github.com/go-zeromq/zmq4"
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/indexer/mempool"
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/indexer/node/bitcoind"
 	"github.com/keytree-bch/keytree/indexer/node/nodetest"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // unconfirmed is how many transactions a mempool is filled with.
@@ -76,14 +82,50 @@ func TestRecordMempool(t *testing.T) {
 	p := startBCHN(t, chain, false)
 	txs := fillMempool(t, p, chain)
 	r := &recording{t: t, of: p.cfg.Address, answers: make(map[string]answer)}
-	nodetest.RunMempool(t, chain, txs, true, dial(t, r.serve()))
+	c := dial(t, r.serve())
+	nodetest.RunMempool(t, chain, txs, true, c)
+	checkFollowed(t, chain, txs, c)
 	r.save(mempoolRecording)
 }
 
 // TestReplayMempool asks a BCHN about its mempool, as it was recorded.
 func TestReplayMempool(t *testing.T) {
 	chain, _ := nodetest.NewChain()
-	nodetest.RunMempool(t, chain, chain.Unconfirmed(unconfirmed), true, dial(t, replay(t, mempoolRecording).serve()))
+	txs, c := chain.Unconfirmed(unconfirmed), dial(t, replay(t, mempoolRecording).serve())
+	nodetest.RunMempool(t, chain, txs, true, c)
+	checkFollowed(t, chain, txs, c)
+}
+
+// checkFollowed follows the mempool, for a graph that has the chain's last block alone, and
+// checks that all transactions are by the one who signed them, and doubted.
+func checkFollowed(t *testing.T, chain *nodetest.Chain, txs []*wire.MsgTx, c *bitcoind.Client) {
+	t.Helper()
+	height := chain.Height()
+	header := chain.Block(height).Header
+	g := must[*graph.Graph](t)(graph.Open(t.TempDir(), graph.Params{Network: regtest.Params.Name, StartHeight: height}, graph.Options{MemTable: 8 << 20, BlockCache: 4 << 20}))
+	defer func() { check(t, g.Close()) }()
+	check(t, g.Connect(graph.Block{Height: height, Hash: header.BlockHash(), PrevHash: header.PrevBlock, Time: uint32(header.Timestamp.Unix()), Bits: header.Bits}))
+	f := mempool.New(c, g, regtest.Params, mempool.Options{Poll: time.Hour})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	done := make(chan error)
+	go func() { done <- f.Run(ctx) }()
+	changed := g.PendingChanged()
+	<-changed
+	view, ok := g.Pending()
+	if !ok {
+		t.Fatalf("nothing is pending: %+v", f.Status())
+	}
+	for _, tx := range txs {
+		a := must[links.ActionStatus](t)(view.Action(tx.TxHash()))
+		author, _ := protocol.P2PKHKey(tx.TxOut[0].PkScript) // who gets the change
+		if pending, ok := view.Tx(tx.TxHash()); a.Author == nil || *a.Author != author || !ok || !pending.DoubleSpend {
+			t.Errorf("action %v is by %v, doubted is %+v", tx.TxHash(), a.Author, pending)
+		}
+	}
+	view.Close()
+	cancel()
+	check(t, <-done)
 }
 
 // TestBatchLies has a node answer to a batch what is no answer to it.
