@@ -140,8 +140,8 @@ func (f *Follower) Status() Status {
 var errElsewhere = errors.New("the node's tip is not the last block that is indexed")
 
 // Run follows the mempool until ctx ends, and returns nil then. What goes wrong is said in the
-// log, rarely, and in Status at once, and tried again. When it returns the graph supposes
-// nothing.
+// log, rarely, and in Status at once, and tried again. It returns an error only when the graph
+// fails. When it returns the graph supposes nothing.
 func (f *Follower) Run(ctx context.Context) error {
 	trouble := node.NewTrouble(f.opt.Log, node.WarnEvery, "the node's mempool is not followed", "the node's mempool is followed again")
 	announced := f.node.Announced()
