@@ -62,8 +62,8 @@ and the first entry of the hashchain. Every start verifies the whole database. O
 an earlier keytree has made is converted then, after a backup of it was written beside
 it, as keyserver.format-N.backup in the data folder.
 
-Clients speak JSON-RPC to --keyserver-listen. The same calls, with proofs, are answered
-over gRPC (keytree.v1.KeyserverService) and REST (/v1/keyserver). All three take the
+Clients speak JSON-RPC to --keyserver-listen. The same calls but CountKeyInit, and
+proofs, are answered over gRPC (keytree.v1.KeyserverService) and REST (/v1/keyserver). All three take the
 certificates of --tls-cert or --acme; --keyserver-tls-cert is another one for JSON-RPC.
 Without, they answer the local machine only, or a proxy that has TLS: --plaintext says
 that others may reach them. No page in a browser may call the keyserver. A proxy on this

@@ -168,8 +168,8 @@ func refuseKeys(flags *pflag.FlagSet, args []string) error {
 	}
 	var err error
 	flags.Visit(func(f *pflag.Flag) {
-		if wif.MatchString(f.Value.String()) {
-			err = fmt.Errorf("--%s: expected no private key, but what the help says: a key belongs into a file that only its owner can read", f.Name)
+		if kind, _ := pflag.UnquoteUsage(f); (kind == "FILE" || kind == "DIR") && wif.MatchString(f.Value.String()) {
+			err = fmt.Errorf("--%s: expected a path, got what looks like a private key: a key belongs into a file that only its owner can read", f.Name)
 		}
 	})
 	return err

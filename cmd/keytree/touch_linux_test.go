@@ -107,7 +107,7 @@ func touchings() map[string]touching {
 		"user create":        own("", "bob@example.org"),
 		"user confirm":       own("", "alice@example.org"),
 		"user update":        own("", "alice@example.org"),
-		"user recover":       own("", "alice@example.org"),
+		"user recover":       own("there is no terminal", "alice@example.org"),
 		"user pending":       own("", "alice@example.org"),
 		"user lookup":        own("", "bob@example.org"),
 		"user send":          own("", "bob@example.org", "--mix-address", "m@example.net", "--smtp", nowhere),

@@ -214,6 +214,9 @@ The paper stays good, unless --new-paper-key replaces it, too.`,
 		if err != nil {
 			return err
 		}
+		if _, err := f.mayUse(); err != nil { // before a person types a long key
+			return err
+		}
 		text, err := f.readPaper(cmd.Context(), name, *file)
 		if err != nil {
 			return err
