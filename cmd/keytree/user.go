@@ -356,7 +356,7 @@ done. Without a passphrase, or without the keyserver, it tells the rest.`,
 		if err != nil {
 			return err
 		}
-		return u.look(func(c *keyclient.Client) error { return u.printStatusOf(c, u.states(cmd.Context(), c, who)) })
+		return u.look(func(c *keyclient.Client) error { return u.printStatusOf(c, u.states(cmd.Context(), c, names, who)) })
 	}
 	return cmd
 }
@@ -371,7 +371,7 @@ type userStatus struct {
 	ServerKeys  []userSigKey `json:"server_keys"`
 	NotAfter    uint64       `json:"server_not_after"`
 	Identities  []string     `json:"identities"`
-	// States tells more of those that were opened with their passphrase.
+	// States tells more of each, in the order of Identities, where the passphrase is at hand.
 	States []userState `json:"states,omitempty"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/term"
@@ -52,45 +53,54 @@ func (u *userFlags) passphrases(ctx context.Context, names []string, p passphras
 	return who, nil
 }
 
-// states asks how it is with identities.
-func (u *userFlags) states(ctx context.Context, c *keyclient.Client, who []owner) (states []userState) {
-	for _, o := range who {
-		s := userState{Identity: o.name}
-		id, err := c.OpenIdentity(o.name, o.passphrase)
-		if err != nil {
+// states tells how it is with the user's identities, as far as their passphrases are at hand.
+func (u *userFlags) states(ctx context.Context, c *keyclient.Client, names []string, who []owner) (states []userState) {
+	asked := true // the keyserver answers
+	for _, name := range names {
+		s := userState{Identity: name}
+		i := slices.IndexFunc(who, func(o owner) bool { return o.name == name })
+		if i < 0 {
+			s.Problem = "that takes the passphrase: --passphrase-file FILE, " + passphraseVariable + " or a terminal"
+		} else if id, err := c.OpenIdentity(name, who[i].passphrase); err != nil {
 			s.Problem = err.Error()
-			states = append(states, s)
-			continue
-		}
-		s.Stage = id.Stage()
-		if m := id.Message(); m != nil {
-			s.NotAfter = m.Content.NotAfter
-			if left := time.Until(time.Unix(int64(s.NotAfter), 0)); left < soon {
-				s.warn("it is valid until %s: keytree user update %s renews it", date(s.NotAfter), s.Identity)
+		} else {
+			s.look(id)
+			if asked = asked && s.count(ctx, c, id); !asked && s.Problem == "" {
+				s.Problem = "the keyserver did not answer"
 			}
 		}
-		if p := id.Pending(); p != nil {
-			s.warn("keytree user %s was begun and is not finished: see keytree user pending %s", p.Call, s.Identity)
-		}
-		s.count(ctx, c, id)
 		states = append(states, s)
 	}
 	return states
+}
+
+// look tells what the own file says of an identity.
+func (s *userState) look(id *keyclient.Identity) {
+	s.Stage = id.Stage()
+	if m := id.Message(); m != nil {
+		s.NotAfter = m.Content.NotAfter
+		if left := time.Until(time.Unix(int64(s.NotAfter), 0)); left < soon {
+			s.warn("it is valid until %s: keytree user update %s renews it", date(s.NotAfter), s.Identity)
+		}
+	}
+	if p := id.Pending(); p != nil {
+		s.warn("keytree user %s was begun and is not finished: see keytree user pending %s", p.Call, s.Identity)
+	}
 }
 
 func (s *userState) warn(format string, args ...any) {
 	s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...))
 }
 
-// count asks how many KeyInits are left.
-func (s *userState) count(ctx context.Context, c *keyclient.Client, id *keyclient.Identity) {
+// count asks how many KeyInits are left. It returns false if the keyserver does not answer.
+func (s *userState) count(ctx context.Context, c *keyclient.Client, id *keyclient.Identity) bool {
 	count, err := c.CountKeyInits(ctx, id)
 	if errors.Is(err, keyclient.ErrPending) {
-		return // it can have none
+		return true // it can have none
 	}
 	if err != nil {
 		s.Problem = err.Error()
-		return
+		return false
 	}
 	s.KeyInits, s.Fallback = &count.Once, &count.Fallback
 	switch {
@@ -99,6 +109,7 @@ func (s *userState) count(ctx context.Context, c *keyclient.Client, id *keyclien
 	case count.Once < fewKeyInits:
 		s.warn("the keyserver has only %d KeyInits of it left: keytree user keyinit add %s --keep 10 --mix-address ADDRESS", count.Once, s.Identity)
 	}
+	return true
 }
 
 // text is what people read of it, below its name.
