@@ -34,7 +34,7 @@ func TestHeld(t *testing.T) {
 		"Unanchored": answered, "SetUnanchored": answered,
 		// What the operator needs.
 		"Backup": answered, "Check": answered, "Ready": answered, "Err": answered, "Failed": answered,
-		"Release": answered, "Close": answered, "KeyInits": answered,
+		"Release": answered, "Close": answered, "KeyInits": answered, "Domain": answered,
 		// What the wire needs.
 		"PaidFetch": answered,
 
@@ -68,6 +68,10 @@ func TestHeld(t *testing.T) {
 		"FetchKeyInit": func(ctx context.Context) error { _, err := s.FetchKeyInit(ctx, [64]byte{}, ""); return err },
 		"FlushKeyInit": func(ctx context.Context) error {
 			return s.FlushKeyInit(ctx, public(sigKey), nonce, keyinit.SignFlush(nonce, sigKey))
+		},
+		"CountKeyInit": func(ctx context.Context) error {
+			_, err := s.CountKeyInit(ctx, public(sigKey), nonce, keyinit.SignCount(nonce, sigKey))
+			return err
 		},
 		"FetchFallback": func(ctx context.Context) error {
 			_, err := s.FetchFallback(ctx, [64]byte{})

@@ -59,6 +59,30 @@ func TestKeyInitsNobodyCanSendTo(t *testing.T) {
 	}
 }
 
+// TestCountKeyInits counts what could be handed out now, for the owner alone.
+func TestCountKeyInits(t *testing.T) {
+	s, c := newTest(t)
+	key, now := newKey(1), s.now()
+	mustCreate(t, s, message(s, "alice@example.org", key))
+	addAll(t, s, key, keyInit(t, s, key, 1, day, false), keyInit(t, s, key, 2, 3*day, false), keyInit(t, s, key, 3, 3*day, true))
+	ask := func() (keyinit.Count, error) {
+		return s.CountKeyInit(t.Context(), public(key), s.now(), keyinit.SignCount(s.now(), key))
+	}
+	if count, err := ask(); err != nil || count != (keyinit.Count{Once: 2, Fallback: 1}) {
+		t.Errorf("%+v, %v", count, err)
+	}
+	c.advance(2 * day)
+	if count, err := ask(); err != nil || count != (keyinit.Count{Once: 1, Fallback: 1}) {
+		t.Errorf("when one has expired: %+v, %v", count, err)
+	}
+	if _, err := s.CountKeyInit(t.Context(), public(key), now, keyinit.SignCount(now, key)); !errors.Is(err, uid.ErrExpired) {
+		t.Errorf("an old question: %v", err)
+	}
+	if _, err := s.CountKeyInit(t.Context(), public(key), s.now(), keyinit.SignCount(s.now(), newKey(2))); !errors.Is(err, uid.ErrSignature) {
+		t.Errorf("by another: %v", err)
+	}
+}
+
 func TestKeyInits(t *testing.T) {
 	s, c := newTest(t)
 	key := newKey(1)
