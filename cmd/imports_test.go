@@ -51,7 +51,7 @@ func house() ([]room, []exception) {
 		{ // Flags to configuration to one call: no rule, no transaction, no retry.
 			folder:  "cmd/keytree",
 			rooms:   []string{"rpc", "indexer", "keyserver", "graph", "protocol"},
-			without: []string{"graph/anchors", "graph/cow", "graph/forest", "graph/links", "graph/state", "graph/store", "indexer/node/reach", "keyserver/chainfile"},
+			without: []string{"graph/anchors", "graph/cow", "graph/forest", "graph/links", "graph/state", "graph/store", "graph/txids", "indexer/node/reach", "keyserver/chainfile"},
 			never:   []string{"crypto/ecdh", "crypto/hmac"},
 			libraries: []string{
 				// The command line, the terminal, settings.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
@@ -43,26 +44,33 @@ func (g *Graph) takeStep(make func(base *snapshot) (*change, error)) error {
 		return err
 	}
 	defer base.release()
-	if err := g.tidy(base.tip); err != nil {
+	if err := g.tidy(base); err != nil {
 		return err
 	}
 	c, err := make(base)
 	if err != nil {
-		return errors.Join(err, g.tidy(base.tip)) // of what its stages have written
+		return errors.Join(err, g.tidy(base)) // of what its stages have written
 	}
 	return g.take(c)
 }
 
-// tidy removes what a failed step has left above the tip. Called with writer held.
-func (g *Graph) tidy(tip *Tip) error {
+// tidy removes what a failed step has left that is not of a snapshot, the current one or the next.
+// Called with writer held.
+func (g *Graph) tidy(s *snapshot) error {
 	if !g.untidy {
 		return nil
 	}
 	var height *uint32
-	if tip != nil {
-		height = &tip.Height
+	if s.tip != nil {
+		height = &s.tip.Height
 	}
-	if err := store.Sweep(g.db, g.store, height, state.EachFollowing); err != nil {
+	txn := store.NewTxn(g.db.NewTransaction(false))
+	defer txn.Discard()
+	err := store.Sweep(g.db, g.store, height, anchors.EachPlace)
+	if err == nil {
+		err = s.state.Links.Index().Tidy(txn, g.store)
+	}
+	if err != nil {
 		return fmt.Errorf("removing what a failed step has left: %w", err)
 	}
 	g.untidy = false
@@ -73,12 +81,12 @@ func (g *Graph) tidy(tip *Tip) error {
 // has been dropped, unless it is durable nevertheless. Called with writer held.
 func (g *Graph) take(c *change) error {
 	if err := g.db.Room(store.Size(c.Entries)); err != nil {
-		return errors.Join(err, g.tidy(g.current.Load().tip))
+		return errors.Join(err, g.tidy(g.current.Load()))
 	}
 	err := store.Commit(g.store, c.Entries)
 	if err == nil && c.takesBack {
 		g.untidy = true
-		err = g.tidy(c.next.tip)
+		err = g.tidy(c.next)
 	} else if err == nil {
 		g.untidy = false // what its stages have written is below the tip now
 	}
@@ -94,14 +102,14 @@ func (g *Graph) take(c *change) error {
 		}
 		if !same(tip, c.next.tip) {
 			txn.Discard()
-			return errors.Join(err, g.tidy(g.current.Load().tip))
+			return errors.Join(err, g.tidy(g.current.Load()))
 		}
 	}
 	c.next.txn = txn
 	g.publish(c.next)
 	g.count(c.tally)
 	g.keepCheckpoint(c)
-	return errors.Join(err, g.tidy(c.next.tip))
+	return errors.Join(err, g.tidy(c.next))
 }
 
 // count adds to what Tally returns.
@@ -168,7 +176,17 @@ func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []stor
 			return nil, err
 		}
 	}
+	var merged [][]byte
+	if out != nil { // else it is never written
+		var err error
+		if merged, err = c.next.state.Links.Index().Settle(base.txn, g.opt.recentActions, c.Set); err != nil {
+			return nil, err
+		}
+	}
 	c.SetTip(c.next.tip.Height, c.next.tip.Hash)
+	for _, key := range merged {
+		c.Entries = append(c.Entries, store.Entry{Key: key})
+	}
 	c.adds = workOf(blocks)
 	return c, g.prune(c, base)
 }

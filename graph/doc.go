@@ -23,6 +23,7 @@
 //	links/        links: their rules, state, records, questions
 //	anchors/      the same of anchors
 //	state/        both as of a block, and what one block makes of them; the state hash
+//	txids/        which action has a txid: entries in sorted runs
 //	forest/       the links in force, in memory: root and depth without walking
 //	cow/          arrays and maps in versions that share their pages
 //	store/        every key of the database, in one table; one step's writes
@@ -42,16 +43,24 @@
 // read without replaying, in one seek per key on the path whose link has changed since.
 // The tip says up to where all that counts.
 //
-// Badger takes some 5 µs of processor time per record, so few are written: about
-// two per action. That is why actions share values, and why little is written about
+// Badger takes some 3.5 µs of processor time per record, so few are written: one half
+// to one and a half per action. That is why actions share values, why their txids stand in
+// runs, and why little is written about
 // them afterwards: an action says itself what its own block made of it. Only what a
-// later block decided, and a link that was cut, have records of their own.
+// later block decided, and a link that was cut, have records of their own. TestRecords
+// counts, in blocks of 1,000 actions, per action:
+//
+//	links                            a      k      x      o        e, i, b, u, T
+//	of a path                        0.032  0.501         0.009    0.005
+//	of a random tree                 0.032  0.975         0.009    0.005
+//	of one, requests blocks before   0.032  0.951  0.519  0.009    0.005
 //
 // Held in memory is what has been paid for by a link, and little else: where each key
 // stands that is or was in one, some 150 bytes; a hash of what each waiting action waits
 // for; and the txid of each open chain of anchors. All else, refused, open, used and cut
 // actions and the keys that they mention, is found in the store, so that fees alone buy
-// none of a server's memory. The state is read back at the start: from a checkpoint, which is
+// none of a server's memory. Filters that tell which run may have a txid take 10 bits of an action, up
+// to a bound. The state is read back at the start: from a checkpoint, which is
 // written when the graph is closed and now and then, and the blocks since, which are applied
 // once more; or, without one, the keys from their newest records, and the ends of their lists
 // from all actions.
@@ -107,7 +116,9 @@
 //     the first one on, and is removed like what a crash has left.
 //  3. What is above the tip after a crash is removed at the next start: a block's
 //     undo record, which lists what it adds, is its first to be written and its
-//     last to be removed.
+//     last to be removed. Runs of txids come before the list that names them, that
+//     before the tip, and after the tip what they have made needless is removed. What no list names is
+//     removed at the next start.
 //  4. After a failure the step is dropped, unless the tip on disk is the new one: then
 //     it has been taken. What it has left above the tip is removed at once, or else
 //     before the next step. If the tip cannot be read, the graph is broken and says so

@@ -24,7 +24,7 @@ func inMemory(t *testing.T) {
 // faultOptions make small memtables, few undo records and small stages, so that steps of
 // many pieces, pruning and checkpoints come into play soon.
 func faultOptions() Options {
-	return Options{MemTable: 1 << 20, BlockCache: 1 << 20, UndoBlocks: 4, stageBytes: 8 << 10, checkpointActions: 150}
+	return Options{MemTable: 1 << 20, BlockCache: 1 << 20, UndoBlocks: 4, stageBytes: 8 << 10, checkpointActions: 150, recentActions: 25}
 }
 
 // fsck returns the options by which a graph of these is checked.

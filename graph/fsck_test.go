@@ -23,7 +23,7 @@ import (
 // inspect runs Check's comparison of all records on an open graph.
 func (g *Graph) check(t testing.TB) *fsck.Report {
 	t.Helper()
-	r, err := fsck.CheckOpen(t.Context(), g.db, g.params, g.opt.stageBytes, nil)
+	r, err := fsck.CheckOpen(t.Context(), g.db, g.params, g.opt.fsck(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func (r *randomBlocks) next(t testing.TB, height uint32, prev chainhash.Hash, ac
 func richGraph(t *testing.T) *Graph {
 	t.Helper()
 	params := Params{Network: "regtest", StartHeight: 7}
-	g, err := Open(t.TempDir(), params, Options{MemTable: 1 << 20, BlockCache: 1 << 20, UndoBlocks: 20})
+	g, err := Open(t.TempDir(), params, Options{MemTable: 1 << 20, BlockCache: 1 << 20, UndoBlocks: 20, recentActions: 60})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 				switch prefix {
 				case store.PrefixStale:
 				case store.PrefixFormat:
-					if _, err := fsck.CheckOpen(t.Context(), g.db, g.params, g.opt.stageBytes, nil); err == nil {
+					if _, err := fsck.CheckOpen(t.Context(), g.db, g.params, g.opt.fsck(), nil); err == nil {
 						wantNamed(key, what)
 					} else if !errors.Is(err, ErrMismatch) {
 						t.Error(err)

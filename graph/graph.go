@@ -12,10 +12,12 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/graph/txids"
 )
 
 // Errors of Open, Connect, Disconnect and questions, to be matched with errors.Is.
@@ -59,6 +61,9 @@ const (
 	DefaultMemory = 512 << 20
 )
 
+// recentActions is how many actions are in memory, by their txids, before they become a run.
+const recentActions = 64 << 10
+
 // Options tune a graph; the zero value is what a server wants.
 type Options struct {
 	UndoBlocks uint32 // 0: DefaultUndoBlocks
@@ -69,6 +74,7 @@ type Options struct {
 
 	stageBytes        int // 0: the constant; tests have many stages of few bytes
 	checkpointActions int // 0: the constants; tests have many checkpoints
+	recentActions     int // 0: the constant; tests have many runs of txids
 }
 
 func (opt Options) withDefaults() Options {
@@ -76,6 +82,7 @@ func (opt Options) withDefaults() Options {
 	opt.Memory = cmp.Or(opt.Memory, DefaultMemory)
 	opt.MemTable = cmp.Or(opt.MemTable, store.MemTable(opt.Memory))
 	opt.BlockCache = cmp.Or(opt.BlockCache, store.BlockCache(opt.Memory))
+	opt.recentActions = cmp.Or(opt.recentActions, recentActions)
 	return opt
 }
 
@@ -133,7 +140,7 @@ func open(dir string, params Params, opt Options, s surroundings) (*Graph, error
 		return nil, opening(dir, err)
 	}
 	g.db, g.store = db, s.store(db)
-	if err = store.Fix(db, g.store, params); err == nil {
+	if err = store.Fix(db, g.store, params, txids.Begin()); err == nil {
 		err = g.readBack()
 	}
 	if err != nil {
@@ -160,7 +167,7 @@ func (g *Graph) readBack() error {
 	tip, err := store.TipHeight(txn)
 	txn.Discard()
 	if err == nil {
-		err = store.Sweep(g.db, g.store, tip, state.EachFollowing)
+		err = store.Sweep(g.db, g.store, tip, anchors.EachPlace)
 	}
 	if err != nil {
 		return fmt.Errorf("removing what was not finished: %w", err)
@@ -168,6 +175,11 @@ func (g *Graph) readBack() error {
 	s, err := g.load()
 	if err != nil {
 		return err
+	}
+	s.state.Links.ForgetLater()
+	if err := s.state.Links.Index().Tidy(s.txn, g.store); err != nil {
+		s.release()
+		return fmt.Errorf("removing what was not finished: %w", err)
 	}
 	if above := store.BlockAbove(s.txn, tip); above != nil {
 		s.release()

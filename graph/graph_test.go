@@ -36,7 +36,7 @@ func tx(name string) chainhash.Hash { return sha256.Sum256([]byte("tx " + name))
 var testParams = Params{Network: "regtest"}
 
 func testOptions() Options {
-	return Options{MemTable: 8 << 20, BlockCache: 4 << 20, stageBytes: 4 << 10}
+	return Options{MemTable: 8 << 20, BlockCache: 4 << 20, stageBytes: 4 << 10, recentActions: 20}
 }
 
 func openTest(t *testing.T, dir string) *Graph {

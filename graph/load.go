@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 )
@@ -25,9 +26,9 @@ func (g *Graph) load() (*snapshot, error) {
 }
 
 func (g *Graph) loadState(s *snapshot) error {
-	most := int(g.memoryOf(state.New()).Left())
+	room := links.Room{Keys: int(g.memoryOf(state.New()).Left()), Filters: int(store.Filters(g.opt.Memory))}
 	if s.tip != nil {
-		err := g.loadCheckpoint(s, most)
+		err := g.loadCheckpoint(s, room)
 		if err == nil || errors.Is(err, ErrMemory) {
 			return err
 		}
@@ -37,14 +38,17 @@ func (g *Graph) loadState(s *snapshot) error {
 	}
 	g.checkpoint = noCheckpoint()
 	var err error
-	s.state, err = state.Load(s.txn, most)
+	s.state, err = state.Load(s.txn, room)
 	return err
 }
 
 // loadCheckpoint derives the state from the checkpoint, and the blocks since.
-func (g *Graph) loadCheckpoint(s *snapshot, most int) error {
-	loaded, height, err := state.ReadCheckpoint(g.db.Dir(), s.txn, g.params, most)
+func (g *Graph) loadCheckpoint(s *snapshot, room links.Room) error {
+	loaded, height, err := state.ReadCheckpoint(g.db.Dir(), s.txn, g.params, room.Keys)
 	if err != nil {
+		return err
+	}
+	if err := loaded.Links.LoadIndex(s.txn, room.Filters); err != nil {
 		return err
 	}
 	found := checkpointed{height: height}
@@ -55,8 +59,8 @@ func (g *Graph) loadCheckpoint(s *snapshot, most int) error {
 		record, actions, err = loaded.Again(s.txn, height, record)
 		found.since = found.since.plus(work{1, actions})
 	}
-	if keys := loaded.Links.Keys(); err == nil && keys > most {
-		err = fmt.Errorf("%w: there is room for %d keys in links, there are %d", ErrMemory, most, keys)
+	if keys := loaded.Links.Keys(); err == nil && keys > room.Keys {
+		err = fmt.Errorf("%w: there is room for %d keys in links, there are %d", ErrMemory, room.Keys, keys)
 	}
 	s.state, g.checkpoint = loaded, found
 	return err

@@ -34,7 +34,7 @@ type MemoryUse struct {
 	Links   int64 // keys that are or were in links, which nothing but memory bounds
 	Waiting int64 // what actions wait for, and open chains of anchors
 	Pending int64 // what is supposed of the next block; it gives way to blocks
-	Fixed   int64 // memtables and caches, whatever there is
+	Fixed   int64 // memtables, caches, and filters of txids, whatever there is
 	Most    int64 // all of it, with a step under way
 }
 
@@ -56,7 +56,7 @@ func (g *Graph) memoryOf(s *state.State) MemoryUse {
 	return MemoryUse{
 		Links:   keyMemory * int64(s.Links.Keys()),
 		Waiting: wantedMemory*int64(s.Links.Waits()) + batonMemory*int64(s.Anchors.Open()) + spanMemory*int64(s.Links.Blocks()),
-		Fixed:   store.MemTables*g.opt.MemTable + g.opt.BlockCache + g.opt.BlockCache/2,
+		Fixed:   store.MemTables*g.opt.MemTable + g.opt.BlockCache + g.opt.BlockCache/2 + store.Filters(g.opt.Memory),
 		Most:    Usable(g.opt.Memory),
 	}
 }

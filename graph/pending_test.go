@@ -141,11 +141,11 @@ func TestPendingWhy(t *testing.T) {
 	c.suppose()
 	v := c.pending()
 	for name, want := range map[string][]string{
-		"C": {"cut b"},          // above it
-		"A": {"a request", "a"}, // and the id is the older one, below which it comes
-		"X": {"a request", "a"}, // gets the older id of a tree below it
-		"Q": {"z"},              // named by a confirmed request
-		"W": {"w request"},      // put in force by a confirmed accept
+		"C": {"cut b"},                   // above it
+		"A": {"a request", "a"},          // and the id is the older one, below which it comes
+		"X": {"a request", "a"},          // gets the older id of a tree below it
+		"Q": {"z"},                       // named by a confirmed request
+		"W": {"w request"},               // put in force by a confirmed accept
 		"P": {"k request", "k", "cut k"}, // keeps the older id
 		"L": {"k request", "k", "cut k"},
 		"N": nil,

@@ -12,11 +12,14 @@ import (
 	"math"
 	"os"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/graph/txids"
 )
 
 // MaxFindings is how many findings a report lists at most.
@@ -102,7 +105,7 @@ func Check(ctx context.Context, dir string, params store.Params, opt Options, pr
 		return nil, fmt.Errorf("looking at the graph in %s: %w", dir, err)
 	}
 	if sound {
-		err = r.checkStore(ctx, db, params, opt.StageBytes, progress)
+		err = r.checkStore(ctx, db, params, opt, progress)
 	}
 	return r, errors.Join(err, db.Close())
 }
@@ -131,23 +134,23 @@ func (r *Report) add(f Finding) {
 }
 
 // CheckOpen is Check of a database that is open, but for its files.
-func CheckOpen(ctx context.Context, db *badgerdb.DB, params store.Params, stageBytes int, progress func(done, all uint32)) (*Report, error) {
+func CheckOpen(ctx context.Context, db *badgerdb.DB, params store.Params, opt Options, progress func(done, all uint32)) (*Report, error) {
 	r := &Report{}
 	sound, err := r.sweep(db, store.Badger{DB: db})
 	if err == nil && sound {
-		err = r.checkStore(ctx, db, params, stageBytes, progress)
+		err = r.checkStore(ctx, db, params, opt, progress)
 	}
 	return r, err
 }
 
 // checkStore checks all records.
-func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.Params, stageBytes int, progress func(done, all uint32)) error {
+func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.Params, opt Options, progress func(done, all uint32)) error {
 	txn := store.NewTxn(db.NewTransaction(false))
 	defer txn.Discard()
 	if isEmpty(txn) {
 		return nil // made, but not begun
 	}
-	first := &inspection{Report: r, txn: txn, params: params, stageBytes: stageBytes}
+	first := &inspection{Report: r, txn: txn, params: params, stageBytes: opt.StageBytes, filters: int(store.Filters(opt.Memory))}
 	if err := first.format(); err != nil {
 		return err
 	}
@@ -162,7 +165,7 @@ func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.P
 		return err
 	}
 	// Some records should not be there. To name them takes all keys that should.
-	second := &inspection{Report: &Report{}, txn: txn, params: params, stageBytes: stageBytes, keys: make(map[uint64]struct{}), seed: maphash.MakeSeed()}
+	second := &inspection{Report: &Report{}, txn: txn, params: params, stageBytes: opt.StageBytes, filters: first.filters, keys: make(map[uint64]struct{}), seed: maphash.MakeSeed()}
 	if err := second.run(ctx, nil); err != nil {
 		return err
 	}
@@ -183,7 +186,10 @@ func (r *Report) sweep(db *badgerdb.DB, from store.Committer) (sound bool, err e
 	}
 	tip, err := store.TipHeight(txn)
 	if err == nil {
-		err = store.Sweep(db, from, tip, state.EachFollowing)
+		err = store.Sweep(db, from, tip, anchors.EachPlace)
+	}
+	if err == nil {
+		err = sweepRuns(txn, from)
 	}
 	if errors.Is(err, store.ErrDamaged) {
 		r.add(Finding{Key: []byte{store.PrefixTip}, Problem: err.Error() + "; nothing else was compared"})
@@ -193,6 +199,26 @@ func (r *Report) sweep(db *badgerdb.DB, from store.Committer) (sound bool, err e
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// sweepRuns removes chunks of txids that are of no run. If the list of runs is damaged, it removes
+// nothing.
+func sweepRuns(txn *store.Txn, from store.Committer) error {
+	index, err := txids.Load(txn, 0)
+	if errors.Is(err, store.ErrDamaged) {
+		return nil // the check names it
+	} else if err != nil {
+		return err
+	}
+	var entries []store.Entry
+	err = index.EachLeftover(txn, func(key []byte) error {
+		entries = append(entries, store.Entry{Key: key})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return store.Commit(from, entries)
 }
 
 func isEmpty(txn *store.Txn) bool {
@@ -210,6 +236,7 @@ type inspection struct {
 	params store.Params
 	// stageBytes is store.Writes.StageBytes.
 	stageBytes int
+	filters    int // how many bytes those of txids may take
 
 	// checkpoint is the one beside the database, which is of the block at checkpointHeight;
 	// nil if there is none that can be compared.
@@ -318,11 +345,34 @@ func (i *inspection) readCheckpoint(dir string) (err error) {
 	return err
 }
 
-// run follows the chain from its start to the tip.
+// run follows the chain from its start to the tip, and then looks at the numbers by which it found
+// actions.
 func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) error {
 	if i.state = state.New(); i.checkpoint != nil {
 		i.state = i.checkpoint.Empty()
 	}
+	err := i.state.Links.LoadIndex(i.txn, i.filters)
+	if errors.Is(err, store.ErrDamaged) { // fewer filters let it find the chunk
+		err = i.state.Links.LoadIndex(i.txn, 0)
+	}
+	if errors.Is(err, store.ErrDamaged) {
+		i.add(Finding{Key: []byte{store.PrefixRuns}, Problem: err.Error() + "; nothing else was compared"})
+		i.stopped = true
+		return nil
+	}
+	if err == nil {
+		err = i.follow(ctx, progress)
+	}
+	if err != nil {
+		return err
+	}
+	links := i.state.Links
+	return links.Index().Check(i.txn, links.Actions(), func(number int32) (chainhash.Hash, error) { return links.TxID(i.txn, number) },
+		i.exists, func(key []byte, problem string) { i.add(Finding{Key: key, Problem: problem}) })
+}
+
+// follow follows the chain from its start to the tip.
+func (i *inspection) follow(ctx context.Context, progress func(done, all uint32)) error {
 	i.undoFrom = i.params.StartHeight
 	if value, err := store.Read(i.txn, []byte{store.PrefixFormat}); err != nil {
 		return err

@@ -61,9 +61,9 @@ func TestCheck(t *testing.T) {
 		report string // what one finding says
 	}{
 		"nothing":                 {},
-		"an action's number":      {store.ActionTxKey(chainhash.Hash{1, 4}), []byte{0, 0, 0, 9}, "number of an action record"},
-		"a number is missing":     {store.ActionTxKey(chainhash.Hash{2, 5}), nil, "missing"},
-		"a number of no action":   {store.ActionTxKey(chainhash.Hash{9}), []byte{0, 0, 0, 7}, "nothing in the chain accounts for it"},
+		"no list of runs":         {[]byte{store.PrefixRuns}, nil, "list of runs"},
+		"another list of runs":    {[]byte{store.PrefixRuns}, []byte{1}, "list of runs"},
+		"a chunk of no run":       {append(store.RunKey(1, 0), 0), []byte{0, 0, 0, 7}, "nothing in the chain accounts for it"},
 		"a key's record":          {store.Version(store.KeyStem(protocol.KeyHash{3}), 2), []byte{0}, "key record"},
 		"effects are missing":     {store.ChunkKey(store.PrefixEffects, 3, 0), nil, "effects"},
 		"the tip":                 {[]byte{store.PrefixTip}, []byte{1}, "tip"},

@@ -24,7 +24,8 @@ func (v *Identities) find(txid chainhash.Hash) (int32, error) {
 }
 
 // Action describes an action by its txid. ErrNotFound if no action of that txid
-// was confirmed as of the view; ErrReorganised. It reads 14 records at most, and the message.
+// was confirmed as of the view; ErrReorganised. It reads 14 records at most, the message,
+// and to find the action a chunk of each run of txids (package txids).
 func (v *Identities) Action(txid chainhash.Hash) (ActionStatus, error) {
 	if err := v.stillThere(); err != nil {
 		return ActionStatus{}, err
@@ -391,12 +392,6 @@ func ReadActions(txn *store.Txn, height uint32, longMessage func(at store.Positi
 		return err
 	})
 	return actions, err
-}
-
-// EachNumber visits the keys under store.PrefixNumber that the block at height has added, of as
-// many of its actions as there are.
-func EachNumber(txn *store.Txn, height uint32, visit func(key []byte) error) error {
-	return eachAction(txn, height, func(stored *storedAction) error { return visit(store.ActionTxKey(stored.txid)) })
 }
 
 // eachAction visits the actions of the block at height, as they are stored, in order of position.

@@ -29,7 +29,7 @@
 //	Resolve       as of the tip logarithmic in the identity's size; else MaxWork, or ErrWork
 //	Identity      35 records
 //	Members       MaxWork, after which the page ends; with a cursor what Resolve takes besides, or ErrWork
-//	Action        14 records and the message, in chunks of 64 kB
+//	Action        14 records, the message, in chunks of 64 kB, and a chunk of 4 kB of each run of txids
 //	ActionsOf     a page: what Action takes for each, but 1 MB of messages and the last one; 64 records to
 //	              come to the first, and 4,096 that are passed over, after which the page ends
 //	Effects       those of the block up to the end of the page, 10 ns each, and 7 records for each on it

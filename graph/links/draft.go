@@ -145,16 +145,3 @@ func (d *Draft) merge(merged, id chainhash.Hash) (changed [2]chainhash.Hash, err
 	d.names[large] = nameRecord{weight: a.weight + b.weight, survivor: id}
 	return [2]chainhash.Hash{small, large}, nil
 }
-
-// sortedByTx returns the numbers of the change's own actions from one to another in
-// order of their txids.
-func (d *Draft) sortedByTx(from, to int32) []int32 {
-	numbers := make([]int32, 0, to-from)
-	for n := from; n < to; n++ {
-		numbers = append(numbers, n)
-	}
-	slices.SortFunc(numbers, func(x, y int32) int {
-		return store.CompareHashes(d.fresh[x-d.known].txid, d.fresh[y-d.known].txid)
-	})
-	return numbers
-}

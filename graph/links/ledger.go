@@ -9,6 +9,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/graph/txids"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -18,6 +19,7 @@ type ledger struct {
 	txn    *store.Txn
 	blocks *cow.Array[blockSpan] // those that have actions; may have later ones
 	known  int32                 // how many actions there are
+	index  txids.Index           // of them; may have later ones
 	next   uint32                // height of the first block that it does not see
 
 	chunk struct { // the one of actions that was read last
@@ -28,43 +30,48 @@ type ledger struct {
 
 // ledger returns what the store has of what the state knows, with blocks up to one.
 func (s *State) ledger(txn *store.Txn, next uint32) ledger {
-	return ledger{txn: txn, blocks: &s.blocks, known: s.actions, next: next}
+	return ledger{txn: txn, blocks: &s.blocks, known: s.actions, index: s.index, next: next}
 }
 
 // number returns the number of an action, none if it is not there.
 func (l *ledger) number(txid chainhash.Hash) (int32, error) {
-	value, err := store.Read(l.txn, store.ActionTxKey(txid))
-	if err != nil || value == nil {
-		return none, err
-	}
-	d := store.Decoder{Rest: value}
-	n := d.Action()
-	if err := d.Finish("number of an action"); err != nil || n >= l.known {
-		return none, err
-	}
-	return n, nil
+	return l.numberByHash(l.index.Hash(txid), txid)
+}
+
+// numberByHash returns the number of an action, the hash of whose txid is known.
+func (l *ledger) numberByHash(hash uint32, txid chainhash.Hash) (int32, error) {
+	return l.index.Find(l.txn, hash, func(n int32) (bool, error) {
+		if n >= l.known {
+			return false, nil
+		}
+		a, err := l.action(n)
+		return a.txid == txid, err
+	})
 }
 
 // lookupsAtOnce is how many actions make it worthwhile to look for their numbers on another
 // processor.
 const lookupsAtOnce = 100
 
-// numbersOf returns the numbers of so many actions, none for those that are not there. It
-// looks for them on all processors: a block's actions have to be looked for one by one, which
-// takes as long as applying them.
-func (l *ledger) numbersOf(count int, txid func(i int) chainhash.Hash) ([]int32, error) {
-	numbers := make([]int32, count)
+// numbersOf returns the numbers of so many actions, none for those that are not there, and the
+// hashes of their txids. It looks for them on all processors: a block's actions have to be looked for one by
+// one.
+func (l *ledger) numbersOf(count int, txid func(i int) chainhash.Hash) (numbers []int32, hashes []uint32, err error) {
+	numbers, hashes = make([]int32, count), make([]uint32, count)
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for from := 0; from < count; from += lookupsAtOnce {
 		group.Go(func() (err error) {
+			own := *l // reading an action changes it
 			for i := from; i < min(from+lookupsAtOnce, count) && err == nil; i++ {
-				numbers[i], err = l.number(txid(i))
+				id := txid(i)
+				hashes[i] = l.index.Hash(id)
+				numbers[i], err = own.numberByHash(hashes[i], id)
 			}
 			return err
 		})
 	}
-	return numbers, group.Wait()
+	return numbers, hashes, group.Wait()
 }
 
 // span returns the block that an action is in.

@@ -4,21 +4,65 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
 	"github.com/keytree-bch/keytree/graph/forest"
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/graph/txids"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
+// Room is what of a state may be held.
+type Room struct {
+	Keys    int // in links
+	Filters int // bytes of filters of txids
+}
+
 // Load derives a state that was new from the store. It believes what that says: whether the rules
-// give the same is for package fsck to see. ErrMemory if there are more than so many keys.
-func (s *State) Load(txn *store.Txn, most int) error {
-	if err := s.loadKeys(txn, most); err != nil {
+// give the same is for package fsck to see. ErrMemory if there is no room for the keys.
+func (s *State) Load(txn *store.Txn, room Room) error {
+	if err := s.loadKeys(txn, room.Keys); err != nil {
 		return err
 	}
 	if err := s.loadActions(txn); err != nil {
 		return err
 	}
+	if err := s.LoadIndex(txn, room.Filters); err != nil {
+		return err
+	}
 	return s.loadWaiting(txn)
+}
+
+// LoadIndex reads the index of txids from the store, with filters of so many bytes at most, and
+// adds the state's last actions, which are in none of its runs. It may know of later actions, which
+// the state passes over.
+func (s *State) LoadIndex(txn *store.Txn, filters int) (err error) {
+	if s.index, err = txids.Load(txn, filters); err != nil {
+		return err
+	}
+	from := search(s.blocks.Len(), func(i int32) bool { return s.blocks.Ref(i).first > s.index.Flushed() })
+	for i := max(0, from-1); i < s.blocks.Len(); i++ {
+		var hashes []uint32
+		err := eachAction(txn, s.blocks.At(i).height, func(a *storedAction) error {
+			hashes = append(hashes, s.index.Hash(a.txid))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		s.index.Add(s.blocks.At(i).first, hashes)
+	}
+	return nil
+}
+
+// ForgetLater lets the index know of no later actions than the state, which is that of the tip.
+func (s *State) ForgetLater() { s.index.Truncate(s.actions) }
+
+// TxID returns the txid of the action of a number. store.ErrDamaged if it cannot be read.
+func (s *State) TxID(txn *store.Txn, number int32) (chainhash.Hash, error) {
+	l := s.ledger(txn, never)
+	a, err := l.action(number)
+	return a.txid, err
 }
 
 // loadKeys derives where the keys stand from their newest records.

@@ -137,7 +137,7 @@ func (s *Step) admit(actions []Action) error {
 		order[i] = &actions[i]
 	}
 	slices.SortFunc(order, func(x, y *Action) int { return cmp.Compare(x.Index, y.Index) })
-	numbers, err := s.numbersOf(len(order), func(i int) chainhash.Hash { return order[i].TxID })
+	numbers, hashes, err := s.numbersOf(len(order), func(i int) chainhash.Hash { return order[i].TxID })
 	if err != nil {
 		return err
 	}
@@ -152,6 +152,7 @@ func (s *Step) admit(actions []Action) error {
 		}
 		s.add(a.stored())
 	}
+	s.index.Add(s.actions, hashes)
 	s.actions += int32(len(order))
 	return nil
 }

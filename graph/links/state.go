@@ -7,6 +7,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/graph/forest"
+	"github.com/keytree-bch/keytree/graph/txids"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -31,6 +32,7 @@ type State struct {
 
 	blocks  cow.Array[blockSpan] // those that have actions, in order
 	actions int32                // how many there are
+	index   txids.Index          // of their txids
 
 	waiting waiting
 }
@@ -38,7 +40,7 @@ type State struct {
 // NewState returns the state before the first block.
 func NewState() *State {
 	return &State{
-		keys: cow.NewIndex[protocol.KeyHash](), forest: forest.New(), waiting: newWaiting(),
+		keys: cow.NewIndex[protocol.KeyHash](), forest: forest.New(), index: txids.New(), waiting: newWaiting(),
 	}
 }
 
@@ -47,7 +49,7 @@ func NewState() *State {
 func (s *State) Fork() *State {
 	return &State{
 		keys: s.keys.Fork(), places: s.places.Fork(), forest: s.forest.Fork(),
-		blocks: s.blocks.Fork(), actions: s.actions, waiting: s.waiting.fork(),
+		blocks: s.blocks.Fork(), actions: s.actions, index: s.index, waiting: s.waiting.fork(),
 	}
 }
 
@@ -208,6 +210,13 @@ func (s *State) Keys() int { return int(s.keys.Len()) }
 
 // Waits returns how many things somebody waits for.
 func (s *State) Waits() int { return int(s.waiting.counts.Len()) }
+
+// Index returns the index of the actions' txids: with the state, it is changed by nobody once that
+// was published.
+func (s *State) Index() *txids.Index { return &s.index }
+
+// Actions returns how many actions there are.
+func (s *State) Actions() int32 { return s.actions }
 
 // Blocks returns how many blocks have actions.
 func (s *State) Blocks() int { return int(s.blocks.Len()) }

@@ -42,6 +42,7 @@ func (s *State) TakeBack(txn *store.Txn, height uint32, changed [][]byte) error 
 		s.blocks.Truncate(s.blocks.Len() - 1)
 	}
 	s.actions = first
+	s.index.Truncate(first)
 	return nil
 }
 

@@ -2,7 +2,6 @@ package links
 
 import (
 	"bytes"
-	"encoding/binary"
 	"maps"
 	"slices"
 
@@ -69,12 +68,6 @@ func (s *Step) writeActions(w *store.Writes) {
 				rest = rest[len(chunk):]
 			}
 		}
-	}
-	// Badger takes keys that are in order faster. Undoing finds them by the actions (EachNumber).
-	for _, n := range s.sortedByTx(s.first, s.actions) {
-		w.Set(
-			w.Make(func(b []byte) []byte { return append(append(b, store.PrefixNumber), s.own(n).txid[:]...) }),
-			w.Make(func(b []byte) []byte { return binary.BigEndian.AppendUint32(b, uint32(n)) }))
 	}
 	for n := s.first; n < s.actions; n++ {
 		if a := s.own(n); a.waits {

@@ -33,12 +33,12 @@ func New() *State { return &State{links.NewState(), anchors.NewState()} }
 func (s *State) Fork() *State { return &State{s.Links.Fork(), s.Anchors.Fork()} }
 
 // Load derives a state from the store. It believes what that says: whether the rules
-// give the same is for package fsck to see. ErrMemory if there are more than so many keys
-// in links; ErrDamaged.
-func Load(txn *store.Txn, most int) (*State, error) { return New().load(txn, most) }
+// give the same is for package fsck to see. ErrMemory if there is no room for the keys in links;
+// ErrDamaged.
+func Load(txn *store.Txn, room links.Room) (*State, error) { return New().load(txn, room) }
 
-func (s *State) load(txn *store.Txn, most int) (*State, error) {
-	if err := s.Links.Load(txn, most); err != nil {
+func (s *State) load(txn *store.Txn, room links.Room) (*State, error) {
+	if err := s.Links.Load(txn, room); err != nil {
 		return nil, err
 	}
 	return s, s.Anchors.Load(txn)
@@ -56,20 +56,11 @@ func (s *State) Differs(t *State) string {
 // DiffersFromStore says in what the state is not what the store says, "" if it is. ErrDamaged if
 // none can be derived from the store.
 func (s *State) DiffersFromStore(txn *store.Txn) (what string, err error) {
-	again, err := s.Empty().load(txn, math.MaxInt)
+	again, err := s.Empty().load(txn, links.Room{Keys: math.MaxInt})
 	if err != nil {
 		return "", err
 	}
 	return s.Differs(again), nil
-}
-
-// EachFollowing visits the keys that the block at height has added and that follow from its
-// actions and anchors (store.Following).
-func EachFollowing(txn *store.Txn, height uint32, visit func(key []byte) error) error {
-	if err := links.EachNumber(txn, height, visit); err != nil {
-		return err
-	}
-	return anchors.EachPlace(txn, height, visit)
 }
 
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads

@@ -23,6 +23,8 @@ const (
 	// half of that besides.
 	MaxBlockCache   = 64 << 20
 	BlockCacheShare = 16
+	// FiltersShare is as much of the memory as filters of txids may take (package txids).
+	FiltersShare = 64
 )
 
 // MemTable is the size of a memtable of a process that may take so much memory, both in bytes.
@@ -31,6 +33,10 @@ func MemTable(memory int64) int64 { return max(1<<20, min(MaxMemTable, memory/Me
 // BlockCache is the size of the cache of table blocks of a process that may take so much memory,
 // both in bytes.
 func BlockCache(memory int64) int64 { return max(1<<20, min(MaxBlockCache, memory/BlockCacheShare)) }
+
+// Filters is how many bytes the filters of txids may take in a process that may take so much memory,
+// in bytes.
+func Filters(memory int64) int64 { return memory / FiltersShare }
 
 // Options are those of the graph's database in dir, but for what badgerdb sets: with memtables,
 // and a cache of blocks, of so many bytes. The cache of indices and filters has half of that

@@ -20,8 +20,9 @@ type Params struct {
 //
 // Version 4: a signature with ANYONECANPAY shows no author; a block's time and
 // target are kept. Version 5: what became of actions is in the store alone. Version 6: an anchor has its
-// author's identity; the undo record leaves out what follows from the block's records.
-const formatVersion = 6
+// author's identity; the undo record leaves out what follows from the block's records. Version 7: the
+// numbers of actions by txid are in runs (package txids).
+const formatVersion = 7
 
 // Format is the value under 'M', in JSON.
 type Format struct {
@@ -59,9 +60,9 @@ func (f Format) Matches(params Params) error {
 	return nil
 }
 
-// Fix fixes the parameters of a new database, and compares those of another with
-// params: ErrMismatch, ErrDamaged.
-func Fix(db *badgerdb.DB, st Committer, params Params) error {
+// Fix fixes the parameters of a new database, which begins with a record besides, and compares those
+// of another with params: ErrMismatch, ErrDamaged.
+func Fix(db *badgerdb.DB, st Committer, params Params, first Entry) error {
 	txn := NewTxn(db.NewTransaction(false))
 	defer txn.Discard()
 	value, err := Read(txn, []byte{PrefixFormat})
@@ -69,7 +70,7 @@ func Fix(db *badgerdb.DB, st Committer, params Params) error {
 		return err
 	}
 	if value == nil {
-		return begin(txn, st, params)
+		return begin(txn, st, params, first)
 	}
 	have, err := ParseFormat(value)
 	if err != nil {
@@ -79,7 +80,7 @@ func Fix(db *badgerdb.DB, st Committer, params Params) error {
 }
 
 // begin fixes the parameters of a new database. ErrDamaged if it is not new.
-func begin(txn *Txn, st Committer, params Params) error {
+func begin(txn *Txn, st Committer, params Params, first Entry) error {
 	it := NewIterator(txn, nil)
 	defer it.Close()
 	if it.Rewind(); it.Valid() && it.Item().Key()[0] != badgerdb.Stamp {
@@ -87,6 +88,7 @@ func begin(txn *Txn, st Committer, params Params) error {
 	}
 	var w Writes
 	w.Set([]byte{PrefixFormat}, NewFormat(params).Encode())
+	w.Set(first.Key, first.Value)
 	w.SetNoTip()
 	return Commit(st, w.Entries)
 }

@@ -26,7 +26,6 @@ import (
 //	'k'     key 20, ^height 4              keyRecord                   a key's parent, children and id from then on
 //	'i'     id 32, ^height 4               root 20, keys 4; or empty   an identity's tree; empty: merged into another
 //	'n'     id 32, ^height 4               nameRecord                  where to look for the identity that a name merged into
-//	'o'     txid 32                        action 4                    the number of an action
 //	'l'     action 4                       lateFate                 what a later block made of an action that waited in its own
 //	'f'     action 4                       cutLink                     of an MLR, how its link ended
 //	'w'     kind 1, reference 32, action 4 empty                       an action of a kind that waited in its own block; canonical
@@ -49,21 +48,26 @@ import (
 // These say how the graph came to be, not what it is: two graphs of the same
 // chain may differ in them.
 //
-//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, l, f, w, x, y and c; under o,
-//	                                                                   h, t, j and g that follows from its actions and anchors
+//	'o'     run 4, chunk 4                 entries 8, checksum 4       numbers of actions by hashes of their txids (package txids)
+//	'r'     -                              list of runs, checksum 4    which of these runs and chunks count
+//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, l, f, w, x, y and c; under h,
+//	                                                                   t, j and g that follows from its anchors
 //	'U'     -                              height 4                    the lowest block that can be taken back
 //	'd'     height 4, hash 32              seq 8, previous hash 32     a block that was taken off the chain
 //	'W'     -                              empty                       stamp of every transaction (badgerdb.Stamp)
 //
-// But for T, U and W, no record is ever changed.
+// But for T, r, U and W, no record is ever changed.
 //
 // # Lists that others make longer
 //
 // Who pays for the length of each list, and what it costs everybody else:
 //
 //	list                       made longer by                  adding, taking away            one question
-//	actions, effects (a, e, o) fees: the block's actions, and  some 300 bytes each while the  Events reads those of the block up to
+//	actions, effects (a, e)    fees: the block's actions, and  some 300 bytes each while the  Events reads those of the block up to
 //	                           all that they release           step is made, none afterwards  the end of its page
+//	numbers by txid (o, r)     fees: anybody                   8 bytes written for each       a chunk of each run: some ten for each
+//	                                                           factor of 8 in their number;   factor of 8; one, and one in a hundred of
+//	                                                           10 bits held, up to a bound    the others, as long as 10 bits of each are held
 //	waiting for one reference  fees: anybody                   constant each; released once;  none lists them
 //	(w, l)                                                     24 bytes held per reference
 //	links that were cut (f)    the key that accepted them      constant each                  one read
@@ -94,7 +98,6 @@ const (
 	PrefixKey      = 'k'
 	PrefixIdentity = 'i'
 	PrefixName     = 'n'
-	PrefixNumber   = 'o'
 	PrefixFate     = 'l'
 	PrefixCut      = 'f'
 	PrefixWaiting  = 'w'
@@ -112,6 +115,8 @@ const (
 	PrefixDomainAnchor = 'j'
 	PrefixDomainChain  = 'g'
 
+	PrefixRun      = 'o'
+	PrefixRuns     = 'r'
 	PrefixUndo     = 'u'
 	PrefixUndoFrom = 'U'
 	PrefixStale    = 'd'
@@ -120,7 +125,7 @@ const (
 
 // StatePrefixes are those of the first table: two graphs of the same chain hold
 // the same bytes under them (protocol/SPEC.md §8).
-const StatePrefixes = "MTbamekinolfwxyHAPNBchtjg"
+const StatePrefixes = "MTbamekinlfwxyHAPNBchtjg"
 
 // blockPrefixes are those whose keys go on with the height of the block that
 // they belong to, the undo record aside.
@@ -155,9 +160,14 @@ func MentionKey(prefix byte, key protocol.KeyHash, action int32) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(action))
 }
 
-// ActionTxKey is the key of an action's number.
-func ActionTxKey(txid chainhash.Hash) []byte {
-	return append(append(make([]byte, 0, 33), PrefixNumber), txid[:]...)
+// RunKey is the key of a chunk of a run of txids.
+func RunKey(run, chunk uint32) []byte { return ChunkKey(PrefixRun, run, chunk) }
+
+// ParseRunKey reads what RunKey returned; ok is false if it has another length.
+func ParseRunKey(key []byte) (run, chunk uint32, ok bool) {
+	d := Decoder{Rest: key[1:]}
+	run, chunk = d.Uint32(), d.Uint32()
+	return run, chunk, d.Finish("key of a chunk of a run") == nil
 }
 
 // LateKey is the key of what a later block made of an action.
@@ -281,8 +291,10 @@ func RecordName(prefix byte) string {
 		return "identity"
 	case PrefixName:
 		return "merged name"
-	case PrefixNumber:
-		return "number of an action"
+	case PrefixRun:
+		return "run of txids"
+	case PrefixRuns:
+		return "list of runs"
 	case PrefixFate:
 		return "late fate"
 	case PrefixCut:
