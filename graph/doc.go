@@ -59,7 +59,7 @@
 // stands that is or was in one, some 150 bytes; a hash of what each waiting action waits
 // for; and the txid of each open chain of anchors. All else, refused, open, used and cut
 // actions and the keys that they mention, is found in the store, so that fees alone buy
-// none of a server's memory. Filters that tell which run may have a txid take 10 bits of an action, up
+// none of a server's memory. Filters that tell which run may have a txid take 2 bytes of an action, up
 // to a bound. The state is read back at the start: from a checkpoint, which is
 // written when the graph is closed and now and then, and the blocks since, which are applied
 // once more; or, without one, the keys from their newest records, and the ends of their lists

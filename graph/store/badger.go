@@ -23,8 +23,9 @@ const (
 	// half of that besides.
 	MaxBlockCache   = 64 << 20
 	BlockCacheShare = 16
-	// FiltersShare is as much of the memory as filters of txids may take (package txids).
-	FiltersShare = 64
+	// FiltersShare is as much of the memory as filters of txids may take (package txids). It is
+	// enough for 8 million actions at 512 MiB.
+	FiltersShare = 32
 )
 
 // MemTable is the size of a memtable of a process that may take so much memory, both in bytes.

@@ -66,8 +66,8 @@ import (
 //	actions, effects (a, e)    fees: the block's actions, and  some 300 bytes each while the  Events reads those of the block up to
 //	                           all that they release           step is made, none afterwards  the end of its page
 //	numbers by txid (o, r)     fees: anybody                   8 bytes written for each       a chunk of each run: some ten for each
-//	                                                           factor of 8 in their number;   factor of 8; one, and one in a hundred of
-//	                                                           10 bits held, up to a bound    the others, as long as 10 bits of each are held
+//	                                                           factor of 8 in their number;   factor of 8; one, and one in a thousand of
+//	                                                           2 bytes held, up to a bound    the others, as long as 2 bytes of each are held
 //	waiting for one reference  fees: anybody                   constant each; released once;  none lists them
 //	(w, l)                                                     24 bytes held per reference
 //	links that were cut (f)    the key that accepted them      constant each                  one read

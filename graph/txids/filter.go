@@ -3,13 +3,14 @@ package txids
 import "slices"
 
 // filter tells of a chunk which hashes it does not have: a Bloom filter. Of those that it does not
-// have one in a hundred looks as if it had.
+// have one in a thousand looks as if it had.
 type filter []uint64
 
-// filterBits is how many bits a filter has per entry, filterProbes how many an entry sets.
+// filterBits is how many bits a filter has per entry, filterProbes how many an entry sets. Reading a
+// chunk in vain costs as much as applying some actions.
 const (
-	filterBits   = 10
-	filterProbes = 5
+	filterBits   = 16
+	filterProbes = 7
 )
 
 // filterBytes is how many bytes the filters of so many entries take.

@@ -303,7 +303,7 @@ func TestBounds(t *testing.T) {
 			}
 		}
 	}
-	if limit := 1000 * len(w.x.runs) / 30; maybe > limit {
+	if limit := 1000 * len(w.x.runs) / 300; maybe > limit {
 		t.Errorf("%d chunks are read for 1000 txids that are not there, want %d at most", maybe, limit)
 	}
 	w.check()
