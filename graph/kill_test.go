@@ -74,7 +74,7 @@ func TestWriter(t *testing.T) {
 	debug.SetMemoryLimit(writerLimit)
 	peak := watchMemory()
 	around := surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer { return store.Badger{DB: db} }}
-	opt := Options{}
+	opt := Options{recentActions: 100} // and many merges of runs of txids
 	if os.Getenv(blindWriter) != "" {
 		opt = faultOptions()
 		around.free = func(string) (uint64, bool, error) { return 0, false, nil }

@@ -3,18 +3,19 @@
 //
 // An entry is 32 bits of a keyed hash of the txid, and the action's number. What is found by
 // hash may be another action, so whoever asks compares the txid of the action itself. The key is
-// random and secret: nobody can choose txids whose hashes lie close together. So the hashes are
-// spread evenly whatever somebody pays for, chunks have the same length, and of 2^31 actions
-// at most one other in two has the hash that is looked for.
+// random and secret: nobody can choose txids whose hashes lie close together, however much he
+// computes. So hashes are spread evenly whatever somebody pays for, and chunks have about the same
+// length. Even of 2^31 actions, which are as many as can be numbered, a lookup comes upon one
+// other with the same hash every second time.
 //
 // The last actions are held in memory: at the start they are read back. Once they are many, a step
 // writes them as a run, in chunks of some hundred entries; hashes that begin with the same bits
 // share a chunk. Eight runs of about the same size become one, chunk by chunk: each run that is
 // written lets each of these merges go on by some entries, so that no step waits for a large one.
 // A chunk that has been merged is removed when the step is on disk. So an action is written once
-// for each factor of eight in their number, and there are ten runs of a size at most. A filter
-// in memory tells which run may have a hash. When the filters of all would take too much, the largest runs
-// have none, and a chunk of each is read.
+// for each factor of eight in their number, and there are some ten runs of a size. A filter in
+// memory tells which run may have a hash. When the filters of all would take too much, the largest
+// runs have none, and a chunk of each is read.
 //
 // The index follows from the actions. It is no part of what two graphs of a chain have in common:
 // where runs begin depends on steps, and the key is another in each. The record under PrefixRuns,
@@ -168,9 +169,7 @@ func (x *Index) Truncate(number int32) {
 		}
 	}
 	x.recent = recent
-	if x.flushed > number {
-		x.flushed = number
-	}
+	x.flushed = min(x.flushed, number)
 	x.runs = slices.Clone(x.runs)
 	for i := range x.runs {
 		x.runs[i].known = min(x.runs[i].known, number)

@@ -363,6 +363,45 @@ func TestCheck(t *testing.T) {
 	w.check()
 }
 
+// TestDamagedChunk changes a chunk, and removes it.
+func TestDamagedChunk(t *testing.T) {
+	w := &world{t: t, r: rand.New(rand.NewPCG(1, 1)), db: newDB(t)}
+	w.open()
+	w.connect(700, 100)
+	r := &w.x.runs[0]
+	hash := uint32(1) << 31 // its second chunk
+	key := r.key(r.chunkOf(hash))
+	var sound []byte
+	w.read(func(txn *badger.Txn) (err error) {
+		sound, err = store.Read(txn, key)
+		return err
+	})
+	for at := 0; at < len(sound); at += 101 {
+		changed := slices.Clone(sound)
+		changed[at] ^= 1 << (at % 8)
+		if err := w.db.Commit([]store.Entry{{Key: key, Value: changed}}); err != nil {
+			t.Fatal(err)
+		}
+		w.read(func(txn *badger.Txn) error {
+			if _, err := Load(txn, 1<<20); !errors.Is(err, store.ErrDamaged) {
+				t.Errorf("byte %d changed: %v", at, err)
+			}
+			return nil
+		})
+	}
+	if err := w.db.Commit([]store.Entry{{Key: key}}); err != nil {
+		t.Fatal(err)
+	}
+	w.read(func(txn *badger.Txn) error {
+		_, loading := Load(txn, 1<<20)
+		_, finding := w.x.Find(txn, hash, func(int32) (bool, error) { return false, nil })
+		if !errors.Is(loading, store.ErrDamaged) || !errors.Is(finding, store.ErrDamaged) {
+			t.Errorf("a chunk is missing: %v, %v", loading, finding)
+		}
+		return nil
+	})
+}
+
 // TestDamagedList flips each byte of the list of runs.
 func TestDamagedList(t *testing.T) {
 	w := &world{t: t, r: rand.New(rand.NewPCG(1, 1)), db: newDB(t)}
