@@ -202,11 +202,15 @@ func (w *world) check() {
 // TestIndex adds actions in steps of all sizes, takes some back, kills the store between any two
 // writes and opens it again, and looks for all actions in between.
 func TestIndex(t *testing.T) {
+	rounds := 150
+	if testing.Short() { // the race detector makes them slow
+		rounds = 25
+	}
 	for seed, filters := range []int{0, 2000, 1 << 20} {
 		w := &world{t: t, r: rand.New(rand.NewPCG(uint64(seed), 1)), db: newDB(t), filters: filters}
 		w.open()
 		merges := 0
-		for range 150 {
+		for range rounds {
 			before := w.x
 			w.db.left = -1
 			switch w.r.IntN(12) {
@@ -236,7 +240,7 @@ func TestIndex(t *testing.T) {
 			}
 		}
 		w.check()
-		if merges < 3 || len(w.chain) < 10_000 {
+		if !testing.Short() && (merges < 3 || len(w.chain) < 10_000) {
 			t.Errorf("%d merges, %d actions: the test is too dull", merges, len(w.chain))
 		}
 	}
@@ -245,7 +249,7 @@ func TestIndex(t *testing.T) {
 // TestBounds adds many actions in equal steps, and sees that neither the runs, nor their chunks, nor
 // what a step writes grow beyond what the package says.
 func TestBounds(t *testing.T) {
-	const step, steps = 256, 400
+	const step, steps = 256, 200
 	w := &world{t: t, r: rand.New(rand.NewPCG(1, 1)), db: newDB(t), filters: 1 << 30}
 	w.open()
 	sizes := bits.Len(step*steps)/bits.Len(fanIn-1) + 1
