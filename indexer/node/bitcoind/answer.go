@@ -39,9 +39,14 @@ const (
 	miscError           = -1
 	invalidAddressOrKey = -5 // also: no such block, no such transaction
 	invalidParameter    = -8
-	inWarmup            = -28
-	methodNotFound      = -32601
-	invalidParams       = -32602
+	// What becomes of a transaction that is sent.
+	deserializationError = -22
+	verifyError          = -25 // also: what it spends is not there
+	verifyRejected       = -26
+	verifyAlreadyInChain = -27
+	inWarmup             = -28
+	methodNotFound       = -32601
+	invalidParams        = -32602
 )
 
 // UnmarshalJSON implements json.Unmarshaler. Proxies too give errors in JSON, of
@@ -170,6 +175,9 @@ func (m method) classify(e *rpcError) error {
 		// Above the tip; bchd says it with -1.
 		m == "getblockhash" && (e.Code == invalidParameter || e.Code == miscError):
 		kind = node.ErrNotFound
+	case m.rejects(e.Code):
+		kind = node.ErrRejected
+	case m == "scantxoutset" && e.Code == invalidParameter: // it is at another one
 	case e.Code == methodNotFound, e.Code == invalidParameter, e.Code == invalidParams,
 		strings.Contains(e.Message, "Block not available"): // pruned
 		kind = node.ErrUnsuitable
@@ -179,5 +187,5 @@ func (m method) classify(e *rpcError) error {
 
 func classified(err error) bool {
 	return errors.Is(err, node.ErrUnavailable) || errors.Is(err, node.ErrUnsuitable) ||
-		errors.Is(err, node.ErrNotFound) || errors.Is(err, node.ErrInvalid)
+		errors.Is(err, node.ErrNotFound) || errors.Is(err, node.ErrInvalid) || errors.Is(err, node.ErrRejected)
 }
