@@ -52,7 +52,7 @@ func NewBitcoind(client *bitcoind.Client, network *chaincfg.Params, scans func(a
 // outputs are those to one key. All of it is read and written under Bitcoind.mu.
 type outputs struct {
 	key   protocol.KeyHash
-	tip   node.Tip                 // up to which chain goes
+	tip   node.Tip // up to which chain goes
 	chain map[wire.OutPoint]claimed
 	// mempool has the outputs to the key of each transaction that was looked at.
 	mempool map[chainhash.Hash][]claimed

@@ -3,6 +3,7 @@ package coins_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -32,9 +33,9 @@ func startBchd(t *testing.T) (*regtest.Node, *bchd.Client, *coins.Bchd) {
 }
 
 // worldOf is the world of a bchd, in which another access to it is tested.
-func worldOf(n *regtest.Node, access coinstest.Access) coinstest.World {
+func worldOf(n *regtest.Node, name string, access coinstest.Access) coinstest.World {
 	return coinstest.World{
-		Access: access, Faucet: n.Faucet(),
+		Access: access, Name: name, Faucet: n.Faucet(),
 		Mine: func(ctx context.Context, count uint32) error { _, err := n.Mine(ctx, count); return err },
 	}
 }
@@ -56,7 +57,7 @@ func TestSuite(t *testing.T) {
 		}
 	}
 	for name, access := range ask {
-		t.Run(name, func(t *testing.T) { coinstest.Run(t, worldOf(n, access(t))) })
+		t.Run(name, func(t *testing.T) { coinstest.Run(t, worldOf(n, name, access(t))) })
 	}
 }
 
@@ -67,7 +68,9 @@ func dialBitcoind(t *testing.T, url string) *bitcoind.Client {
 		t.Fatal(err)
 	}
 	config.Network, config.Log = regtest.Params, zerolog.Nop()
-	client, err := bitcoind.Dial(t.Context(), config)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	client, err := bitcoind.Dial(ctx, config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,6 +35,26 @@ const (
 	v14 version = iota // 1.4.5 and what follows below 1.5
 	v15
 )
+
+// parseVersion reads a version of the protocol, such as 1.4.5. ok is false for one that is
+// not spoken here.
+func parseVersion(s string) (v version, ok bool) {
+	var numbers []int
+	for part := range strings.SplitSeq(s, ".") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			return 0, false
+		}
+		numbers = append(numbers, n)
+	}
+	switch {
+	case slices.Compare(numbers, []int{1, 4, 5}) < 0, slices.Compare(numbers, []int{1, 6}) >= 0:
+		return 0, false
+	case slices.Compare(numbers, []int{1, 5}) < 0:
+		return v14, true
+	}
+	return v15, true
+}
 
 // conn is a connection on which versions have been agreed on. It is for one question at a
 // time.
@@ -150,13 +172,13 @@ func (c *Client) greet(ctx context.Context, fresh *conn) error {
 	if err := fresh.ask(ctx, &agreed, "server.version", []any{"keytree", []string{minVersion, maxVersion}}); err != nil {
 		return err
 	}
-	switch {
-	case len(agreed) == 2 && strings.HasPrefix(agreed[1], "1.4."):
-		fresh.version = v14
-	case len(agreed) == 2 && (agreed[1] == "1.5" || strings.HasPrefix(agreed[1], "1.5.")):
-		fresh.version = v15
-	default:
-		return fmt.Errorf("%w: it speaks %.80q, expected a protocol version from %s to %s", node.ErrUnsuitable, agreed, minVersion, maxVersion)
+	speaks := ""
+	if len(agreed) == 2 {
+		speaks = agreed[1]
+	}
+	var ok bool
+	if fresh.version, ok = parseVersion(speaks); !ok {
+		return fmt.Errorf("%w: it speaks version %.20q of the protocol, expected one from %s to %s", node.ErrUnsuitable, speaks, minVersion, maxVersion)
 	}
 	var features struct {
 		GenesisHash string `json:"genesis_hash"`
