@@ -30,6 +30,9 @@ type Funding struct {
 	// Uncompressed tells that the author is the hash of a public key of 65
 	// bytes, which makes inputs bigger.
 	Uncompressed bool
+	// Schnorr tells that whoever signs does so by Schnorr, as wallets do, whose signatures
+	// are shorter, and so the fee.
+	Schnorr bool
 }
 
 // NewLinkTx builds the transaction that publishes the action in script (of
@@ -72,7 +75,13 @@ func NewLinkTx(script []byte, funding Funding) (*RecordTx, error) {
 		)
 	})
 
-	size := func(inputs int) int64 { return int64(RecordTxSize(inputs, len(script), funding.Uncompressed)) }
+	size := func(inputs int) int64 {
+		size := RecordTxSize(inputs, len(script), funding.Uncompressed)
+		if funding.Schnorr {
+			size -= inputs * (maxSignature - schnorrSize - 1)
+		}
+		return int64(size)
+	}
 	fee, inputFee := rate*size(1), rate*(size(2)-size(1))
 	var have int64
 	for i, u := range usable[:min(len(usable), MaxLinkInputs)] {

@@ -239,7 +239,7 @@ func (c *Client) Submit(ctx context.Context, raw []byte) error {
 
 // named says in an error which server it was, and what was asked for.
 func (c *Client) named(what string, err error) error {
-	return fmt.Errorf("Electrum server at %s: %s: %w", c.cfg.Address, what, err)
+	return fmt.Errorf("electrum server at %s: %s: %w", c.cfg.Address, what, err)
 }
 
 // parseHash reads a hash in display order, which chainhash would also take when it is too
