@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,11 +9,8 @@ import (
 	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/mdp/qrterminal/v3"
 	"github.com/spf13/pflag"
 
-	"github.com/keytree-bch/keytree/indexer/coins"
-	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/keyserver/anchor/onchain"
@@ -173,15 +169,14 @@ func (k *runningKeyserver) guard(ctx context.Context, c serverConfig, index *run
 // anchoring is a running publisher of anchors.
 type anchoring struct {
 	*anchor.Publisher
-	dial bchd.Config
-	node *onchain.Node
+	coins coinsConfig
+	node  *onchain.Node
 }
 
 // anchor adds a publisher to a keyserver that is held, until run has released it.
 func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error) {
 	own := c.keyserver.anchor
-	a := &anchoring{dial: *c.node.bchd, node: &onchain.Node{}}
-	a.dial.Network, a.dial.Log, a.dial.RetryFor = c.network, c.log, anchorRetry
+	a := &anchoring{coins: c.coinsConfig(anchorRetry), node: &onchain.Node{}}
 	if err := os.MkdirAll(filepath.Dir(own.keyFile), 0o700); err != nil {
 		return err
 	}
@@ -208,10 +203,10 @@ func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error
 // run compares the hashchain with its anchors, releases the keyserver, and publishes,
 // until ctx ends, which is no error.
 func (a *anchoring) run(ctx context.Context, k *runningKeyserver) (err error) {
-	client, err := bchd.Dial(ctx, a.dial)
+	wallet, err := a.coins.open(ctx)
 	if err == nil {
-		defer func() { err = errors.Join(err, client.Close()) }()
-		a.node.Source = coins.NewBchd(client, a.dial.Network)
+		defer func() { err = errors.Join(err, wallet.Close()) }()
+		a.node.Source = wallet
 		err = a.Check(ctx)
 	}
 	if err := k.release(ctx, err, "the hashchain agrees with its anchors"); err != nil || ctx.Err() != nil {
@@ -232,11 +227,4 @@ func (k *runningKeyserver) release(ctx context.Context, failure error, why strin
 	k.log.Info().Msg(why + ": the keyserver answers")
 	k.service.Release()
 	return nil
-}
-
-// qrCode draws a text for a terminal.
-func qrCode(text string) string {
-	var b bytes.Buffer
-	qrterminal.GenerateHalfBlock(text, qrterminal.M, &b)
-	return b.String()
 }

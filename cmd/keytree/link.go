@@ -14,8 +14,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/keytree-bch/keytree/indexer/coins"
-	"github.com/keytree-bch/keytree/indexer/node/bchd"
+	"github.com/keytree-bch/keytree/indexer/coins/electrum"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/signing"
 )
 
 // nodeTimeout is how long a link command waits for the node to answer at all.
@@ -30,19 +31,23 @@ func (a *app) linkCommand() *cobra.Command {
 (revoke).
 
 The acting key comes from a file (--key-file) or standard input (--key-stdin), as
-WIF, never from an argument. It pays the fee: coins come from the node, which
-has to be a bchd with --addrindex, or from --utxo. Coins that carry CashTokens, and
-the batons of anchors, are left alone.
+WIF, never from an argument. It pays the fee: coins come from the node (a bchd with
+--addrindex; a BCHN, which scans its outputs for that), from an Electrum server
+(--coins), or from --utxo. Coins that carry CashTokens, and the batons of anchors, are
+left alone.
+
+A wallet that holds the key can sign instead: --unsigned --format walletconnect prints
+what it is asked, and keytree link send sends what it answers.
 
 Before anything is signed, the keytree server (--server) is asked whether the
 action would be refused. If it would, the command stops with the reason; --force
 publishes it all the same.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("expected one of: link request, link accept, link revoke")
+			return usagef("expected one of: link request, link accept, link revoke, link send")
 		},
 	}
-	cmd.AddCommand(a.linkRequestCommand(), a.linkAcceptCommand(), a.linkRevokeCommand())
+	cmd.AddCommand(a.linkRequestCommand(), a.linkAcceptCommand(), a.linkRevokeCommand(), a.linkSendCommand())
 	return cmd
 }
 
@@ -52,7 +57,8 @@ func (a *app) linkRequestCommand() *cobra.Command {
 		Short: "Ask a parent to accept the key as its child (MLR)",
 		Example: `  keytree link request --parent bitcoincash:qz... --key-file child.wif --node 'bchd://127.0.0.1:8335?cert=rpc.cert'
   keytree link request --parent bitcoincash:qz... --key-file child.wif --utxo TXID:0:10000 --dry-run
-  keytree link request --parent bitcoincash:qz... --unsigned --from bitcoincash:qr... --utxo TXID:0:10000`,
+  keytree link request --parent bitcoincash:qz... --unsigned --from bitcoincash:qr... --utxo TXID:0:10000
+  keytree link request --parent bitcoincash:qz... --unsigned --format walletconnect --from bitcoincash:qr... --coins electrums://bch.example.org:50002`,
 		Args: takes(),
 	}
 	parent := cmd.Flags().String("parent", "", "`ADDRESS` of the key that is asked to become the parent")
@@ -132,6 +138,7 @@ type publisher struct {
 	flags    *pflag.FlagSet
 	network  *parsed[*chaincfg.Params]
 	node     nodeFlag
+	coins    *parsed[*electrum.Config]
 	server   serverFlags
 	keyFile  *string
 	keyStdin *bool
@@ -141,6 +148,8 @@ type publisher struct {
 	message  *string
 	dryRun   *bool
 	unsigned *bool
+	format   *parsed[string]
+	keyPath  *parsed[signing.KeyPath]
 	force    *bool
 	json     *bool
 }
@@ -151,7 +160,8 @@ func (a *app) publisherFlags(cmd *cobra.Command) *publisher {
 	p := &publisher{
 		app: a, flags: flags,
 		network:  networkFlag(flags),
-		node:     newNodeFlag(flags, "bchd to take coins from and send to: "+bchd.URLForm+", with the port of its --grpclisten"),
+		node:     newNodeFlag(flags, "node to take coins from and send to: "+nodeURLForms),
+		coins:    newCoinsFlag(flags),
 		server:   newServerFlags(flags),
 		keyFile:  flags.String("key-file", "", "`FILE` with the acting key as WIF, readable by its owner alone"),
 		keyStdin: flags.Bool("key-stdin", false, "read the acting key as WIF from standard input"),
@@ -161,9 +171,13 @@ func (a *app) publisherFlags(cmd *cobra.Command) *publisher {
 		message:  flags.String("message", "", "`TEXT` to go with the action, for everybody to read"),
 		dryRun:   flags.Bool("dry-run", false, "print the signed transaction instead of sending it"),
 		unsigned: flags.Bool("unsigned", false, "print what an external signer needs, as JSON; takes --from and no key"),
+		format:   newParsed("FORMAT", "json", oneOf("json", "walletconnect", "wizardconnect", "hex")),
+		keyPath:  newParsed("NAME/INDEX", "", signing.ParseKeyPath),
 		force:    flags.Bool("force", false, "do not ask the server first whether the action would be refused"),
 		json:     flags.Bool("json", false, "print the outcome as one JSON object"),
 	}
+	flags.Var(p.format, "format", "what --unsigned prints: json with digests, what the wallet is asked over walletconnect or wizardconnect, or the transaction as hex")
+	flags.Var(p.keyPath, "key-path", "which key of the wallet is the acting one, receive/5 for example, with --format wizardconnect")
 	flags.Var(p.utxos, "utxo", "coin of the acting key to spend (can be repeated; default: the node is asked)")
 	setting(flags, "fee-rate")
 	return p
@@ -188,13 +202,6 @@ func parseCoin(s string) (coin protocol.UTXO, err error) {
 	return coin, nil
 }
 
-// wallet is where coins come from, and where transactions go to.
-type wallet interface {
-	coins.Source
-	// Submit hands in a serialized transaction; one that is there already is taken.
-	Submit(ctx context.Context, raw []byte) error
-}
-
 // publish checks, builds, signs and sends the transaction of an action, or as
 // much of that as the flags ask for.
 func (p *publisher) publish(ctx context.Context, act action) error {
@@ -205,24 +212,24 @@ func (p *publisher) publish(ctx context.Context, act action) error {
 	if err != nil {
 		return err
 	}
-	var from wallet // nil without a node
-	if config := p.node.value.bchd; config != nil {
-		n, err := dialNode(ctx, *config, p.network.value)
-		if err != nil {
+	var from *wallet // nil without a node
+	if asked := p.asked(); asked.any() {
+		if from, err = p.app.openWallet(ctx, asked); err != nil {
 			return err
 		}
-		defer n.Close()
-		from = coins.NewBchd(n, p.network.value)
+		defer from.Close()
 	}
-	if err := p.check(ctx, act, author.Key, from); err != nil {
+	expected, err := p.check(ctx, act, author.Key, from)
+	if err != nil {
 		return err
 	}
-	utxos, batons, err := p.coins(ctx, author.Key, from)
+	utxos, batons, err := p.spendable(ctx, author.Key, from)
 	if err != nil {
 		return err
 	}
 	link, err := protocol.NewLinkTx(act.script, protocol.Funding{
 		Author: author.Key, UTXOs: utxos, FeeRate: int64(p.feeRate.value), Uncompressed: author.Uncompressed,
+		Schnorr: *p.unsigned && p.asksWallet(),
 	})
 	if errors.Is(err, protocol.ErrInsufficientFunds) && len(batons) > 0 {
 		return fmt.Errorf("%s: %w: the baton of a chain of anchors (%v) is left alone, since to spend it without a record breaks that chain: pay the address some more",
@@ -235,7 +242,7 @@ func (p *publisher) publish(ctx context.Context, act action) error {
 		return err
 	}
 	if *p.unsigned {
-		return p.printUnsigned(act, link)
+		return p.printUnsigned(act, link, expected)
 	}
 	if err := link.Sign(author.Private); err != nil {
 		return err
@@ -256,41 +263,63 @@ func (p *publisher) checkFlags() error {
 		return usagef("expected one of --dry-run and --unsigned, got both")
 	case *p.unsigned && (p.flags.Changed("key-file") || *p.keyStdin):
 		return usagef("--unsigned takes no key: expected --from ADDRESS alone")
+	case p.flags.Changed("format") && !*p.unsigned:
+		return usagef("--format goes with --unsigned: a key given here signs by itself")
+	case (p.format.value == "wizardconnect") != p.flags.Changed("key-path"):
+		return usagef("--format wizardconnect goes with --key-path NAME/INDEX, which says which of the wallet's keys the acting one is")
 	case *p.unsigned && *p.from == "":
 		return usagef("--unsigned: expected --from ADDRESS, the address of the acting key")
 	case !*p.unsigned && *p.from != "":
 		return usagef("--from goes with --unsigned: with a key the address is known")
 	case !*p.unsigned && (*p.keyFile == "") == !*p.keyStdin:
 		return usagef("expected the acting key from one of --key-file FILE and --key-stdin")
-	case p.node.value.bitcoind != nil && !(offline && len(p.utxos.values) > 0):
-		return usagef("a link command takes coins from a bchd and sends through one: expected --node %s, or --utxo with --dry-run or --unsigned", bchd.URLForm)
-	case p.node.text == "" && !offline:
-		return usagef("no node to send to: expected --node URL (%s), or --dry-run or --unsigned", bchd.URLForm)
-	case p.node.text == "" && len(p.utxos.values) == 0:
-		return usagef("no coins to pay with: expected --node URL (%s), or --utxo TXID:VOUT:SATOSHIS", bchd.URLForm)
+	case !p.asked().any() && !offline:
+		return usagef("no node to send to: expected --node URL (%s), --coins URL, or --dry-run or --unsigned", nodeURLForms)
+	case !p.asked().any() && len(p.utxos.values) == 0:
+		return usagef("no coins to pay with: expected --node URL (%s), --coins URL, or --utxo TXID:VOUT:SATOSHIS", nodeURLForms)
 	}
 	return nil
 }
 
-// coins returns those of --utxo, or asks the node, which also tells which coins are
-// batons of anchors and left alone. The former are taken to be
-// plain outputs to author: a signature commits to script, value and tokens, so
-// one for a coin that is something else is worth nothing.
-func (p *publisher) coins(ctx context.Context, author protocol.KeyHash, from wallet) (utxos, batons []protocol.UTXO, err error) {
-	if len(p.utxos.values) == 0 {
+// asked says who is asked for coins, and sent transactions.
+func (p *publisher) asked() coinsConfig {
+	return coinsConfig{node: p.node.value, electrum: p.coins.value, network: p.network.value}
+}
+
+// asksWallet reports whether a wallet signs, by what is printed for it.
+func (p *publisher) asksWallet() bool {
+	return p.format.value == "walletconnect" || p.format.value == "wizardconnect"
+}
+
+// spendable returns the coins of --utxo, or those that the node tells, and which are
+// batons of anchors and left alone. Without a node the former are taken to be plain outputs
+// to author: a signature commits to script, value and tokens, so one for a coin that is
+// something else is worth nothing. Whether one is a baton nobody tells then but the server.
+func (p *publisher) spendable(ctx context.Context, author protocol.KeyHash, from *wallet) (utxos, batons []protocol.UTXO, err error) {
+	switch {
+	case len(p.utxos.values) == 0:
 		return coins.Spendable(ctx, from, author)
+	case from != nil:
+		utxos, err = coins.Named(ctx, from, author, p.utxos.values)
+		return utxos, nil, err
 	}
 	for _, coin := range p.utxos.values {
+		if err := p.checkBaton(ctx, coin); err != nil {
+			return nil, nil, err
+		}
 		coin.Script = protocol.P2PKHScript(author)
 		utxos = append(utxos, coin)
 	}
 	return utxos, nil, nil
 }
 
-// dialNode connects to a node that has to be there now.
-func dialNode(ctx context.Context, config bchd.Config, net *chaincfg.Params) (*bchd.Client, error) {
+// openWallet connects to a node or server that has to be there now.
+func (a *app) openWallet(ctx context.Context, c coinsConfig) (*wallet, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, nodeTimeout, fmt.Errorf("no answer within %v", nodeTimeout))
 	defer cancel()
-	config.Network, config.RetryFor = net, nodeTimeout
-	return bchd.Dial(ctx, config)
+	c.retryFor = nodeTimeout
+	c.scans = func(address string) {
+		fmt.Fprintf(a.stderr, "keytree: note: the node scans all unspent outputs for those of %s, which takes seconds on a large chain\n", address)
+	}
+	return c.open(ctx)
 }

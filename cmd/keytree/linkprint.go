@@ -7,6 +7,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/signing"
+	"github.com/keytree-bch/keytree/rpc/client/linkcheck"
 )
 
 // published is the outcome of a link command, as --json prints it.
@@ -89,7 +91,60 @@ type unsignedInput struct {
 	Sighash string `json:"sighash"`
 }
 
-func (p *publisher) printUnsigned(act action, link *protocol.RecordTx) error {
+// printUnsigned prints what a signer needs, in the format that was asked for.
+func (p *publisher) printUnsigned(act action, link *protocol.RecordTx, expected linkcheck.Expected) error {
+	if p.format.value == "json" {
+		return p.printDigests(act, link)
+	}
+	subject := signing.Subject{
+		Kind: act.kind, Counterpart: expected.Counterpart, Reference: act.ref.String(), Message: expected.Message, Fee: link.Fee,
+	}
+	if act.kind == protocol.MLR {
+		subject.Counterpart = protocol.FormatAddress(act.parent, p.network.value)
+	}
+	text := []byte(hex.EncodeToString(link.Raw()))
+	var err error
+	switch p.format.value {
+	case "walletconnect":
+		text, err = signing.JSON(signing.WalletConnect(link, subject.Prompt()))
+	case "wizardconnect":
+		text, err = signing.JSON(signing.WizardConnect(link, subject.Prompt(), p.keyPath.value))
+	}
+	if err != nil {
+		return err
+	}
+	facts, err := json.Marshal(unsignedFacts{
+		Kind: act.kind.String(), AuthorAddress: protocol.FormatAddress(link.Author(), p.network.value),
+		CounterpartAddress: subject.Counterpart, Says: signing.CallsItself(expected.Message),
+		FeeSatoshi: link.Fee, ChangeSatoshi: link.Change(), Expected: expected.State,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.app.stderr, "%s\n", facts)
+	if code := p.app.fittingQR(string(text)); code != "" {
+		fmt.Fprint(p.app.stderr, code)
+	}
+	_, err = fmt.Fprintf(p.app.stdout, "%s\n", text)
+	return err
+}
+
+// unsignedFacts are what is to be known of a transaction that a wallet is asked to sign.
+type unsignedFacts struct {
+	Kind               string `json:"kind"`
+	AuthorAddress      string `json:"author_address"`
+	CounterpartAddress string `json:"counterpart_address"` // "" if it is not known
+	// Says is what a stranger says of himself, marked as that; "" for nothing.
+	Says          string `json:"says"`
+	FeeSatoshi    int64  `json:"fee_satoshi"`
+	ChangeSatoshi int64  `json:"change_satoshi"`
+	// Expected is a state or the reason of a refusal (linkcheck.Expected); "" if nobody
+	// could be asked.
+	Expected string `json:"expected"`
+}
+
+// printDigests prints what a signer needs that is no wallet.
+func (p *publisher) printDigests(act action, link *protocol.RecordTx) error {
 	list, err := link.ToSign()
 	if err != nil {
 		return err

@@ -22,8 +22,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/keytree-bch/keytree/indexer/coins/electrum"
 	"github.com/keytree-bch/keytree/indexer/mempool"
-	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
@@ -88,7 +88,8 @@ start; a payment to its address, which keytree anchor status tells, pays for
 thousands. An anchor is made --anchor-interval after the one before if entries have
 come, at once if --anchor-max-entries wait, and after --anchor-heartbeat in any case.
 keyserver-anchor.json in the data folder holds the last anchors, whole and signed: keep
-it, and a copy of the key. The node has to be a bchd with --addrindex. The keyserver
+it, and a copy of the key. What the key can spend the node tells, a bchd with
+--addrindex or a BCHN, or an Electrum server (--coins). The keyserver
 does not answer before the index has caught up and its hashchain was compared with its
 anchors. If those are ahead of the hashchain or contradict it, as after an old backup
 was restored, the keyserver fails: nothing makes it serve a second history.
@@ -133,6 +134,7 @@ does, and for the watchdog that its index goes on.`,
 	into := flags.String("reindex-into", "", "index into this data `DIR` instead, without answering, until it has come to the node's tip, and end; "+
 		"an earlier version can go on serving the data folder meanwhile")
 	log := newLogFlags(flags)
+	asked := newCoinsFlag(flags)
 	ks := newKeyserverFlags(flags)
 	setting(flags, "start-height")
 
@@ -144,7 +146,7 @@ does, and for the watchdog that its index goes on.`,
 			return usagef("no data folder given, and the system has no home folder to put it into: expected --data-dir DIR")
 		}
 		c := serverConfig{
-			network: network.value, node: node.value, dataDir: *dataDir,
+			network: network.value, node: node.value, electrum: asked.value, dataDir: *dataDir,
 			startHeight: protocol.StartHeight(network.value),
 			origins:     origins.value, memory: limitMemory(memory.value), mempoolActions: unconfirmed.actions(),
 		}
@@ -157,9 +159,6 @@ does, and for the watchdog that its index goes on.`,
 		}
 		if c.listen, err = listen.config(*dataDir, c.keyserver); err != nil {
 			return err
-		}
-		if c.keyserver != nil && c.keyserver.anchor.keyFile != "" && c.node.bchd == nil {
-			return usagef("--anchor-key-file needs a node that tells what an address can spend: expected --node %s, of a bchd with --addrindex", bchd.URLForm)
 		}
 		c.settings, c.settingsAgain = cmd.Flags(), a.settingsAgain(cmd)
 		c.log, c.line = newLogAndLine(a.stderr, log.format.value, log.level.value)
@@ -271,6 +270,7 @@ func newLog(w io.Writer, format, level string) zerolog.Logger {
 type serverConfig struct {
 	network     *chaincfg.Params // nil: no chain is indexed
 	node        nodeConfig
+	electrum    *electrum.Config // who is asked for coins; nil: the node
 	dataDir     string
 	startHeight uint32
 	memory      int64 // what the process may take, in bytes

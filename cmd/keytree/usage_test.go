@@ -43,7 +43,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"serve", "--node", "bchd://127.0.0.1:1?certificate=x"}, `--node: node URL has the unknown key "certificate"`},
 		{[]string{"serve", "--node", "bchd://127.0.0.1:1?token_file=/nonexistent"}, "--node: node's auth token"},
 		{[]string{"serve", "--node", "http://127.0.0.1:8332"}, "--node: node URL has no credentials: expected http://HOST:PORT?cookie=FILE or http://USER:PASS@HOST:PORT"},
-		{[]string{"link", "accept", someTxID, "--key-stdin", "--node", "http://me:secret@127.0.0.1:1"}, "takes coins from a bchd and sends through one"},
+		{[]string{"link", "accept", someTxID, "--key-stdin", "--coins", "http://me:secret@127.0.0.1:1"}, "--coins: expected one of node, electrum://HOST:PORT"},
 		{[]string{"serve", "--node", goodURL, "--network", "main"}, `--network: unknown network "main": expected one of mainnet`},
 		{[]string{"serve", "--node", goodURL, "--data-dir", ""}, "--data-dir DIR"},
 		{[]string{"serve", "--node", goodURL, "--grpc-listen", "8434"}, `--grpc-listen: expected HOST:PORT, got "8434"`},
@@ -91,7 +91,9 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"watch", "--from", "now"}, "--from: expected a block height"},
 		{[]string{"watch", "extra"}, `unexpected argument "extra"`},
 
-		{[]string{"link"}, "link request, link accept, link revoke"},
+		{[]string{"link"}, "link request, link accept, link revoke, link send"},
+		{[]string{"link", "send"}, "expected FILE, got nothing"},
+		{[]string{"link", "send", "answer.json"}, "no node to send to"},
 		{[]string{"link", "cut"}, `unknown command "cut" for "keytree link"`},
 		{[]string{"link", "request"}, "no parent given"},
 		{[]string{"link", "request", "--parent", wrongSum}, "--parent: invalid address"},
@@ -112,6 +114,11 @@ func TestWrongUsage(t *testing.T) {
 		{with(link, "--unsigned", "--utxo", someCoin), "expected --from ADDRESS"},
 		{with(link, "--key-file", keyFile, "--dry-run", "--from", mainnetA, "--utxo", someCoin), "--from goes with --unsigned"},
 		{with(link, "--unsigned", "--from", mainnetA, "--utxo", someCoin), `--from: invalid address`},
+		{with(link, "--key-stdin", "--format", "hex"), "--format goes with --unsigned"},
+		{with(link, "--unsigned", "--format", "qr"), "--format: expected one of json, walletconnect, wizardconnect, hex"},
+		{with(link, "--unsigned", "--format", "wizardconnect", "--from", mainnetA), "--format wizardconnect goes with --key-path"},
+		{with(link, "--unsigned", "--key-path", "receive/5", "--from", mainnetA), "--format wizardconnect goes with --key-path"},
+		{with(link, "--unsigned", "--key-path", "5"), "--key-path: expected receive, change or defi"},
 		{with(link, "--utxo", "abc"), `--utxo: expected TXID:VOUT:SATOSHIS, got "abc"`},
 		{with(link, "--utxo", txid31+":0:1"), "--utxo: TXID: expected 64 hex characters, got 62"},
 		{with(link, "--utxo", someTxID+":x:1"), "--utxo: expected an output number"},
@@ -190,7 +197,7 @@ func TestHelpAndVersion(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"help"}, {"--help"}, {"version"}, {"help", "serve"}, {"serve", "--help"}, {"demo", "--help"}, {"status", "--help"},
 		{"resolve", "--help"}, {"tree", "--help"}, {"history", "--help"}, {"watch", "--help"}, {"link", "--help"},
-		{"link", "request", "--help"}, {"link", "accept", "--help"}, {"link", "revoke", "--help"}, {"version", "--help"},
+		{"link", "request", "--help"}, {"link", "accept", "--help"}, {"link", "revoke", "--help"}, {"link", "send", "--help"}, {"version", "--help"},
 	} {
 		out := mustKeytree(t, args...)
 		if !strings.Contains(out, "keytree") {

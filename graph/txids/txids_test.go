@@ -376,7 +376,7 @@ func TestDamagedChunk(t *testing.T) {
 	hash := uint32(1) << 31 // its second chunk
 	key := r.key(r.chunkOf(hash))
 	var sound []byte
-	w.read(func(txn *badger.Txn) (err error) {
+	w.read(func(txn *store.Txn) (err error) {
 		sound, err = store.Read(txn, key)
 		return err
 	})
@@ -386,7 +386,7 @@ func TestDamagedChunk(t *testing.T) {
 		if err := w.db.Commit([]store.Entry{{Key: key, Value: changed}}); err != nil {
 			t.Fatal(err)
 		}
-		w.read(func(txn *badger.Txn) error {
+		w.read(func(txn *store.Txn) error {
 			if _, err := Load(txn, 1<<20); !errors.Is(err, store.ErrDamaged) {
 				t.Errorf("byte %d changed: %v", at, err)
 			}
@@ -396,7 +396,7 @@ func TestDamagedChunk(t *testing.T) {
 	if err := w.db.Commit([]store.Entry{{Key: key}}); err != nil {
 		t.Fatal(err)
 	}
-	w.read(func(txn *badger.Txn) error {
+	w.read(func(txn *store.Txn) error {
 		_, loading := Load(txn, 1<<20)
 		_, finding := w.x.Find(txn, hash, func(int32) (bool, error) { return false, nil })
 		if !errors.Is(loading, store.ErrDamaged) || !errors.Is(finding, store.ErrDamaged) {

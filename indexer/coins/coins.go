@@ -18,6 +18,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
 
+	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -127,6 +128,9 @@ func Named(ctx context.Context, from Source, key protocol.KeyHash, named []proto
 			return nil, fmt.Errorf("%w: %v is spent, or not there", ErrCoin, u.OutPoint)
 		}
 		raw, err := from.Transaction(ctx, u.OutPoint.Hash)
+		if errors.Is(err, node.ErrNotFound) {
+			return nil, fmt.Errorf("%w: %w", ErrCoin, err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -139,8 +143,8 @@ func Named(ctx context.Context, from Source, key protocol.KeyHash, named []proto
 		if checked[i].HasToken {
 			return nil, fmt.Errorf("%w: %v carries tokens, which would be burnt", ErrCoin, u.OutPoint)
 		}
-		if _, is := protocol.Tx(raw).Anchor(); is && u.OutPoint.Index == 0 {
-			return nil, fmt.Errorf("%w: %v is the baton of a chain of anchors, which it would break", ErrCoin, u.OutPoint)
+		if err := notBaton(raw, u.OutPoint); err != nil {
+			return nil, err
 		}
 	}
 	return checked, nil

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -194,4 +195,23 @@ func list[E any](ask func(token string) (page []E, next string, err error)) iter
 			}
 		}
 	}
+}
+
+// IsAnchor reports whether a transaction of the chain, named by its txid, carries the record
+// of an anchor: its output 0 is the baton of a chain of anchors. The server's transaction is
+// looked at, not its word.
+func (v View) IsAnchor(ctx context.Context, txid string) (bool, error) {
+	answer, err := v.anchors.GetAnchor(ctx, &keytreev1.GetAnchorRequest{TxHash: txid, AtHeight: v.at})
+	if status.Code(err) == codes.NotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	tx, err := protocol.ParseTx(answer.RawTx)
+	if err != nil {
+		return false, err
+	}
+	_, is := tx.Anchor()
+	return is, nil
 }

@@ -14,14 +14,10 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// Source is what a Node asks, coins.Bchd for example. Errors are those of package node.
+// Source is what a Node asks, coins.Bchd for example.
 type Source interface {
 	coins.Source
-	// Unspent reports whether an output is there, in the chain or the mempool, and spent
-	// in neither.
-	Unspent(ctx context.Context, out wire.OutPoint) (bool, error)
-	// Submit hands in a serialized transaction; one that the node has already is taken.
-	Submit(ctx context.Context, raw []byte) error
+	coins.Sender
 }
 
 // Node is an anchor.Node.

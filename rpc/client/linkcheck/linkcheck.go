@@ -72,6 +72,12 @@ type Action struct {
 	Ref    chainhash.Hash   // MLA: the request; MCR: the accept
 }
 
+// ActionOf returns what a signed transaction would publish. Of the two transactions that a
+// reference can mean it takes the one that writers mean.
+func ActionOf(a protocol.Action, author protocol.KeyHash) Action {
+	return Action{Kind: a.Kind, Author: author, Parent: a.Parent, Ref: a.Ref.TxIDs()[0]}
+}
+
 // Server is what is asked, a client.Client for example.
 type Server interface {
 	Status(ctx context.Context) (*client.Status, error)
