@@ -1,6 +1,7 @@
 package coinstest
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -8,11 +9,15 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/gcash/bchd/wire"
+	"github.com/go-zeromq/zmq4"
 
 	"github.com/keytree-bch/keytree/indexer/node"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
@@ -26,7 +31,33 @@ func ServeBCHN(t *testing.T, n *regtest.Node, from Access) string {
 	b := &bchn{n, from}
 	server := httptest.NewServer(b)
 	t.Cleanup(server.Close)
-	return "http://keytree:hush@" + server.Listener.Addr().String()
+	return "http://keytree:hush@" + server.Listener.Addr().String() + "?zmq=tcp://" + b.publish(t)
+}
+
+// publish announces each new block, as with -zmqpubhashblock, and returns HOST:PORT.
+func (b *bchn) publish(t *testing.T) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	socket := zmq4.NewPub(ctx)
+	check(t, socket.Listen("tcp://127.0.0.1:0"))
+	var announcing sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		announcing.Wait()
+		_ = socket.Close() // of connections that the other side has closed
+	})
+	announcing.Go(func() {
+		var last chainhash.Hash
+		for ctx.Err() == nil {
+			if _, hash, err := b.node.Tip(ctx); err == nil && hash != last {
+				last = hash
+				slices.Reverse(hash[:])
+				_ = socket.Send(zmq4.NewMsgFrom([]byte("hashblock"), hash[:], []byte{1, 0, 0, 0})) // it is a hint
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	return socket.Addr().String()
 }
 
 type bchn struct {
