@@ -6,7 +6,7 @@
 //
 // and those of the rooms in rpc, too:
 //
-//	rpc → {identity, keyserver, operator, web} → {rest, jsonrpc} → admission, fault
+//	rpc → {identity, links, keyserver, operator, web} → {rest, jsonrpc} → admission, fault
 //
 // So a change to a room can break only the rooms to its left. Two rooms that do not know
 // each other are joined by one of their own: keyserver/anchor/onchain and
@@ -80,6 +80,11 @@ func house() ([]room, []exception) {
 		{ // what the graph answers
 			folder: "rpc/identity",
 			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "indexer", "keyserver", "graph", "protocol"},
+			tests:  served,
+		},
+		{ // what publishes links for who has a wallet
+			folder: "rpc/links",
+			rooms:  []string{"rpc/admission", "rpc/fault", "rpc/proto", "rpc/client/linkcheck", "indexer", "protocol"},
 			tests:  served,
 		},
 		{ // what a keyserver answers

@@ -108,6 +108,7 @@ func (h *healthService) refresh() {
 	if index, ok := parts["index"]; ok {
 		h.set(keytreev1.IdentityService_ServiceDesc.ServiceName, index)
 		h.set(keytreev1.AnchorService_ServiceDesc.ServiceName, index)
+		h.set(keytreev1.LinkService_ServiceDesc.ServiceName, index)
 	}
 	if keyserver, ok := parts["keyserver"]; ok {
 		h.set(keytreev1.KeyserverService_ServiceDesc.ServiceName, keyserver)

@@ -37,6 +37,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/identity"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
+	"github.com/keytree-bch/keytree/rpc/links"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rest"
 )
@@ -56,6 +57,10 @@ type Config struct {
 	// not be opened. KeyserverPart tells so of the keyserver. nil means that neither fails
 	// by itself.
 	IndexPart, KeyserverPart *Part
+
+	// DialLinks connects to whom LinkService makes and sends transactions through; nil: it
+	// answers that there is nobody.
+	DialLinks func(ctx context.Context) (*links.Access, error)
 
 	Keyserver *keyserver.Service // nil for none
 	// Allowances are what each client may ask of KeyserverService, as KeyserverConfig.Allowances.
@@ -91,6 +96,7 @@ type Server struct {
 	http      *http.Server
 	rates     *admission.Rates // of KeyserverService
 	admission *admission.Gate
+	links     *links.Service
 	observe   func(method, code string, took time.Duration)
 
 	// stopping is done as soon as Serve begins to stop.
@@ -126,8 +132,10 @@ func NewServer(c Config) (*Server, error) {
 	)...)
 	services := identity.New(identity.Config{Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, Log: c.Log})
 	calls := keyserverrpc.NewService(c.Keyserver, allowances, c.Log)
+	s.links = links.New(links.Config{Net: c.Net, Server: services.Answers(), Dial: c.DialLinks, Log: c.Log})
 	if s.health.indexed {
 		services.Register(s.grpc)
+		s.links.Register(s.grpc)
 	}
 	if s.health.kept {
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)
@@ -180,6 +188,9 @@ func (s *Server) Serve(ctx context.Context, grpcListener, httpListener net.Liste
 	s.health.Shutdown()
 	s.drain()
 	running.Wait()
+	if err := s.links.Close(); err != nil {
+		s.log.Warn().Err(err).Msg("closing the connection for link transactions")
+	}
 	if ctx.Err() != nil {
 		return nil
 	}

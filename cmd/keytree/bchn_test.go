@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,6 +76,55 @@ func TestBCHNAlone(t *testing.T) {
 	state := func(txid string) string {
 		t.Helper()
 		return field(t, string(mustGet(t, s.program, "/v1/actions/"+txid)), "state")
+	}
+	// A page of another origin prepares and submits for a wallet, with coins that it names:
+	// the node never scans for a stranger.
+	post := func(path string, body any) (code int, answer []byte, allowed string) {
+		t.Helper()
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.rest+path, bytes.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Origin", "https://app.example")
+		resp, err := s.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if answer, err = io.ReadAll(resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, answer, resp.Header.Get("Access-Control-Allow-Origin")
+	}
+	page := regtest.NewKey()
+	payTo(t, n, page.Address(), 10_000)
+	coin := coinOf(t, n, page)
+	asked := map[string]any{"kind": "MLR", "author_address": page.Address(), "parent_address": parent.Address()}
+	if code, answer, _ := post("/v1/links:prepare", asked); code != http.StatusBadRequest || !strings.Contains(string(answer), "name the coins") {
+		t.Errorf("without coins: %d, %s", code, answer)
+	}
+	asked["coins"] = []any{map[string]any{"tx_hash": coin.OutPoint.Hash.String(), "output_index": coin.OutPoint.Index, "value_satoshi": fmt.Sprint(coin.Value)}}
+	code, answer, allowed := post("/v1/links:prepare", asked)
+	var prepared struct{ Params, Facts json.RawMessage }
+	if err := json.Unmarshal(answer, &prepared); err != nil || code != http.StatusOK || allowed != "*" {
+		t.Fatalf("prepare: %d, for %s: %s", code, allowed, answer)
+	}
+	wantParts(t, string(prepared.Facts), `"expected":"OPEN"`, `"fee_satoshi":"219"`)
+	var signed signing.Signed
+	if err := json.Unmarshal([]byte(walletAnswer(t, string(prepared.Params), page, coin)), &signed); err != nil {
+		t.Fatal(err)
+	}
+	for _, known := range []string{"false", "true"} {
+		code, answer, _ := post("/v1/links:submit", map[string]any{"signed_transaction": signed.Transaction})
+		wantParts(t, string(answer), signed.Hash, `"known":`+known)
+		if code != http.StatusOK {
+			t.Errorf("submit: %d", code)
+		}
 	}
 	request := link(child, "request", "--parent", parent.Address(), "--message", "memo.cash")
 	accept := link(parent, "accept", request) // which is not confirmed yet

@@ -15,6 +15,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/coins/electrum"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bitcoind"
+	"github.com/keytree-bch/keytree/rpc/links"
 )
 
 // coinsForms are the values of --coins.
@@ -129,4 +130,18 @@ func (c serverConfig) coinsConfig(retryFor time.Duration) coinsConfig {
 			c.log.Info().Str("address", address).Msg("the node scans all unspent outputs for those of the address, which takes seconds on a large chain")
 		},
 	}
+}
+
+// linksRetry is how long one question about a link transaction is tried: a client waits.
+const linksRetry = 5 * time.Second
+
+// dialLinks connects to whom strangers' transactions are made and sent through. A BCHN is
+// not asked for their coins, since it would scan for them.
+func (c serverConfig) dialLinks(ctx context.Context) (*links.Access, error) {
+	asked := c.coinsConfig(linksRetry)
+	w, err := asked.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &links.Access{Wallet: w, Indexed: asked.electrum != nil || asked.node.bchd != nil, Close: w.Close}, nil
 }

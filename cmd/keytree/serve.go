@@ -350,6 +350,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		}
 		defer func() { err = errors.Join(err, index.close()) }()
 		config.Graph, config.Indexer, config.IndexPart = index.graph, index, &index.part.Part
+		config.DialLinks = c.dialLinks
 	}
 	if c.keyserver != nil {
 		config.KeyserverPart, config.Allowances = &keyserverPart.Part, c.keyserver.allowances

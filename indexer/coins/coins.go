@@ -120,6 +120,9 @@ func isBaton(ctx context.Context, from Source, out wire.OutPoint) (bool, error) 
 func Named(ctx context.Context, from Source, key protocol.KeyHash, named []protocol.UTXO) ([]protocol.UTXO, error) {
 	checked := make([]protocol.UTXO, len(named))
 	for i, u := range named {
+		if slices.ContainsFunc(named[:i], func(other protocol.UTXO) bool { return other.OutPoint == u.OutPoint }) {
+			return nil, fmt.Errorf("%w: %v is given twice", ErrCoin, u.OutPoint)
+		}
 		unspent, err := from.Unspent(ctx, u.OutPoint)
 		if err != nil {
 			return nil, err

@@ -181,9 +181,16 @@ func typed(schema *yaml.Node) {
 	}
 }
 
+// anyValue is the schema of google.protobuf.Value, any value of JSON, which is no message of
+// the project's.
+const anyValue = "GoogleProtobufValue"
+
 // completeSchema completes the schema of a message. In one that is answered, every field is
 // there, also if it is empty, unless it is an optional one.
 func (d *document) completeSchema(name string, schema *yaml.Node, answered bool) error {
+	if name == anyValue {
+		return nil
+	}
 	message := d.message(name)
 	if message == nil {
 		return fmt.Errorf("no message has this name")

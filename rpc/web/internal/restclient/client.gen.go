@@ -469,6 +469,9 @@ type GetStatusResponse struct {
 	Unsynced string `json:"unsynced"`
 }
 
+// GoogleProtobufValue Represents a dynamically typed value which can be either null, a number, a string, a boolean, a recursive struct value, or a list of values.
+type GoogleProtobufValue = interface{}
+
 // Identity Identity is one identity as of a block.
 type Identity struct {
 	AsOfHash   string `json:"as_of_hash"`
@@ -524,6 +527,31 @@ type InclusionProof struct {
 type Link struct {
 	Identity string `json:"identity"`
 	Position string `json:"position"`
+}
+
+// LinkCoin defines model for LinkCoin.
+type LinkCoin struct {
+	OutputIndex  *uint32 `json:"output_index,omitempty"`
+	TxHash       *string `json:"tx_hash,omitempty"`
+	ValueSatoshi *string `json:"value_satoshi,omitempty"`
+}
+
+// LinkFacts defines model for LinkFacts.
+type LinkFacts struct {
+	AuthorAddress string `json:"author_address"`
+	ChangeSatoshi string `json:"change_satoshi"`
+
+	// CounterpartAddress MLR: the parent. MLA, MCR: the child; "" while it is not known.
+	CounterpartAddress string `json:"counterpart_address"`
+
+	// Expected What would become of the action now: OPEN, IN_FORCE, DONE or WAITING, or the reason why it
+	// would be refused, as in Action. "" if that is not known.
+	Expected   string `json:"expected"`
+	FeeSatoshi string `json:"fee_satoshi"`
+	Kind       string `json:"kind"`
+
+	// Says MLA: what the child says of itself, marked as unverified; "" for nothing.
+	Says string `json:"says"`
 }
 
 // ListAddressActionsResponse defines model for ListAddressActionsResponse.
@@ -730,6 +758,47 @@ type PendingTransaction struct {
 	TxHash  string  `json:"tx_hash"`
 }
 
+// PrepareLinkRequest defines model for PrepareLinkRequest.
+type PrepareLinkRequest struct {
+	// AuthorAddress The key that acts, pays and signs.
+	AuthorAddress *string `json:"author_address,omitempty"`
+
+	// Coins What may be spent, up to 100 coins of the author. None: the server finds out, if it can
+	// without having the node look through all outputs.
+	Coins *[]LinkCoin `json:"coins,omitempty"`
+
+	// FeeRate Satoshi per byte, up to 1,000; 0 means 1.
+	FeeRate *uint32 `json:"fee_rate,omitempty"`
+
+	// Format walletconnect, wizardconnect or hex; "" means walletconnect.
+	Format *string `json:"format,omitempty"`
+
+	// KeyPath Of wizardconnect: which of the wallet's keys the author is, as receive/5.
+	KeyPath *string `json:"key_path,omitempty"`
+
+	// Kind MLR, MLA or MCR.
+	Kind *string `json:"kind,omitempty"`
+
+	// Message To go with the action, for everybody to read; up to 196 bytes of an MLR, 184 of an MLA or
+	// MCR.
+	Message *string `json:"message,omitempty"`
+
+	// ParentAddress MLR: the key that is asked to become the parent. Else "".
+	ParentAddress *string `json:"parent_address,omitempty"`
+
+	// RefTxHash MLA: the request. MCR: the accept. Else "".
+	RefTxHash *string `json:"ref_tx_hash,omitempty"`
+}
+
+// PrepareLinkResponse defines model for PrepareLinkResponse.
+type PrepareLinkResponse struct {
+	Facts LinkFacts `json:"facts"`
+
+	// Params The params of bch_signTransaction, what WizardConnect's sign_transaction_request has beside
+	// its action, time and sequence, or the transaction in hex.
+	Params GoogleProtobufValue `json:"params"`
+}
+
 // Readiness defines model for Readiness.
 type Readiness struct {
 	// Parts The same of each part that the server runs.
@@ -792,6 +861,26 @@ type SignedHead struct {
 
 	// TreeRoot Merkle tree hash over all entries.
 	TreeRoot []byte `json:"tree_root"`
+}
+
+// SubmitLinkRequest defines model for SubmitLinkRequest.
+type SubmitLinkRequest struct {
+	// Force Send it even if the action would be refused.
+	Force *bool `json:"force,omitempty"`
+
+	// SignedTransaction In hex.
+	SignedTransaction *string `json:"signed_transaction,omitempty"`
+}
+
+// SubmitLinkResponse defines model for SubmitLinkResponse.
+type SubmitLinkResponse struct {
+	// Expected As in LinkFacts; "" if it was there already.
+	Expected string `json:"expected"`
+	Kind     string `json:"kind"`
+
+	// Known Whether it was there already, in the mempool or the chain.
+	Known  bool   `json:"known"`
+	TxHash string `json:"tx_hash"`
 }
 
 // UIDMessageReply defines model for UIDMessageReply.
@@ -1144,6 +1233,12 @@ type FlushKeyInitJSONRequestBody = FlushKeyInitRequest
 // UpdateUIDJSONRequestBody defines body for UpdateUID for application/json ContentType.
 type UpdateUIDJSONRequestBody = UpdateUIDRequest
 
+// PrepareLinkJSONRequestBody defines body for PrepareLink for application/json ContentType.
+type PrepareLinkJSONRequestBody = PrepareLinkRequest
+
+// SubmitLinkJSONRequestBody defines body for SubmitLink for application/json ContentType.
+type SubmitLinkJSONRequestBody = SubmitLinkRequest
+
 // RequestEditorFn  is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
 
@@ -1321,6 +1416,16 @@ type ClientInterface interface {
 	UpdateUIDWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	UpdateUID(ctx context.Context, body UpdateUIDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PrepareLinkWithBody request with any body
+	PrepareLinkWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	PrepareLink(ctx context.Context, body PrepareLinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SubmitLinkWithBody request with any body
+	SubmitLinkWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	SubmitLink(ctx context.Context, body SubmitLinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListMempool request
 	ListMempool(ctx context.Context, params *ListMempoolParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1763,6 +1868,54 @@ func (c *Client) UpdateUIDWithBody(ctx context.Context, contentType string, body
 
 func (c *Client) UpdateUID(ctx context.Context, body UpdateUIDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateUIDRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) PrepareLinkWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPrepareLinkRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) PrepareLink(ctx context.Context, body PrepareLinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPrepareLinkRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) SubmitLinkWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSubmitLinkRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) SubmitLink(ctx context.Context, body SubmitLinkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSubmitLinkRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3722,6 +3875,86 @@ func NewUpdateUIDRequestWithBody(server string, contentType string, body io.Read
 	return req, nil
 }
 
+// NewPrepareLinkRequest calls the generic PrepareLink builder with application/json body
+func NewPrepareLinkRequest(server string, body PrepareLinkJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPrepareLinkRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewPrepareLinkRequestWithBody generates requests for PrepareLink with any type of body
+func NewPrepareLinkRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/links:prepare")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSubmitLinkRequest calls the generic SubmitLink builder with application/json body
+func NewSubmitLinkRequest(server string, body SubmitLinkJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSubmitLinkRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSubmitLinkRequestWithBody generates requests for SubmitLink with any type of body
+func NewSubmitLinkRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/links:submit")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListMempoolRequest generates requests for ListMempool
 func NewListMempoolRequest(server string, params *ListMempoolParams) (*http.Request, error) {
 	var err error
@@ -3961,6 +4194,16 @@ type ClientWithResponsesInterface interface {
 	UpdateUIDWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUIDAnswer, error)
 
 	UpdateUIDWithResponse(ctx context.Context, body UpdateUIDJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUIDAnswer, error)
+
+	// PrepareLinkWithBodyWithResponse request with any body
+	PrepareLinkWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PrepareLinkAnswer, error)
+
+	PrepareLinkWithResponse(ctx context.Context, body PrepareLinkJSONRequestBody, reqEditors ...RequestEditorFn) (*PrepareLinkAnswer, error)
+
+	// SubmitLinkWithBodyWithResponse request with any body
+	SubmitLinkWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SubmitLinkAnswer, error)
+
+	SubmitLinkWithResponse(ctx context.Context, body SubmitLinkJSONRequestBody, reqEditors ...RequestEditorFn) (*SubmitLinkAnswer, error)
 
 	// ListMempoolWithResponse request
 	ListMempoolWithResponse(ctx context.Context, params *ListMempoolParams, reqEditors ...RequestEditorFn) (*ListMempoolAnswer, error)
@@ -4840,6 +5083,65 @@ func (r UpdateUIDAnswer) StatusCode() int {
 	return 0
 }
 
+type PrepareLinkAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *PrepareLinkResponse
+	JSON400      *BadRequest
+	JSON404      *NotFound
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r PrepareLinkAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PrepareLinkAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type SubmitLinkAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *SubmitLinkResponse
+	JSON400      *BadRequest
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r SubmitLinkAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SubmitLinkAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type ListMempoolAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5219,6 +5521,40 @@ func (c *ClientWithResponses) UpdateUIDWithResponse(ctx context.Context, body Up
 		return nil, err
 	}
 	return ParseUpdateUIDAnswer(rsp)
+}
+
+// PrepareLinkWithBodyWithResponse request with arbitrary body returning *PrepareLinkAnswer
+func (c *ClientWithResponses) PrepareLinkWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PrepareLinkAnswer, error) {
+	rsp, err := c.PrepareLinkWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePrepareLinkAnswer(rsp)
+}
+
+func (c *ClientWithResponses) PrepareLinkWithResponse(ctx context.Context, body PrepareLinkJSONRequestBody, reqEditors ...RequestEditorFn) (*PrepareLinkAnswer, error) {
+	rsp, err := c.PrepareLink(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePrepareLinkAnswer(rsp)
+}
+
+// SubmitLinkWithBodyWithResponse request with arbitrary body returning *SubmitLinkAnswer
+func (c *ClientWithResponses) SubmitLinkWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SubmitLinkAnswer, error) {
+	rsp, err := c.SubmitLinkWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSubmitLinkAnswer(rsp)
+}
+
+func (c *ClientWithResponses) SubmitLinkWithResponse(ctx context.Context, body SubmitLinkJSONRequestBody, reqEditors ...RequestEditorFn) (*SubmitLinkAnswer, error) {
+	rsp, err := c.SubmitLink(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSubmitLinkAnswer(rsp)
 }
 
 // ListMempoolWithResponse request returning *ListMempoolAnswer
@@ -7278,6 +7614,163 @@ func ParseUpdateUIDAnswer(rsp *http.Response) (*UpdateUIDAnswer, error) {
 			return nil, err
 		}
 		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePrepareLinkAnswer parses an HTTP response from a PrepareLinkWithResponse call
+func ParsePrepareLinkAnswer(rsp *http.Response) (*PrepareLinkAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PrepareLinkAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PrepareLinkResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSubmitLinkAnswer parses an HTTP response from a SubmitLinkWithResponse call
+func ParseSubmitLinkAnswer(rsp *http.Response) (*SubmitLinkAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SubmitLinkAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SubmitLinkResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest TooLarge
