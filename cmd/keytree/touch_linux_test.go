@@ -81,6 +81,7 @@ func touchings() map[string]touching {
 		"link request": {args: append([]string{"--parent", "ADDRESS", "--dry-run"}, link...), beside: fails, stopped: fails},
 		"link accept":  {args: append([]string{someTxID}, link...), beside: fails, stopped: fails},
 		"link revoke":  {args: append([]string{someTxID}, link...), beside: fails, stopped: fails},
+		"link send":    {args: []string{"KEYFILE", "--network", "regtest", "--node", "NODE", "--server", "GRPC"}, beside: fails, stopped: fails},
 
 		"fsck":   {args: []string{"--network", "regtest"}, beside: open, kind: looks},
 		"import": {args: []string{"--network", "regtest", "--blocks", "BLOCKS"}, beside: open, stoppedWrites: true, kind: writes},
