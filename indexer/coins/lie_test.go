@@ -2,12 +2,16 @@ package coins_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -300,4 +304,35 @@ func (p purse) nodeAnswer(method string, params []any) any {
 		return refused(-5)
 	}
 	return refused(-32601)
+}
+
+// TestElectrumTLS reaches a server over TLS whose certificate is given, and no other.
+func TestElectrumTLS(t *testing.T) {
+	web := httptest.NewTLSServer(nil) // for its certificate
+	defer web.Close()
+	p := newPurse(t)
+	server := &coinstest.ElectrumServer{Of: p, Height: heightSeven, Version: "1.5", TLS: &tls.Config{Certificates: web.TLS.Certificates}}
+	address := server.Serve(t)
+	file := filepath.Join(t.TempDir(), "cert.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for url, want := range map[string]error{
+		"electrums://" + address + "?cert=" + file: nil,
+		"electrums://" + address:                   node.ErrUnsuitable,
+	} {
+		config, err := electrum.ParseURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Network, config.Log = regtest.Params, zerolog.Nop()
+		client, err := electrum.Dial(t.Context(), config)
+		if !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", url, err, want)
+		}
+		if err == nil {
+			p.wantHonest(t, coins.NewElectrum(client, regtest.Params))
+			client.Close()
+		}
+	}
 }

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/protocol"
-	"github.com/keytree-bch/keytree/rpc/client"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
 // Reason is why an action would be refused, by its name in identity.proto.
@@ -80,12 +80,12 @@ func ActionOf(a protocol.Action, author protocol.KeyHash) Action {
 
 // Server is what is asked, a client.Client for example.
 type Server interface {
-	Status(ctx context.Context) (*client.Status, error)
-	Resolve(ctx context.Context, address string) (*client.Resolution, error)
+	Status(ctx context.Context) (*keytreev1.GetStatusResponse, error)
+	Resolve(ctx context.Context, address string) (*keytreev1.Resolution, error)
 	// Action fails with codes.NotFound for an action that is not confirmed, and Pending for one
 	// that the server does not know to be in the mempool.
-	Action(ctx context.Context, txid string) (*client.Action, error)
-	Pending(ctx context.Context, txid string) (*client.Action, error)
+	Action(ctx context.Context, txid string) (*keytreev1.Action, error)
+	Pending(ctx context.Context, txid string) (*keytreev1.Action, error)
 }
 
 // Checker checks actions. All fields but Unconfirmed must be set.
@@ -209,7 +209,7 @@ func (c *Checker) checkRevoke(ctx context.Context, author string, accept chainha
 
 // action returns what the server knows of an action, confirmed or pending, or, if it knows
 // none, what the transaction tells: then State, ChildAddress and AuthorAddress are empty.
-func (c *Checker) action(ctx context.Context, txid chainhash.Hash) (*client.Action, error) {
+func (c *Checker) action(ctx context.Context, txid chainhash.Hash) (*keytreev1.Action, error) {
 	r, err := c.Server.Action(ctx, txid.String())
 	if status.Code(err) != codes.NotFound {
 		return r, err
@@ -239,7 +239,7 @@ func (c *Checker) action(ctx context.Context, txid chainhash.Hash) (*client.Acti
 		return nil, fmt.Errorf("%w: transaction %v carries no well-formed action", ErrNoAction, txid)
 	}
 	c.noteUnconfirmed(act.Kind.String(), txid)
-	r = &client.Action{TxHash: txid.String(), Kind: act.Kind.String()}
+	r = &keytreev1.Action{TxHash: txid.String(), Kind: act.Kind.String()}
 	if act.Kind == protocol.MLR {
 		r.ParentAddress = protocol.FormatAddress(act.Parent, c.Network)
 	}
