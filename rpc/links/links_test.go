@@ -85,6 +85,11 @@ func (w *world) Action(_ context.Context, txid string) (*keytreev1.Action, error
 	return nil, status.Error(codes.NotFound, "no such action")
 }
 
+// Pending implements linkcheck.Server.
+func (w *world) Pending(context.Context, string) (*keytreev1.Action, error) {
+	return nil, status.Error(codes.NotFound, "no such action is pending")
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{

@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { service.Close() })
 	w := &world{keyserver: service, chain: rpctest.ID(genesis), breaker: rpctest.ID(breaker), stale: make(map[string]string)}
-	w.Rig = rpctest.NewOf(t, rpc.Config{Keyserver: service, Origins: []string{"*"}, Version: "test"}, blocks...)
+	w.Rig = rpctest.NewOf(t, rpc.Config{Keyserver: service, Origins: []string{"*"}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial}, blocks...)
 
 	limits := admission.DefaultLimits()
 	limits.Work = admission.Budget{All: 1000, One: 1}
@@ -129,6 +129,16 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 	asks := map[string][]ask{
 		"GetStatus":      get("/v1/status"),
 		"ResolveAddress": append(get("/v1/addresses/"+child), ask{status: 200, path: "/v1/addresses/" + rpctest.Address("nobody")}, ask{status: 400, path: "/v1/addresses/x"}),
+		"PrepareLink": {
+			{status: 200, path: "/v1/links:prepare", body: rpctest.Object{"kind": "MLR", "author_address": child, "parent_address": rpctest.Address("nobody")}},
+			{status: 200, path: "/v1/links:prepare", body: rpctest.Object{"kind": "MLR", "author_address": child, "parent_address": rpctest.Address("nobody"), "format": "hex"}},
+			{status: 400, path: "/v1/links:prepare", body: rpctest.Object{"kind": "MLB", "author_address": child}},
+			{status: 404, path: "/v1/links:prepare", body: rpctest.Object{"kind": "MCR", "author_address": child, "ref_tx_hash": tx("mlr1")[:62] + "00"}},
+		},
+		"SubmitLink": {
+			{status: 200, path: "/v1/links:submit", body: rpctest.Object{"signed_transaction": linkInHex(t)}},
+			{status: 400, path: "/v1/links:submit", body: rpctest.Object{"signed_transaction": "00"}},
+		},
 		"BatchResolve": {
 			{status: 200, path: "/v1/addresses:batchResolve", body: rpctest.Object{"addresses": []string{child, rpctest.Address("nobody")}, "at_height": 3}},
 			{status: 400, path: "/v1/addresses:batchResolve", body: rpctest.Object{"addresses": []string{child, "x"}}},
