@@ -486,6 +486,43 @@ func (s *modelState) actionsOf(key protocol.KeyHash) []links.ActionStatus {
 	return actions
 }
 
+// requestsOf lists the requests that name a key as the parent, the newest first.
+func (s *modelState) requestsOf(parent protocol.KeyHash) []links.Request {
+	var requests []links.Request
+	for i := range s.actions {
+		a := &s.actions[i]
+		if a.Kind != protocol.MLR || a.parent == nil || *a.parent != parent {
+			continue
+		}
+		r := links.Request{ActionStatus: a.status(), Since: a.decided}
+		switch a.state {
+		case links.StateOpen:
+			r.Link = links.OpenRequest
+		case links.StateRefused:
+			r.Link = links.RefusedRequest
+		case links.StateUsed:
+			r.Link = links.AcceptedRequest
+			if accept := s.action(*a.by); accept.state == links.StateCut {
+				r.Link, r.Since, r.Revoke = links.CutRequest, accept.decided, accept.by
+			}
+		}
+		requests = append(requests, r)
+	}
+	slices.Reverse(requests)
+	return requests
+}
+
+// linksBelow lists the links in force of a key's children, in the order in which they came.
+func (s *modelState) linksBelow(parent protocol.KeyHash) []links.Link {
+	var below []links.Link
+	for _, m := range s.membersBelow(parent) {
+		if m.Parent != nil && *m.Parent == parent {
+			below = append(below, links.Link{Child: m.Key, Accept: *m.Accept, Linked: m.Linked})
+		}
+	}
+	return below
+}
+
 // modelStateHash is H(h) of protocol/SPEC.md §9, with the encoding there.
 func modelStateHash(prev [32]byte, block chainhash.Hash, effects []links.Effect) [32]byte {
 	var encoded bytes.Buffer

@@ -204,7 +204,9 @@ func (h heldView) wantReorganised(t rapid.TB, w *world) {
 	_, resolve := h.Resolve(context.Background(), w.keys[0])
 	_, action := h.Action(id)
 	_, _, actions := h.ActionsOf(context.Background(), w.keys[0], nil, 10)
-	for question, err := range map[string]error{"Resolve": resolve, "Action": action, "ActionsOf": actions} {
+	_, _, requests := h.Requests(context.Background(), w.keys[0], links.AnyRequest, nil, 10)
+	_, _, below := h.LinksBelow(context.Background(), w.keys[0], nil, 10)
+	for question, err := range map[string]error{"Resolve": resolve, "Action": action, "ActionsOf": actions, "Requests": requests, "LinksBelow": below} {
 		if !errors.Is(err, graph.ErrReorganised) {
 			t.Fatalf("%s of a view whose block was taken back: %v", question, err)
 		}
@@ -215,6 +217,8 @@ func (h heldView) wantReorganised(t rapid.TB, w *world) {
 type questions interface {
 	Resolve(context.Context, protocol.KeyHash) (links.Resolution, error)
 	ActionsOf(context.Context, protocol.KeyHash, *store.Position, int) ([]links.ActionStatus, *store.Position, error)
+	Requests(context.Context, protocol.KeyHash, links.RequestState, *store.Position, int) ([]links.Request, *store.Position, error)
+	LinksBelow(context.Context, protocol.KeyHash, *protocol.KeyHash, int) ([]links.Link, *protocol.KeyHash, error)
 	Action(chainhash.Hash) (links.ActionStatus, error)
 	Identity(chainhash.Hash) (links.Identity, error)
 	Members(context.Context, chainhash.Hash, *links.MemberCursor, int) ([]links.Member, *links.MemberCursor, error)
@@ -235,10 +239,16 @@ func (s *modelState) answers(t rapid.TB, v questions, w *world, limit int) {
 			same(t, w, fmt.Sprintf("%s(%s) as of %d", question, show(w, of), s.block.Height), got, want)
 		}
 	}
-	for _, key := range w.keys {
+	for i, key := range w.keys {
 		r := must(v.Resolve(context.Background(), key))(t)
 		check("Resolve", key, r, s.resolve(key))
 		check("ActionsOf", key, allActions(t, v, key, limit), s.actionsOf(key))
+		asked := s.requestsOf(key)
+		check("Requests", key, allRequests(t, v, key, links.AnyRequest, limit), asked)
+		state := links.OpenRequest << ((int(s.block.Height) + i) % 4)
+		asked = slices.DeleteFunc(asked, func(r links.Request) bool { return r.Link != state })
+		check(fmt.Sprint("Requests in state ", state), key, allRequests(t, v, key, state, limit), slices.Clip(asked))
+		check("LinksBelow", key, allLinks(t, v, key, limit), s.linksBelow(key))
 	}
 	for _, tx := range w.txs {
 		var status *links.ActionStatus
@@ -292,6 +302,36 @@ func allActions(t rapid.TB, v questions, key protocol.KeyHash, limit int) []link
 			return all
 		}
 		cursor = next
+	}
+}
+
+// allRequests reads the requests asked of a key page by page.
+func allRequests(t rapid.TB, v questions, key protocol.KeyHash, states links.RequestState, limit int) (all []links.Request) {
+	var from *store.Position
+	for {
+		page, next, err := v.Requests(context.Background(), key, states, from, limit)
+		if err != nil || len(page) > limit {
+			t.Fatalf("a page of %d requests, limit %d, %v", len(page), limit, err)
+		}
+		if all = append(all, page...); next == nil {
+			return all
+		}
+		from = next
+	}
+}
+
+// allLinks reads the links below a key page by page.
+func allLinks(t rapid.TB, v questions, key protocol.KeyHash, limit int) (all []links.Link) {
+	var after *protocol.KeyHash
+	for {
+		page, next, err := v.LinksBelow(context.Background(), key, after, limit)
+		if err != nil || len(page) > limit || len(page) == 0 && after != nil {
+			t.Fatalf("a page of %d links, limit %d, %v", len(page), limit, err)
+		}
+		if all = append(all, page...); next == nil {
+			return all
+		}
+		after = next
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // mempool is what a pair supposes of the next block, and what the model makes of that.
@@ -101,6 +102,15 @@ func (p *pair) wantReasons(t *rapid.T, w *world, v *graph.PendingView, m *mempoo
 		}
 		pending("key", key, why, !reflect.DeepEqual(confirmed.resolve(key), m.state.resolve(key)))
 	}
+	for _, key := range w.keys {
+		for _, states := range []links.RequestState{links.OpenRequest, links.AcceptedRequest, links.AnyRequest} {
+			got, more, err := v.ChangedRequests(context.Background(), key, states, 1000)
+			if err != nil || more {
+				t.Fatalf("ChangedRequests: %v, %t", err, more)
+			}
+			same(t, w, "ChangedRequests", got, changedRequests(confirmed, m.state, key, states))
+		}
+	}
 	for _, tx := range w.txs {
 		why, moved, more, err := v.WhyIdentity(tx.TxID)
 		if err != nil || more {
@@ -122,6 +132,26 @@ func (p *pair) wantReasons(t *rapid.T, w *world, v *graph.PendingView, m *mempoo
 		before := confirmed.action(tx.TxID)
 		pending("action", tx.TxID, why, before == nil || !reflect.DeepEqual(before.status(), now.status()))
 	}
+}
+
+// changedRequests lists the requests asked of a key that one state has and the one before has not, or in another of the
+// states: those that are new first, else the newest first.
+func changedRequests(before, after *modelState, key protocol.KeyHash, states links.RequestState) (changes []graph.RequestChange) {
+	was := make(map[chainhash.Hash]links.Request)
+	for _, r := range before.requestsOf(key) {
+		was[r.TxID] = r
+	}
+	var known []graph.RequestChange
+	for _, r := range after.requestsOf(key) {
+		old, ok := was[r.TxID]
+		switch {
+		case !ok && r.Link&states != 0:
+			changes = append(changes, graph.RequestChange{Is: r})
+		case ok && old.Link != r.Link && (old.Link|r.Link)&states != 0:
+			known = append(known, graph.RequestChange{Was: &old, Is: r})
+		}
+	}
+	return append(changes, known...)
 }
 
 // TestPropertyPending: after any sequence of connects, disconnects and restarts, and whatever is

@@ -18,9 +18,13 @@ import (
 func (v *Identities) find(txid chainhash.Hash) (int32, error) {
 	n, err := v.ledger.number(txid)
 	if err == nil && (n == none || v.ledger.heightOf(n) > v.height) {
-		err = fmt.Errorf("action %v as of height %d: %w", txid, v.height, store.ErrNotFound)
+		err = notThere(txid, v.height)
 	}
 	return n, err
+}
+
+func notThere(txid chainhash.Hash, height uint32) error {
+	return fmt.Errorf("action %v as of height %d: %w", txid, height, store.ErrNotFound)
 }
 
 // Action describes an action by its txid. ErrNotFound if no action of that txid
@@ -162,10 +166,7 @@ func (v *Identities) ActionsOf(ctx context.Context, key protocol.KeyHash, after 
 	if err := v.stillThere(); err != nil {
 		return nil, nil, err
 	}
-	list := mentionList{ledger: &v.ledger, key: key, last: none, height: v.height, rest: none}
-	if n := v.state.inIdentity(key); n != none {
-		list.last = v.state.places.Ref(n).mentioned
-	}
+	list := v.mentions(key)
 	if after != nil {
 		if list.from, err = v.ledger.firstAfter(*after); err != nil {
 			return nil, nil, err
@@ -222,6 +223,12 @@ func (l *ledger) firstAfter(p store.Position) (int32, error) {
 	}), err
 }
 
+// firstFrom returns the number of the first action of the blocks from a height on, or the next number if there is
+// none.
+func (l *ledger) firstFrom(height uint32) int32 {
+	return l.firstOf(search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).height >= height }))
+}
+
 // firstOf returns the number of the first action of a block, or the next number if
 // there is no such block.
 func (l *ledger) firstOf(block int32) int32 {
@@ -245,6 +252,15 @@ type mentionList struct {
 	rest   int32 // number from which on the list goes on, if too many were; else none
 }
 
+// mentions returns the actions by and about a key as of the view, from the first on.
+func (v *Identities) mentions(key protocol.KeyHash) mentionList {
+	list := mentionList{ledger: &v.ledger, key: key, last: none, height: v.height, rest: none}
+	if n := v.state.inIdentity(key); n != none {
+		list.last = v.state.places.Ref(n).mentioned
+	}
+	return list
+}
+
 // maxPassed is how many late mentions of a key are passed over for one page, since they were
 // decided after the height that is asked about: anybody can make as many as he pays for.
 const maxPassed = 4096
@@ -258,7 +274,7 @@ type mentioned struct {
 // each visits the list in order of position until visit says that it is enough, or too much has
 // been passed over.
 func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool, err error)) error {
-	end := l.firstOf(search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).height > l.height }))
+	end := l.firstFrom(l.height + 1)
 	landmarks, late := l.records(store.PrefixLandmark), l.records(store.PrefixLate)
 	defer landmarks.Close()
 	defer late.Close()
@@ -358,11 +374,9 @@ func (l *mentionList) between(from, last int32) (met []mentioned, err error) {
 			return nil, err
 		}
 		met = append(met, mentioned{n, stored})
-		m, ok := stored.mentioning(l.key)
-		if !ok || m.previous >= n {
-			return nil, fmt.Errorf("%w: action %v does not say which one mentions the same key before it", store.ErrDamaged, stored.txid)
+		if n, err = stored.before(n, l.key); err != nil {
+			return nil, err
 		}
-		n = m.previous
 	}
 	slices.Reverse(met)
 	return met, nil
@@ -377,6 +391,16 @@ func (a *storedAction) mentioning(key protocol.KeyHash) (m mentioning, ok bool) 
 		return m, false
 	}
 	return a.mentions[i], true
+}
+
+// before returns the number of the action before this one, of number n, in the chain of a key; none if it is the
+// first, or in none.
+func (a *storedAction) before(n int32, key protocol.KeyHash) (int32, error) {
+	m, ok := a.mentioning(key)
+	if !ok || m.previous >= n {
+		return none, fmt.Errorf("%w: action %v does not say which one mentions the same key before it", store.ErrDamaged, a.txid)
+	}
+	return m.previous, nil
 }
 
 // ReadActions reads the actions of the block at height as they were given to Apply, in order of

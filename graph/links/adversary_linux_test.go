@@ -13,6 +13,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -273,5 +274,58 @@ func TestAdversaryMerges(t *testing.T) {
 	}
 	if most != 2+rounds+1 {
 		t.Errorf("%d records to find which one survives of %d, expected %d", most, identities, 2+rounds+1)
+	}
+}
+
+// TestAdversaryRequests asks for the inbox of keys to which strangers have sent as many requests as they like to pay
+// for, before they were in an identity or afterwards: a page costs what its entries do, and what it may pass over. The few
+// that were accepted are found behind them, page by page.
+func TestAdversaryRequests(t *testing.T) {
+	spam := 5000
+	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
+		spam = 100_000
+	}
+	const page, passed, coming = 100, 4096, 64
+	for _, linked := range []bool{false, true} {
+		c := newChain(t)
+		accepted := 0
+		if linked {
+			c.link(spam+1, 0)
+			c.block()
+			accepted++
+		}
+		for n := range spam {
+			c.add(n+1, protocol.Action{Kind: protocol.MLR, Parent: key(0)})
+			if len(c.actions) == 10_000 {
+				c.block()
+			}
+		}
+		v := c.at(c.block())
+		for _, test := range []struct {
+			states links.RequestState
+			most   int // records of a page
+			want   int
+		}{
+			{links.OpenRequest, coming + 14*page, spam},
+			{links.AcceptedRequest, coming + 2*passed, accepted},
+		} {
+			listed, pages, start := 0, 0, processorTime()
+			for from, first := (*store.Position)(nil), true; first || from != nil; first = false {
+				before := v.Asked()
+				requests, next, err := v.Requests(t.Context(), key(0), test.states, from, page)
+				if err != nil {
+					t.Fatal(err)
+				}
+				// To find where a page begins takes some reads more, one for each bit of the number of a block's actions.
+				if asked := v.Asked() - before; asked > test.most+14+20 {
+					t.Errorf("page %d of requests in state %d took %d records, expected %d at most", pages, test.states, asked, test.most)
+				}
+				listed, pages, from = listed+len(requests), pages+1, next
+			}
+			if listed != test.want || test.states == links.AcceptedRequest && pages < spam/passed {
+				t.Errorf("%d requests in state %d on %d pages, expected %d", listed, test.states, pages, test.want)
+			}
+			t.Logf("linked %t, state %d: %d pages, each %v of processor time", linked, test.states, pages, (processorTime()-start)/time.Duration(pages))
+		}
 	}
 }

@@ -18,7 +18,9 @@
 //	view.go         questions as of a block: resolving, identities
 //	past.go         resolving as of an older block, and what a question may cost
 //	members.go      the keys of an identity
+//	below.go        the links directly below a key
 //	actions.go      actions and what became of them
+//	requests.go     link requests that a key was asked for
 //	differs.go      whether two states are the same
 //
 // # What a question may cost
@@ -32,7 +34,12 @@
 //	Action        14 records, the message, in chunks of 64 kB, and a chunk of 4 kB of each run of txids
 //	ActionsOf     a page: what Action takes for each, but 1 MB of messages and the last one; 64 records to
 //	              come to the first, and 4,096 that are passed over, after which the page ends
+//	Requests      a page: what Action takes and one more for each, but 1 MB of messages and the last one; 64 records
+//	              to come to the first, and twice 4,096 for what is passed over, after which the page ends
+//	Request       15 records and the message
+//	Touched       four records for each of 1,000 actions
+//	LinksBelow    a page: recordWork for each, less than MaxWork up to 4,000
 //	Effects       those of the block up to the end of the page, 10 ns each, and 7 records for each on it
 //
-// The tests named Adversary reach the first three with identities that are made for that.
+// The tests named Adversary reach the first three, and Requests, with identities that are made for that.
 package links

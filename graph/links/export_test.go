@@ -8,3 +8,6 @@ func (v *Identities) Limit(most int) { v.most = most }
 
 // Work returns what the last question took.
 func (v *Identities) Work() int { return v.work }
+
+// Asked returns how many records of actions all questions so far took.
+func (v *Identities) Asked() int { return v.ledger.asked }

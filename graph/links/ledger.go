@@ -21,6 +21,7 @@ type ledger struct {
 	known  int32                 // how many actions there are
 	index  txids.Index           // of them; may have later ones
 	next   uint32                // height of the first block that it does not see
+	asked  int                   // how many actions, and what became of them, were asked for
 
 	chunk struct { // the one of actions that was read last
 		height, number uint32
@@ -84,6 +85,7 @@ func (l *ledger) heightOf(action int32) uint32 { return l.span(action).height }
 
 // action reads an action.
 func (l *ledger) action(n int32) (storedAction, error) {
+	l.asked++
 	if n < 0 || n >= l.known {
 		return storedAction{}, fmt.Errorf("%w: action %d is referred to, there are %d", store.ErrDamaged, n, l.known)
 	}
@@ -107,6 +109,7 @@ func (l *ledger) action(n int32) (storedAction, error) {
 // late returns what became of an action that waited in its own block; ok is false
 // while it waits.
 func (l *ledger) late(n int32) (o lateFate, ok bool, err error) {
+	l.asked++
 	value, err := store.Read(l.txn, store.LateKey(n))
 	if err != nil || value == nil {
 		return o, false, err
@@ -117,6 +120,7 @@ func (l *ledger) late(n int32) (o lateFate, ok bool, err error) {
 
 // cut returns how the link of a request ended; ok is false if it has not.
 func (l *ledger) cut(request int32) (c cutLink, ok bool, err error) {
+	l.asked++
 	value, err := store.Read(l.txn, store.CutKey(request))
 	if err != nil || value == nil {
 		return c, false, err

@@ -72,10 +72,12 @@ import (
 //	(w, l)                                                     24 bytes held per reference
 //	links that were cut (f)    the key that accepted them      constant each                  one read
 //	children of a key (k)      the key, which accepts each     constant each; 150 bytes held  Members: a page, and the way up from
-//	                                                           per key                        the end of a branch, links.MaxWork at most
+//	                                                           per key                        the end of a branch, links.MaxWork at most;
+//	                                                                                          LinksBelow: a page
 //	links above a key (k)      each key above it               constant each                  Resolve: as of the tip logarithmic, else one seek
 //	                                                                                          for each that changed since, links.MaxWork
-//	mentions of a key (x)      fees: anybody, of any key       constant each                  ActionsOf: a page and 63 more
+//	mentions of a key (x)      fees: anybody, of any key       constant each                  ActionsOf: a page and 63 more; Requests: these,
+//	                                                                                          and 4,096 that are passed over
 //	late mentions (y)          fees: anybody, of any key       constant each                  ActionsOf: a page, and as of a height before
 //	                                                                                          they were decided 4,096 that are passed over
 //	what checkpoints hold      keys in links, waiting actions  400 bytes written at most      none

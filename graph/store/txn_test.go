@@ -64,6 +64,9 @@ func TestTxnOver(t *testing.T) {
 				from := max(key(), prefix)
 				n, _ := slices.BinarySearch(keys, from)
 				wantKeys(t, txn, prefix, from, keys[n:], want)
+				if bytes.HasPrefix([]byte(from), []byte(prefix)) {
+					wantBefore(t, txn, prefix, from, keys[:n])
+				}
 			}
 		}
 		for range 20 {
@@ -97,5 +100,23 @@ func wantKeys(t *testing.T, txn *Txn, prefix, from string, keys []string, values
 	}
 	if n != len(keys) {
 		t.Fatalf("%d keys under %q from %q, want %q", n, prefix, from, keys)
+	}
+}
+
+// wantBefore goes back through all keys with a prefix that come before one, and through the last of them.
+func wantBefore(t *testing.T, txn *Txn, prefix, before string, keys []string) {
+	t.Helper()
+	for _, limit := range []int{1, len(keys), len(keys) + 1} {
+		var got []string
+		if err := EachKeyBefore(txn, []byte(prefix), []byte(before), func(key []byte) (bool, error) {
+			got = append(got, string(key))
+			return len(got) < limit, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		slices.Reverse(got)
+		if want := keys[max(0, len(keys)-limit):]; len(keys) > 0 && !slices.Equal(got, want) || len(keys) == 0 && len(got) > 0 {
+			t.Fatalf("%d keys under %q before %q: %q, want %q", limit, prefix, before, got, want)
+		}
 	}
 }
