@@ -103,6 +103,8 @@ func TestUnavailable(t *testing.T) {
 			for _, path := range []string{
 				"/v1/addresses/" + rpctest.Address("a"),
 				"/v1/addresses/" + rpctest.Address("a") + "/actions",
+				"/v1/addresses/" + rpctest.Address("a") + "/requests",
+				"/v1/addresses/" + rpctest.Address("a") + "/links",
 				"/v1/identities/" + rpctest.HashOf("tx").String() + "?at_height=0",
 				"/v1/identities/" + rpctest.HashOf("tx").String() + "/keys",
 				"/v1/actions/" + rpctest.HashOf("tx").String(),

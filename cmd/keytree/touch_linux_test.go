@@ -76,6 +76,7 @@ func touchings() map[string]touching {
 		"resolve": asks("ADDRESS"),
 		"tree":    asks("ADDRESS"),
 		"history": asks("ADDRESS"),
+		"inbox":   asks("ADDRESS"),
 		"watch":   {args: []string{"--server", nowhere}, beside: noServer, stopped: noServer},
 
 		"link request": {args: append([]string{"--parent", "ADDRESS", "--dry-run"}, link...), beside: fails, stopped: fails},

@@ -131,7 +131,7 @@ func (c *Client) At(height uint32) View {
 
 // Unconfirmed returns what asks as of the tip, and what would differ if what is pending were the next block:
 // that stands in the field Unconfirmed of answers, which says so if the server does not know it. Lists list what
-// is confirmed, but for UnconfirmedActions. One that is only pending is in an answer's Unconfirmed, too: its
+// is confirmed, but for those named Unconfirmed. One that is only pending is in an answer's Unconfirmed, too: its
 // state is UNCONFIRMED then.
 func (c *Client) Unconfirmed() View {
 	v := c.View

@@ -144,6 +144,10 @@ func TestUnconfirmed(t *testing.T) {
 	if !slices.ContainsFunc(differ, func(a *client.Action) bool { return a.State == "CUT" }) || len(differ) < 1000 {
 		t.Errorf("%d actions differ", len(differ))
 	}
+	asked, cut := all(t, c.UnconfirmedRequests(ctx, child, "open")), all(t, c.UnconfirmedLinks(ctx, rpctest.Address("parent")))
+	if len(asked) != 1000 || asked[0].Pending.GetTxHash() != asked[0].TxHash || len(cut) != 1 || cut[0].State != "CUT" || len(all(t, c.Requests(ctx, child, ""))) > 0 {
+		t.Errorf("%d requests and the links %v differ", len(asked), cut)
+	}
 	v := c.Unconfirmed()
 	resolutions, err := v.BatchResolve(ctx, []string{rpctest.Address("lone"), child}, false)
 	if err != nil || resolutions[0].Unconfirmed != nil || resolutions[1].Unconfirmed.GetResolution().GetMainAddress() != child || resolutions[1].MainAddress != rpctest.Address("parent") {
@@ -191,6 +195,10 @@ func TestLists(t *testing.T) {
 	}
 	if actions := all(t, asked.Actions(ctx, rpctest.Address("parent"))); len(actions) != 2*keys || actions[0].TxHash != rpctest.HashOf("r0").String() {
 		t.Errorf("%d actions, the first one %v", len(actions), actions[0])
+	}
+	asks, below := all(t, asked.Requests(ctx, rpctest.Address("parent"), "accepted")), all(t, asked.Links(ctx, rpctest.Address("parent")))
+	if len(asks) != keys || asks[0].TxHash != rpctest.HashOf(fmt.Sprint("r", keys-1)).String() || len(below) != keys || below[0].AcceptTxHash != rpctest.HashOf("a0").String() {
+		t.Errorf("%d requests, the first one %v; %d links, the first one %v", len(asks), asks[0], len(below), below[0])
 	}
 	for i, anchor := range all(t, asked.Anchors(ctx, rpctest.ID(genesis))) {
 		if anchor.Number != uint32(i) {

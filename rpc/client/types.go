@@ -14,6 +14,10 @@ type (
 	Key = keytreev1.IdentityKey
 	// Action is a link request, accept or revoke, and what has become of it.
 	Action = keytreev1.Action
+	// LinkRequest is a link request that a key was asked for, and what has become of it and of its link.
+	LinkRequest = keytreev1.LinkRequest
+	// ChildLink is a link from a child to the key that was asked about.
+	ChildLink = keytreev1.ChildLink
 	// Unconfirmed is what would differ from an answer if what is pending were the next block.
 	Unconfirmed = keytreev1.Unconfirmed
 	// PendingAction is an action of the mempool, and what would become of it.

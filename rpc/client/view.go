@@ -141,11 +141,63 @@ func (v View) Actions(ctx context.Context, address string) iter.Seq2[*Action, er
 func (v View) UnconfirmedActions(ctx context.Context, address string) iter.Seq2[*Action, error] {
 	return list(func(token string) ([]*Action, string, error) {
 		page, err := v.identities.ListAddressActions(ctx, &keytreev1.ListAddressActionsRequest{Address: address, AtHeight: v.at, Unconfirmed: true, PageSize: pageSize, PageToken: token})
-		if u := page.GetUnconfirmed(); err == nil && !u.GetAvailable() {
-			err = fmt.Errorf("%w: %s", ErrMempool, u.GetReason())
-		}
-		return page.GetUnconfirmed().GetActions(), page.GetNextPageToken(), err
+		return page.GetUnconfirmed().GetActions(), page.GetNextPageToken(), known(page.GetUnconfirmed(), err)
 	})
+}
+
+// Requests lists the link requests that name a key as the parent, the newest first: those in a state, which is open,
+// accepted, cut or refused, or all of them, whatever their state, with all; "" means open. Anybody can send them: what
+// their messages say is not verified.
+func (v View) Requests(ctx context.Context, address, state string) iter.Seq2[*LinkRequest, error] {
+	return list(func(token string) ([]*LinkRequest, string, error) {
+		page, err := v.requests(ctx, address, state, token)
+		return page.GetRequests(), page.GetNextPageToken(), err
+	})
+}
+
+// UnconfirmedRequests lists up to 1,000 of the link requests that name a key as the parent and are pending, or
+// would come into the state or leave it if what is pending were the next block, as they would be then: first the pending ones, whose
+// field Pending is set. ErrMempool if the server does not know what is pending.
+func (v View) UnconfirmedRequests(ctx context.Context, address, state string) iter.Seq2[*LinkRequest, error] {
+	v.unconfirmed = true
+	return list(func(string) ([]*LinkRequest, string, error) {
+		page, err := v.requests(ctx, address, state, "")
+		return page.GetUnconfirmed().GetRequests(), "", known(page.GetUnconfirmed(), err)
+	})
+}
+
+func (v View) requests(ctx context.Context, address, state, token string) (*keytreev1.ListAddressRequestsResponse, error) {
+	return v.identities.ListAddressRequests(ctx, &keytreev1.ListAddressRequestsRequest{Address: address, State: state, AtHeight: v.at, Unconfirmed: v.unconfirmed, PageSize: pageSize, PageToken: token})
+}
+
+// Links lists the links in force directly below a key, in the order in which they came.
+func (v View) Links(ctx context.Context, address string) iter.Seq2[*ChildLink, error] {
+	return list(func(token string) ([]*ChildLink, string, error) {
+		page, err := v.links(ctx, address, token)
+		return page.GetLinks(), page.GetNextPageToken(), err
+	})
+}
+
+// UnconfirmedLinks lists up to 1,000 of the links directly below a key that would come, or be cut, if what is
+// pending were the next block. ErrMempool if the server does not know what is pending.
+func (v View) UnconfirmedLinks(ctx context.Context, address string) iter.Seq2[*ChildLink, error] {
+	v.unconfirmed = true
+	return list(func(string) ([]*ChildLink, string, error) {
+		page, err := v.links(ctx, address, "")
+		return page.GetUnconfirmed().GetLinks(), "", known(page.GetUnconfirmed(), err)
+	})
+}
+
+func (v View) links(ctx context.Context, address, token string) (*keytreev1.ListAddressLinksResponse, error) {
+	return v.identities.ListAddressLinks(ctx, &keytreev1.ListAddressLinksRequest{Address: address, AtHeight: v.at, Unconfirmed: v.unconfirmed, PageSize: pageSize, PageToken: token})
+}
+
+// known returns ErrMempool if an answer without an error does not know what is pending.
+func known(u *Unconfirmed, err error) error {
+	if err == nil && !u.GetAvailable() {
+		err = fmt.Errorf("%w: %s", ErrMempool, u.GetReason())
+	}
+	return err
 }
 
 // AnchorChains lists the chains of anchors for a domain. Anybody can begin one for any

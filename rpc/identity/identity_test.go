@@ -158,6 +158,26 @@ func TestAnswers(t *testing.T) {
 				"height": 3, "tx_index": 2, "decided_height": 3, "by_tx_hash": "", "as_of_height": 6, "as_of_hash": "@block6"}],
 			"next_page_token": "", "as_of_height": 6, "as_of_hash": "@block6"}`,
 	}, {
+		name: "the requests asked of a key", method: "GET", path: "/v1/addresses/" + rpctest.Address("parent") + "/requests?state=all&page_size=3",
+		grpc: func(t *testing.T, r *rpctest.Rig) (proto.Message, error) {
+			return r.Client.ListAddressRequests(t.Context(), &keytreev1.ListAddressRequestsRequest{Address: rpctest.Address("parent"), State: "all", PageSize: 3})
+		},
+		want: `{"requests": [
+				{"tx_hash": "#mlr3", "child_address": "@child", "message": "", "message_hex": "", "state": "ACCEPTED", "reason": "",
+				"height": 6, "tx_index": 1, "decided_height": 6, "accept_tx_hash": "#mla3", "revoke_tx_hash": ""},
+				{"tx_hash": "#bad", "child_address": "", "message": "", "message_hex": "", "state": "REFUSED", "reason": "NO_AUTHOR",
+				"height": 4, "tx_index": 1, "decided_height": 4, "accept_tx_hash": "", "revoke_tx_hash": ""},
+				{"tx_hash": "#mlr1", "child_address": "@child", "message": "hi \ufffd!", "message_hex": "686920ff21", "state": "CUT", "reason": "",
+				"height": 1, "tx_index": 1, "decided_height": 5, "accept_tx_hash": "#mla1", "revoke_tx_hash": "#mcr1"}],
+			"next_page_token": "", "as_of_height": 6, "as_of_hash": "@block6"}`,
+	}, {
+		name: "the links below a key", method: "GET", path: "/v1/addresses/" + rpctest.Address("parent") + "/links?at_height=4",
+		grpc: func(t *testing.T, r *rpctest.Rig) (proto.Message, error) {
+			return r.Client.ListAddressLinks(t.Context(), &keytreev1.ListAddressLinksRequest{Address: rpctest.Address("parent"), AtHeight: proto.Uint32(4)})
+		},
+		want: `{"links": [{"child_address": "@child", "accept_tx_hash": "#mla1", "linked_height": 2, "state": "IN_FORCE"}],
+			"next_page_token": "", "as_of_height": 4, "as_of_hash": "@block4"}`,
+	}, {
 		name: "the events of a block", method: "GET", path: "/v1/events?from_height=2&to_height=2",
 		grpc: func(t *testing.T, r *rpctest.Rig) (proto.Message, error) {
 			return r.Client.ListEvents(t.Context(), &keytreev1.ListEventsRequest{FromHeight: proto.Uint32(2), ToHeight: proto.Uint32(2)})

@@ -10,7 +10,6 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/store"
-	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -18,7 +17,7 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
-	// unitUnconfirmed is how many actions that may be otherwise are as much work as another call.
+	// unitUnconfirmed is how many entries that may be otherwise are as much work as another call.
 	unitUnconfirmed = 100
 )
 
@@ -143,10 +142,8 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 		return nil, err
 	}
 	defer supposed.close()
-	if supposed.known() {
-		if err := admission.Work(ctx, list.limit/unitUnconfirmed); err != nil {
-			return nil, err
-		}
+	if err := supposed.charge(ctx, list.limit); err != nil {
+		return nil, err
 	}
 	after, err := parseActionCursor(list.token.cursor)
 	if err != nil {

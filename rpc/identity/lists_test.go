@@ -66,6 +66,26 @@ func TestPagesMakeUpTheWhole(t *testing.T) {
 			return messages(answer.Actions), answer.NextPageToken
 		},
 	}, {
+		name: "links", items: 20,
+		list: func(t *testing.T, r *rpctest.Rig, size uint32, token string) ([]proto.Message, string) {
+			answer, err := r.Client.ListAddressLinks(t.Context(), &keytreev1.ListAddressLinksRequest{
+				Address: rpctest.Address("root"), PageSize: size, PageToken: token})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return messages(answer.Links), answer.NextPageToken
+		},
+	}, {
+		name: "requests", items: 20,
+		list: func(t *testing.T, r *rpctest.Rig, size uint32, token string) ([]proto.Message, string) {
+			answer, err := r.Client.ListAddressRequests(t.Context(), &keytreev1.ListAddressRequestsRequest{
+				Address: rpctest.Address("root"), State: "all", PageSize: size, PageToken: token})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return messages(answer.Requests), answer.NextPageToken
+		},
+	}, {
 		name: "events", items: 81, // 40 requests, 40 links, the name
 		list: func(t *testing.T, r *rpctest.Rig, size uint32, token string) ([]proto.Message, string) {
 			answer, err := r.Client.ListEvents(t.Context(), &keytreev1.ListEventsRequest{PageSize: size, PageToken: token})

@@ -204,6 +204,14 @@ func TestBadGRPCInput(t *testing.T) {
 			_, err := r.Client.ListAddressActions(t.Context(), &keytreev1.ListAddressActionsRequest{Address: good, PageSize: 1001})
 			return err
 		}, codes.InvalidArgument, "page_size", "at most 1000"},
+		{"ListAddressRequests: no such state", func() error {
+			_, err := r.Client.ListAddressRequests(t.Context(), &keytreev1.ListAddressRequestsRequest{Address: good, State: "USED"})
+			return err
+		}, codes.InvalidArgument, "state", "expected open, accepted, cut, refused or all"},
+		{"ListAddressLinks: token of another query", func() error {
+			_, err := r.Client.ListAddressLinks(t.Context(), &keytreev1.ListAddressLinksRequest{Address: good, PageToken: token})
+			return err
+		}, codes.InvalidArgument, "page_token", "another query"},
 		{"ListEvents: beyond the tip", func() error {
 			_, err := r.Client.ListEvents(t.Context(), &keytreev1.ListEventsRequest{FromHeight: seven})
 			return err

@@ -21,6 +21,8 @@
 //	ListIdentityKeys     twice links.MaxWork: to find where to go on, and for the page
 //	GetAction            14 records and the message
 //	ListAddressActions   a page of up to 14 records each, or 1 MB of messages; 4,096 late mentions passed over
+//	ListAddressRequests  a page of up to 15 records each, or 1 MB of messages; 4,096 actions passed over, two records each
+//	ListAddressLinks     a page of a record each
 //	ListMempool          a page of 14 records each, or 1 MB of messages; it passes over 100,000 other transactions, 10 ns each
 //	ListEvents           a page of 7 records for each event; for every 100 of them it goes through those of their block that
 //	                     come before, but for anchors, 10 ns each. More than 1,000 events count as more calls (unitEvents)
@@ -33,8 +35,9 @@
 //
 // With unconfirmed, a call asks twice: of the tip, and of what is pending. Where the two differ it names 100
 // transactions at most as the reason. To find them takes twice links.MaxWork at most for a key and 28 records for
-// each of 200 links, 56 for each of 100 links of an identity, and 42 for an action. A BatchResolve counts
-// twice, and every 100 actions of a page of ListAddressActions as another call (unitUnconfirmed).
+// each of 200 links, 56 for each of 100 links of an identity, and 42 for an action. The first page of
+// ListAddressRequests and ListAddressLinks looks at 1,000 pending actions, 34 records each. A BatchResolve counts
+// twice, and every 100 entries of a page of ListAddressActions, or of such a first one, as another call (unitUnconfirmed).
 package identity
 
 import (

@@ -191,6 +191,12 @@ func (s *supposition) add(out *keytreev1.Unconfirmed, is, was *links.ActionStatu
 	}
 	out.Differs = true
 	out.Actions = append(out.Actions, rendered)
+	s.addReasons(out, txids)
+	return proto.Size(rendered), nil
+}
+
+// addReasons adds transactions that are not there yet to the reasons why something would differ.
+func (s *supposition) addReasons(out *keytreev1.Unconfirmed, txids []chainhash.Hash) {
 	for _, tx := range s.by(txids) {
 		if len(out.By) == graph.MaxCauses {
 			out.More = true
@@ -200,7 +206,6 @@ func (s *supposition) add(out *keytreev1.Unconfirmed, is, was *links.ActionStatu
 			out.By = append(out.By, tx)
 		}
 	}
-	return proto.Size(rendered), nil
 }
 
 func hasTransaction(txs []*keytreev1.PendingTransaction, txid string) bool {

@@ -48,6 +48,12 @@ func unconfirmedCalls() map[string]struct {
 		"actions": {"GET", "/v1/addresses/" + child + "/actions?", "", func(t *testing.T, r *rpctest.Rig, u bool) (proto.Message, error) {
 			return r.Client.ListAddressActions(t.Context(), &keytreev1.ListAddressActionsRequest{Address: child, Unconfirmed: u})
 		}},
+		"requests": {"GET", "/v1/addresses/" + child + "/requests?state=accepted&", "", func(t *testing.T, r *rpctest.Rig, u bool) (proto.Message, error) {
+			return r.Client.ListAddressRequests(t.Context(), &keytreev1.ListAddressRequestsRequest{Address: child, State: "accepted", Unconfirmed: u})
+		}},
+		"links": {"GET", "/v1/addresses/" + rpctest.Address("parent") + "/links?", "", func(t *testing.T, r *rpctest.Rig, u bool) (proto.Message, error) {
+			return r.Client.ListAddressLinks(t.Context(), &keytreev1.ListAddressLinksRequest{Address: rpctest.Address("parent"), Unconfirmed: u})
+		}},
 	}
 }
 
@@ -107,6 +113,9 @@ func TestUnconfirmed(t *testing.T) {
 		"keys":     `{"by": [` + cut + `], "identity": {"key_count": 1}}`,
 		"action":   `{"by": [` + cut + `], "actions": [{"tx_hash": "#mla3", "state": "CUT", "by_tx_hash": "#cut", "decided_height": 8}]}`,
 		"actions":  `{}`,
+		"requests": `{"requests": [{"tx_hash": "#newrequest", "child_address": "@lone", "state": "ACCEPTED", "accept_tx_hash": "#new", "height": 8, "decided_height": 8,
+			"pending": {"tx_hash": "#newrequest", "double_spend": false}}]}`,
+		"links": `{"by": [` + cut + `], "links": [{"child_address": "@child", "accept_tx_hash": "#mla3", "linked_height": 6, "state": "CUT"}]}`,
 	} {
 		confirmed, answer := askBoth(t, r, name, false), askBoth(t, r, name, true)
 		about, _ := answer["unconfirmed"].(map[string]any)

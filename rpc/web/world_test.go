@@ -58,6 +58,7 @@ func newWorld(t *testing.T) *world {
 	broken := rpctest.AnchorOf(t, "grandchild", rpctest.Record(rpctest.Domain, 2))
 	breaker := rpctest.AnchorOf(t, "grandchild", nil, broken)
 	blocks = append(blocks,
+		c.Block(rpctest.MLR("second request", "second child", "child", ""), rpctest.MLA("second accept", "child", "second request")),
 		c.Anchored(t, nil, genesis, broken),
 		c.Anchored(t, nil, rpctest.AnchorOf(t, "child", rpctest.Record(rpctest.Domain, 3), genesis), breaker),
 		c.Block())
@@ -86,11 +87,13 @@ func newWorld(t *testing.T) *world {
 	w.failed.Serve(t, rpc.Config{IndexPart: failed, KeyserverPart: failed})
 
 	for call, path := range map[string]string{
-		"ListIdentityKeys":   "/v1/identities/" + tx("mlr1") + "/keys?page_size=1",
-		"ListAddressActions": "/v1/addresses/" + rpctest.Address("child") + "/actions?page_size=1",
-		"ListEvents":         "/v1/events?page_size=1",
-		"ListAnchors":        "/v1/anchors?page_size=1&chain_tx_hash=" + w.chain,
-		"ListAnchorChains":   "/v1/anchors/chains?page_size=1&domain=" + rpctest.Domain,
+		"ListIdentityKeys":    "/v1/identities/" + tx("mlr1") + "/keys?page_size=1",
+		"ListAddressActions":  "/v1/addresses/" + rpctest.Address("child") + "/actions?page_size=1",
+		"ListAddressRequests": "/v1/addresses/" + rpctest.Address("parent") + "/requests?page_size=1&state=all",
+		"ListAddressLinks":    "/v1/addresses/" + rpctest.Address("child") + "/links?page_size=1",
+		"ListEvents":          "/v1/events?page_size=1",
+		"ListAnchors":         "/v1/anchors?page_size=1&chain_tx_hash=" + w.chain,
+		"ListAnchorChains":    "/v1/anchors/chains?page_size=1&domain=" + rpctest.Domain,
 	} {
 		_, answer := w.REST(t, "GET", path, "")
 		token, _ := answer["next_page_token"].(string)
@@ -145,13 +148,15 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		},
 		"GetIdentity": append(get("/v1/identities/"+tx("mlr1")), ask{status: 200, path: "/v1/identities/" + tx("mcr1")},
 			ask{status: 404, path: "/v1/identities/" + unknown}, ask{status: 400, path: "/v1/identities/" + tx("mlr1") + "?at_height=99999"}),
-		"ListIdentityKeys":   append(get("/v1/identities/"+tx("mlr1")+"/keys"), ask{status: 404, path: "/v1/identities/" + unknown + "/keys"}),
-		"GetAction":          append(get("/v1/actions/"+tx("mlr1")), ask{status: 200, path: "/v1/actions/" + tx("early")}, ask{status: 404, path: "/v1/actions/" + unknown}),
-		"ListAddressActions": get("/v1/addresses/" + child + "/actions"),
-		"ListMempool":        append(get("/v1/mempool"), ask{status: 200, path: "/v1/mempool?page_size=1"}),
-		"ListEvents":         append(get("/v1/events"), ask{status: 200, path: "/v1/events?page_size=3&from_height=2"}),
-		"ListAnchorChains":   get("/v1/anchors/chains?domain=" + rpctest.Domain),
-		"GetAnchorChain":     append(get("/v1/anchors/chains/"+w.chain), ask{status: 404, path: "/v1/anchors/chains/" + unknown}),
+		"ListIdentityKeys":    append(get("/v1/identities/"+tx("mlr1")+"/keys"), ask{status: 404, path: "/v1/identities/" + unknown + "/keys"}),
+		"GetAction":           append(get("/v1/actions/"+tx("mlr1")), ask{status: 200, path: "/v1/actions/" + tx("early")}, ask{status: 404, path: "/v1/actions/" + unknown}),
+		"ListAddressActions":  get("/v1/addresses/" + child + "/actions"),
+		"ListAddressRequests": append(get("/v1/addresses/"+rpctest.Address("parent")+"/requests?state=all"), ask{status: 400, path: "/v1/addresses/" + child + "/requests?state=used"}),
+		"ListAddressLinks":    get("/v1/addresses/" + child + "/links"),
+		"ListMempool":         append(get("/v1/mempool"), ask{status: 200, path: "/v1/mempool?page_size=1"}),
+		"ListEvents":          append(get("/v1/events"), ask{status: 200, path: "/v1/events?page_size=3&from_height=2"}),
+		"ListAnchorChains":    get("/v1/anchors/chains?domain=" + rpctest.Domain),
+		"GetAnchorChain":      append(get("/v1/anchors/chains/"+w.chain), ask{status: 404, path: "/v1/anchors/chains/" + unknown}),
 		"ListAnchors": append(get("/v1/anchors?domain="+rpctest.Domain), ask{status: 200, path: "/v1/anchors?chain_tx_hash=" + w.chain},
 			ask{status: 404, path: "/v1/anchors?chain_tx_hash=" + unknown}),
 		"GetAnchor":      append(get("/v1/anchors/txs/"+w.chain), ask{status: 200, path: "/v1/anchors/txs/" + w.breaker}, ask{status: 404, path: "/v1/anchors/txs/" + unknown}),
@@ -165,15 +170,17 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		"GetDocsFile":      {{status: 200, path: "/docs/docs.css"}, {status: 200, path: "/docs/docs.js"}, {status: 404, path: "/docs/nothing"}},
 	}
 	for call, paths := range map[string][]string{
-		"ResolveAddress":     {"/v1/addresses/" + child, "/v1/addresses/" + rpctest.Address("nobody")},
-		"GetIdentity":        {"/v1/identities/" + tx("mlr1"), "/v1/identities/" + tx("cut")},
-		"ListIdentityKeys":   {"/v1/identities/" + tx("mlr1") + "/keys"},
-		"GetAction":          {"/v1/actions/" + tx("mla3"), "/v1/actions/" + tx("pending")},
-		"ListAddressActions": {"/v1/addresses/" + child + "/actions"},
-		"ListAnchorChains":   {"/v1/anchors/chains?domain=" + rpctest.Domain},
-		"GetAnchorChain":     {"/v1/anchors/chains/" + w.chain, "/v1/anchors/chains/" + w.pending},
-		"ListAnchors":        {"/v1/anchors?domain=" + rpctest.Domain},
-		"GetAnchor":          {"/v1/anchors/txs/" + w.chain, "/v1/anchors/txs/" + w.pending},
+		"ResolveAddress":      {"/v1/addresses/" + child, "/v1/addresses/" + rpctest.Address("nobody")},
+		"GetIdentity":         {"/v1/identities/" + tx("mlr1"), "/v1/identities/" + tx("cut")},
+		"ListIdentityKeys":    {"/v1/identities/" + tx("mlr1") + "/keys"},
+		"GetAction":           {"/v1/actions/" + tx("mla3"), "/v1/actions/" + tx("pending")},
+		"ListAddressActions":  {"/v1/addresses/" + child + "/actions"},
+		"ListAddressRequests": {"/v1/addresses/" + child + "/requests"},
+		"ListAddressLinks":    {"/v1/addresses/" + rpctest.Address("parent") + "/links"},
+		"ListAnchorChains":    {"/v1/anchors/chains?domain=" + rpctest.Domain},
+		"GetAnchorChain":      {"/v1/anchors/chains/" + w.chain, "/v1/anchors/chains/" + w.pending},
+		"ListAnchors":         {"/v1/anchors?domain=" + rpctest.Domain},
+		"GetAnchor":           {"/v1/anchors/txs/" + w.chain, "/v1/anchors/txs/" + w.pending},
 	} {
 		for _, path := range paths {
 			asks[call] = append(asks[call], ask{status: 200, path: withQuery(path, "unconfirmed=true")})

@@ -815,7 +815,14 @@ type Unconfirmed struct {
 	// into the list, in the part of it that the page has; on the last page these are the pending ones
 	// as well. The tx_index of a pending one is its number in the order of the pending transactions,
 	// from 1 on. as_of_height of all that is here is height, as_of_hash is "".
-	Actions       []*Action `protobuf:"bytes,10,rep,name=actions,proto3" json:"actions,omitempty"`
+	Actions []*Action `protobuf:"bytes,10,rep,name=actions,proto3" json:"actions,omitempty"`
+	// ListAddressRequests, on the first page: first the requests that are pending, in the state in which
+	// they would be, then those that would be in another state, if one of the two was asked for. As many as
+	// page_size at most.
+	Requests []*LinkRequest `protobuf:"bytes,11,rep,name=requests,proto3" json:"requests,omitempty"`
+	// ListAddressLinks, on the first page: the links that would come, and those that would be CUT. As many as
+	// page_size at most.
+	Links         []*ChildLink `protobuf:"bytes,12,rep,name=links,proto3" json:"links,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -916,6 +923,20 @@ func (x *Unconfirmed) GetKeys() []*Resolution {
 func (x *Unconfirmed) GetActions() []*Action {
 	if x != nil {
 		return x.Actions
+	}
+	return nil
+}
+
+func (x *Unconfirmed) GetRequests() []*LinkRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+func (x *Unconfirmed) GetLinks() []*ChildLink {
+	if x != nil {
+		return x.Links
 	}
 	return nil
 }
@@ -2867,6 +2888,543 @@ func (x *WatchResponse) GetBlock() *BlockEvents {
 	return nil
 }
 
+type ListAddressRequestsRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	AtHeight *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	// 1 to 1,000; 0 means 100.
+	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// As in ListIdentityKeysRequest.
+	PageToken   string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Unconfirmed bool   `protobuf:"varint,5,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
+	// Those in this state: open, accepted, cut or refused; all lists them whatever their state. "" means open.
+	State         string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAddressRequestsRequest) Reset() {
+	*x = ListAddressRequestsRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAddressRequestsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAddressRequestsRequest) ProtoMessage() {}
+
+func (x *ListAddressRequestsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAddressRequestsRequest.ProtoReflect.Descriptor instead.
+func (*ListAddressRequestsRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListAddressRequestsRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ListAddressRequestsRequest) GetAtHeight() uint32 {
+	if x != nil && x.AtHeight != nil {
+		return *x.AtHeight
+	}
+	return 0
+}
+
+func (x *ListAddressRequestsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAddressRequestsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListAddressRequestsRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
+func (x *ListAddressRequestsRequest) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+type ListAddressRequestsResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Requests []*LinkRequest         `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// "" on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	AsOfHeight    uint32 `protobuf:"varint,3,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash      string `protobuf:"bytes,4,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for.
+	Unconfirmed   *Unconfirmed `protobuf:"bytes,5,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAddressRequestsResponse) Reset() {
+	*x = ListAddressRequestsResponse{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAddressRequestsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAddressRequestsResponse) ProtoMessage() {}
+
+func (x *ListAddressRequestsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAddressRequestsResponse.ProtoReflect.Descriptor instead.
+func (*ListAddressRequestsResponse) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListAddressRequestsResponse) GetRequests() []*LinkRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+func (x *ListAddressRequestsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListAddressRequestsResponse) GetAsOfHeight() uint32 {
+	if x != nil {
+		return x.AsOfHeight
+	}
+	return 0
+}
+
+func (x *ListAddressRequestsResponse) GetAsOfHash() string {
+	if x != nil {
+		return x.AsOfHash
+	}
+	return ""
+}
+
+func (x *ListAddressRequestsResponse) GetUnconfirmed() *Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+// LinkRequest is an MLR and what has become of it, and of the link that it asks for, as of a block.
+type LinkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What an accept names.
+	TxHash string `protobuf:"bytes,1,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"`
+	// The key that asks; "" if no author can be proven.
+	ChildAddress string `protobuf:"bytes,2,opt,name=child_address,json=childAddress,proto3" json:"child_address,omitempty"`
+	// As in Action. Whoever asks writes what he likes: show it as his word alone.
+	Message    string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	MessageHex string `protobuf:"bytes,4,opt,name=message_hex,json=messageHex,proto3" json:"message_hex,omitempty"`
+	// OPEN (it may be accepted), ACCEPTED (its link is in force), CUT (its link was in force and was cut) or
+	// REFUSED (for the reason given, for good).
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// "" unless REFUSED. Else NO_AUTHOR or SELF_LINK.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Position: height of its block, and index of its transaction there.
+	Height  uint32 `protobuf:"varint,7,opt,name=height,proto3" json:"height,omitempty"`
+	TxIndex uint32 `protobuf:"varint,8,opt,name=tx_index,json=txIndex,proto3" json:"tx_index,omitempty"`
+	// Height at which state was entered.
+	DecidedHeight uint32 `protobuf:"varint,9,opt,name=decided_height,json=decidedHeight,proto3" json:"decided_height,omitempty"`
+	// ACCEPTED, CUT: the MLA. Else "".
+	AcceptTxHash string `protobuf:"bytes,10,opt,name=accept_tx_hash,json=acceptTxHash,proto3" json:"accept_tx_hash,omitempty"`
+	// CUT: the MCR. Else "".
+	RevokeTxHash string `protobuf:"bytes,11,opt,name=revoke_tx_hash,json=revokeTxHash,proto3" json:"revoke_tx_hash,omitempty"`
+	// In Unconfirmed, if the request itself is pending.
+	Pending       *PendingTransaction `protobuf:"bytes,12,opt,name=pending,proto3,oneof" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkRequest) Reset() {
+	*x = LinkRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkRequest) ProtoMessage() {}
+
+func (x *LinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkRequest.ProtoReflect.Descriptor instead.
+func (*LinkRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *LinkRequest) GetTxHash() string {
+	if x != nil {
+		return x.TxHash
+	}
+	return ""
+}
+
+func (x *LinkRequest) GetChildAddress() string {
+	if x != nil {
+		return x.ChildAddress
+	}
+	return ""
+}
+
+func (x *LinkRequest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *LinkRequest) GetMessageHex() string {
+	if x != nil {
+		return x.MessageHex
+	}
+	return ""
+}
+
+func (x *LinkRequest) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *LinkRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LinkRequest) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *LinkRequest) GetTxIndex() uint32 {
+	if x != nil {
+		return x.TxIndex
+	}
+	return 0
+}
+
+func (x *LinkRequest) GetDecidedHeight() uint32 {
+	if x != nil {
+		return x.DecidedHeight
+	}
+	return 0
+}
+
+func (x *LinkRequest) GetAcceptTxHash() string {
+	if x != nil {
+		return x.AcceptTxHash
+	}
+	return ""
+}
+
+func (x *LinkRequest) GetRevokeTxHash() string {
+	if x != nil {
+		return x.RevokeTxHash
+	}
+	return ""
+}
+
+func (x *LinkRequest) GetPending() *PendingTransaction {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+type ListAddressLinksRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	AtHeight *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	// 1 to 1,000; 0 means 100.
+	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// As in ListIdentityKeysRequest.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Unconfirmed   bool   `protobuf:"varint,5,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAddressLinksRequest) Reset() {
+	*x = ListAddressLinksRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAddressLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAddressLinksRequest) ProtoMessage() {}
+
+func (x *ListAddressLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAddressLinksRequest.ProtoReflect.Descriptor instead.
+func (*ListAddressLinksRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListAddressLinksRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ListAddressLinksRequest) GetAtHeight() uint32 {
+	if x != nil && x.AtHeight != nil {
+		return *x.AtHeight
+	}
+	return 0
+}
+
+func (x *ListAddressLinksRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAddressLinksRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListAddressLinksRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
+type ListAddressLinksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Links []*ChildLink           `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	// "" on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	AsOfHeight    uint32 `protobuf:"varint,3,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash      string `protobuf:"bytes,4,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// If it was asked for.
+	Unconfirmed   *Unconfirmed `protobuf:"bytes,5,opt,name=unconfirmed,proto3,oneof" json:"unconfirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAddressLinksResponse) Reset() {
+	*x = ListAddressLinksResponse{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAddressLinksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAddressLinksResponse) ProtoMessage() {}
+
+func (x *ListAddressLinksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAddressLinksResponse.ProtoReflect.Descriptor instead.
+func (*ListAddressLinksResponse) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListAddressLinksResponse) GetLinks() []*ChildLink {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *ListAddressLinksResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListAddressLinksResponse) GetAsOfHeight() uint32 {
+	if x != nil {
+		return x.AsOfHeight
+	}
+	return 0
+}
+
+func (x *ListAddressLinksResponse) GetAsOfHash() string {
+	if x != nil {
+		return x.AsOfHash
+	}
+	return ""
+}
+
+func (x *ListAddressLinksResponse) GetUnconfirmed() *Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+// ChildLink is a link from a child to the key that was asked about.
+type ChildLink struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	ChildAddress string                 `protobuf:"bytes,1,opt,name=child_address,json=childAddress,proto3" json:"child_address,omitempty"`
+	// The MLA, which a revoke has to name.
+	AcceptTxHash string `protobuf:"bytes,2,opt,name=accept_tx_hash,json=acceptTxHash,proto3" json:"accept_tx_hash,omitempty"`
+	// Height at which the link came into force.
+	LinkedHeight uint32 `protobuf:"varint,3,opt,name=linked_height,json=linkedHeight,proto3" json:"linked_height,omitempty"`
+	// IN_FORCE; in Unconfirmed also CUT.
+	State         string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChildLink) Reset() {
+	*x = ChildLink{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChildLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChildLink) ProtoMessage() {}
+
+func (x *ChildLink) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChildLink.ProtoReflect.Descriptor instead.
+func (*ChildLink) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ChildLink) GetChildAddress() string {
+	if x != nil {
+		return x.ChildAddress
+	}
+	return ""
+}
+
+func (x *ChildLink) GetAcceptTxHash() string {
+	if x != nil {
+		return x.AcceptTxHash
+	}
+	return ""
+}
+
+func (x *ChildLink) GetLinkedHeight() uint32 {
+	if x != nil {
+		return x.LinkedHeight
+	}
+	return 0
+}
+
+func (x *ChildLink) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 var File_keytree_v1_identity_proto protoreflect.FileDescriptor
 
 const file_keytree_v1_identity_proto_rawDesc = "" +
@@ -2949,7 +3507,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"as_of_hash\x18\n" +
 	" \x01(\tR\basOfHash\x12>\n" +
 	"\vunconfirmed\x18\v \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
-	"\f_unconfirmed\"\xa3\x03\n" +
+	"\f_unconfirmed\"\x85\x04\n" +
 	"\vUnconfirmed\x12\x1c\n" +
 	"\tavailable\x18\x01 \x01(\bR\tavailable\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
@@ -2963,7 +3521,9 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\bidentity\x18\b \x01(\v2\x14.keytree.v1.IdentityH\x01R\bidentity\x88\x01\x01\x12*\n" +
 	"\x04keys\x18\t \x03(\v2\x16.keytree.v1.ResolutionR\x04keys\x12,\n" +
 	"\aactions\x18\n" +
-	" \x03(\v2\x12.keytree.v1.ActionR\aactionsB\r\n" +
+	" \x03(\v2\x12.keytree.v1.ActionR\aactions\x123\n" +
+	"\brequests\x18\v \x03(\v2\x17.keytree.v1.LinkRequestR\brequests\x12+\n" +
+	"\x05links\x18\f \x03(\v2\x15.keytree.v1.ChildLinkR\x05linksB\r\n" +
 	"\v_resolutionB\v\n" +
 	"\t_identity\"}\n" +
 	"\x12PendingTransaction\x12\x17\n" +
@@ -3162,7 +3722,67 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"known_hash\x18\x02 \x01(\tR\tknownHashB\x0e\n" +
 	"\f_from_height\">\n" +
 	"\rWatchResponse\x12-\n" +
-	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block2\xbe\b\n" +
+	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block\"\xda\x01\n" +
+	"\x1aListAddressRequestsRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12 \n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12 \n" +
+	"\vunconfirmed\x18\x05 \x01(\bR\vunconfirmed\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05stateB\f\n" +
+	"\n" +
+	"_at_height\"\x8a\x02\n" +
+	"\x1bListAddressRequestsResponse\x123\n" +
+	"\brequests\x18\x01 \x03(\v2\x17.keytree.v1.LinkRequestR\brequests\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
+	"\fas_of_height\x18\x03 \x01(\rR\n" +
+	"asOfHeight\x12\x1c\n" +
+	"\n" +
+	"as_of_hash\x18\x04 \x01(\tR\basOfHash\x12>\n" +
+	"\vunconfirmed\x18\x05 \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"\xa5\x03\n" +
+	"\vLinkRequest\x12\x17\n" +
+	"\atx_hash\x18\x01 \x01(\tR\x06txHash\x12#\n" +
+	"\rchild_address\x18\x02 \x01(\tR\fchildAddress\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1f\n" +
+	"\vmessage_hex\x18\x04 \x01(\tR\n" +
+	"messageHex\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06height\x18\a \x01(\rR\x06height\x12\x19\n" +
+	"\btx_index\x18\b \x01(\rR\atxIndex\x12%\n" +
+	"\x0edecided_height\x18\t \x01(\rR\rdecidedHeight\x12$\n" +
+	"\x0eaccept_tx_hash\x18\n" +
+	" \x01(\tR\facceptTxHash\x12$\n" +
+	"\x0erevoke_tx_hash\x18\v \x01(\tR\frevokeTxHash\x12=\n" +
+	"\apending\x18\f \x01(\v2\x1e.keytree.v1.PendingTransactionH\x00R\apending\x88\x01\x01B\n" +
+	"\n" +
+	"\b_pending\"\xc1\x01\n" +
+	"\x17ListAddressLinksRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12 \n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12 \n" +
+	"\vunconfirmed\x18\x05 \x01(\bR\vunconfirmedB\f\n" +
+	"\n" +
+	"_at_height\"\xff\x01\n" +
+	"\x18ListAddressLinksResponse\x12+\n" +
+	"\x05links\x18\x01 \x03(\v2\x15.keytree.v1.ChildLinkR\x05links\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
+	"\fas_of_height\x18\x03 \x01(\rR\n" +
+	"asOfHeight\x12\x1c\n" +
+	"\n" +
+	"as_of_hash\x18\x04 \x01(\tR\basOfHash\x12>\n" +
+	"\vunconfirmed\x18\x05 \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
+	"\f_unconfirmed\"\x91\x01\n" +
+	"\tChildLink\x12#\n" +
+	"\rchild_address\x18\x01 \x01(\tR\fchildAddress\x12$\n" +
+	"\x0eaccept_tx_hash\x18\x02 \x01(\tR\facceptTxHash\x12#\n" +
+	"\rlinked_height\x18\x03 \x01(\rR\flinkedHeight\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state2\xd8\n" +
+	"\n" +
 	"\x0fIdentityService\x12\\\n" +
 	"\tGetStatus\x12\x1c.keytree.v1.GetStatusRequest\x1a\x1d.keytree.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12l\n" +
@@ -3176,7 +3796,9 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"ListEvents\x12\x1d.keytree.v1.ListEventsRequest\x1a\x1e.keytree.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/events\x12>\n" +
-	"\x05Watch\x12\x18.keytree.v1.WatchRequest\x1a\x19.keytree.v1.WatchResponse0\x01B?Z=github.com/keytree-bch/keytree/rpc/proto/keytree/v1;keytreev1b\x06proto3"
+	"\x05Watch\x12\x18.keytree.v1.WatchRequest\x1a\x19.keytree.v1.WatchResponse0\x01\x12\x90\x01\n" +
+	"\x13ListAddressRequests\x12&.keytree.v1.ListAddressRequestsRequest\x1a'.keytree.v1.ListAddressRequestsResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/addresses/{address}/requests\x12\x84\x01\n" +
+	"\x10ListAddressLinks\x12#.keytree.v1.ListAddressLinksRequest\x1a$.keytree.v1.ListAddressLinksResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/addresses/{address}/linksB?Z=github.com/keytree-bch/keytree/rpc/proto/keytree/v1;keytreev1b\x06proto3"
 
 var (
 	file_keytree_v1_identity_proto_rawDescOnce sync.Once
@@ -3190,40 +3812,46 @@ func file_keytree_v1_identity_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_identity_proto_rawDescData
 }
 
-var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_keytree_v1_identity_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),           // 0: keytree.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),          // 1: keytree.v1.GetStatusResponse
-	(*Mempool)(nil),                    // 2: keytree.v1.Mempool
-	(*Memory)(nil),                     // 3: keytree.v1.Memory
-	(*Counts)(nil),                     // 4: keytree.v1.Counts
-	(*ResolveAddressRequest)(nil),      // 5: keytree.v1.ResolveAddressRequest
-	(*Resolution)(nil),                 // 6: keytree.v1.Resolution
-	(*Unconfirmed)(nil),                // 7: keytree.v1.Unconfirmed
-	(*PendingTransaction)(nil),         // 8: keytree.v1.PendingTransaction
-	(*BatchResolveRequest)(nil),        // 9: keytree.v1.BatchResolveRequest
-	(*BatchResolveResponse)(nil),       // 10: keytree.v1.BatchResolveResponse
-	(*GetIdentityRequest)(nil),         // 11: keytree.v1.GetIdentityRequest
-	(*Identity)(nil),                   // 12: keytree.v1.Identity
-	(*NamedBy)(nil),                    // 13: keytree.v1.NamedBy
-	(*ListIdentityKeysRequest)(nil),    // 14: keytree.v1.ListIdentityKeysRequest
-	(*ListIdentityKeysResponse)(nil),   // 15: keytree.v1.ListIdentityKeysResponse
-	(*IdentityKey)(nil),                // 16: keytree.v1.IdentityKey
-	(*GetActionRequest)(nil),           // 17: keytree.v1.GetActionRequest
-	(*Action)(nil),                     // 18: keytree.v1.Action
-	(*ListAddressActionsRequest)(nil),  // 19: keytree.v1.ListAddressActionsRequest
-	(*ListAddressActionsResponse)(nil), // 20: keytree.v1.ListAddressActionsResponse
-	(*ListMempoolRequest)(nil),         // 21: keytree.v1.ListMempoolRequest
-	(*ListMempoolResponse)(nil),        // 22: keytree.v1.ListMempoolResponse
-	(*PendingAction)(nil),              // 23: keytree.v1.PendingAction
-	(*PendingEvent)(nil),               // 24: keytree.v1.PendingEvent
-	(*ListEventsRequest)(nil),          // 25: keytree.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 26: keytree.v1.ListEventsResponse
-	(*BlockEvents)(nil),                // 27: keytree.v1.BlockEvents
-	(*Event)(nil),                      // 28: keytree.v1.Event
-	(*AnchorEvent)(nil),                // 29: keytree.v1.AnchorEvent
-	(*WatchRequest)(nil),               // 30: keytree.v1.WatchRequest
-	(*WatchResponse)(nil),              // 31: keytree.v1.WatchResponse
+	(*GetStatusRequest)(nil),            // 0: keytree.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),           // 1: keytree.v1.GetStatusResponse
+	(*Mempool)(nil),                     // 2: keytree.v1.Mempool
+	(*Memory)(nil),                      // 3: keytree.v1.Memory
+	(*Counts)(nil),                      // 4: keytree.v1.Counts
+	(*ResolveAddressRequest)(nil),       // 5: keytree.v1.ResolveAddressRequest
+	(*Resolution)(nil),                  // 6: keytree.v1.Resolution
+	(*Unconfirmed)(nil),                 // 7: keytree.v1.Unconfirmed
+	(*PendingTransaction)(nil),          // 8: keytree.v1.PendingTransaction
+	(*BatchResolveRequest)(nil),         // 9: keytree.v1.BatchResolveRequest
+	(*BatchResolveResponse)(nil),        // 10: keytree.v1.BatchResolveResponse
+	(*GetIdentityRequest)(nil),          // 11: keytree.v1.GetIdentityRequest
+	(*Identity)(nil),                    // 12: keytree.v1.Identity
+	(*NamedBy)(nil),                     // 13: keytree.v1.NamedBy
+	(*ListIdentityKeysRequest)(nil),     // 14: keytree.v1.ListIdentityKeysRequest
+	(*ListIdentityKeysResponse)(nil),    // 15: keytree.v1.ListIdentityKeysResponse
+	(*IdentityKey)(nil),                 // 16: keytree.v1.IdentityKey
+	(*GetActionRequest)(nil),            // 17: keytree.v1.GetActionRequest
+	(*Action)(nil),                      // 18: keytree.v1.Action
+	(*ListAddressActionsRequest)(nil),   // 19: keytree.v1.ListAddressActionsRequest
+	(*ListAddressActionsResponse)(nil),  // 20: keytree.v1.ListAddressActionsResponse
+	(*ListMempoolRequest)(nil),          // 21: keytree.v1.ListMempoolRequest
+	(*ListMempoolResponse)(nil),         // 22: keytree.v1.ListMempoolResponse
+	(*PendingAction)(nil),               // 23: keytree.v1.PendingAction
+	(*PendingEvent)(nil),                // 24: keytree.v1.PendingEvent
+	(*ListEventsRequest)(nil),           // 25: keytree.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),          // 26: keytree.v1.ListEventsResponse
+	(*BlockEvents)(nil),                 // 27: keytree.v1.BlockEvents
+	(*Event)(nil),                       // 28: keytree.v1.Event
+	(*AnchorEvent)(nil),                 // 29: keytree.v1.AnchorEvent
+	(*WatchRequest)(nil),                // 30: keytree.v1.WatchRequest
+	(*WatchResponse)(nil),               // 31: keytree.v1.WatchResponse
+	(*ListAddressRequestsRequest)(nil),  // 32: keytree.v1.ListAddressRequestsRequest
+	(*ListAddressRequestsResponse)(nil), // 33: keytree.v1.ListAddressRequestsResponse
+	(*LinkRequest)(nil),                 // 34: keytree.v1.LinkRequest
+	(*ListAddressLinksRequest)(nil),     // 35: keytree.v1.ListAddressLinksRequest
+	(*ListAddressLinksResponse)(nil),    // 36: keytree.v1.ListAddressLinksResponse
+	(*ChildLink)(nil),                   // 37: keytree.v1.ChildLink
 }
 var file_keytree_v1_identity_proto_depIdxs = []int32{
 	4,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
@@ -3235,51 +3863,62 @@ var file_keytree_v1_identity_proto_depIdxs = []int32{
 	12, // 6: keytree.v1.Unconfirmed.identity:type_name -> keytree.v1.Identity
 	6,  // 7: keytree.v1.Unconfirmed.keys:type_name -> keytree.v1.Resolution
 	18, // 8: keytree.v1.Unconfirmed.actions:type_name -> keytree.v1.Action
-	6,  // 9: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
-	7,  // 10: keytree.v1.BatchResolveResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	13, // 11: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
-	7,  // 12: keytree.v1.Identity.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	16, // 13: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
-	7,  // 14: keytree.v1.ListIdentityKeysResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	7,  // 15: keytree.v1.Action.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	18, // 16: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
-	7,  // 17: keytree.v1.ListAddressActionsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	2,  // 18: keytree.v1.ListMempoolResponse.mempool:type_name -> keytree.v1.Mempool
-	23, // 19: keytree.v1.ListMempoolResponse.actions:type_name -> keytree.v1.PendingAction
-	24, // 20: keytree.v1.ListMempoolResponse.anchors:type_name -> keytree.v1.PendingEvent
-	8,  // 21: keytree.v1.PendingAction.transaction:type_name -> keytree.v1.PendingTransaction
-	18, // 22: keytree.v1.PendingAction.action:type_name -> keytree.v1.Action
-	8,  // 23: keytree.v1.PendingEvent.transaction:type_name -> keytree.v1.PendingTransaction
-	28, // 24: keytree.v1.PendingEvent.event:type_name -> keytree.v1.Event
-	27, // 25: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
-	28, // 26: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
-	29, // 27: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
-	27, // 28: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
-	0,  // 29: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
-	5,  // 30: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
-	9,  // 31: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
-	11, // 32: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
-	14, // 33: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
-	17, // 34: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
-	19, // 35: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
-	21, // 36: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
-	25, // 37: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
-	30, // 38: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
-	1,  // 39: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
-	6,  // 40: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
-	10, // 41: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
-	12, // 42: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
-	15, // 43: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
-	18, // 44: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
-	20, // 45: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
-	22, // 46: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
-	26, // 47: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
-	31, // 48: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
-	39, // [39:49] is the sub-list for method output_type
-	29, // [29:39] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	34, // 9: keytree.v1.Unconfirmed.requests:type_name -> keytree.v1.LinkRequest
+	37, // 10: keytree.v1.Unconfirmed.links:type_name -> keytree.v1.ChildLink
+	6,  // 11: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
+	7,  // 12: keytree.v1.BatchResolveResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	13, // 13: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
+	7,  // 14: keytree.v1.Identity.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	16, // 15: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
+	7,  // 16: keytree.v1.ListIdentityKeysResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	7,  // 17: keytree.v1.Action.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	18, // 18: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
+	7,  // 19: keytree.v1.ListAddressActionsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	2,  // 20: keytree.v1.ListMempoolResponse.mempool:type_name -> keytree.v1.Mempool
+	23, // 21: keytree.v1.ListMempoolResponse.actions:type_name -> keytree.v1.PendingAction
+	24, // 22: keytree.v1.ListMempoolResponse.anchors:type_name -> keytree.v1.PendingEvent
+	8,  // 23: keytree.v1.PendingAction.transaction:type_name -> keytree.v1.PendingTransaction
+	18, // 24: keytree.v1.PendingAction.action:type_name -> keytree.v1.Action
+	8,  // 25: keytree.v1.PendingEvent.transaction:type_name -> keytree.v1.PendingTransaction
+	28, // 26: keytree.v1.PendingEvent.event:type_name -> keytree.v1.Event
+	27, // 27: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
+	28, // 28: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
+	29, // 29: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
+	27, // 30: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
+	34, // 31: keytree.v1.ListAddressRequestsResponse.requests:type_name -> keytree.v1.LinkRequest
+	7,  // 32: keytree.v1.ListAddressRequestsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	8,  // 33: keytree.v1.LinkRequest.pending:type_name -> keytree.v1.PendingTransaction
+	37, // 34: keytree.v1.ListAddressLinksResponse.links:type_name -> keytree.v1.ChildLink
+	7,  // 35: keytree.v1.ListAddressLinksResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	0,  // 36: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
+	5,  // 37: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
+	9,  // 38: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
+	11, // 39: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
+	14, // 40: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
+	17, // 41: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
+	19, // 42: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
+	21, // 43: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
+	25, // 44: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
+	30, // 45: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
+	32, // 46: keytree.v1.IdentityService.ListAddressRequests:input_type -> keytree.v1.ListAddressRequestsRequest
+	35, // 47: keytree.v1.IdentityService.ListAddressLinks:input_type -> keytree.v1.ListAddressLinksRequest
+	1,  // 48: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
+	6,  // 49: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
+	10, // 50: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
+	12, // 51: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
+	15, // 52: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
+	18, // 53: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
+	20, // 54: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
+	22, // 55: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
+	26, // 56: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
+	31, // 57: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
+	33, // 58: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
+	36, // 59: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
+	48, // [48:60] is the sub-list for method output_type
+	36, // [36:48] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_identity_proto_init() }
@@ -3305,13 +3944,18 @@ func file_keytree_v1_identity_proto_init() {
 	file_keytree_v1_identity_proto_msgTypes[20].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[25].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[30].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[32].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[33].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[34].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[35].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_identity_proto_rawDesc), len(file_keytree_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -65,16 +65,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IdentityService_GetStatus_FullMethodName          = "/keytree.v1.IdentityService/GetStatus"
-	IdentityService_ResolveAddress_FullMethodName     = "/keytree.v1.IdentityService/ResolveAddress"
-	IdentityService_BatchResolve_FullMethodName       = "/keytree.v1.IdentityService/BatchResolve"
-	IdentityService_GetIdentity_FullMethodName        = "/keytree.v1.IdentityService/GetIdentity"
-	IdentityService_ListIdentityKeys_FullMethodName   = "/keytree.v1.IdentityService/ListIdentityKeys"
-	IdentityService_GetAction_FullMethodName          = "/keytree.v1.IdentityService/GetAction"
-	IdentityService_ListAddressActions_FullMethodName = "/keytree.v1.IdentityService/ListAddressActions"
-	IdentityService_ListMempool_FullMethodName        = "/keytree.v1.IdentityService/ListMempool"
-	IdentityService_ListEvents_FullMethodName         = "/keytree.v1.IdentityService/ListEvents"
-	IdentityService_Watch_FullMethodName              = "/keytree.v1.IdentityService/Watch"
+	IdentityService_GetStatus_FullMethodName           = "/keytree.v1.IdentityService/GetStatus"
+	IdentityService_ResolveAddress_FullMethodName      = "/keytree.v1.IdentityService/ResolveAddress"
+	IdentityService_BatchResolve_FullMethodName        = "/keytree.v1.IdentityService/BatchResolve"
+	IdentityService_GetIdentity_FullMethodName         = "/keytree.v1.IdentityService/GetIdentity"
+	IdentityService_ListIdentityKeys_FullMethodName    = "/keytree.v1.IdentityService/ListIdentityKeys"
+	IdentityService_GetAction_FullMethodName           = "/keytree.v1.IdentityService/GetAction"
+	IdentityService_ListAddressActions_FullMethodName  = "/keytree.v1.IdentityService/ListAddressActions"
+	IdentityService_ListMempool_FullMethodName         = "/keytree.v1.IdentityService/ListMempool"
+	IdentityService_ListEvents_FullMethodName          = "/keytree.v1.IdentityService/ListEvents"
+	IdentityService_Watch_FullMethodName               = "/keytree.v1.IdentityService/Watch"
+	IdentityService_ListAddressRequests_FullMethodName = "/keytree.v1.IdentityService/ListAddressRequests"
+	IdentityService_ListAddressLinks_FullMethodName    = "/keytree.v1.IdentityService/ListAddressLinks"
 )
 
 // IdentityServiceClient is the client API for IdentityService service.
@@ -140,6 +142,14 @@ type IdentityServiceClient interface {
 	// height after the last block received as from_height, and its hash as
 	// known_hash.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
+	// ListAddressRequests lists the link requests that name a key as the parent, the newest first: what
+	// its wallet may accept. Anybody can send requests to anybody, and what they say of themselves is not
+	// verified. Every page is as of the block that the first page was as of. A page may hold fewer requests
+	// than page_size, even none, while next_page_token is not empty.
+	ListAddressRequests(ctx context.Context, in *ListAddressRequestsRequest, opts ...grpc.CallOption) (*ListAddressRequestsResponse, error)
+	// ListAddressLinks lists the links in force directly below a key, in the order in which they came: what
+	// its wallet may revoke. Every page is as of the block that the first page was as of.
+	ListAddressLinks(ctx context.Context, in *ListAddressLinksRequest, opts ...grpc.CallOption) (*ListAddressLinksResponse, error)
 }
 
 type identityServiceClient struct {
@@ -259,6 +269,26 @@ func (c *identityServiceClient) Watch(ctx context.Context, in *WatchRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type IdentityService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 
+func (c *identityServiceClient) ListAddressRequests(ctx context.Context, in *ListAddressRequestsRequest, opts ...grpc.CallOption) (*ListAddressRequestsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAddressRequestsResponse)
+	err := c.cc.Invoke(ctx, IdentityService_ListAddressRequests_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) ListAddressLinks(ctx context.Context, in *ListAddressLinksRequest, opts ...grpc.CallOption) (*ListAddressLinksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAddressLinksResponse)
+	err := c.cc.Invoke(ctx, IdentityService_ListAddressLinks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IdentityServiceServer is the server API for IdentityService service.
 // All implementations must embed UnimplementedIdentityServiceServer
 // for forward compatibility.
@@ -322,6 +352,14 @@ type IdentityServiceServer interface {
 	// height after the last block received as from_height, and its hash as
 	// known_hash.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
+	// ListAddressRequests lists the link requests that name a key as the parent, the newest first: what
+	// its wallet may accept. Anybody can send requests to anybody, and what they say of themselves is not
+	// verified. Every page is as of the block that the first page was as of. A page may hold fewer requests
+	// than page_size, even none, while next_page_token is not empty.
+	ListAddressRequests(context.Context, *ListAddressRequestsRequest) (*ListAddressRequestsResponse, error)
+	// ListAddressLinks lists the links in force directly below a key, in the order in which they came: what
+	// its wallet may revoke. Every page is as of the block that the first page was as of.
+	ListAddressLinks(context.Context, *ListAddressLinksRequest) (*ListAddressLinksResponse, error)
 	mustEmbedUnimplementedIdentityServiceServer()
 }
 
@@ -361,6 +399,12 @@ func (UnimplementedIdentityServiceServer) ListEvents(context.Context, *ListEvent
 }
 func (UnimplementedIdentityServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedIdentityServiceServer) ListAddressRequests(context.Context, *ListAddressRequestsRequest) (*ListAddressRequestsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAddressRequests not implemented")
+}
+func (UnimplementedIdentityServiceServer) ListAddressLinks(context.Context, *ListAddressLinksRequest) (*ListAddressLinksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAddressLinks not implemented")
 }
 func (UnimplementedIdentityServiceServer) mustEmbedUnimplementedIdentityServiceServer() {}
 func (UnimplementedIdentityServiceServer) testEmbeddedByValue()                         {}
@@ -556,6 +600,42 @@ func _IdentityService_Watch_Handler(srv interface{}, stream grpc.ServerStream) e
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type IdentityService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
 
+func _IdentityService_ListAddressRequests_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAddressRequestsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ListAddressRequests(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ListAddressRequests_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ListAddressRequests(ctx, req.(*ListAddressRequestsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_ListAddressLinks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAddressLinksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ListAddressLinks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ListAddressLinks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ListAddressLinks(ctx, req.(*ListAddressLinksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IdentityService_ServiceDesc is the grpc.ServiceDesc for IdentityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -598,6 +678,14 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListEvents",
 			Handler:    _IdentityService_ListEvents_Handler,
+		},
+		{
+			MethodName: "ListAddressRequests",
+			Handler:    _IdentityService_ListAddressRequests_Handler,
+		},
+		{
+			MethodName: "ListAddressLinks",
+			Handler:    _IdentityService_ListAddressLinks_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

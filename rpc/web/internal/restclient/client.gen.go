@@ -286,6 +286,19 @@ type Capabilities struct {
 	TknPubKey string `json:"tkn_pub_key"`
 }
 
+// ChildLink ChildLink is a link from a child to the key that was asked about.
+type ChildLink struct {
+	// AcceptTxHash The MLA, which a revoke has to name.
+	AcceptTxHash string `json:"accept_tx_hash"`
+	ChildAddress string `json:"child_address"`
+
+	// LinkedHeight Height at which the link came into force.
+	LinkedHeight uint32 `json:"linked_height"`
+
+	// State IN_FORCE; in Unconfirmed also CUT.
+	State string `json:"state"`
+}
+
 // ConsistencyProof defines model for ConsistencyProof.
 type ConsistencyProof struct {
 	FirstSize  string   `json:"first_size"`
@@ -554,6 +567,42 @@ type LinkFacts struct {
 	Says string `json:"says"`
 }
 
+// LinkRequest LinkRequest is an MLR and what has become of it, and of the link that it asks for, as of a block.
+type LinkRequest struct {
+	// AcceptTxHash ACCEPTED, CUT: the MLA. Else "".
+	AcceptTxHash string `json:"accept_tx_hash"`
+
+	// ChildAddress The key that asks; "" if no author can be proven.
+	ChildAddress string `json:"child_address"`
+
+	// DecidedHeight Height at which state was entered.
+	DecidedHeight uint32 `json:"decided_height"`
+
+	// Height Position: height of its block, and index of its transaction there.
+	Height uint32 `json:"height"`
+
+	// Message As in Action. Whoever asks writes what he likes: show it as his word alone.
+	Message    string `json:"message"`
+	MessageHex string `json:"message_hex"`
+
+	// Pending In Unconfirmed, if the request itself is pending.
+	Pending *PendingTransaction `json:"pending,omitempty"`
+
+	// Reason "" unless REFUSED. Else NO_AUTHOR or SELF_LINK.
+	Reason string `json:"reason"`
+
+	// RevokeTxHash CUT: the MCR. Else "".
+	RevokeTxHash string `json:"revoke_tx_hash"`
+
+	// State OPEN (it may be accepted), ACCEPTED (its link is in force), CUT (its link was in force and was cut) or
+	// REFUSED (for the reason given, for good).
+	State string `json:"state"`
+
+	// TxHash What an accept names.
+	TxHash  string `json:"tx_hash"`
+	TxIndex uint32 `json:"tx_index"`
+}
+
 // ListAddressActionsResponse defines model for ListAddressActionsResponse.
 type ListAddressActionsResponse struct {
 	Actions    []Action `json:"actions"`
@@ -562,6 +611,32 @@ type ListAddressActionsResponse struct {
 
 	// NextPageToken "" on the last page.
 	NextPageToken string `json:"next_page_token"`
+
+	// Unconfirmed If it was asked for.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
+}
+
+// ListAddressLinksResponse defines model for ListAddressLinksResponse.
+type ListAddressLinksResponse struct {
+	AsOfHash   string      `json:"as_of_hash"`
+	AsOfHeight uint32      `json:"as_of_height"`
+	Links      []ChildLink `json:"links"`
+
+	// NextPageToken "" on the last page.
+	NextPageToken string `json:"next_page_token"`
+
+	// Unconfirmed If it was asked for.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
+}
+
+// ListAddressRequestsResponse defines model for ListAddressRequestsResponse.
+type ListAddressRequestsResponse struct {
+	AsOfHash   string `json:"as_of_hash"`
+	AsOfHeight uint32 `json:"as_of_height"`
+
+	// NextPageToken "" on the last page.
+	NextPageToken string        `json:"next_page_token"`
+	Requests      []LinkRequest `json:"requests"`
 
 	// Unconfirmed If it was asked for.
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
@@ -926,11 +1001,20 @@ type Unconfirmed struct {
 	// or go, without its path; the keys below it go with it. 100 at most.
 	Keys []Resolution `json:"keys"`
 
+	// Links ListAddressLinks, on the first page: the links that would come, and those that would be CUT. As many as
+	// page_size at most.
+	Links []ChildLink `json:"links"`
+
 	// More Whether there are more in one of the lists here than they hold.
 	More bool `json:"more"`
 
 	// Reason Why not, for people; "" if it is. The rest is empty then.
 	Reason string `json:"reason"`
+
+	// Requests ListAddressRequests, on the first page: first the requests that are pending, in the state in which
+	// they would be, then those that would be in another state, if one of the two was asked for. As many as
+	// page_size at most.
+	Requests []LinkRequest `json:"requests"`
 
 	// Resolution ResolveAddress, BatchResolve: what the resolution would be.
 	Resolution *Resolution `json:"resolution,omitempty"`
@@ -1049,6 +1133,45 @@ type ListAddressActionsParams struct {
 
 	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
 	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
+	// IfNoneMatch The ETag of an answer that the client has.
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// ListAddressLinksParams defines parameters for ListAddressLinks.
+type ListAddressLinksParams struct {
+	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
+	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
+
+	// PageSize 1 to 1,000; 0 means 100.
+	PageSize *uint32 `form:"page_size,omitempty" json:"page_size,omitempty"`
+
+	// PageToken next_page_token of the page before; left out for the first page. The other fields must be those of the first page, page_size excepted.
+	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
+
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
+	// IfNoneMatch The ETag of an answer that the client has.
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// ListAddressRequestsParams defines parameters for ListAddressRequests.
+type ListAddressRequestsParams struct {
+	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
+	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
+
+	// PageSize 1 to 1,000; 0 means 100.
+	PageSize *uint32 `form:"page_size,omitempty" json:"page_size,omitempty"`
+
+	// PageToken next_page_token of the page before; left out for the first page. The other fields must be those of the first page, page_size excepted.
+	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
+
+	// Unconfirmed Whether to say as well what would differ if the pending transactions alone made up the next block: see unconfirmed in the answer. Goes with the tip alone.
+	Unconfirmed *bool `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
+	// State Those in this state: open, accepted, cut or refused; all lists them whatever their state. "" means open.
+	State *string `form:"state,omitempty" json:"state,omitempty"`
 
 	// IfNoneMatch The ETag of an answer that the client has.
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
@@ -1339,6 +1462,12 @@ type ClientInterface interface {
 	// ListAddressActions request
 	ListAddressActions(ctx context.Context, address string, params *ListAddressActionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListAddressLinks request
+	ListAddressLinks(ctx context.Context, address string, params *ListAddressLinksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAddressRequests request
+	ListAddressRequests(ctx context.Context, address string, params *ListAddressRequestsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// BatchResolveWithBody request with any body
 	BatchResolveWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1532,6 +1661,30 @@ func (c *Client) ResolveAddress(ctx context.Context, address string, params *Res
 
 func (c *Client) ListAddressActions(ctx context.Context, address string, params *ListAddressActionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAddressActionsRequest(c.Server, address, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ListAddressLinks(ctx context.Context, address string, params *ListAddressLinksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAddressLinksRequest(c.Server, address, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ListAddressRequests(ctx context.Context, address string, params *ListAddressRequestsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAddressRequestsRequest(c.Server, address, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2425,6 +2578,260 @@ func NewListAddressActionsRequest(server string, address string, params *ListAdd
 		if params.Unconfirmed != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "If-None-Match", runtime.ParamLocationHeader, *params.IfNoneMatch)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListAddressLinksRequest generates requests for ListAddressLinks
+func NewListAddressLinksRequest(server string, address string, params *ListAddressLinksParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "address", runtime.ParamLocationPath, address)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/addresses/%s/links", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.AtHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "at_height", runtime.ParamLocationQuery, *params.AtHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.PageSize != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_size", runtime.ParamLocationQuery, *params.PageSize); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_token", runtime.ParamLocationQuery, *params.PageToken); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "If-None-Match", runtime.ParamLocationHeader, *params.IfNoneMatch)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListAddressRequestsRequest generates requests for ListAddressRequests
+func NewListAddressRequestsRequest(server string, address string, params *ListAddressRequestsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "address", runtime.ParamLocationPath, address)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/addresses/%s/requests", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.AtHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "at_height", runtime.ParamLocationQuery, *params.AtHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.PageSize != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_size", runtime.ParamLocationQuery, *params.PageSize); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_token", runtime.ParamLocationQuery, *params.PageToken); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "state", runtime.ParamLocationQuery, *params.State); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -4117,6 +4524,12 @@ type ClientWithResponsesInterface interface {
 	// ListAddressActionsWithResponse request
 	ListAddressActionsWithResponse(ctx context.Context, address string, params *ListAddressActionsParams, reqEditors ...RequestEditorFn) (*ListAddressActionsAnswer, error)
 
+	// ListAddressLinksWithResponse request
+	ListAddressLinksWithResponse(ctx context.Context, address string, params *ListAddressLinksParams, reqEditors ...RequestEditorFn) (*ListAddressLinksAnswer, error)
+
+	// ListAddressRequestsWithResponse request
+	ListAddressRequestsWithResponse(ctx context.Context, address string, params *ListAddressRequestsParams, reqEditors ...RequestEditorFn) (*ListAddressRequestsAnswer, error)
+
 	// BatchResolveWithBodyWithResponse request with any body
 	BatchResolveWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BatchResolveAnswer, error)
 
@@ -4448,6 +4861,62 @@ func (r ListAddressActionsAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r ListAddressActionsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ListAddressLinksAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *ListAddressLinksResponse
+	JSON400      *BadRequest
+	JSON409      *Conflict
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAddressLinksAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAddressLinksAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ListAddressRequestsAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *ListAddressRequestsResponse
+	JSON400      *BadRequest
+	JSON409      *Conflict
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAddressRequestsAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAddressRequestsAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -5277,6 +5746,24 @@ func (c *ClientWithResponses) ListAddressActionsWithResponse(ctx context.Context
 	return ParseListAddressActionsAnswer(rsp)
 }
 
+// ListAddressLinksWithResponse request returning *ListAddressLinksAnswer
+func (c *ClientWithResponses) ListAddressLinksWithResponse(ctx context.Context, address string, params *ListAddressLinksParams, reqEditors ...RequestEditorFn) (*ListAddressLinksAnswer, error) {
+	rsp, err := c.ListAddressLinks(ctx, address, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAddressLinksAnswer(rsp)
+}
+
+// ListAddressRequestsWithResponse request returning *ListAddressRequestsAnswer
+func (c *ClientWithResponses) ListAddressRequestsWithResponse(ctx context.Context, address string, params *ListAddressRequestsParams, reqEditors ...RequestEditorFn) (*ListAddressRequestsAnswer, error) {
+	rsp, err := c.ListAddressRequests(ctx, address, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAddressRequestsAnswer(rsp)
+}
+
 // BatchResolveWithBodyWithResponse request with arbitrary body returning *BatchResolveAnswer
 func (c *ClientWithResponses) BatchResolveWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BatchResolveAnswer, error) {
 	rsp, err := c.BatchResolveWithBody(ctx, contentType, body, reqEditors...)
@@ -6023,6 +6510,142 @@ func ParseListAddressActionsAnswer(rsp *http.Response) (*ListAddressActionsAnswe
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest ListAddressActionsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAddressLinksAnswer parses an HTTP response from a ListAddressLinksWithResponse call
+func ParseListAddressLinksAnswer(rsp *http.Response) (*ListAddressLinksAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAddressLinksAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListAddressLinksResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAddressRequestsAnswer parses an HTTP response from a ListAddressRequestsWithResponse call
+func ParseListAddressRequestsAnswer(rsp *http.Response) (*ListAddressRequestsAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAddressRequestsAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListAddressRequestsResponse
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
