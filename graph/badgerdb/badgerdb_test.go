@@ -136,14 +136,14 @@ func TestLock(t *testing.T) {
 			t.Errorf("nobody has %s: %v", free, err)
 		}
 	}
-	if release, err = lock(dir, toLook); err != nil {
+	if release, err = lock(dir, toRead); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := lock(dir, toLook); err != nil || again() != nil {
-		t.Errorf("two look: %v", err)
+	if again, err := lock(dir, toRead); err != nil || again() != nil {
+		t.Errorf("two read: %v", err)
 	}
-	if _, err := lock(dir, toWrite); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "looking") {
-		t.Errorf("to write what is looked at: %v", err)
+	if _, err := lock(dir, toWrite); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "reads it") {
+		t.Errorf("to write what is read: %v", err)
 	}
 	if err := release(); err != nil {
 		t.Error(err)

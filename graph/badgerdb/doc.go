@@ -19,7 +19,7 @@
 // and the same key. Open and Commit see to that.
 //
 //	open.go     opening a database; the stamped commit
-//	look.go     opening one only to look at it
+//	readonly.go opening one only to read it
 //	damage.go   what is wrong with files
 //	files.go    the check
 //	log.go      the logs of the memtables, as the check reads them

@@ -19,9 +19,9 @@ import (
 var ErrLocked = errors.New("database in use")
 
 // errLocked says who has the database in dir open, as far as that can be told, and what to do.
-func errLocked(dir string, looking bool) error {
-	if looking {
-		return fmt.Errorf("%w: %s: somebody is looking at it, as keytree fsck and backup do: wait until that is done", ErrLocked, dir)
+func errLocked(dir string, reading bool) error {
+	if reading {
+		return fmt.Errorf("%w: %s: somebody reads it, as keytree fsck and backup do: wait until that is done", ErrLocked, dir)
 	}
 	who := "another process"
 	if pid, err := os.ReadFile(filepath.Join(dir, pidFile)); err == nil {
@@ -35,11 +35,11 @@ func errLocked(dir string, looking bool) error {
 // pidFile is where Badger writes which process has a database open.
 const pidFile = "LOCK"
 
-// purpose is what a folder is locked for: any number can look, or one can write.
+// purpose is what a folder is locked for: any number can read, or one can write.
 type purpose int
 
 const (
-	toLook purpose = iota
+	toRead purpose = iota
 	toWrite
 )
 
@@ -134,7 +134,7 @@ func opening(dir string, err error) error {
 	return err
 }
 
-// InUse returns ErrLocked if somebody has the database in dir open, or looks at it: what
+// InUse returns ErrLocked if somebody writes or reads the database in dir: what
 // writes asks before it changes anything beside the database. nil if there is no such folder.
 func InUse(dir string) error {
 	release, err := lock(dir, toWrite)

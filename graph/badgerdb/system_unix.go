@@ -37,7 +37,7 @@ func lock(dir string, to purpose) (release func() error, err error) {
 		return nil, err
 	}
 	fd, how := int(f.Fd()), syscall.LOCK_EX
-	if to == toLook {
+	if to == toRead {
 		how = syscall.LOCK_SH
 	}
 	// A process that is just being started by this one holds all its files, and so
@@ -50,8 +50,8 @@ func lock(dir string, to purpose) (release func() error, err error) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		looking := how == syscall.LOCK_EX && syscall.Flock(fd, syscall.LOCK_SH|syscall.LOCK_NB) == nil
-		return nil, errors.Join(errLocked(dir, looking), f.Close())
+		reading := how == syscall.LOCK_EX && syscall.Flock(fd, syscall.LOCK_SH|syscall.LOCK_NB) == nil
+		return nil, errors.Join(errLocked(dir, reading), f.Close())
 	}
 	if err != nil {
 		return nil, errors.Join(os.NewSyscallError("flock", err), f.Close())

@@ -72,7 +72,7 @@ type Options struct {
 // has them; and every other record, byte by byte, with what applying those again would write.
 //
 // It changes nothing: the folder may be on a file system that is mounted to be read, and somebody
-// else's (see badgerdb.Look). What a killed process has left half done, which graph.Open would
+// else's (see badgerdb.OpenReadOnly). What a killed process has left half done, which graph.Open would
 // remove, is passed over; for that, its keys are held in memory, with about 150 bytes each.
 //
 // What cannot be compared with anything but its checksum: messages, the places of
@@ -89,7 +89,7 @@ func Check(ctx context.Context, dir string, params store.Params, opt Options, pr
 	}
 	r := &Report{}
 	sound := true
-	db, err := badgerdb.Look(ctx, badgerdb.Options{Badger: store.Options(dir, store.MemTable(opt.Memory), store.BlockCache(opt.Memory)), MaxValue: store.MaxValue, Free: badgerdb.FreeSpace, Log: opt.Log},
+	db, err := badgerdb.OpenReadOnly(ctx, badgerdb.Options{Badger: store.Options(dir, store.MemTable(opt.Memory), store.BlockCache(opt.Memory)), MaxValue: store.MaxValue, Free: badgerdb.FreeSpace, Log: opt.Log},
 		func(db *badgerdb.DB, remove func([][]byte) error) (err error) {
 			sound, err = r.sweep(db, passedOver{remove})
 			return err
@@ -102,7 +102,7 @@ func Check(ctx context.Context, dir string, params store.Params, opt Options, pr
 		return r, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("looking at the graph in %s: %w", dir, err)
+		return nil, fmt.Errorf("reading the graph in %s: %w", dir, err)
 	}
 	if sound {
 		err = r.checkStore(ctx, db, params, opt, progress)
@@ -110,7 +110,7 @@ func Check(ctx context.Context, dir string, params store.Params, opt Options, pr
 	return r, errors.Join(err, db.Close())
 }
 
-// passedOver is a store that removes records only from what is looked at.
+// passedOver is a store that removes records only from what is read.
 type passedOver struct{ remove func(keys [][]byte) error }
 
 // Commit implements store.Committer, for entries that delete.

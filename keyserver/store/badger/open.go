@@ -41,10 +41,10 @@ func Open(ctx context.Context, opt Options) (store.Store, error) {
 }
 
 // OpenReadOnly opens the store in a folder, which must be there, only to read it. The folder
-// stays as it is, to the last byte (see badgerdb.Look). The errors are those of Open, and Commit
+// stays as it is, to the last byte (see badgerdb.OpenReadOnly). The errors are those of Open, and Commit
 // returns store.ErrReadOnly.
 func OpenReadOnly(ctx context.Context, opt Options) (store.Store, error) {
-	db, err := badgerdb.Look(ctx, opt.badgerdb(), nil)
+	db, err := badgerdb.OpenReadOnly(ctx, opt.badgerdb(), nil)
 	if err != nil {
 		return nil, translate(err)
 	}

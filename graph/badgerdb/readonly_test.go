@@ -53,9 +53,9 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 }
 
-// TestLook compares what is read by looking with what is read after opening, and that
+// TestReadOnly compares what OpenReadOnly reads with what is read after opening, and that
 // the files are as they were.
-func TestLook(t *testing.T) {
+func TestReadOnly(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T, dir string) error{
 		"killed": func(*testing.T, string) error { return nil },
 		"killed in the middle of a transaction": func(_ *testing.T, dir string) error {
@@ -115,12 +115,12 @@ func TestLook(t *testing.T) {
 			}
 
 			before := durabletest.Files(t, dir)
-			db, err := Look(t.Context(), testOptions(dir), nil)
+			db, err := OpenReadOnly(t.Context(), testOptions(dir), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got := records(t, db); !maps.Equal(got, want) {
-				t.Errorf("looking tells %d records, opening %d", len(got), len(want))
+				t.Errorf("reading tells %d records, opening %d", len(got), len(want))
 			}
 			if left, err := filepath.Glob(filepath.Join(temporary, "*", "*")); err != nil || len(left) > 0 && name != "nothing yet" {
 				t.Errorf("there are still copies of what was read: %v, %v", left, err)
@@ -153,12 +153,12 @@ func inLog(dir string, change func(content []byte, end int) []byte) error {
 	return os.WriteFile(logs[0], change(content, l.end), 0o600)
 }
 
-// TestLookAtUnfinished removes some records from what is looked at.
-func TestLookAtUnfinished(t *testing.T) {
+// TestReadOnlyUnfinished removes some records from what is read.
+func TestReadOnlyUnfinished(t *testing.T) {
 	temporary, dir := scratchIn(t), makeDatabase(t)
 	before := durabletest.Files(t, dir)
 	keys := [][]byte{[]byte("key 3"), []byte("key 1003"), []byte("there is none")}
-	db, err := Look(t.Context(), testOptions(dir), func(db *DB, remove func([][]byte) error) error {
+	db, err := OpenReadOnly(t.Context(), testOptions(dir), func(db *DB, remove func([][]byte) error) error {
 		if all := records(t, db); len(all) != 101 {
 			t.Errorf("%d records at first", len(all))
 		}
@@ -177,7 +177,7 @@ func TestLookAtUnfinished(t *testing.T) {
 		t.Fatal(err)
 	}
 	why := errors.New("why")
-	if _, err := Look(t.Context(), testOptions(dir), func(_ *DB, remove func([][]byte) error) error {
+	if _, err := OpenReadOnly(t.Context(), testOptions(dir), func(_ *DB, remove func([][]byte) error) error {
 		return errors.Join(remove(keys), why)
 	}); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
@@ -188,8 +188,8 @@ func TestLookAtUnfinished(t *testing.T) {
 	wantEmpty(t, temporary)
 }
 
-// TestLookAtMore looks at a log that was written with more memory than there is now.
-func TestLookAtMore(t *testing.T) {
+// TestReadOnlyMore reads a log that was written with more memory than there is now.
+func TestReadOnlyMore(t *testing.T) {
 	scratchIn(t)
 	dir, left := t.TempDir(), filepath.Join(t.TempDir(), "left")
 	large := testOptions(dir)
@@ -207,7 +207,7 @@ func TestLookAtMore(t *testing.T) {
 	if err := errors.Join(os.CopyFS(left, os.DirFS(dir)), db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if db, err = Look(t.Context(), testOptions(left), nil); err != nil {
+	if db, err = OpenReadOnly(t.Context(), testOptions(left), nil); err != nil {
 		t.Fatal(err)
 	}
 	if all := records(t, db); len(all) != 21 {
@@ -218,30 +218,30 @@ func TestLookAtMore(t *testing.T) {
 	}
 }
 
-func TestLookRefused(t *testing.T) {
+func TestReadOnlyRefused(t *testing.T) {
 	temporary, dir := scratchIn(t), makeDatabase(t)
-	db, err := Look(t.Context(), testOptions(dir), nil)
+	db, err := OpenReadOnly(t.Context(), testOptions(dir), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other, err := Look(t.Context(), testOptions(dir), nil); err != nil || other.Close() != nil {
-		t.Errorf("two look: %v", err)
+	if other, err := OpenReadOnly(t.Context(), testOptions(dir), nil); err != nil || other.Close() != nil {
+		t.Errorf("two read: %v", err)
 	}
 	if _, err := Open(t.Context(), testOptions(dir)); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "wait") {
-		t.Errorf("to write what is looked at: %v", err)
+		t.Errorf("to write what is read: %v", err)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	full := testOptions(dir)
 	full.Free = func(string) (uint64, bool, error) { return 1, true, nil }
-	if _, err := Look(t.Context(), full, nil); !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), temporary) {
+	if _, err := OpenReadOnly(t.Context(), full, nil); !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), temporary) {
 		t.Errorf("without room for the copies: %v", err)
 	}
 	if db, err = Open(t.Context(), testOptions(dir)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Look(t.Context(), testOptions(dir), nil); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+	if _, err := OpenReadOnly(t.Context(), testOptions(dir), nil); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Errorf("what is open: %v", err)
 	}
 	if err := db.Close(); err != nil {
@@ -250,17 +250,17 @@ func TestLookRefused(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, "000001.sst"), 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Look(t.Context(), testOptions(dir), nil); !errors.Is(err, ErrDamaged) {
+	if _, err := OpenReadOnly(t.Context(), testOptions(dir), nil); !errors.Is(err, ErrDamaged) {
 		t.Errorf("damaged: %v", err)
 	}
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
-	if _, err := Look(stopped, testOptions(makeDatabase(t)), nil); !errors.Is(err, context.Canceled) {
+	if _, err := OpenReadOnly(stopped, testOptions(makeDatabase(t)), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
 	wantEmpty(t, temporary)
 	t.Setenv("TMPDIR", filepath.Join(temporary, "nothing"))
-	if _, err := Look(t.Context(), testOptions(makeDatabase(t)), nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "TMPDIR") {
+	if _, err := OpenReadOnly(t.Context(), testOptions(makeDatabase(t)), nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "TMPDIR") {
 		t.Errorf("without a temporary folder: %v", err)
 	}
 }

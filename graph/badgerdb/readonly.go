@@ -14,13 +14,13 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Unfinished finds what a killed process has left half done in a database that is looked
-// at, and removes it: the keys are then read as if they were deleted.
+// Unfinished finds what a killed process has left half done in a database that is read
+// only, and removes it: the keys are then read as if they were deleted.
 type Unfinished func(db *DB, remove func(keys [][]byte) error) error
 
-// Look opens a database only to read it, after it has checked every byte of the files. It
+// OpenReadOnly opens a database only to read it, after it has checked every byte of the files. It
 // leaves the folder as it is, to the last byte and time, so the file system may be
-// mounted to be read only, and whoever may read the files can look. Several can look at once;
+// mounted to be read only, and whoever may read the files can open it so. Several can at once;
 // nobody can open the database to write meanwhile. unfinished may be nil. Close it.
 //
 // Badger does not read a log that ends in the middle, as a killed process leaves it, unless
@@ -30,9 +30,9 @@ type Unfinished func(db *DB, remove func(keys [][]byte) error) error
 // removed as soon as Badger has read them, the folder when the database is closed.
 //
 // The errors are those of Open; ErrDiskFull is about the temporary folder.
-func Look(ctx context.Context, opt Options, unfinished Unfinished) (*DB, error) {
+func OpenReadOnly(ctx context.Context, opt Options, unfinished Unfinished) (*DB, error) {
 	dir := opt.Badger.Dir
-	release, err := lock(dir, toLook)
+	release, err := lock(dir, toRead)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func Look(ctx context.Context, opt Options, unfinished Unfinished) (*DB, error) 
 	return db, nil
 }
 
-// scratch is the folder that Badger is given to look at a database.
+// scratch is the folder that Badger is given to read a database.
 type scratch struct {
 	opt      Options // of the database
 	dir      string
@@ -77,8 +77,8 @@ func (s *scratch) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.dir, err = os.MkdirTemp("", "keytree-look-"); err != nil { // mode 0700
-		return fmt.Errorf("looking at a database takes a temporary folder (TMPDIR names another one): %w", err)
+	if s.dir, err = os.MkdirTemp("", "keytree-read-"); err != nil { // mode 0700
+		return fmt.Errorf("reading a database takes a temporary folder (TMPDIR names another one): %w", err)
 	}
 	var names []string
 	for _, e := range entries {
@@ -86,7 +86,7 @@ func (s *scratch) fill(ctx context.Context) error {
 		names = append(names, name)
 		if name == badger.ManifestFilename || name == badger.KeyRegistryFileName || strings.HasSuffix(name, ".sst") {
 			if err := os.Symlink(filepath.Join(of, name), filepath.Join(s.dir, name)); err != nil {
-				return fmt.Errorf("looking at a database takes links to its files: %w", err)
+				return fmt.Errorf("reading a database takes links to its files: %w", err)
 			}
 		}
 		s.begun = s.begun || name == badger.ManifestFilename
