@@ -24,7 +24,7 @@ func notInBackups() []byte { return []byte{prefixNone, prefixStamp} }
 // Whoever restores a backup that is not the newest state begins a second history:
 // compare the restored head with what others have seen.
 func (s *Service) Backup(ctx context.Context, to io.Writer) error {
-	return s.look(ctx, func(view store.Reader) error { return store.Backup(ctx, to, view, notInBackups()) })
+	return s.viewHeld(ctx, func(view store.Reader) error { return store.Backup(ctx, to, view, notInBackups()) })
 }
 
 // ErrBackup says that something is not a whole backup. Nothing was restored.

@@ -87,7 +87,7 @@ func (s *Service) ChainAt(ctx context.Context, size uint64) (c hashchain.Chain, 
 	if have := s.Chain().Size; size == 0 || size > have {
 		return hashchain.Chain{}, fmt.Errorf("%w: expected 1 to %d entries, got %d", ErrRange, have, size)
 	}
-	err = s.look(ctx, func(view store.Reader) error {
+	err = s.viewHeld(ctx, func(view store.Reader) error {
 		last, err := readEntry(view, size-1)
 		if err == nil {
 			c, err = hashchain.ChainAt(size, last.entry.Hash(), nodes{view})

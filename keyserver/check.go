@@ -19,7 +19,7 @@ import (
 // are no damage: an earlier version has entered them.
 func (s *Service) Check(ctx context.Context) error {
 	state := s.writer.state.Load()
-	return s.look(ctx, func(view store.Reader) error {
+	return s.viewHeld(ctx, func(view store.Reader) error {
 		var c hashchain.Chain
 		tree := nodes{view}
 		for position := range state.chain.Size {

@@ -66,7 +66,7 @@
 // Options.Held makes every method that shows or changes history, or what users have
 // stored, return ErrHeld until Release. Those that do not say why: they are for the
 // comparison itself, for the operator, or no history. What reads goes through view and
-// what writes through change, which ask; look and the writer do not.
+// what writes through change, which ask; viewHeld and the writer do not.
 //
 // # Secrets
 //

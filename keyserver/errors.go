@@ -56,8 +56,8 @@ var (
 	// ErrFormat says that an earlier keytree has made the database, and that the service
 	// was opened without Options.Migrate. Nothing was changed.
 	ErrFormat = errors.New("database of an earlier format")
-	// ErrLook says that a call would change a database that was opened with Options.Look.
-	ErrLook = errors.New("the database is open to be looked at")
+	// ErrReadOnly says that a call would change a database that was opened with Options.ReadOnly.
+	ErrReadOnly = store.ErrReadOnly
 	// ErrDamaged says that the database holds something else than was written.
 	// Restore a backup, and compare its head with what others have seen.
 	ErrDamaged = store.ErrDamaged

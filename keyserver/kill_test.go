@@ -106,12 +106,12 @@ func TestServer(t *testing.T) {
 	load.Wait()
 }
 
-// lookAtLeft checks what a killed keyserver has left, and that looking changes none of it. It
+// checkLeft checks what a killed keyserver has left, and that reading it changes none of it. It
 // returns the head; nil if there is no entry yet.
-func lookAtLeft(t *testing.T, opt Options) *hashchain.Hash {
+func checkLeft(t *testing.T, opt Options) *hashchain.Hash {
 	t.Helper()
 	before := durabletest.Files(t, filepath.Dir(opt.Dir))
-	s, err := Open(t.Context(), looking(opt))
+	s, err := Open(t.Context(), readingOnly(opt))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrMismatch):
 		return nil
@@ -124,7 +124,7 @@ func lookAtLeft(t *testing.T, opt Options) *hashchain.Hash {
 		t.Fatal(err)
 	}
 	if !maps.Equal(before, durabletest.Files(t, filepath.Dir(opt.Dir))) {
-		t.Error("looking has changed something")
+		t.Error("reading has changed something")
 	}
 	return &head
 }
@@ -210,13 +210,13 @@ func TestKill(t *testing.T) {
 		}
 
 		opt.memTable, opt.Tokens = 2<<20, paid{}
-		seen := lookAtLeft(t, opt)
+		seen := checkLeft(t, opt)
 		s, err := Open(t.Context(), opt)
 		if err != nil {
 			t.Fatalf("after kill %d: %v", n+1, err)
 		}
 		if chain := s.Chain(); seen != nil && *seen != chain.Head || seen == nil && chain.Size > 1 {
-			t.Errorf("after kill %d: looking saw another chain", n+1)
+			t.Errorf("after kill %d: a reader saw another chain", n+1)
 		}
 		for _, c := range replies {
 			if stored, err := s.FetchUID(t.Context(), c.index); err != nil || !bytes.Equal(stored, c.reply) {

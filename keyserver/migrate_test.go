@@ -48,7 +48,7 @@ func earlierFolder(t *testing.T, commit string) Options {
 	return opt
 }
 
-func looking(opt Options) Options { opt.Look = true; return opt }
+func readingOnly(opt Options) Options { opt.ReadOnly = true; return opt }
 
 func migrating(opt Options) Options { opt.Migrate = true; return opt }
 
@@ -61,13 +61,13 @@ func TestEarlier(t *testing.T) {
 			if _, err := Open(t.Context(), opt); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "keytree keyserver backup") {
 				t.Errorf("opened as it is: %v", err)
 			}
-			s := openTest(t, looking(opt))
+			s := openTest(t, readingOnly(opt))
 			mustCheck(t, s)
 			if s.format != 1 {
-				t.Errorf("looking at it made it format %d", s.format)
+				t.Errorf("reading it made it format %d", s.format)
 			}
 			want := s.Chain()
-			refused(t, s, "a change", ErrLook, func() error {
+			refused(t, s, "a change", ErrReadOnly, func() error {
 				_, err := s.CreateUID(t.Context(), message(s, "carla@example.org", newKey(9)), "")
 				return err
 			})
@@ -102,7 +102,7 @@ func TestEarlier(t *testing.T) {
 			if err := Restore(t.Context(), restored.Dir, bytes.NewReader(kept), zerolog.Nop()); err != nil {
 				t.Fatal(err)
 			}
-			s = openTest(t, looking(restored))
+			s = openTest(t, readingOnly(restored))
 			mustCheck(t, s)
 			if s.format != 1 || s.Chain().Head != want.Head {
 				t.Errorf("format %d was restored", s.format)
@@ -289,7 +289,7 @@ func TestMigrationKilled(t *testing.T) {
 	for n, ended := 1, false; !ended; n++ {
 		for _, landed := range []string{"", "landed"} {
 			opt := earlierFolder(t, "c78fd4b")
-			before := openTest(t, looking(opt))
+			before := openTest(t, readingOnly(opt))
 			want := before.Chain()
 			before.Close()
 			cmd := exec.CommandContext(t.Context(), executable, "-test.run=^TestMigrator$", "-test.v")
@@ -304,7 +304,7 @@ func TestMigrationKilled(t *testing.T) {
 				killed++
 			}
 
-			s := openTest(t, looking(opt))
+			s := openTest(t, readingOnly(opt))
 			mustCheck(t, s)
 			format := s.format
 			s.Close()

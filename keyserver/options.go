@@ -70,11 +70,11 @@ type Options struct {
 	// written a backup of it beside Dir: DIR.format-N.backup. Without, Open refuses it
 	// with ErrFormat.
 	Migrate bool
-	// Look opens a database, which must be there, of this or an earlier format, only to
-	// look at it: no call that changes something is for such a service. Database and key
+	// ReadOnly opens a database, which must be there, of this or an earlier format, only to
+	// read it: no call that changes something is for such a service. Database and key
 	// file stay as they are, to the last byte (see badger.OpenReadOnly). Whoever may read the database
-	// but not the key file can look, too; the two are then not compared, which is logged.
-	Look bool
+	// but not the key file can do so, too; the two are then not compared, which is logged.
+	ReadOnly bool
 
 	Now func() time.Time // the clock; time.Now by default
 	Log zerolog.Logger

@@ -27,7 +27,7 @@ type Service struct {
 	opt    Options
 	db     store.Store
 	writer *writer
-	format int // of the database; an earlier one only with Options.Look
+	format int // of the database; an earlier one only with Options.ReadOnly
 
 	gate   sync.RWMutex // held for reading while db is read
 	closed bool         // gate
@@ -53,7 +53,7 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 		return nil, err
 	}
 	open := badger.Open
-	if opt.Look {
+	if opt.ReadOnly {
 		open = badger.OpenReadOnly
 	}
 	db, err := open(ctx, badger.Options{Dir: opt.Dir, MemTable: opt.memTable, Log: opt.Log})
@@ -67,10 +67,10 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 		db.Close()
 		return nil, err
 	}
-	s.writer.look = opt.Look
+	s.writer.readOnly = opt.ReadOnly
 	go s.writer.run()
 	ctx, s.stopSweeper = context.WithCancel(context.Background())
-	if !opt.Look {
+	if !opt.ReadOnly {
 		s.sweeper.Go(func() { s.sweep(ctx) })
 		s.sweeper.Go(func() { s.inspectAgain(ctx) })
 	}
@@ -128,7 +128,7 @@ func (s *Service) view(ctx context.Context, read func(store.Reader) error) error
 	if err := s.Ready(); err != nil {
 		return err
 	}
-	return s.look(ctx, read)
+	return s.viewHeld(ctx, read)
 }
 
 // change has the writer make a change. ErrHeld while the service is held.
@@ -139,9 +139,9 @@ func (s *Service) change(ctx context.Context, apply func(*tx) error) error {
 	return s.writer.do(ctx, apply)
 }
 
-// look is view, also while the service is held: for those whom doc.go names.
+// viewHeld is view, also while the service is held: for those whom doc.go names.
 // If what is on disk is found damaged the service fails.
-func (s *Service) look(ctx context.Context, read func(store.Reader) error) error {
+func (s *Service) viewHeld(ctx context.Context, read func(store.Reader) error) error {
 	return s.whileOpen(func() error { return s.db.View(ctx, read) })
 }
 
@@ -236,7 +236,7 @@ func (s *Service) checkFormat(view store.Reader) (format int, err error) {
 	case f.Version < 1 || f.Version > formatVersion:
 		return 0, fmt.Errorf("%w: %s has format %d, expected 1 to %d: a later keytree has made it; use that one",
 			ErrMismatch, s.opt.Dir, f.Version, formatVersion)
-	case f.Version < formatVersion && !s.opt.Migrate && !s.opt.Look:
+	case f.Version < formatVersion && !s.opt.Migrate && !s.opt.ReadOnly:
 		return 0, fmt.Errorf("%w: %s has format %d, expected %d: nothing was changed; keytree keyserver backup saves it as it is, and serve converts it",
 			ErrFormat, s.opt.Dir, f.Version, formatVersion)
 	}

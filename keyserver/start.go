@@ -65,7 +65,7 @@ func (s *Service) start(ctx context.Context) error {
 	}
 	s.writer.state.Store(&state)
 	switch {
-	case s.opt.Look:
+	case s.opt.ReadOnly:
 		return nil
 	case s.format == formatVersion:
 		return s.clearEarlier(ctx)
@@ -76,7 +76,7 @@ func (s *Service) start(ctx context.Context) error {
 // keysOf returns the keys with public keys for signatures and for key agreement; nil for one
 // who looks and may not read them.
 func (s *Service) keysOf(public ed25519.PublicKey, agree []byte) (*serverKeys, error) {
-	if !s.opt.Look {
+	if !s.opt.ReadOnly {
 		return settleKeys(s.opt.KeyFile, public, agree)
 	}
 	keys, _, err := findKeys(s.opt.KeyFile, public, agree)
@@ -91,8 +91,8 @@ func (s *Service) keysOf(public ed25519.PublicKey, agree []byte) (*serverKeys, e
 // §10). A key file without a database belongs to a chain that is
 // elsewhere: to begin another under the same key would be a second history.
 func (s *Service) first(ctx context.Context) error {
-	if s.opt.Look {
-		return fmt.Errorf("%w: %s holds no database to look at", ErrMismatch, s.opt.Dir)
+	if s.opt.ReadOnly {
+		return fmt.Errorf("%w: %s holds no database to read", ErrMismatch, s.opt.Dir)
 	}
 	if _, err := os.Stat(s.opt.KeyFile); err == nil {
 		return fmt.Errorf("%w: %s is there, but %s is empty: restore the database of this key, or give another key file",

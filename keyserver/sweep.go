@@ -44,7 +44,7 @@ const (
 func (s *Service) forgetExpired(ctx context.Context) error {
 	for from := []byte{prefixExpiry}; from != nil; {
 		var expired map[sigKeyHash]map[[sha256.Size]byte]bool
-		err := s.look(ctx, func(view store.Reader) (err error) {
+		err := s.viewHeld(ctx, func(view store.Reader) (err error) {
 			expired, from, err = expiredKeyInits(view, from, s.now())
 			return err
 		})
@@ -60,7 +60,7 @@ func (s *Service) forgetExpired(ctx context.Context) error {
 	}
 	for from := []byte{prefixUsed}; from != nil; {
 		var expired [][]byte
-		err := s.look(ctx, func(view store.Reader) (err error) {
+		err := s.viewHeld(ctx, func(view store.Reader) (err error) {
 			expired, from, err = expiredKeys(view, from, s.now(), func([]byte) bool { return true })
 			return err
 		})

@@ -31,13 +31,13 @@ type change struct {
 // one, storeAll, stores the group that was decided before. Server signatures are made
 // beside both, as soon as positions are given.
 type writer struct {
-	db     store.Store
-	room   func(bytes uint64) error  // of db; tests make it fail
-	commit func([]store.Write) error // of db; tests make it fail
-	now    func() uint64             // the clock, in Unix seconds
-	most   store.Weight              // of a group of several
-	limit  store.Weight              // of any group
-	look   bool                      // Options.Look: there are no changes
+	db       store.Store
+	room     func(bytes uint64) error  // of db; tests make it fail
+	commit   func([]store.Write) error // of db; tests make it fail
+	now      func() uint64             // the clock, in Unix seconds
+	most     store.Weight              // of a group of several
+	limit    store.Weight              // of any group
+	readOnly bool                      // Options.ReadOnly: there are no changes
 
 	changes chan *change
 	groups  chan *group   // from run to storeAll, which has none then
@@ -91,8 +91,8 @@ func newWriter(db store.Store, commit func([]store.Write) error, now func() uint
 // do has a change made and returns when it is on disk, or refused. If ctx ends
 // before, it may or may not be made.
 func (w *writer) do(ctx context.Context, apply func(*tx) error) error {
-	if w.look {
-		return ErrLook
+	if w.readOnly {
+		return ErrReadOnly
 	}
 	c := &change{ctx: ctx, apply: apply, result: make(chan error, 1)}
 	select {

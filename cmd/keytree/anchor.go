@@ -32,7 +32,7 @@ How it anchors is told there; keytree audit checks anchors, anybody's.`,
 
 // asksAnchors completes a command that asks the server that anchors.
 func (a *app) asksAnchors(cmd *cobra.Command, ask func(context.Context, *operator.Client) error) *cobra.Command {
-	return a.looksAfter(cmd, func(ctx context.Context, c *keyserverConfig, _ []string) error {
+	return a.onKeyserver(cmd, func(ctx context.Context, c *keyserverConfig, _ []string) error {
 		err := ask(ctx, operator.NewClient(c.operator))
 		if notRunning(err) {
 			return fmt.Errorf("no server is running on this data folder: start keytree serve with --anchor-key-file (%w)", err)

@@ -19,9 +19,9 @@ import (
 	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
-// looksAfter completes a command that does something with the keyserver of the data
+// onKeyserver completes a command that does something with the keyserver of the data
 // folder.
-func (a *app) looksAfter(cmd *cobra.Command, do func(ctx context.Context, c *keyserverConfig, args []string) error) *cobra.Command {
+func (a *app) onKeyserver(cmd *cobra.Command, do func(ctx context.Context, c *keyserverConfig, args []string) error) *cobra.Command {
 	dataDir := placeFlags(cmd.Flags())
 	place := newKeyserverPlace(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -38,9 +38,9 @@ func (a *app) looksAfter(cmd *cobra.Command, do func(ctx context.Context, c *key
 }
 
 // withService runs a job on the keyserver's database, which no server may have
-// open. One that only looks can do so also where an earlier keytree has made it, and where
+// open. One that only reads can do so also where an earlier keytree has made it, and where
 // nothing can be written.
-func (a *app) withService(ctx context.Context, c *keyserverConfig, look bool, job func(*keyserver.Service) error) (err error) {
+func (a *app) withService(ctx context.Context, c *keyserverConfig, readOnly bool, job func(*keyserver.Service) error) (err error) {
 	for _, needed := range []string{c.dir, c.keyFile} {
 		if _, err := os.Stat(needed); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("there is no keyserver: %w", err)
@@ -48,14 +48,14 @@ func (a *app) withService(ctx context.Context, c *keyserverConfig, look bool, jo
 			return err
 		}
 	}
-	if !look {
+	if !readOnly {
 		if err := mayWrite(filepath.Dir(c.dir), c.dir); err != nil {
 			return err
 		}
 	}
 	opt := c.options(newLog(a.stderr, "auto", "warn"))
 	opt.Tokens = token.Open{} // nothing is paid here
-	opt.Look = look
+	opt.ReadOnly = readOnly
 	service, err := keyserver.Open(ctx, opt)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func notRunning(err error) bool {
 }
 
 func (a *app) rotateKeyCommand() *cobra.Command {
-	return a.looksAfter(&cobra.Command{
+	return a.onKeyserver(&cobra.Command{
 		Use:   "rotate-key",
 		Short: "Replace the keyserver's signature key, and renew its identity for a year",
 		Long: `rotate-key gives the keyserver a new signature key, by an update of its identity
@@ -120,7 +120,7 @@ owner can read.`,
 		Args:    takes("N"),
 	}
 	out := cmd.Flags().String("out", "", "write the tokens to a new `FILE` that only its owner can read (default standard output)")
-	return a.looksAfter(cmd, func(ctx context.Context, c *keyserverConfig, args []string) error {
+	return a.onKeyserver(cmd, func(ctx context.Context, c *keyserverConfig, args []string) error {
 		n, err := parseNumber(args[0], "a number of tokens", 1, 1_000_000)
 		if err != nil {
 			return usageError{err}
@@ -175,7 +175,7 @@ func (a *app) mustServe(ctx context.Context, c *keyserverConfig) error {
 }
 
 func (a *app) keyserverBackupCommand() *cobra.Command {
-	return a.looksAfter(&cobra.Command{
+	return a.onKeyserver(&cobra.Command{
 		Use:   "backup FILE",
 		Short: "Back up the keyserver's database",
 		Long: `backup writes the keyserver's database to a new file, as it is at one moment. A
@@ -211,7 +211,7 @@ func writeNew(path string, write func(io.Writer) error) error {
 }
 
 func (a *app) keyserverRestoreCommand() *cobra.Command {
-	return a.looksAfter(&cobra.Command{
+	return a.onKeyserver(&cobra.Command{
 		Use:   "restore FILE",
 		Short: "Make the keyserver's database from a backup",
 		Long: `restore makes the database in the data folder, where none may be, from a backup, and
@@ -239,7 +239,7 @@ that it prints with what others have seen: what was registered later is lost.`,
 }
 
 func (a *app) keyserverFsckCommand() *cobra.Command {
-	return a.looksAfter(&cobra.Command{
+	return a.onKeyserver(&cobra.Command{
 		Use:   "fsck",
 		Short: "Check the keyserver's database",
 		Long: `fsck compares everything in the keyserver's database with everything else in it:
