@@ -181,7 +181,7 @@ func (u *userFlags) with(job func(*keyclient.Client) error) error { return u.use
 // look is with for a job that changes nothing.
 func (u *userFlags) look(job func(*keyclient.Client) error) error {
 	u.looks = true
-	return u.use(keyclient.Look, job)
+	return u.use(keyclient.OpenReadOnly, job)
 }
 
 func (u *userFlags) transport() (*http.Transport, error) { return keyserverTransport(u.ca) }

@@ -22,7 +22,7 @@ func (u *userFlags) peek() (names []string, domain string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := keyclient.Look(dir, keyclient.Options{})
+	c, err := keyclient.OpenReadOnly(dir, keyclient.Options{})
 	if err != nil {
 		return nil, "", explainUser(err)
 	}

@@ -41,8 +41,8 @@ func Open(path string, size uint64, head hashchain.Hash, damaged error) (*File, 
 	return open(os.O_RDWR|os.O_CREATE, path, size, head, damaged)
 }
 
-// Look is Open only to read what is there.
-func Look(path string, size uint64, head hashchain.Hash, damaged error) (*File, error) {
+// OpenReadOnly is Open only to read what is there.
+func OpenReadOnly(path string, size uint64, head hashchain.Hash, damaged error) (*File, error) {
 	return open(os.O_RDONLY, path, size, head, damaged)
 }
 

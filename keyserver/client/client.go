@@ -56,7 +56,7 @@ type Options struct {
 	// Plaintext lets tokens go to a keyserver beyond this machine without TLS.
 	Plaintext bool
 
-	look        bool          // Look
+	readOnly    bool          // OpenReadOnly
 	argonMemory uint32        // KiB; tests take less
 	patience    time.Duration // with a keyserver that says nothing; tests take less
 }
@@ -252,11 +252,11 @@ func begin(ctx context.Context, dir, url, domain string, opt Options) (*Client, 
 // Open opens a folder that Init has made. ErrNotInitialized, ErrLocked, ErrDamaged.
 func Open(dir string, opt Options) (*Client, error) { return open(dir, opt) }
 
-// Look is Open only to tell what is in the folder, which stays as it is: it may be one that
-// cannot be written. Calls that would change it fail. Several can look at once, and whoever
-// may not read the lock file of the folder's owner looks without it.
-func Look(dir string, opt Options) (*Client, error) {
-	opt.look = true
+// OpenReadOnly is Open only to tell what is in the folder, which stays as it is: it may be one that
+// cannot be written. Calls that would change it fail. Several can do so at once, and whoever
+// may not read the lock file of the folder's owner goes without it.
+func OpenReadOnly(dir string, opt Options) (*Client, error) {
+	opt.readOnly = true
 	return open(dir, opt)
 }
 
@@ -266,8 +266,8 @@ func open(dir string, opt Options) (*Client, error) {
 		return nil, err
 	}
 	opened := openCopy
-	if opt.look {
-		opened = lookAtCopy
+	if opt.readOnly {
+		opened = openCopyReadOnly
 	}
 	if c.chain, err = opened(c.path(chainFile), c.state.Size, c.state.Head); err != nil {
 		return nil, errors.Join(err, c.lock.Unlock())
@@ -291,7 +291,7 @@ func openState(dir string, opt Options) (_ *Client, err error) {
 	opt = opt.complete()
 	c := &Client{dir: dir, opt: opt}
 	lock := lockDir
-	if opt.look {
+	if opt.readOnly {
 		lock = lockToLook
 	}
 	if c.lock, err = lock(dir); err != nil {

@@ -26,9 +26,9 @@ func openCopy(path string, size uint64, head []byte) (*chainCopy, error) {
 	return copyOf(chainfile.Open, path, size, head)
 }
 
-// lookAtCopy is openCopy only to read what is there.
-func lookAtCopy(path string, size uint64, head []byte) (*chainCopy, error) {
-	return copyOf(chainfile.Look, path, size, head)
+// openCopyReadOnly is openCopy only to read what is there.
+func openCopyReadOnly(path string, size uint64, head []byte) (*chainCopy, error) {
+	return copyOf(chainfile.OpenReadOnly, path, size, head)
 }
 
 // copyOf opens the file by one of chainfile's functions.
