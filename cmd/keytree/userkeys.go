@@ -47,13 +47,13 @@ func anchorFlags(flags *pflag.FlagSet, usage string) (mix, nym *string) {
 		flags.String("nym-address", "", "`BASE64`, for whom they are at the mix address")
 }
 
-// wishes are those of the flags, with a token.
-func (f *identityFlags) wishes(name string) (keyclient.Wishes, error) {
+// registration is what the flags say, with a token.
+func (f *identityFlags) registration(name string) (keyclient.Registration, error) {
 	tokens, err := f.tokens.take(1)
 	if err != nil {
-		return keyclient.Wishes{}, err
+		return keyclient.Registration{}, err
 	}
-	return keyclient.Wishes{
+	return keyclient.Registration{
 		ForwardSec: f.forwardSec.value, Token: tokens[0],
 		Paper: func(key string) error { return f.printPaper(name, key) },
 	}, nil
@@ -91,7 +91,7 @@ func newUserIdentity(id *keyclient.Identity) userIdentity {
 }
 
 // done prints an identity that was registered, and takes its token off the file.
-func (f *identityFlags) done(id *keyclient.Identity, w keyclient.Wishes) error {
+func (f *identityFlags) done(id *keyclient.Identity, w keyclient.Registration) error {
 	o := newUserIdentity(id)
 	spent := f.tokens.spent([]string{w.Token})
 	err := f.print(o, func(out io.Writer) {
@@ -129,7 +129,7 @@ Tell nobody the name before keytree user confirm.`,
 		if err := uid.CheckReserved(name); err != nil {
 			return fmt.Errorf("%w: choose another name", err)
 		}
-		w, err := f.wishes(name)
+		w, err := f.registration(name)
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ KeyInits belong to the signature key: add new ones afterwards.`,
 		if err != nil {
 			return err
 		}
-		w, err := f.wishes(name)
+		w, err := f.registration(name)
 		if err != nil {
 			return err
 		}
@@ -210,7 +210,7 @@ The paper stays good, unless --new-paper-key replaces it, too.`,
 		if err != nil {
 			return err
 		}
-		w, err := f.wishes(name)
+		w, err := f.registration(name)
 		if err != nil {
 			return err
 		}

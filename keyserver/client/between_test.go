@@ -70,7 +70,7 @@ func TestBetween(t *testing.T) {
 			return err
 		},
 		"register": func(c *Client) error {
-			_, err := c.Create(context.Background(), alice, testPassphrase, Wishes{Paper: new(paper).show})
+			_, err := c.Create(context.Background(), alice, testPassphrase, Registration{Paper: new(paper).show})
 			if errors.Is(err, ErrExists) {
 				return nil
 			}

@@ -292,7 +292,7 @@ func openState(dir string, opt Options) (_ *Client, err error) {
 	c := &Client{dir: dir, opt: opt}
 	lock := lockDir
 	if opt.readOnly {
-		lock = lockToLook
+		lock = lockToRead
 	}
 	if c.lock, err = lock(dir); err != nil {
 		return nil, err
@@ -331,8 +331,8 @@ func lockDir(dir string) (*flock.Flock, error) {
 	return lock, err
 }
 
-// lockToLook keeps others from changing the folder, if its lock file can be read.
-func lockToLook(dir string) (*flock.Flock, error) {
+// lockToRead keeps others from changing the folder, if its lock file can be read.
+func lockToRead(dir string) (*flock.Flock, error) {
 	lock := flock.New(filepath.Join(dir, ".lock"), flock.SetFlag(os.O_RDONLY))
 	ok, err := lock.TryRLock()
 	switch {

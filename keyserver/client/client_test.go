@@ -333,7 +333,7 @@ func TestLife(t *testing.T) {
 	s.fill(3)
 
 	var printed paper
-	id, err := alice.Create(ctx, "Alice@example.org", testPassphrase, Wishes{Paper: printed.show})
+	id, err := alice.Create(ctx, "Alice@example.org", testPassphrase, Registration{Paper: printed.show})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestLife(t *testing.T) {
 	if bytes.Contains(content, []byte(canonical.Encode(escrow.Seed()))) {
 		t.Error("the escrow key is still there")
 	}
-	if _, err := alice.Create(ctx, "alice@example.org", testPassphrase, Wishes{}); !errors.Is(err, ErrExists) {
+	if _, err := alice.Create(ctx, "alice@example.org", testPassphrase, Registration{}); !errors.Is(err, ErrExists) {
 		t.Errorf("created twice: %v", err)
 	}
 
@@ -419,7 +419,7 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.clock.advance(30 * day)
-	if err := alice.Update(ctx, id, Wishes{ForwardSec: uid.Optional, MixAddress: "mix@example.net"}); err != nil {
+	if err := alice.Update(ctx, id, Registration{ForwardSec: uid.Optional, MixAddress: "mix@example.net"}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(alice.ServerKeys()); n != 2 || id.Message().Content.MsgCount != 1 {
@@ -440,11 +440,11 @@ func TestLife(t *testing.T) {
 	}
 	again := s.mustInit(t.TempDir())
 	typed := must(ParsePaperKey(strings.ToLower(strings.ReplaceAll(printed.keys[0], " ", "-"))))(t)
-	id, err = again.Recover(ctx, "alice@example.org", testPassphrase, typed, true, Wishes{ForwardSec: uid.Mandatory, Paper: printed.show})
+	id, err = again.Recover(ctx, "alice@example.org", testPassphrase, typed, true, Registration{ForwardSec: uid.Mandatory, Paper: printed.show})
 	if err != nil || id.Stage() != Registered || len(printed.keys) != 2 || printed.keys[0] == printed.keys[1] {
 		t.Fatalf("%d papers, %v", len(printed.keys), err)
 	}
-	if _, err := again.Recover(ctx, "alice@example.org", testPassphrase, typed, false, Wishes{}); !errors.Is(err, ErrPaperKey) {
+	if _, err := again.Recover(ctx, "alice@example.org", testPassphrase, typed, false, Registration{}); !errors.Is(err, ErrPaperKey) {
 		t.Errorf("with the replaced paper key: %v", err)
 	}
 	must(again.AddKeyInits(ctx, id, make([]string, 1), Anchor{MixAddress: "mix@example.net"}, day, true))(t)
@@ -458,7 +458,7 @@ func TestLife(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := again.Update(ctx, id, Wishes{}); err != nil {
+	if err := again.Update(ctx, id, Registration{}); err != nil {
 		t.Errorf("with the recovered key: %v", err)
 	}
 	if err := bob.Recheck(ctx); err != nil {
@@ -476,14 +476,14 @@ func TestIssuedTokens(t *testing.T) {
 	s := newServer(t, token.Issued{Domain: testDomain, Issuer: issuer.Public()})
 	c := s.mustInit(t.TempDir())
 	var printed paper
-	if _, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Wishes{Paper: printed.show}); !errors.Is(err, ErrToken) {
+	if _, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Registration{Paper: printed.show}); !errors.Is(err, ErrToken) {
 		t.Fatalf("without a token: %v", err)
 	}
-	if _, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Wishes{Token: "AAAA", Paper: printed.show}); !errors.Is(err, ErrToken) || len(printed.keys) > 0 {
+	if _, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Registration{Token: "AAAA", Paper: printed.show}); !errors.Is(err, ErrToken) || len(printed.keys) > 0 {
 		t.Fatalf("with a token that is none: %v, %d papers", err, len(printed.keys))
 	}
 	paid := must(issuer.Issue(testDomain))(t)
-	id, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Wishes{Token: paid, Paper: printed.show})
+	id, err := c.Create(t.Context(), "alice@example.org", testPassphrase, Registration{Token: paid, Paper: printed.show})
 	if err != nil || len(printed.keys) != 1 {
 		t.Fatalf("%d papers, %v", len(printed.keys), err)
 	}

@@ -14,7 +14,7 @@ import (
 func TestConfirmLetsOthersIn(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
-	id := must(c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: new(paper).show}))(t)
+	id := must(c.Create(t.Context(), alice, testPassphrase, Registration{Paper: new(paper).show}))(t)
 	waiting := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(waiting) })
 	c.opt.Progress = func(what string, done, all uint64) {
@@ -34,12 +34,12 @@ func TestConfirmLetsOthersIn(t *testing.T) {
 			return
 		}
 		defer other.Close()
-		if _, err := other.Create(t.Context(), "bob@example.org", testPassphrase, Wishes{Paper: new(paper).show}); err != nil {
+		if _, err := other.Create(t.Context(), "bob@example.org", testPassphrase, Registration{Paper: new(paper).show}); err != nil {
 			t.Error(err)
 		}
 		its, err := other.OpenIdentity(alice, testPassphrase)
 		if err == nil {
-			err = other.Update(t.Context(), its, Wishes{})
+			err = other.Update(t.Context(), its, Registration{})
 		}
 		if err != nil {
 			t.Error(err)

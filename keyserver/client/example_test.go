@@ -31,7 +31,7 @@ func Example() {
 	}
 	defer alice.Close()
 	toPaper := func(key string) error { fmt.Println("characters for the paper:", len(key)); return nil }
-	id, err := alice.Create(ctx, "alice@example.org", []byte("a long passphrase"), client.Wishes{Paper: toPaper})
+	id, err := alice.Create(ctx, "alice@example.org", []byte("a long passphrase"), client.Registration{Paper: toPaper})
 	if err != nil {
 		log.Fatal(err)
 	}

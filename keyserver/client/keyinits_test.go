@@ -16,8 +16,8 @@ import (
 func TestLyingKeyInits(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c, bob := s.mustInit(t.TempDir()), s.mustInit(t.TempDir())
-	id := must(c.Create(t.Context(), alice, testPassphrase, Wishes{ForwardSec: uid.Mandatory, Paper: new(paper).show}))(t)
-	other := must(c.Create(t.Context(), "bert@example.org", testPassphrase, Wishes{ForwardSec: uid.Mandatory, Paper: new(paper).show}))(t)
+	id := must(c.Create(t.Context(), alice, testPassphrase, Registration{ForwardSec: uid.Mandatory, Paper: new(paper).show}))(t)
+	other := must(c.Create(t.Context(), "bert@example.org", testPassphrase, Registration{ForwardSec: uid.Mandatory, Paper: new(paper).show}))(t)
 	must(bob.Sync(t.Context()))(t)
 	contact := must(bob.Lookup(t.Context(), alice))(t)
 	anchor := Anchor{MixAddress: "mix@example.net"}

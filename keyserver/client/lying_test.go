@@ -244,18 +244,18 @@ func TestLyingReplies(t *testing.T) {
 			c := s.mustInit(t.TempDir())
 			test.lie(s)
 			var printed paper
-			_, err := c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show})
+			_, err := c.Create(t.Context(), alice, testPassphrase, Registration{Paper: printed.show})
 			wantUnproven(t, c.dir, err, test.kind, test.position, test.problem)
 			id := must(c.OpenIdentity(alice, testPassphrase))(t)
 			if id.Stage() != Pending || id.record.Pending.Escrow == nil {
 				t.Errorf("the escrow key is gone at stage %s", id.Stage())
 			}
 			if errors.Is(err, ErrContradiction) { // as long as it is withheld
-				_, err := c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show})
+				_, err := c.Create(t.Context(), alice, testPassphrase, Registration{Paper: printed.show})
 				wantUnproven(t, c.dir, err, test.kind, test.position, test.problem)
 			}
 			s.put(nil)
-			if _, err = c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show}); err != nil || len(printed.keys) != 1 {
+			if _, err = c.Create(t.Context(), alice, testPassphrase, Registration{Paper: printed.show}); err != nil || len(printed.keys) != 1 {
 				t.Errorf("afterwards: %d papers, %v", len(printed.keys), err)
 			}
 			wantNoEvidence(t, c.dir)

@@ -36,9 +36,9 @@ func TestWedged(t *testing.T) {
 		}
 		var err error
 		if name == carl {
-			id, err = c.Create(t.Context(), name, testPassphrase, Wishes{Paper: new(paper).show})
+			id, err = c.Create(t.Context(), name, testPassphrase, Registration{Paper: new(paper).show})
 		} else {
-			err = c.Update(t.Context(), id, Wishes{})
+			err = c.Update(t.Context(), id, Registration{})
 		}
 		if err != nil || id.Stage() != Registered || id.Pending() != nil {
 			t.Errorf("%s: %v", name, err)
@@ -78,7 +78,7 @@ func TestWedgedRecovery(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
 	var printed paper
-	must(c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show}))(t)
+	must(c.Create(t.Context(), alice, testPassphrase, Registration{Paper: printed.show}))(t)
 	escrow := must(ParsePaperKey(printed.keys[0]))(t)
 	s.clock.advance(72 * time.Hour)
 	s.put(func(method string, _ []byte, pass func() (map[string]any, error)) (map[string]any, error) {
@@ -88,7 +88,7 @@ func TestWedgedRecovery(t *testing.T) {
 		_, err := pass()
 		return nil, err
 	})
-	if _, err := c.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}); err == nil {
+	if _, err := c.Recover(t.Context(), alice, testPassphrase, escrow, false, Registration{}); err == nil {
 		t.Fatal("not interrupted")
 	}
 	s.put(nil)
@@ -97,11 +97,11 @@ func TestWedgedRecovery(t *testing.T) {
 	if p := id.Pending(); p.Call != "recover" || p.Unfit == nil {
 		t.Errorf("%+v", p)
 	}
-	if err := c.Update(t.Context(), id, Wishes{}); !errors.Is(err, ErrPaperKey) {
+	if err := c.Update(t.Context(), id, Registration{}); !errors.Is(err, ErrPaperKey) {
 		t.Errorf("without the paper: %v", err)
 	}
 	before := id.record.Pending.SigKey
-	id = must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}))(t)
+	id = must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Registration{}))(t)
 	if id.Stage() != Registered || string(id.record.SigKey) != string(before) || id.Message().Content.CheckTime(c.now()) != nil {
 		t.Errorf("%s", id.Stage())
 	}
@@ -118,7 +118,7 @@ func TestCancelTooLate(t *testing.T) {
 		}
 		return result, err
 	})
-	if _, err := c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: new(paper).show}); err == nil {
+	if _, err := c.Create(t.Context(), alice, testPassphrase, Registration{Paper: new(paper).show}); err == nil {
 		t.Fatal("not interrupted")
 	}
 	s.put(nil)
@@ -133,7 +133,7 @@ func TestCancelUnsent(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
 	jam := errors.New("jam")
-	if _, err := c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: func(string) error { return jam }}); !errors.Is(err, jam) {
+	if _, err := c.Create(t.Context(), alice, testPassphrase, Registration{Paper: func(string) error { return jam }}); !errors.Is(err, jam) {
 		t.Fatal(err)
 	}
 	s.put(hangUp)
@@ -154,7 +154,7 @@ func TestCancelUnsent(t *testing.T) {
 func TestWrongClock(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
-	id := must(c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: new(paper).show}))(t)
+	id := must(c.Create(t.Context(), alice, testPassphrase, Registration{Paper: new(paper).show}))(t)
 	for off, most := range map[time.Duration]int{72 * time.Hour: 0, -72 * time.Hour: 0, time.Hour: 1, 100 * time.Second: 2} {
 		var notices []string
 		c.opt.Now = func() time.Time { return s.clock.now().Add(off) }
@@ -179,10 +179,10 @@ func TestWrongClock(t *testing.T) {
 	c.opt.Now = func() time.Time { return s.clock.now().Add(72 * time.Hour) }
 	c.wire, c.caps = newWire(s.url, c.opt), nil
 	never := func(string) error { t.Error("a paper key was shown"); return nil }
-	if _, err := c.Create(t.Context(), carl, testPassphrase, Wishes{Paper: never}); !errors.Is(err, ErrClock) {
+	if _, err := c.Create(t.Context(), carl, testPassphrase, Registration{Paper: never}); !errors.Is(err, ErrClock) {
 		t.Errorf("Create: %v", err)
 	}
-	if err := c.Update(t.Context(), id, Wishes{}); !errors.Is(err, ErrClock) || id.Pending() != nil {
+	if err := c.Update(t.Context(), id, Registration{}); !errors.Is(err, ErrClock) || id.Pending() != nil {
 		t.Errorf("Update: %v", err)
 	}
 	if names := must(c.Names())(t); len(names) != 1 {
@@ -206,7 +206,7 @@ func TestRefusedName(t *testing.T) {
 				_, err := pass()
 				return nil, err
 			})
-			_, err := c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: new(paper).show})
+			_, err := c.Create(t.Context(), alice, testPassphrase, Registration{Paper: new(paper).show})
 			if !errors.As(err, new(*ServerError)) {
 				t.Fatal(err)
 			}
@@ -217,7 +217,7 @@ func TestRefusedName(t *testing.T) {
 	}
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
-	if _, err := c.Create(t.Context(), "root@example.org", testPassphrase, Wishes{}); !errors.Is(err, uid.ErrReserved) {
+	if _, err := c.Create(t.Context(), "root@example.org", testPassphrase, Registration{}); !errors.Is(err, uid.ErrReserved) {
 		t.Error(err)
 	}
 	if files, err := os.ReadDir(filepath.Join(c.dir, identitiesDir)); err != nil || len(files) > 0 {

@@ -28,9 +28,9 @@ var (
 	ErrPending = errors.New("not in the hashchain yet")
 )
 
-// Wishes are what an identity wants of those who write to it, and how it is paid
+// Registration is what an identity tells those who write to it, and how the call is paid
 // for.
-type Wishes struct {
+type Registration struct {
 	ForwardSec string // uid.Strict, Mandatory or Optional; "" is Strict, or as before
 	MixAddress string // with Optional only: where first messages go
 	NymAddress string // with Optional only: for whom they are there, base64
@@ -41,7 +41,7 @@ type Wishes struct {
 	Paper func(paperKey string) error
 }
 
-func (w *Wishes) apply(c *uid.Content) {
+func (w *Registration) apply(c *uid.Content) {
 	if w.ForwardSec != "" {
 		c.Preferences.ForwardSec, c.MixAddress, c.NymAddress = w.ForwardSec, w.MixAddress, w.NymAddress
 	}
@@ -51,14 +51,14 @@ func (w *Wishes) apply(c *uid.Content) {
 // up to date, has none of that name. Keys are generated and on disk, encrypted under
 // the passphrase, before anything is sent.
 //
-// What can be known before is checked before Wishes.Paper is called: uid.ErrReserved,
+// What can be known before is checked before Registration.Paper is called: uid.ErrReserved,
 // ErrTaken, ErrPassphrase, ErrToken, ErrPlaintext, ErrClock.
 //
 // If it fails, or the process is killed, nobody may know whether the keyserver took
-// the message. Calling it again goes on with the same keys and the same wishes,
+// the message. Calling it again goes on with the same keys and registration,
 // first looking whether the entry is there; it never makes a second identity. A name that
 // the keyserver gives to nobody, or has given to somebody else, is forgotten.
-func (c *Client) Create(ctx context.Context, identity string, passphrase []byte, w Wishes) (*Identity, error) {
+func (c *Client) Create(ctx context.Context, identity string, passphrase []byte, w Registration) (*Identity, error) {
 	identity, err := uid.Map(identity)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func (c *Client) Create(ctx context.Context, identity string, passphrase []byte,
 }
 
 // begin makes the keys and the first message of an identity.
-func (c *Client) begin(ctx context.Context, identity string, passphrase []byte, w Wishes) (*Identity, error) {
+func (c *Client) begin(ctx context.Context, identity string, passphrase []byte, w Registration) (*Identity, error) {
 	if _, err := c.Sync(ctx); err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (c *Client) checkFree(ctx context.Context, identity string) error {
 // Update replaces an own identity's message by one with a new SIGKEY that is valid
 // for another year; PUBKEYS and SIGESCROW stay. Like Create it can be called again.
 // KeyInits belong to a SIGKEY: make new ones afterwards.
-func (c *Client) Update(ctx context.Context, id *Identity, w Wishes) error {
+func (c *Client) Update(ctx context.Context, id *Identity, w Registration) error {
 	if _, err := c.Sync(ctx); err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (c *Client) Update(ctx context.Context, id *Identity, w Wishes) error {
 // Recover replaces the keys of an identity with the help of its escrow key from
 // paper, whether the folder has the identity or not. With newPaper the escrow key is
 // replaced, too; else the paper stays good. ErrPaperKey if it is another's.
-func (c *Client) Recover(ctx context.Context, identity string, passphrase []byte, paperKey ed25519.PrivateKey, newPaper bool, w Wishes) (*Identity, error) {
+func (c *Client) Recover(ctx context.Context, identity string, passphrase []byte, paperKey ed25519.PrivateKey, newPaper bool, w Registration) (*Identity, error) {
 	identity, err := uid.Map(identity)
 	if err != nil {
 		return nil, err
@@ -283,7 +283,7 @@ func (id *Identity) latest(ctx context.Context) (*Contact, error) {
 
 // next makes the message that follows a contact's, with the keys that p has, signed
 // by the new SIGKEY alone.
-func (id *Identity) next(contact *Contact, p *pending, w Wishes) (*uid.Message, error) {
+func (id *Identity) next(contact *Contact, p *pending, w Registration) (*uid.Message, error) {
 	m := &uid.Message{Content: contact.Message().Content}
 	m.Content.MsgCount++
 	m.Content.SigKey = uid.NewKeyEntry(uid.Ed25519, publicOf(p.SigKey))
@@ -315,7 +315,7 @@ func (id *Identity) hold(p *pending, m *uid.Message, contact *Contact) error {
 }
 
 // finish brings the pending message into the hashchain, if it is not there yet.
-func (id *Identity) finish(ctx context.Context, w Wishes) error {
+func (id *Identity) finish(ctx context.Context, w Registration) error {
 	c := id.client
 	if _, err := c.Sync(ctx); err != nil {
 		return err

@@ -58,7 +58,7 @@ func TestInterruptedCreate(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			var printed paper
-			_, err := c.Create(ctx, alice, testPassphrase, Wishes{Paper: func(key string) error {
+			_, err := c.Create(ctx, alice, testPassphrase, Registration{Paper: func(key string) error {
 				printed.show(key)
 				if test.paper != nil {
 					return test.paper(cancel)
@@ -91,7 +91,7 @@ func TestInterruptedCreate(t *testing.T) {
 			s.clock.advance(test.later)
 			s.fill(1)
 			s.clock.advance(test.later)
-			id, err = c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show})
+			id, err = c.Create(t.Context(), alice, testPassphrase, Registration{Paper: printed.show})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,7 +110,7 @@ func TestInterruptedCreate(t *testing.T) {
 			if id = must(c.OpenIdentity(alice, testPassphrase))(t); id.record.Pending != nil {
 				t.Error("the escrow key is still there")
 			}
-			if _, err := c.Recover(t.Context(), alice, testPassphrase, must(ParsePaperKey(printed.keys[0]))(t), false, Wishes{}); err != nil {
+			if _, err := c.Recover(t.Context(), alice, testPassphrase, must(ParsePaperKey(printed.keys[0]))(t), false, Registration{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -121,7 +121,7 @@ func TestInterruptedUpdateAndRecovery(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
 	var printed paper
-	id := must(c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show}))(t)
+	id := must(c.Create(t.Context(), alice, testPassphrase, Registration{Paper: printed.show}))(t)
 	escrow := must(ParsePaperKey(printed.keys[0]))(t)
 	for i, lost := range []bool{false, true} {
 		cut := func(method string, _ []byte, pass func() (map[string]any, error)) (map[string]any, error) {
@@ -135,25 +135,25 @@ func TestInterruptedUpdateAndRecovery(t *testing.T) {
 			return nil, err
 		}
 		s.put(cut)
-		if err := c.Update(t.Context(), id, Wishes{}); err == nil || id.Stage() != Pending {
+		if err := c.Update(t.Context(), id, Registration{}); err == nil || id.Stage() != Pending {
 			t.Fatalf("%s, %v", id.Stage(), err)
 		}
 		id = must(c.OpenIdentity(alice, testPassphrase))(t)
 		s.put(nil)
-		if err := c.Update(t.Context(), id, Wishes{}); err != nil {
+		if err := c.Update(t.Context(), id, Registration{}); err != nil {
 			t.Fatal(err)
 		}
 		s.put(cut)
-		if _, err := c.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}); err == nil {
+		if _, err := c.Recover(t.Context(), alice, testPassphrase, escrow, false, Registration{}); err == nil {
 			t.Fatal("not interrupted")
 		}
 		s.put(nil)
-		id = must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}))(t)
+		id = must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Registration{}))(t)
 		if got, want := id.Message().Content.MsgCount, uint64(2*i+2); got != want {
 			t.Errorf("message %d, want %d", got, want)
 		}
 	}
-	if err := c.Update(t.Context(), id, Wishes{}); err != nil {
+	if err := c.Update(t.Context(), id, Registration{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -163,20 +163,20 @@ func TestOvertaken(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c, other := s.mustInit(t.TempDir()), s.mustInit(t.TempDir())
 	var printed paper
-	id := must(c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show}))(t)
+	id := must(c.Create(t.Context(), alice, testPassphrase, Registration{Paper: printed.show}))(t)
 	escrow := must(ParsePaperKey(printed.keys[0]))(t)
-	must(other.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}))(t)
+	must(other.Recover(t.Context(), alice, testPassphrase, escrow, false, Registration{}))(t)
 
 	if err := c.Confirm(t.Context(), id, 0, 1); !errors.Is(err, ErrOvertaken) {
 		t.Errorf("Confirm: %v", err)
 	}
-	if err := c.Update(t.Context(), id, Wishes{}); !errors.Is(err, ErrOvertaken) {
+	if err := c.Update(t.Context(), id, Registration{}); !errors.Is(err, ErrOvertaken) {
 		t.Errorf("Update: %v", err)
 	}
 	if _, err := c.AddKeyInits(t.Context(), id, make([]string, 1), Anchor{MixAddress: "mix@example.net"}, day, false); !errors.Is(err, ErrOvertaken) {
 		t.Errorf("AddKeyInits: %v", err)
 	}
-	must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}))(t)
+	must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Registration{}))(t)
 
 	// An update that was on its way can never be taken any more.
 	s.put(func(method string, _ []byte, pass func() (map[string]any, error)) (map[string]any, error) {
@@ -187,22 +187,22 @@ func TestOvertaken(t *testing.T) {
 		return nil, err
 	})
 	id = must(c.OpenIdentity(alice, testPassphrase))(t)
-	if err := c.Update(t.Context(), id, Wishes{}); err == nil {
+	if err := c.Update(t.Context(), id, Registration{}); err == nil {
 		t.Fatal("not interrupted")
 	}
 	s.put(nil)
-	must(other.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}))(t)
-	if err := c.Update(t.Context(), id, Wishes{}); !errors.Is(err, ErrOvertaken) {
+	must(other.Recover(t.Context(), alice, testPassphrase, escrow, false, Registration{}))(t)
+	if err := c.Update(t.Context(), id, Registration{}); !errors.Is(err, ErrOvertaken) {
 		t.Errorf("Update on its way: %v", err)
 	}
-	must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Wishes{}))(t)
+	must(c.Recover(t.Context(), alice, testPassphrase, escrow, false, Registration{}))(t)
 }
 
 func TestCreateRefuses(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
 	s.register("bert@example.org")
-	create := func(name string, passphrase []byte, w Wishes) error {
+	create := func(name string, passphrase []byte, w Registration) error {
 		_, err := c.Create(t.Context(), name, passphrase, w)
 		return err
 	}
@@ -210,11 +210,11 @@ func TestCreateRefuses(t *testing.T) {
 		err  error
 		want error
 	}{
-		"taken":            {create("bert@example.org", testPassphrase, Wishes{}), ErrTaken},
-		"foreign domain":   {create("alice@example.net", testPassphrase, Wishes{}), ErrUnsupported},
-		"no name":          {create("a@b@c", testPassphrase, Wishes{}), uid.ErrInvalid},
-		"short passphrase": {create(alice, []byte("short"), Wishes{}), ErrPassphrase},
-		"wrong wishes":     {create(alice, testPassphrase, Wishes{ForwardSec: uid.Strict, MixAddress: "mix@example.net"}), uid.ErrInvalid},
+		"taken":            {create("bert@example.org", testPassphrase, Registration{}), ErrTaken},
+		"foreign domain":   {create("alice@example.net", testPassphrase, Registration{}), ErrUnsupported},
+		"no name":          {create("a@b@c", testPassphrase, Registration{}), uid.ErrInvalid},
+		"short passphrase": {create(alice, []byte("short"), Registration{}), ErrPassphrase},
+		"wrong registration":     {create(alice, testPassphrase, Registration{ForwardSec: uid.Strict, MixAddress: "mix@example.net"}), uid.ErrInvalid},
 	} {
 		if !errors.Is(test.err, test.want) {
 			t.Errorf("%s: %v", name, test.err)
@@ -226,11 +226,11 @@ func TestCreateRefuses(t *testing.T) {
 
 	// A name that somebody else gets while it is on its way.
 	jam := errors.New("jam")
-	if err := create(alice, testPassphrase, Wishes{Paper: func(string) error { return jam }}); !errors.Is(err, jam) {
+	if err := create(alice, testPassphrase, Registration{Paper: func(string) error { return jam }}); !errors.Is(err, jam) {
 		t.Fatal(err)
 	}
 	s.register(alice)
-	if err := create(alice, testPassphrase, Wishes{}); !errors.Is(err, ErrTaken) {
+	if err := create(alice, testPassphrase, Registration{}); !errors.Is(err, ErrTaken) {
 		t.Errorf("taken meanwhile: %v", err)
 	}
 
@@ -239,7 +239,7 @@ func TestCreateRefuses(t *testing.T) {
 	if _, err := s.service.RotateKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	id, err := c.Create(t.Context(), "bert@example.org", testPassphrase, Wishes{Paper: new(paper).show})
+	id, err := c.Create(t.Context(), "bert@example.org", testPassphrase, Registration{Paper: new(paper).show})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,12 +252,12 @@ func TestCreateRefuses(t *testing.T) {
 func TestPassphrase(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
-	id := must(c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: new(paper).show}))(t)
+	id := must(c.Create(t.Context(), alice, testPassphrase, Registration{Paper: new(paper).show}))(t)
 	wrong := []byte("incorrect horse battery staple")
 	if _, err := c.OpenIdentity(alice, wrong); !errors.Is(err, ErrPassphrase) {
 		t.Error(err)
 	}
-	if _, err := c.Create(t.Context(), alice, wrong, Wishes{}); !errors.Is(err, ErrPassphrase) {
+	if _, err := c.Create(t.Context(), alice, wrong, Registration{}); !errors.Is(err, ErrPassphrase) {
 		t.Error(err)
 	}
 	if _, err := c.OpenIdentity("bert@example.org", testPassphrase); !errors.Is(err, ErrNoIdentity) {
@@ -305,7 +305,7 @@ func TestPaperKey(t *testing.T) {
 	s := newServer(t, token.Open{})
 	c := s.mustInit(t.TempDir())
 	var printed paper
-	must(c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: printed.show}))(t)
+	must(c.Create(t.Context(), alice, testPassphrase, Registration{Paper: printed.show}))(t)
 	key := must(ParsePaperKey(printed.keys[0]))(t)
 	if PaperKey(key) != printed.keys[0] {
 		t.Error("the paper does not say what it was read as")
@@ -329,19 +329,19 @@ func TestPaperKey(t *testing.T) {
 		}
 	}
 	for name, other := range map[string]ed25519.PrivateKey{"another's": newKey(99), "the signature key": must(c.OpenIdentity(alice, testPassphrase))(t).sigKey()} {
-		if _, err := c.Recover(t.Context(), alice, testPassphrase, other, false, Wishes{}); !errors.Is(err, ErrPaperKey) {
+		if _, err := c.Recover(t.Context(), alice, testPassphrase, other, false, Registration{}); !errors.Is(err, ErrPaperKey) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	s.register("bert@example.org") // in profile 1.0, without escrow key
-	if _, err := c.Recover(t.Context(), "bert@example.org", testPassphrase, key, false, Wishes{}); !errors.Is(err, ErrPaperKey) {
+	if _, err := c.Recover(t.Context(), "bert@example.org", testPassphrase, key, false, Registration{}); !errors.Is(err, ErrPaperKey) {
 		t.Errorf("without escrow key: %v", err)
 	}
 	if n := s.called("KeyRepository.UpdateUID"); n != 0 {
 		t.Errorf("%d updates were sent", n)
 	}
 	s.clock.advance(800 * day)
-	if _, err := c.Recover(t.Context(), alice, testPassphrase, key, false, Wishes{}); !errors.Is(err, uid.ErrExpired) {
+	if _, err := c.Recover(t.Context(), alice, testPassphrase, key, false, Registration{}); !errors.Is(err, uid.ErrExpired) {
 		t.Errorf("too late: %v", err)
 	}
 }

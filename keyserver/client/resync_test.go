@@ -18,7 +18,7 @@ func resyncWorld(t *testing.T) (s *server, dir string) {
 	s.fill(2)
 	dir = t.TempDir()
 	c := s.mustInit(dir)
-	must(c.Create(t.Context(), alice, testPassphrase, Wishes{Paper: new(paper).show}))(t)
+	must(c.Create(t.Context(), alice, testPassphrase, Registration{Paper: new(paper).show}))(t)
 	s.register("bert@example.org")
 	if _, err := s.service.RotateKey(t.Context()); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ func TestSessions(t *testing.T) {
 	s := newServer(t, token.Open{})
 	hers, his := s.mustInit(t.TempDir()), s.mustInit(t.TempDir())
 	create := func(c *Client, name string) *Identity {
-		return must(c.Create(ctx, name, testPassphrase, Wishes{ForwardSec: uid.Mandatory, Paper: new(paper).show}))(t)
+		return must(c.Create(ctx, name, testPassphrase, Registration{ForwardSec: uid.Mandatory, Paper: new(paper).show}))(t)
 	}
 	alices := create(hers, alice)
 	must(hers.AddKeyInits(ctx, alices, make([]string, 2), Anchor{MixAddress: "mix@example.net"}, day, false))(t)
@@ -140,7 +140,7 @@ func TestSendAgain(t *testing.T) {
 	s := newServer(t, token.Open{})
 	hers, his := s.mustInit(t.TempDir()), s.mustInit(t.TempDir())
 	create := func(c *Client, name string) *Identity {
-		return must(c.Create(ctx, name, testPassphrase, Wishes{ForwardSec: uid.Mandatory, Paper: new(paper).show}))(t)
+		return must(c.Create(ctx, name, testPassphrase, Registration{ForwardSec: uid.Mandatory, Paper: new(paper).show}))(t)
 	}
 	alices := create(hers, alice)
 	must(hers.AddKeyInits(ctx, alices, make([]string, 2), Anchor{MixAddress: "mix@example.net"}, day, false))(t)

@@ -144,7 +144,7 @@ func (p *keyserverPlay) create(ctx context.Context, who *party, name string, for
 	if err != nil {
 		return err
 	}
-	who.id, err = who.client.Create(ctx, name, []byte("passphrase of "+name), keyclient.Wishes{ForwardSec: forwardSec, Token: pay, Paper: paper})
+	who.id, err = who.client.Create(ctx, name, []byte("passphrase of "+name), keyclient.Registration{ForwardSec: forwardSec, Token: pay, Paper: paper})
 	return err
 }
 
