@@ -72,7 +72,7 @@ func (s *faultyStore) Limits() (entries, bytes int64) {
 
 // openFaulty opens a graph on a faulty store.
 func openFaulty(dir string, s *faultyStore) (*Graph, error) {
-	return open(dir, testParams, faultOptions(), surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer {
+	return open(dir, testParams, faultOptions(), dependencies{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer {
 		s.Committer = store.Badger{DB: db}
 		return s
 	}})

@@ -120,16 +120,16 @@ type Graph struct {
 // other is for package fsck to say. ErrLocked, ErrMismatch, ErrDiskFull and ErrMemory are the
 // other reasons not to open.
 func Open(dir string, params Params, opt Options) (*Graph, error) {
-	return open(dir, params, opt, surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer { return store.Badger{DB: db} }})
+	return open(dir, params, opt, dependencies{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer { return store.Badger{DB: db} }})
 }
 
-// surroundings are what a graph depends on; tests make them fail.
-type surroundings struct {
+// dependencies are what a graph is opened with besides its options; tests make them fail.
+type dependencies struct {
 	free  func(dir string) (bytes uint64, ok bool, err error) // badgerdb.FreeSpace
 	store func(*badgerdb.DB) store.Committer
 }
 
-func open(dir string, params Params, opt Options, s surroundings) (*Graph, error) {
+func open(dir string, params Params, opt Options, s dependencies) (*Graph, error) {
 	opt = opt.withDefaults()
 	g := &Graph{params: params, opt: opt, tally: make(links.Tally), done: make(chan struct{})}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -73,7 +73,7 @@ func TestWriter(t *testing.T) {
 	}
 	debug.SetMemoryLimit(writerLimit)
 	peak := watchMemory()
-	around := surroundings{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer { return store.Badger{DB: db} }}
+	around := dependencies{badgerdb.FreeSpace, func(db *badgerdb.DB) store.Committer { return store.Badger{DB: db} }}
 	opt := Options{recentActions: 100} // and many merges of runs of txids
 	if os.Getenv(blindWriter) != "" {
 		opt = faultOptions()

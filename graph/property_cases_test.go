@@ -11,19 +11,19 @@ import (
 // have to agree on every answer after every block; most are what is left of random
 // chains on which they once did not.
 
-// story is a chain that is told block by block.
-type story struct {
+// scenario is a chain that a test makes block by block.
+type scenario struct {
 	*pair
 	*world
 	t *testing.T
 }
 
-func newStory(t *testing.T, keys int) *story {
-	return &story{pair: newPair(t, 0), world: newWorld(keys), t: t}
+func newScenario(t *testing.T, keys int) *scenario {
+	return &scenario{pair: newPair(t, 0), world: newWorld(keys), t: t}
 }
 
 // confirm connects a block of these actions, in this order, and compares.
-func (s *story) confirm(actions ...links.Action) {
+func (s *scenario) confirm(actions ...links.Action) {
 	s.t.Helper()
 	b := s.emptyBlock(s.next())
 	for i, a := range actions {
@@ -34,32 +34,32 @@ func (s *story) confirm(actions ...links.Action) {
 	s.compare()
 }
 
-func (s *story) compare() {
+func (s *scenario) compare() {
 	s.t.Helper()
 	s.agree(s.t, s.world, 100)
 }
 
 // mlr makes a request by a key for another, both by number.
-func (s *story) mlr(child, parent int) links.Action {
+func (s *scenario) mlr(child, parent int) links.Action {
 	return s.request(s.keys[child], s.keys[parent])
 }
 
 // mla makes an accept of a request.
-func (s *story) mla(parent int, request links.Action) links.Action {
+func (s *scenario) mla(parent int, request links.Action) links.Action {
 	return s.reply(protocol.MLA, parent, protocol.RefersTo(request.TxID))
 }
 
 // mcr makes a revoke of an accept.
-func (s *story) mcr(parent int, accept links.Action) links.Action {
+func (s *scenario) mcr(parent int, accept links.Action) links.Action {
 	return s.reply(protocol.MCR, parent, protocol.RefersTo(accept.TxID))
 }
 
-func (s *story) reply(kind protocol.Kind, author int, ref protocol.Reference) links.Action {
+func (s *scenario) reply(kind protocol.Kind, author int, ref protocol.Reference) links.Action {
 	return s.add(links.Action{Action: protocol.Action{Kind: kind, Ref: ref}, Author: &s.keys[author]})
 }
 
 // expectReason checks what the graph refused an action for, or that it did not.
-func (s *story) expectReason(a links.Action, want links.Reason) {
+func (s *scenario) expectReason(a links.Action, want links.Reason) {
 	s.t.Helper()
 	v := s.view(s.t, nil)
 	defer v.Close()
@@ -70,7 +70,7 @@ func (s *story) expectReason(a links.Action, want links.Reason) {
 }
 
 // expectID checks which action names a key's identity.
-func (s *story) expectID(key int, want links.Action) {
+func (s *scenario) expectID(key int, want links.Action) {
 	s.t.Helper()
 	v := s.view(s.t, nil)
 	defer v.Close()
@@ -81,7 +81,7 @@ func (s *story) expectID(key int, want links.Action) {
 
 // A tree that lost its only link is two keys with an id each and without a link.
 func TestRestartAfterTheOnlyLinkWasCut(t *testing.T) {
-	s := newStory(t, 2)
+	s := newScenario(t, 2)
 	request := s.mlr(0, 1)
 	accept := s.mla(1, request)
 	s.confirm(request, accept)
@@ -93,7 +93,7 @@ func TestRestartAfterTheOnlyLinkWasCut(t *testing.T) {
 // Whom a waiting action is about comes out when it is decided, and is not known as
 // of the blocks before.
 func TestActionsOfBeforeTheReferenceIsKnown(t *testing.T) {
-	s := newStory(t, 3)
+	s := newScenario(t, 3)
 	request := s.mlr(0, 1)
 	s.confirm(s.mla(2, request))
 	s.confirm(request)
@@ -102,7 +102,7 @@ func TestActionsOfBeforeTheReferenceIsKnown(t *testing.T) {
 // A page that ends with the last entry is the last page, also as of blocks after
 // which more came.
 func TestNoPageAfterTheLast(t *testing.T) {
-	s := newStory(t, 3)
+	s := newScenario(t, 3)
 	first, second := s.mlr(0, 1), s.mlr(2, 1)
 	s.confirm(first, s.mla(1, first))
 	s.confirm(second, s.mla(1, second))
@@ -112,7 +112,7 @@ func TestNoPageAfterTheLast(t *testing.T) {
 // An accept that refers to no request is about nobody, whatever that other action
 // is about and whether it has been decided already.
 func TestWrongKindIsAboutNobody(t *testing.T) {
-	s := newStory(t, 3)
+	s := newScenario(t, 3)
 	request := s.mlr(0, 1)
 	accept := s.mla(1, request)
 	s.confirm(request, accept, s.mla(2, accept), s.mcr(2, request))
@@ -122,7 +122,7 @@ func TestWrongKindIsAboutNobody(t *testing.T) {
 // Position decides which of two accepts wins, and only position (protocol/SPEC.md §4).
 func TestLowerPositionWins(t *testing.T) {
 	for _, swapped := range []bool{false, true} {
-		s := newStory(t, 4)
+		s := newScenario(t, 4)
 		request1, request2 := s.mlr(0, 1), s.mlr(0, 2)
 		first, second := s.mla(1, request1), s.mla(2, request2)
 		winner := request1
@@ -140,7 +140,7 @@ func TestLowerPositionWins(t *testing.T) {
 // Two accepts that close a loop together.
 func TestLowerPositionWinsLoop(t *testing.T) {
 	for _, swapped := range []bool{false, true} {
-		s := newStory(t, 3)
+		s := newScenario(t, 3)
 		up, down := s.mlr(0, 1), s.mlr(1, 0)
 		first, second := s.mla(1, up), s.mla(0, down)
 		if swapped {
@@ -156,7 +156,7 @@ func TestLowerPositionWinsLoop(t *testing.T) {
 // they make together, though no two accepts conflict.
 func TestLowerPositionNames(t *testing.T) {
 	for _, swapped := range []bool{false, true} {
-		s := newStory(t, 4)
+		s := newScenario(t, 4)
 		low, high := s.mlr(0, 1), s.mlr(1, 2)
 		first, second := s.mla(1, low), s.mla(2, high)
 		name := low
@@ -178,7 +178,7 @@ func TestReasonFollowsPosition(t *testing.T) {
 		swapped bool
 		want    links.Reason
 	}{{false, links.Loop}, {true, links.ChildHasParent}} {
-		s := newStory(t, 3)
+		s := newScenario(t, 3)
 		link := s.mlr(0, 1)
 		s.confirm(link, s.mla(1, link))
 		toOwn, toOther := s.mlr(1, 0), s.mlr(1, 2)
@@ -196,7 +196,7 @@ func TestReasonFollowsPosition(t *testing.T) {
 // A hand-over in one block, in the worst order: the revoke of the old parent goes
 // before the accept of the new one (protocol/SPEC.md §4, phases 2 and 3).
 func TestHandOverInOneBlock(t *testing.T) {
-	s := newStory(t, 4)
+	s := newScenario(t, 4)
 	old := s.mlr(0, 1)
 	accept := s.mla(1, old)
 	s.confirm(old, accept)
@@ -212,7 +212,7 @@ func TestHandOverInOneBlock(t *testing.T) {
 // A chain of three that confirms backwards, with references in both byte orders:
 // the request releases the accept and this the revoke, in the request's block.
 func TestWaitingChainConfirmsBackwards(t *testing.T) {
-	s := newStory(t, 3)
+	s := newScenario(t, 3)
 	request := s.mlr(0, 1)
 	accept := s.reply(protocol.MLA, 1, protocol.Reference(request.TxID))
 	revoke := s.mcr(1, accept)
@@ -232,7 +232,7 @@ func TestWaitingChainConfirmsBackwards(t *testing.T) {
 // The age of an id is that of its naming tx, not of the block that named: a revoke
 // that waited names an identity that is older than one named meanwhile (protocol/SPEC.md §5).
 func TestReleasedRevokeNamesTheOlderIdentity(t *testing.T) {
-	s := newStory(t, 4)
+	s := newScenario(t, 4)
 	request := s.mlr(0, 1)
 	accept := s.mla(1, request)
 	revoke := s.mcr(1, accept)
@@ -249,7 +249,7 @@ func TestReleasedRevokeNamesTheOlderIdentity(t *testing.T) {
 // A branch that is cut and comes back, again and again, takes the old id each time
 // and leaves one merged id behind each time (protocol/SPEC.md §5).
 func TestBranchReturns(t *testing.T) {
-	s := newStory(t, 4)
+	s := newScenario(t, 4)
 	below := s.mlr(0, 1)
 	s.confirm(below, s.mla(1, below))
 	for range 3 {
@@ -269,7 +269,7 @@ func TestBranchReturns(t *testing.T) {
 // Paths are cut off after MaxPath keys, and are right beyond.
 func TestPathLongerThanMaxPath(t *testing.T) {
 	keys := links.MaxPath + 3
-	s := newStory(t, keys)
+	s := newScenario(t, keys)
 	var block, accepts []links.Action
 	for i := range keys - 1 {
 		request := s.mlr(i, i+1)
@@ -287,7 +287,7 @@ func TestPathLongerThanMaxPath(t *testing.T) {
 // An identity that others merged into merges into an older one: their names lead
 // there from then on, and as of the blocks before to where they led then.
 func TestMergedIntoMerged(t *testing.T) {
-	s := newStory(t, 10)
+	s := newScenario(t, 10)
 	var names []links.Action
 	for i := range 5 { // five identities of two keys, oldest first
 		request := s.mlr(2*i, 2*i+1)
