@@ -124,9 +124,9 @@ func (l *ledger) raw() (blocks [][]byte) {
 	return blocks
 }
 
-// story mines a chain of so many blocks with links that come and go, and with
+// mineLinks mines a chain of so many blocks with links that come and go, and with
 // actions that are refused.
-func story(t *testing.T, blocks int) *ledger {
+func mineLinks(t *testing.T, blocks int) *ledger {
 	l := newLedger(t, "A", "B", "C", "D", "E")
 	var requests, accepts []*wire.MsgTx
 	children, parents := []string{"B", "C", "D"}, []string{"A", "B", "A"}
@@ -209,10 +209,10 @@ func wantTip(t *testing.T, g *graph.Graph, want graph.Tip) {
 // hash with that of a graph fed from a node.
 func TestImport(t *testing.T) {
 	noLeaks(t)
-	l := story(t, 120)
+	l := mineLinks(t, 120)
 	want := l.fromNode()
 	if want.Counts.Links == 0 || want.Counts.Refused == 0 {
-		t.Fatalf("a dull story: %+v", want.Counts)
+		t.Fatalf("too little happened: %+v", want.Counts)
 	}
 	chain := openChain(t, write(t, l.raw()))
 	for _, verify := range []indexer.Verify{indexer.VerifyActions, indexer.VerifyFull} {
@@ -235,7 +235,7 @@ func TestImport(t *testing.T) {
 
 // TestImportStartHeight has actions spend outputs from below the start height.
 func TestImportStartHeight(t *testing.T) {
-	l := story(t, 60)
+	l := mineLinks(t, 60)
 	params := testParams
 	params.StartHeight = 25
 	open := func() *graph.Graph {
@@ -259,7 +259,7 @@ func TestImportStartHeight(t *testing.T) {
 // TestImportUnproven imports files that do not get to their network's last
 // checkpoint, until they do.
 func TestImportUnproven(t *testing.T) {
-	l := story(t, 60)
+	l := mineLinks(t, 60)
 	net := *regtest.Params
 	net.Checkpoints = []chaincfg.Checkpoint{{Height: 20, Hash: &l.node.chain[20]}, {Height: 59, Hash: &l.node.chain[59]}}
 	open := func(blocks [][]byte) *blockfile.Chain {
@@ -341,7 +341,7 @@ func TestImportForgeries(t *testing.T) {
 // TestImportInterrupted stops imports at several places and lets them go on.
 func TestImportInterrupted(t *testing.T) {
 	noLeaks(t)
-	l := story(t, 150)
+	l := mineLinks(t, 150)
 	want := l.fromNode()
 	chain := openChain(t, write(t, l.raw()))
 	opt := indexer.ImportOptions{Log: zerolog.Nop()}
@@ -395,7 +395,7 @@ func TestImportInterrupted(t *testing.T) {
 
 // TestImportReorganised imports files whose best chain leaves the graph's.
 func TestImportReorganised(t *testing.T) {
-	l := story(t, 60)
+	l := mineLinks(t, 60)
 	g := newGraph(t)
 	before := openChain(t, write(t, l.raw()))
 	if err := indexer.Import(t.Context(), before, g, indexer.ImportOptions{}); err != nil {
@@ -501,7 +501,7 @@ func TestImportDamaged(t *testing.T) {
 	}
 }
 
-// TestImportBchd imports the files of a real bchd with a real story in them, while
+// TestImportBchd imports the files of a real bchd with real links in them, while
 // it runs, and lets an indexer go on from there.
 func TestImportBchd(t *testing.T) {
 	w := newWorld(t, 110, "A", "B", "C", "D")

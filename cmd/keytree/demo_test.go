@@ -132,7 +132,7 @@ func TestStoryFindsMistakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := demo.NewStory(t.Context(), n, config, server, io.Discard)
+	s, err := demo.NewFlowsPlay(t.Context(), n, config, server, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestStoryFindsMistakes(t *testing.T) {
 			t.Errorf("%s: nothing was found", name)
 		}
 	}
-	early := s.Past[0].Height
+	early := s.Played[0].Height
 	if err := s.Verify(t.Context(), demo.Scenes()[1], &early); err == nil {
 		t.Error("a scene as of the block before it: nothing was found")
 	}

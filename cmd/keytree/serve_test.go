@@ -18,7 +18,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/client"
 )
 
-// TestServe plays a small story with the commands alone, on a real node and a
+// TestServe plays a small history with the commands alone, on a real node and a
 // real server process, and looks at it with every command that asks.
 func TestServe(t *testing.T) {
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})

@@ -14,7 +14,7 @@
 //   - in the shape Mixed also CashToken genesis outputs (fungible, NFT, both),
 //     memo posts, SLP-like OP_RETURNs, P2SH outputs, consolidations of many
 //     coins, and batches of many payments;
-//   - the wanted share of keytree actions, which tell a story that makes sense:
+//   - the wanted share of keytree actions, which make sense together:
 //     keys ask, parents accept, trees grow, are cut, hand over a branch within a
 //     block and take it back, and some actions are wrong and get refused.
 //     Forest.go predicts what becomes of each, for tests to compare. The same

@@ -71,7 +71,7 @@ func PlayAnchor(ctx context.Context, h Host, binary, dir string) (err error) {
 	return orCause(ctx, p.play(ctx))
 }
 
-// anchorPlay is the story of a keyserver that anchors, and of its twin.
+// anchorPlay is the play of a keyserver that anchors, and of its twin.
 type anchorPlay struct {
 	keyserverPlay
 	host      Host

@@ -28,7 +28,7 @@ func PlayFlows(ctx context.Context, h Host, binary, dir string, keep bool) (err 
 	if err != nil {
 		return err
 	}
-	s, err := NewStory(ctx, chain, config, at.GRPC, h.Out)
+	s, err := NewFlowsPlay(ctx, chain, config, at.GRPC, h.Out)
 	if err != nil {
 		return orCause(ctx, err)
 	}
@@ -46,7 +46,7 @@ func PlayFlows(ctx context.Context, h Host, binary, dir string, keep bool) (err 
 }
 
 // printKept says where everything is, with the keys as files in dir.
-func (s *Story) printKept(out io.Writer, dir, http string) error {
+func (s *FlowsPlay) printKept(out io.Writer, dir, http string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ keys   %[4]s
 
 // mineOn confirms what comes into the mempool, until ctx ends, which is no error
 // if it was the user who ended it.
-func (s *Story) mineOn(ctx context.Context, interrupted error) error {
+func (s *FlowsPlay) mineOn(ctx context.Context, interrupted error) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {

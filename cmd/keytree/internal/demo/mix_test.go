@@ -35,7 +35,7 @@ func TestMix(t *testing.T) {
 	}
 }
 
-// TestScenes checks that the story expects nothing of steps that nobody has taken.
+// TestScenes checks that the play expects nothing of steps that nobody has taken.
 func TestScenes(t *testing.T) {
 	done := make(map[demo.Step]bool)
 	for _, scene := range demo.Scenes() {

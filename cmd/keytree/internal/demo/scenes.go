@@ -21,7 +21,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/client"
 )
 
-// Step is one link transaction of the story, between keys by name.
+// Step is one link transaction of the play, between keys by name.
 type Step struct {
 	kind          protocol.Kind
 	child, parent string
@@ -45,7 +45,7 @@ type Expected struct {
 	Paths []string // of each key: the key, its parent, and so on up to the root
 }
 
-// Scene is a part of the story: what is done, one list a block, and what must
+// Scene is a part of the play: what is done, one list a block, and what must
 // be true then.
 type Scene struct {
 	Title  string // of the flow that begins here
@@ -136,30 +136,30 @@ func Scenes() []Scene {
 	}
 }
 
-// Story plays the scenes on a private chain and asks a server about them.
-type Story struct {
+// FlowsPlay plays the scenes on a private chain and asks a server about them.
+type FlowsPlay struct {
 	chain  *regtest.Node
 	wallet *bchd.Client
 	server *client.Client
 	at     string // of the server, HOST:PORT
 	out    io.Writer
 
-	names []string // of the keys, in order
-	keys  map[string]*regtest.Key
-	name  map[string]string // of a key, by its address
-	txid  map[Step]string   // of the last transaction of each step
-	Past  []Past
+	names  []string // of the keys, in order
+	keys   map[string]*regtest.Key
+	name   map[string]string // of a key, by its address
+	txid   map[Step]string   // of the last transaction of each step
+	Played []PlayedScene
 }
 
-// Past is a scene that was played, and the block after it.
-type Past struct {
+// PlayedScene is a scene that was played, and the block after it.
+type PlayedScene struct {
 	Scene
 	Height uint32
 }
 
-// NewStory makes the keys and gives each a coin.
-func NewStory(ctx context.Context, chain *regtest.Node, config bchd.Config, server string, out io.Writer) (*Story, error) {
-	s := &Story{
+// NewFlowsPlay makes the keys and gives each a coin.
+func NewFlowsPlay(ctx context.Context, chain *regtest.Node, config bchd.Config, server string, out io.Writer) (*FlowsPlay, error) {
+	s := &FlowsPlay{
 		chain: chain, at: server, out: out,
 		keys: make(map[string]*regtest.Key), name: make(map[string]string), txid: make(map[Step]string),
 	}
@@ -187,14 +187,14 @@ func NewStory(ctx context.Context, chain *regtest.Node, config bchd.Config, serv
 	return s, nil
 }
 
-// Close ends the connections of the story.
-func (s *Story) Close() {
+// Close ends the connections of the play.
+func (s *FlowsPlay) Close() {
 	s.wallet.Close() // there is nothing to lose on either connection
 	s.server.Close()
 }
 
 // mine mines a block and returns its height when the server has it.
-func (s *Story) mine(ctx context.Context) (uint32, error) {
+func (s *FlowsPlay) mine(ctx context.Context) (uint32, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the server did not index a block within a minute"))
 	defer cancel()
 	hashes, err := s.chain.Mine(ctx, 1)
@@ -218,7 +218,7 @@ func (s *Story) mine(ctx context.Context) (uint32, error) {
 }
 
 // Play plays all scenes, then asks about each of them again as of its block.
-func (s *Story) Play(ctx context.Context) error {
+func (s *FlowsPlay) Play(ctx context.Context) error {
 	fmt.Fprintf(s.out, "A private bchd is at %s, a keytree server on it at %s.\n", s.chain.GRPCAddress(), s.at)
 	number := 0
 	for _, scene := range Scenes() {
@@ -231,7 +231,7 @@ func (s *Story) Play(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.Past = append(s.Past, Past{scene, height})
+		s.Played = append(s.Played, PlayedScene{scene, height})
 		if err := s.show(ctx, scene.Then); err != nil {
 			return err
 		}
@@ -240,12 +240,12 @@ func (s *Story) Play(ctx context.Context) error {
 		}
 		fmt.Fprintln(s.out, "✓ as the MIP says")
 	}
-	return s.lookBack(ctx)
+	return s.checkHistory(ctx)
 }
 
 // act publishes the transactions block by block and returns the height of the
 // last block.
-func (s *Story) act(ctx context.Context, blocks [][]Step) (height uint32, err error) {
+func (s *FlowsPlay) act(ctx context.Context, blocks [][]Step) (height uint32, err error) {
 	if len(blocks) == 0 {
 		height, _, err = s.chain.Tip(ctx)
 		return height, err
@@ -268,7 +268,7 @@ func (s *Story) act(ctx context.Context, blocks [][]Step) (height uint32, err er
 }
 
 // publish sends the transaction of a step, as keytree link does.
-func (s *Story) publish(ctx context.Context, step Step) error {
+func (s *FlowsPlay) publish(ctx context.Context, step Step) error {
 	author := s.keys[step.parent]
 	var script []byte
 	var err error
@@ -302,7 +302,7 @@ func (s *Story) publish(ctx context.Context, step Step) error {
 
 // refer makes the script of an action that refers to the transaction of another
 // step.
-func (s *Story) refer(to Step, script func(chainhash.Hash, []byte) ([]byte, error)) ([]byte, error) {
+func (s *FlowsPlay) refer(to Step, script func(chainhash.Hash, []byte) ([]byte, error)) ([]byte, error) {
 	txid, err := chainhash.NewHashFromStr(s.txid[to])
 	if err != nil {
 		return nil, err
@@ -311,7 +311,7 @@ func (s *Story) refer(to Step, script func(chainhash.Hash, []byte) ([]byte, erro
 }
 
 // show draws the identities, and prints what the server says of each key.
-func (s *Story) show(ctx context.Context, identities []Expected) error {
+func (s *FlowsPlay) show(ctx context.Context, identities []Expected) error {
 	var rows [][]string
 	for _, want := range identities {
 		keys, id, err := s.identity(ctx, s.keys[want.Paths[0]].Address())
@@ -350,7 +350,7 @@ func (s *Story) show(ctx context.Context, identities []Expected) error {
 
 // identity returns the keys of the identity behind an address, depth first from the root,
 // and its id; "" if the key was never linked.
-func (s *Story) identity(ctx context.Context, address string) (keys []*client.Key, id string, err error) {
+func (s *FlowsPlay) identity(ctx context.Context, address string) (keys []*client.Key, id string, err error) {
 	r, err := s.server.Resolve(ctx, address)
 	if err != nil {
 		return nil, "", err
@@ -368,20 +368,20 @@ func (s *Story) identity(ctx context.Context, address string) (keys []*client.Ke
 }
 
 // asOf asks as of the block at a height; as of the tip if it is nil.
-func (s *Story) asOf(height *uint32) client.View {
+func (s *FlowsPlay) asOf(height *uint32) client.View {
 	if height == nil {
 		return s.server.View
 	}
 	return s.server.At(*height)
 }
 
-// lookBack asks about every scene as of its block, and shows where one key was.
-func (s *Story) lookBack(ctx context.Context) error {
+// checkHistory asks about every scene as of its block, and shows where one key was.
+func (s *FlowsPlay) checkHistory(ctx context.Context) error {
 	const key = "D"
 	fmt.Fprintf(s.out, "\n── And as of every block on the way %s\n\nThe same questions again, each as of its block, and key %s through time:\n\n", strings.Repeat("─", 31), key)
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "as of\tpath\tidentity")
-	for _, p := range s.Past {
+	for _, p := range s.Played {
 		if err := s.Verify(ctx, p.Scene, &p.Height); err != nil {
 			return err
 		}
@@ -403,7 +403,7 @@ func (s *Story) lookBack(ctx context.Context) error {
 }
 
 // Verify compares the server's answers with what a scene expects.
-func (s *Story) Verify(ctx context.Context, scene Scene, at *uint32) error {
+func (s *FlowsPlay) Verify(ctx context.Context, scene Scene, at *uint32) error {
 	for _, want := range scene.Then {
 		if err := s.verifyIdentity(ctx, want, at); err != nil {
 			return err
@@ -421,7 +421,7 @@ func (s *Story) Verify(ctx context.Context, scene Scene, at *uint32) error {
 	return nil
 }
 
-func (s *Story) verifyIdentity(ctx context.Context, want Expected, at *uint32) error {
+func (s *FlowsPlay) verifyIdentity(ctx context.Context, want Expected, at *uint32) error {
 	id := s.txid[want.ID]
 	var expectedKeys []string
 	var asOf uint32
@@ -457,7 +457,7 @@ func (s *Story) verifyIdentity(ctx context.Context, want Expected, at *uint32) e
 }
 
 // path returns the names of the keys from the key to its root.
-func (s *Story) path(r *client.Resolution) string {
+func (s *FlowsPlay) path(r *client.Resolution) string {
 	var names []string
 	for _, address := range r.Path {
 		names = append(names, s.keyName(address))
@@ -465,7 +465,7 @@ func (s *Story) path(r *client.Resolution) string {
 	return strings.Join(names, "")
 }
 
-func (s *Story) keyName(address string) string {
+func (s *FlowsPlay) keyName(address string) string {
 	if name := s.name[address]; name != "" {
 		return name
 	}
@@ -473,7 +473,7 @@ func (s *Story) keyName(address string) string {
 }
 
 // identityName returns an id and the step whose transaction it is.
-func (s *Story) identityName(id string) string {
+func (s *FlowsPlay) identityName(id string) string {
 	for step, txid := range s.txid {
 		if txid == id {
 			return fmt.Sprintf("%s (%v)", brief(id), step)
