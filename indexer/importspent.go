@@ -81,9 +81,9 @@ func (s *spentOutputs) keys() *protocol.KeySet {
 	})
 }
 
-// look settles the claims that spend an output of tx by their input 0. It may be
+// settle settles the claims that spend an output of tx by their input 0. It may be
 // called concurrently.
-func (s *spentOutputs) look(tx protocol.Tx) error {
+func (s *spentOutputs) settle(tx protocol.Tx) error {
 	txid := tx.TxID()
 	wanted := s.wanted[txid]
 	if wanted == nil {
@@ -161,7 +161,7 @@ func (im *importer) search(ctx context.Context, found blockRange, spent *spentOu
 			return im.damaged(height, err)
 		}
 		for tx := range payments {
-			if err := spent.look(tx); err != nil {
+			if err := spent.settle(tx); err != nil {
 				return im.damaged(height, err)
 			}
 		}
@@ -178,7 +178,7 @@ func (im *importer) search(ctx context.Context, found blockRange, spent *spentOu
 			return im.damaged(height, err)
 		}
 		for _, tx := range block.Txs() {
-			if err := spent.look(tx); err != nil {
+			if err := spent.settle(tx); err != nil {
 				return im.damaged(height, err)
 			}
 		}

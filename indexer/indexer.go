@@ -452,13 +452,13 @@ func (ix *Indexer) agree(ctx context.Context, height uint32) (bool, error) {
 // looks at many all the same, and so finds a database whose blocks do not.
 func (ix *Indexer) lastCommon(ctx context.Context, from uint32) (int64, error) {
 	start := int64(ix.graph.Params().StartHeight)
-	look := int64(1)
+	compared := int64(1)
 	if !ix.Status().Checked {
-		look = startUpCheck
+		compared = startUpCheck
 	}
 	common := int64(from)
 	h := common
-	for ; h >= start && h > int64(from)-look; h-- {
+	for ; h >= start && h > int64(from)-compared; h-- {
 		same, err := ix.agree(ctx, uint32(h))
 		if err != nil {
 			return 0, err

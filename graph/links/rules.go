@@ -197,8 +197,8 @@ type acted struct {
 // decided reports whether it does not wait.
 func (a *acted) decided() bool { return a.height != never }
 
-// look returns an action with what became of it.
-func (s *Step) look(n int32) acted {
+// acted returns an action with what became of it.
+func (s *Step) acted(n int32) acted {
 	if n == none {
 		return acted{number: none}
 	}
@@ -235,7 +235,7 @@ func (s *Step) targetOf(n int32) acted {
 	if err != nil {
 		s.fail(err)
 	}
-	return s.look(target)
+	return s.acted(target)
 }
 
 // mentionAll lists the block's actions among those of the keys that they mention.
@@ -276,7 +276,7 @@ func (s *Step) release(n int32, kind protocol.Kind) []int32 {
 // releaseRevokes returns the MCRs that wait for n, unless n is an MLA that waits
 // itself.
 func (s *Step) releaseRevokes(n int32) []int32 {
-	if a := s.look(n); a.kind == protocol.MLA && !a.decided() {
+	if a := s.acted(n); a.kind == protocol.MLA && !a.decided() {
 		return nil
 	}
 	return s.release(n, protocol.MCR)
@@ -299,7 +299,7 @@ func (s *Step) decideAccept(n int32) {
 		s.letWait(n)
 		return
 	}
-	accept, request := s.look(n), s.about(&target)
+	accept, request := s.acted(n), s.about(&target)
 	if s.settle(n, &target, request, s.refusesAccept(&accept, &target, request)) {
 		s.join(&accept, &target)
 	}
@@ -348,7 +348,7 @@ func (s *Step) decideRevoke(n int32, target acted) {
 		s.letWait(n)
 		return
 	}
-	revoke, accept := s.look(n), s.about(&target)
+	revoke, accept := s.acted(n), s.about(&target)
 	if s.settle(n, &target, accept, s.refusesRevoke(&revoke, &target, accept)) {
 		s.part(&revoke, &target, accept)
 	}
