@@ -81,7 +81,7 @@ func (s *spentOutputs) keys() *protocol.KeySet {
 	})
 }
 
-// settle settles the claims that spend an output of tx by their input 0. It may be
+// settle decides the claims that spend an output of tx by their input 0. It may be
 // called concurrently.
 func (s *spentOutputs) settle(tx protocol.Tx) error {
 	txid := tx.TxID()
