@@ -102,9 +102,16 @@ func startProgram(t *testing.T, env []string, args ...string) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &program{t: t, cmd: exec.Command(executable, args...), done: make(chan struct{}), wrote: make(chan struct{})}
-	p.cmd.Env = append(append(os.Environ(), asProgram+"=1"), env...)
+	cmd := exec.Command(executable, args...)
+	cmd.Env = append(append(os.Environ(), asProgram+"=1"), env...)
+	return startCommand(t, cmd)
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *program {
+	t.Helper()
+	p := &program{t: t, cmd: cmd, done: make(chan struct{}), wrote: make(chan struct{})}
 	p.cmd.SysProcAttr = dieWithParent()
+	var err error
 	outputs := map[*bytes.Buffer]io.ReadCloser{}
 	for buffer, pipe := range map[*bytes.Buffer]func() (io.ReadCloser, error){&p.stdout: p.cmd.StdoutPipe, &p.stderr: p.cmd.StderrPipe} {
 		if outputs[buffer], err = pipe(); err != nil {
