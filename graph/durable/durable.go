@@ -8,13 +8,16 @@
 // killed, or the call may fail.
 //
 //	Replace, Write  unlink PATH.tmp; open it with O_EXCL; write; fsync; close;
-//	                rename it to PATH; fsync the folder
+//	                rename it to PATH; SyncFolder
 //	Rewrite         stat PATH; the same, with fchmod before the first write
 //	CreateSecret    as Write, but link instead of rename, which replaces nothing, and
-//	                unlink PATH.tmp before the folder is synced
-//	Rename          rename; unlink FROM.tmp; fsync the folder
-//	Remove          unlink; unlink PATH.tmp; fsync the folder
+//	                unlink PATH.tmp before SyncFolder
+//	Rename          rename; unlink FROM.tmp; SyncFolder
+//	Remove          unlink; unlink PATH.tmp; SyncFolder
 //	SyncFolder      open, fsync, close
+//
+// TestFaults compares this list with what they do, and has each call fail, and the process
+// killed before it.
 //
 // PATH.tmp is left by a process that was killed, and removed by the next that writes PATH.
 // Nobody else may write the same path meanwhile.
@@ -64,7 +67,10 @@ func replace(path string, mode fs.FileMode, write func(*os.File) error) error {
 	if err := writeUnfinished(path, mode, write); err != nil {
 		return errors.Join(err, removeUnfinished(path))
 	}
-	return Rename(unfinished(path), path)
+	if err := os.Rename(unfinished(path), path); err != nil {
+		return err
+	}
+	return SyncFolder(filepath.Dir(path))
 }
 
 // buffered writes to a file in pieces that are worth a system call.
