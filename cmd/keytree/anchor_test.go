@@ -105,7 +105,7 @@ func (s *anchoredServer) status() (status anchor.Status) {
 func (s *anchoredServer) awaitAnchor(count uint32) anchor.Status {
 	s.t.Helper()
 	var status anchor.Status
-	eventually(s.t, func() string {
+	regtest.Await(s.t, func() string {
 		if status = s.status(); status.Last != nil && status.Last.Number+1 >= count {
 			return ""
 		}
@@ -157,7 +157,7 @@ func TestAnchoring(t *testing.T) {
 	var capabilities struct {
 		Capabilities struct{ AnchorChain string } `json:"CAPABILITIES"`
 	}
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		if s.call("KeyRepository.Capabilities", &capabilities); capabilities.Capabilities.AnchorChain == status.Chain {
 			return ""
 		}
@@ -252,7 +252,7 @@ func TestHeartbeatOfServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := s.awaitAnchor(1)
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		mine(t, s.grpc, s.node)
 		if status := s.status(); status.Last.Number < 2 {
 			return fmt.Sprintf("it does not repeat its anchor: %+v, due at %v", status, status.Heartbeat)
@@ -382,7 +382,7 @@ func TestStrangersChain(t *testing.T) {
 	}
 	s.await(&s.stderr, "no chain of anchors is the keyserver's: the keyserver answers")
 	beginChain(t, n, 7) // while it runs
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		if body := string(mustGet(t, s.program, "/v1/anchors/chains?domain=example.org")); strings.Count(body, `"chain_tx_hash"`) < 2 {
 			return body
 		}
@@ -406,7 +406,7 @@ func TestStrangersChain(t *testing.T) {
 // with what was anchored.
 func awaitHead(t *testing.T, s *anchoredServer) {
 	t.Helper()
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		if body := string(mustGet(t, s.program, "/v1/keyserver/head")); !strings.Contains(body, `"size":`) {
 			return body
 		}

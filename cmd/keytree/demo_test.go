@@ -77,7 +77,7 @@ func TestDemoKeep(t *testing.T) {
 	parent := regexp.MustCompile(`--parent (\S+)`).FindStringSubmatch(p.output())[1]
 	txid := strings.TrimSpace(mustKeytree(t, "link", "request", "--parent", parent, "--key-file", keys+"/K.wif",
 		"--network", "regtest", "--server", server, "--node", nodeURL))
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		o := keytree(t, "history", parent, "--server", server)
 		if strings.Contains(o.stdout, txid) {
 			return ""

@@ -23,13 +23,16 @@ import (
 // so tests can send signals to a real process of exactly this code.
 const asProgram = "RUN_AS_KEYTREE"
 
+// exhaustiveEnv is the variable that makes some tests as long as they can be.
+const exhaustiveEnv = envPrefix + "EXHAUSTIVE"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	// What the user of the machine has set up must not matter.
+	// What the user of the machine has set up must not matter, but for what is said to tests.
 	for _, variable := range os.Environ() {
-		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, envPrefix) {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, envPrefix) && name != clientsEnv && name != exhaustiveEnv {
 			os.Unsetenv(name)
 		}
 	}
@@ -218,22 +221,6 @@ func serveArgs(node, dataDir string) []string {
 		"--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-format", "json"}
 }
 
-// eventually waits until check returns "", which otherwise says what is missing.
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	for {
-		missing := check()
-		if missing == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(missing)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
 // awaitTip waits until the server has indexed the node's tip.
 func awaitTip(t *testing.T, server string, n *regtest.Node) {
 	t.Helper()
@@ -241,7 +228,7 @@ func awaitTip(t *testing.T, server string, n *regtest.Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		o := keytree(t, "status", "--json", "--server", server)
 		if strings.Contains(o.stdout, `"tip_hash":"`+want.String()+`"`) && strings.Contains(o.stdout, `"synced":true`) {
 			return ""

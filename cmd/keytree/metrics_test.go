@@ -118,7 +118,7 @@ func TestMetrics(t *testing.T) {
 		}
 		do()
 		for i, of := range all {
-			eventually(t, func() string {
+			regtest.Await(t, func() string {
 				if m.value(of) != before[i] {
 					return ""
 				}
@@ -325,7 +325,7 @@ func (m *measured) moveClients(t *testing.T, moves mover) {
 	// One client may have one, and the next one takes its place when that has had it for
 	// long enough.
 	moves(func() {
-		eventually(t, func() string {
+		regtest.Await(t, func() string {
 			if watch(); m.value(series{name: "keytree_stream_dropped_total"}) > 0 {
 				return ""
 			}
@@ -355,7 +355,7 @@ func (m *measured) queryDashboard(t *testing.T) {
 	}()
 	listening := regexp.MustCompile(`Listening on.* address=(127\.0\.0\.1:[1-9]\d*)`)
 	var address string
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		if found := listening.FindStringSubmatch(log.String()); found != nil {
 			address = found[1]
 			return ""
@@ -381,7 +381,7 @@ func (m *measured) queryDashboard(t *testing.T) {
 		for _, target := range panel.Targets {
 			queries++
 			expr := strings.ReplaceAll(target.Expr, "$__rate_interval", "1m")
-			eventually(t, func() string {
+			regtest.Await(t, func() string {
 				response, err := m.client.Get("http://" + address + "/api/v1/query?query=" + url.QueryEscape(expr))
 				if err != nil {
 					return err.Error()

@@ -27,7 +27,7 @@ func (p *keyserverProgram) get(path string) (code int, body string) {
 func (p *keyserverProgram) wantReady(reasons map[string]string) {
 	p.t.Helper()
 	for part, reason := range reasons {
-		eventually(p.t, func() string {
+		regtest.Await(p.t, func() string {
 			code, body := p.get("/readyz/" + part)
 			if (code == http.StatusOK) == (reason == "") && strings.Contains(body, reason) {
 				return ""
@@ -58,7 +58,7 @@ func (p *keyserverProgram) wantKeyserverFailed(parts ...string) {
 	if p.url == "http:///" { // it had failed before it listened
 		return
 	}
-	eventually(p.t, func() string {
+	regtest.Await(p.t, func() string {
 		r, err := p.client.Post(p.url, "application/json", strings.NewReader(capabilitiesCall))
 		if err != nil {
 			return ""

@@ -147,7 +147,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 		reloads++
-		eventually(t, func() string {
+		regtest.Await(t, func() string {
 			lines := strings.Split(p.errors(), "\n")
 			if n := strings.Count(p.errors(), "until the next start") + strings.Count(p.errors(), "those before hold"); n < reloads {
 				return p.errors()

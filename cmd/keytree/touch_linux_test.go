@@ -293,7 +293,7 @@ func TestTouchings(t *testing.T) {
 	dir := t.TempDir()
 	s := startAnchored(t, n, dir)
 	awaitTip(t, s.grpc, n)
-	eventually(t, func() string { return keytree(t, "user", "init", "--data-dir", dir, "--keyserver", s.url).stderr })
+	regtest.Await(t, func() string { return keytree(t, "user", "init", "--data-dir", dir, "--keyserver", s.url).stderr })
 	mustKeytree(t, "user", "create", "alice@example.org", "--data-dir", dir)
 	key := regtest.NewKey()
 	w := &touched{t: t, node: n, dir: dir, grpc: s.grpc, keyFile: writeKey(t, key.WIF()), address: key.Address()}

@@ -210,11 +210,11 @@ func TestCreateRefuses(t *testing.T) {
 		err  error
 		want error
 	}{
-		"taken":            {create("bert@example.org", testPassphrase, Registration{}), ErrTaken},
-		"foreign domain":   {create("alice@example.net", testPassphrase, Registration{}), ErrUnsupported},
-		"no name":          {create("a@b@c", testPassphrase, Registration{}), uid.ErrInvalid},
-		"short passphrase": {create(alice, []byte("short"), Registration{}), ErrPassphrase},
-		"wrong registration":     {create(alice, testPassphrase, Registration{ForwardSec: uid.Strict, MixAddress: "mix@example.net"}), uid.ErrInvalid},
+		"taken":              {create("bert@example.org", testPassphrase, Registration{}), ErrTaken},
+		"foreign domain":     {create("alice@example.net", testPassphrase, Registration{}), ErrUnsupported},
+		"no name":            {create("a@b@c", testPassphrase, Registration{}), uid.ErrInvalid},
+		"short passphrase":   {create(alice, []byte("short"), Registration{}), ErrPassphrase},
+		"wrong registration": {create(alice, testPassphrase, Registration{ForwardSec: uid.Strict, MixAddress: "mix@example.net"}), uid.ErrInvalid},
 	} {
 		if !errors.Is(test.err, test.want) {
 			t.Errorf("%s: %v", name, test.err)

@@ -248,7 +248,7 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 		}
 	}
 	var chain anchors.Chain
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		if _, err := n.Mine(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
@@ -280,20 +280,4 @@ func TestAnchorsThroughReorgs(t *testing.T) {
 		return ""
 	})
 	t.Logf("%d anchors up to position %d, in blocks up to %d", chain.Anchors, chain.Last.Position, chain.Last.Height)
-}
-
-// eventually waits until check returns "", which otherwise says what is missing.
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	for {
-		missing := check()
-		if missing == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(missing)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }

@@ -1,8 +1,11 @@
 package regtest
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
-// TB is what ForTest needs of a *testing.T, so that this package does not bring
+// TB is what ForTest and Await need of a *testing.T, so that this package does not bring
 // package testing into the program.
 type TB interface {
 	Helper()
@@ -29,4 +32,21 @@ func ForTest(t TB, opts Options) *Node {
 		}
 	})
 	return n
+}
+
+// Await waits until check returns "", for at most two minutes. It is for what follows a node in
+// its own time; check says what is missing.
+func Await(t TB, check func() string) {
+	t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		missing := check()
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s", missing)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
