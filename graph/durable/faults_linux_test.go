@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/keytree-bch/keytree/graph/durable"
+	"github.com/keytree-bch/keytree/graph/durable/durabletest"
 )
 
 // operation is what one function makes of a folder, in which there is also what a killed process
@@ -87,16 +88,10 @@ func TestWriter(t *testing.T) {
 // have; an error is told; and the next operation makes everything whole. KEYTREE_EXHAUSTIVE=1 does
 // so with every operation.
 func TestFaults(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil && os.Getenv("KEYTREE_CLIENTS") != "" {
-		t.Fatalf("KEYTREE_CLIENTS is set, but: %v", err)
-	}
-	if err != nil {
-		t.Skip("strace is not installed; .ci/run installs it")
-	}
 	if testing.Short() {
 		t.Skip("it starts many processes")
 	}
+	strace := durabletest.Strace(t)
 	for name, op := range operations() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

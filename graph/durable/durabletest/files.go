@@ -1,4 +1,5 @@
-// Package durabletest tells tests whether files were left as they were.
+// Package durabletest tells tests whether files were left as they were, and finds the program
+// with which writing them fails.
 //
 // What never belongs here: anything that a program does.
 package durabletest
