@@ -58,7 +58,7 @@ func (g *Graph) keepCheckpoint(c *change) {
 	}
 }
 
-// writeCheckpoint writes one of the current snapshot. Called with writer held. That it fails costs
+// writeCheckpoint writes one of the current snapshot. Called with writer held. A failure costs
 // time at the next start, and nothing else.
 func (g *Graph) writeCheckpoint() {
 	s := g.current.Load()

@@ -49,8 +49,8 @@ type ImportOptions struct {
 }
 
 // Import connects the blocks of a chain in files to the graph, from where the
-// graph ends to where the files do. What the graph has of another branch is taken
-// back first.
+// graph ends to where the files do. It takes back first what the graph has of another
+// branch.
 //
 // An import that is interrupted goes on from the last range that was finished,
 // like any other that begins with a graph that is not empty. Import returns the

@@ -41,7 +41,7 @@ type observed struct {
 	ix *Indexer
 }
 
-// note notes what came of a question. That something is not known is an answer.
+// note notes what came of a question. It is an answer, too, that something is not known.
 func (o *observed) note(ctx context.Context, question string, err error) {
 	switch {
 	case err == nil, errors.Is(err, node.ErrNotFound):

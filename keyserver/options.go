@@ -71,9 +71,9 @@ type Options struct {
 	// with ErrFormat.
 	Migrate bool
 	// ReadOnly opens a database, which must be there, of this or an earlier format, only to
-	// read it: no call that changes something is for such a service. Database and key
-	// file stay as they are, to the last byte (see badger.OpenReadOnly). Whoever may read the database
-	// but not the key file can do so, too; the two are then not compared, which is logged.
+	// read it: a call that changes something returns ErrReadOnly. Database and key file stay
+	// as they are, to the last byte (see badger.OpenReadOnly). A process that may not read the
+	// key file can open the database so, too; the log says that the two were not compared.
 	ReadOnly bool
 
 	Now func() time.Time // the clock; time.Now by default

@@ -129,8 +129,8 @@ func (c *HeaderChain) Add(h Header, now time.Time) error {
 	return c.AddWorked(h, now)
 }
 
-// AddWorked is Add for a header whose CheckWork was asked before. Of the header, it
-// reads Hash, PrevBlock, Time and Bits.
+// AddWorked is Add for a header whose CheckWork was asked before. It reads Hash,
+// PrevBlock, Time and Bits of the header.
 func (c *HeaderChain) AddWorked(h Header, now time.Time) error {
 	if err := c.judge(&h, now); err != nil {
 		return err
@@ -154,8 +154,8 @@ func (c *HeaderChain) follow(height uint32, h Header) {
 	}
 }
 
-// judge looks for what is wrong with the next header, its own work apart. What has to
-// do with the clock comes last.
+// judge looks for what is wrong with the next header, its own work apart. It compares the
+// time with the clock last.
 func (c *HeaderChain) judge(h *Header, now time.Time) error {
 	height := int64(c.height) + 1
 	if h.PrevBlock != c.last.Hash {

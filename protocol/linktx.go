@@ -22,8 +22,8 @@ type Funding struct {
 	// Author is the key that acts, pays and gets the change.
 	Author KeyHash
 	// UTXOs are what may be spent. Those that are not P2PKH of the author, or
-	// carry a CashToken, are left alone. That they are there and mature is the
-	// caller's business.
+	// carry a CashToken, are left alone. The caller sees to it that they exist and are
+	// mature.
 	UTXOs []UTXO
 	// FeeRate is in satoshi per byte; 0 means DefaultFeeRate.
 	FeeRate int64

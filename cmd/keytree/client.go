@@ -27,7 +27,7 @@ import (
 const maxPage = 1000
 
 // connect prepares a client of the gRPC interface at an address, which the first call connects
-// to. Of certificates, those are believed that the system vouches for, or ca, if it is not nil.
+// to. It believes certificates that the system vouches for, or that ca does, if it is not nil.
 func connect(address string, ca *caFlag, o client.Options) (*client.Client, error) {
 	var err error
 	if o.TLS, err = ca.trust(); err != nil {

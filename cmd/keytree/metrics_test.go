@@ -146,7 +146,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("keytree_build_info does not tell version %q: %v", version(), m.scrape()["keytree_build_info"])
 	}
 	moved["keytree_build_info"] = true
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		if m.value(series{name: "keytree_mempool_followed"}) != 1 {
 			return "the mempool is not followed"
 		}

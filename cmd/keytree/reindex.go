@@ -11,8 +11,8 @@ import (
 )
 
 // reindex indexes the node's chain into another data folder, and answers nobody, until it
-// has come to the node's tip. Whoever serves the data folder, as an earlier version does
-// one that this version cannot read, goes on doing so meanwhile.
+// has come to the node's tip. A server on the data folder goes on meanwhile: an earlier
+// version serves what this version cannot read.
 func reindex(ctx context.Context, c serverConfig, into string) (err error) {
 	if same, err := sameFolder(c.dataDir, into); err != nil {
 		return err

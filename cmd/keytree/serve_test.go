@@ -64,7 +64,7 @@ func TestServe(t *testing.T) {
 	if o.code != exitDone || !strings.Contains(o.stderr, "is not confirmed yet") {
 		t.Errorf("accepting an unconfirmed request: %+v", o)
 	}
-	eventually(t, func() string {
+	regtest.Await(t, func() string {
 		if out := mustKeytree(t, "status", "--server", server); !strings.Contains(out, "2 transactions, 2 pending, stream") {
 			return "the status is\n" + out
 		}

@@ -1,6 +1,6 @@
-// Package durable writes files that must survive a crash: each is as it was before or as it
-// is now, whole, and once a function has returned, the power may fail. What is written is
-// mode 0600 unless it is said otherwise.
+// Package durable writes files that must survive a crash. Each file is as it was before or as
+// it is now, whole. Once a function has returned, the power may fail. Files get mode 0600
+// unless a function says otherwise.
 //
 // # The steps
 //
@@ -24,12 +24,12 @@
 //
 // # Known gaps
 //
-// If the folder cannot be synced, an error is returned though the new file is there, and
-// may or may not be after the power has failed. A file system that says that it has synced
-// and has not is believed.
+// If the folder cannot be synced, a function returns an error though the new file is there.
+// The file may be gone after the power has failed. A file system that lies about having
+// synced is believed.
 //
-// It stands in graph since both databases and the state files beside them need it, and
-// knows nothing of either. What never belongs here: what a file means, and databases.
+// The package stands in graph since both databases and the state files beside them need it.
+// It knows nothing of either. What never belongs here: what a file means, and databases.
 package durable
 
 import (

@@ -254,7 +254,7 @@ func (s *Step) mentionAll() {
 	}
 }
 
-// release returns the actions of the given kind that wait for n. What n is does
+// release returns the actions of the given kind that wait for n. The kind of n does
 // not matter: a reference to the wrong kind is refused as soon as that is known.
 func (s *Step) release(n int32, kind protocol.Kind) []int32 {
 	a, err := s.action(n)

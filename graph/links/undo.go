@@ -143,8 +143,8 @@ func (s *State) reload(txn *store.Txn, removed []byte) error {
 	return nil
 }
 
-// setPlace puts a key where a record says. Of the keys beside it, those whose own
-// record is another have to be put as well, in any order.
+// setPlace puts a key where a record says. The keys beside it whose own record changes
+// have to be put as well, in any order.
 func (s *State) setPlace(key int32, r *keyRecord) {
 	p := s.places.Edit(key)
 	p.name, p.request, p.linked, p.first, p.next = r.id, none, 0, none, none

@@ -31,8 +31,8 @@ func (w wanted) key(action int32) []byte {
 	return binary.BigEndian.AppendUint32(w.stem(), uint32(action))
 }
 
-// waiting tells what somebody waits for. Who does is in the store. Whoever pays for an
-// action can let it wait for whatever he likes; that takes 20 bytes here.
+// waiting tells what somebody waits for. The store has who waits. Anybody who pays for an
+// action can let it wait for what he likes; that takes 20 bytes here.
 type waiting struct {
 	counts cow.Map[uint64, int32] // how many wait, by the hash of what they want
 	secret [16]byte               // nobody can make hashes collide who does not know it

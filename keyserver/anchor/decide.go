@@ -164,7 +164,7 @@ func (c *commitment) agrees() bool {
 }
 
 // foreign reports whether an anchor is of another keyserver for sure: its entry 0 is
-// another one. Of an anchor at a later position nobody can tell.
+// another one. Nobody can tell where an anchor at a later position comes from.
 func (c *commitment) foreign() bool { return c.Position == 0 && !c.agrees() }
 
 func (c *commitment) judge(f *facts) error {

@@ -35,26 +35,26 @@
 // the keyserver's own schedule (package schedule), an anchor leaves out what the auditor
 // saw long before its block, repeats a record too soon, is too old, or lets too many
 // entries wait; or one's own node knows that a next one was made, and the bundle does
-// not have it. That is no evidence: it may be the bundle, or who is between. How long
-// entries wait counts from when this auditor saw them first, so that a first audit does
-// not know, and says so. Times are those in blocks, and those of the auditor's clock,
+// not have it. That is no evidence: the bundle may be to blame, or somebody between.
+// Entries wait from when this auditor saw them first. So a first audit does not know for
+// how long, and says so. Times are those in blocks, and those of the auditor's clock,
 // which may be wrong: the chain corrects one that is behind it, and what was seen in its
 // future counts as seen now. So an honest keyserver is not late to anybody, but to a
 // clock that is ahead.
 //
 // Misbehaviour is only what others can be convinced of: each such finding comes
-// with a file of evidence, which was verified before it was written. What a
-// keyserver merely shows is not signed, and whoever is between it and the auditor
-// can change it; a contradiction to that alone is no evidence, and the verdict is
-// that the audit could not be done. So is everything else that is missing or
+// with a file of evidence, which was verified before it was written. A keyserver does not
+// sign what it merely shows, and anybody between it and the auditor can change that. So
+// a contradiction to that alone is no evidence, and the verdict is that the audit could not
+// be done. So is everything else that is missing or
 // broken.
 //
 // What was shown does not stay, either. An audit uses all of it, and its report says how
 // much of it nothing covers. The next one takes for the keyserver's word only what an
 // anchor commits to, or what is covered by a signed head or by a signed reply about the
-// last entry: an entry's hash covers all before it. Of the rest it takes what is still
-// shown. So who makes up entries, between an honest keyserver and its auditor, is not
-// noticed by the next audit. Signatures cover nothing before an anchor has said which
+// last entry: an entry's hash covers all before it. It takes of the rest what is still
+// shown. So entries that somebody makes up, between an honest keyserver and its auditor, do
+// not disturb the next audit. Signatures cover nothing before an anchor has said which
 // hashchain is the keyserver's: until then anybody can make them.
 //
 // Evidence is about a keyserver that its reader has pinned (Pins). Anybody can begin a
@@ -88,12 +88,12 @@
 //	anchors         the anchors that were verified, as items of a proof bundle
 //	evidence/*.json misbehaviour
 //
-// entries and anchors are on disk before audit.json says so. What entries has beyond
-// that was shown and is not covered, or was not yet when a process was killed amid a long
-// download: as far as its hashes fit, and its last entry is still shown, it is not fetched
-// again. So nothing is saved amid a download, and it goes on all the same. The other files
+// entries and anchors are on disk before audit.json says so. The file of entries may have
+// more: entries that were shown and are not covered, or not yet when a process was killed
+// amid a long download. They are not fetched again as far as their hashes fit, if the last
+// one is still shown. So nothing is saved amid a download, and it goes on all the same. The other files
 // are replaced as a whole.
 //
-// Version 1 of audit.json took everything for the keyserver's that was shown. Of its
-// copy only what its statements and anchors cover counts; the rest was shown.
+// Version 1 of audit.json took everything for the keyserver's that was shown. Only what its
+// statements and anchors cover counts of its copy; the rest was shown.
 package audit

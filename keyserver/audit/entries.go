@@ -7,8 +7,8 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 )
 
-// ErrDamaged says that a file of the auditor is not what it wrote. What it needs it
-// can get again: Reset.
+// ErrDamaged says that a file of the auditor is not what it wrote. Reset drops it, and the
+// next audit fetches again what it needs.
 var ErrDamaged = errors.New("local file damaged")
 
 // entryFile is a file with the entries of a hashchain.

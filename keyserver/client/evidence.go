@@ -59,9 +59,9 @@ func unproven(kind error, position uint64, format string, args ...any) error {
 	return &Unproven{position, fmt.Sprintf(format, args...), kind}
 }
 
-// evidence is a file of evidence. What the keyserver has signed, replies, proves
-// something to others who have the same hashchain up to Covers; the rest is only known
-// to who has seen it.
+// evidence is a file of evidence. The replies, which the keyserver has signed, prove
+// something to others who have the same hashchain up to Covers. Only those who have seen the
+// rest know it.
 type evidence struct {
 	Problem  string `json:"problem"`
 	Position uint64 `json:"position"`

@@ -21,8 +21,8 @@ func SignFlush(nonce uint64, key ed25519.PrivateKey) string {
 }
 
 // VerifyFlush checks such an order: uid.ErrExpired if it is too old or too new,
-// uid.ErrSignature if it is not by the key. That it is not older than the one
-// before is for the repository to check.
+// uid.ErrSignature if it is not by the key. The repository checks that it is not older
+// than the one before.
 func VerifyFlush(sigKey ed25519.PublicKey, nonce uint64, signature string, now uint64) error {
 	if max(nonce, now)-min(nonce, now) > MaxFlushAge {
 		return fmt.Errorf("%w: Nonce %s is more than %d seconds from the keyserver's time, %s", uid.ErrExpired, uid.Date(nonce), MaxFlushAge, uid.Date(now))

@@ -215,8 +215,8 @@ const (
 	page        = 4 << 10
 )
 
-// newBuffers returns a pool of them. That of gRPC's own has few sizes: in it, a message may
-// have sixteen times as many bytes as it needs, and none of them counted.
+// newBuffers returns a pool of them. gRPC's own pool has few sizes: a message may take sixteen
+// times as many bytes as it needs there, and none of them is counted.
 func newBuffers() mem.BufferPool {
 	var exponents []uint8
 	for size := leastBuffer; size <= mostBuffer; size *= 2 {

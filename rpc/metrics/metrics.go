@@ -79,8 +79,7 @@ func New(version string) (*Metrics, error) {
 	return m, nil
 }
 
-// spec returns what is said of a metric. That it is said, and so, is for whoever changes
-// metrics.yaml or this to see to.
+// spec returns what metrics.yaml says of a metric. Who changes either has to change both.
 func (m *Metrics) spec(name, kind string) spec {
 	s, ok := m.specs[name]
 	if !ok || s.Type != kind {

@@ -78,8 +78,8 @@ func (c *Client) UnspentOutputs(ctx context.Context, address bchutil.Address) ([
 }
 
 // Submit hands a serialized transaction to the node, which checks it and passes
-// it on to the network, and returns its txid. What the node does not take is
-// node.ErrRejected, or node.ErrFee; one that it has already is taken.
+// it on to the network, and returns its txid. node.ErrRejected or node.ErrFee if the node
+// refuses it; a node that has it already takes it.
 func (c *Client) Submit(ctx context.Context, raw []byte) (chainhash.Hash, error) {
 	txid := chainhash.DoubleHashH(raw)
 	what := fmt.Sprintf("submitting transaction %v", txid)

@@ -26,10 +26,10 @@ type chainInfo struct {
 }
 
 // downloading reports whether the node knows of blocks that it has yet to download,
-// or reads again (-reindex). That it calls itself in its initial download is not
-// enough: it does so whenever its tip is a day old, on a test network where nobody
-// mines for good. Nor is one header more than there are blocks: each new block's
-// comes before it.
+// or reads again (-reindex). It takes more than that the node says it is in its initial
+// download: a node says so whenever its tip is a day old, for good on a test network where
+// nobody mines. It also takes more than one header without a block: the header of each new
+// block comes before the block.
 func (i chainInfo) downloading() bool {
 	return i.Blocks != nil && (i.Headers > *i.Blocks+1 || i.InitialBlockDownload && i.Headers > *i.Blocks)
 }
@@ -42,8 +42,8 @@ func (i chainInfo) tip() (node.Tip, error) {
 	return node.Tip{Height: *i.Blocks, Hash: hash, Downloading: i.downloading(), Headers: max(*i.Blocks, i.Headers), Peers: node.Untold}, err
 }
 
-// Tip implements node.Node. Of a node that is still downloading it is as far as the
-// node has come, which the log says.
+// Tip implements node.Node. While the node is still downloading, the tip is the block that
+// it has come to, and the log says so.
 func (c *Client) Tip(ctx context.Context) (node.Tip, error) {
 	var info chainInfo
 	if err := c.call(ctx, "tip", &info, "getblockchaininfo"); err != nil {

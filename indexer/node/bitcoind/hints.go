@@ -171,7 +171,7 @@ func receive(ctx context.Context, subscription *zmq4.Conn, announced chan<- chai
 		if len(msg.Frames) < 2 || string(msg.Frames[0]) != topic {
 			continue // a command
 		}
-		// In display order. What it is not does no harm: it is asked for anyway.
+		// In display order. A wrong one does no harm: the node is asked anyway.
 		var hash chainhash.Hash
 		copy(hash[:], msg.Frames[1])
 		slices.Reverse(hash[:])

@@ -15,7 +15,7 @@ import (
 type total [4]uint64
 
 // plus returns the total with the work of one more block, whose bits have been
-// checked. That it does not overflow is a matter of physics.
+// checked. It cannot overflow: no machine can do so much work.
 func (t total) plus(compact uint32) (total, error) {
 	header := protocol.Header{Bits: compact}
 	work, err := header.Work()

@@ -105,8 +105,8 @@ func (b *badRecords) add(err error) {
 	}
 }
 
-// scan finds the records of a file, which is the one with that index. Of each,
-// only the header is read. The error is one of reading.
+// scan finds the records of a file, which is the one with that index. It reads only the
+// header of each. The error is one of reading.
 func (s *scanner) scan(ctx context.Context, path string, index uint32) (found scanned, err error) {
 	if s.file, err = os.Open(path); err != nil {
 		return found, err

@@ -266,8 +266,8 @@ func wrap(q question, err error) error {
 	return err
 }
 
-// await asks until every kind of question is answered. What it gets before has to be
-// a failure that passes.
+// await asks until every kind of question is answered. Until then it has to get failures
+// that pass.
 func (l *live) await(t *testing.T, c node.Node) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)

@@ -121,7 +121,7 @@ const (
 	// sortable is how many messages are put into order together.
 	sortable = 256
 	// exact is up to how many blocks a message is told from one with another number
-	// of them when they are put into order. Of longer ones three digits count.
+	// of them when they are put into order. Three digits of the number count in longer ones.
 	exact = 32
 )
 

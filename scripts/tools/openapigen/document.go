@@ -20,8 +20,8 @@ type rules struct {
 	Statuses map[string][]string `yaml:"statuses"`
 	// Responses are the names, in components, of what these statuses come with.
 	Responses map[string]string `yaml:"responses"`
-	// Parameters are what is said of parameters in paths and queries, by their names. Of one
-	// that a call's own comment describes, only what that leaves open.
+	// Parameters are what is said of parameters in paths and queries, by their names: for one
+	// that a call's own comment describes, only what that comment leaves open.
 	Parameters map[string]map[string]any `yaml:"parameters"`
 	// Nullable are fields, as Message.field, that are null where there is nothing to tell.
 	Nullable []string `yaml:"nullable"`

@@ -203,7 +203,7 @@ func Solve(header *wire.BlockHeader) {
 // not.
 //
 // What the block confirms leaves the mempool, and so does what conflicts with
-// it. What else the mempool holds stays there.
+// it. The rest of the mempool stays.
 func (n *Node) SubmitBlock(ctx context.Context, b *wire.MsgBlock) error {
 	var raw bytes.Buffer
 	if err := b.Serialize(&raw); err != nil {
