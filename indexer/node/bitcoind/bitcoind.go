@@ -1,17 +1,35 @@
 // Package bitcoind reads the chain from a node that speaks the JSON-RPC of
-// bitcoind, as Bitcoin Cash Node and most others do: blocks in binary by REST
-// while the node serves it (-rest=1), else by JSON-RPC, and spent outputs from
-// the node's transaction index or, without one, from its undo data. In what nodes
-// differ, they are asked; no version is looked at.
+// bitcoind, as Bitcoin Cash Node and most others do.
 //
-// Who is trusted: whoever answers at the address, to name the best chain. What
-// comes back is checked as far as one answer can be: blocks and transactions
-// against their hashes. Undo data cannot be: it is the node's word, which the indexer
-// holds against signatures, and where that leaves a doubt against the transaction
-// that has what is spent (Previous). So a node with an index is asked for that alone.
-// ZeroMQ only hints. Passwords never leave this package but in the
-// Authorization header. What never belongs here: what a transaction means, and
-// which chain to believe.
+// Blocks come in binary by REST while the node serves it (-rest=1), else by JSON-RPC.
+// Spent outputs come from the node's transaction index or, without one, from its undo
+// data. The package asks the node what it can do, and looks at no version.
+//
+//	bitcoind.go  Dial: whether the node is suitable; Close
+//	config.go    how to reach a node; its URL, password and cookie
+//	call.go      a question over HTTP: credentials, time limits, asking again
+//	answer.go    an answer of JSON-RPC, and what its errors mean in the terms of package node
+//	hexresult.go an answer that is one long hex string, such as a block
+//	blocktxs.go  an answer with a block's transactions in JSON, read one by one
+//	rest.go      the same data by REST, where that works
+//	chain.go     the tip, hashes and blocks
+//	headers.go   headers
+//	source.go    where this node gets spent outputs from
+//	spent.go     what transactions spend, and the transactions before them
+//	decodedtx.go a transaction in the node's JSON, with what it spends
+//	unspent.go   whether an output is unspent
+//	hints.go     notifications of new blocks, by ZeroMQ
+//
+// # Who is trusted
+//
+// Whoever answers at the address is trusted to name the best chain. Blocks and
+// transactions are checked against their hashes. Undo data cannot be checked so: the
+// indexer compares it with signatures and, where a doubt is left, with the transaction
+// that has the spent output (Previous). A transaction from the index proves itself, so a
+// node with an index is asked for that alone. ZeroMQ only hints. Passwords leave this
+// package only in the Authorization header.
+//
+// What never belongs here: what a transaction means, and which chain to believe.
 package bitcoind
 
 import (
@@ -82,7 +100,7 @@ type Client struct {
 	mu       sync.Mutex
 	cookie   login     // mu; zero: to be read from its file
 	source   source    // mu; undecided until the node could be asked
-	restFrom time.Time // mu; blocks are asked for by REST from then on
+	restFrom time.Time // mu; REST is asked from then on, see pauseREST
 	behind   bool      // mu; the node was downloading at the last Tip
 }
 
@@ -211,7 +229,8 @@ func (c *Client) probe(ctx context.Context) error {
 	return nil
 }
 
-// checkNetwork is asked again and again: another node may be started at the address.
+// checkNetwork returns node.ErrUnsuitable if the node is on another network. Tip asks it again
+// and again: another node may be started at the address.
 func (c *Client) checkNetwork(info chainInfo) error {
 	if got := networkName(info.Chain); got != c.network.Name {
 		return fmt.Errorf("node at %s: %w: it is on network %.20q, expected %s: give the address of another node, or the network that this one is on",

@@ -23,7 +23,7 @@ import (
 type method string
 
 // retry makes attempts at a question, for c.retryFor, while the node is unavailable.
-// What names the thing asked for in errors.
+// Errors call the thing that is asked for by what.
 func (c *Client) retry(ctx context.Context, what string, attempt func(context.Context) error) error {
 	return c.retryWithin(ctx, questionTimeout, what, attempt)
 }

@@ -138,7 +138,7 @@ func (c *Client) Block(ctx context.Context, hash chainhash.Hash) ([]byte, error)
 		if err := checkHeader(raw, hash); err != nil {
 			return err
 		}
-		c.didWithout(restErr)
+		c.pauseREST(restErr)
 		return nil
 	})
 	if err != nil {

@@ -62,7 +62,7 @@ func (c *Client) Headers(ctx context.Context, after chainhash.Hash, height, want
 	if err != nil {
 		return nil, fmt.Errorf("node at %s: %s: %w", c.address, what, err)
 	}
-	c.didWithout(restErr)
+	c.pauseREST(restErr)
 	return headers, nil
 }
 

@@ -20,9 +20,9 @@ import (
 // Reorganisations announce only their last block, initial downloads none.
 const topic = "hashblock"
 
-// hints turns the node's notifications by ZeroMQ into hints. They may be lost,
-// and a connection may fall silent without a sign: so Tip tells what it sees,
-// and a block that stays unannounced for too long makes for a new connection.
+// hints turns the node's notifications by ZeroMQ into hints. Notifications may be lost, and
+// a connection may fall silent without a sign. So Tip tells hints which blocks it sees. If one
+// of them stays unannounced for too long, hints connects anew.
 type hints struct {
 	address    string // HOST:PORT; empty: no hints
 	stallAfter time.Duration

@@ -61,9 +61,9 @@ func (c *Client) asksREST() bool {
 	return !time.Now().Before(c.restFrom)
 }
 
-// didWithout notes that JSON-RPC had what REST, if it was asked, had failed at with
-// err.
-func (c *Client) didWithout(err error) {
+// pauseREST is for when JSON-RPC has answered what REST, if it was asked, has failed at with
+// err: REST is not asked for a while, if it was not served.
+func (c *Client) pauseREST(err error) {
 	if !errors.Is(err, errNoREST) {
 		return
 	}
