@@ -36,12 +36,12 @@
 //
 // # Memory and disk
 //
-// The database is only ever added to. A block brings its actions, in chunks; its
-// effects; and a new version of each thing that it changed: a key's links, an
-// identity's tree (keyed by id_tx_hash), a name that merged. Versions sort newest
-// first under the height at which they came, so the state as of any height is
-// read without replaying, in one seek per key on the path whose link has changed since.
-// The tip says up to where all that counts.
+// The database only grows. A block brings its actions, in chunks; its effects; and a
+// new version of each thing that it changed: a key's links, an identity's tree (keyed by
+// id_tx_hash), a name that merged. Versions sort newest first under the height at which
+// they came. So a question reads the state as of any height without replaying, in one
+// seek per key on the path whose link has changed since. The tip says up to which block
+// all that counts.
 //
 // Badger takes some 3.5 µs of processor time per record, so few are written: one half
 // to one and a half per action. That is why actions share values, why their txids stand in
@@ -65,35 +65,37 @@
 // once more; or, without one, the keys from their newest records, and the ends of their lists
 // from all actions.
 //
-// A step makes a change: another version of what is in memory, which shares with the
-// version before all pages that it does not change, and what has to be written. The
-// change is written while questions are answered from the version before, and
-// published by replacing one pointer. A change that is refused, or cannot be written,
-// is dropped; one that is never written is a look at what blocks would make of the
-// graph. What a block of many actions writes goes to the disk in stages while it is
-// applied, so that a step holds about what its actions are, and not what they come to. The
-// copies of pages cost a step of 1,000 actions at random some 2 µs per action.
+// The start reads the state back from a checkpoint, which is written when the graph is
+// closed and now and then, and applies the blocks since once more. Without a checkpoint it
+// reads the keys from their newest records, and the ends of their lists from all actions.
 //
-// The links in force are held in package forest, which answers root, depth and
-// "is it the same tree" in time logarithmic in the tree's size whatever its
-// shape; a walk up stored parents would cost an attacker's chosen depth per
-// question. It also finds the next link on the way up that is newer than a height: all before that
+// A step makes a change: another version of what is in memory, and what has to be
+// written. The version shares with the one before all pages that it does not change. While
+// the change is written, questions are answered from the version before. Then one pointer
+// is replaced. A change that is refused, or cannot be written, is dropped. One that is never
+// written tells what blocks would make of the graph. A block of many actions is written in
+// stages while it is applied. So a step holds about what its actions are, and not what they
+// come to. The copies of pages cost a step of 1,000 actions at random some 2 µs per action.
+//
+// Package forest holds the links in force. It answers root, depth and "is it the same
+// tree" in time logarithmic in the tree's size, whatever its shape. A walk up stored
+// parents would cost, for each question, as many steps as an attacker likes. The forest
+// also finds the next link on the way up that is newer than a height: all before that
 // is in memory as of that height, too.
 //
-// Lists that may be long are followed as of any height without passing over what
-// has gone: each key names its first child and its next sibling as of each height,
-// and each action the one before it that mentions the same key, with a landmark
-// every 64. A key that was in no identity yet has a landmark for each.
+// A question follows a long list as of any height without passing over what has gone.
+// Each key names its first child and its next sibling as of each height. Each action names
+// the one before it that mentions the same key, with a landmark every 64. A key that was in
+// no identity yet has a landmark for each.
 //
 // # Anchors
 //
 // Beside identities the graph holds the anchors by which keyservers commit to
-// their hashchains. The two have nothing to do with each other but the blocks, one
-// step and the state hash; an anchor's author is a key like any other. In memory
-// there is only where a chain may go on: its baton. An anchor is stored with what
-// proves that its block has it, which is checked when it comes in: an auditor can be
-// given it whatever has become of the node. The merkle branches of a block's anchors
-// have most of their nodes in common; each node is stored once.
+// their hashchains. The two share only the blocks, one step and the state hash. An
+// anchor's author is a key like any other. Memory has only where a chain may go on: its
+// baton. An anchor is stored with the proof that its block has it, which was checked when
+// the block came. So an auditor can get the proof whatever has become of the node. The
+// merkle branches of a block's anchors share most of their nodes; each node is stored once.
 //
 // # What is pending
 //
@@ -124,12 +126,13 @@
 //     before the next step. If the tip cannot be read, the graph is broken and says so
 //     until it is opened anew.
 //
-// Every byte is checked when the graph is opened, and the tables again from time
-// to time: what is damaged is named and never served. Known gaps: between two of
-// those checks Badger may not find a record whose table has just been damaged, or
-// end the process over it. The end of the newest log may be lost like in a crash:
-// the graph is then as it was some blocks before. A disk that somebody else fills
-// within one step ends the process, as a kill would. The order of writes relies
+// Open checks every byte, and the tables are checked again from time to time. Damage is
+// named and never served.
+//
+// Known gaps. Between two of those checks Badger may not find a record whose table has
+// just been damaged, or may end the process over it. The end of the newest log may be lost
+// like in a crash: the graph is then as it was some blocks before. A disk that somebody
+// else fills within one step ends the process, as a kill would. The order of writes relies
 // on fsync meaning what it says, also for a new file's name in its folder.
 //
 // # Concurrency

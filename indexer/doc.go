@@ -6,15 +6,14 @@
 // (branch.go), catching up, following, reorganising. pipeline.go names the stages on
 // the way. Import does the same from a node's files.
 //
-// A node is not believed. What it says of the chain is judged by the network's rules,
-// of a block by its merkle root, and of what a transaction spends by the signature
-// (author.go). What fails is refused, with the node's name. A node that is away, behind
-// or not fit to be asked just now is waited for.
+// A node is not believed. Its chain is judged by the network's rules, a block by its
+// merkle root, and what a transaction spends by the signature (author.go). An answer that
+// fails is refused, with the node's name. Run waits for a node that is away, behind or not
+// fit to be asked just now.
 //
-// Of each block, what matters are the transactions with an action or an anchor, and
-// those that spend the baton of a chain of anchors. Which batons there are depends
-// on the blocks before; batons.go says how blocks are walked over all the same
-// before those are connected.
+// Only some transactions of a block matter: those with an action or an anchor, and those
+// that spend the baton of a chain of anchors. The blocks before decide which batons there
+// are; batons.go says how blocks are walked over all the same before those are connected.
 //
 // What is not in a block yet is followed in indexer/mempool. What both keep of a
 // transaction until the graph has it is in indexer/claims.

@@ -28,51 +28,52 @@
 //
 // # Durability
 //
-// What a keyserver has said it cannot take back: a chain that lost an entry, or
-// has another at its place, is misbehaviour for whoever saw the first. So:
+// A keyserver cannot take back what it has said: a chain that lost an entry, or has
+// another in its place, is misbehaviour to everybody who saw the first. So:
 //
-//  1. A call is verified by its caller's goroutine: what costs little first, so that nobody
-//     has signatures verified who cannot pay or may not have what he asks for. Then it is
-//     handed to the one writer, with all that it takes long to look up.
+//  1. The caller's goroutine verifies a call. What costs little comes first, so that nobody
+//     has signatures verified who cannot pay or may not have what he asks for. Then the
+//     one writer gets the call, with all that it takes long to look up.
 //  2. The writer takes all calls that wait, and decides them one after the other. What
-//     they write (entry, reply, indexes, tokens spent) is one synced transaction. Each
-//     call is in it as a whole or not at all. If there is too little room on the disk,
-//     nothing is written, all of them are refused (ErrDiskFull), and the service goes on.
+//     they write (entry, reply, indexes, tokens spent) is one commit. Each call is in it as
+//     a whole or not at all. If there is too little room on the disk, nothing is written,
+//     all of them are refused (ErrDiskFull), and the service goes on.
 //  3. Server signatures are made beside that, by as many goroutines as it takes, as soon
-//     as an entry has its position. The transaction waits for them.
-//  4. While it is committed, the writer decides the next group on top of it. That one is
-//     committed only after the one before was, and refused with it.
-//  5. Only when their own group is on disk are calls answered, refusals included, and
-//     only then can a reader see an entry.
+//     as an entry has its position. The commit waits for them.
+//  4. While a group is committed, the writer decides the next one on top of it. The next
+//     one is committed only after the one before was, and refused with it.
+//  5. Calls are answered, refusals included, only when their own group is on disk. Only
+//     then can a reader see an entry.
 //  6. If a commit fails, nobody can say whether it is on disk. The service answers
-//     nothing any more (ErrFailed), what was decided on top of it least of all, until it
-//     is opened anew: an entry that was shown and is gone after a crash would be a second
-//     history.
+//     nothing any more (ErrFailed) until it is opened anew, least of all what was decided
+//     on top of that commit. An entry that was shown and is gone after a crash would be a
+//     second history.
 //
-// At every start each byte of the database's files is checked (graph/badgerdb),
-// then all entries from position 0 against each other, the Merkle tree and the
-// recorded head, and the server's key against its identity in the chain. Known
-// gaps: if the end of the database's newest log is lost, the chain is shorter but
-// sound; only somebody who remembers a later head can tell, as an anchor does
-// (package anchor). The same is true of a restored backup. A disk that somebody else
-// fills within one commit ends the process, as a kill would. What gets damaged
-// between two starts is refused where Badger's checksums cover it, and searched for
-// every ten minutes; until then Badger may take it for missing.
+// Every start checks each byte of the database's files (graph/badgerdb). Then it checks
+// all entries from position 0 against each other, the Merkle tree and the recorded head,
+// and the server's key against its identity in the chain.
+//
+// Known gaps. If the end of the database's newest log is lost, the chain is shorter but
+// sound: only somebody who remembers a later head can tell, as an anchor does (package
+// anchor). The same is true of a restored backup. A disk that somebody else fills within
+// one commit ends the process, as a kill would. Damage between two starts is refused where
+// Badger's checksums cover it, and searched for every ten minutes; until then Badger may
+// take a record for missing.
 //
 // # Held back
 //
 // A keyserver that is anchored must not answer before its hashchain was compared with
 // its anchors: the database may be an old backup, and every answer a second history. So
-// Options.Held makes every method that shows or changes history, or what users have
-// stored, return ErrHeld until Release. Those that do not say why: they are for the
-// comparison itself, for the operator, or no history. What reads goes through view and
-// what writes through change, which ask; viewHeld and the writer do not.
+// with Options.Held every method that shows or changes history, or what users have stored,
+// returns ErrHeld until Release. A method that does not says why: it is for the comparison
+// itself, or for the operator, or shows no history. Methods read through view and write
+// through change, which ask. viewHeld and the writer do not ask.
 //
 // # Secrets
 //
 // The server's private keys are in a file outside of the database and of its
 // backups. The database knows which names are registered, and can read all UID
-// messages: who steals it can list the users, but not speak for the server.
+// messages. A thief of it can list the users, but not speak for the server.
 //
 // # Concurrency
 //

@@ -1,13 +1,13 @@
 // Package protocol knows keytree's wire formats: the three MIP-0003 actions and
 // who their author is, keyservers' anchors, the walk over raw serialized blocks
 // that finds them, addresses, and the transactions that publish links and
-// anchors: there is one builder and one signer for both. And it judges headers: whether they carry the work that a network asks for, and are of
-// its chain.
+// anchors: there is one builder and one signer for both. It also judges headers: whether
+// they carry the work that a network asks for, and are of its chain.
 //
 // It works on bytes that its callers hold: no I/O, no clock, no state, no
-// goroutines. Whatever an action brings about is the graph's business
-// (protocol/SPEC.md §3 and later) and never belongs here, nor does anything that
-// has to ask a node or keep an earlier block.
+// goroutines. What never belongs here: what an action brings about, which the graph decides
+// (protocol/SPEC.md §3 and later); and anything that has to ask a node or keep an
+// earlier block.
 //
 // All functions may be called concurrently. Bytes that come in are hostile until
 // they are checked: nothing here panics on them or allocates more than a fixed

@@ -5,10 +5,10 @@
 // Prometheus.
 //
 // It lets clients in through package admission, over TLS, tells browsers what their pages may
-// do, says how healthy the parts are, keeps panics inside, and drains. Who is answered what is
-// in a room for each audience, identity, keyserver and operator; how it looks on a wire is in
-// rest and jsonrpc, with the words of fault. What never belongs here: an answer of a graph or
-// a keyserver.
+// do, says how healthy the parts are, keeps panics inside, and drains. There is a package for
+// the answers to each audience: identity, keyserver, operator. Packages rest and jsonrpc say
+// how answers look on a wire, package fault how errors are worded. What never belongs here:
+// an answer of a graph or a keyserver.
 //
 // Nothing that a client sends is trusted. Anonymous clients may ask everything,
 // so every request is bounded in size, work and time, and none holds up another.

@@ -31,11 +31,11 @@
 // # Verdicts
 //
 // Sound speaks of positions: what the last anchor commits to. Entries after that could
-// still be replaced, and NotSound says that they could be for longer than they may: by
-// the keyserver's own schedule (package schedule), an anchor leaves out what the auditor
+// still be replaced. NotSound says that they could be for longer than they may, by the
+// keyserver's own schedule (package schedule). Then an anchor leaves out what the auditor
 // saw long before its block, repeats a record too soon, is too old, or lets too many
-// entries wait; or one's own node knows that a next one was made, and the bundle does
-// not have it. That is no evidence: the bundle may be to blame, or somebody between.
+// entries wait; or one's own node knows that a next one was made, and the bundle does not
+// have it. That is no evidence: the bundle may be to blame, or somebody between.
 // Entries wait from when this auditor saw them first. So a first audit does not know for
 // how long, and says so. Times are those in blocks, and those of the auditor's clock,
 // which may be wrong: the chain corrects one that is behind it, and what was seen in its
@@ -45,9 +45,8 @@
 // Misbehaviour is only what others can be convinced of: each such finding comes
 // with a file of evidence, which was verified before it was written. A keyserver does not
 // sign what it merely shows, and anybody between it and the auditor can change that. So
-// a contradiction to that alone is no evidence, and the verdict is that the audit could not
-// be done. So is everything else that is missing or
-// broken.
+// a contradiction to that alone is no evidence: the verdict is that the audit could not be
+// done, as for everything else that is missing or broken.
 //
 // What was shown does not stay, either. An audit uses all of it, and its report says how
 // much of it nothing covers. The next one takes for the keyserver's word only what an

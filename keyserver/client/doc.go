@@ -43,11 +43,11 @@
 //   - A piece of the hashchain is added when the keyserver has signed a reply about its
 //     last entry. Since an entry's hash covers the one before it, that reply covers all
 //     of the copy. An honest keyserver can always give it: entry and reply are on its
-//     disk in one step, and neither ever changes. What comes without is not taken
+//     disk in one step, and neither ever changes. The client takes no piece without one
 //     (ErrUnsigned).
-//   - What contradicts the copy is ErrContradiction. The client asks for the reply about
-//     the other entry. Only if the key in force has signed that, too, is it
-//     Misbehaviour, with evidence: who holds that key has signed two histories.
+//   - A contradiction to the copy is ErrContradiction. The client asks for the reply about
+//     the other entry. If the key in force has signed that, too, it is Misbehaviour, with
+//     evidence: the holder of that key has signed two histories.
 //   - A hashchain that ends before the copy, or before an entry that was acknowledged, is
 //     ErrContradiction: nothing that a keyserver signs says where its hashchain ends.
 //   - Before the first entry is known, everything can be anybody's, keys included: no
@@ -75,7 +75,7 @@
 // they are; Sync cuts off what is not covered at the end of the copy.
 //
 // HASH is the SHA-256 of the identity. Every file but chain is replaced as a whole, and
-// is on disk before what relies on it is done; chain only grows but for that and for
-// Resync, and what was written beyond the length in keyserver.json by a process that was
-// killed is written again. Whenever a process is killed the next one goes on.
+// is on disk before the client does what relies on it. chain only grows, but for that cut and
+// for Resync. A process that was killed may have written beyond the length in keyserver.json;
+// that is written again. Whenever a process is killed the next one goes on.
 package client

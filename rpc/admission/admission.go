@@ -3,18 +3,18 @@
 // listens on, so that what is full for one wire is full for the others.
 //
 // A client is an IPv4 address or the /64 of an IPv6 address, behind the proxies that are
-// trusted. Each budget has a size for all clients together and one for a single client. Who
-// comes when a budget is full takes a place of the client that has most, if that place only
-// waits for its client: an idle connection, a request that does not arrive, an answer that is
-// not taken. Else he is refused, and told when to come back. So nobody keeps others out by
-// being there first.
+// trusted. Each budget has a size for all clients together and one for a single client. A
+// client that comes when a budget is full takes a place of the client that has most, if that
+// place only waits for its client: an idle connection, a request that does not arrive, an
+// answer that is not taken. Else it is refused, and told when to come back. So nobody keeps
+// others out by being there first.
 //
-// What an attacker with many addresses can do: fill every budget, so that others are refused
-// or put off in turn with him. A network that has a whole /48 of IPv6 counts for its rate as
-// sixteen clients. Memory stays within the sum of the budgets: clients with neither a connection
-// nor a request are remembered for their rate only, in a table of a bounded size that forgets
-// those that came first. Who has more addresses than that has, for each forgotten one, its burst
-// again.
+// An attacker with many addresses can fill every budget, so that others are refused or put
+// off in turn with him. A network that has a whole /48 of IPv6 counts for its rate as sixteen
+// clients. Memory stays within the sum of the budgets. Clients with neither a connection nor a
+// request are remembered for their rate only, in a table of a bounded size that forgets those
+// that came first. An attacker with more addresses than the table gets the burst of each
+// forgotten one again.
 //
 // What never belongs here: what a request is about, and how an answer looks on a wire.
 package admission

@@ -3,8 +3,8 @@
 // for spent outputs, and for UnspentOutputs with --addrindex.
 //
 // Who is trusted: the holder of the certificate's key, to answer at all and to
-// name the best chain. What comes back is checked as far as one answer can be:
-// blocks and transactions against their hashes. What never belongs here: what a
+// name the best chain. Blocks and transactions are checked against their hashes, which
+// is as far as one answer can be checked. What never belongs here: what a
 // transaction means, and which chain to believe.
 package bchd
 
