@@ -236,9 +236,9 @@ const maxMoves = 20
 // Run keeps the graph equal to the node's best chain until ctx ends, and then
 // returns nil. A block that was begun is finished first.
 //
-// It waits, and says so, in the log rarely and in Status at once, while the node is
-// away, does not let itself be asked, cannot supply what authorship needs, is behind
-// what the database holds, or contradicts itself; and while there is no room on the disk.
+// It waits while the node is away, refuses questions, cannot supply what authorship needs,
+// is behind what the database holds, or contradicts itself; and while there is no room on
+// the disk. The log says so rarely, Status at once.
 //
 // It returns an error when it cannot go on: the node answers with what is not true
 // (node.ErrInvalid), or has left the graph's chain below the undo horizon

@@ -31,7 +31,7 @@ func PinBelow(net *chaincfg.Params, height uint32) (uint32, chainhash.Hash) {
 // ProvenHeight returns up to which height a chain that ends at tip, and that
 // HeaderChain has taken from the genesis block or a pin on, is the network's and no
 // other coin's: tip if the chain gets to the last pin, else the last pin at or below
-// tip. Whose the blocks behind that are shows when the chain gets to the next pin.
+// tip. The next pin shows whose the blocks behind that are.
 func ProvenHeight(net *chaincfg.Params, tip uint32) uint32 {
 	if tip >= LastPin(net) {
 		return tip

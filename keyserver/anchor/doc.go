@@ -40,11 +40,11 @@
 //     anchors. If they are ahead of it or contradict it, the database is not the one that
 //     was anchored, and serving it would fork history. There is no way around that. The
 //     database names its chain of anchors, so that this holds where key and state file
-//     are lost. If it names none, as in a backup from before the genesis anchor was
-//     confirmed, and the key has made none, any chain for the domain may be its own whose
-//     genesis anchor does not commit to another entry 0: the operator is asked which
-//     (ErrUndecided), since nothing else can tell. Anybody can begin one, so his answer
-//     that none is holds for good, for this copy of the database.
+//     are lost. It names none in a backup from before the genesis anchor was confirmed. If
+//     the key has made none either, any chain for the domain may be its own, unless the
+//     genesis anchor commits to another entry 0. Nothing else can tell, so the operator is
+//     asked (ErrUndecided). Anybody can begin a chain, so his answer that none is his holds
+//     for good, for this copy of the database.
 //
 // # What is trusted
 //

@@ -67,12 +67,12 @@
 // A statement counts by the key that was in force at its size alone: heads of n
 // entries, and the reply about position n, by the last key that an entry before
 // position n has named. A key that the keyserver has replaced convicts nobody for sizes
-// after that, since whoever has stolen it can sign what he likes: the statement is
-// shown, with what is to be compared, and the verdict is that the audit could not be
-// done. Nothing tells when a statement was signed, so a stolen key still speaks for the
+// after that, since a thief of it can sign what he likes. The auditor shows the statement,
+// and what to compare it with; the verdict is that the audit could not be done. Nothing
+// tells when a statement was signed, so a stolen key still speaks for the
 // sizes at which it was in force.
 //
-// Who has stolen a replaced key would leave out what replaced it. So the auditor
+// A thief of a replaced key would leave out what replaced it. So the auditor
 // searches its whole copy for that before anybody is convicted, and the reader of
 // evidence can ask the keyserver (AskRotations). Where nobody knows, what is taken for
 // granted is said (Conviction.Assumes).

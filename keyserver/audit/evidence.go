@@ -46,8 +46,8 @@ const (
 	ByAnchors Proof = "chain of anchors"
 )
 
-// Evidence is a file of evidence: what it takes to see, with nothing else, that
-// statements which the keyserver signed, or the chain has, cannot all be true.
+// Evidence is a file of evidence. It is enough to see that statements which the keyserver
+// signed, or the chain has, cannot all be true.
 // Binary fields are base64.
 type Evidence struct {
 	Version int    `json:"version"` // 1

@@ -26,13 +26,12 @@
 //
 // # What is trusted
 //
-// The first download trusts the keyserver for the entry at position 0 alone,
-// whose hash can be compared with what others have (Client.Fingerprint). From
-// then on nothing is believed that does not follow from it: every entry is
-// verified against the one before it, the keyserver's keys are followed through
-// the entries of keyserver@domain, each of which the one before it has signed,
-// and a reply must be signed by the key that was the keyserver's at its position
-// and be about the entry that the copy has there.
+// The first download trusts the keyserver for the entry at position 0 alone. Its hash
+// can be compared with what others have (Client.Fingerprint). From then on the client
+// believes only what follows from it. Every entry is verified against the one before it.
+// The keyserver's keys are followed through the entries of keyserver@domain, each of which
+// the key before has signed. A reply must be signed by the key that was the keyserver's at
+// its position, and be about the entry that the copy has there.
 //
 // # What is signed
 //

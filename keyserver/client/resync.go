@@ -11,12 +11,12 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 )
 
-// Resync begins the copy in a folder again, and downloads it from position 0: because
-// it is damaged, or because it is the copy that is wrong where the keyserver seems to
-// contradict it. It keeps the hash of the first entry (Client.Fingerprint), with which
-// the new copy has to begin, the user's own identities, and evidence; and what the
-// keyserver had signed about the old copy, with which the new one has to agree as well.
-// It drops the entries and what was found in them.
+// Resync begins the copy in a folder again, and downloads it from position 0. It is for a
+// damaged copy, and for one that is wrong itself where the keyserver seems to contradict
+// it. Resync keeps the user's own identities, evidence, the hash of the first entry
+// (Client.Fingerprint), and what the keyserver had signed about the old copy. The new copy
+// has to begin with that entry, and to agree with what was signed. Resync drops the entries
+// and what was found in them.
 //
 // Nothing is dropped before the keyserver has shown the same first entry. Whenever the
 // process is killed the folder has the old copy, or a new one that Sync goes on with.

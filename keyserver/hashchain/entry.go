@@ -111,8 +111,8 @@ func (e Entry) Behind(prev Hash) Entry {
 }
 
 // Follows tells whether the entry has the hash that it has behind the entry with hash
-// prev, zero for position 0: since that covers all entries before, it is all that has to
-// be verified of a hashchain from one whose head is known.
+// prev, zero for position 0. The hash covers all entries before. So nothing else has to be
+// verified of a hashchain from one whose head is known.
 func (e *Entry) Follows(prev Hash) bool { return e.hashAfter(prev) == e.Hash() }
 
 // Matches reports whether the entry is about an identity (mapped).
