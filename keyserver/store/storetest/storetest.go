@@ -249,13 +249,13 @@ func views(t *testing.T, p Place) {
 // had been committed when he began.
 func wholeCommits(t *testing.T, p Place) {
 	s := opened(t, p)
-	const commits = 100
+	const commits = 50
 	var committed atomic.Int64
 	commit(t, s, set("a", "0"), set("b", "0"))
 	var reading sync.WaitGroup
 	for range 4 {
 		reading.Go(func() {
-			for committed.Load() < commits {
+			for n := 0; n < 3*commits && committed.Load() < commits; n++ {
 				least := committed.Load()
 				view(t, s, func(r store.Reader) {
 					a, _, err1 := r.Get([]byte("a"))
@@ -281,7 +281,11 @@ func wholeCommits(t *testing.T, p Place) {
 func limit(t *testing.T, p Place) {
 	s := opened(t, p)
 	most := s.Limit()
-	for _, size := range []int{0, 1, 20, 60, 90, 100, 1000, 100_000, store.MaxRecord - 1} {
+	sizes := []int{0, 1, 20, 60, 90, 100, 1000, 100_000, store.MaxRecord - 1}
+	if testing.Short() {
+		sizes = []int{0, 1000, store.MaxRecord - 1}
+	}
+	for _, size := range sizes {
 		var writes []store.Write
 		var weight store.Weight
 		for n := 0; n < 200_000; n++ { // where there is no limit to speak of
