@@ -313,7 +313,7 @@ func (s *identityService) ListMempool(ctx context.Context, request *keytreev1.Li
 	}
 	defer supposed.close()
 	at := asOfView(view)
-	answer := &keytreev1.ListMempoolResponse{AsOfHeight: at.height, AsOfHash: at.hash, Mempool: supposed.mempool()}
+	answer := &keytreev1.ListMempoolResponse{AsOfHeight: at.height, AsOfHash: at.hash, Mempool: s.followed(supposed.mempool())}
 	if !supposed.known() {
 		return answer, nil
 	}
