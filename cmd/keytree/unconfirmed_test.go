@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -36,6 +37,18 @@ func TestUnconfirmed(t *testing.T) {
 	wantParts(t, ask("history", id), "7  MCR  "+cut, "CUT by "+cut)
 	if out := mustKeytree(t, "resolve", grandchild, "--server", r.Conn.Target()); strings.Contains(out, "unconfirmed") {
 		t.Errorf("nobody asked: %s", out)
+	}
+
+	watching, asJSON := startProgram(t, nil, "watch", "--unconfirmed", "--server", r.Conn.Target()), startProgram(t, nil, "watch", "--unconfirmed", "--json", "--server", r.Conn.Target())
+	watching.await(&watching.stdout, "? MCR  DONE by "+parent+" child "+child+" parent "+parent+", tx "+cut+"  DOUBLE SPEND\n")
+	asJSON.await(&asJSON.stdout, `{"transaction":{"tx_hash":"`+accept)
+	r.Suppose(t, "", nil, rpctest.MLR("request", "lone", "child", ""), rpctest.MLA("accept", "child", "request"))
+	watching.await(&watching.stdout, "? dropped, tx "+cut)
+	asJSON.await(&asJSON.stdout, `{"dropped":"`+cut+`"}`)
+	for _, p := range []*program{watching, asJSON} {
+		if code := p.signal(os.Interrupt); code != exitDone {
+			t.Errorf("exit code %d after SIGINT", code)
+		}
 	}
 	keytree(t, "resolve", child, "--at", "5", "--unconfirmed", "--server", r.Conn.Target()).wantError(t, exitUsage, "leave --at out")
 }

@@ -382,3 +382,65 @@ func TestBundle(t *testing.T) {
 		}
 	}
 }
+
+// TestWatchMempool sees actions become pending, become something else, drop and be mined, over a
+// server that does not know the mempool for a while.
+func TestWatchMempool(t *testing.T) {
+	c, blocks := rpctest.Family()
+	r := rpctest.New(t, blocks...)
+	asked, _ := newClient(t, r.Conn.Target(), client.Options{Retrying: func(err error, _ time.Duration) { t.Errorf("told of %v", err) }})
+	request, accept := rpctest.MLR("request", "lone", "child", ""), rpctest.MLA("accept", "child", "request")
+	other := rpctest.MLR("other", "stranger", "child", "")
+	// Each step waits until what the one before has changed was told.
+	steps := []struct {
+		change func()
+		want   []string
+	}{
+		{func() { r.Suppose(t, "", nil, request, other) }, []string{"other OPEN", "request OPEN"}},
+		{func() { r.Suppose(t, "other", nil, request, accept, other) }, []string{"accept IN_FORCE", "other OPEN spent twice", "request USED"}},
+		{func() { r.Suppose(t, "", nil, request, accept) }, []string{"dropped other"}},
+		{func() {
+			r.Connect(t, c.Block(request, accept))
+			r.Suppose(t, "", nil, rpctest.MCR("cut", "child", "accept"))
+		}, []string{"cut DONE"}},
+	}
+	names := make(map[string]string)
+	for _, name := range []string{"request", "accept", "other", "cut"} {
+		names[rpctest.HashOf(name).String()] = name
+	}
+	var got []string
+	asks := 0
+	asked.SetSleep(func(ctx context.Context, d time.Duration) error {
+		if d < client.MempoolPause {
+			t.Errorf("asked again after %v", d)
+		}
+		if asks++; asks == 1 { // nothing was known of the mempool
+			steps[0].change()
+		} else if asks > 1000 {
+			t.Fatalf("got %v, want %v", got, steps[0].want)
+		}
+		return ctx.Err()
+	})
+	for update, err := range asked.WatchMempool(t.Context()) {
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case update.Pending == nil:
+			got = append(got, "dropped "+names[update.Dropped])
+		default:
+			line := names[update.Pending.Transaction.TxHash] + " " + update.Pending.Action.State
+			if update.Pending.Transaction.DoubleSpend {
+				line += " spent twice"
+			}
+			got = append(got, line)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, steps[0].want) {
+			continue
+		}
+		if steps, got = steps[1:], nil; len(steps) == 0 {
+			return
+		}
+		steps[0].change()
+	}
+}
