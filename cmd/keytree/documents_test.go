@@ -54,12 +54,14 @@ func shownCommands() []shown {
 		{line: "keytree serve … --grpc-listen :8434 --http-listen :443 --acme keys.example.org", why: "the authority has to reach a domain; TestACME has one of its own"},
 		{line: "cmd → rpc → {indexer, keyserver} → graph → protocol", why: "no command"},
 
+		{line: "keytree link send ANSWER_FILE --prepared ASKED_FILE --node 'http://…'", why: "it takes a wallet and a Bitcoin Cash Node; TestBCHNAlone plays it"},
+
 		{line: "keytree import --blocks ~/.bitcoin/blocks", env: []string{"KEYTREE_DATA_DIR=imported"}, before: (*rehearsal).writeBlocks},
 
 		// The keyserver, at first alone. Then it is anchored, beside an index.
 		{line: "keytree keyserver serve --keyserver-domain example.org --keyserver-listen :8436 --tls-cert cert.pem --tls-key key.pem --data-dir /srv/keyserver",
 			until: `"message":"serving"`},
-		{line: "keytree keyserver issue-tokens 100 --keyserver-domain example.org --data-dir /srv/keyserver >tokens.txt"},
+		{line: "keytree keyserver issue-tokens 100 --keyserver-domain example.org --data-dir /srv/keyserver --out tokens.txt"},
 		{line: "keytree serve --node 'bchd://127.0.0.1:8335?cert=/home/me/.bchd/rpc.cert' --keyserver-domain example.org … --anchor-key-file /srv/keyserver/anchor.key --anchor-interval 1h --anchor-max-entries 1000 --anchor-heartbeat 24h",
 			until: `"message":"serving"`, env: []string{"KEYTREE_DATA_DIR=srv"}, after: (*rehearsal).beginChain},
 
@@ -69,6 +71,8 @@ func shownCommands() []shown {
 		{line: "keytree link accept REQUEST_TXID --key-file parent.wif --node 'bchd://…'", after: (*rehearsal).takeAccept},
 		{line: "keytree resolve bitcoincash:qpm2qsznhks23z7629mms6s4cwef74vcwvy22gdx6a", text: "child of"},
 		{line: "keytree resolve ADDRESS --at 800000", text: "child of"},
+		{line: "keytree resolve ADDRESS --unconfirmed", text: "unconfirmed: nothing would differ", before: (*rehearsal).awaitMempool},
+		{line: "keytree inbox ADDRESS --unconfirmed", text: "0 requests"},
 		{line: "keytree tree ADDRESS", text: "2 keys"},
 		{line: "keytree history ADDRESS", text: "2 actions"},
 		{line: "keytree watch", until: "watching"},
@@ -296,6 +300,9 @@ func documentBlocks(t *testing.T) map[string][]string {
 func documents(t *testing.T) (paths []string) {
 	t.Helper()
 	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && entry.Name() == "node_modules" {
+			return filepath.SkipDir // others' documents
+		}
 		if filepath.Ext(path) == ".md" {
 			paths = append(paths, path)
 		}
@@ -318,7 +325,7 @@ func TestDocumentsNameCommands(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, match := range inline.FindAllStringSubmatch(string(text), -1) {
-			if match[1] == "token 1" { // the text that a token's signature begins with
+			if match[1] == "token 1" || match[1] == "count KeyInits 1" { // texts that signatures begin with
 				continue
 			}
 			found++
@@ -444,6 +451,16 @@ func (r *rehearsal) takeAccept() {
 		r.Fatal(err)
 	}
 	r.is("ACCEPT_TXID", strings.TrimSpace(r.output), "--at 800000", fmt.Sprint("--at ", height))
+}
+
+// awaitMempool waits until the server knows its node's mempool after the last block.
+func (r *rehearsal) awaitMempool() {
+	regtest.Await(r.T, func() string {
+		if o := keytree(r.T, "status", "--json", "--server", r.server.grpc); !strings.Contains(o.stdout, `"mempool":{"available":true`) {
+			return "the mempool is not known: " + o.stdout + o.stderr
+		}
+		return ""
+	})
 }
 
 // registerOthers has as many register as Alice waits for.

@@ -4,12 +4,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/keytree-bch/keytree/graph/durable/durabletest"
@@ -19,13 +21,15 @@ import (
 type writing struct {
 	args   []string
 	before []string // the command that has to be run before
+	from   string   // the folder is a copy of this one, if it is not ""
 	done   string   // what it may say, and fail, where it has been done already
 	check  []string // the command that must succeed when it is done
 	long   bool     // only with KEYTREE_EXHAUSTIVE: there is a passphrase to stretch
 }
 
-// writings are these commands, with a keyserver at a URL and an identity, NAME.
-func writings(url string) []writing {
+// writings are these commands, with a keyserver at a URL, the folder of one that has ended, and an
+// identity, NAME.
+func writings(url, ended string) []writing {
 	user := func(args ...string) []string { return append([]string{"user"}, append(args, "--user-dir", "DIR")...) }
 	keyserver := func(args ...string) []string {
 		return append([]string{"keyserver"}, append(args, "--keyserver-domain", "example.org", "--data-dir", "DIR")...)
@@ -33,7 +37,7 @@ func writings(url string) []writing {
 	initialize := user("init", "--keyserver", url)
 	return []writing{
 		{args: initialize, done: "is there already", check: user("status")},
-		{args: keyserver("issue-tokens", "2"), check: keyserver("issue-tokens", "1")},
+		{args: keyserver("issue-tokens", "2"), from: ended, check: keyserver("issue-tokens", "1")},
 		{args: user("create", "NAME@example.org"), before: initialize, done: "exists already", check: user("lookup", "NAME@example.org"), long: true},
 	}
 }
@@ -48,8 +52,10 @@ func TestFaults(t *testing.T) {
 	f := &faults{T: t, strace: durabletest.Strace(t)}
 	withPassphrase(t)
 	p := startKeyserver(t, "keyserver", "serve", "--data-dir", t.TempDir(), "--keyserver-tokens", "open")
+	ended := t.TempDir()
+	startKeyserver(t, "keyserver", "serve", "--data-dir", ended).signal(syscall.SIGTERM)
 	exhaustive := os.Getenv(exhaustiveEnv) != ""
-	for _, w := range writings(p.url) {
+	for _, w := range writings(p.url, ended) {
 		if w.long && !exhaustive {
 			continue
 		}
@@ -93,6 +99,20 @@ type faults struct {
 func (f *faults) prepare(w writing) {
 	f.dir = filepath.Join(f.TempDir(), "folder")
 	f.names++
+	if w.from != "" {
+		if err := os.CopyFS(f.dir, os.DirFS(w.from)); err != nil {
+			f.Fatal(err)
+		}
+		// CopyFS gives each file what the umask leaves of 0666: those of a keyserver are private.
+		if err := filepath.WalkDir(f.dir, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			return os.Chmod(path, 0o600)
+		}); err != nil {
+			f.Fatal(err)
+		}
+	}
 	if w.before != nil {
 		mustKeytree(f.T, f.fill(w.before)...)
 	}
