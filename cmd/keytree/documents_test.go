@@ -285,7 +285,7 @@ func documentBlocks(t *testing.T) map[string][]string {
 		for _, block := range codeBlocks(string(text)) {
 			if program.MatchString(block[0]) {
 				blocks[path] = append(blocks[path], block...)
-			} else if filepath.Base(path) != "SPEC.md" && filepath.Base(path) != "WIRE.md" {
+			} else if !slices.Contains([]string{"SPEC.md", "WIRE.md", "SIGNIN.md"}, filepath.Base(path)) {
 				blocks[path] = append(blocks[path], strings.Join(block, "\n"))
 			}
 		}
