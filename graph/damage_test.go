@@ -215,6 +215,9 @@ func places(size int64) (at []int64) {
 // TestDamagedFiles flips bytes of every kind of file, cuts them short, and
 // removes them.
 func TestDamagedFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it opens one database after the other")
+	}
 	inMemory(t)
 	sound, after := damageGraph(t, true)
 	try := func(name, what string, damage func(path string)) (dir string) {
@@ -275,6 +278,9 @@ func TestDamagedFiles(t *testing.T) {
 // TestDamagedLogs does the same to the logs that a killed process leaves. What
 // cannot be told from a crash leaves the graph as it was some blocks before.
 func TestDamagedLogs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it opens one database after the other")
+	}
 	inMemory(t)
 	sound, after := damageGraph(t, false)
 	logs := files(t, sound, ".mem")

@@ -57,6 +57,9 @@ func TestDemoAnchor(t *testing.T) {
 
 // TestDemoKeep looks at what --keep leaves running, and that Ctrl-C ends all of it.
 func TestDemoKeep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	tmp := t.TempDir()
 	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "--keep")
 	p.await(&p.stdout, "Everything is left running until Ctrl-C")
@@ -93,6 +96,9 @@ func TestDemoKeep(t *testing.T) {
 
 // TestDemoInterrupted stops the demo half-way.
 func TestDemoInterrupted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	for _, test := range []struct {
 		at     string
 		signal os.Signal
@@ -126,6 +132,9 @@ func TestDemoIntoClosedPipe(t *testing.T) {
 // TestStoryFindsMistakes gives the comparison answers to wrong expectations: a
 // demo that agrees with everything would show nothing.
 func TestStoryFindsMistakes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	n := regtest.ForTest(t, regtest.Options{Blocks: demo.Blocks})
 	server, _ := startProgram(t, nil, serveArgs(n.URL(), t.TempDir())...).awaitServing()
 	config, err := bchd.ParseURL(n.URL())

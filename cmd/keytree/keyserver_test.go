@@ -264,6 +264,9 @@ func TestKeyserverBesideIndex(t *testing.T) {
 // TestKeyserverFails checks that a keyserver that runs alone, and whose database turns out
 // to be damaged, ends the program: a reply is taken out, which only an update looks for.
 func TestKeyserverFails(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	withPassphrase(t)
 	dir, userDir := t.TempDir(), t.TempDir()
 	args := []string{"keyserver", "serve", "--data-dir", dir, "--keyserver-tokens", "open"}

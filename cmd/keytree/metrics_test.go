@@ -108,6 +108,9 @@ type specifiedMetric struct {
 // move; compares those that there are with metrics.yaml; and, where there is a Prometheus, has that
 // make the queries of the dashboard.
 func TestMetrics(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	m := startMeasured(t)
 	moved := make(map[string]bool)
 	moves := func(do func(), all ...series) {

@@ -13,6 +13,9 @@ import (
 // TestServeJSONRPC has one server that follows a real node over its JSON-RPC and
 // one over gRPC, and compares them, through a reorganisation and a restart.
 func TestServeJSONRPC(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	child, parent := regtest.NewKey(), regtest.NewKey()
 	fund(t.Context(), t, n, child, parent)

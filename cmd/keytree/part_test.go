@@ -102,6 +102,9 @@ func stopped(t *testing.T, n *regtest.Node) (dir string) {
 // TestPartsDieApart damages the one or the other of a server's parts: the other goes on, and
 // the server ends only when none is left.
 func TestPartsDieApart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	withPassphrase(t)
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	t.Run("a damaged keyserver", func(t *testing.T) {

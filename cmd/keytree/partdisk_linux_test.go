@@ -36,6 +36,9 @@ func smallDisk(t *testing.T, dir, size string) (resize func(size string)) {
 // TestDisksFillUpApart fills the disk of the one or the other of a running server's parts.
 // Each wants room for twelve memtables: the index 192 MiB, the keyserver 768.
 func TestDisksFillUpApart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	withPassphrase(t)
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	user := func(s *anchoredServer) (create func(name string) outcome) {
@@ -105,6 +108,9 @@ func TestDisksFillUpApart(t *testing.T) {
 // TestReadOnlyDisksApart starts a server with the disk of the one or the other of its parts
 // mounted to be read only, as Linux does with a disk that fails.
 func TestReadOnlyDisksApart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	withPassphrase(t)
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	for failed, other := range map[string]string{"keyserver": "index", "index": "keyserver"} {

@@ -15,6 +15,9 @@ import (
 // TestServeWaits has a running server's node lose blocks, go away and come back: the
 // server stays, answers what it knows, and says that it may be the past.
 func TestServeWaits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	t.Parallel() // it waits for time-outs
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	p := startProgram(t, nil, serveArgs(n.URL(), t.TempDir())...)

@@ -281,6 +281,9 @@ func (d *detained) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // TestUserKilled kills a process that creates an identity, before and after the
 // keyserver has it, and another that goes on with it.
 func TestUserKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	withPassphrase(t)
 	p := startKeyserver(t, "keyserver", "serve", "--data-dir", t.TempDir(), "--keyserver-tokens", "open")
 	for name, test := range map[string]struct {
