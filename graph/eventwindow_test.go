@@ -72,6 +72,9 @@ func TestEventsInWindows(t *testing.T) {
 
 // TestEventsHoldTheirWindowOnly reads one event at the end of a long block.
 func TestEventsHoldTheirWindowOnly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures what one goroutine allocates")
+	}
 	g := openTest(t, t.TempDir())
 	block := grow(0, chainhash.Hash{}, shapes["star"], 1, 30_000)
 	if err := g.Connect(block); err != nil {

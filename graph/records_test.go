@@ -5,6 +5,9 @@ import "testing"
 // TestRecords counts the records that blocks of 1,000 actions write, by what they are. Each costs as
 // much processor time as applying an action (package graph has the table).
 func TestRecords(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it counts what one goroutine writes")
+	}
 	const blocks = 40
 	for name, most := range map[string]map[byte]int{ // records per 1,000 actions
 		"path":  {'a': 32, 'k': 502, 'o': 20},

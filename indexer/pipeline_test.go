@@ -320,6 +320,9 @@ func TestProgressLog(t *testing.T) {
 // that does not fit at all: few are under way at a time, all get through, and
 // small ones are fetched many at a time again.
 func TestLargeBlocks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes and hashes a gigabyte of blocks")
+	}
 	f := newFakeNode()
 	add := func(size int) {
 		height := uint32(len(f.chain))
