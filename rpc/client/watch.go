@@ -87,8 +87,7 @@ var (
 
 // run streams until there is a reason not to.
 func (w *watch) run(ctx context.Context) {
-	pause := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(FirstPause), backoff.WithMultiplier(2), backoff.WithMaxInterval(LongestPause), backoff.WithMaxElapsedTime(0))
+	pause := newPause()
 	for {
 		err := w.stream(ctx, pause.Reset)
 		switch {
@@ -101,18 +100,30 @@ func (w *watch) run(ctx context.Context) {
 			w.yield(nil, err)
 			return
 		}
-		after := pause.NextBackOff()
-		if wanted, refused := RetryAfter(err); refused {
-			after = max(after, min(wanted, MostPatience))
-		}
-		if w.client.retrying != nil {
-			w.client.retrying(err, after)
-		}
-		if err := w.client.sleep(ctx, after); err != nil {
+		if err := w.client.sleep(ctx, w.client.longer(pause, err)); err != nil {
 			w.yield(nil, err)
 			return
 		}
 	}
+}
+
+// newPause returns the pauses of a watch that is interrupted again and again.
+func newPause() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(FirstPause), backoff.WithMultiplier(2), backoff.WithMaxInterval(LongestPause), backoff.WithMaxElapsedTime(0))
+}
+
+// longer returns the next pause of a watch that was interrupted, longer if the server wants so, and
+// tells of it.
+func (c *Client) longer(pause *backoff.ExponentialBackOff, interrupted error) time.Duration {
+	after := pause.NextBackOff()
+	if wanted, refused := RetryAfter(interrupted); refused {
+		after = max(after, min(wanted, MostPatience))
+	}
+	if c.retrying != nil {
+		c.retrying(interrupted, after)
+	}
+	return after
 }
 
 // final tells whether the same would be answered again.

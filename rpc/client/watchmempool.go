@@ -6,7 +6,6 @@ import (
 	"iter"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -52,8 +51,7 @@ type mempoolWatch struct {
 
 // run asks until there is a reason not to.
 func (w *mempoolWatch) run(ctx context.Context) error {
-	pause := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(FirstPause), backoff.WithMultiplier(2), backoff.WithMaxInterval(LongestPause), backoff.WithMaxElapsedTime(0))
+	pause := newPause()
 	known := time.Now() // when the mempool was, last
 	for {
 		start := time.Now()
@@ -76,13 +74,7 @@ func (w *mempoolWatch) run(ctx context.Context) error {
 		case final(err):
 			return err
 		default:
-			after = pause.NextBackOff()
-			if wanted, refused := RetryAfter(err); refused {
-				after = max(after, min(wanted, MostPatience))
-			}
-			if w.client.retrying != nil {
-				w.client.retrying(err, after)
-			}
+			after = w.client.longer(pause, err)
 		}
 		if err := w.client.sleep(ctx, after); err != nil {
 			return err
