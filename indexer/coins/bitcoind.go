@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 
@@ -167,11 +168,16 @@ func (o *outputs) paidBy(tx protocol.Tx, height uint32) (paid []claimed) {
 
 // look takes up what the mempool has.
 func (b *Bitcoind) look(ctx context.Context, o *outputs) error {
-	txids, err := b.client.Unconfirmed(ctx)
+	listed := make(map[chainhash.Hash]bool)
+	err := b.client.Mempool(ctx, math.MaxInt, func(txid chainhash.Hash) {
+		if len(listed) < mostUnconfirmed {
+			listed[txid] = true
+		}
+	})
 	if err != nil {
 		return err
 	}
-	txids = txids[:min(len(txids), mostUnconfirmed)]
+	txids := slices.Collect(maps.Keys(listed))
 	paid := make([][]claimed, len(txids))
 	asking, ctx := errgroup.WithContext(ctx)
 	asking.SetLimit(questions)

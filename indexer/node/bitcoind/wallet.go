@@ -81,23 +81,6 @@ func (c *Client) UnspentState(ctx context.Context, out wire.OutPoint) (*UnspentS
 	return found, err
 }
 
-// Unconfirmed returns the txids of the mempool, in no order.
-func (c *Client) Unconfirmed(ctx context.Context) ([]chainhash.Hash, error) {
-	const what = "mempool"
-	var texts []string
-	if err := c.call(ctx, what, &texts, "getrawmempool"); err != nil {
-		return nil, err
-	}
-	txids := make([]chainhash.Hash, len(texts))
-	for i, text := range texts {
-		var err error
-		if txids[i], err = parseHash(text); err != nil {
-			return nil, fmt.Errorf("node at %s: %s: %w", c.address, what, err)
-		}
-	}
-	return txids, nil
-}
-
 // Transaction returns a transaction whose txid has been checked. node.ErrNotFound if there
 // is none. Without an index of transactions a BCHN has those of the mempool, and those of
 // the chain of which an output is not spent there.
