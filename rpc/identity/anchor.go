@@ -31,16 +31,12 @@ func (s *anchorService) ListAnchorChains(ctx context.Context, request *keytreev1
 		return nil, err
 	}
 	query := queryDigest("ListAnchorChains", []byte(domain), request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	list, err := s.openListing(query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
-	defer list.view.Close()
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
-	if err != nil {
-		return nil, err
-	}
-	defer supposed.close()
+	defer list.close()
+	supposed := list.supposed
 	after, err := parseActionCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
@@ -147,16 +143,12 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 		}
 		pending = func(s *supposition, limit int) ([]anchors.Status, bool, error) { return s.anchorsIn(ctx, id, limit) }
 	}
-	list, err := s.openListing(queryDigest("ListAnchors", subject, request.AtHeight), request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	list, err := s.openListing(queryDigest("ListAnchors", subject, request.AtHeight), request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
-	defer list.view.Close()
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
-	if err != nil {
-		return nil, err
-	}
-	defer supposed.close()
+	defer list.close()
+	supposed := list.supposed
 	anchors, cursor, err := page(ctx, list)
 	if err != nil {
 		return nil, err

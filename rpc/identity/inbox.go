@@ -29,16 +29,12 @@ func (s *identityService) ListAddressRequests(ctx context.Context, request *keyt
 		return nil, err
 	}
 	query := queryDigest("ListAddressRequests", append(key[:], byte(states)), request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	list, err := s.openListing(query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
-	defer list.view.Close()
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
-	if err != nil {
-		return nil, err
-	}
-	defer supposed.close()
+	defer list.close()
+	supposed := list.supposed
 	from, err := parseActionCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
@@ -89,16 +85,12 @@ func (s *identityService) ListAddressLinks(ctx context.Context, request *keytree
 		return nil, err
 	}
 	query := queryDigest("ListAddressLinks", key[:], request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	list, err := s.openListing(query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
-	defer list.view.Close()
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
-	if err != nil {
-		return nil, err
-	}
-	defer supposed.close()
+	defer list.close()
+	supposed := list.supposed
 	after, err := parseKeyCursor(list.token.cursor)
 	if err != nil {
 		return nil, err

@@ -27,20 +27,48 @@ const maxAnswer = 3 << 20
 
 // listing is one page of a list as of a block, being made.
 type listing struct {
-	view     *graph.View // the caller closes it
+	view     *graph.View
 	limit    int
-	token    pageToken // of this page; its cursor is nil on the first
-	atHeight *uint32   // that was asked for, on the first page
+	token    pageToken    // of this page; its cursor is nil on the first
+	supposed *supposition // after the view
 }
 
-// openListing opens the view that a page is as of: on the first page, what
-// at_height asks for, then the same block.
-func (r *graphReader) openListing(query [16]byte, atHeight *uint32, pageSize uint32, sentToken string) (*listing, error) {
-	limit, err := parsePageSize(pageSize, defaultPage, maxPage)
+// listRequest asks for a page of a list.
+type listRequest interface {
+	GetPageSize() uint32
+	GetPageToken() string
+	GetUnconfirmed() bool
+}
+
+// openListing opens what a page is as of: on the first page, what at_height asks for, then the
+// same block; and what is pending after that, if the request asks for it. Close it.
+func (r *graphReader) openListing(query [16]byte, atHeight *uint32, request listRequest) (*listing, error) {
+	if request.GetPageToken() != "" {
+		atHeight = nil // the token says it
+	}
+	list, err := r.openPage(query, atHeight, request)
 	if err != nil {
 		return nil, err
 	}
-	token, err := parsePageTokenFor(query, sentToken)
+	if list.supposed, err = r.suppose(list.view, request.GetUnconfirmed(), atHeight); err != nil {
+		list.view.Close()
+		return nil, err
+	}
+	return list, nil
+}
+
+func (l *listing) close() {
+	l.supposed.close()
+	l.view.Close()
+}
+
+// openPage opens the view that a page is as of.
+func (r *graphReader) openPage(query [16]byte, atHeight *uint32, request listRequest) (*listing, error) {
+	limit, err := parsePageSize(request.GetPageSize(), defaultPage, maxPage)
+	if err != nil {
+		return nil, err
+	}
+	token, err := parsePageTokenFor(query, request.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +77,7 @@ func (r *graphReader) openListing(query [16]byte, atHeight *uint32, pageSize uin
 		if err != nil {
 			return nil, err
 		}
-		return &listing{view, limit, pageToken{query: query, height: view.Height(), hash: view.Hash()}, atHeight}, nil
+		return &listing{view, limit, pageToken{query: query, height: view.Height(), hash: view.Hash()}, nil}, nil
 	}
 	if err := r.unavailable(); err != nil {
 		return nil, err
@@ -82,17 +110,12 @@ func (s *identityService) ListIdentityKeys(ctx context.Context, request *keytree
 		return nil, err
 	}
 	query := queryDigest("ListIdentityKeys", id[:], request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	list, err := s.openListing(query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
-	defer list.view.Close()
-
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
-	if err != nil {
-		return nil, err
-	}
-	defer supposed.close()
+	defer list.close()
+	supposed := list.supposed
 	after, err := parseMemberCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
@@ -131,17 +154,12 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 		return nil, err
 	}
 	query := queryDigest("ListAddressActions", key[:], request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request.GetPageSize(), request.GetPageToken())
+	list, err := s.openListing(query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
-	defer list.view.Close()
-
-	supposed, err := s.suppose(list.view, request.GetUnconfirmed(), list.atHeight)
-	if err != nil {
-		return nil, err
-	}
-	defer supposed.close()
+	defer list.close()
+	supposed := list.supposed
 	if err := supposed.charge(ctx, list.limit); err != nil {
 		return nil, err
 	}
