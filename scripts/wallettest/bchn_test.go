@@ -182,14 +182,12 @@ func TestBCHN(t *testing.T) {
 			}
 		}
 	}
-	left, err := client.Unconfirmed(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, txid := range left {
+	if err := client.Mempool(t.Context(), len(want), func(txid chainhash.Hash) {
 		if want[txid] {
 			t.Errorf("%v was not mined", txid)
 		}
+	}); err != nil {
+		t.Fatal(err)
 	}
 	for txid := range want {
 		if _, err := client.Transaction(t.Context(), txid); err != nil {
