@@ -19,6 +19,7 @@
 //	pending.go    what is supposed of the next block
 //	pendingview.go questions as if it were there, and why their answers differ
 //	events.go     what each block changed, and the blocks that were taken back
+//	follow.go     which of the keys and identities that a client follows a block changes
 //
 //	links/        links: their rules, state, records, questions
 //	anchors/      the same of anchors

@@ -1,0 +1,212 @@
+package graph
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// MaxFollowed is how many keys, and how many identities, one Following has at most.
+const MaxFollowed = 10_000
+
+// ErrFollowed says that a Following would have more than MaxFollowed keys or identities.
+var ErrFollowed = errors.New("too many keys or identities to follow")
+
+// Following is a set of keys and identities whose owner is told which of them a block changes, also by
+// what happens far above a key. Its methods may be called concurrently. Close it.
+type Following struct {
+	g    *Graph
+	keys []protocol.KeyHash // ascending, each once
+	ids  []chainhash.Hash   // likewise
+}
+
+// Changes lists what a block changed of a Following, in ascending order of bytes, hashes being in internal
+// byte order.
+type Changes struct {
+	// Keys are those with another root, parent or identity after the block than before.
+	Keys []protocol.KeyHash
+	// IDs are those of the identities whose links the block formed or cut, and which it named or
+	// merged. An identity that merged before changes with the surviving one.
+	IDs []chainhash.Hash
+	// Unsure tells that some of them may not have changed. None that has changed is missing.
+	Unsure bool
+}
+
+// Follow returns a Following of keys and identities, by their id_tx_hash in internal byte order: of any, whether they
+// are known or not. One that is given twice counts once. ErrFollowed if they are more than MaxFollowed of either.
+func (g *Graph) Follow(keys []protocol.KeyHash, ids []chainhash.Hash) (*Following, error) {
+	keys, ids = slices.Clone(keys), slices.Clone(ids)
+	slices.SortFunc(keys, compareKeys)
+	slices.SortFunc(ids, store.CompareHashes)
+	f := &Following{g, slices.Compact(keys), slices.Compact(ids)}
+	if len(f.keys) > MaxFollowed || len(f.ids) > MaxFollowed {
+		return nil, fmt.Errorf("%w: %d keys and %d identities, expected at most %d of each", ErrFollowed, len(f.keys), len(f.ids), MaxFollowed)
+	}
+	return f, nil
+}
+
+func compareKeys(a, b protocol.KeyHash) int { return bytes.Compare(a[:], b[:]) }
+
+// Close ends following. Closing twice does nothing.
+func (f *Following) Close() {}
+
+// Connected returns what the block at a height changed when it was connected. ErrReorganised if another block is
+// there now, or it is taken back meanwhile; ErrHeight if there is none. Other errors are the store's or the context's.
+func (f *Following) Connected(ctx context.Context, height uint32, hash chainhash.Hash) (Changes, error) {
+	after, err := f.g.At(&height)
+	if err != nil {
+		return Changes{}, err
+	}
+	defer after.Close()
+	if after.Hash() != hash {
+		return Changes{}, fmt.Errorf("%w: at height %d is block %v, not %v", ErrReorganised, height, after.Hash(), hash)
+	}
+	var was asked = never{}
+	if height > f.g.params.StartHeight {
+		before := height - 1
+		v, err := f.g.At(&before)
+		if err != nil {
+			return Changes{}, err
+		}
+		defer v.Close()
+		if v.Hash() != after.block.Prev {
+			return Changes{}, fmt.Errorf("%w: block %v was taken back while it was asked about", ErrReorganised, hash)
+		}
+		was = v
+	}
+	touched, err := touchedBy(after.Identities)
+	if err != nil {
+		return Changes{}, err
+	}
+	return f.compare(ctx, was, after, touched)
+}
+
+// Disconnected returns what taking a block back changed, which is what connecting it did. ErrNotFound if it is not known to
+// have been taken off the chain. The changes are Unsure.
+func (f *Following) Disconnected(_ context.Context, height uint32, hash chainhash.Hash) (Changes, error) {
+	if _, err := f.g.DisconnectedBlock(height, hash); err != nil {
+		return Changes{}, err
+	}
+	return Changes{f.keys, f.ids, true}, nil
+}
+
+// Pending returns what the supposed block of a view would change.
+func (f *Following) Pending(ctx context.Context, view *PendingView) (Changes, error) {
+	var touched []chainhash.Hash
+	for _, t := range view.supposed.touches {
+		touched = append(touched, t.id)
+	}
+	return f.compare(ctx, view.tip, view, slices.Compact(touched))
+}
+
+// asked is what is asked before and after a block.
+type asked interface {
+	Resolve(ctx context.Context, key protocol.KeyHash) (links.Resolution, error)
+	Identity(id chainhash.Hash) (links.Identity, error)
+}
+
+// never is the graph before the first block.
+type never struct{}
+
+func (never) Resolve(_ context.Context, key protocol.KeyHash) (links.Resolution, error) {
+	return links.Resolution{Key: key, Root: key}, nil
+}
+
+func (never) Identity(chainhash.Hash) (links.Identity, error) {
+	return links.Identity{}, store.ErrNotFound
+}
+
+// compare returns what is otherwise after a block than before; touched are the identities that it touched, in ascending
+// order.
+func (f *Following) compare(ctx context.Context, before, after asked, touched []chainhash.Hash) (c Changes, err error) {
+	if len(touched) == 0 {
+		return c, nil // it formed no link and cut none
+	}
+	for _, key := range f.keys {
+		same, err := sameAnswer(ctx, before, after, key)
+		if errors.Is(err, ErrWork) {
+			c.Unsure = true
+		} else if err != nil {
+			return Changes{}, err
+		}
+		if !same {
+			c.Keys = append(c.Keys, key)
+		}
+	}
+	for _, id := range f.ids {
+		changed, err := touches(touched, id, before, after)
+		if err != nil {
+			return Changes{}, err
+		}
+		if changed {
+			c.IDs = append(c.IDs, id)
+		}
+	}
+	return c, nil
+}
+
+// sameAnswer tells whether a key has the same root, parent and identity before and after.
+func sameAnswer(ctx context.Context, before, after asked, key protocol.KeyHash) (bool, error) {
+	was, err := before.Resolve(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	is, err := after.Resolve(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	return was.Root == is.Root && was.ID == is.ID && (was.Parent == nil) == (is.Parent == nil) &&
+		(was.Parent == nil || *was.Parent == *is.Parent), nil
+}
+
+// touches tells whether an identity, or the one that it has merged into before or after, is among those touched.
+func touches(touched []chainhash.Hash, id chainhash.Hash, before, after asked) (bool, error) {
+	if _, ok := slices.BinarySearchFunc(touched, id, store.CompareHashes); ok {
+		return true, nil
+	}
+	for _, at := range []asked{before, after} {
+		i, err := at.Identity(id)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if i.MergedInto == nil {
+			continue
+		}
+		if _, ok := slices.BinarySearchFunc(touched, *i.MergedInto, store.CompareHashes); ok {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// touchedBy lists the identities whose links the view's block formed or cut, and which it named or merged, in ascending
+// order.
+func touchedBy(view *links.Identities) (ids []chainhash.Hash, err error) {
+	for first := 0; ; first += touchedAtOnce {
+		effects, _, err := view.Effects(first, touchedAtOnce)
+		if err != nil {
+			return nil, err
+		}
+		for i := range effects {
+			switch e := &effects[i]; e.Type {
+			case links.LinkFormed, links.LinkCut, links.IdentityNamed, links.IdentityMerged:
+				ids = append(ids, e.ID)
+			}
+		}
+		if len(effects) < touchedAtOnce {
+			slices.SortFunc(ids, store.CompareHashes)
+			return slices.Compact(ids), nil
+		}
+	}
+}
