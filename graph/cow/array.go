@@ -10,6 +10,8 @@
 // What never belongs here: what the items mean.
 package cow
 
+import "iter"
+
 // A page holds pageLen items, a middle middleLen pages. Small pages make a change
 // of something at random cheap, large ones take less room beside the items.
 const (
@@ -108,3 +110,30 @@ func (a *Array[T]) Append(item T) {
 
 // Truncate drops the items from n on, n <= Len.
 func (a *Array[T]) Truncate(n int32) { a.len = n }
+
+// Since visits, in order, the numbers of the items that may be other than in an older or younger version of
+// the same array: those whose pages the two do not share.
+func (a *Array[T]) Since(other *Array[T]) iter.Seq[int32] {
+	return func(yield func(int32) bool) {
+		for m, mine := range a.top {
+			var theirs *middle[T]
+			if m < len(other.top) {
+				theirs = other.top[m]
+			}
+			if mine == theirs {
+				continue
+			}
+			for p, page := range mine.pages {
+				if page == nil || theirs != nil && page == theirs.pages[p] {
+					continue
+				}
+				first := int32(m)<<(pageBits+middleBits) | int32(p)<<pageBits
+				for i := first; i < min(first+pageLen, a.len); i++ {
+					if !yield(i) {
+						return
+					}
+				}
+			}
+		}
+	}
+}

@@ -172,3 +172,48 @@ func TestReadWhileChanging(t *testing.T) {
 	}
 	readers.Wait()
 }
+
+// TestSince compares versions: what has changed between two is visited, in order, and little else.
+func TestSince(t *testing.T) {
+	const length = 3 * pageLen * middleLen
+	var a Array[int]
+	for n := range length {
+		a.Append(n)
+	}
+	b := a.Fork()
+	changed := []int32{5, pageLen*middleLen - 1, pageLen * middleLen, 2*pageLen*middleLen + 3*pageLen}
+	for _, n := range changed {
+		*b.Edit(n) = -1
+	}
+	b.Append(length)
+	changed = append(changed, length)
+	c := b.Fork()
+	c.Truncate(7)
+	for _, of := range []struct {
+		what      string
+		now, then *Array[int]
+		want      []int32
+	}{
+		{"what came", &b, &a, changed},
+		{"what was before", &a, &b, changed[:4]},
+		{"what is left", &c, &a, changed[:1]},
+		{"the same", &b, &b, nil},
+		{"all", &c, &Array[int]{}, []int32{0, 6}},
+	} {
+		visited := slices.Collect(of.now.Since(of.then))
+		if !slices.IsSorted(visited) || len(visited) > pageLen*len(of.want) {
+			t.Errorf("%s: visited %d items", of.what, len(visited))
+		}
+		for _, n := range of.want {
+			if !slices.Contains(visited, n) {
+				t.Errorf("%s: item %d was not visited", of.what, n)
+			}
+		}
+	}
+	for n := range b.Since(&a) {
+		if n > 0 {
+			t.Errorf("it goes on with item %d once it has been stopped", n)
+		}
+		break
+	}
+}
