@@ -20,6 +20,9 @@
 //	pendingview.go questions as if it were there, and why their answers differ
 //	events.go     what each block changed, and the blocks that were taken back
 //	follow.go     which of the keys and identities that a client follows a block changes
+//	followers.go  all that is followed; roll.go: by whom
+//	notes.go      what the last steps have changed of that, found once for each
+//	touches.go    which identities a block touches
 //
 //	links/        links: their rules, state, records, questions
 //	anchors/      the same of anchors
@@ -106,6 +109,18 @@
 // hangs on its snapshot and goes with it. It is made of a snapshot that is held, and not by the writer, who
 // waits for none of it; where memory is short, it gives way to blocks. Nothing of it is
 // written to disk, and no view as of a block sees it.
+//
+// # What is followed
+//
+// A block at the top of an identity of a million keys changes them all, and each of thousands of clients
+// follows some. What a step has changed of what is followed is found once, after the step was published, by a goroutine of
+// the graph's: no step and no question waits for it, and a graph that nobody follows does nothing. The keys
+// whose own link or name is another are those on the pages of memory that the two versions do not share. Of the keys in their
+// branches those are looked for that somebody follows. For that the forest's nodes have counts, beside the forest
+// (forest.Watch): so k keys are found in O(k log n). Branches within branches are looked at once, so whatever a
+// block does above them, its cost is that of its changes and of what is followed, and not their product. Steps that come
+// faster than that are passed over. Who asks about one that was passed over, or came before he followed, or has been
+// forgotten, gets the answers before and after it compared, key by key of his own.
 //
 // # Durability
 //

@@ -23,9 +23,14 @@ var ErrFollowed = errors.New("too many keys or identities to follow")
 // Following is a set of keys and identities whose owner is told which of them a block changes, also by
 // what happens far above a key. Its methods may be called concurrently. Close it.
 type Following struct {
-	g    *Graph
-	keys []protocol.KeyHash // ascending, each once
-	ids  []chainhash.Hash   // likewise
+	g     *Graph
+	keys  []protocol.KeyHash // ascending, each once
+	ids   []chainhash.Hash   // likewise
+	bytes int64              // that it takes
+
+	number  int32   // followers.mu; among all, none once it has been closed
+	entries []int32 // followers.mu; in the rolls, of keys, then of ids
+	since   uint64  // followers.mu; the last step that it has no notes of
 }
 
 // Changes lists what a block changed of a Following, in ascending order of bytes, hashes being in internal
@@ -42,13 +47,19 @@ type Changes struct {
 
 // Follow returns a Following of keys and identities, by their id_tx_hash in internal byte order: of any, whether they
 // are known or not. One that is given twice counts once. ErrFollowed if they are more than MaxFollowed of either.
+// ErrMemory if there is no room for them: a fourth of what the graph may take is for all followings together, about 80 bytes
+// for each key (MemoryUse.Followed).
 func (g *Graph) Follow(keys []protocol.KeyHash, ids []chainhash.Hash) (*Following, error) {
 	keys, ids = slices.Clone(keys), slices.Clone(ids)
 	slices.SortFunc(keys, compareKeys)
 	slices.SortFunc(ids, store.CompareHashes)
-	f := &Following{g, slices.Compact(keys), slices.Compact(ids)}
+	f := &Following{g: g, keys: slices.Clip(slices.Compact(keys)), ids: slices.Clip(slices.Compact(ids)), number: none}
 	if len(f.keys) > MaxFollowed || len(f.ids) > MaxFollowed {
 		return nil, fmt.Errorf("%w: %d keys and %d identities, expected at most %d of each", ErrFollowed, len(f.keys), len(f.ids), MaxFollowed)
+	}
+	f.bytes = followingMemory + followedMemory*int64(len(f.keys)) + followedIDMemory*int64(len(f.ids))
+	if err := g.followers.add(g, f); err != nil {
+		return nil, fmt.Errorf("following %d keys and %d identities: %w", len(f.keys), len(f.ids), err)
 	}
 	return f, nil
 }
@@ -56,11 +67,28 @@ func (g *Graph) Follow(keys []protocol.KeyHash, ids []chainhash.Hash) (*Followin
 func compareKeys(a, b protocol.KeyHash) int { return bytes.Compare(a[:], b[:]) }
 
 // Close ends following. Closing twice does nothing.
-func (f *Following) Close() {}
+func (f *Following) Close() { f.g.followers.remove(f) }
+
+// changes returns what hits say.
+func (f *Following) changes(h *hits) (c Changes) {
+	for _, at := range slices.Sorted(slices.Values(h.keys)) {
+		c.Keys = append(c.Keys, f.keys[at])
+	}
+	for _, at := range slices.Compact(slices.Sorted(slices.Values(h.ids))) {
+		c.IDs = append(c.IDs, f.ids[at])
+	}
+	return c
+}
 
 // Connected returns what the block at a height changed when it was connected. ErrReorganised if another block is
 // there now, or it is taken back meanwhile; ErrHeight if there is none. Other errors are the store's or the context's.
 func (f *Following) Connected(ctx context.Context, height uint32, hash chainhash.Hash) (Changes, error) {
+	c, ok, err := f.g.followers.noted(ctx, f.g, f, func(n *note) bool {
+		return n.pending == nil && !n.undone && n.height == height && n.hash == hash
+	})
+	if ok || err != nil {
+		return c, err
+	}
 	after, err := f.g.At(&height)
 	if err != nil {
 		return Changes{}, err
@@ -86,12 +114,18 @@ func (f *Following) Connected(ctx context.Context, height uint32, hash chainhash
 	if err != nil {
 		return Changes{}, err
 	}
-	return f.compare(ctx, was, after, touched)
+	return f.compare(ctx, was, after, touched.ids)
 }
 
 // Disconnected returns what taking a block back changed, which is what connecting it did. ErrNotFound if it is not known to
 // have been taken off the chain. The changes are Unsure.
-func (f *Following) Disconnected(_ context.Context, height uint32, hash chainhash.Hash) (Changes, error) {
+func (f *Following) Disconnected(ctx context.Context, height uint32, hash chainhash.Hash) (Changes, error) {
+	c, ok, err := f.g.followers.noted(ctx, f.g, f, func(n *note) bool {
+		return n.undone && n.height == height && n.hash == hash
+	})
+	if ok || err != nil {
+		return c, err
+	}
 	if _, err := f.g.DisconnectedBlock(height, hash); err != nil {
 		return Changes{}, err
 	}
@@ -100,11 +134,11 @@ func (f *Following) Disconnected(_ context.Context, height uint32, hash chainhas
 
 // Pending returns what the supposed block of a view would change.
 func (f *Following) Pending(ctx context.Context, view *PendingView) (Changes, error) {
-	var touched []chainhash.Hash
-	for _, t := range view.supposed.touches {
-		touched = append(touched, t.id)
+	c, ok, err := f.g.followers.noted(ctx, f.g, f, func(n *note) bool { return n.pending == view.supposed })
+	if ok || err != nil {
+		return c, err
 	}
-	return f.compare(ctx, view.tip, view, slices.Compact(touched))
+	return f.compare(ctx, view.tip, view, view.supposed.touchedIDs())
 }
 
 // asked is what is asked before and after a block.
@@ -142,7 +176,7 @@ func (f *Following) compare(ctx context.Context, before, after asked, touched []
 		}
 	}
 	for _, id := range f.ids {
-		changed, err := touches(touched, id, before, after)
+		changed, err := isTouched(touched, id, before, after)
 		if err != nil {
 			return Changes{}, err
 		}
@@ -167,8 +201,8 @@ func sameAnswer(ctx context.Context, before, after asked, key protocol.KeyHash) 
 		(was.Parent == nil || *was.Parent == *is.Parent), nil
 }
 
-// touches tells whether an identity, or the one that it has merged into before or after, is among those touched.
-func touches(touched []chainhash.Hash, id chainhash.Hash, before, after asked) (bool, error) {
+// isTouched tells whether an identity, or the one that it has merged into before or after, is among those touched.
+func isTouched(touched []chainhash.Hash, id chainhash.Hash, before, after asked) (bool, error) {
 	if _, ok := slices.BinarySearchFunc(touched, id, store.CompareHashes); ok {
 		return true, nil
 	}
@@ -188,25 +222,4 @@ func touches(touched []chainhash.Hash, id chainhash.Hash, before, after asked) (
 		}
 	}
 	return false, nil
-}
-
-// touchedBy lists the identities whose links the view's block formed or cut, and which it named or merged, in ascending
-// order.
-func touchedBy(view *links.Identities) (ids []chainhash.Hash, err error) {
-	for first := 0; ; first += touchedAtOnce {
-		effects, _, err := view.Effects(first, touchedAtOnce)
-		if err != nil {
-			return nil, err
-		}
-		for i := range effects {
-			switch e := &effects[i]; e.Type {
-			case links.LinkFormed, links.LinkCut, links.IdentityNamed, links.IdentityMerged:
-				ids = append(ids, e.ID)
-			}
-		}
-		if len(effects) < touchedAtOnce {
-			slices.SortFunc(ids, store.CompareHashes)
-			return slices.Compact(ids), nil
-		}
-	}
 }

@@ -102,14 +102,16 @@ type Graph struct {
 	generation uint64     // publishing; of what was set last as pending
 	supposing  sync.Mutex // held by the one SetPending under way
 
+	followers *followers
+
 	tallying sync.Mutex
 	tally    links.Tally // tallying
 
 	closing sync.Once
 	closed  error // what Close returns; set by closing
 
-	stop context.CancelFunc // ends maintain
-	done chan struct{}      // closed when maintain has ended
+	stop    context.CancelFunc // ends running
+	running sync.WaitGroup     // maintain and watch
 }
 
 // Open opens the graph in dir, or makes one there, and finishes or drops what a
@@ -131,7 +133,7 @@ type dependencies struct {
 
 func open(dir string, params Params, opt Options, s dependencies) (*Graph, error) {
 	opt = opt.withDefaults()
-	g := &Graph{params: params, opt: opt, tally: make(links.Tally), done: make(chan struct{})}
+	g := &Graph{params: params, opt: opt, tally: make(links.Tally), followers: newFollowers()}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the graph's folder: %w", err)
 	}
@@ -148,7 +150,8 @@ func open(dir string, params Params, opt Options, s dependencies) (*Graph, error
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	g.stop = stop
-	go g.maintain(ctx)
+	g.running.Go(func() { g.maintain(ctx) })
+	g.running.Go(func() { g.watch(ctx) })
 	return g, nil
 }
 
@@ -198,7 +201,7 @@ func (g *Graph) Close() error {
 
 func (g *Graph) close() error {
 	g.stop()
-	<-g.done
+	g.running.Wait()
 	g.writer.Lock()
 	defer g.writer.Unlock()
 	g.supposing.Lock() // who supposes something reads the store meanwhile
@@ -206,7 +209,7 @@ func (g *Graph) close() error {
 	if g.checkpoint.since != (work{}) {
 		g.writeCheckpoint()
 	}
-	g.giveUp(errors.New("graph is closed"))
+	g.giveUp(errClosed)
 	return g.db.Close()
 }
 
@@ -216,7 +219,6 @@ const maintenanceInterval = 10 * time.Minute
 
 // maintain runs until ctx ends.
 func (g *Graph) maintain(ctx context.Context) {
-	defer close(g.done)
 	tick := time.NewTicker(maintenanceInterval)
 	defer tick.Stop()
 	for {

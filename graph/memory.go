@@ -34,13 +34,15 @@ type MemoryUse struct {
 	Links   int64 // keys that are or were in links, which nothing but memory bounds
 	Waiting int64 // what actions wait for, and open chains of anchors
 	Pending int64 // what is supposed of the next block; it gives way to blocks
-	Fixed   int64 // memtables, caches, and filters of txids, whatever there is
-	Most    int64 // all of it, with a step under way
+	// Followed is what is followed (Graph.Follow), and what is noted of it: a fourth of Most at most.
+	Followed int64
+	Fixed    int64 // memtables, caches, and filters of txids, whatever there is
+	Most     int64 // all of it, with a step under way
 }
 
 // Left is about how many more keys have room, 0 at least.
 func (m MemoryUse) Left() int64 {
-	return max(0, m.Most-m.Fixed-m.Links-m.Waiting-m.Pending-stagesMemory) / keyMemory
+	return max(0, m.Most-m.all()-stagesMemory) / keyMemory
 }
 
 // Memory returns what the graph takes of memory.
@@ -48,7 +50,7 @@ func (g *Graph) Memory() MemoryUse { return g.current.Load().memory(g) }
 
 func (s *snapshot) memory(g *Graph) MemoryUse {
 	m := g.memoryOf(s.state)
-	m.Pending = s.pending.Load().bytes
+	m.Pending, m.Followed = s.pending.Load().bytes, g.followers.bytes.Load()
 	return m
 }
 
@@ -86,14 +88,14 @@ func (g *Graph) hasMemory(base *snapshot, blocks []Block) error {
 	}
 	if all := m.all() + need; all > m.Most {
 		const mib = 1 << 20
-		return fmt.Errorf("%w: blocks %d to %d need %d MiB for a while, %d keys in links hold %d MiB, what waits %d MiB, tables and caches %d MiB, together more than the %d MiB that can be used of %d MiB: allow %d MiB",
-			store.ErrMemory, blocks[0].Height, blocks[len(blocks)-1].Height, need/mib, base.state.Links.Keys(), m.Links/mib, m.Waiting/mib, m.Fixed/mib, m.Most/mib, g.opt.Memory/mib, (all*4/3+mib-1)/mib)
+		return fmt.Errorf("%w: blocks %d to %d need %d MiB for a while, %d keys in links hold %d MiB, what waits %d MiB, what is followed %d MiB, tables and caches %d MiB, together more than the %d MiB that can be used of %d MiB: allow %d MiB",
+			store.ErrMemory, blocks[0].Height, blocks[len(blocks)-1].Height, need/mib, base.state.Links.Keys(), m.Links/mib, m.Waiting/mib, m.Followed/mib, m.Fixed/mib, m.Most/mib, g.opt.Memory/mib, (all*4/3+mib-1)/mib)
 	}
 	return nil
 }
 
 // all is what is taken.
-func (m MemoryUse) all() int64 { return m.Links + m.Waiting + m.Pending + m.Fixed }
+func (m MemoryUse) all() int64 { return m.Links + m.Waiting + m.Pending + m.Followed + m.Fixed }
 
 // pendingNeeds returns what a block takes that is supposed to follow a snapshot, in bytes, or ErrMemory if
 // there is no room for it beside what is pending.
