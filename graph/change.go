@@ -261,7 +261,7 @@ func (g *Graph) prune(c *change, base *snapshot) error {
 			}
 		}
 	}
-	for _, prefix := range []byte{store.PrefixUndo, store.PrefixStale} {
+	for _, prefix := range []byte{store.PrefixUndo, store.PrefixStale, store.PrefixStaleChange} {
 		it := store.NewIterator(base.txn, []byte{prefix})
 		for it.Rewind(); it.Valid(); it.Next() {
 			key := it.Item().KeyCopy()

@@ -110,19 +110,25 @@ func (g *Graph) Disconnects(from, to uint32) ([]Disconnected, error) {
 // DisconnectedBlock returns a stale block. ErrNotFound if it is not known to
 // have been taken off the chain.
 func (g *Graph) DisconnectedBlock(height uint32, hash chainhash.Hash) (block Disconnected, err error) {
-	err = g.inStore(func(txn *store.Txn) error {
-		key := store.StaleKey(height, hash)
-		value, err := store.Read(txn, key)
-		if err == nil && value == nil {
+	err = g.inStore(func(txn *store.Txn) (err error) {
+		var found bool
+		if block, found, err = readStale(txn, height, hash); err == nil && !found {
 			err = fmt.Errorf("stale block %v at height %d: %w", hash, height, store.ErrNotFound)
 		}
-		if err != nil {
-			return err
-		}
-		block, _, err = store.DecodeStale(key, value)
 		return err
 	})
 	return block, err
+}
+
+// readStale reads a stale block; found is false if there is none.
+func readStale(txn *store.Txn, height uint32, hash chainhash.Hash) (block Disconnected, found bool, err error) {
+	key := store.StaleKey(height, hash)
+	value, err := store.Read(txn, key)
+	if err != nil || value == nil {
+		return block, false, err
+	}
+	block, _, err = store.DecodeStale(key, value)
+	return block, err == nil, err
 }
 
 // nextStale returns the number of the next block to be taken off the chain.

@@ -98,27 +98,31 @@ func (f *Following) Connected(ctx context.Context, height uint32, hash chainhash
 		return Changes{}, fmt.Errorf("%w: at height %d is block %v, not %v", ErrReorganised, height, after.Hash(), hash)
 	}
 	var was asked = never{}
+	stayed := func(protocol.KeyHash) bool { return false }
+	touched, err := f.g.recent.of(after)
+	if err != nil {
+		return Changes{}, err
+	}
 	if height > f.g.params.StartHeight {
 		before := height - 1
-		v, err := f.g.At(&before)
+		v, err := after.back(before)
 		if err != nil {
 			return Changes{}, err
 		}
 		defer v.Close()
-		if v.Hash() != after.block.Prev {
-			return Changes{}, fmt.Errorf("%w: block %v was taken back while it was asked about", ErrReorganised, hash)
+		was, stayed = v, func(key protocol.KeyHash) bool {
+			// What has stayed where it was has changed only if its root has got another name, which
+			// is of one of those that the block touched, whatever that has merged into since.
+			name, ok := v.Stayed(key)
+			return ok && !isAmong(touched.now, name)
 		}
-		was = v
 	}
-	touched, err := touchedBy(after.Identities)
-	if err != nil {
-		return Changes{}, err
-	}
-	return f.compare(ctx, was, after, touched.ids)
+	return f.compare(ctx, was, after, touched.ids, stayed)
 }
 
 // Disconnected returns what taking a block back changed, which is what connecting it did. ErrNotFound if it is not known to
-// have been taken off the chain. The changes are Unsure.
+// have been taken off the chain. Of one that was taken back before the Following was there, or long ago, the changes are Unsure. Other
+// errors are the store's or the context's.
 func (f *Following) Disconnected(ctx context.Context, height uint32, hash chainhash.Hash) (Changes, error) {
 	c, ok, err := f.g.followers.noted(ctx, f.g, f, func(n *note) bool {
 		return n.undone && n.height == height && n.hash == hash
@@ -126,10 +130,72 @@ func (f *Following) Disconnected(ctx context.Context, height uint32, hash chainh
 	if ok || err != nil {
 		return c, err
 	}
-	if _, err := f.g.DisconnectedBlock(height, hash); err != nil {
+	s, err := f.g.hold()
+	if err != nil {
 		return Changes{}, err
 	}
-	return Changes{f.keys, f.ids, true}, nil
+	defer s.release()
+	changed, fork, ok, err := s.offChain(height, hash)
+	switch {
+	case err != nil:
+		return Changes{}, err
+	case !ok:
+		return Changes{Keys: f.keys, IDs: f.ids, Unsure: true}, nil
+	case len(changed.Keys) == 0 && len(changed.IDs) == 0:
+		return Changes{}, nil
+	}
+	watch := links.NewWatch(s.state.Links)
+	for _, key := range f.keys {
+		watch.Add(key)
+	}
+	c = Changes{Keys: watch.Below(changed.Keys, f.keys, fork), Unsure: true}
+	merged, err := s.survivors(f.ids, fork)
+	if err != nil {
+		return Changes{}, err
+	}
+	slices.SortFunc(changed.IDs, store.CompareHashes)
+	for i, id := range f.ids {
+		if isAmong(changed.IDs, id) || isAmong(changed.IDs, merged[i]) {
+			c.IDs = append(c.IDs, id)
+		}
+	}
+	return c, nil
+}
+
+// offChain returns what a block had changed that was taken off the chain, together with those between the chain and it, and the
+// height at which they had left the chain. ok is false if that is not known of all of them.
+func (s *snapshot) offChain(height uint32, hash chainhash.Hash) (changed store.StaleChange, fork uint32, ok bool, err error) {
+	for first := true; ; first = false {
+		block, found, err := readStale(s.txn, height, hash)
+		switch {
+		case err != nil:
+			return changed, 0, false, err
+		case !found && first:
+			return changed, 0, false, fmt.Errorf("stale block %v at height %d: %w", hash, height, store.ErrNotFound)
+		case !found || height == 0 || s.tip == nil:
+			return changed, 0, false, nil
+		}
+		c, known, err := store.ReadStaleChange(s.txn, height, hash)
+		if err != nil || !known {
+			return changed, 0, false, err
+		}
+		changed.Keys, changed.IDs = append(changed.Keys, c.Keys...), append(changed.IDs, c.IDs...)
+		height, hash = height-1, block.PrevHash
+		if height > s.tip.Height {
+			continue
+		}
+		value, err := store.Read(s.txn, store.HeightKey(store.PrefixBlock, height))
+		if err != nil {
+			return changed, 0, false, err
+		}
+		if value == nil { // before the start height
+			return changed, 0, false, nil
+		}
+		record, err := store.DecodeBlock(value)
+		if err != nil || record.Hash == hash {
+			return changed, height, err == nil, err
+		}
+	}
 }
 
 // Pending returns what the supposed block of a view would change.
@@ -138,13 +204,14 @@ func (f *Following) Pending(ctx context.Context, view *PendingView) (Changes, er
 	if ok || err != nil {
 		return c, err
 	}
-	return f.compare(ctx, view.tip, view, view.supposed.touchedIDs())
+	return f.compare(ctx, view.tip, view, view.supposed.touchedIDs(), func(protocol.KeyHash) bool { return false })
 }
 
 // asked is what is asked before and after a block.
 type asked interface {
 	Resolve(ctx context.Context, key protocol.KeyHash) (links.Resolution, error)
 	Identity(id chainhash.Hash) (links.Identity, error)
+	Spent() int
 }
 
 // never is the graph before the first block.
@@ -158,13 +225,27 @@ func (never) Identity(chainhash.Hash) (links.Identity, error) {
 	return links.Identity{}, store.ErrNotFound
 }
 
+func (never) Spent() int { return 0 }
+
+// compareWork bounds the work of comparing answers, in steps of links.MaxWork: it takes a second or so, where somebody has paid
+// for thousands of links above each key and has cut them since. Else a key takes one step.
+const compareWork = 20 * links.MaxWork
+
 // compare returns what is otherwise after a block than before; touched are the identities that it touched, in ascending
-// order.
-func (f *Following) compare(ctx context.Context, before, after asked, touched []chainhash.Hash) (c Changes, err error) {
+// order. Of what has stayed nothing is asked.
+func (f *Following) compare(ctx context.Context, before, after asked, touched []chainhash.Hash, stayed func(protocol.KeyHash) bool) (c Changes, err error) {
 	if len(touched) == 0 {
 		return c, nil // it formed no link and cut none
 	}
+	work := 0
 	for _, key := range f.keys {
+		if stayed(key) {
+			continue
+		}
+		if work > compareWork {
+			c.Keys, c.Unsure = append(c.Keys, key), true
+			continue
+		}
 		same, err := sameAnswer(ctx, before, after, key)
 		if errors.Is(err, ErrWork) {
 			c.Unsure = true
@@ -174,6 +255,7 @@ func (f *Following) compare(ctx context.Context, before, after asked, touched []
 		if !same {
 			c.Keys = append(c.Keys, key)
 		}
+		work += before.Spent() + after.Spent()
 	}
 	for _, id := range f.ids {
 		changed, err := isTouched(touched, id, before, after)
@@ -203,7 +285,7 @@ func sameAnswer(ctx context.Context, before, after asked, key protocol.KeyHash) 
 
 // isTouched tells whether an identity, or the one that it has merged into before or after, is among those touched.
 func isTouched(touched []chainhash.Hash, id chainhash.Hash, before, after asked) (bool, error) {
-	if _, ok := slices.BinarySearchFunc(touched, id, store.CompareHashes); ok {
+	if isAmong(touched, id) {
 		return true, nil
 	}
 	for _, at := range []asked{before, after} {
@@ -214,12 +296,15 @@ func isTouched(touched []chainhash.Hash, id chainhash.Hash, before, after asked)
 		if err != nil {
 			return false, err
 		}
-		if i.MergedInto == nil {
-			continue
-		}
-		if _, ok := slices.BinarySearchFunc(touched, *i.MergedInto, store.CompareHashes); ok {
+		if i.MergedInto != nil && isAmong(touched, *i.MergedInto) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// isAmong tells whether an id is among others, which are in ascending order.
+func isAmong(ids []chainhash.Hash, id chainhash.Hash) bool {
+	_, ok := slices.BinarySearchFunc(ids, id, store.CompareHashes)
+	return ok
 }

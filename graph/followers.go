@@ -80,7 +80,7 @@ func (f *followers) add(g *Graph, following *Following) error {
 		if err != nil {
 			return err
 		}
-		merged, err := survivors(base, following.ids)
+		merged, err := base.survivorsNow(following.ids)
 		f.mu.Lock()
 		base.release()
 		switch {
@@ -206,7 +206,7 @@ func (f *followers) relist(s *snapshot, names []chainhash.Hash) error {
 		for number, e := range f.ids.of(name) {
 			entries, ids = append(entries, number), append(ids, f.all[e.following].ids[e.at])
 		}
-		merged, err := survivors(s, ids)
+		merged, err := s.survivorsNow(ids)
 		if err != nil {
 			return err
 		}
@@ -220,15 +220,13 @@ func (f *followers) relist(s *snapshot, names []chainhash.Hash) error {
 	return nil
 }
 
-// survivors returns, for each identity, the one that it has merged into as of a snapshot, else itself.
-func survivors(s *snapshot, ids []chainhash.Hash) ([]chainhash.Hash, error) {
+// survivors returns, for each identity, the one that it has merged into as of a height of the snapshot's chain, else
+// itself.
+func (s *snapshot) survivors(ids []chainhash.Hash, height uint32) ([]chainhash.Hash, error) {
 	into := slices.Clone(ids)
-	if s.tip == nil || len(ids) == 0 {
-		return into, nil
-	}
 	it := store.NewIterators(s.txn)
 	defer it.Close()
-	view := links.NewIdentities(s.state.Links, it, s.tip.Height, s.tip.Height, func() error { return nil })
+	view := links.NewIdentities(s.state.Links, it, height, s.tip.Height, func() error { return nil })
 	for i, id := range ids {
 		if i > 0 && id == ids[i-1] {
 			into[i] = into[i-1]
@@ -243,4 +241,12 @@ func survivors(s *snapshot, ids []chainhash.Hash) ([]chainhash.Hash, error) {
 		}
 	}
 	return into, nil
+}
+
+// survivorsNow is survivors as of the tip.
+func (s *snapshot) survivorsNow(ids []chainhash.Hash) ([]chainhash.Hash, error) {
+	if s.tip == nil || len(ids) == 0 {
+		return ids, nil
+	}
+	return s.survivors(ids, s.tip.Height)
 }

@@ -235,7 +235,7 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 		for _, n := range []int{0, len(all) / 2, len(all) - 1} {
 			key, value := all[n][0], all[n][1]
 			switch prefix {
-			case store.PrefixStale: // nothing else says what was taken off
+			case store.PrefixStale, store.PrefixStaleChange: // nothing else says what was taken off
 			case store.PrefixUndo, store.PrefixEffects, store.PrefixActions, store.PrefixAnchorTxs, store.PrefixMerkle:
 				set(key, nil)
 				wantNamed(key, "loss", store.PrefixBlock, prefix)
@@ -272,7 +272,7 @@ func TestCheckNamesEveryRecord(t *testing.T) {
 				set(key, changed)
 				what := fmt.Sprintf("byte %d of %x", at, value)
 				switch prefix {
-				case store.PrefixStale:
+				case store.PrefixStale, store.PrefixStaleChange:
 				case store.PrefixFormat:
 					if _, err := fsck.CheckOpen(t.Context(), g.db, g.params, g.opt.fsck(), nil); err == nil {
 						wantNamed(key, what)

@@ -103,6 +103,7 @@ type Graph struct {
 	supposing  sync.Mutex // held by the one SetPending under way
 
 	followers *followers
+	recent    recentTouches
 
 	tallying sync.Mutex
 	tally    links.Tally // tallying

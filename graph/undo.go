@@ -35,6 +35,18 @@ func (g *Graph) disconnecting(base *snapshot) (*change, error) {
 	height := base.tip.Height
 	c := newChange(base, 0)
 	c.next.taken++
+	if err := c.next.state.TakeBack(base.txn, height); err != nil {
+		return nil, err
+	}
+	touched, err := base.touched()
+	if err != nil {
+		return nil, err
+	}
+	// Before the tip moves: whoever finds the block stale finds what it had changed.
+	stale := Disconnected{Height: height, Hash: base.block.Hash, PrevHash: base.block.Prev}
+	changed := store.StaleChange{Keys: c.next.state.Links.MovedSince(base.state.Links), IDs: touched.ids}
+	changed.Encode(height, stale.Hash, c.Set)
+	c.Set(stale.Encode(seq))
 	if height == g.params.StartHeight {
 		c.next.tip, c.next.block = nil, store.Block{}
 		c.SetNoTip()
@@ -46,8 +58,6 @@ func (g *Graph) disconnecting(base *snapshot) (*change, error) {
 		c.next.setBlock(height-1, before)
 		c.SetTip(height-1, before.Hash)
 	}
-	stale := Disconnected{Height: height, Hash: base.block.Hash, PrevHash: base.block.Prev}
-	c.Set(stale.Encode(seq))
 	c.takesBack = true
-	return c, c.next.state.TakeBack(base.txn, height)
+	return c, nil
 }

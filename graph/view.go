@@ -68,6 +68,16 @@ func (s *snapshot) at(g *Graph, height *uint32) (*View, error) {
 	return v, nil
 }
 
+// back returns a view of the same snapshot as of another height.
+func (v *View) back(height uint32) (*View, error) {
+	v.snapshot.hold()
+	other, err := v.snapshot.at(v.g, &height)
+	if err != nil {
+		v.snapshot.release()
+	}
+	return other, err
+}
+
 // Close releases the view. Closing twice does nothing.
 func (v *View) Close() {
 	if v.closed {

@@ -482,6 +482,16 @@ func (i *inspection) totals(ctx context.Context) (extra []byte, err error) {
 			}
 			sequence[seq] = true
 			i.expected[store.PrefixStale]++
+		case store.PrefixStaleChange:
+			var c store.StaleChange
+			value, err := store.Value(it.Item())
+			if err != nil {
+				return nil, err
+			}
+			if err := c.Decode(key, value); err != nil {
+				i.add(Finding{Key: it.Item().KeyCopy(), Problem: err.Error()})
+			}
+			i.expected[store.PrefixStaleChange]++
 		case store.PrefixUndo:
 			if len(key) == 9 && binary.BigEndian.Uint32(key[1:]) < i.undoFrom {
 				i.expected[store.PrefixUndo]++ // dropped, but not yet removed: the next time, it is

@@ -30,6 +30,9 @@ func (v *Identities) spend(steps int) error {
 	return nil
 }
 
+// Spent returns how many steps the last question has taken, of those that ErrWork counts.
+func (v *Identities) Spent() int { return v.work }
+
 // version reads the version as of the view of the thing with a stem, nil if there is none.
 func (v *Identities) version(stem []byte) ([]byte, error) {
 	if err := v.spend(recordWork); err != nil {

@@ -54,6 +54,8 @@ import (
 //	                                                                   t, j and g that follows from its anchors
 //	'U'     -                              height 4                    the lowest block that can be taken back
 //	'd'     height 4, hash 32              seq 8, previous hash 32     a block that was taken off the chain
+//	'D'     height 4, hash 32, list 1, chunk 4  keys 20, or ids 32     what it had changed: the keys with another link or name (list 0),
+//	                                                                   the identities touched (list 1)
 //	'W'     -                              empty                       stamp of every transaction (badgerdb.Stamp)
 //
 // But for T, r, U and W, no record is ever changed.
@@ -90,6 +92,8 @@ import (
 //	                                                           stage and the chunk
 //	stale blocks (d)           miners and the node, down to    each reads all of them         Disconnects: those of its heights
 //	                           the undo horizon
+//	what they had changed (D)  fees: the block's links         written when it is taken off   Following.Disconnected: those of the blocks
+//	                                                                                          from the chain up to one
 const (
 	PrefixFormat   = 'M'
 	PrefixTip      = 'T'
@@ -122,7 +126,10 @@ const (
 	PrefixUndo     = 'u'
 	PrefixUndoFrom = 'U'
 	PrefixStale    = 'd'
-	PrefixStamp    = badgerdb.Stamp
+
+	PrefixStaleChange = 'D'
+
+	PrefixStamp = badgerdb.Stamp
 )
 
 // StatePrefixes are those of the first table: two graphs of the same chain hold
@@ -333,6 +340,8 @@ func RecordName(prefix byte) string {
 		return "undo horizon"
 	case PrefixStale:
 		return "stale block"
+	case PrefixStaleChange:
+		return "what a stale block had changed"
 	case PrefixStamp:
 		return "stamp"
 	}
