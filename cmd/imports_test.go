@@ -6,7 +6,7 @@
 //
 // and those of the rooms in rpc, too:
 //
-//	rpc → {identity, links, keyserver, operator, web} → {rest, jsonrpc} → admission, fault
+//	rpc → {identity, links, keyserver, operator, web} → push → {rest, jsonrpc} → admission, fault
 //
 // So a change to a room can break only the rooms to its left. Two rooms that do not know
 // each other are joined by one of their own: keyserver/anchor/onchain and
@@ -79,7 +79,12 @@ func house() ([]room, []exception) {
 		{folder: "rpc", rooms: []string{"indexer", "keyserver", "graph", "protocol"}},
 		{ // what the graph answers
 			folder: "rpc/identity",
-			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "indexer", "keyserver", "graph", "protocol"},
+			rooms:  []string{"rpc/push", "rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "indexer", "keyserver", "graph", "protocol"},
+			tests:  served,
+		},
+		{ // what follows the chain for who is to be told
+			folder: "rpc/push",
+			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "graph", "protocol"},
 			tests:  served,
 		},
 		{ // what publishes links for who has a wallet

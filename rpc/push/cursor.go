@@ -1,0 +1,136 @@
+// Package push follows the chain for who wants to be told what changes.
+//
+// A Cursor is all that a follower has: a place on the chain. What he has yet to be told stays
+// in the graph, so who is slow is behind, and holds nothing.
+//
+// What never belongs here: how a block looks on a wire, a rule of identities.
+package push
+
+import (
+	"errors"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph"
+)
+
+// Cursor is a place on the chain: what one follower was told. One goroutine uses it.
+type Cursor struct {
+	graph *graph.Graph
+	// next is the height of the next block to connect, have the hash of the block
+	// before it if the follower has that block, else nil.
+	next uint32
+	have *chainhash.Hash
+	// sent is how many events of the block have were told, if it has more; else 0.
+	sent int
+	// floor is the lowest height of a block that the follower may have: none is
+	// disconnected below it.
+	floor uint32
+}
+
+// From returns the place before the block at a height, of a follower who has no block.
+func From(g *graph.Graph, height uint32) *Cursor {
+	return &Cursor{graph: g, next: height, floor: height}
+}
+
+// After returns the place after a block at a height, which need not be on the chain any more.
+func After(g *graph.Graph, height uint32, hash chainhash.Hash) *Cursor {
+	return &Cursor{graph: g, next: height + 1, have: &hash, floor: g.Params().StartHeight}
+}
+
+// Step is what a follower is to be told next: one of its fields is set.
+type Step struct {
+	Disconnected *graph.Disconnected
+	Connected    *graph.BlockEvents // or a part of the block, if it has many events
+}
+
+// ErrUnknown says that a follower has a block that is not on the chain, and that is not among
+// the disconnected blocks that the graph keeps: nothing leads him back to the chain.
+var ErrUnknown = errors.New("push: the block is neither on the chain nor among the disconnected blocks that are kept")
+
+// At returns the block that the follower has, all of it or a part. ok is false if he has none.
+func (c *Cursor) At() (height uint32, hash chainhash.Hash, ok bool) {
+	if c.have == nil {
+		return 0, hash, false
+	}
+	return c.next - 1, *c.have, true
+}
+
+// Next moves the cursor to what the follower is to be told next, and returns that: a DISCONNECT
+// for each block that he has and that has left the chain, newest first, then the blocks of
+// the chain, of whose events a step has at most so many. ok is false when he has been told all.
+//
+// ErrUnknown if nothing leads to the chain. Other errors are the graph's.
+func (c *Cursor) Next(events int) (step Step, ok bool, err error) {
+	for {
+		gone, err := c.disconnect()
+		if err != nil || gone != nil {
+			return Step{Disconnected: gone}, gone != nil, err
+		}
+		if c.sent == 0 {
+			if tip, ok := c.graph.Tip(); !ok || c.next > tip.Height {
+				return Step{}, false, nil
+			}
+		}
+		block, err := c.connect(events)
+		if err != nil || block != nil {
+			return Step{Connected: block}, block != nil, err
+		}
+	}
+}
+
+// disconnect takes back the block that the follower has, if it has left the chain.
+func (c *Cursor) disconnect() (*graph.Disconnected, error) {
+	if c.have == nil {
+		return nil, nil
+	}
+	height := c.next - 1
+	header, err := c.graph.BlockHeader(height)
+	switch {
+	case err == nil && header.Hash == *c.have:
+		return nil, nil
+	case err != nil && !offChain(err):
+		return nil, err
+	}
+	gone, err := c.graph.DisconnectedBlock(height, *c.have)
+	if errors.Is(err, graph.ErrNotFound) {
+		return nil, ErrUnknown
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.next, c.have, c.sent = height, &gone.PrevHash, 0
+	if c.next <= c.floor {
+		c.have = nil
+	}
+	return &gone, nil
+}
+
+// connect reads the next part of the block being told, or the first of the next one. It
+// returns nil if that was reorganised away since disconnect looked.
+func (c *Cursor) connect(events int) (*graph.BlockEvents, error) {
+	height := c.next
+	if c.sent > 0 {
+		height--
+	}
+	block, err := c.graph.Events(height, c.sent, events)
+	switch {
+	case offChain(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case c.sent > 0 && block.Hash != *c.have, c.sent == 0 && c.have != nil && block.PrevHash != *c.have:
+		return nil, nil
+	}
+	c.next, c.have = height+1, &block.Hash
+	if c.sent += len(block.Effects) + len(block.Anchors); !block.More {
+		c.sent = 0
+	}
+	return &block, nil
+}
+
+// offChain reports whether err says that there is no block at a height, or not
+// any more.
+func offChain(err error) bool {
+	return errors.Is(err, graph.ErrHeight) || errors.Is(err, graph.ErrEmpty) || errors.Is(err, graph.ErrReorganised)
+}
