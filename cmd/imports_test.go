@@ -85,7 +85,7 @@ func house() ([]room, []exception) {
 		{ // what follows the chain for who is to be told
 			folder: "rpc/push",
 			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "graph", "protocol"},
-			tests:  served,
+			tests:  append(served, module+"indexer"),
 		},
 		{ // what publishes links for who has a wallet
 			folder: "rpc/links",

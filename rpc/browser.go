@@ -47,7 +47,7 @@ func readable(origins []string, next http.Handler) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
-		AllowedHeaders: []string{"Content-Type"},
+		AllowedHeaders: []string{"Content-Type", "Last-Event-ID"},
 		ExposedHeaders: []string{"Etag", "Retry-After"},
 		MaxAge:         preflightAge,
 	}).Handler(next)

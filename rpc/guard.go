@@ -17,10 +17,9 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/push"
 	"github.com/keytree-bch/keytree/rpc/rest"
 )
-
-var errStopping = status.Error(codes.Unavailable, "the server is shutting down; try again later")
 
 // unary bounds the time of a call and keeps a panic from the client.
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
@@ -67,7 +66,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 
 	err = handler(srv, &stoppableStream{stream, ctx})
 	if status.Code(err) == codes.Canceled && s.stopping.Err() != nil {
-		return errStopping
+		return push.ErrStopping
 	}
 	return err
 }
@@ -85,21 +84,61 @@ func (s *stoppableStream) Context() context.Context { return s.ctx }
 func (s *Server) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.gate.TryRLock() {
-			rest.WriteError(w, http.StatusServiceUnavailable, errStopping)
+			refuse(w, r, http.StatusServiceUnavailable, push.ErrStopping)
 			return
 		}
 		defer s.gate.RUnlock()
 		defer contain(w, s.log, "REST")
-		ctx, cancel := context.WithTimeout(r.Context(), admission.RequestTimeout)
+		ctx, cancel := s.timed(r)
 		defer cancel()
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
-// observed tells of each REST call, by its pattern, and how it ended.
+// timed returns a context for a request, which ends when its time is up: a stream's, when the
+// server stops.
+func (s *Server) timed(r *http.Request) (context.Context, context.CancelFunc) {
+	if !push.IsStream(r) {
+		return context.WithTimeout(r.Context(), admission.RequestTimeout)
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	ignored := context.AfterFunc(s.stopping, func() { cancel(push.ErrStopping) })
+	return ctx, func() {
+		ignored()
+		cancel(nil)
+	}
+}
+
+// kindOf says of which kind a request over HTTP is.
+func kindOf(r *http.Request) admission.Kind {
+	if push.IsStream(r) {
+		return admission.Stream
+	}
+	return admission.Request
+}
+
+// refuseHTTP answers a request that was not let in.
+func refuseHTTP(w http.ResponseWriter, r *http.Request, why *admission.Refusal) {
+	refuse(w, r, why.HTTPStatus(), why)
+}
+
+// refuse answers a request that nobody answers. A stream is refused as a stream.
+func refuse(w http.ResponseWriter, r *http.Request, code int, err error) {
+	if push.IsStream(r) {
+		push.Refuse(w, err)
+		return
+	}
+	rest.WriteError(w, code, err)
+}
+
+// observed tells of each REST call that has an end of its own, by its pattern, and how it ended.
 func (s *Server) observed(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+		if push.IsStream(r) {
+			next(w, r, path)
+			return
+		}
 		began, answer := time.Now(), &codedWriter{ResponseWriter: w, code: http.StatusOK}
 		pattern, _ := runtime.HTTPPattern(r.Context())
 		defer func() {

@@ -77,7 +77,7 @@ func (s *KeyserverServer) Serve(ctx context.Context, listener net.Listener) erro
 
 // admitted lets clients in.
 func (s *KeyserverServer) admitted(next http.Handler) http.Handler {
-	return s.admission.Handler(s.admission.Answers(next, keyserverrpc.Refuse), keyserverrpc.Refuse)
+	return s.admission.Handler(s.admission.Answers(next, keyserverrpc.Refuse), admission.Requests, keyserverrpc.Refuse)
 }
 
 // guarded keeps handlers from running on when Serve has ended.

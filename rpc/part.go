@@ -77,7 +77,7 @@ func (h *healthService) rest(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		if strings.HasPrefix(r.URL.Path, "/v1/") {
 			if err := h.refusal(strings.HasPrefix(r.URL.Path, rest.KeyserverPath)); err != nil {
-				rest.WriteError(w, http.StatusServiceUnavailable, err)
+				refuse(w, r, http.StatusServiceUnavailable, err)
 				return
 			}
 		}

@@ -144,7 +144,7 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	answers := s.admission.Answers(rest.Headed(services.Cached(c.Version, mux)), rest.Refuse)
+	answers := s.admission.Answers(rest.Headed(services.Cached(c.Version, mux)), refuseHTTP)
 	handler, err := rest.Compressed(answers)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
@@ -154,7 +154,7 @@ func NewServer(c Config) (*Server, error) {
 	s.kinds = kindsOf(s.grpc)
 	s.http = &http.Server{
 		// A refusal is behind shared, for pages to read it.
-		Handler:   s.guarded(named(c.Hosts, shared(c.Origins, s.admission.Handler(handler, rest.Refuse)))),
+		Handler:   s.guarded(named(c.Hosts, shared(c.Origins, s.admission.Handler(handler, kindOf, refuseHTTP)))),
 		ErrorLog:  newHTTPLog(c.Log, "REST"),
 		TLSConfig: c.TLS.Clone(),
 	}

@@ -91,8 +91,12 @@ func (c *call) stop(why *Refusal) {
 	}
 	if c.answer != nil {
 		// A writer that waits for the client is told so. It fails if the connection is gone.
-		c.answer.SetReadDeadline(time.Now())
-		c.answer.SetWriteDeadline(time.Now())
+		deadline := time.Now()
+		if c.kind == Stream {
+			deadline = deadline.Add(partingTime)
+		}
+		c.answer.SetReadDeadline(deadline)
+		c.answer.SetWriteDeadline(deadline)
 	}
 }
 

@@ -38,28 +38,31 @@ func FarewellHTTP(why *Refusal) []byte {
 }
 
 // Refuse answers a request that is refused, in the form of its wire. Retry-After is set.
-type Refuse func(http.ResponseWriter, *Refusal)
+type Refuse func(http.ResponseWriter, *http.Request, *Refusal)
 
-func (refuse Refuse) answer(w http.ResponseWriter, why *Refusal) {
+func (refuse Refuse) answer(w http.ResponseWriter, r *http.Request, why *Refusal) {
 	w.Header().Set("Retry-After", strconv.Itoa(why.Seconds()))
-	refuse(w, why)
+	refuse(w, r, why)
 }
 
-// Handler lets requests in to next, or refuses them. In their context, Work, Long and
-// ClientOf know them.
-func (g *Gate) Handler(next http.Handler, refuse Refuse) http.Handler {
+// Requests says that a request over HTTP is none for a stream.
+func Requests(*http.Request) Kind { return Request }
+
+// Handler lets requests in to next, or refuses them; kind says of which kind each is. In their
+// context, Work, Long and ClientOf know them.
+func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse Refuse) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		on, _ := r.Context().Value(connKey{}).(*conn)
 		client := Client{}
 		if on != nil {
 			client = g.asking(on.address, r.Header.Values("X-Forwarded-For"), r.Header.Values("Forwarded"))
 		}
-		c, refusal := g.let(on, client, Request)
+		c, refusal := g.let(on, client, kind(r))
 		if refusal != nil {
 			if on != nil {
 				on.refuse()
 			}
-			refuse.answer(w, refusal)
+			refuse.answer(w, r, refusal)
 			return
 		}
 		asked := r.Context() // which ends when the client takes the request back
@@ -70,7 +73,7 @@ func (g *Gate) Handler(next http.Handler, refuse Refuse) http.Handler {
 		c.cancel, c.answer = cancel, http.NewResponseController(w)
 		c.mu.Unlock()
 		r = r.WithContext(ctx)
-		if r.ContentLength == 0 {
+		if r.ContentLength == 0 && c.kind == Request {
 			c.place.keep()
 		}
 		r.Body = &body{r.Body, c}
@@ -90,7 +93,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if refusal := b.call.received(n); refusal != nil {
 		return 0, refusal
 	}
-	if err == io.EOF {
+	if err == io.EOF && b.call.kind == Request {
 		b.call.place.keep()
 	}
 	return n, err
@@ -102,7 +105,7 @@ func (b *body) Read(p []byte) (int, error) {
 func (g *Gate) Answers(next http.Handler, refuse Refuse) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c := callOf(r.Context()); c != nil {
-			w = &writer{ResponseWriter: w, call: c, refuse: refuse}
+			w = &writer{ResponseWriter: w, request: r, call: c, refuse: refuse}
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -113,6 +116,7 @@ const piece = 4 << 10
 
 type writer struct {
 	http.ResponseWriter
+	request *http.Request
 	call    *call
 	refuse  Refuse
 	begun   bool
@@ -133,10 +137,11 @@ func (w *writer) Write(b []byte) (int, error) {
 	if w.refused {
 		return len(b), nil
 	}
-	if len(b) >= piece {
-		if !w.call.patient() {
-			return 0, errStopped
-		}
+	switch stream := w.call.kind == Stream; {
+	case !stream && len(b) < piece:
+	case !w.call.patient():
+		return 0, errStopped
+	case !stream: // whose place is movable as long as it is there
 		w.call.place.free()
 		defer w.call.place.keep()
 	}
@@ -152,7 +157,7 @@ func (w *writer) Write(b []byte) (int, error) {
 		default:
 			w.refused = true
 			w.Header().Del("Content-Length")
-			w.refuse.answer(w.ResponseWriter, refusal)
+			w.refuse.answer(w.ResponseWriter, w.request, refusal)
 			return len(b), nil
 		}
 	}
@@ -163,12 +168,13 @@ func (w *writer) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// patient gives the client time to take the next piece, unless the call was stopped.
+// patient gives the client time to take the next piece, unless the call was stopped: then a
+// stream has some left to say so.
 func (c *call) patient() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped {
-		return false
+		return c.kind == Stream
 	}
 	// Without deadlines, as in tests without a network, nothing waits.
 	c.answer.SetWriteDeadline(time.Now().Add(c.gate.limits.Take))

@@ -47,6 +47,14 @@ func Turn(ctx context.Context) error {
 	return nil
 }
 
+// EndTurn gives the turn of a call back, if it has one: what is left of the call is not long work.
+// It is called by the goroutine that answers.
+func EndTurn(ctx context.Context) {
+	if c := callOf(ctx); c != nil {
+		c.finish()
+	}
+}
+
 // pause gives the call's turn back, if it has one, while the call waits for its client.
 func (c *call) pause() {
 	if c.turn {

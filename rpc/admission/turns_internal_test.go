@@ -36,8 +36,8 @@ func gateOfTurns(n int) *Gate {
 
 // answer has a handler answer a client that takes by a function, behind a gate.
 func answer(g *Gate, take func(), handler http.HandlerFunc) {
-	refuse := func(http.ResponseWriter, *Refusal) {}
-	g.Handler(g.Answers(handler, refuse), refuse).ServeHTTP(&taker{httptest.NewRecorder(), take}, httptest.NewRequest("GET", "/", nil))
+	refuse := func(http.ResponseWriter, *http.Request, *Refusal) {}
+	g.Handler(g.Answers(handler, refuse), Requests, refuse).ServeHTTP(&taker{httptest.NewRecorder(), take}, httptest.NewRequest("GET", "/", nil))
 }
 
 // TestTurns makes many long answers at once. One client takes nothing until all others have

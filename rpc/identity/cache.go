@@ -64,7 +64,7 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // passing tells whether the answer to a request is of its moment, and not of a block.
 func passing(r *http.Request) bool {
-	return r.URL.Path == "/v1/status" || r.URL.Path == "/v1/mempool" || r.URL.Query().Has("unconfirmed")
+	return r.URL.Path == "/v1/status" || r.URL.Path == "/v1/mempool" || r.URL.Path == rest.StreamPath || r.URL.Query().Has("unconfirmed")
 }
 
 // settled tells whether a request is as of a settled block, and of no other.

@@ -10,13 +10,15 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/push"
 )
 
 // identityService implements keytree.v1.IdentityService; the .proto file
-// documents its calls. It keeps nothing between calls.
+// documents its calls. It keeps nothing between calls, but for streams what is pending.
 type identityService struct {
 	keytreev1.UnimplementedIdentityServiceServer
 	graphReader
+	pool *push.Mempool
 }
 
 // GetStatus implements IdentityService.

@@ -54,6 +54,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/mempool"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/push"
 )
 
 // Indexer is what the server asks of the indexer: how the graph stands beside
@@ -78,12 +79,14 @@ type Services struct {
 	reader     graphReader
 	identities *identityService
 	anchors    *anchorService
+	streams    *push.Handler
 }
 
 // New returns the services of a graph.
 func New(c Config) *Services {
 	reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
-	return &Services{reader, &identityService{graphReader: reader}, &anchorService{graphReader: reader}}
+	identities := &identityService{graphReader: reader, pool: push.NewMempool(c.Graph)}
+	return &Services{reader, identities, &anchorService{graphReader: reader}, push.NewHandler(identities)}
 }
 
 // Register adds the services to a gRPC server.
@@ -98,6 +101,7 @@ func (s *Services) RegisterREST(mux *runtime.ServeMux) error {
 		keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), mux, s.identities),
 		keytreev1.RegisterAnchorServiceHandlerServer(context.Background(), mux, s.anchors),
 		s.identities.handleDirectly(mux),
+		s.streams.Register(mux),
 		mux.HandlePath(http.MethodGet, bundlePath, s.anchors.download),
 	)
 }

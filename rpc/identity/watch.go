@@ -3,51 +3,171 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph"
+	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/push"
 )
 
+// heartbeat is how often a follower is told what he has.
+const heartbeat = 15 * time.Second
+
 // Watch implements IdentityService.
 func (s *identityService) Watch(request *keytreev1.WatchRequest, stream grpc.ServerStreamingServer[keytreev1.WatchResponse]) error {
+	// Who knows of blocks alone is told of nothing else.
+	marked := len(request.GetAddresses())+len(request.GetIds()) > 0 || request.GetUnconfirmed() || request.GetLastId() != ""
+	begin := func() error { return stream.SendHeader(nil) }
+	return s.follow(stream.Context(), request, marked, begin, stream.Send)
+}
+
+// Follow implements push.Source.
+func (s *identityService) Follow(ctx context.Context, request *keytreev1.WatchRequest, send func(*keytreev1.WatchResponse) error) error {
+	return s.follow(ctx, request, true, func() error { return nil }, send)
+}
+
+// follow tells send what a request asks for until ctx ends or send fails. When it has found the request
+// good, it calls begin. marked tells of what the follower has even if there is nothing else to tell.
+func (s *identityService) follow(ctx context.Context, request *keytreev1.WatchRequest, marked bool, begin func() error, send func(*keytreev1.WatchResponse) error) error {
 	if err := s.unavailable(); err != nil {
 		return err
 	}
 	changed := s.graph.Changed()
-	cursor, err := s.newCursor(request)
+	f, err := s.newFollower(request, marked, send)
 	if err != nil {
 		return err
 	}
-	if err := stream.SendHeader(nil); err != nil { // the stream has begun
+	defer f.filter.Close()
+	if err := begin(); err != nil { // the stream has begun
 		return err
 	}
-	for {
-		if err := s.advance(stream.Context(), cursor, stream.Send); err != nil {
+	var beat <-chan time.Time
+	if marked {
+		ticker := time.NewTicker(heartbeat)
+		defer ticker.Stop()
+		beat = ticker.C
+		if err := f.mark(); err != nil {
 			return err
 		}
+	}
+	for {
+		pending := s.graph.PendingChanged()
+		wait, err := f.advance(ctx, beat)
+		if err != nil {
+			return err
+		}
+		var again <-chan time.Time
+		if wait > 0 {
+			again = time.After(wait)
+		}
+		if f.place == nil {
+			pending = nil
+		}
 		select {
-		case <-stream.Context().Done():
-			return s.fault(stream.Context().Err())
+		case <-ctx.Done():
+			return f.gone(ctx)
 		case <-changed:
+		case <-pending:
+		case <-again:
+		case <-beat:
+			if err := f.mark(); err != nil {
+				return err
+			}
 		}
 		// Taken before looking, so that no change between the two is missed.
 		changed = s.graph.Changed()
 	}
 }
 
-// newCursor returns the place from which a request wants to go on.
-func (s *identityService) newCursor(request *keytreev1.WatchRequest) (*push.Cursor, error) {
+// follower is one stream. It holds no more than its places and its filter, and the message being
+// sent: what a slow client has yet to be sent stays in the graph. One goroutine uses it.
+type follower struct {
+	*identityService
+	send   func(*keytreev1.WatchResponse) error
+	cursor *push.Cursor
+	filter *push.Filter
+	place  *push.Place // nil for a follower of blocks alone
+	would  []byte      // digest of what the client was told that all that is pending would do; nil for nothing
+	asked  uint64      // generation of what is pending for which that was asked
+	listed bool        // whether the client was told that it has all that was pending at first
+
+	id   string // of what the client has
+	open bool   // whether the client was told a part of a block, of which more follows
+}
+
+func (s *identityService) newFollower(request *keytreev1.WatchRequest, marked bool, send func(*keytreev1.WatchResponse) error) (f *follower, err error) {
+	f = &follower{identityService: s, send: send}
+	if f.cursor, err = s.newCursor(request, marked); err != nil {
+		return nil, err
+	}
+	f.id, f.open = f.cursor.ID(), f.cursor.Within()
+	if request.GetUnconfirmed() {
+		f.place = new(push.Place)
+	}
+	f.filter, err = s.newFilter(request)
+	return f, err
+}
+
+// newFilter reads what concerns a follower.
+func (s *identityService) newFilter(request *keytreev1.WatchRequest) (*push.Filter, error) {
+	for field, n := range map[string]int{"addresses": len(request.GetAddresses()), "ids": len(request.GetIds())} {
+		if n > graph.MaxFollowed {
+			return nil, fault.Field(codes.InvalidArgument, field, "expected at most %d, got %d", graph.MaxFollowed, n)
+		}
+	}
+	keys := make([]protocol.KeyHash, len(request.GetAddresses()))
+	for i, address := range request.GetAddresses() {
+		var err error
+		if keys[i], err = parseAddress(fmt.Sprintf("addresses[%d]", i), address, s.net); err != nil {
+			return nil, err
+		}
+	}
+	ids := make([]chainhash.Hash, len(request.GetIds()))
+	for i, id := range request.GetIds() {
+		var err error
+		if ids[i], err = parseHash(fmt.Sprintf("ids[%d]", i), id); err != nil {
+			return nil, err
+		}
+	}
+	filter, err := push.NewFilter(s.graph, keys, ids)
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	return filter, nil
+}
+
+// newCursor returns the place from which a request wants to go on. Who asks for what is new alone has the
+// tip, if he is told what he has.
+func (s *identityService) newCursor(request *keytreev1.WatchRequest, marked bool) (*push.Cursor, error) {
 	tip, ok := s.graph.Tip()
 	if !ok {
 		return nil, errNoBlock
 	}
 	start, next := s.graph.Params().StartHeight, tip.Height+1
-	if request.FromHeight != nil {
+	if id := request.GetLastId(); id != "" {
+		cursor, err := push.ParseID(s.graph, id)
+		if err != nil {
+			return nil, fault.Field(codes.InvalidArgument, "last_id", "%v, got %q", err, fault.Shortened(id))
+		}
+		if request.FromHeight != nil && request.GetKnownHash() == "" {
+			cursor.Began(*request.FromHeight)
+		}
+		return cursor, nil
+	}
+	switch {
+	case request.FromHeight != nil:
 		next = *request.FromHeight
+	case marked && request.GetKnownHash() == "":
+		return push.After(s.graph, tip.Height, tip.Hash), nil
 	}
 	if request.GetKnownHash() == "" {
 		if next < start || next > tip.Height+1 {
@@ -70,38 +190,118 @@ func (s *identityService) newCursor(request *keytreev1.WatchRequest) (*push.Curs
 	return push.After(s.graph, next-1, known), nil
 }
 
-// advance sends what lies between a follower's place and the tip, and returns when he has
-// reached the tip.
-func (s *identityService) advance(ctx context.Context, cursor *push.Cursor, send func(*keytreev1.WatchResponse) error) error {
+// mark tells the client what it has.
+func (f *follower) mark() error { return f.send(&keytreev1.WatchResponse{Id: f.id}) }
+
+// advance tells of what lies between the follower's places and now. If wait is not 0, there may be
+// more then.
+func (f *follower) advance(ctx context.Context, beat <-chan time.Time) (wait time.Duration, err error) {
 	for {
-		if err := ctx.Err(); err != nil {
-			return s.fault(err)
+		if ctx.Err() != nil {
+			return 0, f.gone(ctx)
 		}
-		block, err := s.nextBlock(cursor)
-		if err != nil || block == nil {
-			return err
+		select {
+		case <-beat:
+			if err := f.mark(); err != nil {
+				return 0, err
+			}
+		default:
 		}
-		// While the message waits for a slow client, nothing is kept of what it was made of.
-		if err := send(&keytreev1.WatchResponse{Block: block}); err != nil {
-			return err
+		message, more, err := f.nextBlock(ctx)
+		switch {
+		case err != nil:
+			return 0, err
+		case !more && f.place == nil:
+			return 0, nil
+		case !more:
+			if wait, more, err = f.advancePending(ctx); err != nil || !more {
+				return wait, err
+			}
+		case message != nil:
+			// While the message waits for a slow client, nothing is kept of what it was made of.
+			if err := f.send(message); err != nil {
+				return 0, err
+			}
 		}
 	}
 }
 
-// nextBlock moves a follower on, and renders what he is to be told; nil at the tip.
-func (s *identityService) nextBlock(cursor *push.Cursor) (*keytreev1.BlockEvents, error) {
-	height, hash, _ := cursor.At()
-	step, ok, err := cursor.Next(watchedAtOnce)
+// gone is the error for a stream whose context has ended.
+func (f *follower) gone(ctx context.Context) error {
+	var refusal *admission.Refusal
+	if errors.As(context.Cause(ctx), &refusal) {
+		return push.Shed(refusal)
+	}
+	return f.fault(ctx.Err())
+}
+
+// nextBlock moves on, and returns what the client is to be told; nil if it does not concern it.
+// more is false at the tip.
+func (f *follower) nextBlock(ctx context.Context) (message *keytreev1.WatchResponse, more bool, err error) {
+	height, hash, _ := f.cursor.At()
+	step, more, err := f.cursor.Next(watchedAtOnce)
 	switch {
 	case errors.Is(err, push.ErrUnknown):
-		return nil, fault.Field(codes.FailedPrecondition, "known_hash",
-			"block %d, %s, is not on the chain and not among the disconnected blocks that are kept; start again from a lower height", height, hash)
+		tip, _ := f.graph.Tip()
+		return nil, false, push.Lost(height, hash.String(), tip.Height)
 	case err != nil:
-		return nil, s.fault(err)
-	case !ok:
-		return nil, nil
+		return nil, false, f.fault(err)
+	case !more:
+		return nil, false, nil
 	case step.Disconnected != nil:
-		return disconnected(*step.Disconnected), nil
+		message, err = f.disconnected(ctx, step.Disconnected)
+	default:
+		message, err = f.connected(ctx, step.Connected)
 	}
-	return s.render().connected(*step.Connected), nil
+	if message != nil || !f.cursor.Within() {
+		f.id = f.cursor.ID()
+	}
+	if message != nil {
+		message.Id = f.id
+	}
+	return message, true, err
+}
+
+// disconnected tells of a block that was taken back. Whether something in it concerned the
+// client, nobody knows any more.
+func (f *follower) disconnected(ctx context.Context, gone *graph.Disconnected) (*keytreev1.WatchResponse, error) {
+	f.open = false
+	changes, err := f.filter.Disconnected(ctx, gone)
+	if err != nil {
+		return nil, f.fault(err)
+	}
+	return f.changed(&keytreev1.WatchResponse{Block: disconnected(*gone)}, changes), nil
+}
+
+// connected tells of a part of a block, nil if nothing in it concerns the client.
+func (f *follower) connected(ctx context.Context, block *graph.BlockEvents) (*keytreev1.WatchResponse, error) {
+	changes, err := f.filter.Connected(ctx, block)
+	switch {
+	case errors.Is(err, graph.ErrReorganised), errors.Is(err, graph.ErrHeight): // its DISCONNECT comes next
+		changes = graph.Changes{Unsure: true}
+	case err != nil:
+		return nil, f.fault(err)
+	}
+	f.filter.Pick(block)
+	concerns := f.filter == nil || f.open || len(block.Effects)+len(block.Anchors)+len(changes.Keys)+len(changes.IDs) > 0 || changes.Unsure
+	if !concerns {
+		return nil, nil
+	}
+	f.open = block.More
+	return f.changed(&keytreev1.WatchResponse{Block: f.render().connected(*block)}, changes), nil
+}
+
+// changed adds to a message what changed of the filter. If not all of that is sure, it says so in place of what may be
+// everything.
+func (f *follower) changed(m *keytreev1.WatchResponse, changes graph.Changes) *keytreev1.WatchResponse {
+	if m.Unsure = changes.Unsure; changes.Unsure && m.Block.GetType() == "DISCONNECT" {
+		return m
+	}
+	for _, key := range changes.Keys {
+		m.Changed = append(m.Changed, f.render().address(key))
+	}
+	for _, id := range changes.IDs {
+		m.ChangedIds = append(m.ChangedIds, id.String())
+	}
+	return m
 }

@@ -119,6 +119,6 @@ func refusedCall(why *admission.Refusal) *jsonrpc.Error {
 }
 
 // Refuse answers a request on the wire that was not let in.
-func Refuse(w http.ResponseWriter, why *admission.Refusal) {
+func Refuse(w http.ResponseWriter, _ *http.Request, why *admission.Refusal) {
 	jsonrpc.Refuse(w, why.HTTPStatus(), refusedCall(why))
 }

@@ -1,13 +1,21 @@
 // Package push follows the chain for who wants to be told what changes.
 //
-// A Cursor is all that a follower has: a place on the chain. What he has yet to be told stays
-// in the graph, so who is slow is behind, and holds nothing.
+// A Cursor is all that a follower has of the chain: a place. A Place in the log of a Mempool is all
+// that he has of what is pending. What he has yet to be told stays in the graph, so who is slow is
+// behind, and holds nothing. A Filter says what concerns him.
 //
-// What never belongs here: how a block looks on a wire, a rule of identities.
+// A Handler tells followers over HTTP, by server-sent events. Over gRPC, package identity does,
+// which makes the messages of both.
+//
+// What never belongs here: what a block looks like in a message, a rule of identities.
 package push
 
 import (
 	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
@@ -37,6 +45,53 @@ func From(g *graph.Graph, height uint32) *Cursor {
 func After(g *graph.Graph, height uint32, hash chainhash.Hash) *Cursor {
 	return &Cursor{graph: g, next: height + 1, have: &hash, floor: g.Params().StartHeight}
 }
+
+// ParseID reads a place as ID has written it. The block need not be on the chain.
+func ParseID(g *graph.Graph, id string) (*Cursor, error) {
+	parts := strings.Split(id, "-")
+	if len(parts) != 3 || len(parts[1]) != chainhash.MaxHashStringSize {
+		return nil, errID
+	}
+	height, err := strconv.ParseUint(parts[0], 10, 32)
+	if err != nil || height == math.MaxUint32 {
+		return nil, errID
+	}
+	hash, err := chainhash.NewHashFromStr(parts[1])
+	if err != nil {
+		return nil, errID
+	}
+	sent, err := strconv.ParseUint(parts[2], 10, 31)
+	if err != nil {
+		return nil, errID
+	}
+	if *hash == (chainhash.Hash{}) {
+		return From(g, uint32(height)), nil
+	}
+	c := After(g, uint32(height), *hash)
+	c.sent = int(sent)
+	return c, nil
+}
+
+var errID = errors.New("expected an id of a stream, HEIGHT-HASH-SEQ")
+
+// ID names the place: HEIGHT-HASH-SEQ is the block that the follower has and how many of its events he was told,
+// if there are more, else 0. Who has no block has one without a hash, and the height of the
+// first that he is to be told.
+func (c *Cursor) ID() string {
+	if c.have == nil {
+		return fmt.Sprintf("%d-%v-0", c.next, chainhash.Hash{})
+	}
+	return fmt.Sprintf("%d-%v-%d", c.next-1, *c.have, c.sent)
+}
+
+// Began says that the follower has no block below a height.
+func (c *Cursor) Began(height uint32) { c.floor = max(c.floor, height) }
+
+// Height returns the height of the next block to connect.
+func (c *Cursor) Height() uint32 { return c.next }
+
+// Within reports whether the follower was told a part of a block only.
+func (c *Cursor) Within() bool { return c.sent > 0 }
 
 // Step is what a follower is to be told next: one of its fields is set.
 type Step struct {

@@ -29,6 +29,9 @@ func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w
 	switch code {
 	case http.StatusMethodNotAllowed:
 		allowed := "GET, HEAD, OPTIONS"
+		if r.URL.Path == StreamPath {
+			allowed = "GET, HEAD, POST, OPTIONS"
+		}
 		for _, rule := range calls() {
 			if rule.GetPost() == r.URL.Path {
 				allowed = "POST, OPTIONS"
@@ -48,7 +51,9 @@ func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w
 }
 
 // Refuse answers what was not let in.
-func Refuse(w http.ResponseWriter, why *admission.Refusal) { WriteError(w, why.HTTPStatus(), why) }
+func Refuse(w http.ResponseWriter, _ *http.Request, why *admission.Refusal) {
+	WriteError(w, why.HTTPStatus(), why)
+}
 
 // WriteError writes err, a gRPC status, as google.rpc.Status. If it is a refusal, the header
 // says, too, when to come back, and the code is its own.

@@ -137,7 +137,7 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		var refusal *admission.Refusal
 		switch {
 		case errors.As(err, &refusal):
-			Refuse(w, refusal)
+			Refuse(w, r, refusal)
 			return
 		case errors.As(err, new(*http.MaxBytesError)):
 			WriteError(w, http.StatusRequestEntityTooLarge,

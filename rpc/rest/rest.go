@@ -5,6 +5,7 @@
 package rest
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -21,8 +22,12 @@ var (
 	errorJSON = protojson.MarshalOptions{UseProtoNames: true}
 )
 
-// KeyserverPath begins the paths of calls of the keyserver.
-const KeyserverPath = "/v1/keyserver"
+const (
+	// KeyserverPath begins the paths of calls of the keyserver.
+	KeyserverPath = "/v1/keyserver"
+	// StreamPath is where streams are, by GET and by POST.
+	StreamPath = "/v1/stream"
+)
 
 // NewMux returns a handler without calls. A request passes through some middlewares, the
 // first one first, before it is read strictly.
@@ -41,12 +46,19 @@ func NewMux(before ...runtime.Middleware) *runtime.ServeMux {
 func Headed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead {
-			r = r.Clone(r.Context())
+			r = r.Clone(context.WithValue(r.Context(), headKey{}, true))
 			r.Method = http.MethodGet
 		}
 		next.ServeHTTP(w, r)
 	})
 }
+
+// headKey is the key of whether a request asks for a header alone.
+type headKey struct{}
+
+// IsHead reports whether a request that Headed has passed on asks for a header alone, for who
+// would have no end of a body.
+func IsHead(r *http.Request) bool { return r.Context().Value(headKey{}) != nil }
 
 // minGzip is how many bytes an answer has at least that is compressed.
 const minGzip = 1024

@@ -67,6 +67,7 @@ func TestOptions(t *testing.T) {
 		"/v1/status":                 "GET, HEAD, OPTIONS",
 		"/healthz":                   "GET, HEAD, OPTIONS",
 		"/v1/addresses:batchResolve": "POST, OPTIONS",
+		"/v1/stream":                 "GET, HEAD, POST, OPTIONS",
 	} {
 		response, body := r.Send(t, "OPTIONS", path, "")
 		if got := response.Header.Get("Allow"); response.StatusCode != http.StatusNoContent || got != want || body != "" {
@@ -120,6 +121,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		{"DELETE", "/v1/addresses/" + rpctest.Address("child"), 405, "GET, HEAD, OPTIONS"},
 		{"GET", "/v1/addresses:batchResolve", 405, "POST, OPTIONS"},
 		{"PUT", "/v1/addresses:batchResolve", 405, "POST, OPTIONS"},
+		{"PUT", "/v1/stream", 405, "GET, HEAD, POST, OPTIONS"},
 		{"POST", "/readyz", 405, "GET, HEAD, OPTIONS"},
 	} {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {

@@ -162,6 +162,10 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		"GetAnchor":      append(get("/v1/anchors/txs/"+w.chain), ask{status: 200, path: "/v1/anchors/txs/" + w.breaker}, ask{status: 404, path: "/v1/anchors/txs/" + unknown}),
 		"GetProofBundle": append(get("/v1/anchors/chains/"+w.chain+"/bundle"), ask{status: 404, path: "/v1/anchors/chains/" + unknown + "/bundle"}),
 
+		// With an id that is nowhere, a stream ends at once.
+		"Stream":   {{status: 200, path: "/v1/stream?last_id=1-" + unknown + "-0"}, {status: 400, path: "/v1/stream?addresses=x"}, {status: 204, path: "/v1/stream", headers: []string{"Last-Event-ID: ended"}}},
+		"StreamOf": {{status: 200, path: "/v1/stream?last_id=1-" + unknown + "-0", body: rpctest.Object{"addresses": []string{child}}}, {status: 400, path: "/v1/stream", body: rpctest.Object{"ids": []string{"x"}}}, {status: 204, path: "/v1/stream", body: rpctest.Object{}, headers: []string{"Last-Event-ID: ended"}}},
+
 		"GetHealth":        {{status: 200, path: "/healthz"}},
 		"GetReadiness":     {{status: 200, path: "/readyz"}},
 		"GetPartReadiness": {{status: 200, path: "/readyz/index"}, {status: 200, path: "/readyz/keyserver"}, {status: 404, path: "/readyz/nothing"}},

@@ -2792,7 +2792,19 @@ type WatchRequest struct {
 	// block has left the chain, the stream begins with the DISCONNECTs that lead
 	// back to the fork, and goes on with the CONNECTs from there. If the server no
 	// longer knows that block, the call is refused as FAILED_PRECONDITION.
-	KnownHash     string `protobuf:"bytes,2,opt,name=known_hash,json=knownHash,proto3" json:"known_hash,omitempty"`
+	KnownHash string `protobuf:"bytes,2,opt,name=known_hash,json=knownHash,proto3" json:"known_hash,omitempty"`
+	// Only what concerns these, up to 10,000 addresses and 10,000 ids of identities: blocks
+	// with events that name one of them, or that change what one of them resolves to by what
+	// happens far above it; the events that name one; and every DISCONNECT of a block that
+	// the client may have been told of. None of both: everything.
+	Addresses []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Ids       []string `protobuf:"bytes,4,rep,name=ids,proto3" json:"ids,omitempty"`
+	// Tell of what is pending as well: all of it that concerns the client when the stream begins, and then
+	// what changes.
+	Unconfirmed bool `protobuf:"varint,5,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
+	// The id of the last message received, in place of known_hash: the stream goes on after
+	// it. from_height, if it is given besides, is where the client first began: it has no block below.
+	LastId        string `protobuf:"bytes,6,opt,name=last_id,json=lastId,proto3" json:"last_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2841,12 +2853,67 @@ func (x *WatchRequest) GetKnownHash() string {
 	return ""
 }
 
+func (x *WatchRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
+func (x *WatchRequest) GetLastId() string {
+	if x != nil {
+		return x.LastId
+	}
+	return ""
+}
+
+// WatchResponse is what a stream tells: one of block, pending, pending_event, pending_changes and
+// dropped, or an id alone.
+//
+// Streams with addresses, ids, unconfirmed or last_id, and all over HTTP, begin with an id alone, and have it
+// again every 15 seconds: a client that is told of few blocks does not fall behind for that. With
+// unconfirmed, all that is pending follows, as soon as the server knows it, and then an id alone: what the client
+// had before and what did not come again is pending no more.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A block with many events is split over several messages, all but the last
 	// with more set, each small enough for gRPC's default limit of 4 MB. If it is
 	// reorganised away before the last one, its DISCONNECT comes in place of the rest.
-	Block         *BlockEvents `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	Block *BlockEvents `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	// Those of the client's addresses that have another main address, parent or identity after the
+	// block than before. The last message of a block has them.
+	Changed []string `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
+	// Those of its ids that gain or lose keys, or merge.
+	ChangedIds []string `protobuf:"bytes,3,rep,name=changed_ids,json=changedIds,proto3" json:"changed_ids,omitempty"`
+	// Whether more of its addresses and ids may have changed than changed and changed_ids say: resolve what
+	// you show again. So it is with a DISCONNECT, as a rule.
+	Unsure bool `protobuf:"varint,4,opt,name=unsure,proto3" json:"unsure,omitempty"`
+	// An action has become pending, or something else would become of it now.
+	Pending *PendingAction `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	// An anchor has become pending, or would break a chain of them.
+	PendingEvent *PendingEvent `protobuf:"bytes,6,opt,name=pending_event,json=pendingEvent,proto3" json:"pending_event,omitempty"`
+	// The txid of what was pending and now is not, nor is it confirmed: something else spends what it
+	// spends, or it is too old or pays too little.
+	Dropped string `protobuf:"bytes,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// What all that is pending would do to the client's addresses and ids is another than before. Without those, never.
+	PendingChanges *PendingChanges `protobuf:"bytes,9,opt,name=pending_changes,json=pendingChanges,proto3" json:"pending_changes,omitempty"`
+	// Names what the client has with this message, as HEIGHT-HASH-SEQ: the block, and, if more of it follows, how
+	// much of that. Of a DISCONNECT, its parent. "" if the message changes nothing about that. Take it as it is.
+	Id            string `protobuf:"bytes,8,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2888,6 +2955,203 @@ func (x *WatchResponse) GetBlock() *BlockEvents {
 	return nil
 }
 
+func (x *WatchResponse) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetChangedIds() []string {
+	if x != nil {
+		return x.ChangedIds
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
+	}
+	return false
+}
+
+func (x *WatchResponse) GetPending() *PendingAction {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetPendingEvent() *PendingEvent {
+	if x != nil {
+		return x.PendingEvent
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetDropped() string {
+	if x != nil {
+		return x.Dropped
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetPendingChanges() *PendingChanges {
+	if x != nil {
+		return x.PendingChanges
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// PendingChanges are what all that is pending would do to the addresses and ids of a stream, also by
+// what would happen far above them.
+type PendingChanges struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that would have another main address, parent or identity.
+	Changed []string `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
+	// Those that would gain or lose keys, or merge.
+	ChangedIds []string `protobuf:"bytes,2,rep,name=changed_ids,json=changedIds,proto3" json:"changed_ids,omitempty"`
+	// Whether there may be more.
+	Unsure bool `protobuf:"varint,3,opt,name=unsure,proto3" json:"unsure,omitempty"`
+	// The pending transactions because of which, 100 at most, and of the first 100 of changed and of changed_ids.
+	By            []*PendingTransaction `protobuf:"bytes,4,rep,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingChanges) Reset() {
+	*x = PendingChanges{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingChanges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingChanges) ProtoMessage() {}
+
+func (x *PendingChanges) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingChanges.ProtoReflect.Descriptor instead.
+func (*PendingChanges) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *PendingChanges) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *PendingChanges) GetChangedIds() []string {
+	if x != nil {
+		return x.ChangedIds
+	}
+	return nil
+}
+
+func (x *PendingChanges) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
+	}
+	return false
+}
+
+func (x *PendingChanges) GetBy() []*PendingTransaction {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+// StreamFault is why a stream over HTTP ends: the data of its last event, fault. gRPC has statuses for it.
+type StreamFault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// FUTURE_CURSOR: the server does not know the block of the client's id yet; it is behind. OUTDATED_CURSOR:
+	// it does not know the block any more; begin again, without the id, from a lower height. CONSUMER_TOO_SLOW: others wait,
+	// or too much became pending that the client did not take. BUSY: there are too many streams. UNAVAILABLE: the
+	// index has failed, or was not compared with the node yet. STOPPING: the server is. INTERNAL: a fault of the server's.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The same for people.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// In how many seconds to come back with the last id; 0: not with it.
+	RetryAfter    uint32 `protobuf:"varint,3,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamFault) Reset() {
+	*x = StreamFault{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamFault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamFault) ProtoMessage() {}
+
+func (x *StreamFault) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamFault.ProtoReflect.Descriptor instead.
+func (*StreamFault) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *StreamFault) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StreamFault) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *StreamFault) GetRetryAfter() uint32 {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return 0
+}
+
 type ListAddressRequestsRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -2905,7 +3169,7 @@ type ListAddressRequestsRequest struct {
 
 func (x *ListAddressRequestsRequest) Reset() {
 	*x = ListAddressRequestsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	mi := &file_keytree_v1_identity_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2917,7 +3181,7 @@ func (x *ListAddressRequestsRequest) String() string {
 func (*ListAddressRequestsRequest) ProtoMessage() {}
 
 func (x *ListAddressRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	mi := &file_keytree_v1_identity_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2930,7 +3194,7 @@ func (x *ListAddressRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{32}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAddressRequestsRequest) GetAddress() string {
@@ -2990,7 +3254,7 @@ type ListAddressRequestsResponse struct {
 
 func (x *ListAddressRequestsResponse) Reset() {
 	*x = ListAddressRequestsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	mi := &file_keytree_v1_identity_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3266,7 @@ func (x *ListAddressRequestsResponse) String() string {
 func (*ListAddressRequestsResponse) ProtoMessage() {}
 
 func (x *ListAddressRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	mi := &file_keytree_v1_identity_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3279,7 @@ func (x *ListAddressRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{33}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListAddressRequestsResponse) GetRequests() []*LinkRequest {
@@ -3085,7 +3349,7 @@ type LinkRequest struct {
 
 func (x *LinkRequest) Reset() {
 	*x = LinkRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[34]
+	mi := &file_keytree_v1_identity_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3361,7 @@ func (x *LinkRequest) String() string {
 func (*LinkRequest) ProtoMessage() {}
 
 func (x *LinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[34]
+	mi := &file_keytree_v1_identity_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3374,7 @@ func (x *LinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkRequest.ProtoReflect.Descriptor instead.
 func (*LinkRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{34}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LinkRequest) GetTxHash() string {
@@ -3212,7 +3476,7 @@ type ListAddressLinksRequest struct {
 
 func (x *ListAddressLinksRequest) Reset() {
 	*x = ListAddressLinksRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[35]
+	mi := &file_keytree_v1_identity_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3488,7 @@ func (x *ListAddressLinksRequest) String() string {
 func (*ListAddressLinksRequest) ProtoMessage() {}
 
 func (x *ListAddressLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[35]
+	mi := &file_keytree_v1_identity_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3501,7 @@ func (x *ListAddressLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressLinksRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{35}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListAddressLinksRequest) GetAddress() string {
@@ -3290,7 +3554,7 @@ type ListAddressLinksResponse struct {
 
 func (x *ListAddressLinksResponse) Reset() {
 	*x = ListAddressLinksResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[36]
+	mi := &file_keytree_v1_identity_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3302,7 +3566,7 @@ func (x *ListAddressLinksResponse) String() string {
 func (*ListAddressLinksResponse) ProtoMessage() {}
 
 func (x *ListAddressLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[36]
+	mi := &file_keytree_v1_identity_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3579,7 @@ func (x *ListAddressLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressLinksResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{36}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListAddressLinksResponse) GetLinks() []*ChildLink {
@@ -3369,7 +3633,7 @@ type ChildLink struct {
 
 func (x *ChildLink) Reset() {
 	*x = ChildLink{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	mi := &file_keytree_v1_identity_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3645,7 @@ func (x *ChildLink) String() string {
 func (*ChildLink) ProtoMessage() {}
 
 func (x *ChildLink) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	mi := &file_keytree_v1_identity_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3658,7 @@ func (x *ChildLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildLink.ProtoReflect.Descriptor instead.
 func (*ChildLink) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{37}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ChildLink) GetChildAddress() string {
@@ -3714,15 +3978,39 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\bposition\x18\x03 \x01(\x04R\bposition\x12\x12\n" +
 	"\x04head\x18\x04 \x01(\fR\x04head\x12\x12\n" +
 	"\x04root\x18\x05 \x01(\fR\x04root\x12!\n" +
-	"\fbreak_reason\x18\x06 \x01(\tR\vbreakReason\"c\n" +
+	"\fbreak_reason\x18\x06 \x01(\tR\vbreakReason\"\xce\x01\n" +
 	"\fWatchRequest\x12$\n" +
 	"\vfrom_height\x18\x01 \x01(\rH\x00R\n" +
 	"fromHeight\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"known_hash\x18\x02 \x01(\tR\tknownHashB\x0e\n" +
-	"\f_from_height\">\n" +
+	"known_hash\x18\x02 \x01(\tR\tknownHash\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x10\n" +
+	"\x03ids\x18\x04 \x03(\tR\x03ids\x12 \n" +
+	"\vunconfirmed\x18\x05 \x01(\bR\vunconfirmed\x12\x17\n" +
+	"\alast_id\x18\x06 \x01(\tR\x06lastIdB\x0e\n" +
+	"\f_from_height\"\xf4\x02\n" +
 	"\rWatchResponse\x12-\n" +
-	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block\"\xda\x01\n" +
+	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block\x12\x18\n" +
+	"\achanged\x18\x02 \x03(\tR\achanged\x12\x1f\n" +
+	"\vchanged_ids\x18\x03 \x03(\tR\n" +
+	"changedIds\x12\x16\n" +
+	"\x06unsure\x18\x04 \x01(\bR\x06unsure\x123\n" +
+	"\apending\x18\x05 \x01(\v2\x19.keytree.v1.PendingActionR\apending\x12=\n" +
+	"\rpending_event\x18\x06 \x01(\v2\x18.keytree.v1.PendingEventR\fpendingEvent\x12\x18\n" +
+	"\adropped\x18\a \x01(\tR\adropped\x12C\n" +
+	"\x0fpending_changes\x18\t \x01(\v2\x1a.keytree.v1.PendingChangesR\x0ependingChanges\x12\x0e\n" +
+	"\x02id\x18\b \x01(\tR\x02id\"\x93\x01\n" +
+	"\x0ePendingChanges\x12\x18\n" +
+	"\achanged\x18\x01 \x03(\tR\achanged\x12\x1f\n" +
+	"\vchanged_ids\x18\x02 \x03(\tR\n" +
+	"changedIds\x12\x16\n" +
+	"\x06unsure\x18\x03 \x01(\bR\x06unsure\x12.\n" +
+	"\x02by\x18\x04 \x03(\v2\x1e.keytree.v1.PendingTransactionR\x02by\"`\n" +
+	"\vStreamFault\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
+	"\vretry_after\x18\x03 \x01(\rR\n" +
+	"retryAfter\"\xda\x01\n" +
 	"\x1aListAddressRequestsRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12 \n" +
 	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
@@ -3812,7 +4100,7 @@ func file_keytree_v1_identity_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_identity_proto_rawDescData
 }
 
-var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_keytree_v1_identity_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),            // 0: keytree.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),           // 1: keytree.v1.GetStatusResponse
@@ -3846,12 +4134,14 @@ var file_keytree_v1_identity_proto_goTypes = []any{
 	(*AnchorEvent)(nil),                 // 29: keytree.v1.AnchorEvent
 	(*WatchRequest)(nil),                // 30: keytree.v1.WatchRequest
 	(*WatchResponse)(nil),               // 31: keytree.v1.WatchResponse
-	(*ListAddressRequestsRequest)(nil),  // 32: keytree.v1.ListAddressRequestsRequest
-	(*ListAddressRequestsResponse)(nil), // 33: keytree.v1.ListAddressRequestsResponse
-	(*LinkRequest)(nil),                 // 34: keytree.v1.LinkRequest
-	(*ListAddressLinksRequest)(nil),     // 35: keytree.v1.ListAddressLinksRequest
-	(*ListAddressLinksResponse)(nil),    // 36: keytree.v1.ListAddressLinksResponse
-	(*ChildLink)(nil),                   // 37: keytree.v1.ChildLink
+	(*PendingChanges)(nil),              // 32: keytree.v1.PendingChanges
+	(*StreamFault)(nil),                 // 33: keytree.v1.StreamFault
+	(*ListAddressRequestsRequest)(nil),  // 34: keytree.v1.ListAddressRequestsRequest
+	(*ListAddressRequestsResponse)(nil), // 35: keytree.v1.ListAddressRequestsResponse
+	(*LinkRequest)(nil),                 // 36: keytree.v1.LinkRequest
+	(*ListAddressLinksRequest)(nil),     // 37: keytree.v1.ListAddressLinksRequest
+	(*ListAddressLinksResponse)(nil),    // 38: keytree.v1.ListAddressLinksResponse
+	(*ChildLink)(nil),                   // 39: keytree.v1.ChildLink
 }
 var file_keytree_v1_identity_proto_depIdxs = []int32{
 	4,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
@@ -3863,8 +4153,8 @@ var file_keytree_v1_identity_proto_depIdxs = []int32{
 	12, // 6: keytree.v1.Unconfirmed.identity:type_name -> keytree.v1.Identity
 	6,  // 7: keytree.v1.Unconfirmed.keys:type_name -> keytree.v1.Resolution
 	18, // 8: keytree.v1.Unconfirmed.actions:type_name -> keytree.v1.Action
-	34, // 9: keytree.v1.Unconfirmed.requests:type_name -> keytree.v1.LinkRequest
-	37, // 10: keytree.v1.Unconfirmed.links:type_name -> keytree.v1.ChildLink
+	36, // 9: keytree.v1.Unconfirmed.requests:type_name -> keytree.v1.LinkRequest
+	39, // 10: keytree.v1.Unconfirmed.links:type_name -> keytree.v1.ChildLink
 	6,  // 11: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
 	7,  // 12: keytree.v1.BatchResolveResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
 	13, // 13: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
@@ -3885,40 +4175,44 @@ var file_keytree_v1_identity_proto_depIdxs = []int32{
 	28, // 28: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
 	29, // 29: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
 	27, // 30: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
-	34, // 31: keytree.v1.ListAddressRequestsResponse.requests:type_name -> keytree.v1.LinkRequest
-	7,  // 32: keytree.v1.ListAddressRequestsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	8,  // 33: keytree.v1.LinkRequest.pending:type_name -> keytree.v1.PendingTransaction
-	37, // 34: keytree.v1.ListAddressLinksResponse.links:type_name -> keytree.v1.ChildLink
-	7,  // 35: keytree.v1.ListAddressLinksResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	0,  // 36: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
-	5,  // 37: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
-	9,  // 38: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
-	11, // 39: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
-	14, // 40: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
-	17, // 41: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
-	19, // 42: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
-	21, // 43: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
-	25, // 44: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
-	30, // 45: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
-	32, // 46: keytree.v1.IdentityService.ListAddressRequests:input_type -> keytree.v1.ListAddressRequestsRequest
-	35, // 47: keytree.v1.IdentityService.ListAddressLinks:input_type -> keytree.v1.ListAddressLinksRequest
-	1,  // 48: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
-	6,  // 49: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
-	10, // 50: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
-	12, // 51: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
-	15, // 52: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
-	18, // 53: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
-	20, // 54: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
-	22, // 55: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
-	26, // 56: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
-	31, // 57: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
-	33, // 58: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
-	36, // 59: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
-	48, // [48:60] is the sub-list for method output_type
-	36, // [36:48] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	23, // 31: keytree.v1.WatchResponse.pending:type_name -> keytree.v1.PendingAction
+	24, // 32: keytree.v1.WatchResponse.pending_event:type_name -> keytree.v1.PendingEvent
+	32, // 33: keytree.v1.WatchResponse.pending_changes:type_name -> keytree.v1.PendingChanges
+	8,  // 34: keytree.v1.PendingChanges.by:type_name -> keytree.v1.PendingTransaction
+	36, // 35: keytree.v1.ListAddressRequestsResponse.requests:type_name -> keytree.v1.LinkRequest
+	7,  // 36: keytree.v1.ListAddressRequestsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	8,  // 37: keytree.v1.LinkRequest.pending:type_name -> keytree.v1.PendingTransaction
+	39, // 38: keytree.v1.ListAddressLinksResponse.links:type_name -> keytree.v1.ChildLink
+	7,  // 39: keytree.v1.ListAddressLinksResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	0,  // 40: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
+	5,  // 41: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
+	9,  // 42: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
+	11, // 43: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
+	14, // 44: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
+	17, // 45: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
+	19, // 46: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
+	21, // 47: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
+	25, // 48: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
+	30, // 49: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
+	34, // 50: keytree.v1.IdentityService.ListAddressRequests:input_type -> keytree.v1.ListAddressRequestsRequest
+	37, // 51: keytree.v1.IdentityService.ListAddressLinks:input_type -> keytree.v1.ListAddressLinksRequest
+	1,  // 52: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
+	6,  // 53: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
+	10, // 54: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
+	12, // 55: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
+	15, // 56: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
+	18, // 57: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
+	20, // 58: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
+	22, // 59: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
+	26, // 60: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
+	31, // 61: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
+	35, // 62: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
+	38, // 63: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
+	52, // [52:64] is the sub-list for method output_type
+	40, // [40:52] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_identity_proto_init() }
@@ -3944,18 +4238,18 @@ func file_keytree_v1_identity_proto_init() {
 	file_keytree_v1_identity_proto_msgTypes[20].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[25].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[30].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[32].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[33].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[34].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[35].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[36].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[37].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[38].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_identity_proto_rawDesc), len(file_keytree_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -133,14 +133,17 @@ type IdentityServiceClient interface {
 	// Watch sends a CONNECT for each block from from_height to the tip, and then
 	// each block as it is connected or disconnected. On a reorganisation it sends a
 	// DISCONNECT for each block sent before that has left the chain, newest first,
-	// then the CONNECTs of the new branch. gRPC only.
+	// then the CONNECTs of the new branch. With unconfirmed, it tells of what is pending
+	// as well. Over HTTP the same messages are events of GET or POST /v1/stream.
 	//
 	// The server sends the response header as soon as the stream has begun: every
 	// later change of the chain will be in it.
 	//
-	// The stream ends with UNAVAILABLE when the server stops: call again with the
-	// height after the last block received as from_height, and its hash as
-	// known_hash.
+	// The stream ends with UNAVAILABLE when the server stops: call again with the last
+	// id received as last_id, or with the height after the last block received as
+	// from_height, and its hash as known_hash. With RESOURCE_EXHAUSTED or UNAVAILABLE and
+	// a RetryInfo it ends for others who wait, and because so much became pending that
+	// the client is too far behind: call again likewise.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// ListAddressRequests lists the link requests that name a key as the parent, the newest first: what
 	// its wallet may accept. Anybody can send requests to anybody, and what they say of themselves is not
@@ -343,14 +346,17 @@ type IdentityServiceServer interface {
 	// Watch sends a CONNECT for each block from from_height to the tip, and then
 	// each block as it is connected or disconnected. On a reorganisation it sends a
 	// DISCONNECT for each block sent before that has left the chain, newest first,
-	// then the CONNECTs of the new branch. gRPC only.
+	// then the CONNECTs of the new branch. With unconfirmed, it tells of what is pending
+	// as well. Over HTTP the same messages are events of GET or POST /v1/stream.
 	//
 	// The server sends the response header as soon as the stream has begun: every
 	// later change of the chain will be in it.
 	//
-	// The stream ends with UNAVAILABLE when the server stops: call again with the
-	// height after the last block received as from_height, and its hash as
-	// known_hash.
+	// The stream ends with UNAVAILABLE when the server stops: call again with the last
+	// id received as last_id, or with the height after the last block received as
+	// from_height, and its hash as known_hash. With RESOURCE_EXHAUSTED or UNAVAILABLE and
+	// a RetryInfo it ends for others who wait, and because so much became pending that
+	// the client is too far behind: call again likewise.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// ListAddressRequests lists the link requests that name a key as the parent, the newest first: what
 	// its wallet may accept. Anybody can send requests to anybody, and what they say of themselves is not

@@ -1051,6 +1051,21 @@ type UpdateUIDRequest struct {
 // IfNoneMatch defines model for If-None-Match.
 type IfNoneMatch = string
 
+// LastEventID defines model for Last-Event-ID.
+type LastEventID = string
+
+// StreamFrom defines model for StreamFrom.
+type StreamFrom = uint32
+
+// StreamKnown defines model for StreamKnown.
+type StreamKnown = string
+
+// StreamLast defines model for StreamLast.
+type StreamLast = string
+
+// StreamUnconfirmed defines model for StreamUnconfirmed.
+type StreamUnconfirmed = bool
+
 // BadRequest Error is a google.rpc.Status.
 type BadRequest = Error
 
@@ -1338,6 +1353,58 @@ type ListMempoolParams struct {
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
+// StreamParams defines parameters for Stream.
+type StreamParams struct {
+	// Addresses Addresses, 100 at most, separated by commas.
+	Addresses *string `form:"addresses,omitempty" json:"addresses,omitempty"`
+
+	// Ids Ids of identities, 100 at most, separated by commas.
+	Ids *string `form:"ids,omitempty" json:"ids,omitempty"`
+
+	// FromHeight The first block to tell of, from start_height to one beyond the tip. Left out, only what is new.
+	FromHeight *StreamFrom `form:"from_height,omitempty" json:"from_height,omitempty"`
+
+	// KnownHash The hash of the block before from_height that the client has.
+	KnownHash *StreamKnown `form:"known_hash,omitempty" json:"known_hash,omitempty"`
+
+	// Unconfirmed Whether to tell of what is pending as well.
+	Unconfirmed *StreamUnconfirmed `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
+	// LastID The last id that the client had, if it cannot send Last-Event-ID.
+	LastID *StreamLast `form:"last_id,omitempty" json:"last_id,omitempty"`
+
+	// LastEventID The last id that the client had. A browser that comes back sends it.
+	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
+}
+
+// StreamOfJSONBody defines parameters for StreamOf.
+type StreamOfJSONBody struct {
+	Addresses   *[]string `json:"addresses,omitempty"`
+	FromHeight  *uint32   `json:"from_height,omitempty"`
+	Ids         *[]string `json:"ids,omitempty"`
+	KnownHash   *string   `json:"known_hash,omitempty"`
+	LastID      *string   `json:"last_id,omitempty"`
+	Unconfirmed *bool     `json:"unconfirmed,omitempty"`
+}
+
+// StreamOfParams defines parameters for StreamOf.
+type StreamOfParams struct {
+	// FromHeight The first block to tell of, from start_height to one beyond the tip. Left out, only what is new.
+	FromHeight *StreamFrom `form:"from_height,omitempty" json:"from_height,omitempty"`
+
+	// KnownHash The hash of the block before from_height that the client has.
+	KnownHash *StreamKnown `form:"known_hash,omitempty" json:"known_hash,omitempty"`
+
+	// Unconfirmed Whether to tell of what is pending as well.
+	Unconfirmed *StreamUnconfirmed `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
+	// LastID The last id that the client had, if it cannot send Last-Event-ID.
+	LastID *StreamLast `form:"last_id,omitempty" json:"last_id,omitempty"`
+
+	// LastEventID The last id that the client had. A browser that comes back sends it.
+	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
+}
+
 // BatchResolveJSONRequestBody defines body for BatchResolve for application/json ContentType.
 type BatchResolveJSONRequestBody = BatchResolveRequest
 
@@ -1361,6 +1428,9 @@ type PrepareLinkJSONRequestBody = PrepareLinkRequest
 
 // SubmitLinkJSONRequestBody defines body for SubmitLink for application/json ContentType.
 type SubmitLinkJSONRequestBody = SubmitLinkRequest
+
+// StreamOfJSONRequestBody defines body for StreamOf for application/json ContentType.
+type StreamOfJSONRequestBody StreamOfJSONBody
 
 // RequestEditorFn  is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -1561,6 +1631,14 @@ type ClientInterface interface {
 
 	// GetStatus request
 	GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Stream request
+	Stream(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StreamOfWithBody request with any body
+	StreamOfWithBody(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	StreamOf(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 func (c *Client) GetDocs(ctx context.Context, params *GetDocsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2093,6 +2171,42 @@ func (c *Client) ListMempool(ctx context.Context, params *ListMempoolParams, req
 
 func (c *Client) GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStatusRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) Stream(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) StreamOfWithBody(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamOfRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) StreamOf(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamOfRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4454,6 +4568,275 @@ func NewGetStatusRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewStreamRequest generates requests for Stream
+func NewStreamRequest(server string, params *StreamParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/stream")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.Addresses != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "addresses", runtime.ParamLocationQuery, *params.Addresses); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Ids != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "ids", runtime.ParamLocationQuery, *params.Ids); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.FromHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "from_height", runtime.ParamLocationQuery, *params.FromHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.KnownHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "known_hash", runtime.ParamLocationQuery, *params.KnownHash); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.LastID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "last_id", runtime.ParamLocationQuery, *params.LastID); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Last-Event-ID", runtime.ParamLocationHeader, *params.LastEventID)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewStreamOfRequest calls the generic StreamOf builder with application/json body
+func NewStreamOfRequest(server string, params *StreamOfParams, body StreamOfJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStreamOfRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewStreamOfRequestWithBody generates requests for StreamOf with any type of body
+func NewStreamOfRequestWithBody(server string, params *StreamOfParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/stream")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.FromHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "from_height", runtime.ParamLocationQuery, *params.FromHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.KnownHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "known_hash", runtime.ParamLocationQuery, *params.KnownHash); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.LastID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "last_id", runtime.ParamLocationQuery, *params.LastID); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Last-Event-ID", runtime.ParamLocationHeader, *params.LastEventID)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -4623,6 +5006,14 @@ type ClientWithResponsesInterface interface {
 
 	// GetStatusWithResponse request
 	GetStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStatusAnswer, error)
+
+	// StreamWithResponse request
+	StreamWithResponse(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*StreamAnswer, error)
+
+	// StreamOfWithBodyWithResponse request with any body
+	StreamOfWithBodyWithResponse(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error)
+
+	StreamOfWithResponse(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error)
 }
 
 type GetDocsAnswer struct {
@@ -5665,6 +6056,56 @@ func (r GetStatusAnswer) StatusCode() int {
 	return 0
 }
 
+type StreamAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON400      *BadRequest
+	JSON421      *Misdirected
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type StreamOfAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON400      *BadRequest
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamOfAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamOfAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 // GetDocsWithResponse request returning *GetDocsAnswer
 func (c *ClientWithResponses) GetDocsWithResponse(ctx context.Context, params *GetDocsParams, reqEditors ...RequestEditorFn) (*GetDocsAnswer, error) {
 	rsp, err := c.GetDocs(ctx, params, reqEditors...)
@@ -6060,6 +6501,32 @@ func (c *ClientWithResponses) GetStatusWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetStatusAnswer(rsp)
+}
+
+// StreamWithResponse request returning *StreamAnswer
+func (c *ClientWithResponses) StreamWithResponse(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*StreamAnswer, error) {
+	rsp, err := c.Stream(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamAnswer(rsp)
+}
+
+// StreamOfWithBodyWithResponse request with arbitrary body returning *StreamOfAnswer
+func (c *ClientWithResponses) StreamOfWithBodyWithResponse(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error) {
+	rsp, err := c.StreamOfWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamOfAnswer(rsp)
+}
+
+func (c *ClientWithResponses) StreamOfWithResponse(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error) {
+	rsp, err := c.StreamOf(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamOfAnswer(rsp)
 }
 
 // ParseGetDocsAnswer parses an HTTP response from a GetDocsWithResponse call
@@ -8551,6 +9018,100 @@ func ParseGetStatusAnswer(rsp *http.Response) (*GetStatusAnswer, error) {
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStreamAnswer parses an HTTP response from a StreamWithResponse call
+func ParseStreamAnswer(rsp *http.Response) (*StreamAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStreamOfAnswer parses an HTTP response from a StreamOfWithResponse call
+func ParseStreamOfAnswer(rsp *http.Response) (*StreamOfAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamOfAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
