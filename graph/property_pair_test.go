@@ -194,6 +194,7 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 		})
 		v := p.view(t, &h)
 		s.agree(t, v, w, limit)
+		s.changes(t, v, w, last)
 		v.Close()
 	}
 }
@@ -202,11 +203,12 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 func (h heldView) wantReorganised(t rapid.TB, w *world) {
 	id := sum("tx", 0)
 	_, resolve := h.Resolve(context.Background(), w.keys[0])
+	_, _, since := h.Since(context.Background(), w.keys[0])
 	_, action := h.Action(id)
 	_, _, actions := h.ActionsOf(context.Background(), w.keys[0], nil, 10)
 	_, _, requests := h.Requests(context.Background(), w.keys[0], links.AnyRequest, nil, 10)
 	_, _, below := h.LinksBelow(context.Background(), w.keys[0], nil, 10)
-	for question, err := range map[string]error{"Resolve": resolve, "Action": action, "ActionsOf": actions, "Requests": requests, "LinksBelow": below} {
+	for question, err := range map[string]error{"Resolve": resolve, "Since": since, "Action": action, "ActionsOf": actions, "Requests": requests, "LinksBelow": below} {
 		if !errors.Is(err, graph.ErrReorganised) {
 			t.Fatalf("%s of a view whose block was taken back: %v", question, err)
 		}
@@ -229,6 +231,18 @@ func (s *modelState) agree(t rapid.TB, v *graph.View, w *world, limit int) {
 	same(t, w, "View.Height", v.Height(), s.block.Height)
 	same(t, w, "View.Hash", v.Hash(), s.block.Hash)
 	s.answers(t, v, w, limit)
+}
+
+// changes asks which keys resolve otherwise as of the tip than as of a view.
+func (s *modelState) changes(t rapid.TB, v *graph.View, w *world, tip *modelState) {
+	same(t, w, "View.Tip", v.Tip().Hash, tip.block.Hash)
+	for _, key := range w.keys {
+		now, differs, err := v.Since(context.Background(), key)
+		want := tip.resolve(key)
+		if changed := !reflect.DeepEqual(s.resolve(key), want); err != nil || differs != changed || differs && !reflect.DeepEqual(now, want) {
+			t.Fatalf("Since(%s) from %d to %d: %s, %t, %v; want %s, %t", show(w, key), s.block.Height, tip.block.Height, show(w, now), differs, err, show(w, want), changed)
+		}
+	}
 }
 
 // answers asks everything about links and actions.

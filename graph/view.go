@@ -94,6 +94,9 @@ func (v *View) Height() uint32 { return v.height }
 // Hash returns the hash of the block that the view is as of.
 func (v *View) Hash() chainhash.Hash { return v.block.Hash }
 
+// Tip returns the tip that the view was opened under: what Since answers is as of it.
+func (v *View) Tip() Tip { return *v.snapshot.tip }
+
 // stillThere returns ErrReorganised if the view's block is not on the chain any more.
 func (v *View) stillThere() error {
 	if s := v.g.current.Load(); s.broken == nil && s.taken == v.taken {

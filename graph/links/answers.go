@@ -1,6 +1,8 @@
 package links
 
 import (
+	"slices"
+
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/protocol"
@@ -23,6 +25,15 @@ type Resolution struct {
 	Truncated bool
 	Depth     uint32 // links between Key and Root
 }
+
+// Equal tells whether two resolutions are the same in every field.
+func (r Resolution) Equal(o Resolution) bool {
+	return r.Key == o.Key && r.ID == o.ID && r.Root == o.Root && r.Truncated == o.Truncated && r.Depth == o.Depth &&
+		equal(r.Parent, o.Parent) && equal(r.Accept, o.Accept) && slices.Equal(r.Path, o.Path)
+}
+
+// equal tells whether both are nil, or the same.
+func equal[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // Identity is one identity as of a block. For a merged one, MergedInto names
 // the surviving identity, and Root and Keys are that one's.

@@ -131,13 +131,62 @@ func (v *Identities) resolvePast(ctx context.Context, key protocol.KeyHash) (Res
 	r.Root, r.ID = s.keys.Key(top.root), top.id
 	r.Depth += top.depth
 	r.Truncated = r.Depth >= MaxPath
+	for _, at := range stops {
+		v.remember(at.key, place{top.root, r.Depth - at.depth, top.id})
+	}
+	return r, nil
+}
+
+// Since says which identity is behind a key as of the tip that the view was opened under, and whether that differs from
+// what Resolve says, in any field. Of a key on whose way nothing has changed it costs no more than to find that out:
+// now is zero then. Else it costs what Resolve does. ErrWork; other errors are the store's or the context's.
+func (v *Identities) Since(ctx context.Context, key protocol.KeyHash) (now Resolution, differs bool, err error) {
+	if err := v.stillThere(); err != nil {
+		return now, false, err
+	}
+	if moved, err := v.moved(key); err != nil || !moved {
+		return now, false, err
+	}
+	was, err := v.resolvePast(ctx, key)
+	if err != nil {
+		return now, false, err
+	}
+	now = v.state.resolve(key)
+	return now, !now.Equal(was), nil
+}
+
+// moved tells whether a link on the way from a key to its root came later than the view, or the root had a parent as of
+// the view, or another identity: else everything was as it is.
+func (v *Identities) moved(key protocol.KeyHash) (bool, error) {
+	v.work = 0
+	s := v.state
+	n := s.keys.Find(key)
+	if v.tip || n == none {
+		return false, nil
+	}
+	root, err := v.movedAbove(n)
+	if err != nil || s.forest.Parent(root) != none {
+		return true, err
+	}
+	if was, ok := v.known[root]; ok {
+		return was.root != root || was.id != s.identity(root).tx, nil
+	}
+	record, err := v.storedKey(root)
+	if err != nil || record.hasParent {
+		return true, err
+	}
+	v.remember(root, place{root: root, id: record.id.tx})
+	return record.id.tx != s.identity(root).tx, nil
+}
+
+// remember keeps where a key stood, unless too much is kept.
+func (v *Identities) remember(n int32, was place) {
 	if v.known == nil {
 		v.known = make(map[int32]place)
 	}
-	for _, at := range stops[:min(len(stops), max(0, maxKnown-len(v.known)))] {
-		v.known[at.key] = place{top.root, r.Depth - at.depth, top.id}
+	if len(v.known) < maxKnown {
+		v.known[n] = was
 	}
-	return r, nil
 }
 
 // Turns lists the links because of which the way from a key up to its root is not what it was as of

@@ -44,12 +44,35 @@ type batch struct {
 
 // newBatch prepares the answer to a request. The caller closes it.
 func (s *identityService) newBatch(ctx context.Context, request *keytreev1.BatchResolveRequest) (*batch, error) {
-	addresses := request.GetAddresses()
+	b := &batch{service: s, omitPath: request.GetOmitPath(), addresses: make(map[protocol.KeyHash]string)}
+	var err error
+	if b.keys, err = s.batchOf(ctx, request.GetAddresses(), request.GetUnconfirmed()); err != nil {
+		return nil, err
+	}
+	b.often = make(map[protocol.KeyHash]bool, len(b.keys))
+	for _, key := range b.keys {
+		_, again := b.often[key]
+		b.often[key] = again
+	}
+	if b.view, err = s.viewAt(request.AtHeight); err != nil {
+		return nil, err
+	}
+	if b.supposed, err = s.suppose(b.view, request.GetUnconfirmed(), request.AtHeight); err != nil {
+		b.view.Close()
+		return nil, err
+	}
+	b.at = asOfView(b.view)
+	return b, nil
+}
+
+// batchOf reads the addresses of a request, and lets it in as the work that it is: twice as much if it asks for what is
+// unconfirmed, too.
+func (s *identityService) batchOf(ctx context.Context, addresses []string, unconfirmed bool) ([]protocol.KeyHash, error) {
 	if len(addresses) == 0 || len(addresses) > maxBatch {
 		return nil, fault.Field(codes.InvalidArgument, "addresses", "expected 1 to %d addresses, got %d", maxBatch, len(addresses))
 	}
 	work := len(addresses) / unitBatch
-	if request.GetUnconfirmed() {
+	if unconfirmed {
 		work *= 2
 	}
 	if err := admission.Work(ctx, work); err != nil {
@@ -60,29 +83,14 @@ func (s *identityService) newBatch(ctx context.Context, request *keytreev1.Batch
 			return nil, err
 		}
 	}
-	b := &batch{
-		service: s, omitPath: request.GetOmitPath(),
-		keys: make([]protocol.KeyHash, len(addresses)), often: make(map[protocol.KeyHash]bool, len(addresses)),
-		addresses: make(map[protocol.KeyHash]string),
-	}
+	keys := make([]protocol.KeyHash, len(addresses))
 	for i, address := range addresses {
-		key, err := protocol.ParseAddress(address, s.net)
-		if err != nil {
+		var err error
+		if keys[i], err = protocol.ParseAddress(address, s.net); err != nil {
 			return nil, fault.Field(codes.InvalidArgument, fmt.Sprintf("addresses[%d]", i), "%v", err)
 		}
-		_, again := b.often[key]
-		b.keys[i], b.often[key] = key, again
 	}
-	var err error
-	if b.view, err = s.viewAt(request.AtHeight); err != nil {
-		return nil, err
-	}
-	if b.supposed, err = s.suppose(b.view, request.GetUnconfirmed(), request.AtHeight); err != nil {
-		b.view.Close()
-		return nil, err
-	}
-	b.at = asOfView(b.view)
-	return b, nil
+	return keys, nil
 }
 
 func (b *batch) close() {

@@ -43,6 +43,15 @@ func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 				defer b.close()
 				return b.write(r.Context(), out)
 			}),
+		handle(http.MethodPost, "/v1/addresses:changed", func() proto.Message { return new(keytreev1.ResolveChangedRequest) },
+			func(r *http.Request, request proto.Message, out *rest.Answer) error {
+				c, err := s.newChanges(r.Context(), request.(*keytreev1.ResolveChangedRequest))
+				if err != nil {
+					return err
+				}
+				defer c.close()
+				return c.write(r.Context(), out)
+			}),
 		handle(http.MethodGet, "/v1/events", func() proto.Message { return new(keytreev1.ListEventsRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				return s.writeEvents(r, request.(*keytreev1.ListEventsRequest), out)

@@ -17,6 +17,8 @@
 //	ResolveAddress       links.MaxWork, else FAILED_PRECONDITION; as of the tip logarithmic
 //	BatchResolve         what ResolveAddress takes, for each of up to 10,000 addresses; they share their ways. More than
 //	                     20 count as more calls (unitBatch)
+//	ResolveChanged       the same, twice, for those on whose way to the root something has changed; for the others what it
+//	                     takes to find that out, and a record for each root
 //	GetIdentity          35 records
 //	ListIdentityKeys     twice links.MaxWork: to find where to go on, and for the page
 //	GetAction            14 records and the message

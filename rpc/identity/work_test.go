@@ -23,7 +23,8 @@ func TestTooMuchHasChanged(t *testing.T) {
 		cut = append(cut, rpctest.MCR("mcr "+name(n), name(n-1), "mla "+name(n)))
 	}
 	c := &rpctest.Chain{}
-	r := rpctest.New(t, c.Block(form...), c.Block(cut...))
+	first := c.Block(form...)
+	r := rpctest.New(t, first, c.Block(cut...))
 	deepest := rpctest.Address(name(keys - 1))
 	for _, test := range []struct {
 		method, path, body string
@@ -31,6 +32,7 @@ func TestTooMuchHasChanged(t *testing.T) {
 	}{
 		{"GET", "/v1/addresses/" + deepest + "?at_height=0", "", 400},
 		{"POST", "/v1/addresses:batchResolve", `{"addresses": ["` + deepest + `"], "at_height": 0}`, 400},
+		{"POST", "/v1/addresses:changed", `{"addresses": ["` + deepest + `"], "since_height": 0, "since_hash": "` + first.Hash.String() + `"}`, 400},
 		{"GET", "/v1/addresses/" + rpctest.Address(name(4900)) + "?at_height=0", "", 200},
 		{"GET", "/v1/addresses/" + deepest, "", 200},
 		{"GET", "/v1/addresses/" + deepest + "/actions?at_height=0", "", 200},
@@ -41,7 +43,7 @@ func TestTooMuchHasChanged(t *testing.T) {
 		if response.StatusCode != test.want {
 			t.Errorf("%s %s: %s %v, want %d", test.method, test.path, response.Status, answer, test.want)
 		}
-		if message, _ := answer["message"].(string); test.want == 400 && (field(answer) != "at_height" || !strings.Contains(message, "ask as of a later block") || answer["code"] != 9.0) {
+		if message, _ := answer["message"].(string); test.want == 400 && (!strings.HasSuffix(field(answer), "_height") || !strings.Contains(message, "ask as of a later block") || answer["code"] != 9.0) {
 			t.Errorf("%s %s: %v", test.method, test.path, answer)
 		}
 	}

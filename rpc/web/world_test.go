@@ -45,6 +45,7 @@ type world struct {
 	chain     string // txid of a genesis anchor
 	pending   string // of an anchor that is pending
 	breaker   string // of the transaction that broke another chain, and is no anchor
+	first     string // hash of block 1
 
 	stale map[string]string // by call, a page token whose block was reorganised away
 }
@@ -72,7 +73,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { service.Close() })
-	w := &world{keyserver: service, chain: rpctest.ID(genesis), breaker: rpctest.ID(breaker), stale: make(map[string]string)}
+	w := &world{keyserver: service, chain: rpctest.ID(genesis), breaker: rpctest.ID(breaker), first: blocks[1].Hash.String(), stale: make(map[string]string)}
 	w.Rig = rpctest.NewOf(t, rpc.Config{Keyserver: service, Origins: []string{"*"}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial}, blocks...)
 
 	limits := admission.DefaultLimits()
@@ -145,6 +146,11 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		"BatchResolve": {
 			{status: 200, path: "/v1/addresses:batchResolve", body: rpctest.Object{"addresses": []string{child, rpctest.Address("nobody")}, "at_height": 3}},
 			{status: 400, path: "/v1/addresses:batchResolve", body: rpctest.Object{"addresses": []string{child, "x"}}},
+		},
+		"ResolveChanged": {
+			{status: 200, path: "/v1/addresses:changed", body: rpctest.Object{"addresses": []string{child, rpctest.Address("nobody")}, "since_height": 1, "since_hash": w.first}},
+			{status: 400, path: "/v1/addresses:changed", body: rpctest.Object{"addresses": []string{child}}},
+			{status: 409, path: "/v1/addresses:changed", body: rpctest.Object{"addresses": []string{child}, "since_height": 2, "since_hash": w.first}},
 		},
 		"GetIdentity": append(get("/v1/identities/"+tx("mlr1")), ask{status: 200, path: "/v1/identities/" + tx("mcr1")},
 			ask{status: 404, path: "/v1/identities/" + unknown}, ask{status: 400, path: "/v1/identities/" + tx("mlr1") + "?at_height=99999"}),

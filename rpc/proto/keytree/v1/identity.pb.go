@@ -40,7 +40,7 @@
 //     message names both bounds.
 //   - NOT_FOUND (404): no such identity or action as of that height.
 //   - ABORTED (409): a page token whose block was reorganised away. Start the
-//     listing again.
+//     listing again. Or the block of since_hash was: resolve again.
 //   - FAILED_PRECONDITION (400): Watch cannot continue from the block named.
 //     Start again from a lower height. Or too much has changed since the block of
 //     at_height to be undone for one call: some 5,000 links or more on the way from a
@@ -1146,6 +1146,139 @@ func (x *BatchResolveResponse) GetUnconfirmed() *Unconfirmed {
 	return nil
 }
 
+type ResolveChangedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 10,000 addresses. Resolutions name theirs as CashAddr: who asks with that finds them again.
+	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// The block that the client's resolutions are as of: their as_of_height and as_of_hash.
+	SinceHeight uint32 `protobuf:"varint,2,opt,name=since_height,json=sinceHeight,proto3" json:"since_height,omitempty"`
+	SinceHash   string `protobuf:"bytes,3,opt,name=since_hash,json=sinceHash,proto3" json:"since_hash,omitempty"`
+	// Leave out path (path_truncated is then false). One that has only another path is here all the same.
+	OmitPath      bool `protobuf:"varint,4,opt,name=omit_path,json=omitPath,proto3" json:"omit_path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveChangedRequest) Reset() {
+	*x = ResolveChangedRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveChangedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveChangedRequest) ProtoMessage() {}
+
+func (x *ResolveChangedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveChangedRequest.ProtoReflect.Descriptor instead.
+func (*ResolveChangedRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ResolveChangedRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *ResolveChangedRequest) GetSinceHeight() uint32 {
+	if x != nil {
+		return x.SinceHeight
+	}
+	return 0
+}
+
+func (x *ResolveChangedRequest) GetSinceHash() string {
+	if x != nil {
+		return x.SinceHash
+	}
+	return ""
+}
+
+func (x *ResolveChangedRequest) GetOmitPath() bool {
+	if x != nil {
+		return x.OmitPath
+	}
+	return false
+}
+
+type ResolveChangedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that differ, each address once, in the order of the request.
+	Resolutions []*Resolution `protobuf:"bytes,1,rep,name=resolutions,proto3" json:"resolutions,omitempty"`
+	// The tip.
+	AsOfHeight    uint32 `protobuf:"varint,2,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash      string `protobuf:"bytes,3,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveChangedResponse) Reset() {
+	*x = ResolveChangedResponse{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveChangedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveChangedResponse) ProtoMessage() {}
+
+func (x *ResolveChangedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveChangedResponse.ProtoReflect.Descriptor instead.
+func (*ResolveChangedResponse) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResolveChangedResponse) GetResolutions() []*Resolution {
+	if x != nil {
+		return x.Resolutions
+	}
+	return nil
+}
+
+func (x *ResolveChangedResponse) GetAsOfHeight() uint32 {
+	if x != nil {
+		return x.AsOfHeight
+	}
+	return 0
+}
+
+func (x *ResolveChangedResponse) GetAsOfHash() string {
+	if x != nil {
+		return x.AsOfHash
+	}
+	return ""
+}
+
 type GetIdentityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	IdTxHash      string                 `protobuf:"bytes,1,opt,name=id_tx_hash,json=idTxHash,proto3" json:"id_tx_hash,omitempty"`
@@ -1157,7 +1290,7 @@ type GetIdentityRequest struct {
 
 func (x *GetIdentityRequest) Reset() {
 	*x = GetIdentityRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	mi := &file_keytree_v1_identity_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1302,7 @@ func (x *GetIdentityRequest) String() string {
 func (*GetIdentityRequest) ProtoMessage() {}
 
 func (x *GetIdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	mi := &file_keytree_v1_identity_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1315,7 @@ func (x *GetIdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIdentityRequest.ProtoReflect.Descriptor instead.
 func (*GetIdentityRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{11}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetIdentityRequest) GetIdTxHash() string {
@@ -1231,7 +1364,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	mi := &file_keytree_v1_identity_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1376,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	mi := &file_keytree_v1_identity_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1389,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{12}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Identity) GetIdTxHash() string {
@@ -1333,7 +1466,7 @@ type NamedBy struct {
 
 func (x *NamedBy) Reset() {
 	*x = NamedBy{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[13]
+	mi := &file_keytree_v1_identity_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1478,7 @@ func (x *NamedBy) String() string {
 func (*NamedBy) ProtoMessage() {}
 
 func (x *NamedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[13]
+	mi := &file_keytree_v1_identity_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1491,7 @@ func (x *NamedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedBy.ProtoReflect.Descriptor instead.
 func (*NamedBy) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{13}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NamedBy) GetTxHash() string {
@@ -1391,7 +1524,7 @@ type ListIdentityKeysRequest struct {
 
 func (x *ListIdentityKeysRequest) Reset() {
 	*x = ListIdentityKeysRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[14]
+	mi := &file_keytree_v1_identity_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1536,7 @@ func (x *ListIdentityKeysRequest) String() string {
 func (*ListIdentityKeysRequest) ProtoMessage() {}
 
 func (x *ListIdentityKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[14]
+	mi := &file_keytree_v1_identity_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1549,7 @@ func (x *ListIdentityKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListIdentityKeysRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{14}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListIdentityKeysRequest) GetIdTxHash() string {
@@ -1469,7 +1602,7 @@ type ListIdentityKeysResponse struct {
 
 func (x *ListIdentityKeysResponse) Reset() {
 	*x = ListIdentityKeysResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[15]
+	mi := &file_keytree_v1_identity_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1614,7 @@ func (x *ListIdentityKeysResponse) String() string {
 func (*ListIdentityKeysResponse) ProtoMessage() {}
 
 func (x *ListIdentityKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[15]
+	mi := &file_keytree_v1_identity_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1627,7 @@ func (x *ListIdentityKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListIdentityKeysResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{15}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListIdentityKeysResponse) GetKeys() []*IdentityKey {
@@ -1549,7 +1682,7 @@ type IdentityKey struct {
 
 func (x *IdentityKey) Reset() {
 	*x = IdentityKey{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[16]
+	mi := &file_keytree_v1_identity_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1694,7 @@ func (x *IdentityKey) String() string {
 func (*IdentityKey) ProtoMessage() {}
 
 func (x *IdentityKey) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[16]
+	mi := &file_keytree_v1_identity_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1707,7 @@ func (x *IdentityKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityKey.ProtoReflect.Descriptor instead.
 func (*IdentityKey) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{16}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IdentityKey) GetAddress() string {
@@ -1623,7 +1756,7 @@ type GetActionRequest struct {
 
 func (x *GetActionRequest) Reset() {
 	*x = GetActionRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[17]
+	mi := &file_keytree_v1_identity_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1768,7 @@ func (x *GetActionRequest) String() string {
 func (*GetActionRequest) ProtoMessage() {}
 
 func (x *GetActionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[17]
+	mi := &file_keytree_v1_identity_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1781,7 @@ func (x *GetActionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetActionRequest.ProtoReflect.Descriptor instead.
 func (*GetActionRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{17}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetActionRequest) GetTxHash() string {
@@ -1724,7 +1857,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[18]
+	mi := &file_keytree_v1_identity_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1869,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[18]
+	mi := &file_keytree_v1_identity_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1882,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{18}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Action) GetTxHash() string {
@@ -1893,7 +2026,7 @@ type ListAddressActionsRequest struct {
 
 func (x *ListAddressActionsRequest) Reset() {
 	*x = ListAddressActionsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[19]
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2038,7 @@ func (x *ListAddressActionsRequest) String() string {
 func (*ListAddressActionsRequest) ProtoMessage() {}
 
 func (x *ListAddressActionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[19]
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2051,7 @@ func (x *ListAddressActionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressActionsRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressActionsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{19}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListAddressActionsRequest) GetAddress() string {
@@ -1971,7 +2104,7 @@ type ListAddressActionsResponse struct {
 
 func (x *ListAddressActionsResponse) Reset() {
 	*x = ListAddressActionsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[20]
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2116,7 @@ func (x *ListAddressActionsResponse) String() string {
 func (*ListAddressActionsResponse) ProtoMessage() {}
 
 func (x *ListAddressActionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[20]
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2129,7 @@ func (x *ListAddressActionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressActionsResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressActionsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{20}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListAddressActionsResponse) GetActions() []*Action {
@@ -2046,7 +2179,7 @@ type ListMempoolRequest struct {
 
 func (x *ListMempoolRequest) Reset() {
 	*x = ListMempoolRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2191,7 @@ func (x *ListMempoolRequest) String() string {
 func (*ListMempoolRequest) ProtoMessage() {}
 
 func (x *ListMempoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2204,7 @@ func (x *ListMempoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMempoolRequest.ProtoReflect.Descriptor instead.
 func (*ListMempoolRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListMempoolRequest) GetPageSize() uint32 {
@@ -2109,7 +2242,7 @@ type ListMempoolResponse struct {
 
 func (x *ListMempoolResponse) Reset() {
 	*x = ListMempoolResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2254,7 @@ func (x *ListMempoolResponse) String() string {
 func (*ListMempoolResponse) ProtoMessage() {}
 
 func (x *ListMempoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2267,7 @@ func (x *ListMempoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMempoolResponse.ProtoReflect.Descriptor instead.
 func (*ListMempoolResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListMempoolResponse) GetAsOfHeight() uint32 {
@@ -2198,7 +2331,7 @@ type PendingAction struct {
 
 func (x *PendingAction) Reset() {
 	*x = PendingAction{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	mi := &file_keytree_v1_identity_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2343,7 @@ func (x *PendingAction) String() string {
 func (*PendingAction) ProtoMessage() {}
 
 func (x *PendingAction) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	mi := &file_keytree_v1_identity_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2356,7 @@ func (x *PendingAction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingAction.ProtoReflect.Descriptor instead.
 func (*PendingAction) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PendingAction) GetTransaction() *PendingTransaction {
@@ -2251,7 +2384,7 @@ type PendingEvent struct {
 
 func (x *PendingEvent) Reset() {
 	*x = PendingEvent{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[24]
+	mi := &file_keytree_v1_identity_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2396,7 @@ func (x *PendingEvent) String() string {
 func (*PendingEvent) ProtoMessage() {}
 
 func (x *PendingEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[24]
+	mi := &file_keytree_v1_identity_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2409,7 @@ func (x *PendingEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingEvent.ProtoReflect.Descriptor instead.
 func (*PendingEvent) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{24}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PendingEvent) GetTransaction() *PendingTransaction {
@@ -2311,7 +2444,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[25]
+	mi := &file_keytree_v1_identity_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2456,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[25]
+	mi := &file_keytree_v1_identity_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2469,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{25}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListEventsRequest) GetFromHeight() uint32 {
@@ -2383,7 +2516,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[26]
+	mi := &file_keytree_v1_identity_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2395,7 +2528,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[26]
+	mi := &file_keytree_v1_identity_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2408,7 +2541,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{26}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListEventsResponse) GetBlocks() []*BlockEvents {
@@ -2460,7 +2593,7 @@ type BlockEvents struct {
 
 func (x *BlockEvents) Reset() {
 	*x = BlockEvents{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[27]
+	mi := &file_keytree_v1_identity_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2605,7 @@ func (x *BlockEvents) String() string {
 func (*BlockEvents) ProtoMessage() {}
 
 func (x *BlockEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[27]
+	mi := &file_keytree_v1_identity_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2618,7 @@ func (x *BlockEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockEvents.ProtoReflect.Descriptor instead.
 func (*BlockEvents) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{27}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BlockEvents) GetType() string {
@@ -2576,7 +2709,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[28]
+	mi := &file_keytree_v1_identity_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2588,7 +2721,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[28]
+	mi := &file_keytree_v1_identity_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2601,7 +2734,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{28}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Event) GetType() string {
@@ -2713,7 +2846,7 @@ type AnchorEvent struct {
 
 func (x *AnchorEvent) Reset() {
 	*x = AnchorEvent{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[29]
+	mi := &file_keytree_v1_identity_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +2858,7 @@ func (x *AnchorEvent) String() string {
 func (*AnchorEvent) ProtoMessage() {}
 
 func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[29]
+	mi := &file_keytree_v1_identity_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +2871,7 @@ func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorEvent.ProtoReflect.Descriptor instead.
 func (*AnchorEvent) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{29}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AnchorEvent) GetChainTxHash() string {
@@ -2811,7 +2944,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[30]
+	mi := &file_keytree_v1_identity_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2956,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[30]
+	mi := &file_keytree_v1_identity_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2969,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{30}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchRequest) GetFromHeight() uint32 {
@@ -2920,7 +3053,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[31]
+	mi := &file_keytree_v1_identity_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3065,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[31]
+	mi := &file_keytree_v1_identity_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3078,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{31}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchResponse) GetBlock() *BlockEvents {
@@ -3029,7 +3162,7 @@ type PendingChanges struct {
 
 func (x *PendingChanges) Reset() {
 	*x = PendingChanges{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	mi := &file_keytree_v1_identity_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3174,7 @@ func (x *PendingChanges) String() string {
 func (*PendingChanges) ProtoMessage() {}
 
 func (x *PendingChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	mi := &file_keytree_v1_identity_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3187,7 @@ func (x *PendingChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingChanges.ProtoReflect.Descriptor instead.
 func (*PendingChanges) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{32}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PendingChanges) GetChanged() []string {
@@ -3103,7 +3236,7 @@ type StreamFault struct {
 
 func (x *StreamFault) Reset() {
 	*x = StreamFault{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	mi := &file_keytree_v1_identity_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3248,7 @@ func (x *StreamFault) String() string {
 func (*StreamFault) ProtoMessage() {}
 
 func (x *StreamFault) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	mi := &file_keytree_v1_identity_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3261,7 @@ func (x *StreamFault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamFault.ProtoReflect.Descriptor instead.
 func (*StreamFault) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{33}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StreamFault) GetReason() string {
@@ -3169,7 +3302,7 @@ type ListAddressRequestsRequest struct {
 
 func (x *ListAddressRequestsRequest) Reset() {
 	*x = ListAddressRequestsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[34]
+	mi := &file_keytree_v1_identity_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3314,7 @@ func (x *ListAddressRequestsRequest) String() string {
 func (*ListAddressRequestsRequest) ProtoMessage() {}
 
 func (x *ListAddressRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[34]
+	mi := &file_keytree_v1_identity_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3327,7 @@ func (x *ListAddressRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{34}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListAddressRequestsRequest) GetAddress() string {
@@ -3254,7 +3387,7 @@ type ListAddressRequestsResponse struct {
 
 func (x *ListAddressRequestsResponse) Reset() {
 	*x = ListAddressRequestsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[35]
+	mi := &file_keytree_v1_identity_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3266,7 +3399,7 @@ func (x *ListAddressRequestsResponse) String() string {
 func (*ListAddressRequestsResponse) ProtoMessage() {}
 
 func (x *ListAddressRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[35]
+	mi := &file_keytree_v1_identity_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3279,7 +3412,7 @@ func (x *ListAddressRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{35}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListAddressRequestsResponse) GetRequests() []*LinkRequest {
@@ -3349,7 +3482,7 @@ type LinkRequest struct {
 
 func (x *LinkRequest) Reset() {
 	*x = LinkRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[36]
+	mi := &file_keytree_v1_identity_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3494,7 @@ func (x *LinkRequest) String() string {
 func (*LinkRequest) ProtoMessage() {}
 
 func (x *LinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[36]
+	mi := &file_keytree_v1_identity_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3507,7 @@ func (x *LinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkRequest.ProtoReflect.Descriptor instead.
 func (*LinkRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{36}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LinkRequest) GetTxHash() string {
@@ -3476,7 +3609,7 @@ type ListAddressLinksRequest struct {
 
 func (x *ListAddressLinksRequest) Reset() {
 	*x = ListAddressLinksRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	mi := &file_keytree_v1_identity_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +3621,7 @@ func (x *ListAddressLinksRequest) String() string {
 func (*ListAddressLinksRequest) ProtoMessage() {}
 
 func (x *ListAddressLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	mi := &file_keytree_v1_identity_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +3634,7 @@ func (x *ListAddressLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressLinksRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{37}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListAddressLinksRequest) GetAddress() string {
@@ -3554,7 +3687,7 @@ type ListAddressLinksResponse struct {
 
 func (x *ListAddressLinksResponse) Reset() {
 	*x = ListAddressLinksResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[38]
+	mi := &file_keytree_v1_identity_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3699,7 @@ func (x *ListAddressLinksResponse) String() string {
 func (*ListAddressLinksResponse) ProtoMessage() {}
 
 func (x *ListAddressLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[38]
+	mi := &file_keytree_v1_identity_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3712,7 @@ func (x *ListAddressLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressLinksResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{38}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListAddressLinksResponse) GetLinks() []*ChildLink {
@@ -3633,7 +3766,7 @@ type ChildLink struct {
 
 func (x *ChildLink) Reset() {
 	*x = ChildLink{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[39]
+	mi := &file_keytree_v1_identity_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3778,7 @@ func (x *ChildLink) String() string {
 func (*ChildLink) ProtoMessage() {}
 
 func (x *ChildLink) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[39]
+	mi := &file_keytree_v1_identity_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3791,7 @@ func (x *ChildLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildLink.ProtoReflect.Descriptor instead.
 func (*ChildLink) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{39}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ChildLink) GetChildAddress() string {
@@ -3809,7 +3942,19 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"as_of_hash\x18\x03 \x01(\tR\basOfHash\x12>\n" +
 	"\vunconfirmed\x18\x04 \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
-	"\f_unconfirmed\"\x84\x01\n" +
+	"\f_unconfirmed\"\x94\x01\n" +
+	"\x15ResolveChangedRequest\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\x12!\n" +
+	"\fsince_height\x18\x02 \x01(\rR\vsinceHeight\x12\x1d\n" +
+	"\n" +
+	"since_hash\x18\x03 \x01(\tR\tsinceHash\x12\x1b\n" +
+	"\tomit_path\x18\x04 \x01(\bR\bomitPath\"\x92\x01\n" +
+	"\x16ResolveChangedResponse\x128\n" +
+	"\vresolutions\x18\x01 \x03(\v2\x16.keytree.v1.ResolutionR\vresolutions\x12 \n" +
+	"\fas_of_height\x18\x02 \x01(\rR\n" +
+	"asOfHeight\x12\x1c\n" +
+	"\n" +
+	"as_of_hash\x18\x03 \x01(\tR\basOfHash\"\x84\x01\n" +
 	"\x12GetIdentityRequest\x12\x1c\n" +
 	"\n" +
 	"id_tx_hash\x18\x01 \x01(\tR\bidTxHash\x12 \n" +
@@ -4069,13 +4214,13 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\rchild_address\x18\x01 \x01(\tR\fchildAddress\x12$\n" +
 	"\x0eaccept_tx_hash\x18\x02 \x01(\tR\facceptTxHash\x12#\n" +
 	"\rlinked_height\x18\x03 \x01(\rR\flinkedHeight\x12\x14\n" +
-	"\x05state\x18\x04 \x01(\tR\x05state2\xd8\n" +
-	"\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state2\xd3\v\n" +
 	"\x0fIdentityService\x12\\\n" +
 	"\tGetStatus\x12\x1c.keytree.v1.GetStatusRequest\x1a\x1d.keytree.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12l\n" +
 	"\x0eResolveAddress\x12!.keytree.v1.ResolveAddressRequest\x1a\x16.keytree.v1.Resolution\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/addresses/{address}\x12x\n" +
-	"\fBatchResolve\x12\x1f.keytree.v1.BatchResolveRequest\x1a .keytree.v1.BatchResolveResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/addresses:batchResolve\x12h\n" +
+	"\fBatchResolve\x12\x1f.keytree.v1.BatchResolveRequest\x1a .keytree.v1.BatchResolveResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/addresses:batchResolve\x12y\n" +
+	"\x0eResolveChanged\x12!.keytree.v1.ResolveChangedRequest\x1a\".keytree.v1.ResolveChangedResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/addresses:changed\x12h\n" +
 	"\vGetIdentity\x12\x1e.keytree.v1.GetIdentityRequest\x1a\x14.keytree.v1.Identity\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/identities/{id_tx_hash}\x12\x87\x01\n" +
 	"\x10ListIdentityKeys\x12#.keytree.v1.ListIdentityKeysRequest\x1a$.keytree.v1.ListIdentityKeysResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/identities/{id_tx_hash}/keys\x12\\\n" +
 	"\tGetAction\x12\x1c.keytree.v1.GetActionRequest\x1a\x12.keytree.v1.Action\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/actions/{tx_hash}\x12\x8c\x01\n" +
@@ -4100,7 +4245,7 @@ func file_keytree_v1_identity_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_identity_proto_rawDescData
 }
 
-var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_keytree_v1_identity_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),            // 0: keytree.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),           // 1: keytree.v1.GetStatusResponse
@@ -4113,35 +4258,37 @@ var file_keytree_v1_identity_proto_goTypes = []any{
 	(*PendingTransaction)(nil),          // 8: keytree.v1.PendingTransaction
 	(*BatchResolveRequest)(nil),         // 9: keytree.v1.BatchResolveRequest
 	(*BatchResolveResponse)(nil),        // 10: keytree.v1.BatchResolveResponse
-	(*GetIdentityRequest)(nil),          // 11: keytree.v1.GetIdentityRequest
-	(*Identity)(nil),                    // 12: keytree.v1.Identity
-	(*NamedBy)(nil),                     // 13: keytree.v1.NamedBy
-	(*ListIdentityKeysRequest)(nil),     // 14: keytree.v1.ListIdentityKeysRequest
-	(*ListIdentityKeysResponse)(nil),    // 15: keytree.v1.ListIdentityKeysResponse
-	(*IdentityKey)(nil),                 // 16: keytree.v1.IdentityKey
-	(*GetActionRequest)(nil),            // 17: keytree.v1.GetActionRequest
-	(*Action)(nil),                      // 18: keytree.v1.Action
-	(*ListAddressActionsRequest)(nil),   // 19: keytree.v1.ListAddressActionsRequest
-	(*ListAddressActionsResponse)(nil),  // 20: keytree.v1.ListAddressActionsResponse
-	(*ListMempoolRequest)(nil),          // 21: keytree.v1.ListMempoolRequest
-	(*ListMempoolResponse)(nil),         // 22: keytree.v1.ListMempoolResponse
-	(*PendingAction)(nil),               // 23: keytree.v1.PendingAction
-	(*PendingEvent)(nil),                // 24: keytree.v1.PendingEvent
-	(*ListEventsRequest)(nil),           // 25: keytree.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),          // 26: keytree.v1.ListEventsResponse
-	(*BlockEvents)(nil),                 // 27: keytree.v1.BlockEvents
-	(*Event)(nil),                       // 28: keytree.v1.Event
-	(*AnchorEvent)(nil),                 // 29: keytree.v1.AnchorEvent
-	(*WatchRequest)(nil),                // 30: keytree.v1.WatchRequest
-	(*WatchResponse)(nil),               // 31: keytree.v1.WatchResponse
-	(*PendingChanges)(nil),              // 32: keytree.v1.PendingChanges
-	(*StreamFault)(nil),                 // 33: keytree.v1.StreamFault
-	(*ListAddressRequestsRequest)(nil),  // 34: keytree.v1.ListAddressRequestsRequest
-	(*ListAddressRequestsResponse)(nil), // 35: keytree.v1.ListAddressRequestsResponse
-	(*LinkRequest)(nil),                 // 36: keytree.v1.LinkRequest
-	(*ListAddressLinksRequest)(nil),     // 37: keytree.v1.ListAddressLinksRequest
-	(*ListAddressLinksResponse)(nil),    // 38: keytree.v1.ListAddressLinksResponse
-	(*ChildLink)(nil),                   // 39: keytree.v1.ChildLink
+	(*ResolveChangedRequest)(nil),       // 11: keytree.v1.ResolveChangedRequest
+	(*ResolveChangedResponse)(nil),      // 12: keytree.v1.ResolveChangedResponse
+	(*GetIdentityRequest)(nil),          // 13: keytree.v1.GetIdentityRequest
+	(*Identity)(nil),                    // 14: keytree.v1.Identity
+	(*NamedBy)(nil),                     // 15: keytree.v1.NamedBy
+	(*ListIdentityKeysRequest)(nil),     // 16: keytree.v1.ListIdentityKeysRequest
+	(*ListIdentityKeysResponse)(nil),    // 17: keytree.v1.ListIdentityKeysResponse
+	(*IdentityKey)(nil),                 // 18: keytree.v1.IdentityKey
+	(*GetActionRequest)(nil),            // 19: keytree.v1.GetActionRequest
+	(*Action)(nil),                      // 20: keytree.v1.Action
+	(*ListAddressActionsRequest)(nil),   // 21: keytree.v1.ListAddressActionsRequest
+	(*ListAddressActionsResponse)(nil),  // 22: keytree.v1.ListAddressActionsResponse
+	(*ListMempoolRequest)(nil),          // 23: keytree.v1.ListMempoolRequest
+	(*ListMempoolResponse)(nil),         // 24: keytree.v1.ListMempoolResponse
+	(*PendingAction)(nil),               // 25: keytree.v1.PendingAction
+	(*PendingEvent)(nil),                // 26: keytree.v1.PendingEvent
+	(*ListEventsRequest)(nil),           // 27: keytree.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),          // 28: keytree.v1.ListEventsResponse
+	(*BlockEvents)(nil),                 // 29: keytree.v1.BlockEvents
+	(*Event)(nil),                       // 30: keytree.v1.Event
+	(*AnchorEvent)(nil),                 // 31: keytree.v1.AnchorEvent
+	(*WatchRequest)(nil),                // 32: keytree.v1.WatchRequest
+	(*WatchResponse)(nil),               // 33: keytree.v1.WatchResponse
+	(*PendingChanges)(nil),              // 34: keytree.v1.PendingChanges
+	(*StreamFault)(nil),                 // 35: keytree.v1.StreamFault
+	(*ListAddressRequestsRequest)(nil),  // 36: keytree.v1.ListAddressRequestsRequest
+	(*ListAddressRequestsResponse)(nil), // 37: keytree.v1.ListAddressRequestsResponse
+	(*LinkRequest)(nil),                 // 38: keytree.v1.LinkRequest
+	(*ListAddressLinksRequest)(nil),     // 39: keytree.v1.ListAddressLinksRequest
+	(*ListAddressLinksResponse)(nil),    // 40: keytree.v1.ListAddressLinksResponse
+	(*ChildLink)(nil),                   // 41: keytree.v1.ChildLink
 }
 var file_keytree_v1_identity_proto_depIdxs = []int32{
 	4,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
@@ -4150,69 +4297,72 @@ var file_keytree_v1_identity_proto_depIdxs = []int32{
 	7,  // 3: keytree.v1.Resolution.unconfirmed:type_name -> keytree.v1.Unconfirmed
 	8,  // 4: keytree.v1.Unconfirmed.by:type_name -> keytree.v1.PendingTransaction
 	6,  // 5: keytree.v1.Unconfirmed.resolution:type_name -> keytree.v1.Resolution
-	12, // 6: keytree.v1.Unconfirmed.identity:type_name -> keytree.v1.Identity
+	14, // 6: keytree.v1.Unconfirmed.identity:type_name -> keytree.v1.Identity
 	6,  // 7: keytree.v1.Unconfirmed.keys:type_name -> keytree.v1.Resolution
-	18, // 8: keytree.v1.Unconfirmed.actions:type_name -> keytree.v1.Action
-	36, // 9: keytree.v1.Unconfirmed.requests:type_name -> keytree.v1.LinkRequest
-	39, // 10: keytree.v1.Unconfirmed.links:type_name -> keytree.v1.ChildLink
+	20, // 8: keytree.v1.Unconfirmed.actions:type_name -> keytree.v1.Action
+	38, // 9: keytree.v1.Unconfirmed.requests:type_name -> keytree.v1.LinkRequest
+	41, // 10: keytree.v1.Unconfirmed.links:type_name -> keytree.v1.ChildLink
 	6,  // 11: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
 	7,  // 12: keytree.v1.BatchResolveResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	13, // 13: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
-	7,  // 14: keytree.v1.Identity.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	16, // 15: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
-	7,  // 16: keytree.v1.ListIdentityKeysResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	7,  // 17: keytree.v1.Action.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	18, // 18: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
-	7,  // 19: keytree.v1.ListAddressActionsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	2,  // 20: keytree.v1.ListMempoolResponse.mempool:type_name -> keytree.v1.Mempool
-	23, // 21: keytree.v1.ListMempoolResponse.actions:type_name -> keytree.v1.PendingAction
-	24, // 22: keytree.v1.ListMempoolResponse.anchors:type_name -> keytree.v1.PendingEvent
-	8,  // 23: keytree.v1.PendingAction.transaction:type_name -> keytree.v1.PendingTransaction
-	18, // 24: keytree.v1.PendingAction.action:type_name -> keytree.v1.Action
-	8,  // 25: keytree.v1.PendingEvent.transaction:type_name -> keytree.v1.PendingTransaction
-	28, // 26: keytree.v1.PendingEvent.event:type_name -> keytree.v1.Event
-	27, // 27: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
-	28, // 28: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
-	29, // 29: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
-	27, // 30: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
-	23, // 31: keytree.v1.WatchResponse.pending:type_name -> keytree.v1.PendingAction
-	24, // 32: keytree.v1.WatchResponse.pending_event:type_name -> keytree.v1.PendingEvent
-	32, // 33: keytree.v1.WatchResponse.pending_changes:type_name -> keytree.v1.PendingChanges
-	8,  // 34: keytree.v1.PendingChanges.by:type_name -> keytree.v1.PendingTransaction
-	36, // 35: keytree.v1.ListAddressRequestsResponse.requests:type_name -> keytree.v1.LinkRequest
-	7,  // 36: keytree.v1.ListAddressRequestsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	8,  // 37: keytree.v1.LinkRequest.pending:type_name -> keytree.v1.PendingTransaction
-	39, // 38: keytree.v1.ListAddressLinksResponse.links:type_name -> keytree.v1.ChildLink
-	7,  // 39: keytree.v1.ListAddressLinksResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	0,  // 40: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
-	5,  // 41: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
-	9,  // 42: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
-	11, // 43: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
-	14, // 44: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
-	17, // 45: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
-	19, // 46: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
-	21, // 47: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
-	25, // 48: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
-	30, // 49: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
-	34, // 50: keytree.v1.IdentityService.ListAddressRequests:input_type -> keytree.v1.ListAddressRequestsRequest
-	37, // 51: keytree.v1.IdentityService.ListAddressLinks:input_type -> keytree.v1.ListAddressLinksRequest
-	1,  // 52: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
-	6,  // 53: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
-	10, // 54: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
-	12, // 55: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
-	15, // 56: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
-	18, // 57: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
-	20, // 58: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
-	22, // 59: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
-	26, // 60: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
-	31, // 61: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
-	35, // 62: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
-	38, // 63: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
-	52, // [52:64] is the sub-list for method output_type
-	40, // [40:52] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	6,  // 13: keytree.v1.ResolveChangedResponse.resolutions:type_name -> keytree.v1.Resolution
+	15, // 14: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
+	7,  // 15: keytree.v1.Identity.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	18, // 16: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
+	7,  // 17: keytree.v1.ListIdentityKeysResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	7,  // 18: keytree.v1.Action.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	20, // 19: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
+	7,  // 20: keytree.v1.ListAddressActionsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	2,  // 21: keytree.v1.ListMempoolResponse.mempool:type_name -> keytree.v1.Mempool
+	25, // 22: keytree.v1.ListMempoolResponse.actions:type_name -> keytree.v1.PendingAction
+	26, // 23: keytree.v1.ListMempoolResponse.anchors:type_name -> keytree.v1.PendingEvent
+	8,  // 24: keytree.v1.PendingAction.transaction:type_name -> keytree.v1.PendingTransaction
+	20, // 25: keytree.v1.PendingAction.action:type_name -> keytree.v1.Action
+	8,  // 26: keytree.v1.PendingEvent.transaction:type_name -> keytree.v1.PendingTransaction
+	30, // 27: keytree.v1.PendingEvent.event:type_name -> keytree.v1.Event
+	29, // 28: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
+	30, // 29: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
+	31, // 30: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
+	29, // 31: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
+	25, // 32: keytree.v1.WatchResponse.pending:type_name -> keytree.v1.PendingAction
+	26, // 33: keytree.v1.WatchResponse.pending_event:type_name -> keytree.v1.PendingEvent
+	34, // 34: keytree.v1.WatchResponse.pending_changes:type_name -> keytree.v1.PendingChanges
+	8,  // 35: keytree.v1.PendingChanges.by:type_name -> keytree.v1.PendingTransaction
+	38, // 36: keytree.v1.ListAddressRequestsResponse.requests:type_name -> keytree.v1.LinkRequest
+	7,  // 37: keytree.v1.ListAddressRequestsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	8,  // 38: keytree.v1.LinkRequest.pending:type_name -> keytree.v1.PendingTransaction
+	41, // 39: keytree.v1.ListAddressLinksResponse.links:type_name -> keytree.v1.ChildLink
+	7,  // 40: keytree.v1.ListAddressLinksResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	0,  // 41: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
+	5,  // 42: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
+	9,  // 43: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
+	11, // 44: keytree.v1.IdentityService.ResolveChanged:input_type -> keytree.v1.ResolveChangedRequest
+	13, // 45: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
+	16, // 46: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
+	19, // 47: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
+	21, // 48: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
+	23, // 49: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
+	27, // 50: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
+	32, // 51: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
+	36, // 52: keytree.v1.IdentityService.ListAddressRequests:input_type -> keytree.v1.ListAddressRequestsRequest
+	39, // 53: keytree.v1.IdentityService.ListAddressLinks:input_type -> keytree.v1.ListAddressLinksRequest
+	1,  // 54: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
+	6,  // 55: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
+	10, // 56: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
+	12, // 57: keytree.v1.IdentityService.ResolveChanged:output_type -> keytree.v1.ResolveChangedResponse
+	14, // 58: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
+	17, // 59: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
+	20, // 60: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
+	22, // 61: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
+	24, // 62: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
+	28, // 63: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
+	33, // 64: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
+	37, // 65: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
+	40, // 66: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
+	54, // [54:67] is the sub-list for method output_type
+	41, // [41:54] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_identity_proto_init() }
@@ -4228,28 +4378,28 @@ func file_keytree_v1_identity_proto_init() {
 	file_keytree_v1_identity_proto_msgTypes[8].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[9].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[10].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[11].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[12].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[13].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[14].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[15].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[16].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[17].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[18].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[19].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[20].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[25].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[30].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[34].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[35].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[21].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[22].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[27].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[32].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[36].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[37].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[38].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[39].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_identity_proto_rawDesc), len(file_keytree_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,7 +40,7 @@
 //     message names both bounds.
 //   - NOT_FOUND (404): no such identity or action as of that height.
 //   - ABORTED (409): a page token whose block was reorganised away. Start the
-//     listing again.
+//     listing again. Or the block of since_hash was: resolve again.
 //   - FAILED_PRECONDITION (400): Watch cannot continue from the block named.
 //     Start again from a lower height. Or too much has changed since the block of
 //     at_height to be undone for one call: some 5,000 links or more on the way from a
@@ -68,6 +68,7 @@ const (
 	IdentityService_GetStatus_FullMethodName           = "/keytree.v1.IdentityService/GetStatus"
 	IdentityService_ResolveAddress_FullMethodName      = "/keytree.v1.IdentityService/ResolveAddress"
 	IdentityService_BatchResolve_FullMethodName        = "/keytree.v1.IdentityService/BatchResolve"
+	IdentityService_ResolveChanged_FullMethodName      = "/keytree.v1.IdentityService/ResolveChanged"
 	IdentityService_GetIdentity_FullMethodName         = "/keytree.v1.IdentityService/GetIdentity"
 	IdentityService_ListIdentityKeys_FullMethodName    = "/keytree.v1.IdentityService/ListIdentityKeys"
 	IdentityService_GetAction_FullMethodName           = "/keytree.v1.IdentityService/GetAction"
@@ -99,6 +100,15 @@ type IdentityServiceClient interface {
 	// An answer with paths can reach some 50 MB. gRPC clients accept 4 MB by
 	// default: raise that limit, set omit_path, or ask for fewer addresses.
 	BatchResolve(ctx context.Context, in *BatchResolveRequest, opts ...grpc.CallOption) (*BatchResolveResponse, error)
+	// ResolveChanged resolves those of up to 10,000 addresses whose resolution is not what it was as of a
+	// past block, in any field but as_of_height and as_of_hash: what a cache has to take in that holds
+	// resolutions as of that block. They are as of the tip, and so is then all that the cache holds. What
+	// has not changed takes little work.
+	//
+	// ABORTED if since_hash is not the block at since_height, or is not on the chain any more; OUT_OF_RANGE if the
+	// server has no block at since_height: resolve all again. FAILED_PRECONDITION if it takes too much work to
+	// undo what has changed since, as with at_height.
+	ResolveChanged(ctx context.Context, in *ResolveChangedRequest, opts ...grpc.CallOption) (*ResolveChangedResponse, error)
 	// GetIdentity describes one identity by its id, also one that was merged into
 	// another.
 	GetIdentity(ctx context.Context, in *GetIdentityRequest, opts ...grpc.CallOption) (*Identity, error)
@@ -187,6 +197,16 @@ func (c *identityServiceClient) BatchResolve(ctx context.Context, in *BatchResol
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(BatchResolveResponse)
 	err := c.cc.Invoke(ctx, IdentityService_BatchResolve_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) ResolveChanged(ctx context.Context, in *ResolveChangedRequest, opts ...grpc.CallOption) (*ResolveChangedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResolveChangedResponse)
+	err := c.cc.Invoke(ctx, IdentityService_ResolveChanged_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -312,6 +332,15 @@ type IdentityServiceServer interface {
 	// An answer with paths can reach some 50 MB. gRPC clients accept 4 MB by
 	// default: raise that limit, set omit_path, or ask for fewer addresses.
 	BatchResolve(context.Context, *BatchResolveRequest) (*BatchResolveResponse, error)
+	// ResolveChanged resolves those of up to 10,000 addresses whose resolution is not what it was as of a
+	// past block, in any field but as_of_height and as_of_hash: what a cache has to take in that holds
+	// resolutions as of that block. They are as of the tip, and so is then all that the cache holds. What
+	// has not changed takes little work.
+	//
+	// ABORTED if since_hash is not the block at since_height, or is not on the chain any more; OUT_OF_RANGE if the
+	// server has no block at since_height: resolve all again. FAILED_PRECONDITION if it takes too much work to
+	// undo what has changed since, as with at_height.
+	ResolveChanged(context.Context, *ResolveChangedRequest) (*ResolveChangedResponse, error)
 	// GetIdentity describes one identity by its id, also one that was merged into
 	// another.
 	GetIdentity(context.Context, *GetIdentityRequest) (*Identity, error)
@@ -384,6 +413,9 @@ func (UnimplementedIdentityServiceServer) ResolveAddress(context.Context, *Resol
 }
 func (UnimplementedIdentityServiceServer) BatchResolve(context.Context, *BatchResolveRequest) (*BatchResolveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchResolve not implemented")
+}
+func (UnimplementedIdentityServiceServer) ResolveChanged(context.Context, *ResolveChangedRequest) (*ResolveChangedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResolveChanged not implemented")
 }
 func (UnimplementedIdentityServiceServer) GetIdentity(context.Context, *GetIdentityRequest) (*Identity, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetIdentity not implemented")
@@ -483,6 +515,24 @@ func _IdentityService_BatchResolve_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(IdentityServiceServer).BatchResolve(ctx, req.(*BatchResolveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_ResolveChanged_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveChangedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ResolveChanged(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ResolveChanged_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ResolveChanged(ctx, req.(*ResolveChangedRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -660,6 +710,10 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BatchResolve",
 			Handler:    _IdentityService_BatchResolve_Handler,
+		},
+		{
+			MethodName: "ResolveChanged",
+			Handler:    _IdentityService_ResolveChanged_Handler,
 		},
 		{
 			MethodName: "GetIdentity",

@@ -915,6 +915,30 @@ type Resolution struct {
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
+// ResolveChangedRequest defines model for ResolveChangedRequest.
+type ResolveChangedRequest struct {
+	// Addresses 1 to 10,000 addresses. Resolutions name theirs as CashAddr: who asks with that finds them again.
+	Addresses *[]string `json:"addresses,omitempty"`
+
+	// OmitPath Leave out path (path_truncated is then false). One that has only another path is here all the same.
+	OmitPath  *bool   `json:"omit_path,omitempty"`
+	SinceHash *string `json:"since_hash,omitempty"`
+
+	// SinceHeight The block that the client's resolutions are as of: their as_of_height and as_of_hash.
+	SinceHeight *uint32 `json:"since_height,omitempty"`
+}
+
+// ResolveChangedResponse defines model for ResolveChangedResponse.
+type ResolveChangedResponse struct {
+	AsOfHash string `json:"as_of_hash"`
+
+	// AsOfHeight The tip.
+	AsOfHeight uint32 `json:"as_of_height"`
+
+	// Resolutions Those that differ, each address once, in the order of the request.
+	Resolutions []Resolution `json:"resolutions"`
+}
+
 // SignedHead SignedHead is a statement that cannot be taken back: with another one that no
 // consistency proof joins to it, evidence of two histories.
 type SignedHead struct {
@@ -1408,6 +1432,9 @@ type StreamOfParams struct {
 // BatchResolveJSONRequestBody defines body for BatchResolve for application/json ContentType.
 type BatchResolveJSONRequestBody = BatchResolveRequest
 
+// ResolveChangedJSONRequestBody defines body for ResolveChanged for application/json ContentType.
+type ResolveChangedJSONRequestBody = ResolveChangedRequest
+
 // AddKeyInitJSONRequestBody defines body for AddKeyInit for application/json ContentType.
 type AddKeyInitJSONRequestBody = AddKeyInitRequest
 
@@ -1542,6 +1569,11 @@ type ClientInterface interface {
 	BatchResolveWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	BatchResolve(ctx context.Context, body BatchResolveJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResolveChangedWithBody request with any body
+	ResolveChangedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	ResolveChanged(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAnchors request
 	ListAnchors(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1787,6 +1819,30 @@ func (c *Client) BatchResolveWithBody(ctx context.Context, contentType string, b
 
 func (c *Client) BatchResolve(ctx context.Context, body BatchResolveJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewBatchResolveRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ResolveChangedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveChangedRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ResolveChanged(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveChangedRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3006,6 +3062,46 @@ func NewBatchResolveRequestWithBody(server string, contentType string, body io.R
 	}
 
 	operationPath := fmt.Sprintf("/v1/addresses:batchResolve")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResolveChangedRequest calls the generic ResolveChanged builder with application/json body
+func NewResolveChangedRequest(server string, body ResolveChangedJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResolveChangedRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewResolveChangedRequestWithBody generates requests for ResolveChanged with any type of body
+func NewResolveChangedRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/addresses:changed")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4918,6 +5014,11 @@ type ClientWithResponsesInterface interface {
 
 	BatchResolveWithResponse(ctx context.Context, body BatchResolveJSONRequestBody, reqEditors ...RequestEditorFn) (*BatchResolveAnswer, error)
 
+	// ResolveChangedWithBodyWithResponse request with any body
+	ResolveChangedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error)
+
+	ResolveChangedWithResponse(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error)
+
 	// ListAnchorsWithResponse request
 	ListAnchorsWithResponse(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*ListAnchorsAnswer, error)
 
@@ -5337,6 +5438,36 @@ func (r BatchResolveAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r BatchResolveAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ResolveChangedAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *ResolveChangedResponse
+	JSON400      *BadRequest
+	JSON409      *Conflict
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ResolveChangedAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResolveChangedAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -6220,6 +6351,23 @@ func (c *ClientWithResponses) BatchResolveWithResponse(ctx context.Context, body
 		return nil, err
 	}
 	return ParseBatchResolveAnswer(rsp)
+}
+
+// ResolveChangedWithBodyWithResponse request with arbitrary body returning *ResolveChangedAnswer
+func (c *ClientWithResponses) ResolveChangedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error) {
+	rsp, err := c.ResolveChangedWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveChangedAnswer(rsp)
+}
+
+func (c *ClientWithResponses) ResolveChangedWithResponse(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error) {
+	rsp, err := c.ResolveChanged(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveChangedAnswer(rsp)
 }
 
 // ListAnchorsWithResponse request returning *ListAnchorsAnswer
@@ -7192,6 +7340,88 @@ func ParseBatchResolveAnswer(rsp *http.Response) (*BatchResolveAnswer, error) {
 			return nil, err
 		}
 		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResolveChangedAnswer parses an HTTP response from a ResolveChangedWithResponse call
+func ParseResolveChangedAnswer(rsp *http.Response) (*ResolveChangedAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResolveChangedAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ResolveChangedResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest TooLarge
