@@ -48,7 +48,7 @@ func readable(origins []string, next http.Handler) http.Handler {
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
 		AllowedHeaders: []string{"Content-Type", "Last-Event-ID"},
-		ExposedHeaders: []string{"Etag", "Retry-After"},
+		ExposedHeaders: []string{"Etag", "Keytree-Export-Format", "Retry-After"},
 		MaxAge:         preflightAge,
 	}).Handler(next)
 }

@@ -56,6 +56,7 @@ func TestUntakenAnswersHoldLittle(t *testing.T) {
 			`{"addresses":[` + strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%q,", rpctest.Address("deep120")), 10_000), ",") + `]}`, 3 << 19, ""},
 		"10,000 addresses": {"POST", "/v1/addresses:batchResolve", `{"addresses":[` + strings.Join(many, ",") + `]}`, 3 << 19, ""},
 		"many events":      {"GET", "/v1/events?page_size=10000", "", 1 << 20, ""},
+		"an export":        {"GET", "/v1/export", "", 3 << 19, ""},
 		"compressed":       {"GET", "/v1/events?page_size=10000", "", 3 << 19, "gzip"},
 		"one event":        {"GET", "/v1/events?page_size=1&from_height=2", "", 100 << 10, ""},
 	} {

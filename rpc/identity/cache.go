@@ -44,7 +44,7 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.cache = func(h http.Header) {
 			h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d, immutable", settledAge))
 		}
-	case path == "/v1/events": // lists what was disconnected, of which the tip says nothing
+	case path == "/v1/events", path == exportPath: // which tells of disconnects, or ends early, of which the tip says nothing
 		answer.cache = func(h http.Header) { h.Set("Cache-Control", "no-cache") }
 	case has(r.Header.Values("If-None-Match"), etag):
 		w.Header().Set("Cache-Control", "no-cache")

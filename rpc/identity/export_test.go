@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"net/http"
+
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/rs/zerolog"
 
@@ -8,7 +10,16 @@ import (
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
+func newServices(g *graph.Graph, indexer Indexer) *Services {
+	return New(Config{Graph: g, Indexer: indexer, Net: &chaincfg.RegressionNetParams, Log: zerolog.Nop()})
+}
+
 // NewIdentityService returns the service without a network before it.
 func NewIdentityService(g *graph.Graph, indexer Indexer) keytreev1.IdentityServiceServer {
-	return New(Config{Graph: g, Indexer: indexer, Net: &chaincfg.RegressionNetParams, Log: zerolog.Nop()}).identities
+	return newServices(g, indexer).identities
+}
+
+// NewExport returns what answers GET /v1/export without a network before it.
+func NewExport(g *graph.Graph, indexer Indexer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { newServices(g, indexer).identities.export(w, r, nil) }
 }

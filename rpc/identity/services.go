@@ -28,6 +28,8 @@
 //	ListMempool          a page of 14 records each, or 1 MB of messages; it passes over 100,000 other transactions, 10 ns each
 //	ListEvents           a page of 7 records for each event; for every 100 of them it goes through those of their block that
 //	                     come before, but for anchors, 10 ns each. More than 1,000 events count as more calls (unitEvents)
+//	GET /v1/export       the same for each event of up to 100,000 blocks, 500 of them at a time; 50 events, or blocks without, count as
+//	                     another call, and it ends when the client may ask for no more
 //	Watch                the same for every message, of 20 events
 //	ListAnchorChains     a page of 5 records each
 //	GetAnchorChain       5 records
@@ -105,6 +107,7 @@ func (s *Services) RegisterREST(mux *runtime.ServeMux) error {
 		s.identities.handleDirectly(mux),
 		s.streams.Register(mux),
 		mux.HandlePath(http.MethodGet, bundlePath, s.anchors.download),
+		mux.HandlePath(http.MethodGet, exportPath, s.identities.export),
 	)
 }
 

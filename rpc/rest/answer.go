@@ -11,7 +11,7 @@ import (
 
 // Answer writes an answer of any length in JSON. It holds one piece of it, which is
 // sent when it has admission.Piece bytes: who reads slowly makes the server wait, not remember.
-// A short answer is sent as a whole.
+// A short answer is sent as a whole. Another type than application/json is set in the header before the first piece.
 type Answer struct {
 	Text []byte // the piece, to which its user appends
 
@@ -33,7 +33,9 @@ func (a *Answer) Pass() error {
 func (a *Answer) send() error {
 	if !a.begun {
 		a.begun = true
-		a.w.Header().Set("Content-Type", "application/json")
+		if a.w.Header().Get("Content-Type") == "" {
+			a.w.Header().Set("Content-Type", "application/json")
+		}
 	}
 	_, err := a.w.Write(a.Text)
 	a.Text = a.Text[:0]

@@ -67,7 +67,7 @@ const minGzip = 1024
 // signatures, which do not get shorter.
 func Compressed(next http.Handler) (http.Handler, error) {
 	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minGzip), gzhttp.CompressionLevel(gzip.BestSpeed),
-		gzhttp.ContentTypes([]string{"application/json", "text/html", "text/css", "text/javascript"}), gzhttp.EnableZstd(false)) // whose window would take megabytes
+		gzhttp.ContentTypes([]string{"application/json", "application/x-ndjson", "text/html", "text/css", "text/javascript"}), gzhttp.EnableZstd(false)) // whose window would take megabytes
 	if err != nil {
 		return nil, err
 	}

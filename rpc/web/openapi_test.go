@@ -57,7 +57,7 @@ func close(schema *openapi3.Schema) {
 // TestDocumentIsTrue makes every call of the document on a running server, provokes every
 // error that the document says, and compares what comes with what it says.
 func TestDocumentIsTrue(t *testing.T) {
-	for _, kind := range []string{"text/html", "text/css", "text/javascript", "text/event-stream"} {
+	for _, kind := range []string{"text/html", "text/css", "text/javascript", "text/event-stream", "application/x-ndjson"} {
 		openapi3filter.RegisterBodyDecoder(kind, openapi3filter.FileBodyDecoder)
 		t.Cleanup(func() { openapi3filter.UnregisterBodyDecoder(kind) })
 	}

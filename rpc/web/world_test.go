@@ -171,6 +171,8 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		// With an id that is nowhere, a stream ends at once.
 		"Stream":   {{status: 200, path: "/v1/stream?last_id=1-" + unknown + "-0"}, {status: 400, path: "/v1/stream?addresses=x"}, {status: 204, path: "/v1/stream", headers: []string{"Last-Event-ID: ended"}}},
 		"StreamOf": {{status: 200, path: "/v1/stream?last_id=1-" + unknown + "-0", body: rpctest.Object{"addresses": []string{child}}}, {status: 400, path: "/v1/stream", body: rpctest.Object{"ids": []string{"x"}}}, {status: 204, path: "/v1/stream", body: rpctest.Object{}, headers: []string{"Last-Event-ID: ended"}}},
+		"GetExport": append(get("/v1/export?count=3"), ask{status: 200, path: "/v1/export?after_height=1&after_hash=" + w.first},
+			ask{status: 409, path: "/v1/export?after_height=2&after_hash=" + w.first}),
 
 		"GetHealth":        {{status: 200, path: "/healthz"}},
 		"GetReadiness":     {{status: 200, path: "/readyz"}},

@@ -1311,6 +1311,18 @@ type ListEventsParams struct {
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
+// GetExportParams defines parameters for GetExport.
+type GetExportParams struct {
+	// AfterHeight The height of the last block that the client has: from start_height - 1 to tip_height of GetStatus. Left out, the answer begins with the first block.
+	AfterHeight *uint32 `form:"after_height,omitempty" json:"after_height,omitempty"`
+
+	// AfterHash The hash of that block.
+	AfterHash *string `form:"after_hash,omitempty" json:"after_hash,omitempty"`
+
+	// Count How many blocks there are at most: up to 100,000; 0, or left out, means 10,000.
+	Count *uint32 `form:"count,omitempty" json:"count,omitempty"`
+}
+
 // GetIdentityParams defines parameters for GetIdentity.
 type GetIdentityParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
@@ -1592,6 +1604,9 @@ type ClientInterface interface {
 
 	// ListEvents request
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetExport request
+	GetExport(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetIdentity request
 	GetIdentity(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1915,6 +1930,18 @@ func (c *Client) GetAnchor(ctx context.Context, txHash string, params *GetAnchor
 
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) GetExport(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetExportRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3735,6 +3762,87 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 	return req, nil
 }
 
+// NewGetExportRequest generates requests for GetExport
+func NewGetExportRequest(server string, params *GetExportParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/export")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.AfterHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "after_height", runtime.ParamLocationQuery, *params.AfterHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.AfterHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "after_hash", runtime.ParamLocationQuery, *params.AfterHash); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Count != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "count", runtime.ParamLocationQuery, *params.Count); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetIdentityRequest generates requests for GetIdentity
 func NewGetIdentityRequest(server string, idTxHash string, params *GetIdentityParams) (*http.Request, error) {
 	var err error
@@ -5037,6 +5145,9 @@ type ClientWithResponsesInterface interface {
 	// ListEventsWithResponse request
 	ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsAnswer, error)
 
+	// GetExportWithResponse request
+	GetExportWithResponse(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*GetExportAnswer, error)
+
 	// GetIdentityWithResponse request
 	GetIdentityWithResponse(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*GetIdentityAnswer, error)
 
@@ -5636,6 +5747,33 @@ func (r ListEventsAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r ListEventsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type GetExportAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON400      *BadRequest
+	JSON409      *Conflict
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r GetExportAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetExportAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -6422,6 +6560,15 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseListEventsAnswer(rsp)
+}
+
+// GetExportWithResponse request returning *GetExportAnswer
+func (c *ClientWithResponses) GetExportWithResponse(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*GetExportAnswer, error) {
+	rsp, err := c.GetExport(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetExportAnswer(rsp)
 }
 
 // GetIdentityWithResponse request returning *GetIdentityAnswer
@@ -7831,6 +7978,67 @@ func ParseListEventsAnswer(rsp *http.Response) (*ListEventsAnswer, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetExportAnswer parses an HTTP response from a GetExportWithResponse call
+func ParseGetExportAnswer(rsp *http.Response) (*GetExportAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetExportAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
