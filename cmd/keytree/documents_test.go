@@ -67,6 +67,7 @@ func shownCommands() []shown {
 
 		{line: "keytree status", text: "regtest"},
 		{line: "keytree status --server keys.example.org:8434", text: "regtest"},
+		{line: "keytree compare 127.0.0.1:8434 keys.example.org:8434", text: "same up to block"},
 		{line: "keytree link request --parent PARENT_ADDRESS --key-file child.wif --node 'bchd://…'", before: (*rehearsal).makeKeys, after: (*rehearsal).takeRequest},
 		{line: "keytree link accept REQUEST_TXID --key-file parent.wif --node 'bchd://…'", after: (*rehearsal).takeAccept},
 		{line: "keytree resolve bitcoincash:qpm2qsznhks23z7629mms6s4cwef74vcwvy22gdx6a", text: "child of"},

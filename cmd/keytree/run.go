@@ -111,6 +111,7 @@ link transactions of MIP-0003 from a node and answers over gRPC and REST.
   keytree serve     index a node's chain and answer questions
   keytree import    index a node's block files first, much faster
   keytree resolve   ask a server which identity is behind an address
+  keytree compare   tell whether servers agree
   keytree link      publish link transactions
   keytree fsck      check a server's database
   keytree keyserver run a keyserver, and look after it
@@ -133,7 +134,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 audit found misbehaviour.
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		a.serveCommand(), a.importCommand(), a.demoCommand(),
-		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.inboxCommand(), a.watchCommand(),
+		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.inboxCommand(), a.watchCommand(), a.compareCommand(),
 		a.linkCommand(), a.fsckCommand(), a.keyserverCommand(), a.anchorCommand(), a.userCommand(), a.auditCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())

@@ -77,6 +77,7 @@ func touchings() map[string]touching {
 		"tree":    asks("ADDRESS"),
 		"history": asks("ADDRESS"),
 		"inbox":   asks("ADDRESS"),
+		"compare": {args: []string{"GRPC", "GRPC"}, stopped: noServer},
 		"watch":   {args: []string{"--server", nowhere}, beside: noServer, stopped: noServer},
 
 		"link request": {args: append([]string{"--parent", "ADDRESS", "--dry-run"}, link...), beside: fails, stopped: fails},

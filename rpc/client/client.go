@@ -174,6 +174,27 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return c.identities.GetStatus(ctx, &keytreev1.GetStatusRequest{})
 }
 
+// Block tells which block is at a height of the chain, and what the state hash is after it: without its events.
+// OUT_OF_RANGE if there is none.
+func (c *Client) Block(ctx context.Context, height uint32) (*Block, error) {
+	for token := ""; ; { // what was disconnected comes first
+		page, err := c.identities.ListEvents(ctx, &keytreev1.ListEventsRequest{FromHeight: &height, ToHeight: &height, PageSize: 1, PageToken: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, block := range page.Blocks {
+			if block.Type == "CONNECT" && block.Height == height {
+				return &Block{Type: block.Type, Height: height, Hash: block.Hash, PrevHash: block.PrevHash, StateHash: block.StateHash}, nil
+			}
+		}
+		if next := page.NextPageToken; next != "" && next != token {
+			token = next
+			continue
+		}
+		return nil, fmt.Errorf("%w: expected block %d, got none", errAnswer, height)
+	}
+}
+
 // unary bounds the time of a call, and makes it again when the server has refused it for now,
 // and said when it may be: nothing was done then.
 func (c *Client) unary(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
