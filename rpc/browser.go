@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/rpc/fault"
+	"github.com/keytree-bch/keytree/rpc/identity"
 	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
@@ -47,7 +48,7 @@ func readable(origins []string, next http.Handler) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
-		AllowedHeaders: []string{"Content-Type", "Last-Event-ID"},
+		AllowedHeaders: []string{"Content-Type", "Last-Event-ID", identity.MinHeight},
 		ExposedHeaders: []string{"Etag", "Keytree-Export-Format", "Retry-After"},
 		MaxAge:         preflightAge,
 	}).Handler(next)

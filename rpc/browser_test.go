@@ -32,8 +32,8 @@ func TestOrigins(t *testing.T) {
 				t.Error("credentials are allowed")
 			}
 			ask, _ := r.Send(t, "OPTIONS", "/v1/addresses:batchResolve", "", "Origin: "+page,
-				"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type")
-			allowed := ask.Header.Get("Access-Control-Allow-Origin") == test.want && ask.Header.Get("Access-Control-Allow-Headers") == "content-type" &&
+				"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type,keytree-min-height")
+			allowed := ask.Header.Get("Access-Control-Allow-Origin") == test.want && ask.Header.Get("Access-Control-Allow-Headers") == "content-type,keytree-min-height" &&
 				ask.Header.Get("Access-Control-Allow-Methods") == "POST"
 			if allowed != (test.want != "") || ask.StatusCode != http.StatusNoContent {
 				t.Errorf("preflight: %s, %v", ask.Status, ask.Header)
@@ -98,7 +98,7 @@ func TestKeyserverFromPages(t *testing.T) {
 		}
 	}
 	preflight, _ := wire.Send(t, "OPTIONS", "/", "", "Origin: https://page.example",
-		"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type")
+		"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type,keytree-min-height")
 	if preflight.StatusCode != http.StatusMethodNotAllowed || preflight.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("preflight: %s, %v", preflight.Status, preflight.Header)
 	}

@@ -123,14 +123,15 @@ func NewServer(c Config) (*Server, error) {
 	if c.TLS != nil {
 		wire = credentials.NewTLS(c.TLS)
 	}
+	services := identity.New(identity.Config{Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, Log: c.Log})
+	least := awaited{services}
 	s.grpc = grpc.NewServer(append(s.admission.ServerOptions(s.kind),
 		grpc.Creds(wire),
 		grpc.MaxRecvMsgSize(admission.MaxRequest),
 		grpc.WaitForHandlers(true),
-		grpc.ChainUnaryInterceptor(s.unary, s.health.unary),
-		grpc.ChainStreamInterceptor(s.stream, s.health.stream),
+		grpc.ChainUnaryInterceptor(s.unary, s.health.unary, least.unary),
+		grpc.ChainStreamInterceptor(s.stream, s.health.stream, least.stream),
 	)...)
-	services := identity.New(identity.Config{Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, Log: c.Log})
 	calls := keyserverrpc.NewService(c.Keyserver, allowances, c.Log)
 	s.links = links.New(links.Config{Net: c.Net, Server: services.Answers(), Dial: c.DialLinks, Log: c.Log})
 	if s.health.indexed {
@@ -144,7 +145,7 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	answers := s.admission.Answers(rest.Headed(services.Cached(c.Version, mux)), refuseHTTP)
+	answers := s.admission.Answers(rest.Headed(least.rest(services.Cached(c.Version, mux))), refuseHTTP)
 	handler, err := rest.Compressed(answers)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)

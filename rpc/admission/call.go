@@ -201,6 +201,18 @@ func (c *call) onHTTP() bool {
 	return c.answer != nil
 }
 
+// Wait says that the call waits for what it wants to come, and no work is done for it, until the function that it returns is called:
+// meanwhile its place may go to others, and its context ends with a Refusal as the cause. It is called by the goroutine
+// that answers. In a context of no call that a Gate let in, it does nothing.
+func Wait(ctx context.Context) (ended func()) {
+	c := callOf(ctx)
+	if c == nil || c.kind != Request { // the place of a stream is movable all the time
+		return func() {}
+	}
+	c.place.free()
+	return func() { c.place.keep() }
+}
+
 // Making counts what is held of an answer that is made as a whole.
 type Making struct {
 	call *call

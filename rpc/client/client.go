@@ -59,6 +59,11 @@ type Options struct {
 	// Retrying, if not nil, is told why a Watch was interrupted, and in what time it is
 	// tried again. It is called by the goroutine that iterates.
 	Retrying func(err error, after time.Duration)
+	// Monotonic has no answer be older than one before it, over whichever of many servers behind one address: each call
+	// names the newest block that an answer was as of, and a server that is not that far waits for it a little. UNAVAILABLE if
+	// none comes that far in some tries. ABORTED if a server has another block there: the chain was reorganised, or that server is behind;
+	// what was asked before may be as of a block that is gone, and the next call asks for the height alone.
+	Monotonic bool
 	// Dial is options for the connection besides.
 	Dial []grpc.DialOption
 }
@@ -69,6 +74,7 @@ type Client struct {
 	conn     *grpc.ClientConn
 	retrying func(error, time.Duration)
 	sleep    func(context.Context, time.Duration) error
+	seen     *seen // of use if the client is Monotonic
 }
 
 // New prepares a client for the gRPC interface at an address, to which the first call
@@ -84,13 +90,16 @@ func New(address string, o Options) (*Client, error) {
 	if secure {
 		wire = credentials.NewTLS(o.TLS)
 	}
-	c := &Client{retrying: o.Retrying, sleep: sleep}
-	options := append([]grpc.DialOption{
+	c := &Client{retrying: o.Retrying, sleep: sleep, seen: new(seen)}
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(wire),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: quiet}),
-		grpc.WithChainUnaryInterceptor(c.unary),
-	}, o.Dial...)
+	}
+	if o.Monotonic { // for a call with all its tries
+		options = append(options, grpc.WithChainUnaryInterceptor(c.seen.unary), grpc.WithChainStreamInterceptor(c.seen.stream))
+	}
+	options = append(append(options, grpc.WithChainUnaryInterceptor(c.unary)), o.Dial...)
 	if c.conn, err = grpc.NewClient("dns:///"+hostPort, options...); err != nil {
 		return nil, fmt.Errorf("client: address %s: %w", address, err)
 	}

@@ -175,6 +175,7 @@ func (w *watch) place(ctx context.Context) error {
 	w.placed, w.floor = true, s.StartHeight
 	switch {
 	case w.after != nil:
+		w.client.seen.reached(w.after.Height)
 		w.next, w.have = w.after.Height+1, w.after.Hash
 	case s.TipHash == "":
 		w.next = s.StartHeight

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // Internal is all that a client is told of what only the operator can do
@@ -34,6 +36,25 @@ func Field(code codes.Code, field, format string, args ...any) error {
 		return ErrInternal
 	}
 	return st.Err()
+}
+
+// Later is Field for what may go well when it is asked again after a time, which the status says as well.
+func Later(code codes.Code, after time.Duration, field, format string, args ...any) error {
+	st, err := status.Convert(Field(code, field, format, args...)).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	if err != nil { // only for codes.OK
+		return ErrInternal
+	}
+	return st.Err()
+}
+
+// RetryAfter returns after what time to ask again, if err is a gRPC status that says so.
+func RetryAfter(err error) (after time.Duration, said bool) {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return info.GetRetryDelay().AsDuration(), true
+		}
+	}
+	return 0, false
 }
 
 // Shortened returns what a client sent, cut to what an error may repeat of it.

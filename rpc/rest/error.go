@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
 
@@ -55,13 +56,15 @@ func Refuse(w http.ResponseWriter, _ *http.Request, why *admission.Refusal) {
 	WriteError(w, why.HTTPStatus(), why)
 }
 
-// WriteError writes err, a gRPC status, as google.rpc.Status. If it is a refusal, the header
-// says, too, when to come back, and the code is its own.
+// WriteError writes err, a gRPC status, as google.rpc.Status. If that says when to come back, the header does, too. The code
+// of a refusal is its own.
 func WriteError(w http.ResponseWriter, code int, err error) {
 	var refusal *admission.Refusal
 	if errors.As(err, &refusal) {
 		code = refusal.HTTPStatus()
-		w.Header().Set("Retry-After", strconv.Itoa(refusal.Seconds()))
+	}
+	if after, said := fault.RetryAfter(err); said {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 	}
 	body, marshalErr := errorJSON.Marshal(status.Convert(err).Proto())
 	if marshalErr != nil {

@@ -24,6 +24,9 @@
 //     transactions, those of the node's mempool, alone made up the next block: see
 //     Unconfirmed. It goes with the tip alone: an at_height below that is refused
 //     (INVALID_ARGUMENT). Nothing else of an answer changes.
+//   - The metadata keytree-min-height, over REST a header, names the block that a server has to know
+//     at least to answer: HEIGHT, or HEIGHT-HASH. A server that is not that far waits 2 seconds for it. Who
+//     is balanced over servers, and names the newest block that an answer was as of, does not go back in time.
 //   - No field is wider than 32 bits, but for the position in an AnchorEvent, so that
 //     heights and counts are JSON numbers everywhere.
 //   - Names that come from a fixed set (kind, state, reason, type) are strings
@@ -41,13 +44,14 @@
 //   - NOT_FOUND (404): no such identity or action as of that height.
 //   - ABORTED (409): a page token whose block was reorganised away. Start the
 //     listing again. Or the block of since_hash was: resolve again.
+//     Or the server has another block than that of keytree-min-height.
 //   - FAILED_PRECONDITION (400): Watch cannot continue from the block named.
 //     Start again from a lower height. Or too much has changed since the block of
 //     at_height to be undone for one call: some 5,000 links or more on the way from a
 //     key to its root. Ask as of a later block, or of the tip.
 //   - UNAVAILABLE (503): no block is indexed yet, the stored blocks have not been
-//     compared with the node's since the server started, or it is stopping. Try
-//     again later.
+//     compared with the node's since the server started, it is not as far as
+//     keytree-min-height says, or it is stopping. Try again later.
 //   - INTERNAL (500): a fault of the server, which logged the cause.
 
 package keytreev1
