@@ -416,7 +416,7 @@ func (r *rehearsal) beginChain() {
 	r.env = append(r.env, "KEYTREE_SERVER="+s.grpc)
 	r.is(
 		"https://keys.example.org/", "http://"+at.Keyserver+"/",
-		"keys.example.org:8434", "http://"+s.grpc,
+		"127.0.0.1:8434", s.grpc, "keys.example.org:8434", "http://"+s.grpc,
 		"HOST:8434", s.grpc,
 		"http://127.0.0.1:8435", "http://"+at.HTTP,
 		"--genesis TXID", "--genesis "+status.Chain,
