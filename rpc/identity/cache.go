@@ -64,14 +64,15 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // passing tells whether the answer to a request is of its moment, and not of a block.
 func passing(r *http.Request) bool {
-	return r.URL.Path == "/v1/status" || r.URL.Path == "/v1/mempool" || r.URL.Path == rest.StreamPath || r.URL.Query().Has("unconfirmed")
+	unconfirmed, err := strconv.ParseBool(r.URL.Query().Get("unconfirmed"))
+	return r.URL.Path == "/v1/status" || r.URL.Path == "/v1/mempool" || r.URL.Path == rest.StreamPath || unconfirmed || err != nil && r.URL.Query().Has("unconfirmed")
 }
 
-// settled tells whether a request is as of a settled block, and of no other.
+// settled tells whether a request is as of a settled block, and of no other. A page token is bound to the at_height of its
+// listing.
 func settled(r *http.Request, tip graph.Tip) bool {
-	query := r.URL.Query()
-	height, err := strconv.ParseUint(query.Get("at_height"), 10, 32)
-	return err == nil && !query.Has("page_token") && height+settledDepth <= uint64(tip.Height)
+	height, err := strconv.ParseUint(r.URL.Query().Get("at_height"), 10, 32)
+	return err == nil && height+settledDepth <= uint64(tip.Height)
 }
 
 // has tells whether a list of validators, as If-None-Match has it, has one of them. Weak

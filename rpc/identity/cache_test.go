@@ -40,6 +40,10 @@ func TestCacheHeaders(t *testing.T) {
 		{"/v1/status", etag, 200, "no-store", ""},
 		{"/v1/mempool", etag, 200, "no-store", ""},
 		{child + "?unconfirmed=true", etag, 200, "no-store", ""},
+		{child + "?unconfirmed=true&at_height=106", etag, 200, "no-store", ""},
+		{child + "?unconfirmed=false&at_height=6", "", 200, settled, ""},
+		{child + "?unconfirmed=x", etag, 400, "no-store", ""},
+		{"/v1/export", etag, 200, "no-cache", ""},
 		{"/readyz", etag, 200, "no-store", ""},
 		{"/v1/nothing", "", 404, "no-store", ""},
 	} {
@@ -47,6 +51,14 @@ func TestCacheHeaders(t *testing.T) {
 		if h := response.Header; response.StatusCode != test.want || h.Get("Cache-Control") != test.cache || h.Get("Etag") != test.etag {
 			t.Errorf("%s with %s: %s, Cache-Control %q, ETag %s; want %d, %q, %s", test.path, test.sent,
 				response.Status, h.Get("Cache-Control"), h.Get("Etag"), test.want, test.cache, test.etag)
+		}
+	}
+	keys := "/v1/identities/" + rpctest.HashOf("mlr1").String() + "/keys?page_size=1&at_height="
+	for height, want := range map[string]string{"6": settled, "7": "no-cache"} {
+		_, page := r.REST(t, "GET", keys+height, "")
+		path := keys + height + "&page_token=" + page["next_page_token"].(string)
+		if response, _ := r.Send(t, "GET", path, ""); response.StatusCode != 200 || response.Header.Get("Cache-Control") != want {
+			t.Errorf("%s: %s, Cache-Control %q, want %q", path, response.Status, response.Header.Get("Cache-Control"), want)
 		}
 	}
 	r.Connect(t, c.Block())

@@ -7,6 +7,7 @@ package rest
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/klauspost/compress/gzhttp"
@@ -64,12 +65,42 @@ func IsHead(r *http.Request) bool { return r.Context().Value(headKey{}) != nil }
 const minGzip = 1024
 
 // Compressed compresses text for clients that accept it. Bundles are of hashes and
-// signatures, which do not get shorter.
+// signatures, which do not get shorter. What is compressed has an ETag of its own.
 func Compressed(next http.Handler) (http.Handler, error) {
-	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minGzip), gzhttp.CompressionLevel(gzip.BestSpeed),
+	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minGzip), gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.SuffixETag(gzipped),
 		gzhttp.ContentTypes([]string{"application/json", "application/x-ndjson", "text/html", "text/css", "text/javascript"}), gzhttp.EnableZstd(false)) // whose window would take megabytes
 	if err != nil {
 		return nil, err
 	}
-	return wrap(next), nil
+	return wrap(matched(next)), nil
 }
+
+// gzipped is at the end of the ETag of what is compressed.
+const gzipped = "-gzip"
+
+// matched has next compare the ETags of compressed answers, which it does not know, with its own.
+func matched(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const header, ending = "If-None-Match", gzipped + `"`
+		if asked := strings.Join(r.Header.Values(header), ","); strings.Contains(asked, ending) && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			r = r.Clone(r.Context())
+			r.Header.Set(header, strings.ReplaceAll(asked, ending, `"`))
+			w = &matchedWriter{w}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// matchedWriter says of an answer that the client has which ETag it has.
+type matchedWriter struct{ http.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *matchedWriter) WriteHeader(code int) {
+	if own, ok := strings.CutSuffix(w.Header().Get("Etag"), `"`); ok && code == http.StatusNotModified {
+		w.Header().Set("Etag", own+gzipped+`"`)
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *matchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -41,6 +41,36 @@ func TestCompression(t *testing.T) {
 	}
 }
 
+// TestEncodingsHaveETags asks for an answer, a page of the documents and a short answer, in both encodings, and whether what
+// came is still it.
+func TestEncodingsHaveETags(t *testing.T) {
+	c := &rpctest.Chain{}
+	r := rpctest.New(t, rpctest.RequestsOf(c, 100))
+	long := "/v1/addresses/" + rpctest.Address("parent") + "/requests?page_size=100"
+	for path, compressed := range map[string]bool{long: true, "/docs": true, "/v1/addresses/" + rpctest.Address("c1"): false} {
+		plain, _ := r.Send(t, "GET", path, "")
+		packed, _ := r.Send(t, "GET", path, "", "Accept-Encoding: gzip")
+		own, other := plain.Header.Get("Etag"), packed.Header.Get("Etag")
+		if own == "" || (own != other) != compressed {
+			t.Errorf("%s: ETag %s, compressed %s", path, own, other)
+		}
+		for _, test := range []struct {
+			asked, accepts string
+			want           int
+			etag           string
+		}{
+			{own, "", 304, own}, {own, "gzip", 304, own}, {other, "gzip", 304, other}, {`"x", ` + other, "br, gzip", 304, other},
+			{strings.TrimSuffix(own, `"`) + `-gzip"`, "", 200, own},
+			{strings.TrimSuffix(own, `"`) + `-br"`, "gzip", 200, other},
+		} {
+			response, body := r.Send(t, "GET", path, "", "If-None-Match: "+test.asked, "Accept-Encoding: "+test.accepts)
+			if response.StatusCode != test.want || response.Header.Get("Etag") != test.etag || (body == "") != (test.want == 304) {
+				t.Errorf("%s with %s, accepting %q: %s, ETag %s; want %d, %s", path, test.asked, test.accepts, response.Status, response.Header.Get("Etag"), test.want, test.etag)
+			}
+		}
+	}
+}
+
 func TestHead(t *testing.T) {
 	_, blocks := rpctest.Family()
 	r := rpctest.New(t, blocks...)
