@@ -148,6 +148,26 @@ func (c *call) received(n int) *Refusal {
 	return nil
 }
 
+// Keep counts n bytes that are held for a request until its call ends, in place of the request
+// itself, which has been read: as bytes received.
+func Keep(ctx context.Context, n int) error {
+	c := callOf(ctx)
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return nil
+	}
+	if refusal := c.gate.in.take(c.client, n-c.counted); refusal != nil {
+		return refusal
+	}
+	c.gate.in.give(c.client, max(0, c.counted-n))
+	c.counted = n
+	return nil
+}
+
 // Work takes units of work out of the budget of whoever asks. A unit is what a call is; more
 // units at once than there ever are count as all that there are. In a context of no call that
 // a Gate let in, there is no budget.

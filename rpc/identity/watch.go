@@ -42,7 +42,7 @@ func (s *identityService) follow(ctx context.Context, request *keytreev1.WatchRe
 		return err
 	}
 	changed := s.graph.Changed()
-	f, err := s.newFollower(request, marked, send)
+	f, err := s.newFollower(ctx, request, marked, send)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ type follower struct {
 	open bool   // whether the client was told a part of a block, of which more follows
 }
 
-func (s *identityService) newFollower(request *keytreev1.WatchRequest, marked bool, send func(*keytreev1.WatchResponse) error) (f *follower, err error) {
+func (s *identityService) newFollower(ctx context.Context, request *keytreev1.WatchRequest, marked bool, send func(*keytreev1.WatchResponse) error) (f *follower, err error) {
 	f = &follower{identityService: s, send: send}
 	if f.cursor, err = s.newCursor(request, marked); err != nil {
 		return nil, err
@@ -113,12 +113,12 @@ func (s *identityService) newFollower(request *keytreev1.WatchRequest, marked bo
 	if request.GetUnconfirmed() {
 		f.place = new(push.Place)
 	}
-	f.filter, err = s.newFilter(request)
+	f.filter, err = s.newFilter(ctx, request)
 	return f, err
 }
 
 // newFilter reads what concerns a follower.
-func (s *identityService) newFilter(request *keytreev1.WatchRequest) (*push.Filter, error) {
+func (s *identityService) newFilter(ctx context.Context, request *keytreev1.WatchRequest) (*push.Filter, error) {
 	for field, n := range map[string]int{"addresses": len(request.GetAddresses()), "ids": len(request.GetIds())} {
 		if n > graph.MaxFollowed {
 			return nil, fault.Field(codes.InvalidArgument, field, "expected at most %d, got %d", graph.MaxFollowed, n)
@@ -138,8 +138,14 @@ func (s *identityService) newFilter(request *keytreev1.WatchRequest) (*push.Filt
 			return nil, err
 		}
 	}
+	if err := admission.Keep(ctx, push.Bytes(len(keys), len(ids))); err != nil {
+		return nil, err
+	}
 	filter, err := push.NewFilter(s.graph, keys, ids)
-	if err != nil {
+	switch {
+	case errors.Is(err, graph.ErrMemory):
+		return nil, push.NoRoom()
+	case err != nil:
 		return nil, s.fault(err)
 	}
 	return filter, nil

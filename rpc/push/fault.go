@@ -50,6 +50,11 @@ func Lost(height uint32, hash string, tip uint32) *Fault {
 // Shed is the fault of a follower whose place others have got.
 func Shed(why *admission.Refusal) *Fault { return &Fault{ConsumerTooSlow, why} }
 
+// NoRoom is the fault of a follower for whose filter there is no memory.
+func NoRoom() *Fault {
+	return &Fault{Busy, &admission.Refusal{Budget: "addresses and ids that streams follow", After: FarComeback}}
+}
+
 // Behind is the fault of a follower who has not taken so much of what became pending that
 // the rest is not known any more.
 func Behind() *Fault {

@@ -21,6 +21,9 @@ type Filter struct {
 	ids  []chainhash.Hash   // likewise
 }
 
+// Bytes is about how much a filter of so many keys and identities takes: here, and in the graph.
+func Bytes(keys, ids int) int { return 100*keys + 150*ids }
+
 // NewFilter returns a filter of keys and identities, which it keeps; nil if there are none.
 // graph.ErrFollowed if they are too many.
 func NewFilter(g *graph.Graph, keys []protocol.KeyHash, ids []chainhash.Hash) (*Filter, error) {

@@ -120,7 +120,9 @@ func line(e event, m *keytreev1.WatchResponse) string {
 			parts = append(parts, "*"+id[:8])
 		}
 	}
-	changes(m.Changed, m.ChangedIds)
+	if m.Block.GetType() == "CONNECT" { // of others it may not be known
+		changes(m.Changed, m.ChangedIds)
+	}
 	switch {
 	case m.Pending != nil:
 		parts = append(parts, m.Pending.Action.Kind, m.Pending.Action.State)
