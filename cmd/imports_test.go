@@ -56,7 +56,7 @@ func house() ([]room, []exception) {
 			libraries: []string{
 				// The command line, the terminal, settings.
 				"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "go.yaml.in/yaml/v2", "github.com/mattn/go-isatty",
-				"github.com/dustin/go-humanize", "github.com/mdp/qrterminal/v3", "github.com/KimMachineGun/automemlimit/memlimit", "golang.org/x/sys", "golang.org/x/sync/errgroup",
+				"github.com/dustin/go-humanize", "github.com/mdp/qrterminal/v3", "github.com/KimMachineGun/automemlimit/memlimit", "golang.org/x/sys",
 				// What is told about the work, to people and to systemd.
 				"github.com/rs/zerolog", "github.com/coreos/go-systemd/v22/daemon",
 				// Networks and hashes by name: neither wire nor txscript, of which transactions are made.

@@ -45,7 +45,10 @@ func TestUnconfirmed(t *testing.T) {
 	r.Suppose(t, "", nil, rpctest.MLR("request", "lone", "child", ""), rpctest.MLA("accept", "child", "request"))
 	watching.await(&watching.stdout, "? dropped, tx "+cut)
 	asJSON.await(&asJSON.stdout, `{"dropped":"`+cut+`"}`)
-	for _, p := range []*program{watching, asJSON} {
+	above := startProgram(t, nil, "watch", grandchild, "--from", "5", "--server", r.Conn.Target())
+	above.await(&above.stdout, "+ 5  ")
+	above.await(&above.stdout, "    * "+grandchild+" resolves otherwise")
+	for _, p := range []*program{watching, asJSON, above} {
 		if code := p.signal(os.Interrupt); code != exitDone {
 			t.Errorf("exit code %d after SIGINT", code)
 		}

@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"iter"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/rpc/client"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -18,112 +16,127 @@ import (
 
 func (a *app) watchCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "watch",
+		Use:   "watch [ADDRESS…]",
 		Short: "Print what changes, block by block",
 		Long: `watch prints each block that is connected or disconnected, and what it changed,
 until it is interrupted. When the server goes away it waits for it, saying so on
 standard error, and goes on where it was: no block is missed. The first
 connection has to succeed.
 
+With addresses it prints only what concerns one of them: events that name it, and
+(*) that its main address, its parent or its identity is another one, also by what
+happens far above it.
+
 --unconfirmed prints as well each action of the node's mempool (?) and what would
 become of it in the next block, again when that changes, and if it leaves the
-mempool without being confirmed (dropped). The server is asked every second.
+mempool without being confirmed (dropped); with addresses also which of them (?*)
+all of that would change.
 
 --json prints one object a line, as GET /v1/events lists them under blocks. A
 block of which more is true goes on in the next line, whatever happens to the
 server in between. With --unconfirmed, lines of what is pending are as GET
-/v1/mempool lists them under actions, and {"dropped": TXID} is one that is gone.`,
+/v1/mempool lists them under actions and anchors, and {"dropped": TXID} is one that
+is gone. With addresses, each line is as the data of GET /v1/stream.`,
 		Example: `  keytree watch
+  keytree watch bitcoincash:qz... --unconfirmed
   keytree watch --from 800000 --json`,
-		Args: takes(),
+		Args: cobra.ArbitraryArgs,
 	}
 	from := heightFlag(cmd.Flags(), "from", "begin with this block (default the next one)")
 	unconfirmed := cmd.Flags().Bool("unconfirmed", false, "print what is in the node's mempool as well")
-	asks(cmd, func(ctx context.Context, c *server, _ []string, asJSON bool) error {
+	asks(cmd, func(ctx context.Context, c *server, addresses []string, asJSON bool) error {
 		w := watching{app: a, server: c, asJSON: asJSON}
-		return w.run(ctx, from.value, *unconfirmed)
+		return w.run(ctx, client.Filter{Addresses: addresses, From: from.value, Unconfirmed: *unconfirmed})
 	})
 	return cmd
 }
 
-// watching prints what a server tells of blocks and of its node's mempool.
+// watching prints what a server tells.
 type watching struct {
 	app    *app
 	server *server
 	asJSON bool
-
-	printing sync.Mutex // to the app's output
 }
 
-// run prints until ctx ends, which is no error.
-func (w *watching) run(ctx context.Context, from *uint32, unconfirmed bool) error {
+// run prints what a filter wants until ctx ends, which is no error.
+func (w *watching) run(ctx context.Context, filter client.Filter) error {
 	s, err := w.server.Status(ctx)
 	if err != nil {
 		return err
 	}
 	w.server.retrying = func(err error, after time.Duration) {
-		w.printing.Lock()
-		defer w.printing.Unlock()
 		fmt.Fprintf(w.app.stderr, "keytree: %s; trying again in %v\n", oneLine(w.server.explain(err)), after.Round(time.Second))
 	}
-	var updates iter.Seq2[*client.Update, error]
-	both, ctx := errgroup.WithContext(ctx)
-	var first uint32
-	if from == nil && s.TipHash != "" {
-		first, updates = s.TipHeight+1, w.server.Watch(ctx, &client.Cursor{Height: s.TipHeight, Hash: s.TipHash})
-	} else {
-		if first = s.StartHeight; from != nil {
-			first = *from
-		}
-		updates = w.server.WatchFrom(ctx, first)
+	switch {
+	case filter.From != nil:
+	case s.TipHash != "":
+		filter.After = &client.Cursor{Height: s.TipHeight, Hash: s.TipHash}
+	default:
+		filter.From = &s.StartHeight
+	}
+	first := s.TipHeight + 1
+	if filter.From != nil {
+		first = *filter.From
 	}
 	fmt.Fprintf(w.app.stderr, "keytree: watching %s from block %d\n", w.server.address, first)
-	both.Go(func() error { return printAll(ctx, w, updates, w.printUpdate) })
-	if unconfirmed {
-		both.Go(func() error { return printAll(ctx, w, w.server.WatchMempool(ctx), w.printPending) })
-	}
-	return both.Wait()
-}
-
-// printAll prints what comes until ctx ends, which is no error.
-func printAll[T any](ctx context.Context, w *watching, updates iter.Seq2[T, error], print func(T) error) error {
-	for update, err := range updates {
+	for m, err := range w.server.Follow(ctx, filter) {
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			return w.server.explain(err)
 		}
-		if err := print(update); err != nil {
+		print := w.print
+		switch {
+		case proto.Equal(m, &client.Message{Id: m.Id}): // the server is there
+			continue
+		case w.asJSON && len(filter.Addresses) > 0:
+			print = func(m *client.Message) error { return w.app.printJSON(m) }
+		case w.asJSON:
+			print = w.printJSON
+		}
+		if err := print(m); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *watching) printUpdate(u *client.Update) error {
-	w.printing.Lock()
-	defer w.printing.Unlock()
-	if w.asJSON {
-		return w.app.printJSON(u.Block)
+// printJSON prints what the lists of REST have of a message.
+func (w *watching) printJSON(m *client.Message) error {
+	switch {
+	case m.Block != nil:
+		return w.app.printJSON(m.Block)
+	case m.Pending != nil:
+		return w.app.printJSON(m.Pending)
+	case m.PendingEvent != nil:
+		return w.app.printJSON(m.PendingEvent)
+	case m.Dropped != "":
+		fmt.Fprintf(w.app.stdout, "{\"dropped\":%q}\n", m.Dropped)
 	}
-	printBlock(w.app.stdout, u.Block)
 	return nil
 }
 
-func (w *watching) printPending(u *client.PendingUpdate) error {
-	w.printing.Lock()
-	defer w.printing.Unlock()
+// print prints a message for people.
+func (w *watching) print(m *client.Message) error {
 	out := w.app.stdout
+	changes := func(sign string, addresses []string) {
+		for _, address := range addresses {
+			fmt.Fprintf(out, "%s%s resolves otherwise\n", sign, address)
+		}
+	}
 	switch {
-	case w.asJSON && u.Pending != nil:
-		return w.app.printJSON(u.Pending)
-	case w.asJSON:
-		fmt.Fprintf(out, "{\"dropped\":%q}\n", u.Dropped)
-	case u.Pending != nil:
-		fmt.Fprintf(out, "? %s\n", describePending(u.Pending))
-	default:
-		fmt.Fprintf(out, "? dropped, tx %s\n", u.Dropped)
+	case m.Block != nil:
+		printBlock(out, m.Block)
+		changes("    * ", m.Changed)
+	case m.Pending != nil:
+		fmt.Fprintf(out, "? %s\n", describePending(m.Pending))
+	case m.PendingEvent != nil:
+		fmt.Fprintf(out, "? %-15s  %s%s\n", m.PendingEvent.Event.Type, describe(m.PendingEvent.Event), spentTwice(m.PendingEvent.Transaction))
+	case m.PendingChanges != nil:
+		changes("?* ", m.PendingChanges.Changed)
+	case m.Dropped != "":
+		fmt.Fprintf(out, "? dropped, tx %s\n", m.Dropped)
 	}
 	return nil
 }

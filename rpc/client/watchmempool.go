@@ -10,14 +10,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-const (
-	// MempoolPause is how long WatchMempool waits before it asks again, at least: it waits ten
-	// times as long as the answer took, so that a large mempool is asked for less often.
-	MempoolPause = time.Second
-	// MempoolPatience is for how long a server may not know its node's mempool before Retrying
-	// is told: after each block it does not for a moment.
-	MempoolPatience = 10 * time.Second
-)
+// MempoolPatience is for how long a server may not know its node's mempool, when a stream of
+// WatchMempool begins, before Retrying is told: after each block it does not for a moment.
+const MempoolPatience = 10 * time.Second
 
 // PendingUpdate is what WatchMempool brings: one of its fields is set.
 type PendingUpdate struct {
@@ -28,16 +23,24 @@ type PendingUpdate struct {
 }
 
 // WatchMempool yields each action that is pending, and from then on what changes. An action that
-// is confirmed just goes: Watch tells of it. It asks the server again and again, and holds some 150
-// bytes for each action that is pending.
+// is confirmed just goes: Watch tells of it. It holds some 150 bytes for each action that is pending. Follow
+// tells of the mempool and of blocks in one stream, and without that.
 //
 // It goes on until ctx ends or the loop does, over servers that go away, refuse, or do not know
 // the mempool, as Watch does. The error is that of ctx if that has ended.
 func (c *Client) WatchMempool(ctx context.Context) iter.Seq2[*PendingUpdate, error] {
 	return func(yield func(*PendingUpdate, error) bool) {
 		w := mempoolWatch{client: c, yield: yield, fates: make(map[string]string)}
-		if err := w.run(ctx); !errors.Is(err, errEnough) {
-			yield(nil, err)
+		for m, err := range func(yield func(*Message, error) bool) { c.follow(ctx, Filter{Unconfirmed: true}, w.begin, yield) } {
+			if err == nil {
+				err = w.take(ctx, m)
+			}
+			if err != nil {
+				if !errors.Is(err, errEnough) {
+					yield(nil, err)
+				}
+				return
+			}
 		}
 	}
 }
@@ -47,72 +50,65 @@ type mempoolWatch struct {
 	client *Client
 	yield  func(*PendingUpdate, error) bool
 	fates  map[string]string // what would become of each action that was yielded, by txid
+
+	told  map[string]bool // those that this stream has told, until it has told all; nil then
+	since time.Time       // when the stream began
 }
 
-// run asks until there is a reason not to.
-func (w *mempoolWatch) run(ctx context.Context) error {
-	pause := newPause()
-	known := time.Now() // when the mempool was, last
-	for {
-		start := time.Now()
-		err := w.compare(ctx)
-		after := max(MempoolPause, 10*time.Since(start))
-		switch {
-		case errors.Is(err, errEnough):
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == nil:
-			known = time.Now()
-			pause.Reset()
-		case errors.Is(err, ErrMempool):
-			pause.Reset()
-			if time.Since(known) > MempoolPatience && w.client.retrying != nil {
-				known = time.Now()
-				w.client.retrying(err, after)
-			}
-		case final(err):
-			return err
-		default:
-			after = w.client.longer(pause, err)
-		}
-		if err := w.client.sleep(ctx, after); err != nil {
-			return err
-		}
-	}
-}
+// begin begins another stream.
+func (w *mempoolWatch) begin() { w.told, w.since = make(map[string]bool), time.Now() }
 
-// compare yields how the mempool differs from what was yielded.
-func (w *mempoolWatch) compare(ctx context.Context) error {
-	listed := make(map[string]bool)
-	for a, err := range w.client.Mempool(ctx) {
-		if err != nil {
-			return err
+// take yields what a message has of actions, but for what was yielded before.
+func (w *mempoolWatch) take(ctx context.Context, m *Message) error {
+	switch {
+	case m.GetPending() != nil:
+		txid, fate := m.Pending.GetTransaction().GetTxHash(), fateOf(m.Pending)
+		if w.told != nil {
+			w.told[txid] = true
 		}
-		txid, fate := a.GetTransaction().GetTxHash(), fateOf(a)
-		listed[txid] = true
 		if w.fates[txid] == fate {
-			continue
-		}
-		if err := w.give(&PendingUpdate{Pending: a}); err != nil {
-			return err
+			return nil
 		}
 		w.fates[txid] = fate
+		return w.give(&PendingUpdate{Pending: m.Pending})
+	case m.GetDropped() != "":
+		if _, ok := w.fates[m.Dropped]; !ok { // an anchor, or of before
+			return nil
+		}
+		delete(w.fates, m.Dropped)
+		return w.give(&PendingUpdate{Dropped: m.Dropped})
+	case m.GetAllPending():
+		return w.compare(ctx)
+	case m.GetBlock() != nil:
+		for _, e := range m.Block.GetEvents() { // what is confirmed is pending no more
+			delete(w.fates, e.GetTxHash())
+		}
+	case w.told != nil && time.Since(w.since) > MempoolPatience && w.client.retrying != nil:
+		w.since = time.Now()
+		w.client.retrying(ErrMempool, MempoolPatience)
 	}
+	return nil
+}
+
+// compare yields what has gone since an earlier stream, when this one has told all.
+func (w *mempoolWatch) compare(ctx context.Context) error {
+	told := w.told
+	w.told = nil
 	for txid := range w.fates {
-		if listed[txid] {
+		if told[txid] {
 			continue
 		}
 		gone, err := w.isGone(ctx, txid)
 		if err != nil {
 			return err
 		}
-		if gone {
-			if err := w.give(&PendingUpdate{Dropped: txid}); err != nil {
-				return err
-			}
-		}
 		delete(w.fates, txid)
+		if !gone {
+			continue
+		}
+		if err := w.give(&PendingUpdate{Dropped: txid}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -126,14 +122,13 @@ func fateOf(a *PendingAction) string {
 	return fate
 }
 
-// isGone tells whether an action is neither pending nor confirmed. The list may have missed it.
+// isGone tells whether an action that is not pending is not confirmed either.
 func (w *mempoolWatch) isGone(ctx context.Context, txid string) (bool, error) {
-	for _, ask := range []func(context.Context, string) (*Action, error){w.client.Pending, w.client.Action} {
-		if _, err := ask(ctx, txid); status.Code(err) != codes.NotFound {
-			return false, err
-		}
+	_, err := w.client.Action(ctx, txid)
+	if status.Code(err) == codes.NotFound {
+		return true, nil
 	}
-	return true, nil
+	return false, err
 }
 
 func (w *mempoolWatch) give(u *PendingUpdate) error {

@@ -48,6 +48,9 @@ func (f *follower) advancePending(ctx context.Context) (wait time.Duration, more
 	}
 	if f.place.Whole() && !more && !f.listed {
 		f.listed = true
+		if err := f.send(&keytreev1.WatchResponse{AllPending: true}); err != nil {
+			return 0, false, err
+		}
 		return 0, false, f.mark()
 	}
 	return 0, more, nil

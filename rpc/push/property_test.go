@@ -133,8 +133,8 @@ type model struct {
 	part    *keytreev1.BlockEvents            // of which more follows
 	changed map[uint32][]string               // by height
 	pending map[string]string                 // by txid, what would become of it
-	fresh   map[string]string                 // the same of this connection, until all is told; nil then
-	seen    []string                          // what was told, in order
+	fresh   map[string]string                 // the same of this connection
+	whole   bool                              // whether this connection has told all that is pending
 	id      string
 }
 
@@ -143,7 +143,7 @@ func newModel() *model {
 }
 
 // connected begins another connection.
-func (m *model) connected() { m.fresh = nil }
+func (m *model) connected() { m.fresh, m.whole = make(map[string]string), false }
 
 // take makes something of a message.
 func (m *model) take(w *keytreev1.WatchResponse) error {
@@ -177,19 +177,12 @@ func (m *model) take(w *keytreev1.WatchResponse) error {
 		delete(m.changed, b.Height)
 	case w.Pending != nil:
 		tx, fate := w.Pending.Transaction.TxHash, w.Pending.Action.State+w.Pending.Action.Reason
-		m.pending[tx] = fate
-		if m.fresh != nil {
-			m.fresh[tx] = fate
-		}
+		m.pending[tx], m.fresh[tx] = fate, fate
 	case w.Dropped != "":
 		delete(m.pending, w.Dropped)
 		delete(m.fresh, w.Dropped)
-	case w.PendingChanges == nil: // an id alone
-		if m.fresh == nil {
-			m.fresh = make(map[string]string)
-		} else { // all that is pending was told
-			m.pending = maps.Clone(m.fresh)
-		}
+	case w.AllPending:
+		m.pending, m.whole = maps.Clone(m.fresh), true
 	}
 	if w.Id != "" {
 		m.id = w.Id
@@ -307,7 +300,7 @@ func comeBackOn(rt *rapid.T, t *testing.T, open transport, r *rpctest.Rig, block
 	if err := want.ofGraph(t, r.Graph, followed, supposed); err != nil {
 		return err
 	}
-	got, err := m.follow(t, open, r, request, -1, func(m *model) bool { return m.id == idOf(tip) && m.fresh != nil && m.text() == want.text() })
+	got, err := m.follow(t, open, r, request, -1, func(m *model) bool { return m.id == idOf(tip) && m.whole && m.text() == want.text() })
 	if err != nil || !got {
 		return fmt.Errorf("%v: the client has\n%s\nand the server\n%s", err, m.text(), want.text())
 	}
@@ -328,7 +321,7 @@ func (m *model) follow(t *testing.T, open transport, r *rpctest.Rig, request *ke
 	}
 	defer end()
 	m.connected()
-	for marks := 0; ; {
+	for {
 		w, err := read()
 		if errors.Is(err, io.EOF) {
 			return false, nil
@@ -339,13 +332,10 @@ func (m *model) follow(t *testing.T, open transport, r *rpctest.Rig, request *ke
 		if err := m.take(w); err != nil {
 			return false, err
 		}
-		if w.Block == nil && w.Pending == nil && w.PendingChanges == nil && w.Dropped == "" {
-			marks++
-		}
 		if done != nil && done(m) {
 			return true, nil
 		}
-		if marks == 2 { // it has all
+		if m.whole && done == nil { // nothing more comes
 			return false, nil
 		}
 	}

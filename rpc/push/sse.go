@@ -173,7 +173,7 @@ func eventName(m *keytreev1.WatchResponse) string {
 	switch {
 	case m.Block != nil:
 		return strings.ToLower(m.Block.Type)
-	case m.Pending != nil, m.PendingEvent != nil, m.PendingChanges != nil:
+	case m.Pending != nil, m.PendingEvent != nil, m.PendingChanges != nil, m.AllPending:
 		return "pending"
 	case m.Dropped != "":
 		return "drop"

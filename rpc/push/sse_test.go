@@ -128,6 +128,8 @@ func line(e event, m *keytreev1.WatchResponse) string {
 		parts = append(parts, m.Pending.Action.Kind, m.Pending.Action.State)
 	case m.PendingEvent != nil:
 		parts = append(parts, m.PendingEvent.Event.Type)
+	case m.AllPending:
+		parts = append(parts, "all")
 	case m.PendingChanges != nil:
 		changes(m.PendingChanges.Changed, m.PendingChanges.ChangedIds)
 		parts = append(parts, fmt.Sprint("by ", len(m.PendingChanges.By)))
@@ -262,9 +264,9 @@ func TestPending(t *testing.T) {
 	if len(first) > 0 {
 		t.Errorf("not told at first: %v", first)
 	}
-	all.expect("")
-	grandchild.expect("", "pending *grandchild by 1", "")
-	lone.expect("", "pending MLR OPEN", "")
+	all.expect("pending all", "")
+	grandchild.expect("", "pending *grandchild by 1", "pending all", "")
+	lone.expect("", "pending MLR OPEN", "pending all", "")
 
 	// The request goes, and an anchor comes.
 	r.Suppose(t, "cut", []rpctest.AnchorTx{rpctest.AnchorOf(t, "lone", rpctest.Record("example.org", 1))}, cut)

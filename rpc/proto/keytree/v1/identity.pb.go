@@ -3018,13 +3018,12 @@ func (x *WatchRequest) GetLastId() string {
 	return ""
 }
 
-// WatchResponse is what a stream tells: one of block, pending, pending_event, pending_changes and
-// dropped, or an id alone.
+// WatchResponse is what a stream tells: one of block, pending, pending_event, pending_changes,
+// all_pending and dropped, or an id alone.
 //
 // Streams with addresses, ids, unconfirmed or last_id, and all over HTTP, begin with an id alone, and have it
 // again every 15 seconds: a client that is told of few blocks does not fall behind for that. With
-// unconfirmed, all that is pending follows, as soon as the server knows it, and then an id alone: what the client
-// had before and what did not come again is pending no more.
+// unconfirmed, all that is pending follows, as soon as the server knows it, and then all_pending.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A block with many events is split over several messages, all but the last
@@ -3048,6 +3047,9 @@ type WatchResponse struct {
 	Dropped string `protobuf:"bytes,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	// What all that is pending would do to the client's addresses and ids is another than before. Without those, never.
 	PendingChanges *PendingChanges `protobuf:"bytes,9,opt,name=pending_changes,json=pendingChanges,proto3" json:"pending_changes,omitempty"`
+	// All that is pending was told: what the client had of earlier streams and did not come again is pending no
+	// more.
+	AllPending bool `protobuf:"varint,10,opt,name=all_pending,json=allPending,proto3" json:"all_pending,omitempty"`
 	// Names what the client has with this message, as HEIGHT-HASH-SEQ: the block, and, if more of it follows, how
 	// much of that. Of a DISCONNECT, its parent. "" if the message changes nothing about that. Take it as it is.
 	Id            string `protobuf:"bytes,8,opt,name=id,proto3" json:"id,omitempty"`
@@ -3139,6 +3141,13 @@ func (x *WatchResponse) GetPendingChanges() *PendingChanges {
 		return x.PendingChanges
 	}
 	return nil
+}
+
+func (x *WatchResponse) GetAllPending() bool {
+	if x != nil {
+		return x.AllPending
+	}
+	return false
 }
 
 func (x *WatchResponse) GetId() string {
@@ -4137,7 +4146,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\x03ids\x18\x04 \x03(\tR\x03ids\x12 \n" +
 	"\vunconfirmed\x18\x05 \x01(\bR\vunconfirmed\x12\x17\n" +
 	"\alast_id\x18\x06 \x01(\tR\x06lastIdB\x0e\n" +
-	"\f_from_height\"\xf4\x02\n" +
+	"\f_from_height\"\x95\x03\n" +
 	"\rWatchResponse\x12-\n" +
 	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block\x12\x18\n" +
 	"\achanged\x18\x02 \x03(\tR\achanged\x12\x1f\n" +
@@ -4147,7 +4156,10 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\apending\x18\x05 \x01(\v2\x19.keytree.v1.PendingActionR\apending\x12=\n" +
 	"\rpending_event\x18\x06 \x01(\v2\x18.keytree.v1.PendingEventR\fpendingEvent\x12\x18\n" +
 	"\adropped\x18\a \x01(\tR\adropped\x12C\n" +
-	"\x0fpending_changes\x18\t \x01(\v2\x1a.keytree.v1.PendingChangesR\x0ependingChanges\x12\x0e\n" +
+	"\x0fpending_changes\x18\t \x01(\v2\x1a.keytree.v1.PendingChangesR\x0ependingChanges\x12\x1f\n" +
+	"\vall_pending\x18\n" +
+	" \x01(\bR\n" +
+	"allPending\x12\x0e\n" +
 	"\x02id\x18\b \x01(\tR\x02id\"\x93\x01\n" +
 	"\x0ePendingChanges\x12\x18\n" +
 	"\achanged\x18\x01 \x03(\tR\achanged\x12\x1f\n" +
