@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -209,5 +210,92 @@ func TestFollowTogether(t *testing.T) {
 	clients.Wait()
 	if m := c.g.Memory(); m.Followed != 0 || c.g.followers.watch != nil {
 		t.Errorf("%d bytes are followed by nobody", m.Followed)
+	}
+}
+
+// TestFollowShapes moves branches of identities in shapes that an attacker could choose, also many within each other in one
+// block, and what waits for the next block, and compares what clients are told with all answers before and after.
+func TestFollowShapes(t *testing.T) {
+	const keys = 400
+	for name, s := range shapes {
+		t.Run(name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(7, 8))
+			c := newChain(t)
+			first := grow(0, chainhash.Hash{}, s, 1, keys)
+			if err := c.g.Connect(first); err != nil {
+				t.Fatal(err)
+			}
+			c.next, c.tip = 1, first.Hash
+			accepts := make(map[int]string) // of the links in force, by child
+			for n := 1; n < keys; n++ {
+				accepts[n] = fmt.Sprint("accept", n)
+			}
+			parents := make(map[int]int)
+			for n := range accepts {
+				parents[n] = s(n)
+			}
+			var clients []*Following
+			for range 3 {
+				var filter []protocol.KeyHash
+				for n := range keys {
+					if r.IntN(3) == 0 {
+						filter = append(filter, key(fmt.Sprint(n)))
+					}
+				}
+				clients = append(clients, c.follow(filter, tx("request1")))
+			}
+			want := func(f *Following, before, after asked, got Changes, err error) {
+				t.Helper()
+				var changed []protocol.KeyHash
+				for _, key := range f.keys {
+					if same, err := sameAnswer(t.Context(), before, after, key); err != nil {
+						t.Fatal(err)
+					} else if !same {
+						changed = append(changed, key)
+					}
+				}
+				if err != nil || got.Unsure || !slices.Equal(got.Keys, changed) {
+					t.Fatalf("block %d: told of %d keys, want %d; %v", c.next, len(got.Keys), len(changed), err)
+				}
+			}
+			for round := range 12 {
+				for range 1 + r.IntN(20) { // cut and join, near the top as often as anywhere
+					n := 1 + r.IntN(1+r.IntN(keys-1))
+					tag := fmt.Sprint(round, " ", len(c.queue))
+					if accept, ok := accepts[n]; ok {
+						c.revoke("cut "+tag, fmt.Sprint(parents[n]), accept)
+						delete(accepts, n)
+						continue
+					}
+					parents[n] = r.IntN(n) // of lower number: no loops
+					c.request("request "+tag, fmt.Sprint(n), fmt.Sprint(parents[n]))
+					c.accept("accepted "+tag, fmt.Sprint(parents[n]), "request "+tag)
+					accepts[n] = "accepted " + tag
+				}
+				if round%2 == 0 {
+					actions := slices.Clone(c.queue)
+					c.suppose()
+					c.queue = actions
+					for _, f := range clients {
+						v, ok := c.g.Pending()
+						if !ok {
+							t.Fatal("nothing is pending")
+						}
+						got, err := f.Pending(t.Context(), v)
+						want(f, v.tip, v, got, err)
+						v.Close()
+					}
+				}
+				c.block()
+				for _, f := range clients {
+					got, err := f.Connected(t.Context(), c.next-1, c.tip)
+					want(f, c.at(1), c.at(0), got, err)
+					late := c.follow(f.keys)
+					again, err := late.Connected(t.Context(), c.next-1, c.tip)
+					late.Close()
+					want(f, c.at(1), c.at(0), again, err)
+				}
+			}
+		})
 	}
 }
