@@ -104,7 +104,12 @@ func TestFollowStale(t *testing.T) {
 
 // TestFollowRefuses follows too much, more than there is memory for, on a graph without blocks, and on a closed one.
 func TestFollowRefuses(t *testing.T) {
-	c := newChain(t)
+	g, err := Open(t.TempDir(), testParams, Options{Memory: 128 << 20, MemTable: 1 << 20, BlockCache: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	c := &chain{t: t, g: g}
 	many := make([]protocol.KeyHash, MaxFollowed+1)
 	for i := range many {
 		many[i] = key(fmt.Sprint(i))
@@ -127,7 +132,6 @@ func TestFollowRefuses(t *testing.T) {
 		t.Errorf("no block: %v", err)
 	}
 	before := c.g.Memory()
-	var err error
 	var all []*Following
 	for err == nil {
 		if f, err = c.g.Follow(many[1:], nil); err == nil {
@@ -187,9 +191,9 @@ func TestFollowTogether(t *testing.T) {
 			}
 		})
 	}
-	for n := range 20 {
+	for n := range 10 {
 		c.link(fmt.Sprint("top", n), "A", "D")
-		if n%5 == 0 {
+		if n%3 == 0 {
 			last, hash := c.next-1, c.tip
 			if err := c.g.Disconnect(); err != nil {
 				t.Error(err)

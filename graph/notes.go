@@ -100,15 +100,18 @@ func (f *followers) lookAtStep(g *Graph, next *snapshot) error {
 	f.steps++
 	n := stepBetween(g, last, next)
 	n.step = f.steps
-	moved := f.watch.Moved(next.state.Links, f.isFollowed)
+	var moved []int32
+	if n.hits != nil {
+		moved = f.watch.Moved(next.state.Links, f.isFollowed)
+	}
 	ids := f.ids.names.Len() > 0
 	f.mu.Unlock()
 
 	moved = next.state.Links.Changed(last.state.Links, moved)
 	var touched touchedIDs
-	var err error
-	if ids && n.hits != nil {
-		touched, err = n.touched(last, next)
+	known, err := true, error(nil)
+	if ids {
+		touched, known, err = n.touched(g, last, next)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,10 +123,12 @@ func (f *followers) lookAtStep(g *Graph, next *snapshot) error {
 	next.hold() // it is held by the caller
 	last.release()
 	f.pending = nil
-	if n.hits == nil || err != nil { // it is of no use
+	if err != nil || !known {
 		return errors.Join(err, f.relist(next, f.ids.all()))
 	}
-	f.put(n, next.state.Links, moved, touched.ids)
+	if n.hits != nil {
+		f.put(n, next.state.Links, moved, touched.ids)
+	}
 	return f.relist(next, touched.merged)
 }
 
@@ -147,13 +152,26 @@ func stepBetween(g *Graph, last, next *snapshot) *note {
 	return &note{}
 }
 
-// touched returns what the block of a step between two snapshots has touched.
-func (n *note) touched(last, next *snapshot) (touchedIDs, error) {
-	with := next
+// touched returns what the blocks between two snapshots have touched; known is false if some were connected and others
+// taken back.
+func (n *note) touched(g *Graph, last, next *snapshot) (t touchedIDs, known bool, err error) {
 	if n.undone {
-		with = last
+		t, err = last.touched(last.tip.Height)
+		return t, true, err
 	}
-	return with.touched()
+	if next.taken != last.taken {
+		return t, false, nil
+	}
+	from := g.params.StartHeight
+	if last.tip != nil {
+		from = last.tip.Height + 1
+	}
+	for height := from; height <= next.tip.Height && err == nil; height++ {
+		var more touchedIDs
+		more, err = next.touched(height)
+		t.ids, t.merged = append(t.ids, more.ids...), append(t.merged, more.merged...)
+	}
+	return t, true, err
 }
 
 // lookAtPending notes what is pending after a snapshot.

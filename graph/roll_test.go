@@ -12,9 +12,9 @@ func TestRoll(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	roll := newRoll[int]()
 	all := make(map[int]map[int32]who) // by name, by the number of the entry
-	for step := range 20_000 {
+	for step := range 8_000 {
 		name := r.IntN(1 + r.IntN(40))
-		growing := step/2_000%2 == 0
+		growing := step/1_000%2 == 0
 		if of := all[name]; len(of) > 0 && r.IntN(10) < 7 != growing {
 			var number int32
 			for number = range of {

@@ -16,11 +16,11 @@ type touchedIDs struct {
 	merged []chainhash.Hash // those of them that merged, and what with
 }
 
-// touched returns what the block of a snapshot's tip has touched.
-func (s *snapshot) touched() (touchedIDs, error) {
+// touched returns what the block at a height of the snapshot's chain has touched.
+func (s *snapshot) touched(height uint32) (touchedIDs, error) {
 	it := store.NewIterators(s.txn)
 	defer it.Close()
-	return touchedBy(links.NewIdentities(s.state.Links, it, s.tip.Height, s.tip.Height, func() error { return nil }))
+	return touchedBy(links.NewIdentities(s.state.Links, it, height, s.tip.Height, func() error { return nil }))
 }
 
 // touchedBy returns what the view's block has touched.

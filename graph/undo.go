@@ -38,7 +38,7 @@ func (g *Graph) disconnecting(base *snapshot) (*change, error) {
 	if err := c.next.state.TakeBack(base.txn, height); err != nil {
 		return nil, err
 	}
-	touched, err := base.touched()
+	touched, err := base.touched(height)
 	if err != nil {
 		return nil, err
 	}
