@@ -112,15 +112,14 @@
 //
 // # What is followed
 //
-// A block at the top of an identity of a million keys changes them all, and each of thousands of clients
-// follows some. What a step has changed of what is followed is found once, after the step was published, by a goroutine of
-// the graph's: no step and no question waits for it, and a graph that nobody follows does nothing. The keys
-// whose own link or name is another are those on the pages of memory that the two versions do not share. Of the keys in their
-// branches those are looked for that somebody follows. For that the forest's nodes have counts, beside the forest
-// (forest.Watch): so k keys are found in O(k log n). Branches within branches are looked at once, so whatever a
-// block does above them, its cost is that of its changes and of what is followed, and not their product. Steps that come
-// faster than that are passed over. Who asks about one that was passed over, or came before he followed, or has been
-// forgotten, gets the answers before and after it compared, key by key of his own.
+// A block at the top of an identity of a million keys changes them all, and thousands of clients follow some of them. A
+// goroutine of the graph's finds what a step has changed of what is followed, once for each step, after it was published. No
+// step and no question waits for that, and if nobody follows it does nothing. It goes down from the keys whose
+// own link or name is another: they are on the pages of memory that the two versions do not share. Counts beside the nodes of
+// the forest (forest.Watch) tell below which nodes somebody follows a key: so k keys are found in O(k log n). A branch within a
+// branch is looked at once. So the cost of a block is that of its changes and of what is followed, and not their
+// product, whatever it does at the top. It passes over steps that come faster than that. Who asks about one of these,
+// or about one from before he followed or long ago, has his own keys compared before and after it.
 //
 // # Durability
 //
