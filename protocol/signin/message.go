@@ -28,6 +28,9 @@ var (
 	// ErrTooLong is wrapped by the errors about a text of more than MaxText bytes, or of
 	// more than MaxLongText where long ones are allowed. Use a shorter URI.
 	ErrTooLong = errors.New("text too long")
+	// ErrNoNonce is wrapped by the errors about a text without a nonce. Ask for a challenge,
+	// and sign it as it comes.
+	ErrNoNonce = errors.New("no nonce")
 	// ErrDomain is wrapped by the errors about a text for another domain than the
 	// verifier's, and about a URI of another host than the domain. Somebody may be passing
 	// on what was signed for another service.
@@ -82,9 +85,9 @@ func (m Message) Text() string {
 
 // Parse reads a text, up to MaxLongText bytes, for an address of net. Each message has
 // one text, so whatever differs from it is refused. The error wraps ErrTooLong, or
-// ErrText. It wraps ErrDomain as well if the URI is of another host than the domain, and
-// ErrChain if the text is for another network, and protocol.ErrAddress if there is no
-// address of a key.
+// ErrText. It wraps ErrDomain as well if the URI is of another host than the domain,
+// ErrChain if the text is for another network, protocol.ErrAddress if there is no
+// address of a key, and ErrNoNonce if there is no nonce.
 func Parse(text string, net *chaincfg.Params) (Message, error) {
 	if len(text) > MaxLongText {
 		return Message{}, fmt.Errorf("%w: expected up to %d bytes, got %d", ErrTooLong, MaxLongText, len(text))
@@ -100,7 +103,7 @@ func Parse(text string, net *chaincfg.Params) (Message, error) {
 		{before: "URI: ", read: m.readURI},
 		{before: "Version: ", read: exactly("1")},
 		{before: "Chain ID: ", read: m.readChainID},
-		{before: "Nonce: ", read: m.readNonce},
+		{read: m.readNonce},
 		{before: "Issued At: ", read: m.readIssuedAt},
 	}
 	lines := strings.Split(text, "\n")
@@ -143,7 +146,7 @@ func (m *Message) readURI(value string) error {
 }
 
 func (m *Message) readAddress(value string) error {
-	if prefix, _, ok := strings.Cut(value, ":"); ok && prefix != m.Network.CashAddressPrefix {
+	if prefix, _, ok := strings.Cut(value, ":"); ok && !strings.EqualFold(prefix, m.Network.CashAddressPrefix) {
 		return fmt.Errorf("%w: expected an address that begins with %s:, of %s, got %.80q", ErrChain, m.Network.CashAddressPrefix, m.Network.Name, value)
 	}
 	key, err := protocol.ParseAddress(value, m.Network)
@@ -164,10 +167,11 @@ func (m *Message) readChainID(value string) error {
 	return nil
 }
 
-func (m *Message) readNonce(value string) error {
+func (m *Message) readNonce(line string) error {
+	value, ok := strings.CutPrefix(line, "Nonce: ")
 	n, err := hex.DecodeString(value)
-	if err != nil || len(n) != len(m.Nonce) || hex.EncodeToString(n) != value {
-		return fmt.Errorf("expected a nonce of %d lower-case hex digits, got %.80q", 2*len(m.Nonce), value)
+	if !ok || err != nil || len(n) != len(m.Nonce) || hex.EncodeToString(n) != value {
+		return fmt.Errorf("%w: expected \"Nonce: \" and %d lower-case hex digits, got %.80q", ErrNoNonce, 2*len(m.Nonce), line)
 	}
 	m.Nonce = Nonce(n)
 	return nil

@@ -138,7 +138,7 @@ func TestParseRefuses(t *testing.T) {
 
 		{"no address", address, "", 2, protocol.ErrAddress},
 		{"no prefix", address, strings.TrimPrefix(address, "bitcoincash:"), 2, protocol.ErrAddress},
-		{"upper case address", address, strings.ToUpper(address), 2, ErrChain},
+		{"upper case address", address, strings.ToUpper(address), 2, protocol.ErrAddress},
 		{"wrong checksum", "gdx6a\n", "gdx6q\n", 2, protocol.ErrAddress},
 		{"token-aware address", address, "bitcoincash:zpm2qsznhks23z7629mms6s4cwef74vcwvrqekrq9w", 2, protocol.ErrAddress},
 		{"legacy address", address, "1BpEi6DfDAUFd7GtittLSdBeYJvcoaVggu", 2, protocol.ErrAddress},
@@ -177,7 +177,7 @@ func TestParseRefuses(t *testing.T) {
 		{"another chain", "bch:bitcoincash", "bch:bchtest", 6, ErrChain},
 		{"CAIP-2's name", "bch:bitcoincash", "bip122:000000000000000000651ef99cb9fcbe", 6, ErrChain},
 		{"no chain", "Chain ID: bch:bitcoincash\n", "", 6, ErrText},
-		{"no nonce", "Nonce: 0123456789abcdef\n", "", 7, ErrText},
+		{"no nonce", "Nonce: 0123456789abcdef\n", "", 7, ErrNoNonce},
 		{"empty nonce", "0123456789abcdef", "", 7, ErrText},
 		{"short nonce", "0123456789abcdef", "0123456789abcd", 7, ErrText},
 		{"long nonce", "0123456789abcdef", "0123456789abcdef01", 7, ErrText},

@@ -6,19 +6,23 @@
 // bytes of signMessageHashRecoverableCompact behind the header byte for an uncompressed public key.
 // One by "none" has an r so small that r + the order of the curve is the x of a point: no wallet
 // will ever make one, but libauth says whose it is. A private key is the SHA-256 of
-// "key 1" and so on. A message is repeated as often as "repeat" says.
+// "key 1" and so on. A message is repeated as often as "repeat" says. Nonces are those of a verifier
+// with a key of 32 bytes of 1 (protocol/SIGNIN.md §4).
+import { createHmac } from "node:crypto";
 import { SignedMessage } from "mainnet-js";
 import { base64ToBin, binToBase64, encodeCashAddress, hash160, hexToBin, secp256k1, sha256, utf8ToBin } from "@bitauth/libauth";
 
 const address = (publicKey, prefix = "bitcoincash") =>
   encodeCashAddress({ prefix, type: "p2pkh", payload: hash160(publicKey) }).address;
+const nonce = (address, uri) =>
+  createHmac("sha256", new Uint8Array(32).fill(1)).update(`memo.cash\n${uri}\n${address}\n2026-11-26T20:00:00Z`).digest("hex").slice(0, 16);
 const text = (address, uri) => `memo.cash wants you to sign in with your Bitcoin Cash account:
 ${address}
 
 URI: ${uri}
 Version: 1
 Chain ID: bch:bitcoincash
-Nonce: 0123456789abcdef
+Nonce: ${nonce(address, uri)}
 Issued At: 2026-11-26T20:00:00Z`;
 
 const digest = (message) => base64ToBin(SignedMessage.sign(message, sha256.hash(utf8ToBin("any key"))).details.messageHash);
