@@ -6,7 +6,7 @@
 //
 // and those of the rooms in rpc, too:
 //
-//	rpc → {identity, links, keyserver, operator, web} → push → {rest, jsonrpc} → admission, fault
+//	rpc → {identity, links, signin, keyserver, operator, web} → push → {rest, jsonrpc} → admission, fault
 //
 // So a change to a room can break only the rooms to its left. Two rooms that do not know
 // each other are joined by one of their own: keyserver/anchor/onchain and
@@ -91,6 +91,11 @@ func house() ([]room, []exception) {
 			folder: "rpc/links",
 			rooms:  []string{"rpc/admission", "rpc/fault", "rpc/proto", "rpc/client/linkcheck", "indexer", "protocol"},
 			tests:  served,
+		},
+		{ // what lets keys sign in
+			folder: "rpc/signin",
+			rooms:  []string{"rpc/admission", "rpc/fault", "rpc/proto", "protocol"},
+			tests:  append(served, module+"graph", module+"indexer"),
 		},
 		{ // what a keyserver answers
 			folder: "rpc/keyserver",

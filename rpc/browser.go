@@ -19,7 +19,7 @@ import (
 // preflightAge is for how many seconds a browser need not ask again whether it may ask.
 const preflightAge = 24 * 60 * 60
 
-// shared lets pages of some origins read what is the graph's, and use LinkService, which
+// shared lets pages of some origins read what is the graph's, and use LinkService and SignInService, which
 // anybody may: there are no cookies, and nothing is changed without a signature. What is the keyserver's is for pages of no other
 // origin.
 func shared(origins []string, next http.Handler) http.Handler {

@@ -38,6 +38,16 @@ func TestOrigins(t *testing.T) {
 			if allowed != (test.want != "") || ask.StatusCode != http.StatusNoContent {
 				t.Errorf("preflight: %s, %v", ask.Status, ask.Header)
 			}
+			for _, call := range []string{"challenge", "verify"} {
+				ask, _ := r.Send(t, "OPTIONS", "/v1/signin:"+call, "", "Origin: "+page,
+					"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type")
+				answer, _ := r.Send(t, "POST", "/v1/signin:"+call, "{}", "Origin: "+page, "Content-Type: application/json")
+				for _, response := range []*http.Response{ask, answer} {
+					if got := response.Header.Get("Access-Control-Allow-Origin"); got != test.want {
+						t.Errorf("signing in, %s: %s, allowed for %q, want %q", call, response.Status, got, test.want)
+					}
+				}
+			}
 			for _, method := range []string{"GET", "OPTIONS"} {
 				response, _ := r.Send(t, method, "/v1/keyserver", "", "Origin: "+page, "Access-Control-Request-Method: GET")
 				if got := response.Header.Get("Access-Control-Allow-Origin"); got != "" {

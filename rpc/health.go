@@ -109,6 +109,7 @@ func (h *healthService) refresh() {
 		h.set(keytreev1.IdentityService_ServiceDesc.ServiceName, index)
 		h.set(keytreev1.AnchorService_ServiceDesc.ServiceName, index)
 		h.set(keytreev1.LinkService_ServiceDesc.ServiceName, index)
+		h.set(keytreev1.SignInService_ServiceDesc.ServiceName, index)
 	}
 	if keyserver, ok := parts["keyserver"]; ok {
 		h.set(keytreev1.KeyserverService_ServiceDesc.ServiceName, keyserver)

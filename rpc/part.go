@@ -50,7 +50,8 @@ func (h *healthService) refusalOf(method string) error {
 	switch service {
 	case keytreev1.KeyserverService_ServiceDesc.ServiceName:
 		return h.refusal(true)
-	case keytreev1.IdentityService_ServiceDesc.ServiceName, keytreev1.AnchorService_ServiceDesc.ServiceName:
+	case keytreev1.IdentityService_ServiceDesc.ServiceName, keytreev1.AnchorService_ServiceDesc.ServiceName,
+		keytreev1.SignInService_ServiceDesc.ServiceName:
 		return h.refusal(false)
 	}
 	return nil

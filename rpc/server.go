@@ -40,6 +40,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/links"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rest"
+	"github.com/keytree-bch/keytree/rpc/signin"
 )
 
 // ShutdownGrace is how long Serve lets calls finish once it is told to stop. Watch
@@ -61,6 +62,10 @@ type Config struct {
 	// DialLinks connects to whom LinkService makes and sends transactions through; nil: it
 	// answers that there is nobody.
 	DialLinks func(ctx context.Context) (*links.Access, error)
+
+	// SignInKey is the secret of SignInService, of signin.NonceKeySize bytes, for servers that are
+	// to know each other's challenges; nil: one of the server's own.
+	SignInKey []byte
 
 	Keyserver *keyserver.Service // nil for none
 	// Allowances are what each client may ask of KeyserverService, as KeyserverConfig.Allowances.
@@ -97,6 +102,7 @@ type Server struct {
 	rates     *admission.Rates // of KeyserverService
 	admission *admission.Gate
 	links     *links.Service
+	signIn    *signin.Service
 	observe   func(method, code string, took time.Duration)
 
 	// stopping is done as soon as Serve begins to stop.
@@ -134,9 +140,14 @@ func NewServer(c Config) (*Server, error) {
 	)...)
 	calls := keyserverrpc.NewService(c.Keyserver, allowances, c.Log)
 	s.links = links.New(links.Config{Net: c.Net, Server: services.Answers(), Dial: c.DialLinks, Log: c.Log})
+	var err error
+	if s.signIn, err = signin.New(signin.Config{Net: c.Net, Index: services.Answers(), Key: c.SignInKey}); err != nil {
+		return nil, fmt.Errorf("rpc: %w", err)
+	}
 	if s.health.indexed {
 		services.Register(s.grpc)
 		s.links.Register(s.grpc)
+		s.signIn.Register(s.grpc)
 	}
 	if s.health.kept {
 		keytreev1.RegisterKeyserverServiceServer(s.grpc, calls)

@@ -28,7 +28,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	r := rpctest.New(t)
 	check := func(wantHealth healthpb.HealthCheckResponse_ServingStatus, wantCode int, wantReason string) {
 		t.Helper()
-		for _, service := range []string{"", "keytree.v1.IdentityService", "keytree.v1.AnchorService", "keytree.v1.LinkService"} {
+		for _, service := range []string{"", "keytree.v1.IdentityService", "keytree.v1.AnchorService", "keytree.v1.LinkService", "keytree.v1.SignInService"} {
 			got, err := healthpb.NewHealthClient(r.Conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 			if err != nil || got.Status != wantHealth {
 				t.Errorf("health of %q: %v, %v; want %v", service, got, err, wantHealth)
@@ -79,7 +79,7 @@ func TestReflectionListsTheServices(t *testing.T) {
 	for _, service := range answer.GetListServicesResponse().GetService() {
 		names = append(names, service.Name)
 	}
-	for _, want := range []string{"keytree.v1.IdentityService", "keytree.v1.AnchorService", "keytree.v1.LinkService"} {
+	for _, want := range []string{"keytree.v1.IdentityService", "keytree.v1.AnchorService", "keytree.v1.LinkService", "keytree.v1.SignInService"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("reflection lists %v, and not %s", names, want)
 		}

@@ -40,7 +40,7 @@ func (b *bytes) take(c Client, n int) *Refusal {
 	case n <= 0:
 		return nil
 	case !c.bounded():
-	case c.single() && b.of[c]+n > b.size.One:
+	case c.Single() && b.of[c]+n > b.size.One:
 		return b.refuse(true, b.after)
 	case b.taken+n > b.size.All:
 		return b.refuse(false, b.after)

@@ -24,9 +24,9 @@ const (
 // String returns the client's address or prefix.
 func (c Client) String() string { return c.prefix.String() }
 
-// single reports whether the client has budgets of its own: a proxy, which stands for many,
-// has none.
-func (c Client) single() bool { return c.standing == limited }
+// Single reports whether the client has budgets of its own: a proxy, which stands for many,
+// has none, nor has one that is unlimited.
+func (c Client) Single() bool { return c.standing == limited }
 
 // bounded reports whether a budget may refuse it anything.
 func (c Client) bounded() bool { return c.standing != unlimited }

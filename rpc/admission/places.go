@@ -70,7 +70,7 @@ func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 	var old *place
 	switch {
 	case !c.bounded():
-	case c.single() && own.taken >= p.size.One:
+	case c.Single() && own.taken >= p.size.One:
 		if old = own.oldest(p.patience); old == nil {
 			p.mu.Unlock()
 			return nil, p.refuse(true, p.patience)

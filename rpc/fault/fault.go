@@ -57,6 +57,23 @@ func RetryAfter(err error) (after time.Duration, said bool) {
 	return 0, false
 }
 
+// domain is whose the reasons of Reason are.
+const domain = "keytree"
+
+// Reason is Field with a reason for programs, as EXPIRED, in a google.rpc.ErrorInfo. The field
+// is "" if the error is about none.
+func Reason(code codes.Code, reason, field, format string, args ...any) error {
+	st := status.Newf(code, format, args...)
+	if field != "" {
+		st = status.Convert(Field(code, field, format, args...))
+	}
+	detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: domain})
+	if err != nil { // only for codes.OK
+		return ErrInternal
+	}
+	return detailed.Err()
+}
+
 // Shortened returns what a client sent, cut to what an error may repeat of it.
 func Shortened(s string) string {
 	const most = 100

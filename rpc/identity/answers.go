@@ -26,6 +26,11 @@ func (a Answers) Resolve(ctx context.Context, address string) (*keytreev1.Resolu
 	return a.identities.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: address})
 }
 
+// ResolveUnconfirmed is ResolveAddress, as of the tip, with what is unconfirmed.
+func (a Answers) ResolveUnconfirmed(ctx context.Context, address string) (*keytreev1.Resolution, error) {
+	return a.identities.ResolveAddress(ctx, &keytreev1.ResolveAddressRequest{Address: address, Unconfirmed: true})
+}
+
 // Action is GetAction, as of the tip.
 func (a Answers) Action(ctx context.Context, txid string) (*keytreev1.Action, error) {
 	return a.identities.GetAction(ctx, &keytreev1.GetActionRequest{TxHash: txid})

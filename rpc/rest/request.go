@@ -72,7 +72,7 @@ func calls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule] {
 	return func(yield func(protoreflect.MethodDescriptor, *annotations.HttpRule) bool) {
 		for _, file := range []protoreflect.FileDescriptor{
 			keytreev1.File_keytree_v1_identity_proto, keytreev1.File_keytree_v1_anchor_proto, keytreev1.File_keytree_v1_keyserver_proto,
-			keytreev1.File_keytree_v1_links_proto,
+			keytreev1.File_keytree_v1_links_proto, keytreev1.File_keytree_v1_signin_proto,
 		} {
 			methods := file.Services().Get(0).Methods()
 			for i := range methods.Len() {

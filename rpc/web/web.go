@@ -24,7 +24,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
-//go:generate go run -C ../../scripts/tools ./openapigen -root ../../rpc/proto -base ../../rpc/web/openapi.yaml -out ../../rpc/web/openapi.json keytree/v1/identity.proto keytree/v1/anchor.proto keytree/v1/keyserver.proto keytree/v1/links.proto
+//go:generate go run -C ../../scripts/tools ./openapigen -root ../../rpc/proto -base ../../rpc/web/openapi.yaml -out ../../rpc/web/openapi.json keytree/v1/identity.proto keytree/v1/anchor.proto keytree/v1/keyserver.proto keytree/v1/links.proto keytree/v1/signin.proto
 
 var (
 	//go:embed openapi.json

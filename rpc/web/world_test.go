@@ -74,7 +74,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { service.Close() })
 	w := &world{keyserver: service, chain: rpctest.ID(genesis), breaker: rpctest.ID(breaker), first: blocks[1].Hash.String(), stale: make(map[string]string)}
-	w.Rig = rpctest.NewOf(t, rpc.Config{Keyserver: service, Origins: []string{"*"}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial}, blocks...)
+	w.Rig = rpctest.NewOf(t, rpc.Config{Keyserver: service, Origins: []string{"*"}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial, SignInKey: signInKey()}, blocks...)
 
 	limits := admission.DefaultLimits()
 	limits.Work = admission.Budget{All: 1000, One: 1}
@@ -142,6 +142,14 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		"SubmitLink": {
 			{status: 200, path: "/v1/links:submit", body: rpctest.Object{"signed_transaction": linkInHex(t)}},
 			{status: 400, path: "/v1/links:submit", body: rpctest.Object{"signed_transaction": "00"}},
+		},
+		"ChallengeSignIn": {
+			{status: 200, path: "/v1/signin:challenge", body: rpctest.Object{"domain": "memo.cash", "uri": "https://memo.cash/", "address": child}},
+			{status: 400, path: "/v1/signin:challenge", body: rpctest.Object{"domain": "memo.cash", "uri": "https://evil.cash/", "address": child}},
+		},
+		"VerifySignIn": {
+			{status: 200, path: "/v1/signin:verify", body: signedIn(t)},
+			{status: 400, path: "/v1/signin:verify", body: rpctest.Object{"message": "", "signature": "", "domain": "memo.cash"}},
 		},
 		"BatchResolve": {
 			{status: 200, path: "/v1/addresses:batchResolve", body: rpctest.Object{"addresses": []string{child, rpctest.Address("nobody")}, "at_height": 3}},

@@ -3,4 +3,4 @@
 // hand: change the .proto file and run go generate.
 package keytreev1
 
-//go:generate go run -C ../../../../scripts/tools ./protogen -root ../../rpc/proto keytree/v1/anchor.proto keytree/v1/identity.proto keytree/v1/keyserver.proto keytree/v1/links.proto
+//go:generate go run -C ../../../../scripts/tools ./protogen -root ../../rpc/proto keytree/v1/anchor.proto keytree/v1/identity.proto keytree/v1/keyserver.proto keytree/v1/links.proto keytree/v1/signin.proto

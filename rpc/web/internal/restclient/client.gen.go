@@ -286,6 +286,33 @@ type Capabilities struct {
 	TknPubKey string `json:"tkn_pub_key"`
 }
 
+// ChallengeSignInRequest defines model for ChallengeSignInRequest.
+type ChallengeSignInRequest struct {
+	// Address Of the key that is to sign.
+	Address *string `json:"address,omitempty"`
+
+	// AllowLong Take a text of more than 252 bytes, which some wallets sign wrongly, up to 1,024.
+	AllowLong *bool `json:"allow_long,omitempty"`
+
+	// Domain Of the app, as browsers write location.host: memo.cash, or localhost:8080.
+	Domain *string `json:"domain,omitempty"`
+
+	// URI Where the app lets people sign in, on that domain. It SHOULD hold something random.
+	URI *string `json:"uri,omitempty"`
+}
+
+// ChallengeSignInResponse defines model for ChallengeSignInResponse.
+type ChallengeSignInResponse struct {
+	// ExpiresAt When it cannot be answered any more, UTC, as 2026-11-26T20:05:00Z.
+	ExpiresAt string `json:"expires_at"`
+
+	// Message What is to be signed, letter for letter.
+	Message string `json:"message"`
+
+	// Nonce The nonce in it, for who cannot keep the message: 16 hex digits.
+	Nonce string `json:"nonce"`
+}
+
 // ChildLink ChildLink is a link from a child to the key that was asked about.
 type ChildLink struct {
 	// AcceptTxHash The MLA, which a revoke has to name.
@@ -346,7 +373,7 @@ type Error struct {
 	// Code The code of gRPC, as 3 for INVALID_ARGUMENT.
 	Code int32 `json:"code"`
 
-	// Details A google.rpc.BadRequest names the field that is wrong, a google.rpc.RetryInfo says when to come back. Left out if there are none.
+	// Details A google.rpc.BadRequest names the field that is wrong, a google.rpc.ErrorInfo has the reason for programs, a google.rpc.RetryInfo says when to come back. Left out if there are none.
 	Details *[]ErrorDetail `json:"details,omitempty"`
 
 	// Message What is wrong, for people.
@@ -355,14 +382,23 @@ type Error struct {
 
 // ErrorDetail defines model for ErrorDetail.
 type ErrorDetail struct {
-	// Type type.googleapis.com/google.rpc.BadRequest or type.googleapis.com/google.rpc.RetryInfo.
-	Type            string `json:"@type"`
+	// Type type.googleapis.com/google.rpc. and BadRequest, ErrorInfo or RetryInfo.
+	Type string `json:"@type"`
+
+	// Domain Of an ErrorInfo: keytree.
+	Domain          *string `json:"domain,omitempty"`
 	FieldViolations *[]struct {
 		Description string `json:"description"`
 
 		// Field As addresses[3].
 		Field string `json:"field"`
 	} `json:"field_violations,omitempty"`
+
+	// Metadata Of an ErrorInfo: nothing yet.
+	Metadata *map[string]string `json:"metadata,omitempty"`
+
+	// Reason Of an ErrorInfo, as EXPIRED. The call says which there are.
+	Reason *string `json:"reason,omitempty"`
 
 	// RetryDelay Seconds, as 1s.
 	RetryDelay *string `json:"retry_delay,omitempty"`
@@ -915,28 +951,21 @@ type Resolution struct {
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
-// ResolveChangedRequest defines model for ResolveChangedRequest.
-type ResolveChangedRequest struct {
-	// Addresses 1 to 10,000 addresses. Resolutions name theirs as CashAddr: who asks with that finds them again.
-	Addresses *[]string `json:"addresses,omitempty"`
+// SignInPending SignInPending tells how the place of the key in its identity would differ if the pending
+// transactions alone made up the next block.
+type SignInPending struct {
+	// Available Whether the server knows what is pending. If not, cut and link say nothing.
+	Available bool `json:"available"`
 
-	// OmitPath Leave out path (path_truncated is then false). One that has only another path is here all the same.
-	OmitPath  *bool   `json:"omit_path,omitempty"`
-	SinceHash *string `json:"since_hash,omitempty"`
+	// Cut A revocation would cut the key off from its identity, or one above it. An app treats the key as
+	// cut off.
+	Cut bool `json:"cut"`
 
-	// SinceHeight The block that the client's resolutions are as of: their as_of_height and as_of_hash.
-	SinceHeight *uint32 `json:"since_height,omitempty"`
-}
+	// Link An accept would give the key, or the root above it, a parent: another identity, maybe.
+	Link bool `json:"link"`
 
-// ResolveChangedResponse defines model for ResolveChangedResponse.
-type ResolveChangedResponse struct {
-	AsOfHash string `json:"as_of_hash"`
-
-	// AsOfHeight The tip.
-	AsOfHeight uint32 `json:"as_of_height"`
-
-	// Resolutions Those that differ, each address once, in the order of the request.
-	Resolutions []Resolution `json:"resolutions"`
+	// Reason Why not, for people; "" if it does.
+	Reason string `json:"reason"`
 }
 
 // SignedHead SignedHead is a statement that cannot be taken back: with another one that no
@@ -1072,23 +1101,53 @@ type UpdateUIDRequest struct {
 	UIDMessage *string `json:"uid_message,omitempty"`
 }
 
+// VerifySignInRequest defines model for VerifySignInRequest.
+type VerifySignInRequest struct {
+	// AllowLong As in ChallengeSignInRequest.
+	AllowLong *bool `json:"allow_long,omitempty"`
+
+	// Domain Of the app that asks, which never takes it from the message or the browser.
+	Domain *string `json:"domain,omitempty"`
+
+	// MaxDepth Refuse a key that is more links than so many below the root of its identity, or would be
+	// if what is pending were confirmed. Absent: any key may sign in.
+	MaxDepth *uint32 `json:"max_depth,omitempty"`
+
+	// Message As it was signed.
+	Message *string `json:"message,omitempty"`
+
+	// RootOnly Refuse a key that is not the root of its identity, or would not be if what is pending were
+	// confirmed: max_depth 0 by another name and with another reason. A key in no link is its own root.
+	RootOnly *bool `json:"root_only,omitempty"`
+
+	// Signature Base64 of 65 bytes, as bch_signMessage returns it.
+	Signature *string `json:"signature,omitempty"`
+}
+
+// VerifySignInResponse defines model for VerifySignInResponse.
+type VerifySignInResponse struct {
+	// Address That has signed.
+	Address    string `json:"address"`
+	AsOfHash   string `json:"as_of_hash"`
+	AsOfHeight uint32 `json:"as_of_height"`
+	Depth      uint32 `json:"depth"`
+
+	// IDTxHash As in Resolution, as are the next five. An app's account is that of id_tx_hash, or of the
+	// address while there is none.
+	IDTxHash    string `json:"id_tx_hash"`
+	MainAddress string `json:"main_address"`
+
+	// Path From the address to the main address, up to 100 keys.
+	Path          []string `json:"path"`
+	PathTruncated bool     `json:"path_truncated"`
+
+	// Pending SignInPending tells how the place of the key in its identity would differ if the pending
+	// transactions alone made up the next block.
+	Pending SignInPending `json:"pending"`
+}
+
 // IfNoneMatch defines model for If-None-Match.
 type IfNoneMatch = string
-
-// LastEventID defines model for Last-Event-ID.
-type LastEventID = string
-
-// StreamFrom defines model for StreamFrom.
-type StreamFrom = uint32
-
-// StreamKnown defines model for StreamKnown.
-type StreamKnown = string
-
-// StreamLast defines model for StreamLast.
-type StreamLast = string
-
-// StreamUnconfirmed defines model for StreamUnconfirmed.
-type StreamUnconfirmed = bool
 
 // BadRequest Error is a google.rpc.Status.
 type BadRequest = Error
@@ -1311,18 +1370,6 @@ type ListEventsParams struct {
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
-// GetExportParams defines parameters for GetExport.
-type GetExportParams struct {
-	// AfterHeight The height of the last block that the client has: from start_height - 1 to tip_height of GetStatus. Left out, the answer begins with the first block.
-	AfterHeight *uint32 `form:"after_height,omitempty" json:"after_height,omitempty"`
-
-	// AfterHash The hash of that block.
-	AfterHash *string `form:"after_hash,omitempty" json:"after_hash,omitempty"`
-
-	// Count How many blocks there are at most: up to 100,000; 0, or left out, means 10,000.
-	Count *uint32 `form:"count,omitempty" json:"count,omitempty"`
-}
-
 // GetIdentityParams defines parameters for GetIdentity.
 type GetIdentityParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
@@ -1389,63 +1436,8 @@ type ListMempoolParams struct {
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
-// StreamParams defines parameters for Stream.
-type StreamParams struct {
-	// Addresses Addresses, 100 at most, separated by commas.
-	Addresses *string `form:"addresses,omitempty" json:"addresses,omitempty"`
-
-	// Ids Ids of identities, 100 at most, separated by commas.
-	Ids *string `form:"ids,omitempty" json:"ids,omitempty"`
-
-	// FromHeight The first block to tell of, from start_height to one beyond the tip. Left out, only what is new.
-	FromHeight *StreamFrom `form:"from_height,omitempty" json:"from_height,omitempty"`
-
-	// KnownHash The hash of the block before from_height that the client has.
-	KnownHash *StreamKnown `form:"known_hash,omitempty" json:"known_hash,omitempty"`
-
-	// Unconfirmed Whether to tell of what is pending as well.
-	Unconfirmed *StreamUnconfirmed `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
-
-	// LastID The last id that the client had, if it cannot send Last-Event-ID.
-	LastID *StreamLast `form:"last_id,omitempty" json:"last_id,omitempty"`
-
-	// LastEventID The last id that the client had. A browser that comes back sends it.
-	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
-}
-
-// StreamOfJSONBody defines parameters for StreamOf.
-type StreamOfJSONBody struct {
-	Addresses   *[]string `json:"addresses,omitempty"`
-	FromHeight  *uint32   `json:"from_height,omitempty"`
-	Ids         *[]string `json:"ids,omitempty"`
-	KnownHash   *string   `json:"known_hash,omitempty"`
-	LastID      *string   `json:"last_id,omitempty"`
-	Unconfirmed *bool     `json:"unconfirmed,omitempty"`
-}
-
-// StreamOfParams defines parameters for StreamOf.
-type StreamOfParams struct {
-	// FromHeight The first block to tell of, from start_height to one beyond the tip. Left out, only what is new.
-	FromHeight *StreamFrom `form:"from_height,omitempty" json:"from_height,omitempty"`
-
-	// KnownHash The hash of the block before from_height that the client has.
-	KnownHash *StreamKnown `form:"known_hash,omitempty" json:"known_hash,omitempty"`
-
-	// Unconfirmed Whether to tell of what is pending as well.
-	Unconfirmed *StreamUnconfirmed `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
-
-	// LastID The last id that the client had, if it cannot send Last-Event-ID.
-	LastID *StreamLast `form:"last_id,omitempty" json:"last_id,omitempty"`
-
-	// LastEventID The last id that the client had. A browser that comes back sends it.
-	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
-}
-
 // BatchResolveJSONRequestBody defines body for BatchResolve for application/json ContentType.
 type BatchResolveJSONRequestBody = BatchResolveRequest
-
-// ResolveChangedJSONRequestBody defines body for ResolveChanged for application/json ContentType.
-type ResolveChangedJSONRequestBody = ResolveChangedRequest
 
 // AddKeyInitJSONRequestBody defines body for AddKeyInit for application/json ContentType.
 type AddKeyInitJSONRequestBody = AddKeyInitRequest
@@ -1468,8 +1460,11 @@ type PrepareLinkJSONRequestBody = PrepareLinkRequest
 // SubmitLinkJSONRequestBody defines body for SubmitLink for application/json ContentType.
 type SubmitLinkJSONRequestBody = SubmitLinkRequest
 
-// StreamOfJSONRequestBody defines body for StreamOf for application/json ContentType.
-type StreamOfJSONRequestBody StreamOfJSONBody
+// ChallengeSignInJSONRequestBody defines body for ChallengeSignIn for application/json ContentType.
+type ChallengeSignInJSONRequestBody = ChallengeSignInRequest
+
+// VerifySignInJSONRequestBody defines body for VerifySignIn for application/json ContentType.
+type VerifySignInJSONRequestBody = VerifySignInRequest
 
 // RequestEditorFn  is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -1582,11 +1577,6 @@ type ClientInterface interface {
 
 	BatchResolve(ctx context.Context, body BatchResolveJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ResolveChangedWithBody request with any body
-	ResolveChangedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	ResolveChanged(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// ListAnchors request
 	ListAnchors(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1604,9 +1594,6 @@ type ClientInterface interface {
 
 	// ListEvents request
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetExport request
-	GetExport(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetIdentity request
 	GetIdentity(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1676,16 +1663,18 @@ type ClientInterface interface {
 	// ListMempool request
 	ListMempool(ctx context.Context, params *ListMempoolParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ChallengeSignInWithBody request with any body
+	ChallengeSignInWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	ChallengeSignIn(ctx context.Context, body ChallengeSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifySignInWithBody request with any body
+	VerifySignInWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	VerifySignIn(ctx context.Context, body VerifySignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetStatus request
 	GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// Stream request
-	Stream(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// StreamOfWithBody request with any body
-	StreamOfWithBody(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	StreamOf(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 func (c *Client) GetDocs(ctx context.Context, params *GetDocsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1844,30 +1833,6 @@ func (c *Client) BatchResolve(ctx context.Context, body BatchResolveJSONRequestB
 	return c.Client.Do(req)
 }
 
-func (c *Client) ResolveChangedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewResolveChangedRequestWithBody(c.Server, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-func (c *Client) ResolveChanged(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewResolveChangedRequest(c.Server, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 func (c *Client) ListAnchors(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAnchorsRequest(c.Server, params)
 	if err != nil {
@@ -1930,18 +1895,6 @@ func (c *Client) GetAnchor(ctx context.Context, txHash string, params *GetAnchor
 
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListEventsRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-func (c *Client) GetExport(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetExportRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2252,44 +2205,56 @@ func (c *Client) ListMempool(ctx context.Context, params *ListMempoolParams, req
 	return c.Client.Do(req)
 }
 
+func (c *Client) ChallengeSignInWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChallengeSignInRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ChallengeSignIn(ctx context.Context, body ChallengeSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChallengeSignInRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) VerifySignInWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifySignInRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) VerifySignIn(ctx context.Context, body VerifySignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifySignInRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 func (c *Client) GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStatusRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-func (c *Client) Stream(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewStreamRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-func (c *Client) StreamOfWithBody(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewStreamOfRequestWithBody(c.Server, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-func (c *Client) StreamOf(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewStreamOfRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3108,46 +3073,6 @@ func NewBatchResolveRequestWithBody(server string, contentType string, body io.R
 	return req, nil
 }
 
-// NewResolveChangedRequest calls the generic ResolveChanged builder with application/json body
-func NewResolveChangedRequest(server string, body ResolveChangedJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewResolveChangedRequestWithBody(server, "application/json", bodyReader)
-}
-
-// NewResolveChangedRequestWithBody generates requests for ResolveChanged with any type of body
-func NewResolveChangedRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/v1/addresses:changed")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest("POST", queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
 // NewListAnchorsRequest generates requests for ListAnchors
 func NewListAnchorsRequest(server string, params *ListAnchorsParams) (*http.Request, error) {
 	var err error
@@ -3738,87 +3663,6 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 		if params.PageToken != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_token", runtime.ParamLocationQuery, *params.PageToken); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		queryURL.RawQuery = queryValues.Encode()
-	}
-
-	req, err := http.NewRequest("GET", queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetExportRequest generates requests for GetExport
-func NewGetExportRequest(server string, params *GetExportParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/v1/export")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		queryValues := queryURL.Query()
-
-		if params.AfterHeight != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "after_height", runtime.ParamLocationQuery, *params.AfterHeight); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.AfterHash != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "after_hash", runtime.ParamLocationQuery, *params.AfterHash); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.Count != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "count", runtime.ParamLocationQuery, *params.Count); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -4745,6 +4589,86 @@ func NewListMempoolRequest(server string, params *ListMempoolParams) (*http.Requ
 	return req, nil
 }
 
+// NewChallengeSignInRequest calls the generic ChallengeSignIn builder with application/json body
+func NewChallengeSignInRequest(server string, body ChallengeSignInJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewChallengeSignInRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewChallengeSignInRequestWithBody generates requests for ChallengeSignIn with any type of body
+func NewChallengeSignInRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/signin:challenge")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewVerifySignInRequest calls the generic VerifySignIn builder with application/json body
+func NewVerifySignInRequest(server string, body VerifySignInJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewVerifySignInRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewVerifySignInRequestWithBody generates requests for VerifySignIn with any type of body
+func NewVerifySignInRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/signin:verify")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetStatusRequest generates requests for GetStatus
 func NewGetStatusRequest(server string) (*http.Request, error) {
 	var err error
@@ -4767,275 +4691,6 @@ func NewGetStatusRequest(server string) (*http.Request, error) {
 	req, err := http.NewRequest("GET", queryURL.String(), nil)
 	if err != nil {
 		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewStreamRequest generates requests for Stream
-func NewStreamRequest(server string, params *StreamParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/v1/stream")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		queryValues := queryURL.Query()
-
-		if params.Addresses != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "addresses", runtime.ParamLocationQuery, *params.Addresses); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.Ids != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "ids", runtime.ParamLocationQuery, *params.Ids); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.FromHeight != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "from_height", runtime.ParamLocationQuery, *params.FromHeight); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.KnownHash != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "known_hash", runtime.ParamLocationQuery, *params.KnownHash); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.Unconfirmed != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.LastID != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "last_id", runtime.ParamLocationQuery, *params.LastID); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		queryURL.RawQuery = queryValues.Encode()
-	}
-
-	req, err := http.NewRequest("GET", queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-
-		if params.LastEventID != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Last-Event-ID", runtime.ParamLocationHeader, *params.LastEventID)
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Last-Event-ID", headerParam0)
-		}
-
-	}
-
-	return req, nil
-}
-
-// NewStreamOfRequest calls the generic StreamOf builder with application/json body
-func NewStreamOfRequest(server string, params *StreamOfParams, body StreamOfJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewStreamOfRequestWithBody(server, params, "application/json", bodyReader)
-}
-
-// NewStreamOfRequestWithBody generates requests for StreamOf with any type of body
-func NewStreamOfRequestWithBody(server string, params *StreamOfParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/v1/stream")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		queryValues := queryURL.Query()
-
-		if params.FromHeight != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "from_height", runtime.ParamLocationQuery, *params.FromHeight); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.KnownHash != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "known_hash", runtime.ParamLocationQuery, *params.KnownHash); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.Unconfirmed != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		if params.LastID != nil {
-
-			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "last_id", runtime.ParamLocationQuery, *params.LastID); err != nil {
-				return nil, err
-			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
-				return nil, err
-			} else {
-				for k, v := range parsed {
-					for _, v2 := range v {
-						queryValues.Add(k, v2)
-					}
-				}
-			}
-
-		}
-
-		queryURL.RawQuery = queryValues.Encode()
-	}
-
-	req, err := http.NewRequest("POST", queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.LastEventID != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Last-Event-ID", runtime.ParamLocationHeader, *params.LastEventID)
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Last-Event-ID", headerParam0)
-		}
-
 	}
 
 	return req, nil
@@ -5122,11 +4777,6 @@ type ClientWithResponsesInterface interface {
 
 	BatchResolveWithResponse(ctx context.Context, body BatchResolveJSONRequestBody, reqEditors ...RequestEditorFn) (*BatchResolveAnswer, error)
 
-	// ResolveChangedWithBodyWithResponse request with any body
-	ResolveChangedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error)
-
-	ResolveChangedWithResponse(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error)
-
 	// ListAnchorsWithResponse request
 	ListAnchorsWithResponse(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*ListAnchorsAnswer, error)
 
@@ -5144,9 +4794,6 @@ type ClientWithResponsesInterface interface {
 
 	// ListEventsWithResponse request
 	ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsAnswer, error)
-
-	// GetExportWithResponse request
-	GetExportWithResponse(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*GetExportAnswer, error)
 
 	// GetIdentityWithResponse request
 	GetIdentityWithResponse(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*GetIdentityAnswer, error)
@@ -5216,16 +4863,18 @@ type ClientWithResponsesInterface interface {
 	// ListMempoolWithResponse request
 	ListMempoolWithResponse(ctx context.Context, params *ListMempoolParams, reqEditors ...RequestEditorFn) (*ListMempoolAnswer, error)
 
+	// ChallengeSignInWithBodyWithResponse request with any body
+	ChallengeSignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChallengeSignInAnswer, error)
+
+	ChallengeSignInWithResponse(ctx context.Context, body ChallengeSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*ChallengeSignInAnswer, error)
+
+	// VerifySignInWithBodyWithResponse request with any body
+	VerifySignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*VerifySignInAnswer, error)
+
+	VerifySignInWithResponse(ctx context.Context, body VerifySignInJSONRequestBody, reqEditors ...RequestEditorFn) (*VerifySignInAnswer, error)
+
 	// GetStatusWithResponse request
 	GetStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStatusAnswer, error)
-
-	// StreamWithResponse request
-	StreamWithResponse(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*StreamAnswer, error)
-
-	// StreamOfWithBodyWithResponse request with any body
-	StreamOfWithBodyWithResponse(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error)
-
-	StreamOfWithResponse(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error)
 }
 
 type GetDocsAnswer struct {
@@ -5555,36 +5204,6 @@ func (r BatchResolveAnswer) StatusCode() int {
 	return 0
 }
 
-type ResolveChangedAnswer struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	JSON200      *ResolveChangedResponse
-	JSON400      *BadRequest
-	JSON409      *Conflict
-	JSON413      *TooLarge
-	JSON415      *UnsupportedMediaType
-	JSON421      *Misdirected
-	JSON429      *TooMany
-	JSON503      *Unavailable
-	JSONDefault  *Error
-}
-
-// Status returns HTTPResponse.Status
-func (r ResolveChangedAnswer) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ResolveChangedAnswer) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
 type ListAnchorsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5747,33 +5366,6 @@ func (r ListEventsAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r ListEventsAnswer) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-type GetExportAnswer struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	JSON400      *BadRequest
-	JSON409      *Conflict
-	JSON421      *Misdirected
-	JSON429      *TooMany
-	JSON503      *Unavailable
-	JSONDefault  *Error
-}
-
-// Status returns HTTPResponse.Status
-func (r GetExportAnswer) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetExportAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -6298,6 +5890,64 @@ func (r ListMempoolAnswer) StatusCode() int {
 	return 0
 }
 
+type ChallengeSignInAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *ChallengeSignInResponse
+	JSON400      *BadRequest
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ChallengeSignInAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ChallengeSignInAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type VerifySignInAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *VerifySignInResponse
+	JSON400      *BadRequest
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifySignInAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifySignInAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type GetStatusAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6319,56 +5969,6 @@ func (r GetStatusAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r GetStatusAnswer) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-type StreamAnswer struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	JSON400      *BadRequest
-	JSON421      *Misdirected
-	JSONDefault  *Error
-}
-
-// Status returns HTTPResponse.Status
-func (r StreamAnswer) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r StreamAnswer) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-type StreamOfAnswer struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	JSON400      *BadRequest
-	JSON413      *TooLarge
-	JSON415      *UnsupportedMediaType
-	JSON421      *Misdirected
-	JSONDefault  *Error
-}
-
-// Status returns HTTPResponse.Status
-func (r StreamOfAnswer) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r StreamOfAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -6491,23 +6091,6 @@ func (c *ClientWithResponses) BatchResolveWithResponse(ctx context.Context, body
 	return ParseBatchResolveAnswer(rsp)
 }
 
-// ResolveChangedWithBodyWithResponse request with arbitrary body returning *ResolveChangedAnswer
-func (c *ClientWithResponses) ResolveChangedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error) {
-	rsp, err := c.ResolveChangedWithBody(ctx, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseResolveChangedAnswer(rsp)
-}
-
-func (c *ClientWithResponses) ResolveChangedWithResponse(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error) {
-	rsp, err := c.ResolveChanged(ctx, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseResolveChangedAnswer(rsp)
-}
-
 // ListAnchorsWithResponse request returning *ListAnchorsAnswer
 func (c *ClientWithResponses) ListAnchorsWithResponse(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*ListAnchorsAnswer, error) {
 	rsp, err := c.ListAnchors(ctx, params, reqEditors...)
@@ -6560,15 +6143,6 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseListEventsAnswer(rsp)
-}
-
-// GetExportWithResponse request returning *GetExportAnswer
-func (c *ClientWithResponses) GetExportWithResponse(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*GetExportAnswer, error) {
-	rsp, err := c.GetExport(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetExportAnswer(rsp)
 }
 
 // GetIdentityWithResponse request returning *GetIdentityAnswer
@@ -6789,6 +6363,40 @@ func (c *ClientWithResponses) ListMempoolWithResponse(ctx context.Context, param
 	return ParseListMempoolAnswer(rsp)
 }
 
+// ChallengeSignInWithBodyWithResponse request with arbitrary body returning *ChallengeSignInAnswer
+func (c *ClientWithResponses) ChallengeSignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChallengeSignInAnswer, error) {
+	rsp, err := c.ChallengeSignInWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChallengeSignInAnswer(rsp)
+}
+
+func (c *ClientWithResponses) ChallengeSignInWithResponse(ctx context.Context, body ChallengeSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*ChallengeSignInAnswer, error) {
+	rsp, err := c.ChallengeSignIn(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChallengeSignInAnswer(rsp)
+}
+
+// VerifySignInWithBodyWithResponse request with arbitrary body returning *VerifySignInAnswer
+func (c *ClientWithResponses) VerifySignInWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*VerifySignInAnswer, error) {
+	rsp, err := c.VerifySignInWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifySignInAnswer(rsp)
+}
+
+func (c *ClientWithResponses) VerifySignInWithResponse(ctx context.Context, body VerifySignInJSONRequestBody, reqEditors ...RequestEditorFn) (*VerifySignInAnswer, error) {
+	rsp, err := c.VerifySignIn(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifySignInAnswer(rsp)
+}
+
 // GetStatusWithResponse request returning *GetStatusAnswer
 func (c *ClientWithResponses) GetStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStatusAnswer, error) {
 	rsp, err := c.GetStatus(ctx, reqEditors...)
@@ -6796,32 +6404,6 @@ func (c *ClientWithResponses) GetStatusWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetStatusAnswer(rsp)
-}
-
-// StreamWithResponse request returning *StreamAnswer
-func (c *ClientWithResponses) StreamWithResponse(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*StreamAnswer, error) {
-	rsp, err := c.Stream(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseStreamAnswer(rsp)
-}
-
-// StreamOfWithBodyWithResponse request with arbitrary body returning *StreamOfAnswer
-func (c *ClientWithResponses) StreamOfWithBodyWithResponse(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error) {
-	rsp, err := c.StreamOfWithBody(ctx, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseStreamOfAnswer(rsp)
-}
-
-func (c *ClientWithResponses) StreamOfWithResponse(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error) {
-	rsp, err := c.StreamOf(ctx, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseStreamOfAnswer(rsp)
 }
 
 // ParseGetDocsAnswer parses an HTTP response from a GetDocsWithResponse call
@@ -7535,88 +7117,6 @@ func ParseBatchResolveAnswer(rsp *http.Response) (*BatchResolveAnswer, error) {
 	return response, nil
 }
 
-// ParseResolveChangedAnswer parses an HTTP response from a ResolveChangedWithResponse call
-func ParseResolveChangedAnswer(rsp *http.Response) (*ResolveChangedAnswer, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ResolveChangedAnswer{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ResolveChangedResponse
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON400 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Conflict
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON409 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
-		var dest TooLarge
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON413 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
-		var dest UnsupportedMediaType
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON415 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
-		var dest Misdirected
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON421 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest TooMany
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON429 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON503 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseListAnchorsAnswer parses an HTTP response from a ListAnchorsWithResponse call
 func ParseListAnchorsAnswer(rsp *http.Response) (*ListAnchorsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7978,67 +7478,6 @@ func ParseListEventsAnswer(rsp *http.Response) (*ListEventsAnswer, error) {
 		}
 		response.JSON200 = &dest
 
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON400 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Conflict
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON409 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
-		var dest Misdirected
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON421 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest TooMany
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON429 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON503 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetExportAnswer parses an HTTP response from a GetExportWithResponse call
-func ParseGetExportAnswer(rsp *http.Response) (*GetExportAnswer, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetExportAnswer{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -9408,6 +8847,156 @@ func ParseListMempoolAnswer(rsp *http.Response) (*ListMempoolAnswer, error) {
 	return response, nil
 }
 
+// ParseChallengeSignInAnswer parses an HTTP response from a ChallengeSignInWithResponse call
+func ParseChallengeSignInAnswer(rsp *http.Response) (*ChallengeSignInAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ChallengeSignInAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ChallengeSignInResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseVerifySignInAnswer parses an HTTP response from a VerifySignInWithResponse call
+func ParseVerifySignInAnswer(rsp *http.Response) (*VerifySignInAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifySignInAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VerifySignInResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetStatusAnswer parses an HTTP response from a GetStatusWithResponse call
 func ParseGetStatusAnswer(rsp *http.Response) (*GetStatusAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9456,100 +9045,6 @@ func ParseGetStatusAnswer(rsp *http.Response) (*GetStatusAnswer, error) {
 			return nil, err
 		}
 		response.JSON503 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseStreamAnswer parses an HTTP response from a StreamWithResponse call
-func ParseStreamAnswer(rsp *http.Response) (*StreamAnswer, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &StreamAnswer{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON400 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
-		var dest Misdirected
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON421 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseStreamOfAnswer parses an HTTP response from a StreamOfWithResponse call
-func ParseStreamOfAnswer(rsp *http.Response) (*StreamOfAnswer, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &StreamOfAnswer{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON400 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
-		var dest TooLarge
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON413 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
-		var dest UnsupportedMediaType
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON415 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
-		var dest Misdirected
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON421 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

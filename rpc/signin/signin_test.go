@@ -1,0 +1,322 @@
+package signin_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gcash/bchd/bchec"
+	"github.com/gcash/bchd/chaincfg"
+	"github.com/gcash/bchutil"
+	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/keytree-bch/keytree/indexer"
+	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/signin"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/rpctest"
+	signinrpc "github.com/keytree-bch/keytree/rpc/signin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestSignIn signs in by the root of an identity and by keys below it, over both wires.
+func TestSignIn(t *testing.T) {
+	r := newRig(t)
+	root, child, lone := newPerson(rpctest.Net), newPerson(rpctest.Net), newPerson(rpctest.Net)
+	r.next(t, child.asks("mlr", root), root.does(protocol.MLA, "mla", "mlr"))
+	r.Suppose(t, "", nil)
+	identity := rpctest.HashOf("mlr").String()
+	for _, test := range []struct {
+		name string
+		person
+		id, main string
+		depth    float64
+	}{
+		{"a key in no link", lone, "", lone.address, 0},
+		{"the root", root, identity, root.address, 0},
+		{"the child", child, identity, root.address, 1},
+	} {
+		text := challenged(t, r, test.person)
+		body := test.answer(t, text)
+		who := wantSignedIn(t, r, test.name, body, test.address)
+		pending, _ := who["pending"].(map[string]any)
+		if who["id_tx_hash"] != test.id || who["main_address"] != test.main || who["depth"] != test.depth || who["as_of_height"] != 1.0 ||
+			len(who["path"].([]any)) != int(test.depth)+1 || pending["available"] != true || pending["cut"] != false || pending["link"] != false {
+			t.Errorf("%s: %v", test.name, who)
+		}
+		wantReason(t, r, test.name+" again", body, "USED", "already")
+	}
+
+	client := keytreev1.NewSignInServiceClient(r.Conn)
+	challenge, err := client.ChallengeSignIn(t.Context(), &keytreev1.ChallengeSignInRequest{Domain: domain, Uri: uri + "?s=1", Address: child.address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := signin.Parse(challenge.Message, rpctest.Net)
+	if err != nil || m.Nonce.String() != challenge.Nonce || m.Expires().Format(time.RFC3339) != challenge.ExpiresAt || m.URI != uri+"?s=1" {
+		t.Errorf("the challenge is %v, %v", challenge, err)
+	}
+	signature, err := signin.Sign(challenge.Message, child.wif)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := &keytreev1.VerifySignInRequest{Message: challenge.Message, Signature: signature, Domain: domain}
+	if who, err := client.VerifySignIn(t.Context(), request); err != nil || who.MainAddress != root.address {
+		t.Errorf("over gRPC: %v, %v", who, err)
+	}
+	_, err = client.VerifySignIn(t.Context(), request)
+	details := status.Convert(err).Details()
+	if i := slices.IndexFunc(details, func(d any) bool { _, ok := d.(*errdetails.ErrorInfo); return ok }); status.Code(err) != codes.FailedPrecondition || i < 0 {
+		t.Errorf("over gRPC again: %v with %v", err, details)
+	}
+}
+
+// TestWallets verifies what the code of wallets has signed: the vectors of protocol/signin.
+func TestWallets(t *testing.T) {
+	text, err := os.ReadFile("../../protocol/signin/testdata/signatures.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []struct{ By, Address, Message, Signature string }
+	if err := json.Unmarshal(text, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	issued := time.Date(2026, 11, 26, 20, 0, 0, 0, time.UTC)
+	s := newAlone(t, &chaincfg.MainNetParams, issued.Add(time.Minute/2))
+	verified := make(map[string]int)
+	for _, v := range vectors {
+		if !strings.HasPrefix(v.Message, domain) { // is of the signature alone
+			continue
+		}
+		wantSignedIn(t, s, v.Signature, object{"message": v.Message, "signature": v.Signature, "domain": domain}, v.Address)
+		verified[v.By]++
+	}
+	if verified["mainnet-js"] < 12 || verified["libauth"] < 12 {
+		t.Errorf("verified %v", verified)
+	}
+}
+
+// TestReasons has one case for each thing that is refused, which takes nothing: what is good
+// is taken after all of it.
+func TestReasons(t *testing.T) {
+	net, now := rpctest.Net, time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	s := newAlone(t, net, now)
+	p, other := newPerson(net), newPerson(net)
+	text := challenged(t, s, p)
+	good := p.answer(t, text)
+	// changed is another text, with a good signature over it.
+	changed := func(old, new string) object {
+		t.Helper()
+		if !strings.Contains(text, old) {
+			t.Fatalf("the text has no %q", old)
+		}
+		return p.answer(t, strings.Replace(text, old, new, 1))
+	}
+	raw, err := base64.StdEncoding.DecodeString(good["signature"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := func(change func(raw []byte)) object {
+		raw := slices.Clone(raw)
+		change(raw)
+		return good.with(object{"signature": base64.StdEncoding.EncodeToString(raw)})
+	}
+	order := bchec.S256().Params().N
+	lines := strings.Split(text, "\n")
+	ofScript, err := bchutil.NewAddressScriptHashFromHash(p.wif.Key[:], net)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := net.CashAddressPrefix + ":" + ofScript.EncodeAddress()
+	long := challenge(t, s, p, object{"uri": uri + "/" + strings.Repeat("x", signin.MaxText), "allow_long": true})
+	for _, test := range []struct {
+		name         string
+		body         object
+		reason, says string
+	}{
+		{"another domain", good.with(object{"domain": "evil.cash"}), "OTHER_DOMAIN", "evil.cash"},
+		{"no domain", good.with(object{"domain": ""}), "OTHER_DOMAIN", `""`},
+		{"another host in the URI", changed("https://memo.cash", "https://evil.cash"), "OTHER_DOMAIN", "line 4"},
+		{"expired", p.answer(t, p.text(t, net, now.Add(-signin.Lifetime))), "EXPIRED", "expected an answer before"},
+		{"made before the server began", p.answer(t, p.text(t, net, now.Add(-2*time.Minute))), "EXPIRED", "before this server began"},
+		{"from the future", p.answer(t, p.text(t, net, now.Add(signin.MaxSkew+time.Second))), "FROM_THE_FUTURE", "up to"},
+		{"a foreign nonce", changed(lines[6], "Nonce: 0123456789abcdef"), "FOREIGN_NONCE", "0123456789abcdef"},
+		{"another path", changed("/login", "/logon"), "FOREIGN_NONCE", "made here"},
+		{"no nonce", changed(lines[6]+"\n", ""), "NO_NONCE", "line 7"},
+		{"half a nonce", changed(lines[6], lines[6][:15]), "NO_NONCE", "line 7"},
+		{"a long text", p.answer(t, long), "TOO_LONG", "252 bytes"},
+		{"a longer text", p.answer(t, text+strings.Repeat("x", signin.MaxLongText)).with(object{"allow_long": true}), "TOO_LONG", "1024 bytes"},
+		{"another chain", changed("bch:bchreg", "bch:bitcoincash"), "OTHER_CHAIN", "bch:bchreg"},
+		{"an address of another chain", changed(p.address, protocol.FormatAddress(p.wif.Key, &chaincfg.MainNetParams)), "OTHER_CHAIN", "bchreg:"},
+		{"a script's address", changed(p.address, script), "BAD_ADDRESS", "script"},
+		{"an address in capitals", changed(p.address, strings.ToUpper(p.address)), "BAD_ADDRESS", "the same key"},
+		{"no prefix", changed(p.address, strings.TrimPrefix(p.address, "bchreg:")), "BAD_ADDRESS", "expected bchreg:"},
+		{"another version", changed("Version: 1", "Version: 2"), "MALFORMED", "line 5"},
+		{"no text", good.with(object{"message": ""}), "MALFORMED", "line 1"},
+		{"no signature", good.with(object{"signature": ""}), "BAD_SIGNATURE", "88 characters"},
+		{"another key's signature", other.answer(t, text), "BAD_SIGNATURE", "another key"},
+		{"a signature over another text", good.with(object{"signature": p.answer(t, text+" ")["signature"]}), "BAD_SIGNATURE", "another text"},
+		{"s that is high", signed(func(raw []byte) { bigInt(raw[33:]).Sub(order, bigInt(raw[33:])).FillBytes(raw[33:]) }), "BAD_SIGNATURE", "expected s"},
+		{"s that is nothing", signed(func(raw []byte) { clear(raw[33:]) }), "BAD_SIGNATURE", "expected s"},
+		{"r that is nothing", signed(func(raw []byte) { clear(raw[1:33]) }), "BAD_SIGNATURE", "expected r"},
+		{"r that is the order", signed(func(raw []byte) { order.FillBytes(raw[1:33]) }), "BAD_SIGNATURE", "expected r"},
+		{"a byte too few", signed(func(raw []byte) {}).with(object{"signature": base64.StdEncoding.EncodeToString(raw[:64])}), "BAD_SIGNATURE", "base64 of 65 bytes"},
+		{"a byte too many", signed(func(raw []byte) {}).with(object{"signature": base64.StdEncoding.EncodeToString(append(slices.Clone(raw), 0))}), "BAD_SIGNATURE", "base64 of 65 bytes"},
+		{"base64 without padding", good.with(object{"signature": base64.RawStdEncoding.EncodeToString(raw)}), "BAD_SIGNATURE", "88 characters"},
+	} {
+		wantReason(t, s, test.name, test.body, test.reason, test.says)
+	}
+	for header := range 256 {
+		if byte(header) != raw[0] {
+			wantReason(t, s, fmt.Sprint("header byte ", header), signed(func(raw []byte) { raw[0] = byte(header) }), "BAD_SIGNATURE", "")
+		}
+	}
+	wantSignedIn(t, s, "after all of these", good, p.address)
+	wantSignedIn(t, s, "a long text that is allowed", p.answer(t, long).with(object{"allow_long": true}), p.address)
+
+	for _, test := range []struct {
+		name, reason string
+		request      object
+	}{
+		{"no address", "BAD_ADDRESS", object{"address": ""}},
+		{"a script's address", "BAD_ADDRESS", object{"address": script}},
+		{"another host", "OTHER_DOMAIN", object{"uri": "https://evil.cash/login"}},
+		{"no domain", "MALFORMED", object{"domain": ""}},
+		{"lines in the domain", "MALFORMED", object{"domain": "memo.cash\nmemo.cash"}},
+		{"http", "MALFORMED", object{"uri": "http://memo.cash/login"}},
+		{"a long URI", "TOO_LONG", object{"uri": uri + "/" + strings.Repeat("x", signin.MaxText)}},
+	} {
+		code, answer := s.post(t, "challenge", object{"domain": domain, "uri": uri, "address": p.address}.with(test.request))
+		if code != http.StatusBadRequest || reasonOf(answer) != test.reason {
+			t.Errorf("%s: %d %v, want %s", test.name, code, answer, test.reason)
+		}
+	}
+}
+
+// TestPlace finds the place of a key in its identity, now and if what is pending were
+// confirmed, and refuses those who have not the place that is asked for.
+func TestPlace(t *testing.T) {
+	r := newRig(t)
+	root, middle, leaf, above := newPerson(rpctest.Net), newPerson(rpctest.Net), newPerson(rpctest.Net), newPerson(rpctest.Net)
+	times := 0
+	signsIn := func(p person, request object) object {
+		times++ // each text is another
+		return p.answer(t, challenge(t, r, p, object{"uri": fmt.Sprint(uri, "?s=", times)})).with(request)
+	}
+	pending := func(name string, p person, cut, link bool) {
+		t.Helper()
+		who := wantSignedIn(t, r, name, signsIn(p, nil), p.address)
+		if got := who["pending"].(map[string]any); got["cut"] != cut || got["link"] != link || got["available"] != true {
+			t.Errorf("%s: %v, want cut %v, link %v", name, got, cut, link)
+		}
+	}
+	wantSignedIn(t, r, "a root while there are no links", signsIn(middle, object{"root_only": true}), middle.address)
+	r.next(t, middle.asks("mlr1", root), root.does(protocol.MLA, "mla1", "mlr1"), leaf.asks("mlr2", middle), middle.does(protocol.MLA, "mla2", "mlr2"))
+
+	if who := wantSignedIn(t, r, "without a mempool", signsIn(leaf, nil), leaf.address); who["pending"].(map[string]any)["available"] != false ||
+		who["pending"].(map[string]any)["reason"] == "" {
+		t.Errorf("without a mempool: %v", who)
+	}
+	wantReason(t, r, "a root that has become a child", signsIn(middle, object{"root_only": true}), "NOT_THE_ROOT", "it is 1 links below")
+	wantReason(t, r, "a leaf", signsIn(leaf, object{"max_depth": 1}), "TOO_DEEP", "it is 2 links below")
+	wantReason(t, r, "depth 0", signsIn(middle, object{"max_depth": 0}), "TOO_DEEP", "up to 0 links")
+	wantSignedIn(t, r, "depth 2", signsIn(leaf, object{"max_depth": 2}), leaf.address)
+	wantSignedIn(t, r, "the root", signsIn(root, object{"root_only": true, "max_depth": 0}), root.address)
+
+	r.Suppose(t, "", nil, root.does(protocol.MCR, "mcr1", "mla1"))
+	pending("a key that would be cut", middle, true, false)
+	pending("one below it", leaf, true, false)
+	pending("the root above", root, false, false)
+	wantReason(t, r, "one that would become a root", signsIn(middle, object{"root_only": true}), "NOT_THE_ROOT", "it is 1 links below")
+
+	r.Suppose(t, "", nil, root.asks("mlr3", above), above.does(protocol.MLA, "mla3", "mlr3"))
+	pending("one whose root would have a parent", leaf, false, true)
+	pending("that root", root, false, true)
+	pending("the parent", above, false, false)
+	wantReason(t, r, "that root as a root", signsIn(root, object{"root_only": true}), "NOT_THE_ROOT", "would be if what is pending were confirmed, 1")
+	wantReason(t, r, "a leaf that would be deeper", signsIn(leaf, object{"max_depth": 2}), "TOO_DEEP", "3")
+
+	r.Suppose(t, "", nil, root.does(protocol.MCR, "mcr1", "mla1"), middle.asks("mlr4", above), above.does(protocol.MLA, "mla4", "mlr4"))
+	pending("one that would move", leaf, true, true)
+
+	r.next(t, root.does(protocol.MCR, "mcr1", "mla1"))
+	r.Suppose(t, "", nil)
+	if who := wantSignedIn(t, r, "one that was cut", signsIn(leaf, nil), leaf.address); who["main_address"] != middle.address || who["id_tx_hash"] != rpctest.HashOf("mcr1").String() {
+		t.Errorf("after the cut: %v", who)
+	}
+}
+
+// TestBehind asks a server that does not know the last blocks.
+func TestBehind(t *testing.T) {
+	r := newRig(t)
+	p := newPerson(rpctest.Net)
+	good := p.answer(t, challenged(t, r, p))
+	r.Follower.Set(indexer.Status{Checked: true, Reason: "catching up"})
+	wantReason(t, r, "behind", good, "INDEX_BEHIND", "catching up")
+	r.Follower.Set(indexer.Status{})
+	wantReason(t, r, "not checked", good, "INDEX_BEHIND", "")
+	r.Follower.Set(indexer.Status{Checked: true, Synced: true})
+	wantSignedIn(t, r, "synced", good, p.address)
+}
+
+// TestSharedKey has two servers that share a key verify each other's challenges, and a third
+// one with another key none of them.
+func TestSharedKey(t *testing.T) {
+	now := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	one, other := newAlone(t, rpctest.Net, now), newAlone(t, rpctest.Net, now.Add(signin.MaxSkew))
+	p := newPerson(rpctest.Net)
+	wantSignedIn(t, other, "the other's", p.answer(t, challenged(t, one, p)), p.address)
+	wantSignedIn(t, one, "the one's", p.answer(t, challenged(t, other, p)), p.address)
+
+	third := newRig(t)
+	r := new(rpctest.Rig)
+	stranger := third.config()
+	stranger.SignInKey = nil
+	r.Serve(t, stranger)
+	wantReason(t, rig{r}, "a stranger's", p.answer(t, challenged(t, third, p)), "FOREIGN_NONCE", "")
+}
+
+// TestNewRefusesKeys has a key that is too short.
+func TestNewRefusesKeys(t *testing.T) {
+	if _, err := signinrpc.New(signinrpc.Config{Net: rpctest.Net, Index: roots{}, Key: make([]byte, 8)}); err == nil || errors.Is(err, signin.ErrText) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestManyChallenges asks for a million of them with KEYTREE_EXHAUSTIVE, else for fewer, and
+// finds that none of them is kept.
+func TestManyChallenges(t *testing.T) {
+	many := 20_000
+	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
+		many = 1_000_000
+	}
+	service, err := signinrpc.New(signinrpc.Config{Net: rpctest.Net, Index: roots{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPerson(rpctest.Net)
+	before := rpctest.InUse()
+	for i := range many {
+		request := &keytreev1.ChallengeSignInRequest{Domain: domain, Uri: fmt.Sprint(uri, "?s=", i), Address: p.address}
+		if _, err := service.ChallengeSignIn(t.Context(), request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if grown := rpctest.InUse() - before; grown > 1<<20 {
+		t.Errorf("%d challenges hold %d bytes", many, grown)
+	}
+}
+
+func bigInt(b []byte) *big.Int { return new(big.Int).SetBytes(b) }
