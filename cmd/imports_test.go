@@ -94,7 +94,7 @@ func house() ([]room, []exception) {
 		},
 		{ // what lets keys sign in
 			folder: "rpc/signin",
-			rooms:  []string{"rpc/admission", "rpc/fault", "rpc/proto", "protocol"},
+			rooms:  []string{"rpc/admission", "rpc/fault", "rpc/proto", "graph/durable", "protocol"},
 			tests:  append(served, module+"graph", module+"indexer"),
 		},
 		{ // what a keyserver answers

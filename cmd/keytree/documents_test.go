@@ -71,6 +71,7 @@ func shownCommands() []shown {
 		{line: "keytree link request --parent PARENT_ADDRESS --key-file child.wif --node 'bchd://…'", before: (*rehearsal).makeKeys, after: (*rehearsal).takeRequest},
 		{line: "keytree link accept REQUEST_TXID --key-file parent.wif --node 'bchd://…'", after: (*rehearsal).takeAccept},
 		{line: "keytree resolve bitcoincash:qpm2qsznhks23z7629mms6s4cwef74vcwvy22gdx6a", text: "child of"},
+		{line: "keytree signin --domain memo.cash --uri https://memo.cash/login --key-file child.wif", text: "child of"},
 		{line: "keytree resolve ADDRESS --at 800000", text: "child of"},
 		{line: "keytree resolve ADDRESS --unconfirmed", text: "unconfirmed: nothing would differ", before: (*rehearsal).awaitMempool},
 		{line: "keytree inbox ADDRESS --unconfirmed", text: "0 requests"},

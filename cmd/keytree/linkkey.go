@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/gcash/bchd/chaincfg"
+
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -23,16 +25,25 @@ func (p *publisher) author() (protocol.WIF, error) {
 		}
 		return protocol.WIF{Key: key}, nil
 	}
-	source := "standard input"
-	text, err := readKey(p.app.stdin)
 	if *p.keyFile != "" {
-		source = *p.keyFile
-		text, err = readKeyFile(*p.keyFile)
+		return parseKeyFile(*p.keyFile, p.network.value)
 	}
+	text, err := readKey(p.app.stdin)
+	return parseKey("standard input", text, err, p.network.value)
+}
+
+// parseKeyFile reads a key from a file that only its owner can read.
+func parseKeyFile(name string, net *chaincfg.Params) (protocol.WIF, error) {
+	text, err := readKeyFile(name)
+	return parseKey(name, text, err, net)
+}
+
+// parseKey reads a key from what came of reading a source.
+func parseKey(source, text string, err error, net *chaincfg.Params) (protocol.WIF, error) {
 	if err != nil {
 		return protocol.WIF{}, fmt.Errorf("key: %w", err)
 	}
-	wif, err := protocol.ParseWIF(text, p.network.value)
+	wif, err := protocol.ParseWIF(text, net)
 	if err != nil {
 		return protocol.WIF{}, fmt.Errorf("key from %s: %w", source, err)
 	}

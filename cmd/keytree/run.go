@@ -113,6 +113,7 @@ link transactions of MIP-0003 from a node and answers over gRPC and REST.
   keytree resolve   ask a server which identity is behind an address
   keytree compare   tell whether servers agree
   keytree link      publish link transactions
+  keytree signin    sign in by a key, as apps have people do it
   keytree fsck      check a server's database
   keytree keyserver run a keyserver, and look after it
   keytree anchor    look after the anchors of a keyserver
@@ -135,7 +136,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 audit found misbehaviour.
 	root.AddCommand(
 		a.serveCommand(), a.importCommand(), a.demoCommand(),
 		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.inboxCommand(), a.watchCommand(), a.compareCommand(),
-		a.linkCommand(), a.fsckCommand(), a.keyserverCommand(), a.anchorCommand(), a.userCommand(), a.auditCommand(), a.versionCommand(),
+		a.linkCommand(), a.signInCommand(), a.fsckCommand(), a.keyserverCommand(), a.anchorCommand(), a.userCommand(), a.auditCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())
 	a.prepare(root)

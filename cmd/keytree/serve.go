@@ -28,6 +28,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/metrics"
+	"github.com/keytree-bch/keytree/rpc/signin"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -135,8 +136,10 @@ does, and for the watchdog that its index goes on.`,
 		"an earlier version can go on serving the data folder meanwhile")
 	log := newLogFlags(flags)
 	asked := newCoinsFlag(flags)
+	signInKey := flags.String("signin-key-file", "", "`FILE` with the key that makes challenges of signin:challenge, for servers that are to verify each other's; "+
+		"made at the first start (default: a key that ends with the process)")
 	ks := newKeyserverFlags(flags)
-	setting(flags, "start-height")
+	setting(flags, "start-height", "signin-key-file")
 
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if node.text == "" {
@@ -147,8 +150,9 @@ does, and for the watchdog that its index goes on.`,
 		}
 		c := serverConfig{
 			network: network.value, node: node.value, electrum: asked.value, dataDir: *dataDir,
-			startHeight: protocol.StartHeight(network.value),
-			origins:     origins.value, memory: limitMemory(memory.value), mempoolActions: unconfirmed.actions(),
+			startHeight:   protocol.StartHeight(network.value),
+			signInKeyFile: *signInKey,
+			origins:       origins.value, memory: limitMemory(memory.value), mempoolActions: unconfirmed.actions(),
 		}
 		var err error
 		if c.admission, err = limits.gate(); err != nil {
@@ -276,6 +280,7 @@ type serverConfig struct {
 	memory      int64 // what the process may take, in bytes
 	// mempoolActions is how many transactions of the node's mempool are shown; 0: it is not followed.
 	mempoolActions int
+	signInKeyFile  string // "" for a key that ends with the process
 	listen         listenConfig
 	origins        []string         // as rpc.Config.Origins
 	admission      *admission.Gate  // before all wires; nil: each has its own, with the default limits
@@ -351,6 +356,11 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		defer func() { err = errors.Join(err, index.close()) }()
 		config.Graph, config.Indexer, config.IndexPart = index.graph, index, &index.part.Part
 		config.DialLinks = c.dialLinks
+		if c.signInKeyFile != "" {
+			if config.SignInKey, err = signin.OpenKey(c.signInKeyFile); err != nil {
+				return fmt.Errorf("--signin-key-file: %w", err)
+			}
+		}
 	}
 	if c.keyserver != nil {
 		config.KeyserverPart, config.Allowances = &keyserverPart.Part, c.keyserver.allowances

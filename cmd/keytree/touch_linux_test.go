@@ -85,6 +85,9 @@ func touchings() map[string]touching {
 		"link revoke":  {args: append([]string{someTxID}, link...), beside: fails, stopped: fails},
 		"link send":    {args: []string{"KEYFILE", "--network", "regtest", "--node", "NODE", "--server", "GRPC"}, beside: fails, stopped: fails},
 
+		"signin": {args: []string{"--domain", "memo.cash", "--uri", "https://memo.cash/", "--network", "regtest", "--server", "GRPC", "--key-file", "KEYFILE"},
+			stopped: noServer},
+
 		"fsck":   {args: []string{"--network", "regtest"}, beside: open, kind: looks},
 		"import": {args: []string{"--network", "regtest", "--blocks", "BLOCKS"}, beside: open, stoppedWrites: true, kind: writes},
 		"serve": {args: []string{"--network", "regtest", "--node", "NODE", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"},

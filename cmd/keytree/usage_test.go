@@ -127,6 +127,11 @@ func TestWrongUsage(t *testing.T) {
 		{with(link, "--fee-rate", "1001"), "--fee-rate: expected a whole number from 1 to 1000"},
 		{with(link, "--message", strings.Repeat("x", 197)), "--message: message too long: MLR takes at most 196 bytes, got 197"},
 
+		{[]string{"signin"}, "no app given"},
+		{[]string{"signin", "--domain", "memo.cash", "--uri", "https://memo.cash/"}, "expected one of --key-file FILE, and --address ADDRESS"},
+		{[]string{"signin", "--domain", "memo.cash", "--uri", "https://memo.cash/", "--address", mainnetA, "--key-file", keyFile}, "expected one of --key-file FILE"},
+		{[]string{"signin", "--domain", "memo.cash", "--uri", "https://memo.cash/", "--address", wrongSum}, "--address: invalid address"},
+
 		{[]string{"demo", "now"}, `unexpected argument "now"`},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {

@@ -11,7 +11,6 @@ package signin
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -67,8 +66,7 @@ type Service struct {
 func New(c Config) (*Service, error) {
 	key := c.Key
 	if key == nil {
-		key = make([]byte, signin.NonceKeySize)
-		rand.Read(key) // which never fails
+		key = newKey()
 	}
 	verifier, err := signin.NewVerifier(key, c.Net)
 	if err != nil {
