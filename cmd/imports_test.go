@@ -114,7 +114,7 @@ func house() ([]room, []exception) {
 		{ // what apps import
 			folder: "rpc/client",
 			rooms:  []string{"rpc/proto", "protocol"},
-			tests:  append(served, module+"graph"),
+			tests:  append(served, module+"graph", module+"indexer"),
 		},
 		{folder: "rpc/admission"},
 		{folder: "rpc/fault"},

@@ -34,23 +34,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // TestSignIn signs in by the root of an identity and by keys below it, over both wires.
 func TestSignIn(t *testing.T) {
 	r := newRig(t)
-	root, child, lone := newPerson(rpctest.Net), newPerson(rpctest.Net), newPerson(rpctest.Net)
-	r.next(t, child.asks("mlr", root), root.does(protocol.MLA, "mla", "mlr"))
+	root, child, lone := rpctest.NewPerson(t, rpctest.Net), rpctest.NewPerson(t, rpctest.Net), rpctest.NewPerson(t, rpctest.Net)
+	r.next(t, child.Asks("mlr", root), root.Accepts("mla", "mlr"))
 	r.Suppose(t, "", nil)
 	identity := rpctest.HashOf("mlr").String()
 	for _, test := range []struct {
 		name string
-		person
+		rpctest.Person
 		id, main string
 		depth    float64
 	}{
-		{"a key in no link", lone, "", lone.address, 0},
-		{"the root", root, identity, root.address, 0},
-		{"the child", child, identity, root.address, 1},
+		{"a key in no link", lone, "", lone.Address, 0},
+		{"the root", root, identity, root.Address, 0},
+		{"the child", child, identity, root.Address, 1},
 	} {
-		text := challenged(t, r, test.person)
-		body := test.answer(t, text)
-		who := wantSignedIn(t, r, test.name, body, test.address)
+		text := challenged(t, r, test.Person)
+		body := answered(t, test.Person, text)
+		who := wantSignedIn(t, r, test.name, body, test.Address)
 		pending, _ := who["pending"].(map[string]any)
 		if who["id_tx_hash"] != test.id || who["main_address"] != test.main || who["depth"] != test.depth || who["as_of_height"] != 1.0 ||
 			len(who["path"].([]any)) != int(test.depth)+1 || pending["available"] != true || pending["cut"] != false || pending["link"] != false {
@@ -60,7 +60,7 @@ func TestSignIn(t *testing.T) {
 	}
 
 	client := keytreev1.NewSignInServiceClient(r.Conn)
-	challenge, err := client.ChallengeSignIn(t.Context(), &keytreev1.ChallengeSignInRequest{Domain: domain, Uri: uri + "?s=1", Address: child.address})
+	challenge, err := client.ChallengeSignIn(t.Context(), &keytreev1.ChallengeSignInRequest{Domain: domain, Uri: uri + "?s=1", Address: child.Address})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,12 +68,8 @@ func TestSignIn(t *testing.T) {
 	if err != nil || m.Nonce.String() != challenge.Nonce || m.Expires().Format(time.RFC3339) != challenge.ExpiresAt || m.URI != uri+"?s=1" {
 		t.Errorf("the challenge is %v, %v", challenge, err)
 	}
-	signature, err := signin.Sign(challenge.Message, child.wif)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request := &keytreev1.VerifySignInRequest{Message: challenge.Message, Signature: signature, Domain: domain}
-	if who, err := client.VerifySignIn(t.Context(), request); err != nil || who.MainAddress != root.address {
+	request := &keytreev1.VerifySignInRequest{Message: challenge.Message, Signature: child.Sign(t, challenge.Message), Domain: domain}
+	if who, err := client.VerifySignIn(t.Context(), request); err != nil || who.MainAddress != root.Address {
 		t.Errorf("over gRPC: %v, %v", who, err)
 	}
 	_, err = client.VerifySignIn(t.Context(), request)
@@ -113,16 +109,16 @@ func TestWallets(t *testing.T) {
 func TestReasons(t *testing.T) {
 	net, now := rpctest.Net, time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
 	s := newAlone(t, net, now)
-	p, other := newPerson(net), newPerson(net)
+	p, other := rpctest.NewPerson(t, net), rpctest.NewPerson(t, net)
 	text := challenged(t, s, p)
-	good := p.answer(t, text)
+	good := answered(t, p, text)
 	// changed is another text, with a good signature over it.
 	changed := func(old, new string) object {
 		t.Helper()
 		if !strings.Contains(text, old) {
 			t.Fatalf("the text has no %q", old)
 		}
-		return p.answer(t, strings.Replace(text, old, new, 1))
+		return answered(t, p, strings.Replace(text, old, new, 1))
 	}
 	raw, err := base64.StdEncoding.DecodeString(good["signature"].(string))
 	if err != nil {
@@ -135,7 +131,7 @@ func TestReasons(t *testing.T) {
 	}
 	order := bchec.S256().Params().N
 	lines := strings.Split(text, "\n")
-	ofScript, err := bchutil.NewAddressScriptHashFromHash(p.wif.Key[:], net)
+	ofScript, err := bchutil.NewAddressScriptHashFromHash(p.WIF.Key[:], net)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,25 +145,25 @@ func TestReasons(t *testing.T) {
 		{"another domain", good.with(object{"domain": "evil.cash"}), "OTHER_DOMAIN", "evil.cash"},
 		{"no domain", good.with(object{"domain": ""}), "OTHER_DOMAIN", `""`},
 		{"another host in the URI", changed("https://memo.cash", "https://evil.cash"), "OTHER_DOMAIN", "line 4"},
-		{"expired", p.answer(t, p.text(t, net, now.Add(-signin.Lifetime))), "EXPIRED", "expected an answer before"},
-		{"made before the server began", p.answer(t, p.text(t, net, now.Add(-2*time.Minute))), "EXPIRED", "before this server began"},
-		{"from the future", p.answer(t, p.text(t, net, now.Add(signin.MaxSkew+time.Second))), "FROM_THE_FUTURE", "up to"},
+		{"expired", answered(t, p, textFor(t, p, net, now.Add(-signin.Lifetime))), "EXPIRED", "expected an answer before"},
+		{"made before the server began", answered(t, p, textFor(t, p, net, now.Add(-2*time.Minute))), "EXPIRED", "before this server began"},
+		{"from the future", answered(t, p, textFor(t, p, net, now.Add(signin.MaxSkew+time.Second))), "FROM_THE_FUTURE", "up to"},
 		{"a foreign nonce", changed(lines[6], "Nonce: 0123456789abcdef"), "FOREIGN_NONCE", "0123456789abcdef"},
 		{"another path", changed("/login", "/logon"), "FOREIGN_NONCE", "made here"},
 		{"no nonce", changed(lines[6]+"\n", ""), "NO_NONCE", "line 7"},
 		{"half a nonce", changed(lines[6], lines[6][:15]), "NO_NONCE", "line 7"},
-		{"a long text", p.answer(t, long), "TOO_LONG", "252 bytes"},
-		{"a longer text", p.answer(t, text+strings.Repeat("x", signin.MaxLongText)).with(object{"allow_long": true}), "TOO_LONG", "1024 bytes"},
+		{"a long text", answered(t, p, long), "TOO_LONG", "252 bytes"},
+		{"a longer text", answered(t, p, text+strings.Repeat("x", signin.MaxLongText)).with(object{"allow_long": true}), "TOO_LONG", "1024 bytes"},
 		{"another chain", changed("bch:bchreg", "bch:bitcoincash"), "OTHER_CHAIN", "bch:bchreg"},
-		{"an address of another chain", changed(p.address, protocol.FormatAddress(p.wif.Key, &chaincfg.MainNetParams)), "OTHER_CHAIN", "bchreg:"},
-		{"a script's address", changed(p.address, script), "BAD_ADDRESS", "script"},
-		{"an address in capitals", changed(p.address, strings.ToUpper(p.address)), "BAD_ADDRESS", "the same key"},
-		{"no prefix", changed(p.address, strings.TrimPrefix(p.address, "bchreg:")), "BAD_ADDRESS", "expected bchreg:"},
+		{"an address of another chain", changed(p.Address, protocol.FormatAddress(p.WIF.Key, &chaincfg.MainNetParams)), "OTHER_CHAIN", "bchreg:"},
+		{"a script's address", changed(p.Address, script), "BAD_ADDRESS", "script"},
+		{"an address in capitals", changed(p.Address, strings.ToUpper(p.Address)), "BAD_ADDRESS", "the same key"},
+		{"no prefix", changed(p.Address, strings.TrimPrefix(p.Address, "bchreg:")), "BAD_ADDRESS", "expected bchreg:"},
 		{"another version", changed("Version: 1", "Version: 2"), "MALFORMED", "line 5"},
 		{"no text", good.with(object{"message": ""}), "MALFORMED", "line 1"},
 		{"no signature", good.with(object{"signature": ""}), "BAD_SIGNATURE", "88 characters"},
-		{"another key's signature", other.answer(t, text), "BAD_SIGNATURE", "another key"},
-		{"a signature over another text", good.with(object{"signature": p.answer(t, text+" ")["signature"]}), "BAD_SIGNATURE", "another text"},
+		{"another key's signature", answered(t, other, text), "BAD_SIGNATURE", "another key"},
+		{"a signature over another text", good.with(object{"signature": answered(t, p, text+" ")["signature"]}), "BAD_SIGNATURE", "another text"},
 		{"s that is high", signed(func(raw []byte) { bigInt(raw[33:]).Sub(order, bigInt(raw[33:])).FillBytes(raw[33:]) }), "BAD_SIGNATURE", "expected s"},
 		{"s that is nothing", signed(func(raw []byte) { clear(raw[33:]) }), "BAD_SIGNATURE", "expected s"},
 		{"r that is nothing", signed(func(raw []byte) { clear(raw[1:33]) }), "BAD_SIGNATURE", "expected r"},
@@ -183,8 +179,8 @@ func TestReasons(t *testing.T) {
 			wantReason(t, s, fmt.Sprint("header byte ", header), signed(func(raw []byte) { raw[0] = byte(header) }), "BAD_SIGNATURE", "")
 		}
 	}
-	wantSignedIn(t, s, "after all of these", good, p.address)
-	wantSignedIn(t, s, "a long text that is allowed", p.answer(t, long).with(object{"allow_long": true}), p.address)
+	wantSignedIn(t, s, "after all of these", good, p.Address)
+	wantSignedIn(t, s, "a long text that is allowed", answered(t, p, long).with(object{"allow_long": true}), p.Address)
 
 	for _, test := range []struct {
 		name, reason string
@@ -198,7 +194,7 @@ func TestReasons(t *testing.T) {
 		{"http", "MALFORMED", object{"uri": "http://memo.cash/login"}},
 		{"a long URI", "TOO_LONG", object{"uri": uri + "/" + strings.Repeat("x", signin.MaxText)}},
 	} {
-		code, answer := s.post(t, "challenge", object{"domain": domain, "uri": uri, "address": p.address}.with(test.request))
+		code, answer := s.post(t, "challenge", object{"domain": domain, "uri": uri, "address": p.Address}.with(test.request))
 		if code != http.StatusBadRequest || reasonOf(answer) != test.reason {
 			t.Errorf("%s: %d %v, want %s", test.name, code, answer, test.reason)
 		}
@@ -209,51 +205,51 @@ func TestReasons(t *testing.T) {
 // confirmed, and refuses those who have not the place that is asked for.
 func TestPlace(t *testing.T) {
 	r := newRig(t)
-	root, middle, leaf, above := newPerson(rpctest.Net), newPerson(rpctest.Net), newPerson(rpctest.Net), newPerson(rpctest.Net)
+	root, middle, leaf, above := rpctest.NewPerson(t, rpctest.Net), rpctest.NewPerson(t, rpctest.Net), rpctest.NewPerson(t, rpctest.Net), rpctest.NewPerson(t, rpctest.Net)
 	times := 0
-	signsIn := func(p person, request object) object {
+	signsIn := func(p rpctest.Person, request object) object {
 		times++ // each text is another
-		return p.answer(t, challenge(t, r, p, object{"uri": fmt.Sprint(uri, "?s=", times)})).with(request)
+		return answered(t, p, challenge(t, r, p, object{"uri": fmt.Sprint(uri, "?s=", times)})).with(request)
 	}
-	pending := func(name string, p person, cut, link bool) {
+	pending := func(name string, p rpctest.Person, cut, link bool) {
 		t.Helper()
-		who := wantSignedIn(t, r, name, signsIn(p, nil), p.address)
+		who := wantSignedIn(t, r, name, signsIn(p, nil), p.Address)
 		if got := who["pending"].(map[string]any); got["cut"] != cut || got["link"] != link || got["available"] != true {
 			t.Errorf("%s: %v, want cut %v, link %v", name, got, cut, link)
 		}
 	}
-	wantSignedIn(t, r, "a root while there are no links", signsIn(middle, object{"root_only": true}), middle.address)
-	r.next(t, middle.asks("mlr1", root), root.does(protocol.MLA, "mla1", "mlr1"), leaf.asks("mlr2", middle), middle.does(protocol.MLA, "mla2", "mlr2"))
+	wantSignedIn(t, r, "a root while there are no links", signsIn(middle, object{"root_only": true}), middle.Address)
+	r.next(t, middle.Asks("mlr1", root), root.Accepts("mla1", "mlr1"), leaf.Asks("mlr2", middle), middle.Accepts("mla2", "mlr2"))
 
-	if who := wantSignedIn(t, r, "without a mempool", signsIn(leaf, nil), leaf.address); who["pending"].(map[string]any)["available"] != false ||
+	if who := wantSignedIn(t, r, "without a mempool", signsIn(leaf, nil), leaf.Address); who["pending"].(map[string]any)["available"] != false ||
 		who["pending"].(map[string]any)["reason"] == "" {
 		t.Errorf("without a mempool: %v", who)
 	}
 	wantReason(t, r, "a root that has become a child", signsIn(middle, object{"root_only": true}), "NOT_THE_ROOT", "it is 1 links below")
 	wantReason(t, r, "a leaf", signsIn(leaf, object{"max_depth": 1}), "TOO_DEEP", "it is 2 links below")
 	wantReason(t, r, "depth 0", signsIn(middle, object{"max_depth": 0}), "TOO_DEEP", "up to 0 links")
-	wantSignedIn(t, r, "depth 2", signsIn(leaf, object{"max_depth": 2}), leaf.address)
-	wantSignedIn(t, r, "the root", signsIn(root, object{"root_only": true, "max_depth": 0}), root.address)
+	wantSignedIn(t, r, "depth 2", signsIn(leaf, object{"max_depth": 2}), leaf.Address)
+	wantSignedIn(t, r, "the root", signsIn(root, object{"root_only": true, "max_depth": 0}), root.Address)
 
-	r.Suppose(t, "", nil, root.does(protocol.MCR, "mcr1", "mla1"))
+	r.Suppose(t, "", nil, root.Revokes("mcr1", "mla1"))
 	pending("a key that would be cut", middle, true, false)
 	pending("one below it", leaf, true, false)
 	pending("the root above", root, false, false)
 	wantReason(t, r, "one that would become a root", signsIn(middle, object{"root_only": true}), "NOT_THE_ROOT", "it is 1 links below")
 
-	r.Suppose(t, "", nil, root.asks("mlr3", above), above.does(protocol.MLA, "mla3", "mlr3"))
+	r.Suppose(t, "", nil, root.Asks("mlr3", above), above.Accepts("mla3", "mlr3"))
 	pending("one whose root would have a parent", leaf, false, true)
 	pending("that root", root, false, true)
 	pending("the parent", above, false, false)
 	wantReason(t, r, "that root as a root", signsIn(root, object{"root_only": true}), "NOT_THE_ROOT", "would be if what is pending were confirmed, 1")
 	wantReason(t, r, "a leaf that would be deeper", signsIn(leaf, object{"max_depth": 2}), "TOO_DEEP", "3")
 
-	r.Suppose(t, "", nil, root.does(protocol.MCR, "mcr1", "mla1"), middle.asks("mlr4", above), above.does(protocol.MLA, "mla4", "mlr4"))
+	r.Suppose(t, "", nil, root.Revokes("mcr1", "mla1"), middle.Asks("mlr4", above), above.Accepts("mla4", "mlr4"))
 	pending("one that would move", leaf, true, true)
 
-	r.next(t, root.does(protocol.MCR, "mcr1", "mla1"))
+	r.next(t, root.Revokes("mcr1", "mla1"))
 	r.Suppose(t, "", nil)
-	if who := wantSignedIn(t, r, "one that was cut", signsIn(leaf, nil), leaf.address); who["main_address"] != middle.address || who["id_tx_hash"] != rpctest.HashOf("mcr1").String() {
+	if who := wantSignedIn(t, r, "one that was cut", signsIn(leaf, nil), leaf.Address); who["main_address"] != middle.Address || who["id_tx_hash"] != rpctest.HashOf("mcr1").String() {
 		t.Errorf("after the cut: %v", who)
 	}
 }
@@ -261,14 +257,14 @@ func TestPlace(t *testing.T) {
 // TestBehind asks a server that does not know the last blocks.
 func TestBehind(t *testing.T) {
 	r := newRig(t)
-	p := newPerson(rpctest.Net)
-	good := p.answer(t, challenged(t, r, p))
+	p := rpctest.NewPerson(t, rpctest.Net)
+	good := answered(t, p, challenged(t, r, p))
 	r.Follower.Set(indexer.Status{Checked: true, Reason: "catching up"})
 	wantReason(t, r, "behind", good, "INDEX_BEHIND", "catching up")
 	r.Follower.Set(indexer.Status{})
 	wantReason(t, r, "not checked", good, "INDEX_BEHIND", "")
 	r.Follower.Set(indexer.Status{Checked: true, Synced: true})
-	wantSignedIn(t, r, "synced", good, p.address)
+	wantSignedIn(t, r, "synced", good, p.Address)
 }
 
 // TestSharedKey has two servers that share a key verify each other's challenges, and a third
@@ -276,16 +272,16 @@ func TestBehind(t *testing.T) {
 func TestSharedKey(t *testing.T) {
 	now := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
 	one, other := newAlone(t, rpctest.Net, now), newAlone(t, rpctest.Net, now.Add(signin.MaxSkew))
-	p := newPerson(rpctest.Net)
-	wantSignedIn(t, other, "the other's", p.answer(t, challenged(t, one, p)), p.address)
-	wantSignedIn(t, one, "the one's", p.answer(t, challenged(t, other, p)), p.address)
+	p := rpctest.NewPerson(t, rpctest.Net)
+	wantSignedIn(t, other, "the other's", answered(t, p, challenged(t, one, p)), p.Address)
+	wantSignedIn(t, one, "the one's", answered(t, p, challenged(t, other, p)), p.Address)
 
 	third := newRig(t)
 	r := new(rpctest.Rig)
 	stranger := third.config()
 	stranger.SignInKey = nil
 	r.Serve(t, stranger)
-	wantReason(t, rig{r}, "a stranger's", p.answer(t, challenged(t, third, p)), "FOREIGN_NONCE", "")
+	wantReason(t, rig{r}, "a stranger's", answered(t, p, challenged(t, third, p)), "FOREIGN_NONCE", "")
 }
 
 // TestNewRefusesKeys has a key that is too short.
@@ -306,10 +302,10 @@ func TestManyChallenges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPerson(rpctest.Net)
+	p := rpctest.NewPerson(t, rpctest.Net)
 	before := rpctest.InUse()
 	for i := range many {
-		request := &keytreev1.ChallengeSignInRequest{Domain: domain, Uri: fmt.Sprint(uri, "?s=", i), Address: p.address}
+		request := &keytreev1.ChallengeSignInRequest{Domain: domain, Uri: fmt.Sprint(uri, "?s=", i), Address: p.Address}
 		if _, err := service.ChallengeSignIn(t.Context(), request); err != nil {
 			t.Fatal(err)
 		}

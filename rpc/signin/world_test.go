@@ -14,8 +14,6 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/links"
-	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
-	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/protocol/signin"
 	"github.com/keytree-bch/keytree/rpc"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -46,49 +44,24 @@ func (o object) with(fields object) object {
 	return out
 }
 
-// person is a key that signs.
-type person struct {
-	wif     protocol.WIF
-	address string
-}
-
-func newPerson(net *chaincfg.Params) person {
-	key := regtest.NewKey()
-	return person{protocol.WIF{Private: key.PrivateKey(), Key: key.Hash()}, protocol.FormatAddress(key.Hash(), net)}
-}
-
-// answer signs a text as the answer to VerifySignIn.
-func (p person) answer(t *testing.T, text string) object {
+// answered signs a text, for VerifySignIn.
+func answered(t *testing.T, p rpctest.Person, text string) object {
 	t.Helper()
-	signature, err := signin.Sign(text, p.wif)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return object{"message": text, "signature": signature, "domain": domain}
+	return object{"message": text, "signature": p.Sign(t, text), "domain": domain}
 }
 
-// text makes a challenge as a server of these tests does.
-func (p person) text(t *testing.T, net *chaincfg.Params, issued time.Time) string {
+// textFor makes a challenge as a server of these tests does.
+func textFor(t *testing.T, p rpctest.Person, net *chaincfg.Params, issued time.Time) string {
 	t.Helper()
 	v, err := signin.NewVerifier(secret(), net)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := v.Challenge(signin.Request{Domain: domain, URI: uri, Key: p.wif.Key}, issued)
+	m, err := v.Challenge(signin.Request{Domain: domain, URI: uri, Key: p.WIF.Key}, issued)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return m.Text()
-}
-
-// asks asks the child in a transaction for the parent in it.
-func (p person) asks(tx string, parent person) links.Action {
-	return links.Action{TxID: rpctest.HashOf(tx), Author: &p.wif.Key, Action: protocol.Action{Kind: protocol.MLR, Parent: parent.wif.Key}}
-}
-
-// does is an accept (MLA) or revocation (MCR) in a transaction, of another one.
-func (p person) does(kind protocol.Kind, tx, of string) links.Action {
-	return links.Action{TxID: rpctest.HashOf(tx), Author: &p.wif.Key, Action: protocol.Action{Kind: kind, Ref: protocol.RefersTo(rpctest.HashOf(of))}}
 }
 
 // server answers REST.
@@ -178,9 +151,9 @@ func (roots) ResolveUnconfirmed(_ context.Context, address string) (*keytreev1.R
 }
 
 // challenge asks a server for a text with other fields than the usual ones.
-func challenge(t *testing.T, s server, p person, fields object) string {
+func challenge(t *testing.T, s server, p rpctest.Person, fields object) string {
 	t.Helper()
-	code, answer := s.post(t, "challenge", object{"domain": domain, "uri": uri, "address": p.address}.with(fields))
+	code, answer := s.post(t, "challenge", object{"domain": domain, "uri": uri, "address": p.Address}.with(fields))
 	text, _ := answer["message"].(string)
 	if code != http.StatusOK {
 		t.Fatalf("challenge: %d %v", code, answer)
@@ -189,7 +162,7 @@ func challenge(t *testing.T, s server, p person, fields object) string {
 }
 
 // challenged asks a server for a text.
-func challenged(t *testing.T, s server, p person) string {
+func challenged(t *testing.T, s server, p rpctest.Person) string {
 	t.Helper()
 	return challenge(t, s, p, nil)
 }

@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
-	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/protocol/signin"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
@@ -21,15 +19,11 @@ func signedIn(t *testing.T) rpctest.Object {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := regtest.NewKey()
+	key := rpctest.NewPerson(t, rpctest.Net)
 	issued := time.Now().Add(time.Second) // a server takes none from before it began
-	challenge, err := verifier.Challenge(signin.Request{Domain: "memo.cash", URI: "https://memo.cash/", Key: key.Hash()}, issued)
+	challenge, err := verifier.Challenge(signin.Request{Domain: "memo.cash", URI: "https://memo.cash/", Key: key.WIF.Key}, issued)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signature, err := signin.Sign(challenge.Text(), protocol.WIF{Private: key.PrivateKey()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rpctest.Object{"message": challenge.Text(), "signature": signature, "domain": "memo.cash"}
+	return rpctest.Object{"message": challenge.Text(), "signature": key.Sign(t, challenge.Text()), "domain": "memo.cash"}
 }
