@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/protocol/signin"
@@ -251,6 +252,36 @@ func TestPlace(t *testing.T) {
 	r.Suppose(t, "", nil)
 	if who := wantSignedIn(t, r, "one that was cut", signsIn(leaf, nil), leaf.Address); who["main_address"] != middle.Address || who["id_tx_hash"] != rpctest.HashOf("mcr1").String() {
 		t.Errorf("after the cut: %v", who)
+	}
+}
+
+// TestDeepPlace signs in by a key so deep that its path is not shown whole. What would happen
+// above what is shown counts as a cut.
+func TestDeepPlace(t *testing.T) {
+	r, leaf := newRig(t), rpctest.NewPerson(t, rpctest.Net)
+	name := func(i int) string { return fmt.Sprint("key ", i) }
+	top := rpctest.Person{WIF: protocol.WIF{Key: rpctest.Key(name(0))}}
+	actions := []links.Action{leaf.Asks("leaf's", top), rpctest.MLA("of leaf", name(0), "leaf's")}
+	const deep = 110
+	for i := 1; i < deep; i++ {
+		actions = append(actions, rpctest.MLR(fmt.Sprint("mlr ", i), name(i-1), name(i), ""), rpctest.MLA(fmt.Sprint("mla ", i), name(i), fmt.Sprint("mlr ", i)))
+	}
+	r.next(t, actions...)
+	for i, test := range []struct {
+		name    string
+		pending []links.Action
+		differs bool
+	}{
+		{"nothing", nil, false},
+		{"a cut that is not shown", []links.Action{rpctest.MCR("cut", name(deep-1), fmt.Sprint("mla ", deep-1))}, true},
+		{"a link above the root", []links.Action{rpctest.MLR("above", name(deep-1), "above", ""), rpctest.MLA("accepted", "above", "above")}, true},
+	} {
+		r.Suppose(t, "", nil, test.pending...)
+		text := challenge(t, r, leaf, object{"uri": fmt.Sprint(uri, "?s=", i)})
+		who := wantSignedIn(t, r, test.name, answered(t, leaf, text), leaf.Address)
+		if got := who["pending"].(map[string]any); who["depth"] != float64(deep) || who["path_truncated"] != true || got["cut"] != test.differs || got["link"] != test.differs {
+			t.Errorf("%s: depth %v, %v", test.name, who["depth"], got)
+		}
 	}
 }
 
