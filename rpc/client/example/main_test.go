@@ -39,7 +39,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(w.app.Close)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { a.sessions.watch(ctx); close(done) }()
+	go func() { a.watch(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return w
 }
