@@ -1,5 +1,6 @@
-// Package web is what REST has for people and their tools: the OpenAPI document of all its
-// calls, and a page that shows it.
+// Package web is what REST has for people, pages and tools: the OpenAPI document of all its
+// calls, a page that shows it, and keytree.js, by which pages and Node ask a server. What
+// keytree.js offers is said there; npm packs the same file.
 //
 // The document is made by go generate from the .proto files and from openapi.yaml, which says
 // what those do not. The page needs no other origin and no build step, and can be read
@@ -33,19 +34,22 @@ var (
 	docsCSS []byte
 	//go:embed docs.js
 	docsJS []byte
+	//go:embed keytree.js
+	keytreeJS []byte
 )
 
 // policy lets the page load nothing but its own files, and ask nobody but this server.
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Register adds the document and the page to REST.
+// Register adds the document, the page and keytree.js to REST.
 func Register(mux *runtime.ServeMux) error {
 	page, err := render(openAPI)
 	if err != nil {
 		return fmt.Errorf("web: %w", err)
 	}
 	document, docs := newFile("application/json", openAPI), newFile("text/html; charset=utf-8", page)
+	library := newFile("text/javascript; charset=utf-8", keytreeJS)
 	files := map[string]file{
 		"docs.css": newFile("text/css; charset=utf-8", docsCSS),
 		"docs.js":  newFile("text/javascript; charset=utf-8", docsJS),
@@ -53,6 +57,7 @@ func Register(mux *runtime.ServeMux) error {
 	return errors.Join(
 		mux.HandlePath(http.MethodGet, "/openapi.json", document.answer),
 		mux.HandlePath(http.MethodGet, "/docs", docs.answer),
+		mux.HandlePath(http.MethodGet, "/keytree.js", library.answer),
 		mux.HandlePath(http.MethodGet, "/docs/{file}", func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 			if f, ok := files[path["file"]]; ok {
 				f.answer(w, r, path)

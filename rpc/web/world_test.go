@@ -187,6 +187,7 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		"GetPartReadiness": {{status: 200, path: "/readyz/index"}, {status: 200, path: "/readyz/keyserver"}, {status: 404, path: "/readyz/nothing"}},
 		"GetOpenAPI":       {{status: 200, path: "/openapi.json"}},
 		"GetDocs":          {{status: 200, path: "/docs"}},
+		"GetKeytreeJS":     {{status: 200, path: "/keytree.js"}},
 		"GetDocsFile":      {{status: 200, path: "/docs/docs.css"}, {status: 200, path: "/docs/docs.js"}, {status: 404, path: "/docs/nothing"}},
 	}
 	for call, paths := range map[string][]string{

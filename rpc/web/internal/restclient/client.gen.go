@@ -1188,6 +1188,12 @@ type GetDocsFileParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// GetKeytreeJSParams defines parameters for GetKeytreeJS.
+type GetKeytreeJSParams struct {
+	// IfNoneMatch The ETag of an answer that the client has.
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
 // GetOpenAPIParams defines parameters for GetOpenAPI.
 type GetOpenAPIParams struct {
 	// IfNoneMatch The ETag of an answer that the client has.
@@ -1548,6 +1554,9 @@ type ClientInterface interface {
 	// GetHealth request
 	GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetKeytreeJS request
+	GetKeytreeJS(ctx context.Context, params *GetKeytreeJSParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetOpenAPI request
 	GetOpenAPI(ctx context.Context, params *GetOpenAPIParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1703,6 +1712,18 @@ func (c *Client) GetDocsFile(ctx context.Context, file string, params *GetDocsFi
 
 func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetHealthRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) GetKeytreeJS(ctx context.Context, params *GetKeytreeJSParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetKeytreeJSRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2378,6 +2399,48 @@ func NewGetHealthRequest(server string) (*http.Request, error) {
 	req, err := http.NewRequest("GET", queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetKeytreeJSRequest generates requests for GetKeytreeJS
+func NewGetKeytreeJSRequest(server string, params *GetKeytreeJSParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/keytree.js")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "If-None-Match", runtime.ParamLocationHeader, *params.IfNoneMatch)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -4748,6 +4811,9 @@ type ClientWithResponsesInterface interface {
 	// GetHealthWithResponse request
 	GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthAnswer, error)
 
+	// GetKeytreeJSWithResponse request
+	GetKeytreeJSWithResponse(ctx context.Context, params *GetKeytreeJSParams, reqEditors ...RequestEditorFn) (*GetKeytreeJSAnswer, error)
+
 	// GetOpenAPIWithResponse request
 	GetOpenAPIWithResponse(ctx context.Context, params *GetOpenAPIParams, reqEditors ...RequestEditorFn) (*GetOpenAPIAnswer, error)
 
@@ -4948,6 +5014,30 @@ func (r GetHealthAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r GetHealthAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type GetKeytreeJSAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r GetKeytreeJSAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetKeytreeJSAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -6002,6 +6092,15 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 	return ParseGetHealthAnswer(rsp)
 }
 
+// GetKeytreeJSWithResponse request returning *GetKeytreeJSAnswer
+func (c *ClientWithResponses) GetKeytreeJSWithResponse(ctx context.Context, params *GetKeytreeJSParams, reqEditors ...RequestEditorFn) (*GetKeytreeJSAnswer, error) {
+	rsp, err := c.GetKeytreeJS(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetKeytreeJSAnswer(rsp)
+}
+
 // GetOpenAPIWithResponse request returning *GetOpenAPIAnswer
 func (c *ClientWithResponses) GetOpenAPIWithResponse(ctx context.Context, params *GetOpenAPIParams, reqEditors ...RequestEditorFn) (*GetOpenAPIAnswer, error) {
 	rsp, err := c.GetOpenAPI(ctx, params, reqEditors...)
@@ -6517,6 +6616,46 @@ func ParseGetHealthAnswer(rsp *http.Response) (*GetHealthAnswer, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetKeytreeJSAnswer parses an HTTP response from a GetKeytreeJSWithResponse call
+func ParseGetKeytreeJSAnswer(rsp *http.Response) (*GetKeytreeJSAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetKeytreeJSAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
 		var dest Misdirected
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

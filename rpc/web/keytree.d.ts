@@ -1,0 +1,365 @@
+/**
+ * keytree.js asks a keytree server, from a page or from Node: which identity is behind a
+ * Bitcoin Cash address, what changes, and who signs in. It is one file without dependencies,
+ * which every server has at /keytree.js:
+ *
+ *     import { Keytree } from "https://keytree.example/keytree.js";
+ *
+ *     const keytree = new Keytree("https://keytree.example");
+ *     const { id_tx_hash, main_address } = await keytree.resolve(address);
+ *
+ * Answers are what REST gives, with its names; /docs of the server says what they mean. 64-bit
+ * numbers are strings. A Keytree may be used by all of a page at a time.
+ *
+ * It needs what browsers have since 2024, or Node 20. What it uses beyond that it does
+ * without where it is missing: on plain http beyond loopback there are no locks, so each tab
+ * has a stream of its own.
+ *
+ * @module
+ */
+export type Resolution = {
+    /**
+     * CashAddr with prefix.
+     */
+    address: string;
+    /**
+     * The identity; "" for a key that was never in a link.
+     */
+    id_tx_hash: string;
+    /**
+     * The root of the key's tree; the key itself if it has no parent.
+     */
+    main_address: string;
+    /**
+     * "" for a key without a parent.
+     */
+    parent_address: string;
+    /**
+     * From the key up to the root, the first 100; empty unless asked for.
+     */
+    path: string[];
+    path_truncated: boolean;
+    /**
+     * Links between the key and the root.
+     */
+    depth: number;
+    /**
+     * The MLA of the link to the parent.
+     */
+    accept_tx_hash: string;
+    as_of_height: number;
+    as_of_hash: string;
+    /**
+     * What would differ, if that was asked for and something would.
+     */
+    unconfirmed?: Unconfirmed | null;
+};
+export type Unconfirmed = {
+    available: boolean;
+    /**
+     * Why it is not available.
+     */
+    reason: string;
+    height: number;
+    differs: boolean;
+    by: {
+        tx_hash: string;
+        double_spend: boolean;
+        seen_ago?: number | null;
+    }[];
+    more: boolean;
+    resolution?: Resolution | null;
+    identity?: Identity | null;
+    keys?: Resolution[];
+    actions?: Action[];
+    requests?: LinkRequest[];
+    links?: ChildLink[];
+};
+export type Identity = {
+    id_tx_hash: string;
+    state: "CURRENT" | "MERGED" | "UNCONFIRMED" | (string & {});
+    merged_into: string;
+    main_address: string;
+    key_count: number;
+    named_by: {
+        tx_hash: string;
+        height: number;
+    } | null;
+    as_of_height: number;
+    as_of_hash: string;
+    unconfirmed?: Unconfirmed | null;
+};
+export type IdentityKey = {
+    address: string;
+    parent_address: string;
+    depth: number;
+    accept_tx_hash: string;
+    linked_height: number;
+};
+export type Action = {
+    tx_hash: string;
+    kind: string;
+    author_address: string;
+    child_address: string;
+    parent_address: string;
+    reference: string;
+    ref_tx_hash: string;
+    /**
+     * What its author wrote: show it as that person's word alone.
+     */
+    message: string;
+    message_hex: string;
+    state: string;
+    reason: string;
+    height: number;
+    tx_index: number;
+    decided_height: number;
+    by_tx_hash: string;
+    as_of_height: number;
+    as_of_hash: string;
+    unconfirmed?: Unconfirmed | null;
+};
+export type LinkRequest = {
+    tx_hash: string;
+    child_address: string;
+    /**
+     * What a stranger wrote: show it as that person's word alone.
+     */
+    message: string;
+    message_hex: string;
+    state: string;
+    reason: string;
+    height: number;
+    tx_index: number;
+    decided_height: number;
+    accept_tx_hash: string;
+    revoke_tx_hash: string;
+    pending?: {
+        tx_hash: string;
+        double_spend: boolean;
+        seen_ago?: number | null;
+    } | null;
+};
+export type ChildLink = {
+    child_address: string;
+    accept_tx_hash: string;
+    linked_height: number;
+    state: string;
+};
+export type AsOf = {
+    /**
+     * As of which block; left out, the tip.
+     */
+    atHeight?: number;
+    /**
+     * Whether to say as well what would differ by what is pending.
+     */
+    unconfirmed?: boolean;
+    /**
+     * Ends the call.
+     */
+    signal?: AbortSignal;
+};
+export type Options = {
+    /**
+     * What asks; left out, the page's own.
+     */
+    fetch?: typeof fetch;
+    /**
+     * Whether resolutions have their path.
+     */
+    paths?: boolean;
+    /**
+     * How many resolutions are remembered; 0 for none. Default 50,000.
+     */
+    cacheSize?: number;
+    /**
+     * For how many milliseconds what is remembered needs no check. Default 5,000.
+     */
+    maxAge?: number;
+    /**
+     * How often a call is repeated whose connection is lost, or which the
+     * server has no time for. Default 2.
+     */
+    retries?: number;
+    /**
+     * How many milliseconds the first repetition waits at most. Default 1,000;
+     * each further one waits twice as long, up to 60 times that.
+     */
+    backoff?: number;
+    /**
+     * For how many milliseconds a call may go on. Default 30,000.
+     */
+    timeout?: number;
+};
+/**
+ * KeytreeError is what a call ends with that is not answered: by the server's error, or with
+ * the code UNAVAILABLE and the status 0 if the server could not be reached.
+ */
+export declare class KeytreeError extends Error {
+    /** The code of gRPC, as INVALID_ARGUMENT. */
+    code: string;
+    /** The HTTP status; 0 if no answer came. */
+    status: number;
+    /** The field of the request that is wrong, as addresses[3]; "" if none is named. */
+    field: string;
+    /** Why, in a word of a fixed set; "" if there is none. */
+    reason: string;
+    /** After how many seconds to try again; 0 if the server does not say. */
+    retryAfter: number;
+    /**
+     * @param {string} message
+     * @param {{ code?: string, status?: number, field?: string, reason?: string, retryAfter?: number, cause?: unknown }} [of]
+     */
+    constructor(message: string, { code, status, field, reason, retryAfter, cause }?: {
+        code?: string;
+        status?: number;
+        field?: string;
+        reason?: string;
+        retryAfter?: number;
+        cause?: unknown;
+    });
+}
+/** Keytree is a server, with what was learned from it. */
+export declare class Keytree {
+    #private;
+    /**
+     * @param {string | URL} url Of the server, as https://keytree.example.
+     * @param {Options} [options]
+     */
+    constructor(url: string | URL, options?: Options);
+    /**
+     * resolve tells which identity is behind an address. What is asked within one tick is asked in
+     * one request. What is known as of an earlier block is only checked. The answer is shared:
+     * it cannot be changed.
+     * @param {string} address CashAddr, with or without prefix, or legacy.
+     * @param {AsOf} [asOf]
+     * @returns {Promise<Readonly<Resolution>>}
+     */
+    resolve(address: string, asOf?: AsOf): Promise<Readonly<Resolution>>;
+    /** status tells what the server has indexed. @param {AsOf} [asOf] @returns {Promise<any>} */
+    status({ signal }?: AsOf): Promise<any>;
+    /** identity describes an identity. @param {string} id @param {AsOf} [asOf] @returns {Promise<Identity>} */
+    identity(id: string, asOf?: AsOf): Promise<Identity>;
+    /** action tells what has become of an action. @param {string} tx @param {AsOf} [asOf] @returns {Promise<Action>} */
+    action(tx: string, asOf?: AsOf): Promise<Action>;
+    /** keys lists the keys of an identity, from its root on. @param {string} id @param {AsOf} [asOf] @returns {AsyncGenerator<IdentityKey>} */
+    keys(id: string, asOf?: AsOf): AsyncGenerator<IdentityKey>;
+    /** history lists the actions by and about a key, the first one first. @param {string} address @param {AsOf} [asOf] @returns {AsyncGenerator<Action>} */
+    history(address: string, asOf?: AsOf): AsyncGenerator<Action>;
+    /**
+     * requests lists the link requests that name a key as the parent, the newest first: what its
+     * wallet may accept.
+     * @param {string} address
+     * @param {AsOf & { state?: "open" | "accepted" | "cut" | "refused" | "all" }} [asOf]
+     * @returns {AsyncGenerator<LinkRequest>}
+     */
+    requests(address: string, asOf?: AsOf & {
+        state?: "open" | "accepted" | "cut" | "refused" | "all";
+    }): AsyncGenerator<LinkRequest>;
+    /** links lists the links directly below a key: what its wallet may revoke. @param {string} address @param {AsOf} [asOf] @returns {AsyncGenerator<ChildLink>} */
+    links(address: string, asOf?: AsOf): AsyncGenerator<ChildLink>;
+    /**
+     * prepareLink makes the transaction of an action for a wallet to sign: params are what it is
+     * asked with.
+     * @param {{ kind: "MLR" | "MLA" | "MCR", author_address: string, parent_address?: string, ref_tx_hash?: string, message?: string,
+     *   coins?: { tx_hash: string, output_index: number, value_satoshi: string }[], fee_rate?: number,
+     *   format?: "walletconnect" | "wizardconnect" | "hex", key_path?: string }} request
+     * @param {{ signal?: AbortSignal }} [options]
+     * @returns {Promise<{ params: any, facts: { kind: string, author_address: string, counterpart_address: string, says: string,
+     *   fee_satoshi: string, change_satoshi: string, expected: string } }>}
+     */
+    prepareLink(request: {
+        kind: "MLR" | "MLA" | "MCR";
+        author_address: string;
+        parent_address?: string;
+        ref_tx_hash?: string;
+        message?: string;
+        coins?: {
+            tx_hash: string;
+            output_index: number;
+            value_satoshi: string;
+        }[];
+        fee_rate?: number;
+        format?: "walletconnect" | "wizardconnect" | "hex";
+        key_path?: string;
+    }, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<{
+        params: any;
+        facts: {
+            kind: string;
+            author_address: string;
+            counterpart_address: string;
+            says: string;
+            fee_satoshi: string;
+            change_satoshi: string;
+            expected: string;
+        };
+    }>;
+    /**
+     * submitLink sends what a wallet has signed. Sent twice is success twice.
+     * @param {string} signedTransaction In hex.
+     * @param {{ force?: boolean, signal?: AbortSignal }} [options] Force sends what would be refused.
+     * @returns {Promise<{ tx_hash: string, kind: string, known: boolean, expected: string }>}
+     */
+    submitLink(signedTransaction: string, { force, signal }?: {
+        force?: boolean;
+        signal?: AbortSignal;
+    }): Promise<{
+        tx_hash: string;
+        kind: string;
+        known: boolean;
+        expected: string;
+    }>;
+}
+export type Asked = {
+    asOf: AsOf;
+    /**
+     * By address; from when it is asked until it is answered.
+     */
+    answers: Map<string, PromiseWithResolvers<Resolution>>;
+    /**
+     * What no request was sent for.
+     */
+    queue: string[];
+};
+/**
+ * decodeAddress reads a CashAddr, with or without prefix, of any kind. It throws a KeytreeError
+ * that says what is wrong with another text.
+ * @param {string} address
+ * @returns {{ prefix: string, kind: string, tokens: boolean, hash: Uint8Array }} Tokens tells
+ *   whether it takes them.
+ */
+export declare function decodeAddress(address: string): {
+    prefix: string;
+    kind: string;
+    tokens: boolean;
+    hash: Uint8Array;
+};
+export type Point = [bigint, bigint, bigint];
+/**
+ * signerOf returns the hash of the public key that signed a message, 20 bytes: of a recoverable
+ * ECDSA signature in base64, as wallets give for bch_signMessage (protocol/SIGNIN.md §3). There
+ * is one for nearly every signature, so compare it with the one expected, or call verifyMessage.
+ * It throws a KeytreeError that says what is wrong with a signature.
+ * @param {string} message
+ * @param {string} signature
+ * @returns {Uint8Array}
+ */
+export declare function signerOf(message: string, signature: string): Uint8Array;
+/**
+ * verifyMessage tells whether the key of an address signed a message, as wallets do for
+ * bch_signMessage. A signature in another form is none.
+ * @param {{ address: string, message: string, signature: string }} signed
+ * @returns {boolean}
+ */
+export declare function verifyMessage({ address, message, signature }: {
+    address: string;
+    message: string;
+    signature: string;
+}): boolean;
+/** sha256 is here because pages on plain http beyond loopback have no WebCrypto. @param {Uint8Array} bytes @returns {Uint8Array} */
+export declare function sha256(bytes: Uint8Array): Uint8Array;
+/** @param {Uint8Array} bytes @returns {Uint8Array} */
+export declare function ripemd160(bytes: Uint8Array): Uint8Array;

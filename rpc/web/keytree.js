@@ -1,0 +1,860 @@
+/**
+ * keytree.js asks a keytree server, from a page or from Node: which identity is behind a
+ * Bitcoin Cash address, what changes, and who signs in. It is one file without dependencies,
+ * which every server has at /keytree.js:
+ *
+ *     import { Keytree } from "https://keytree.example/keytree.js";
+ *
+ *     const keytree = new Keytree("https://keytree.example");
+ *     const { id_tx_hash, main_address } = await keytree.resolve(address);
+ *
+ * Answers are what REST gives, with its names; /docs of the server says what they mean. 64-bit
+ * numbers are strings. A Keytree may be used by all of a page at a time.
+ *
+ * It needs what browsers have since 2024, or Node 20. What it uses beyond that it does
+ * without where it is missing: on plain http beyond loopback there are no locks, so each tab
+ * has a stream of its own.
+ *
+ * @module
+ */
+
+/**
+ * @typedef {object} Resolution The identity behind one key as of a block.
+ * @property {string} address CashAddr with prefix.
+ * @property {string} id_tx_hash The identity; "" for a key that was never in a link.
+ * @property {string} main_address The root of the key's tree; the key itself if it has no parent.
+ * @property {string} parent_address "" for a key without a parent.
+ * @property {string[]} path From the key up to the root, the first 100; empty unless asked for.
+ * @property {boolean} path_truncated
+ * @property {number} depth Links between the key and the root.
+ * @property {string} accept_tx_hash The MLA of the link to the parent.
+ * @property {number} as_of_height
+ * @property {string} as_of_hash
+ * @property {Unconfirmed | null} [unconfirmed] What would differ, if that was asked for and something would.
+ */
+
+/**
+ * @typedef {object} Unconfirmed What would differ if the pending transactions made up the next block.
+ * @property {boolean} available
+ * @property {string} reason Why it is not available.
+ * @property {number} height
+ * @property {boolean} differs
+ * @property {{ tx_hash: string, double_spend: boolean, seen_ago?: number | null }[]} by
+ * @property {boolean} more
+ * @property {Resolution | null} [resolution]
+ * @property {Identity | null} [identity]
+ * @property {Resolution[]} [keys]
+ * @property {Action[]} [actions]
+ * @property {LinkRequest[]} [requests]
+ * @property {ChildLink[]} [links]
+ */
+
+/**
+ * @typedef {object} Identity
+ * @property {string} id_tx_hash
+ * @property {"CURRENT" | "MERGED" | "UNCONFIRMED" | (string & {})} state
+ * @property {string} merged_into
+ * @property {string} main_address
+ * @property {number} key_count
+ * @property {{ tx_hash: string, height: number } | null} named_by
+ * @property {number} as_of_height
+ * @property {string} as_of_hash
+ * @property {Unconfirmed | null} [unconfirmed]
+ */
+
+/**
+ * @typedef {object} IdentityKey
+ * @property {string} address
+ * @property {string} parent_address
+ * @property {number} depth
+ * @property {string} accept_tx_hash
+ * @property {number} linked_height
+ */
+
+/**
+ * @typedef {object} Action One MLR, MLA or MCR, and what has become of it.
+ * @property {string} tx_hash
+ * @property {string} kind
+ * @property {string} author_address
+ * @property {string} child_address
+ * @property {string} parent_address
+ * @property {string} reference
+ * @property {string} ref_tx_hash
+ * @property {string} message What its author wrote: show it as that person's word alone.
+ * @property {string} message_hex
+ * @property {string} state
+ * @property {string} reason
+ * @property {number} height
+ * @property {number} tx_index
+ * @property {number} decided_height
+ * @property {string} by_tx_hash
+ * @property {number} as_of_height
+ * @property {string} as_of_hash
+ * @property {Unconfirmed | null} [unconfirmed]
+ */
+
+/**
+ * @typedef {object} LinkRequest
+ * @property {string} tx_hash
+ * @property {string} child_address
+ * @property {string} message What a stranger wrote: show it as that person's word alone.
+ * @property {string} message_hex
+ * @property {string} state
+ * @property {string} reason
+ * @property {number} height
+ * @property {number} tx_index
+ * @property {number} decided_height
+ * @property {string} accept_tx_hash
+ * @property {string} revoke_tx_hash
+ * @property {{ tx_hash: string, double_spend: boolean, seen_ago?: number | null } | null} [pending]
+ */
+
+/**
+ * @typedef {object} ChildLink
+ * @property {string} child_address
+ * @property {string} accept_tx_hash
+ * @property {number} linked_height
+ * @property {string} state
+ */
+
+/**
+ * @typedef {object} AsOf How a question may be asked.
+ * @property {number} [atHeight] As of which block; left out, the tip.
+ * @property {boolean} [unconfirmed] Whether to say as well what would differ by what is pending.
+ * @property {AbortSignal} [signal] Ends the call.
+ */
+
+/**
+ * @typedef {object} Options
+ * @property {typeof fetch} [fetch] What asks; left out, the page's own.
+ * @property {boolean} [paths] Whether resolutions have their path.
+ * @property {number} [cacheSize] How many resolutions are remembered; 0 for none. Default 50,000.
+ * @property {number} [maxAge] For how many milliseconds what is remembered needs no check. Default 5,000.
+ * @property {number} [retries] How often a call is repeated whose connection is lost, or which the
+ *   server has no time for. Default 2.
+ * @property {number} [backoff] How many milliseconds the first repetition waits at most. Default 1,000;
+ *   each further one waits twice as long, up to 60 times that.
+ * @property {number} [timeout] For how many milliseconds a call may go on. Default 30,000.
+ */
+
+const mostAddresses = 10_000; // in a request
+
+/** The codes of gRPC, by their numbers. */
+const codes = [
+  "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+  "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+  "UNAUTHENTICATED",
+];
+
+/**
+ * KeytreeError is what a call ends with that is not answered: by the server's error, or with
+ * the code UNAVAILABLE and the status 0 if the server could not be reached.
+ */
+export class KeytreeError extends Error {
+  /**
+   * @param {string} message
+   * @param {{ code?: string, status?: number, field?: string, reason?: string, retryAfter?: number, cause?: unknown }} [of]
+   */
+  constructor(message, { code = "UNKNOWN", status = 0, field = "", reason = "", retryAfter = 0, cause } = {}) {
+    super(message, { cause });
+    this.name = "KeytreeError";
+    /** The code of gRPC, as INVALID_ARGUMENT. */
+    this.code = code;
+    /** The HTTP status; 0 if no answer came. */
+    this.status = status;
+    /** The field of the request that is wrong, as addresses[3]; "" if none is named. */
+    this.field = field;
+    /** Why, in a word of a fixed set; "" if there is none. */
+    this.reason = reason;
+    /** After how many seconds to try again; 0 if the server does not say. */
+    this.retryAfter = retryAfter;
+  }
+}
+
+/**
+ * refusal is the error of an answer.
+ * @param {Response} response
+ */
+async function refusal(response) {
+  /** @type {any} */
+  let error = {};
+  try {
+    error = await response.json();
+  } catch {
+    // Whoever stands before the server has answered.
+  }
+  let field = "", reason = "";
+  for (const detail of Array.isArray(error?.details) ? error.details : []) {
+    field ||= detail.field_violations?.[0]?.field ?? "";
+    reason ||= detail.reason ?? "";
+  }
+  const after = Number(response.headers.get("Retry-After") ?? 0);
+  return new KeytreeError(error?.message ?? `${response.status} ${response.statusText}`, {
+    code: codes[error?.code] ?? (response.status >= 500 || response.status === 429 ? "UNAVAILABLE" : "UNKNOWN"),
+    status: response.status, field, reason, retryAfter: after > 0 ? after : 0,
+  });
+}
+
+/** wrong is the error of a question that need not be asked. @param {string} field @param {string} message */
+const wrong = (field, message) => new KeytreeError(`${field}: ${message}`, { code: "INVALID_ARGUMENT", field });
+
+/** isMissing tells of the error of a server that does not know the call. @param {unknown} error */
+const isMissing = (error) => error instanceof KeytreeError && [404, 405, 501].includes(error.status);
+
+/**
+ * isPassing tells of an error that may be gone when the call is repeated.
+ * @param {unknown} error
+ * @returns {error is KeytreeError}
+ */
+const isPassing = (error) => error instanceof KeytreeError && (error.status === 0 ? error.code === "UNAVAILABLE" : error.status === 429 || error.status >= 502);
+
+/**
+ * wait waits for some milliseconds, and throws the signal's reason when that comes first.
+ * @param {number} ms
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<void>}
+ */
+const wait = (ms, signal) => new Promise((resolve, reject) => {
+  signal?.throwIfAborted();
+  const end = () => {
+    clearTimeout(timer);
+    reject(signal?.reason);
+  };
+  const timer = setTimeout(() => {
+    signal?.removeEventListener("abort", end);
+    resolve();
+  }, ms);
+  signal?.addEventListener("abort", end, { once: true });
+});
+
+/**
+ * delay is how many milliseconds to wait before another attempt: up to twice as long each time,
+ * and never less than the server asks for. It is by chance, lest all pages come back at once.
+ * @param {number} attempt From 0 on.
+ * @param {number} step Of the first attempt; the longest is 60 times that.
+ * @param {number} [least]
+ */
+const delay = (attempt, step, least = 0) => least + Math.random() * Math.min(60 * step, step * 2 ** attempt);
+
+/** Keytree is a server, with what was learned from it. */
+export class Keytree {
+  #base;
+  /** @type {Required<Options>} */
+  #options;
+  #resolver;
+
+  /**
+   * @param {string | URL} url Of the server, as https://keytree.example.
+   * @param {Options} [options]
+   */
+  constructor(url, options = {}) {
+    const base = new URL(url);
+    if (base.protocol !== "https:" && base.protocol !== "http:" || base.search || base.hash) {
+      throw wrong("url", `expected that of a server, as https://keytree.example, got ${url}`);
+    }
+    this.#base = base.href.replace(/\/+$/, "");
+    this.#options = {
+      fetch: (input, init) => globalThis.fetch(input, init), paths: false, cacheSize: 50_000, maxAge: 5000, retries: 2, backoff: 1000, timeout: 30_000,
+      ...options,
+    };
+    this.#resolver = new Resolver(this.#options, (path, body) => this.#post(path, body));
+  }
+
+  /**
+   * resolve tells which identity is behind an address. What is asked within one tick is asked in
+   * one request. What is known as of an earlier block is only checked. The answer is shared:
+   * it cannot be changed.
+   * @param {string} address CashAddr, with or without prefix, or legacy.
+   * @param {AsOf} [asOf]
+   * @returns {Promise<Readonly<Resolution>>}
+   */
+  resolve(address, asOf = {}) {
+    return this.#resolver.resolve(address, asOf);
+  }
+
+  /** status tells what the server has indexed. @param {AsOf} [asOf] @returns {Promise<any>} */
+  status({ signal } = {}) {
+    return this.#get("/v1/status", {}, signal);
+  }
+
+  /** identity describes an identity. @param {string} id @param {AsOf} [asOf] @returns {Promise<Identity>} */
+  identity(id, asOf = {}) {
+    return this.#get(`/v1/identities/${encodeURIComponent(id)}`, query(asOf), asOf.signal);
+  }
+
+  /** action tells what has become of an action. @param {string} tx @param {AsOf} [asOf] @returns {Promise<Action>} */
+  action(tx, asOf = {}) {
+    return this.#get(`/v1/actions/${encodeURIComponent(tx)}`, query(asOf), asOf.signal);
+  }
+
+  /** keys lists the keys of an identity, from its root on. @param {string} id @param {AsOf} [asOf] @returns {AsyncGenerator<IdentityKey>} */
+  keys(id, asOf = {}) {
+    return this.#list(`/v1/identities/${encodeURIComponent(id)}/keys`, "keys", asOf);
+  }
+
+  /** history lists the actions by and about a key, the first one first. @param {string} address @param {AsOf} [asOf] @returns {AsyncGenerator<Action>} */
+  history(address, asOf = {}) {
+    return this.#list(`/v1/addresses/${encodeURIComponent(address)}/actions`, "actions", asOf);
+  }
+
+  /**
+   * requests lists the link requests that name a key as the parent, the newest first: what its
+   * wallet may accept.
+   * @param {string} address
+   * @param {AsOf & { state?: "open" | "accepted" | "cut" | "refused" | "all" }} [asOf]
+   * @returns {AsyncGenerator<LinkRequest>}
+   */
+  requests(address, asOf = {}) {
+    return this.#list(`/v1/addresses/${encodeURIComponent(address)}/requests`, "requests", asOf, { state: asOf.state });
+  }
+
+  /** links lists the links directly below a key: what its wallet may revoke. @param {string} address @param {AsOf} [asOf] @returns {AsyncGenerator<ChildLink>} */
+  links(address, asOf = {}) {
+    return this.#list(`/v1/addresses/${encodeURIComponent(address)}/links`, "links", asOf);
+  }
+
+  /**
+   * prepareLink makes the transaction of an action for a wallet to sign: params are what it is
+   * asked with.
+   * @param {{ kind: "MLR" | "MLA" | "MCR", author_address: string, parent_address?: string, ref_tx_hash?: string, message?: string,
+   *   coins?: { tx_hash: string, output_index: number, value_satoshi: string }[], fee_rate?: number,
+   *   format?: "walletconnect" | "wizardconnect" | "hex", key_path?: string }} request
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<{ params: any, facts: { kind: string, author_address: string, counterpart_address: string, says: string,
+   *   fee_satoshi: string, change_satoshi: string, expected: string } }>}
+   */
+  prepareLink(request, { signal } = {}) {
+    return this.#post("/v1/links:prepare", request, signal);
+  }
+
+  /**
+   * submitLink sends what a wallet has signed. Sent twice is success twice.
+   * @param {string} signedTransaction In hex.
+   * @param {{ force?: boolean, signal?: AbortSignal }} [options] Force sends what would be refused.
+   * @returns {Promise<{ tx_hash: string, kind: string, known: boolean, expected: string }>}
+   */
+  submitLink(signedTransaction, { force = false, signal } = {}) {
+    return this.#post("/v1/links:submit", { signed_transaction: signedTransaction, force }, signal);
+  }
+
+  /** @param {string} path @param {Record<string, string | number | boolean | undefined>} values @param {AbortSignal} [signal] */
+  #get(path, values, signal) {
+    const search = new URLSearchParams();
+    for (const [name, value] of Object.entries(values)) if (value !== undefined) search.set(name, String(value));
+    return this.#ask(search.size > 0 ? `${path}?${search}` : path, {}, this.#options.retries, signal);
+  }
+
+  /** @param {string} path @param {unknown} body @param {AbortSignal} [signal] */
+  #post(path, body, signal, retries = this.#options.retries) {
+    return this.#ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }, retries, signal);
+  }
+
+  /**
+   * @param {string} path
+   * @param {string} name Of the list in the answer.
+   * @param {AsOf} asOf
+   * @param {Record<string, string | undefined>} [more]
+   */
+  async *#list(path, name, asOf, more) {
+    let token;
+    do {
+      const page = await this.#get(path, { ...query(asOf), ...more, page_size: 1000, page_token: token }, asOf.signal);
+      yield* page[name];
+      token = page.next_page_token || undefined;
+    } while (token);
+  }
+
+  /**
+   * @param {string} path
+   * @param {RequestInit} init
+   * @param {number} retries
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<any>}
+   */
+  async #ask(path, init, retries, signal) {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const timeout = AbortSignal.timeout(this.#options.timeout);
+        const response = await this.#send(path, { ...init, signal: signal ? AbortSignal.any([signal, timeout]) : timeout }, signal);
+        if (!response.ok) throw await refusal(response);
+        return await response.json().catch((cause) => this.#lost(cause, signal));
+      } catch (error) {
+        if (attempt >= retries || !isPassing(error)) throw error;
+        await wait(delay(attempt, this.#options.backoff, error.retryAfter * 1000), signal);
+      }
+    }
+  }
+
+  /**
+   * @param {string} path
+   * @param {RequestInit} init
+   * @param {AbortSignal} [signal] The caller's.
+   * @returns {Promise<Response>}
+   */
+  #send(path, init, signal) {
+    return this.#options.fetch(this.#base + path, { credentials: "omit", ...init }).catch((cause) => this.#lost(cause, signal));
+  }
+
+  /** @param {any} cause @param {AbortSignal} [signal] @returns {never} */
+  #lost(cause, signal) {
+    signal?.throwIfAborted();
+    throw new KeytreeError(`${this.#base} cannot be reached: ${cause?.message ?? cause}`, { code: "UNAVAILABLE", cause });
+  }
+}
+
+/** query is how REST is asked as of a block. @param {AsOf} asOf */
+const query = ({ atHeight, unconfirmed }) => ({ at_height: atHeight, unconfirmed: unconfirmed || undefined });
+
+/**
+ * @typedef {object} Asked What one tick asks in one way.
+ * @property {AsOf} asOf
+ * @property {Map<string, PromiseWithResolvers<Resolution>>} answers By address; from when it is asked until it is answered.
+ * @property {string[]} queue What no request was sent for.
+ */
+
+/**
+ * Resolver asks about many addresses at once, and remembers the answers as of the tip.
+ */
+class Resolver {
+  #options;
+  #post;
+  /** @type {Map<string, { resolution: Readonly<Resolution>, checked: number }>} By address as asked, the least recently used first. */
+  #known = new Map();
+  /** @type {Map<string, Asked>} By the way in which it is asked. */
+  #asked = new Map();
+  #changed = true; // whether the server can tell what has changed
+
+  /** @param {Required<Options>} options @param {(path: string, body: unknown) => Promise<any>} post */
+  constructor(options, post) {
+    this.#options = options;
+    this.#post = post;
+  }
+
+  /** @param {string} address @param {AsOf} asOf @returns {Promise<Readonly<Resolution>>} */
+  async resolve(address, { atHeight, unconfirmed = false, signal }) {
+    signal?.throwIfAborted();
+    checkAddress(address);
+    const plain = atHeight === undefined && !unconfirmed;
+    const known = plain && this.#known.get(address);
+    if (known && performance.now() - known.checked < this.#options.maxAge) return this.#remember(address, known);
+    const way = `${atHeight} ${unconfirmed}`;
+    let asked = this.#asked.get(way);
+    if (!asked) this.#asked.set(way, asked = { asOf: { atHeight, unconfirmed }, answers: new Map(), queue: [] });
+    let answer = asked.answers.get(address);
+    if (!answer) {
+      asked.answers.set(address, answer = withResolvers());
+      answer.promise.catch(() => {}); // a caller that has gone does not make it unhandled
+      if (asked.queue.push(address) === 1) setTimeout(() => this.#flush(way));
+    }
+    return signal ? orAborted(answer.promise, signal) : answer.promise;
+  }
+
+  /** flush asks what was queued in one way. @param {string} way */
+  #flush(way) {
+    const asked = /** @type {Asked} */ (this.#asked.get(way));
+    const unknown = [], blocks = /** @type {Map<string, string[]>} */ (new Map());
+    for (const address of asked.queue.splice(0)) {
+      const known = asked.asOf.atHeight === undefined && !asked.asOf.unconfirmed && this.#changed && this.#known.get(address);
+      if (!known) {
+        unknown.push(address);
+        continue;
+      }
+      const { as_of_height, as_of_hash } = known.resolution, block = `${as_of_height} ${as_of_hash}`;
+      if (!blocks.get(block)?.push(address)) blocks.set(block, [address]);
+    }
+    for (const addresses of blocks.values()) for (const some of split(addresses)) this.#answer(way, asked, some, this.#refresh(some));
+    for (const some of split(unknown)) this.#answer(way, asked, some, this.#fetch(asked, some));
+  }
+
+  /**
+   * answer hands on what a request for some addresses comes to.
+   * @param {string} way
+   * @param {Asked} asked
+   * @param {string[]} addresses
+   * @param {Promise<(Resolution | KeytreeError)[]>} request
+   */
+  async #answer(way, asked, addresses, request) {
+    /** @type {(Resolution | Error)[]} */
+    let answers;
+    try {
+      answers = await request;
+    } catch (error) {
+      answers = addresses.map(() => /** @type {Error} */ (error));
+    }
+    const plain = asked.asOf.atHeight === undefined && !asked.asOf.unconfirmed, checked = performance.now();
+    addresses.forEach((address, i) => {
+      const answer = answers[i], waiting = asked.answers.get(address);
+      asked.answers.delete(address);
+      if (answer instanceof Error) waiting?.reject(answer);
+      else waiting?.resolve(plain ? this.#remember(address, { resolution: Object.freeze(answer), checked }) : Object.freeze(answer));
+    });
+    if (asked.answers.size === 0) this.#asked.delete(way);
+  }
+
+  /** @param {string} address @param {{ resolution: Readonly<Resolution>, checked: number }} known */
+  #remember(address, known) {
+    this.#known.delete(address);
+    this.#known.set(address, known);
+    for (const oldest of this.#known.keys()) {
+      if (this.#known.size <= this.#options.cacheSize) break;
+      this.#known.delete(oldest);
+    }
+    return known.resolution;
+  }
+
+  /**
+   * refresh asks which of some addresses have changed since the block that they are known as
+   * of, which is one. If that cannot be told, it asks about all of them anew.
+   * @param {string[]} addresses
+   * @returns {Promise<(Resolution | KeytreeError)[]>}
+   */
+  async #refresh(addresses) {
+    const known = addresses.map((address) => /** @type {{ resolution: Resolution }} */ (this.#known.get(address)).resolution);
+    const body = {
+      addresses: known.map(({ address }) => address), since_height: known[0].as_of_height, since_hash: known[0].as_of_hash, omit_path: !this.#options.paths,
+    };
+    let answer;
+    try {
+      answer = await this.#post("/v1/addresses:changed", body);
+    } catch (error) {
+      if (isMissing(error)) this.#changed = false; // a server of an earlier version
+      // The block is gone, is not yet known to another server behind the same name, or is too long ago.
+      else if (!(error instanceof KeytreeError && ["ABORTED", "OUT_OF_RANGE", "FAILED_PRECONDITION"].includes(error.code))) throw error;
+      return this.#fetch({ asOf: {} }, addresses);
+    }
+    const changed = new Map(answer.resolutions.map((/** @type {Resolution} */ r) => [r.address, r]));
+    return known.map((old) => changed.get(old.address) ?? { ...old, as_of_height: answer.as_of_height, as_of_hash: answer.as_of_hash });
+  }
+
+  /**
+   * fetch asks about addresses. The server refuses all of them for a bad one, which is then left out.
+   * @param {Pick<Asked, "asOf">} asked
+   * @param {string[]} addresses
+   * @returns {Promise<(Resolution | KeytreeError)[]>}
+   */
+  async #fetch({ asOf: { atHeight, unconfirmed } }, addresses) {
+    const bad = /** @type {Map<string, KeytreeError>} */ (new Map());
+    for (;;) {
+      const good = addresses.filter((address) => !bad.has(address));
+      if (good.length === 0) return addresses.map((address) => /** @type {KeytreeError} */ (bad.get(address)));
+      try {
+        const body = { addresses: good, at_height: atHeight, unconfirmed: unconfirmed || undefined, omit_path: !this.#options.paths };
+        const answers = (await this.#post("/v1/addresses:batchResolve", body)).resolutions;
+        let next = 0;
+        return addresses.map((address) => bad.get(address) ?? answers[next++]);
+      } catch (error) {
+        const at = error instanceof KeytreeError && /^addresses\[(\d+)\]$/.exec(error.field);
+        if (!at || bad.size >= mostBad || !(Number(at[1]) < good.length)) throw error;
+        bad.set(good[Number(at[1])], /** @type {KeytreeError} */ (error));
+      }
+    }
+  }
+}
+
+/** mostBad is how many addresses of one request are found out, by one request each. All others then share the error. */
+const mostBad = 10;
+
+/**
+ * split cuts a list into what one request may have.
+ * @param {string[]} addresses
+ */
+function* split(addresses) {
+  for (let i = 0; i < addresses.length; i += mostAddresses) yield addresses.slice(i, i + mostAddresses);
+}
+
+/** @returns {PromiseWithResolvers<any>} */
+function withResolvers() {
+  /** @type {any} */
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  return made;
+}
+
+/**
+ * orAborted is a promise, or the signal's reason if that comes first.
+ * @template T
+ * @param {Promise<T>} promise
+ * @param {AbortSignal} signal
+ * @returns {Promise<T>}
+ */
+function orAborted(promise, signal) {
+  return new Promise((resolve, reject) => {
+    const end = () => reject(signal.reason);
+    signal.addEventListener("abort", end, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", end));
+  });
+}
+
+// Addresses and signatures. A verifier knows no secret, so what follows may take any time.
+
+const prefixes = ["bitcoincash", "bchtest", "bchreg"];
+const alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"; // of CashAddr
+const kinds = ["P2PKH", "P2SH", "P2PKH", "P2SH"]; // by version; the last two take tokens
+
+/** checksum is CashAddr's: 0 for an address that has its own at its end. @param {number[]} values Of 5 bits. */
+function checksum(values) {
+  const generators = [0x98f2bc8e61n, 0x79b76d99e2n, 0xf33e5fb3c4n, 0xae2eabe2a8n, 0x1e4f43e470n];
+  let c = 1n;
+  for (const value of values) {
+    const top = c >> 35n;
+    c = ((c & 0x07ffffffffn) << 5n) ^ BigInt(value);
+    generators.forEach((generator, i) => { if ((top >> BigInt(i)) & 1n) c ^= generator; });
+  }
+  return c ^ 1n;
+}
+
+/**
+ * decodeAddress reads a CashAddr, with or without prefix, of any kind. It throws a KeytreeError
+ * that says what is wrong with another text.
+ * @param {string} address
+ * @returns {{ prefix: string, kind: string, tokens: boolean, hash: Uint8Array }} Tokens tells
+ *   whether it takes them.
+ */
+export function decodeAddress(address) {
+  const refuse = (/** @type {string} */ why) => wrong("address", `${why}, got ${JSON.stringify(String(address).slice(0, 100))}`);
+  if (typeof address !== "string" || address.length > 130) throw refuse("expected a CashAddr");
+  const lower = address.toLowerCase();
+  if (lower !== address && address.toUpperCase() !== address) throw refuse("expected one case");
+  const colon = lower.indexOf(":"), values = [...lower.slice(colon + 1)].map((c) => alphabet.indexOf(c));
+  if (values.length < 9 || values.includes(-1)) throw refuse("expected the characters of CashAddr");
+  const prefix = (colon >= 0 ? [lower.slice(0, colon)] : prefixes).find((p) => checksum([...[...p].map((c) => c.charCodeAt(0) & 31), 0, ...values]) === 0n);
+  if (!prefix) throw refuse("expected the checksum of another address, or another prefix");
+  let bits = 0, n = 0;
+  const bytes = [];
+  for (const value of values.slice(0, -8)) {
+    bits = ((bits << 5) | value) & 0xfff;
+    if ((n += 5) >= 8) bytes.push((bits >> (n -= 8)) & 0xff);
+  }
+  const version = bytes[0], size = [20, 24, 28, 32, 40, 48, 56, 64][version & 7];
+  if (n >= 5 || (bits & ((1 << n) - 1)) !== 0 || !(version >> 3 < kinds.length) || bytes.length !== size + 1) throw refuse("expected the hash of a key or script");
+  return { prefix, kind: kinds[version >> 3], tokens: version >> 3 >= 2, hash: Uint8Array.from(bytes.slice(1)) };
+}
+
+/** checkAddress throws unless a server may take an address. Legacy ones are left to it. @param {string} address */
+function checkAddress(address) {
+  if (typeof address === "string" && /^[1mn][1-9A-HJ-NP-Za-km-z]{25,34}$/.test(address)) return;
+  const { kind, hash } = decodeAddress(address);
+  if (kind !== "P2PKH" || hash.length !== 20) throw wrong("address", `expected that of a key (P2PKH), got ${address}`);
+}
+
+/** The curve secp256k1: y² = x³ + 7 over the field of p, with the generator (gx, gy) of order n. */
+const p = 2n ** 256n - 2n ** 32n - 977n;
+const n = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141n;
+const gx = 0x79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798n;
+const gy = 0x483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8n;
+
+/** mod is the remainder that is not negative. @param {bigint} a @param {bigint} m */
+const mod = (a, m) => ((a % m) + m) % m;
+
+/** power is a to the e, modulo m. @param {bigint} a @param {bigint} e @param {bigint} m */
+function power(a, e, m) {
+  let result = 1n;
+  for (let base = mod(a, m); e > 0n; e >>= 1n, base = (base * base) % m) if (e & 1n) result = (result * base) % m;
+  return result;
+}
+
+/** inverse is 1 / a, modulo a prime m (Fermat). @param {bigint} a @param {bigint} m */
+const inverse = (a, m) => power(a, m - 2n, m);
+
+/** @typedef {[bigint, bigint, bigint]} Point In Jacobian coordinates: x / z², y / z³; z is 0 at infinity. */
+
+/** double is 2 P. @param {Point} P @returns {Point} */
+function double([x, y, z]) {
+  const yy = mod(y * y, p), s = mod(4n * x * yy, p), m = mod(3n * x * x, p);
+  const x3 = mod(m * m - 2n * s, p);
+  return [x3, mod(m * (s - x3) - 8n * yy * yy, p), mod(2n * y * z, p)];
+}
+
+/** add is P + Q. @param {Point} P @param {Point} Q @returns {Point} */
+function add(P, Q) {
+  if (P[2] === 0n) return Q;
+  if (Q[2] === 0n) return P;
+  const [x1, y1, z1] = P, [x2, y2, z2] = Q, zz1 = mod(z1 * z1, p), zz2 = mod(z2 * z2, p);
+  const u1 = mod(x1 * zz2, p), s1 = mod(y1 * z2 * zz2, p);
+  const h = mod(x2 * zz1 - u1, p), r = mod(y2 * z1 * zz1 - s1, p);
+  if (h === 0n) return r === 0n ? double(P) : [1n, 1n, 0n];
+  const hh = mod(h * h, p), hhh = mod(h * hh, p), v = mod(u1 * hh, p);
+  const x3 = mod(r * r - hhh - 2n * v, p);
+  return [x3, mod(r * (v - x3) - s1 * hhh, p), mod(h * z1 * z2, p)];
+}
+
+/** times is a G + b R. @param {bigint} a @param {bigint} b @param {Point} R @returns {Point} */
+function times(a, b, R) {
+  /** @type {Point} */
+  const G = [gx, gy, 1n], both = add(G, R);
+  /** @type {Point} */
+  let sum = [1n, 1n, 0n];
+  for (let bit = 255n; bit >= 0n; bit--) {
+    sum = double(sum);
+    const inA = (a >> bit) & 1n, inB = (b >> bit) & 1n;
+    if (inA || inB) sum = add(sum, inA && inB ? both : inA ? G : R);
+  }
+  return sum;
+}
+
+/** @param {Uint8Array} bytes In big-endian order. */
+const toNumber = (bytes) => BigInt(`0x${Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("")}`);
+
+/** toBytes writes 32 bytes in big-endian order. @param {bigint} number */
+const toBytes = (number) => Uint8Array.from(number.toString(16).padStart(64, "0").match(/../g) ?? [], (b) => parseInt(b, 16));
+
+/** @param {...(Uint8Array | number[])} parts */
+function join(...parts) {
+  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** withLength puts the length of a text before it, as a CompactSize. @param {string} text */
+function withLength(text) {
+  const bytes = new TextEncoder().encode(text), size = bytes.length;
+  const length = size < 253 ? [size] : size < 0x10000 ? [253, size & 255, size >> 8] : [254, size & 255, (size >> 8) & 255, (size >> 16) & 255, size >>> 24];
+  return join(length, bytes);
+}
+
+/**
+ * signerOf returns the hash of the public key that signed a message, 20 bytes: of a recoverable
+ * ECDSA signature in base64, as wallets give for bch_signMessage (protocol/SIGNIN.md §3). There
+ * is one for nearly every signature, so compare it with the one expected, or call verifyMessage.
+ * It throws a KeytreeError that says what is wrong with a signature.
+ * @param {string} message
+ * @param {string} signature
+ * @returns {Uint8Array}
+ */
+export function signerOf(message, signature) {
+  const refuse = (/** @type {string} */ why) => wrong("signature", why);
+  if (typeof signature !== "string" || signature.length !== 88) throw refuse("expected 88 characters of base64");
+  let text = "";
+  try {
+    text = atob(signature);
+  } catch {
+    // Then it is not what is compared below.
+  }
+  if (btoa(text) !== signature || text.length !== 65) throw refuse("expected base64 of 65 bytes");
+  const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0)), header = bytes[0];
+  if (header < 27 || header > 34) throw refuse(`expected a header byte of 27 to 34, got ${header}`);
+  const r = toNumber(bytes.slice(1, 33)), s = toNumber(bytes.slice(33)), i = (header - 27) & 3;
+  if (r === 0n || r >= n) throw refuse("expected r of 1 to the order of the curve less 1");
+  if (s === 0n || s > n / 2n) throw refuse("expected s of 1 to half the order of the curve");
+  const x = i >= 2 ? r + n : r;
+  if (x >= p) throw refuse("no point has x = r + order");
+  const square = mod(x ** 3n + 7n, p), root = power(square, (p + 1n) / 4n, p);
+  if (mod(root * root, p) !== square) throw refuse("no point has its r");
+  const y = Number(root & 1n) === (i & 1) ? root : p - root;
+  const z = toNumber(sha256(sha256(join(withLength("Bitcoin Signed Message:\n"), withLength(message)))));
+  const overR = inverse(r, n), key = times(mod(-z * overR, n), mod(s * overR, n), [x, y, 1n]);
+  if (key[2] === 0n) throw refuse("no key made it");
+  const overZ = inverse(key[2], p), keyX = toBytes(mod(key[0] * overZ ** 2n, p)), keyY = mod(key[1] * overZ ** 3n, p);
+  return ripemd160(sha256(header >= 31 ? join([keyY & 1n ? 3 : 2], keyX) : join([4], keyX, toBytes(keyY))));
+}
+
+/**
+ * verifyMessage tells whether the key of an address signed a message, as wallets do for
+ * bch_signMessage. A signature in another form is none.
+ * @param {{ address: string, message: string, signature: string }} signed
+ * @returns {boolean}
+ */
+export function verifyMessage({ address, message, signature }) {
+  try {
+    const { kind, hash } = decodeAddress(address), signer = signerOf(message, signature);
+    return kind === "P2PKH" && hash.length === signer.length && hash.every((byte, i) => byte === signer[i]);
+  } catch (error) {
+    if (error instanceof KeytreeError) return false;
+    throw error;
+  }
+}
+
+/** The first 32 bits of the fractional parts of the roots of primes (FIPS 180-4 §4.2.2 and §5.3.3). */
+const cubeRoots = [
+  0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+  0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+  0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+  0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+  0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+  0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+  0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+  0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+];
+const squareRoots = [
+  0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
+];
+
+/**
+ * padded is what SHA-256 and RIPEMD-160 hash of some bytes.
+ * @param {Uint8Array} bytes
+ * @param {boolean} littleEndian The order of the length at its end.
+ */
+function padded(bytes, littleEndian) {
+  const whole = new DataView(new ArrayBuffer((Math.floor((bytes.length + 8) / 64) + 1) * 64));
+  new Uint8Array(whole.buffer).set(bytes);
+  whole.setUint8(bytes.length, 0x80);
+  whole.setBigUint64(whole.byteLength - 8, BigInt(bytes.length) * 8n, littleEndian);
+  return whole;
+}
+
+/** sha256 is here because pages on plain http beyond loopback have no WebCrypto. @param {Uint8Array} bytes @returns {Uint8Array} */
+export function sha256(bytes) {
+  const rotate = (/** @type {number} */ x, /** @type {number} */ by) => (x >>> by) | (x << (32 - by));
+  const whole = padded(bytes, false), state = Uint32Array.from(squareRoots), w = new Uint32Array(64);
+  for (let at = 0; at < whole.byteLength; at += 64) {
+    for (let i = 0; i < 64; i++) {
+      if (i < 16) {
+        w[i] = whole.getUint32(at + 4 * i);
+        continue;
+      }
+      const x = w[i - 15], y = w[i - 2];
+      w[i] = w[i - 16] + (rotate(x, 7) ^ rotate(x, 18) ^ (x >>> 3)) + w[i - 7] + (rotate(y, 17) ^ rotate(y, 19) ^ (y >>> 10));
+    }
+    let [a, b, c, d, e, f, g, h] = state;
+    for (let i = 0; i < 64; i++) {
+      const t1 = (h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + cubeRoots[i] + w[i]) | 0;
+      const t2 = ((rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+      [a, b, c, d, e, f, g, h] = [(t1 + t2) | 0, a, b, c, (d + t1) | 0, e, f, g];
+    }
+    [a, b, c, d, e, f, g, h].forEach((x, i) => { state[i] += x; });
+  }
+  const out = new DataView(new ArrayBuffer(32));
+  state.forEach((x, i) => out.setUint32(4 * i, x));
+  return new Uint8Array(out.buffer);
+}
+
+/** The tables of RIPEMD-160, a hex digit a step: which word, and by how much it is rotated. */
+const ripemd = [
+  {
+    words: "0123456789abcdef74d1a6f3c0952eb83ae49f812706db5c19ba08c4d37fe56240597c2ae138b6fd",
+    by: "befc5879bdef6798768db97f7cf9b7dcbd67e9dfe8d65c75bcefef989e56865c9f5b68dc5cdeb856",
+    add: [0, 0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xa953fd4e],
+  },
+  {
+    words: "5e7092b4d6f81a3c6b370d5aef8c4912f5137e69b8c2a04d86413bf05c2d97aecfa4158762de039b",
+    by: "899bdff5778beec69df7c89b77c76fdb97fb866ecd5edd75f58bee6e69c9c5f885c9c5e68d65fdbb",
+    add: [0x50a28be6, 0x5c4dd124, 0x6d703ef3, 0x7a6d76e9, 0],
+  },
+];
+
+/** @param {Uint8Array} bytes @returns {Uint8Array} */
+export function ripemd160(bytes) {
+  const rotate = (/** @type {number} */ x, /** @type {number} */ by) => (x << by) | (x >>> (32 - by));
+  /** @type {((x: number, y: number, z: number) => number)[]} */
+  const mixers = [(x, y, z) => x ^ y ^ z, (x, y, z) => (x & y) | (~x & z), (x, y, z) => (x | ~y) ^ z, (x, y, z) => (x & z) | (y & ~z), (x, y, z) => x ^ (y | ~z)];
+  const whole = padded(bytes, true), state = Uint32Array.of(0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0);
+  for (let at = 0; at < whole.byteLength; at += 64) {
+    const [left, right] = ripemd.map(({ words, by, add }, line) => {
+      let [a, b, c, d, e] = state;
+      for (let i = 0; i < 80; i++) {
+        const round = Math.floor(i / 16), word = whole.getUint32(at + 4 * parseInt(words[i], 16), true);
+        const mixed = (a + mixers[line === 0 ? round : 4 - round](b, c, d) + word + add[round]) | 0;
+        [a, b, c, d, e] = [e, (rotate(mixed, parseInt(by[i], 16)) + e) | 0, b, rotate(c, 10), d];
+      }
+      return [a, b, c, d, e];
+    });
+    state.set([1, 2, 3, 4, 0].map((from, i) => state[from] + left[(from + 1) % 5] + right[(from + 2) % 5]));
+  }
+  const out = new DataView(new ArrayBuffer(20));
+  state.forEach((x, i) => out.setUint32(4 * i, x, true));
+  return new Uint8Array(out.buffer);
+}

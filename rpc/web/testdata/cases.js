@@ -1,0 +1,236 @@
+// What keytree.js must do, in Node and in a browser alike. Each case is given keytree.js, the
+// URL of a server, and control, which has the test in Go do something to that server and tells
+// what it answers. A case that fails throws.
+
+export const cases = {};
+
+/** sorted writes the fields of objects in the order of their names. */
+const sorted = (value) => (value && typeof value === "object" && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).sort()) : value);
+
+/** equal compares what JSON can write. */
+export function equal(got, want, what = "got") {
+  const [a, b] = [JSON.stringify(sorted(got)), JSON.stringify(sorted(want))];
+  if (a !== b) throw new Error(`${what}: ${String(a).slice(0, 500)}, want ${b.slice(0, 500)}`);
+}
+
+/** failure is the error that a promise ends with. */
+export async function failure(promise) {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  throw new Error("it did not fail");
+}
+
+/** until asks again until a condition holds. The test as a whole has a limit. */
+export async function until(holds) {
+  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+const quick = { backoff: 5, maxAge: 0 };
+
+cases["resolves, and says what REST says"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, { paths: true }), { addresses } = await control("addresses", { names: ["child", "parent", "nobody"] });
+  const [child, parent, nobody] = await Promise.all(addresses.map((address) => keytree.resolve(address)));
+  equal([child.main_address, child.path, child.depth], [addresses[1], [addresses[0], addresses[1]], 1]);
+  equal([nobody.id_tx_hash, nobody.main_address], ["", addresses[2]]);
+  equal(parent.id_tx_hash, child.id_tx_hash);
+  equal((await keytree.resolve(addresses[0], { atHeight: 1 })).main_address, addresses[0], "as of height 1");
+  equal((await keytree.resolve(addresses[0], { unconfirmed: true })).main_address, addresses[1], "with what is pending");
+  equal((await keytree.resolve(addresses[0].split(":")[1])).address, addresses[0], "without prefix");
+  equal((await keytree.status()).network, "regtest");
+  equal((await keytree.identity(child.id_tx_hash)).key_count, 3);
+  equal((await keytree.action(child.accept_tx_hash)).kind, "MLA");
+  const listed = async (list) => {
+    const all = [];
+    for await (const one of list) all.push(one);
+    return all;
+  };
+  equal((await listed(keytree.keys(child.id_tx_hash))).map(({ depth }) => depth), [0, 1, 2], "keys");
+  equal((await listed(keytree.history(addresses[0]))).length > 4, true, "history");
+  equal((await listed(keytree.requests(addresses[1], { state: "accepted" }))).map(({ child_address }) => child_address), [addresses[0]], "requests");
+  equal((await listed(keytree.links(addresses[1]))).map(({ child_address }) => child_address), [addresses[0]], "links");
+};
+
+cases["asks once for a page of 5,000 addresses, and then for what changed"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, quick);
+  const { addresses } = await control("addresses", { prefix: "c", count: 5000 });
+  const page = () => Promise.all([...addresses, ...addresses.slice(0, 100)].map((address) => keytree.resolve(address)));
+  await control("reset");
+  const before = await page();
+  let { requests, answered } = await control("seen");
+  equal(requests, { "POST /v1/addresses:batchResolve": 1 }, "first");
+  const first = answered["POST /v1/addresses:batchResolve"];
+
+  await control("link", { children: ["c7", "c4999"], parent: "page" });
+  await control("reset");
+  const after = await page();
+  ({ requests, answered } = await control("seen"));
+  equal(requests, { "POST /v1/addresses:changed": 1 }, "then");
+  if (answered["POST /v1/addresses:changed"] * 100 > first) throw new Error(`${answered["POST /v1/addresses:changed"]} bytes tell what changed, of ${first}`);
+  const [parent] = (await control("addresses", { names: ["page"] })).addresses;
+  equal(after.flatMap(({ main_address, address }, i) => (main_address === address ? [] : [[i, main_address]])), [[7, parent], [4999, parent], [5007, parent]], "linked");
+  equal([before[7].main_address, after[8].as_of_height], [addresses[7], after[7].as_of_height], "as of");
+
+  // Who is known is checked, who is not is asked for.
+  await control("reset");
+  const { addresses: more } = await control("addresses", { prefix: "d", count: 3 });
+  await Promise.all([...addresses.slice(0, 10), ...more].map((address) => keytree.resolve(address)));
+  equal((await control("seen")).requests, { "POST /v1/addresses:changed": 1, "POST /v1/addresses:batchResolve": 1 }, "both");
+
+  // What was checked just now needs no request.
+  const patient = new module.Keytree(server, { maxAge: 60_000 });
+  await patient.resolve(addresses[0]);
+  await control("reset");
+  await patient.resolve(addresses[0]);
+  equal((await control("seen")).requests, {}, "checked just now");
+};
+
+cases["splits what is more than a request may have, and forgets the oldest"] = async ({ module, server, control }) => {
+  const { addresses } = await control("addresses", { prefix: "e", count: 10_001 });
+  const keytree = new module.Keytree(server, { ...quick, cacheSize: 1 });
+  await control("reset");
+  const answers = await Promise.all(addresses.map((address) => keytree.resolve(address)));
+  equal(answers.every(({ address }, i) => address === addresses[i]), true, "in order");
+  equal((await control("seen")).requests, { "POST /v1/addresses:batchResolve": 2 }, "split");
+  for (const address of addresses.slice(0, 2)) await keytree.resolve(address);
+  await control("reset");
+  await Promise.all([keytree.resolve(addresses[0]), keytree.resolve(addresses[1])]);
+  equal((await control("seen")).requests, { "POST /v1/addresses:changed": 1, "POST /v1/addresses:batchResolve": 1 }, "one is remembered");
+};
+
+cases["resolves again after a reorganisation"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, quick), { addresses: [address] } = await control("addresses", { names: ["r"] });
+  await control("link", { children: ["r"], parent: "page" });
+  const linked = await keytree.resolve(address);
+  equal(linked.depth, 1, "depth");
+  await control("reorganise", { blocks: 1 });
+  await control("reset");
+  const again = await keytree.resolve(address);
+  equal([again.depth, again.as_of_hash === linked.as_of_hash], [0, false], "on the new branch");
+  equal((await control("seen")).requests, { "POST /v1/addresses:changed": 1, "POST /v1/addresses:batchResolve": 1 }, "requests");
+};
+
+cases["asks a server of an earlier version all again"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, quick), { addresses: [address] } = await control("addresses", { names: ["old"] });
+  await keytree.resolve(address);
+  await control("link", { children: ["old"], parent: "page" });
+  await control("hide", { paths: ["/v1/addresses:changed"] });
+  equal((await keytree.resolve(address)).depth, 1, "depth");
+  await control("reset");
+  await keytree.resolve(address);
+  equal((await control("seen")).requests, { "POST /v1/addresses:batchResolve": 1 }, "and does not try twice");
+};
+
+cases["repeats a call whose connection is lost, or which is refused for a while"] = async ({ module, server, control }) => {
+  const { addresses: [address] } = await control("addresses", { names: ["child"] });
+  const keytree = new module.Keytree(server, quick);
+  await control("reset");
+  await control("lose", { connections: 2 });
+  equal((await keytree.resolve(address)).depth, 1, "after lost connections");
+  await control("refuse", { status: 503, times: 1 });
+  equal((await keytree.status()).network, "regtest", "after a refusal");
+
+  await control("lose", { connections: 100 });
+  let error = await failure(keytree.resolve(address));
+  equal([error.name, error.code, error.status], ["KeytreeError", "UNAVAILABLE", 0], "lost for good");
+  await control("reset");
+  await control("refuse", { status: 429, times: 100, retryAfter: 1 });
+  error = await failure(new module.Keytree(server, { retries: 0 }).status());
+  equal([error.code, error.status, error.retryAfter], ["UNAVAILABLE", 429, 1], "refused for good");
+  await control("reset");
+  equal((await keytree.resolve(address)).depth, 1, "and back");
+};
+
+cases["names what is wrong"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, quick), { addresses: [child] } = await control("addresses", { names: ["child"] });
+  // One that only the server can refuse spoils no other.
+  const stranger = "bitcoincash:qpm2qsznhks23z7629mms6s4cwef74vcwvy22gdx6a";
+  const [good, bad, legacy] = await Promise.all([keytree.resolve(child), failure(keytree.resolve(stranger)), failure(keytree.resolve(`1${"1".repeat(30)}`))]);
+  equal([good.depth, bad.code, legacy.code], [1, "INVALID_ARGUMENT", "INVALID_ARGUMENT"]);
+  for (const address of ["", "x", child.slice(0, -1), child.replace("q", "z"), child.toUpperCase().replace("Q", "q"), "bchtest:" + child.split(":")[1], undefined]) {
+    equal((await failure(keytree.resolve(address))).field, "address", `of ${address}`);
+  }
+  let error = await failure(keytree.identity("ab".repeat(32)));
+  equal([error.code, error.status], ["NOT_FOUND", 404], "no identity");
+  error = await failure(keytree.resolve(child, { atHeight: 99999 }));
+  equal([error.code, error.status, error.field], ["OUT_OF_RANGE", 400, "at_height"], "beyond the tip");
+  error = await failure(keytree.prepareLink({ kind: "MLB", author_address: child }));
+  equal([error.code, error.field], ["INVALID_ARGUMENT", "kind"], "of a link");
+  error = await failure(keytree.submitLink("00"));
+  equal([error.code, error.field], ["INVALID_ARGUMENT", "signed_transaction"], "of a transaction");
+  for (const url of ["ftp://keytree.example", "https://keytree.example/?x=1"]) equal((await failure((async () => new module.Keytree(url))())).field, "url", url);
+};
+
+cases["ends what is aborted, and nothing else"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, quick), { addresses: [child] } = await control("addresses", { names: ["child"] });
+  const end = new AbortController(), aborted = failure(keytree.resolve(child, { signal: end.signal })), other = keytree.resolve(child);
+  end.abort(new Error("enough"));
+  equal([(await aborted).message, (await other).depth], ["enough", 1]);
+  equal((await failure(keytree.status({ signal: end.signal }))).message, "enough");
+};
+
+cases["prepares links"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server), { addresses: [child, parent] } = await control("addresses", { names: ["lone", "nobody"] });
+  const { params, facts } = await keytree.prepareLink({ kind: "MLR", author_address: child, parent_address: parent });
+  equal([params.broadcast, facts.expected, facts.counterpart_address], [false, "OPEN", parent]);
+  equal((await keytree.submitLink((await control("link-in-hex", {})).hex)).kind, "MLR", "submitted");
+};
+
+const hex = (bytes) => Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
+
+cases["verifies messages that wallets signed"] = async ({ module, control }) => {
+  const { signatures } = await control("signatures", {});
+  for (const { address, message, repeat = 1, signature } of signatures) {
+    const signed = { address, message: message.repeat(repeat), signature };
+    equal(module.verifyMessage(signed), true, `${repeat} times ${message}`);
+    equal(hex(module.signerOf(signed.message, signature)), hex(module.decodeAddress(address).hash), "signer");
+  }
+};
+
+cases["takes no other message, key or form of a signature"] = async ({ module, control }) => {
+  const { signatures: [, signed] } = await control("signatures", {}), [other] = (await control("signatures", {})).signatures;
+  const bytes = Uint8Array.from(atob(signed.signature), (c) => c.charCodeAt(0));
+  const changed = (change) => {
+    const copy = Uint8Array.from(bytes);
+    change(copy);
+    return btoa(String.fromCharCode(...copy));
+  };
+  const order = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141n;
+  const number = (value) => Uint8Array.from(value.toString(16).padStart(64, "0").match(/../g), (b) => parseInt(b, 16));
+  const s = BigInt(`0x${hex(bytes.slice(33))}`);
+  const wrong = {
+    "another message": { message: `${signed.message} ` },
+    "another key": { address: other.address },
+    "another address": { address: "x" },
+    "a script's address": { address: "bitcoincash:ppm2qsznhks23z7629mms6s4cwef74vcwvn0h829pq" },
+    "no signature": { signature: "" },
+    "no base64": { signature: "!".repeat(88) },
+    "base64 with blanks": { signature: `${signed.signature.slice(0, 40)} ${signed.signature.slice(41)}` },
+    "base64 that ends otherwise": { signature: signed.signature.replace(/.=$/, (c) => String.fromCharCode(c.charCodeAt(0) + 1) + "=") },
+    "the other s": { signature: changed((b) => { b.set(number(order - s), 33); b[0] ^= 1; b[0] += b[0] < 27 ? 2 : 0; }) },
+    "r of 0": { signature: changed((b) => b.fill(0, 1, 33)) },
+    "s of 0": { signature: changed((b) => b.fill(0, 33)) },
+    "r of the order": { signature: changed((b) => b.set(number(order), 1)) },
+    "an r of no point": { signature: changed((b) => b.set(number(5n), 1)) },
+  };
+  for (let header = 0; header < 256; header++) if (header !== bytes[0]) wrong[`header byte ${header}`] = { signature: changed((b) => { b[0] = header; }) };
+  for (const [name, change] of Object.entries(wrong)) equal(module.verifyMessage({ ...signed, ...change }), false, name);
+};
+
+cases["hashes as others do"] = async ({ module }) => {
+  // FIPS 180-4's examples and RIPEMD-160's, and the lengths at which padding takes another block.
+  const bytes = (text) => new TextEncoder().encode(text), long = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
+  equal(hex(module.sha256(bytes(""))), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  equal(hex(module.sha256(bytes("abc"))), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  equal(hex(module.sha256(bytes(long))), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  equal(hex(module.ripemd160(bytes(""))), "9c1185a5c5e9fc54612808977ee8f548b2258d31");
+  equal(hex(module.ripemd160(bytes("abc"))), "8eb208f7e05d987a9b044a8e98c6b087f15a0bfc");
+  equal(hex(module.ripemd160(bytes(long))), "12a053384a9c0c88e405a06c27dcf49ada62eb2b");
+  if (!globalThis.crypto?.subtle) return; // plain http beyond loopback
+  for (const length of [55, 56, 63, 64, 65, 119, 120, 1000]) {
+    const random = crypto.getRandomValues(new Uint8Array(length));
+    equal(hex(module.sha256(random)), hex(new Uint8Array(await crypto.subtle.digest("SHA-256", random))), `${length} bytes`);
+  }
+};

@@ -1,0 +1,14 @@
+// Runs the cases in Node: SERVER and HOME_URL are URLs, as in page.html.
+import { test } from "node:test";
+import * as module from "../keytree.js";
+import { cases } from "./cases.js";
+
+const { SERVER: server, HOME_URL: home } = process.env;
+
+async function control(what, args = {}) {
+  const response = await fetch(`${home}/control/${what}`, { method: "POST", body: JSON.stringify(args) });
+  if (!response.ok) throw new Error(`${what}: ${await response.text()}`);
+  return response.json();
+}
+
+for (const [name, run] of Object.entries(cases)) test(name, () => run({ module, server, control }));
