@@ -146,6 +146,29 @@ export type ChildLink = {
     linked_height: number;
     state: string;
 };
+export type SignedIn = {
+    address: string;
+    /**
+     * An app's account is this identity's, or the address's while there is none.
+     */
+    id_tx_hash: string;
+    main_address: string;
+    path: string[];
+    path_truncated: boolean;
+    depth: number;
+    as_of_height: number;
+    as_of_hash: string;
+    /**
+     * What is pending for its
+     * place: take a key as cut off whose cut is pending.
+     */
+    pending: {
+        available: boolean;
+        reason: string;
+        cut: boolean;
+        link: boolean;
+    } | null;
+};
 export type AsOf = {
     /**
      * As of which block; left out, the tip.
@@ -155,6 +178,10 @@ export type AsOf = {
      * Whether to say as well what would differ by what is pending.
      */
     unconfirmed?: boolean;
+    /**
+     * Whether a resolution has its path; left out, as the Keytree's options say.
+     */
+    paths?: boolean;
     /**
      * Ends the call.
      */
@@ -191,6 +218,15 @@ export type Options = {
      * For how many milliseconds a call may go on. Default 30,000.
      */
     timeout?: number;
+    /**
+     * Whether tabs share one stream. Default true.
+     */
+    share?: boolean;
+    /**
+     * How often, in milliseconds, a server of an earlier version, which has no
+     * streams, is asked what changed. Default 10,000.
+     */
+    pollEvery?: number;
 };
 /**
  * KeytreeError is what a call ends with that is not answered: by the server's error, or with
@@ -312,6 +348,70 @@ export declare class Keytree {
         known: boolean;
         expected: string;
     }>;
+    /**
+     * challenge makes the text that a key is to sign now, to sign in (protocol/SIGNIN.md). The
+     * app keeps it for this browser's session.
+     * @param {{ domain: string, uri: string, address: string, allow_long?: boolean }} request
+     * @param {{ signal?: AbortSignal }} [options]
+     * @returns {Promise<{ message: string, nonce: string, expires_at: string }>}
+     */
+    challenge(request: {
+        domain: string;
+        uri: string;
+        address: string;
+        allow_long?: boolean;
+    }, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<{
+        message: string;
+        nonce: string;
+        expires_at: string;
+    }>;
+    /**
+     * verify tells who has signed a challenge. It can be told once: so it is not asked again if
+     * the connection is lost. It is for an app's server, whose domain is a constant, and which has
+     * kept the message: what a browser says of itself proves nothing.
+     * @param {{ message: string, signature: string, domain: string, max_depth?: number, root_only?: boolean, allow_long?: boolean }} request
+     * @param {{ signal?: AbortSignal }} [options]
+     * @returns {Promise<SignedIn>}
+     */
+    verify(request: {
+        message: string;
+        signature: string;
+        domain: string;
+        max_depth?: number;
+        root_only?: boolean;
+        allow_long?: boolean;
+    }, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<SignedIn>;
+    /**
+     * session watches over a key that has signed in, until it is cut off from its identity or
+     * close is called. All sessions have one stream.
+     * @param {{ address: string, id_tx_hash: string, main_address: string }} who As verify tells.
+     * @param {Watcher} watcher
+     * @returns {Session}
+     */
+    session(who: {
+        address: string;
+        id_tx_hash: string;
+        main_address: string;
+    }, watcher: Watcher): Session;
+    /**
+     * stream tells what changes, from the first message taken on, which is "open". Lost connections are made
+     * again, and nothing is missed by that. All streams of a page, and of all tabs of its origin, are
+     * one: then blocks may have events of others' filters as well. It goes on until the loop is
+     * left, or the signal comes, whose reason is thrown. Without fromHeight and lastId it ends when the
+     * server has no more to tell.
+     * @param {Filter & { fromHeight?: number, lastId?: string, signal?: AbortSignal }} [filter] fromHeight and
+     *   lastId begin a stream of its own earlier: with a block, or after a message.
+     * @returns {AsyncGenerator<Message>}
+     */
+    stream({ addresses, ids, unconfirmed, fromHeight, lastId, signal }?: Filter & {
+        fromHeight?: number;
+        lastId?: string;
+        signal?: AbortSignal;
+    }): AsyncGenerator<Message>;
 }
 export type Asked = {
     asOf: AsOf;
@@ -324,6 +424,109 @@ export type Asked = {
      */
     queue: string[];
 };
+export type Filter = {
+    /**
+     * Up to 10,000, as CashAddr.
+     */
+    addresses?: string[];
+    /**
+     * Of identities, up to 10,000.
+     */
+    ids?: string[];
+    /**
+     * Whether to tell of what is pending as well.
+     */
+    unconfirmed?: boolean;
+};
+export type Message = {
+    /**
+     * Open: from
+     * now on you are told; read what you need now. Connect and disconnect: a block. Pending and
+     * drop: a transaction. Fault: something is wrong, which passes; only after OUTDATED_CURSOR and
+     * CONSUMER_TOO_SLOW must you read again what you have.
+     */
+    type: "open" | "connect" | "disconnect" | "pending" | "drop" | "fault";
+    /**
+     * Names what you have now: with lastId a later stream goes on there. "" if
+     * nothing about that has changed.
+     */
+    id: string;
+    /**
+     * A WatchResponse, as /docs of the server says, or a StreamFault.
+     */
+    data?: any;
+    /**
+     * Whether it was found by asking again and again, since the server is of
+     * an earlier version: then there are no pending messages, and blocks that do not concern you.
+     */
+    polled?: boolean;
+};
+export type Told = Omit<Message, "type"> & {
+    type: Message["type"] | "heartbeat";
+};
+export type Ended = {
+    /**
+     * Whether what cut the key off is not confirmed yet. Take it as cut off all the same.
+     */
+    pending: boolean;
+    /**
+     * The pending transactions that do so.
+     */
+    by: string[];
+    /**
+     * What the key is then.
+     */
+    resolution: Readonly<Resolution>;
+};
+export type Watcher = {
+    /**
+     * Called when the key is cut off from its identity: at once, with
+     * pending, while that is unconfirmed, and when it is confirmed. Then the session is over.
+     */
+    onEnded: (ended: Ended) => void;
+    /**
+     * Called when what was pending will not be confirmed after all.
+     */
+    onRestored?: () => void;
+};
+/**
+ * @typedef {object} Ended How a session has ended.
+ * @property {boolean} pending Whether what cut the key off is not confirmed yet. Take it as cut off all the same.
+ * @property {string[]} by The pending transactions that do so.
+ * @property {Readonly<Resolution>} resolution What the key is then.
+ */
+/**
+ * @typedef {object} Watcher Whom a session calls.
+ * @property {(ended: Ended) => void} onEnded Called when the key is cut off from its identity: at once, with
+ *   pending, while that is unconfirmed, and when it is confirmed. Then the session is over.
+ * @property {() => void} [onRestored] Called when what was pending will not be confirmed after all.
+ */
+/** Session watches whether a key that has signed in still belongs to its identity. */
+declare class Session {
+    #private;
+    /** The key. */
+    address: string;
+    /** The identity that it speaks for, which changes when that merges; "" while there is none. */
+    id_tx_hash: string;
+    /** The root of that. */
+    main_address: string;
+    /**
+     * @param {{ address: string, id_tx_hash: string, main_address: string }} who
+     * @param {Watcher} watcher
+     * @param {{ stream: (signal: AbortSignal) => AsyncGenerator<Message>, now: (signal: AbortSignal) => Promise<Readonly<Resolution>>, backoff: number }} asks
+     */
+    constructor({ address, id_tx_hash, main_address }: {
+        address: string;
+        id_tx_hash: string;
+        main_address: string;
+    }, watcher: Watcher, asks: {
+        stream: (signal: AbortSignal) => AsyncGenerator<Message>;
+        now: (signal: AbortSignal) => Promise<Readonly<Resolution>>;
+        backoff: number;
+    });
+    /** close ends the watch. Nobody is called any more. */
+    close(): void;
+}
 /**
  * decodeAddress reads a CashAddr, with or without prefix, of any kind. It throws a KeytreeError
  * that says what is wrong with another text.
@@ -363,3 +566,4 @@ export declare function verifyMessage({ address, message, signature }: {
 export declare function sha256(bytes: Uint8Array): Uint8Array;
 /** @param {Uint8Array} bytes @returns {Uint8Array} */
 export declare function ripemd160(bytes: Uint8Array): Uint8Array;
+export {};

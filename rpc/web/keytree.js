@@ -118,9 +118,24 @@
  */
 
 /**
+ * @typedef {object} SignedIn Who has signed in, as of a block.
+ * @property {string} address
+ * @property {string} id_tx_hash An app's account is this identity's, or the address's while there is none.
+ * @property {string} main_address
+ * @property {string[]} path
+ * @property {boolean} path_truncated
+ * @property {number} depth
+ * @property {number} as_of_height
+ * @property {string} as_of_hash
+ * @property {{ available: boolean, reason: string, cut: boolean, link: boolean } | null} pending What is pending for its
+ *   place: take a key as cut off whose cut is pending.
+ */
+
+/**
  * @typedef {object} AsOf How a question may be asked.
  * @property {number} [atHeight] As of which block; left out, the tip.
  * @property {boolean} [unconfirmed] Whether to say as well what would differ by what is pending.
+ * @property {boolean} [paths] Whether a resolution has its path; left out, as the Keytree's options say.
  * @property {AbortSignal} [signal] Ends the call.
  */
 
@@ -135,9 +150,13 @@
  * @property {number} [backoff] How many milliseconds the first repetition waits at most. Default 1,000;
  *   each further one waits twice as long, up to 60 times that.
  * @property {number} [timeout] For how many milliseconds a call may go on. Default 30,000.
+ * @property {boolean} [share] Whether tabs share one stream. Default true.
+ * @property {number} [pollEvery] How often, in milliseconds, a server of an earlier version, which has no
+ *   streams, is asked what changed. Default 10,000.
  */
 
 const mostAddresses = 10_000; // in a request
+const mostSilence = 45_000; // milliseconds; a stream tells something every 15 s
 
 /** The codes of gRPC, by their numbers. */
 const codes = [
@@ -206,7 +225,7 @@ const isMissing = (error) => error instanceof KeytreeError && [404, 405, 501].in
  * @param {unknown} error
  * @returns {error is KeytreeError}
  */
-const isPassing = (error) => error instanceof KeytreeError && (error.status === 0 ? error.code === "UNAVAILABLE" : error.status === 429 || error.status >= 502);
+const isPassing = (error) => error instanceof KeytreeError && (error.status === 0 ? error.code === "UNAVAILABLE" : error.status === 429 || error.status >= 500);
 
 /**
  * wait waits for some milliseconds, and throws the signal's reason when that comes first.
@@ -242,6 +261,7 @@ export class Keytree {
   /** @type {Required<Options>} */
   #options;
   #resolver;
+  #hub;
 
   /**
    * @param {string | URL} url Of the server, as https://keytree.example.
@@ -255,8 +275,9 @@ export class Keytree {
     this.#base = base.href.replace(/\/+$/, "");
     this.#options = {
       fetch: (input, init) => globalThis.fetch(input, init), paths: false, cacheSize: 50_000, maxAge: 5000, retries: 2, backoff: 1000, timeout: 30_000,
-      ...options,
+      share: true, pollEvery: 10_000, ...options,
     };
+    this.#hub = new Hub((filter, id, signal) => this.#follow(filter, id, signal), this.#base, this.#options.share);
     this.#resolver = new Resolver(this.#options, (path, body) => this.#post(path, body));
   }
 
@@ -337,6 +358,161 @@ export class Keytree {
     return this.#post("/v1/links:submit", { signed_transaction: signedTransaction, force }, signal);
   }
 
+  /**
+   * challenge makes the text that a key is to sign now, to sign in (protocol/SIGNIN.md). The
+   * app keeps it for this browser's session.
+   * @param {{ domain: string, uri: string, address: string, allow_long?: boolean }} request
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<{ message: string, nonce: string, expires_at: string }>}
+   */
+  challenge(request, { signal } = {}) {
+    return this.#post("/v1/signin:challenge", request, signal);
+  }
+
+  /**
+   * verify tells who has signed a challenge. It can be told once: so it is not asked again if
+   * the connection is lost. It is for an app's server, whose domain is a constant, and which has
+   * kept the message: what a browser says of itself proves nothing.
+   * @param {{ message: string, signature: string, domain: string, max_depth?: number, root_only?: boolean, allow_long?: boolean }} request
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<SignedIn>}
+   */
+  verify(request, { signal } = {}) {
+    return this.#post("/v1/signin:verify", request, signal, 0);
+  }
+
+  /**
+   * session watches over a key that has signed in, until it is cut off from its identity or
+   * close is called. All sessions have one stream.
+   * @param {{ address: string, id_tx_hash: string, main_address: string }} who As verify tells.
+   * @param {Watcher} watcher
+   * @returns {Session}
+   */
+  session(who, watcher) {
+    const [address] = filtered([who.address]);
+    return new Session(who, watcher, {
+      stream: (signal) => this.stream({ addresses: [address], unconfirmed: true, signal }),
+      now: (signal) => this.#now(address, signal),
+      backoff: this.#options.backoff,
+    });
+  }
+
+  /** now is what an address is, not from memory, with its path and what is pending. @param {string} address @param {AbortSignal} signal */
+  async #now(address, signal) {
+    try {
+      return await this.resolve(address, { unconfirmed: true, paths: true, signal });
+    } catch (error) {
+      if (!(error instanceof KeytreeError && error.code === "INVALID_ARGUMENT")) throw error;
+      return this.#get(`/v1/addresses/${address}`, {}, signal); // a server of an earlier version
+    }
+  }
+
+  /**
+   * stream tells what changes, from the first message taken on, which is "open". Lost connections are made
+   * again, and nothing is missed by that. All streams of a page, and of all tabs of its origin, are
+   * one: then blocks may have events of others' filters as well. It goes on until the loop is
+   * left, or the signal comes, whose reason is thrown. Without fromHeight and lastId it ends when the
+   * server has no more to tell.
+   * @param {Filter & { fromHeight?: number, lastId?: string, signal?: AbortSignal }} [filter] fromHeight and
+   *   lastId begin a stream of its own earlier: with a block, or after a message.
+   * @returns {AsyncGenerator<Message>}
+   */
+  async *stream({ addresses = [], ids = [], unconfirmed = false, fromHeight, lastId = "", signal } = {}) {
+    const filter = { addresses: filtered(addresses), ids: ids.map((id) => id.toLowerCase()), unconfirmed };
+    if (fromHeight === undefined && lastId === "") {
+      yield* this.#hub.subscribe(filter, signal);
+      return;
+    }
+    for await (const message of this.#follow(filter, lastId, signal, fromHeight)) {
+      if (message.type !== "heartbeat") yield /** @type {Message} */ (message);
+    }
+  }
+
+  /**
+   * follow is one stream, which is made again as long as there is hope.
+   * @param {Filter} filter
+   * @param {string} id Of the last message, or "".
+   * @param {AbortSignal} [signal]
+   * @param {number} [fromHeight]
+   * @returns {AsyncGenerator<Told>}
+   */
+  async *#follow(filter, id, signal, fromHeight) {
+    for (let attempt = 0; ; attempt++) {
+      const round = new AbortController(), began = performance.now();
+      /** @type {ReturnType<typeof setTimeout> | undefined} */
+      let silence;
+      const heard = () => {
+        clearTimeout(silence);
+        silence = setTimeout(() => round.abort(), mostSilence);
+      };
+      let open = false, least = 0;
+      try {
+        heard();
+        const body = JSON.stringify({ ...filter, from_height: fromHeight, last_id: id || undefined });
+        const response = await this.#send("/v1/stream", {
+          method: "POST", headers: { "Content-Type": "application/json" }, body, signal: signal ? AbortSignal.any([signal, round.signal]) : round.signal, cache: "no-store",
+        }, signal);
+        if (response.status === 204) return;
+        if (!response.ok || !response.body) throw await refusal(response);
+        for await (const message of messagesOf(response.body, heard)) {
+          least = message.retry ?? least;
+          const data = message.data ? JSON.parse(message.data) : undefined;
+          if (message.event === "fault") {
+            if (data.reason === "OUTDATED_CURSOR") id = "", fromHeight = undefined;
+            yield { type: "fault", id: "", data };
+            break;
+          }
+          id = message.id || id;
+          if (data) yield { type: /** @type {Message["type"]} */ (message.event), id: message.id, data };
+          else if (message.id) yield { type: open ? "heartbeat" : "open", id };
+          open ||= Boolean(message.id);
+        }
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (isMissing(error)) {
+          yield* this.#poll(signal);
+          return;
+        }
+        if (error instanceof KeytreeError && !isPassing(error)) throw error;
+        least = error instanceof KeytreeError ? error.retryAfter * 1000 : least;
+      } finally {
+        clearTimeout(silence);
+        round.abort();
+      }
+      signal?.throwIfAborted();
+      if (performance.now() - began > 10 * this.#options.backoff) attempt = 0; // it held for a while
+      await wait(delay(attempt, this.#options.backoff, least), signal);
+    }
+  }
+
+  /**
+   * poll is the stream of a server of an earlier version, which has none: it asks now and then.
+   * @param {AbortSignal} [signal]
+   * @returns {AsyncGenerator<Message>}
+   */
+  async *#poll(signal) {
+    let { tip_height: height, tip_hash: hash } = await this.status({ signal });
+    yield { type: "open", id: "", polled: true };
+    for (;;) {
+      await wait(this.#options.pollEvery, signal);
+      try {
+        const tip = await this.status({ signal });
+        if (tip.tip_hash === hash) continue;
+        let found = false;
+        const range = { from_height: height, to_height: tip.tip_height };
+        for await (const block of tip.tip_height > height ? this.#list("/v1/events", "blocks", { signal }, range) : []) {
+          if (found) yield { type: "connect", id: "", data: { block }, polled: true };
+          found ||= block.type === "CONNECT" && block.hash === hash && !block.more;
+        }
+        // What was the tip has left the chain, and what has changed by that is not known.
+        if (!found) yield { type: "fault", id: "", data: { reason: "OUTDATED_CURSOR", message: `block ${height}, ${hash}, has left the chain`, retry_after: 0 }, polled: true };
+        [height, hash] = [tip.tip_height, tip.tip_hash];
+      } catch (error) {
+        if (!isPassing(error)) throw error;
+      }
+    }
+  }
+
   /** @param {string} path @param {Record<string, string | number | boolean | undefined>} values @param {AbortSignal} [signal] */
   #get(path, values, signal) {
     const search = new URLSearchParams();
@@ -353,7 +529,7 @@ export class Keytree {
    * @param {string} path
    * @param {string} name Of the list in the answer.
    * @param {AsOf} asOf
-   * @param {Record<string, string | undefined>} [more]
+   * @param {Record<string, string | number | undefined>} [more]
    */
   async *#list(path, name, asOf, more) {
     let token;
@@ -431,15 +607,15 @@ class Resolver {
   }
 
   /** @param {string} address @param {AsOf} asOf @returns {Promise<Readonly<Resolution>>} */
-  async resolve(address, { atHeight, unconfirmed = false, signal }) {
+  async resolve(address, { atHeight, unconfirmed = false, paths = this.#options.paths, signal }) {
     signal?.throwIfAborted();
     checkAddress(address);
-    const plain = atHeight === undefined && !unconfirmed;
+    const plain = isPlain({ atHeight, unconfirmed, paths }, this.#options);
     const known = plain && this.#known.get(address);
     if (known && performance.now() - known.checked < this.#options.maxAge) return this.#remember(address, known);
-    const way = `${atHeight} ${unconfirmed}`;
+    const way = `${atHeight} ${unconfirmed} ${paths}`;
     let asked = this.#asked.get(way);
-    if (!asked) this.#asked.set(way, asked = { asOf: { atHeight, unconfirmed }, answers: new Map(), queue: [] });
+    if (!asked) this.#asked.set(way, asked = { asOf: { atHeight, unconfirmed, paths }, answers: new Map(), queue: [] });
     let answer = asked.answers.get(address);
     if (!answer) {
       asked.answers.set(address, answer = withResolvers());
@@ -454,7 +630,7 @@ class Resolver {
     const asked = /** @type {Asked} */ (this.#asked.get(way));
     const unknown = [], blocks = /** @type {Map<string, string[]>} */ (new Map());
     for (const address of asked.queue.splice(0)) {
-      const known = asked.asOf.atHeight === undefined && !asked.asOf.unconfirmed && this.#changed && this.#known.get(address);
+      const known = this.#changed && isPlain(asked.asOf, this.#options) && this.#known.get(address);
       if (!known) {
         unknown.push(address);
         continue;
@@ -481,7 +657,7 @@ class Resolver {
     } catch (error) {
       answers = addresses.map(() => /** @type {Error} */ (error));
     }
-    const plain = asked.asOf.atHeight === undefined && !asked.asOf.unconfirmed, checked = performance.now();
+    const plain = isPlain(asked.asOf, this.#options), checked = performance.now();
     addresses.forEach((address, i) => {
       const answer = answers[i], waiting = asked.answers.get(address);
       asked.answers.delete(address);
@@ -520,7 +696,7 @@ class Resolver {
       if (isMissing(error)) this.#changed = false; // a server of an earlier version
       // The block is gone, is not yet known to another server behind the same name, or is too long ago.
       else if (!(error instanceof KeytreeError && ["ABORTED", "OUT_OF_RANGE", "FAILED_PRECONDITION"].includes(error.code))) throw error;
-      return this.#fetch({ asOf: {} }, addresses);
+      return this.#fetch({ asOf: { paths: this.#options.paths } }, addresses);
     }
     const changed = new Map(answer.resolutions.map((/** @type {Resolution} */ r) => [r.address, r]));
     return known.map((old) => changed.get(old.address) ?? { ...old, as_of_height: answer.as_of_height, as_of_hash: answer.as_of_hash });
@@ -532,16 +708,18 @@ class Resolver {
    * @param {string[]} addresses
    * @returns {Promise<(Resolution | KeytreeError)[]>}
    */
-  async #fetch({ asOf: { atHeight, unconfirmed } }, addresses) {
+  async #fetch({ asOf: { atHeight, unconfirmed, paths } }, addresses) {
     const bad = /** @type {Map<string, KeytreeError>} */ (new Map());
     for (;;) {
       const good = addresses.filter((address) => !bad.has(address));
       if (good.length === 0) return addresses.map((address) => /** @type {KeytreeError} */ (bad.get(address)));
       try {
-        const body = { addresses: good, at_height: atHeight, unconfirmed: unconfirmed || undefined, omit_path: !this.#options.paths };
-        const answers = (await this.#post("/v1/addresses:batchResolve", body)).resolutions;
+        const body = { addresses: good, at_height: atHeight, unconfirmed: unconfirmed || undefined, omit_path: !paths };
+        const { resolutions, unconfirmed: pending } = await this.#post("/v1/addresses:batchResolve", body);
+        // Where nothing would differ the answer as a whole says so, or that it is not known.
+        if (pending) for (const resolution of resolutions) resolution.unconfirmed ??= { ...pending, differs: false };
         let next = 0;
-        return addresses.map((address) => bad.get(address) ?? answers[next++]);
+        return addresses.map((address) => bad.get(address) ?? resolutions[next++]);
       } catch (error) {
         const at = error instanceof KeytreeError && /^addresses\[(\d+)\]$/.exec(error.field);
         if (!at || bad.size >= mostBad || !(Number(at[1]) < good.length)) throw error;
@@ -550,6 +728,9 @@ class Resolver {
     }
   }
 }
+
+/** isPlain tells of questions whose answers are remembered. @param {AsOf} asOf @param {Required<Options>} options */
+const isPlain = ({ atHeight, unconfirmed, paths }, options) => atHeight === undefined && !unconfirmed && paths === options.paths;
 
 /** mostBad is how many addresses of one request are found out, by one request each. All others then share the error. */
 const mostBad = 10;
@@ -583,6 +764,411 @@ function orAborted(promise, signal) {
     signal.addEventListener("abort", end, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", end));
   });
+}
+
+/**
+ * messagesOf reads server-sent events (WHATWG HTML §9.2.6) from a body that is cut anywhere. One
+ * without data is yielded as well: it may have an id. What has no end is none.
+ * @param {ReadableStream<Uint8Array>} body
+ * @param {() => void} heard Called when something has come.
+ * @returns {AsyncGenerator<{ event: string, data: string, id: string, retry: number | undefined }>}
+ */
+async function* messagesOf(body, heard) {
+  const reader = body.getReader(), decoder = new TextDecoder(); // which skips a byte order mark
+  let rest = "", event = "", data = "", id = "", /** @type {number | undefined} */ retry;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      heard();
+      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n|\r(?!$)/); // CR at the end may be half of CR LF
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        const colon = line.indexOf(":"), name = colon < 0 ? line : line.slice(0, colon);
+        const text = colon < 0 ? "" : line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
+        if (line === "") {
+          yield { event, data: data.slice(0, -1), id, retry };
+          event = data = id = "";
+          retry = undefined;
+        } else if (name === "event") event = text;
+        else if (name === "data") data += `${text}\n`;
+        else if (name === "id" && !text.includes("\0")) id = text;
+        else if (name === "retry" && /^\d+$/.test(text)) retry = Number(text);
+      }
+      if (rest.length + data.length > mostMessage) throw new Error(`a message of more than ${mostMessage} characters`);
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // of a connection that is lost
+  }
+}
+
+const mostMessage = 32 << 20; // characters
+const mostQueued = 1000; // messages that a subscriber has not taken
+
+/**
+ * @typedef {object} Filter What a stream is about; neither addresses nor ids: everything.
+ * @property {string[]} [addresses] Up to 10,000, as CashAddr.
+ * @property {string[]} [ids] Of identities, up to 10,000.
+ * @property {boolean} [unconfirmed] Whether to tell of what is pending as well.
+ */
+
+/**
+ * @typedef {object} Message What a stream tells.
+ * @property {"open" | "connect" | "disconnect" | "pending" | "drop" | "fault"} type Open: from
+ *   now on you are told; read what you need now. Connect and disconnect: a block. Pending and
+ *   drop: a transaction. Fault: something is wrong, which passes; only after OUTDATED_CURSOR and
+ *   CONSUMER_TOO_SLOW must you read again what you have.
+ * @property {string} id Names what you have now: with lastId a later stream goes on there. "" if
+ *   nothing about that has changed.
+ * @property {any} [data] A WatchResponse, as /docs of the server says, or a StreamFault.
+ * @property {boolean} [polled] Whether it was found by asking again and again, since the server is of
+ *   an earlier version: then there are no pending messages, and blocks that do not concern you.
+ */
+
+/** @typedef {Omit<Message, "type"> & { type: Message["type"] | "heartbeat" }} Told What comes; a heartbeat has an id alone. */
+
+/**
+ * concerns tells whether a message is for who has a filter. Those of all of a page's and of all its
+ * tabs' filters come in one stream.
+ * @param {Filter} filter
+ * @param {Message} message
+ * @param {Set<string>} named The addresses and ids in it.
+ */
+function concerns({ addresses = [], ids = [], unconfirmed }, { type, data, polled }, named) {
+  if (type === "pending" || type === "drop") {
+    if (!unconfirmed) return false;
+  } else if (type !== "connect") return true;
+  if (type === "drop" || polled || data.unsure || addresses.length + ids.length === 0) return true;
+  return addresses.some((address) => named.has(address)) || ids.some((id) => named.has(id));
+}
+
+/** textsIn are the texts in a value that JSON has made. @param {any} value @param {Set<string>} texts */
+function textsIn(value, texts = new Set()) {
+  if (typeof value === "string") texts.add(value);
+  else if (value && typeof value === "object") for (const one of Object.values(value)) textsIn(one, texts);
+  return texts;
+}
+
+/** Subscriber is somebody who is told of a filter. */
+class Subscriber {
+  /** @type {Message[]} */
+  #queue = [];
+  #wake = () => {};
+  #ended = false;
+  /** @type {unknown} */
+  #error;
+  #open = false;
+
+  /** @param {Filter} filter @param {number} version Of the tab's filters, when it came. */
+  constructor(filter, version) {
+    this.filter = filter;
+    this.version = version;
+  }
+
+  /** miss is called when a message was made while its filter was not known: it has to read again once it is. */
+  miss() {
+    this.#open = false;
+  }
+
+  /** tell is called with a message that concerns it, and that was made when its filter was known. @param {Message} message */
+  tell(message) {
+    if (message.type === "open" && this.#open) return; // it misses nothing
+    this.#open ||= message.type === "open";
+    if (!this.#open) return;
+    if (this.#queue.push(message) > mostQueued) {
+      this.#queue = [{ type: "fault", id: message.id, data: { reason: "CONSUMER_TOO_SLOW", message: `${mostQueued} messages were not taken`, retry_after: 0 } }];
+    }
+    this.#wake();
+  }
+
+  /** end ends it, with an error if there is one. @param {unknown} [error] */
+  end(error) {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#error = error;
+    this.#wake();
+  }
+
+  /** messages yields what it is told. @returns {AsyncGenerator<Message>} */
+  async *messages() {
+    for (;;) {
+      const message = this.#queue.shift();
+      if (message) yield message;
+      else if (!this.#ended) await new Promise((resolve) => { this.#wake = () => resolve(undefined); });
+      else if (this.#error !== undefined) throw this.#error;
+      else return;
+    }
+  }
+}
+
+/**
+ * Hub has one stream for all subscribers of a page and, where there are locks and channels, of
+ * all tabs of its origin: a browser has six connections to a server over HTTP/1.1. The tab that
+ * holds a lock leads: it has the stream, for the filters of all, and tells the others. When it
+ * is closed another one goes on where it was.
+ */
+class Hub {
+  #follow;
+  #name;
+  #tab = `${Date.now()} ${Math.random()}`;
+  #version = 0; // of this tab's filters
+  /** @type {Set<Subscriber>} */
+  #subscribers = new Set();
+  /** @type {Map<string, { filters: Filter[], version: number }>} By tab, those of other tabs; of the one that leads. */
+  #others = new Map();
+  #id = ""; // of the last message
+  /** @type {BroadcastChannel | undefined} */
+  #channel;
+  /** @type {AbortController | undefined} */
+  #round; // of the stream, if this tab leads
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #soon;
+  #running = false; // whether it leads, or waits for that
+
+  /**
+   * @param {(filter: Filter, id: string, signal: AbortSignal) => AsyncGenerator<Told>} follow
+   * @param {string} name Of the server, among tabs.
+   * @param {boolean} share
+   */
+  constructor(follow, name, share) {
+    this.#follow = follow;
+    this.#name = `keytree ${name}`;
+    if (!share || !globalThis.navigator?.locks || !globalThis.BroadcastChannel) return;
+    this.#channel = new BroadcastChannel(this.#name);
+    /** @type {any} */ (this.#channel).unref?.(); // Node need not go on for it
+    this.#channel.onmessage = ({ data }) => this.#hear(data);
+  }
+
+  /** @param {Filter} filter @param {AbortSignal} [signal] @returns {AsyncGenerator<Message>} */
+  async *subscribe(filter, signal) {
+    signal?.throwIfAborted();
+    this.#union([filter]); // it throws if they are too many
+    const subscriber = new Subscriber(filter, ++this.#version), end = () => subscriber.end(signal?.reason);
+    signal?.addEventListener("abort", end);
+    this.#subscribers.add(subscriber);
+    this.#changed();
+    try {
+      yield* subscriber.messages();
+    } finally {
+      signal?.removeEventListener("abort", end);
+      this.#subscribers.delete(subscriber);
+      this.#version++;
+      this.#changed();
+    }
+  }
+
+  /** changed lets who leads know this tab's filters, and sees to it that somebody leads. */
+  #changed() {
+    this.#channel?.postMessage({ wants: { tab: this.#tab, filters: this.#filters(), version: this.#version } });
+    if (this.#round) this.#again();
+    if (!this.#running && this.#subscribers.size > 0) this.#run();
+  }
+
+  #filters() {
+    return Array.from(this.#subscribers, ({ filter }) => filter);
+  }
+
+  /** again has the stream begin again soon, for other filters, where it was. */
+  #again() {
+    clearTimeout(this.#soon);
+    this.#soon = setTimeout(() => this.#round?.abort(), 20);
+  }
+
+  /** run leads as long as somebody here is told, as soon as no other tab does. */
+  async #run() {
+    this.#running = true;
+    try {
+      if (!this.#channel) await this.#lead();
+      else {
+        // Others see by this lock that this tab is there.
+        const { locks } = navigator, held = withResolvers();
+        await new Promise((resolve, reject) => {
+          locks.request(`${this.#name} ${this.#tab}`, () => (resolve(undefined), held.promise)).catch(reject);
+        });
+        this.#channel.postMessage({ wants: { tab: this.#tab, filters: this.#filters(), version: this.#version } });
+        await locks.request(this.#name, () => this.#lead());
+        held.resolve(undefined);
+      }
+    } catch {
+      this.#channel?.close(); // a page in a sandbox may have no locks: then it leads alone
+      this.#channel = undefined;
+    }
+    this.#running = false;
+    if (this.#subscribers.size > 0) this.#run(); // who came while it ended
+  }
+
+  async #lead() {
+    const leading = new AbortController();
+    this.#others.clear();
+    this.#round = leading; // so that filters that come are known
+    if (this.#channel) {
+      this.#channel.postMessage({ hello: true });
+      await wait(100); // for the other tabs' filters
+    }
+    try {
+      while (this.#subscribers.size > 0) {
+        clearTimeout(this.#soon);
+        const round = this.#round = new AbortController();
+        const covers = Object.fromEntries([[this.#tab, this.#version], ...Array.from(this.#others, ([tab, { version }]) => [tab, version])]);
+        try {
+          for await (const message of this.#follow(this.#union(), this.#id, round.signal)) {
+            this.#channel?.postMessage({ message, covers });
+            this.#deliver(message, covers);
+          }
+          this.#channel?.postMessage({ end: true });
+          this.#end();
+        } catch (error) {
+          if (round.signal.aborted) continue;
+          const { message, ...fields } = error instanceof KeytreeError ? { ...error, message: error.message } : { message: String(error) };
+          this.#channel?.postMessage({ end: true, message, fields: { ...fields, cause: undefined } });
+          this.#end(error);
+        }
+      }
+    } finally {
+      this.#round = undefined;
+      clearTimeout(this.#soon);
+    }
+  }
+
+  /** union is what all together want to be told, and somebody who comes. @param {Filter[]} [coming] @returns {Filter} */
+  #union(coming = []) {
+    const filters = [...coming, ...this.#filters(), ...Array.from(this.#others.values(), (other) => other.filters).flat()];
+    const unconfirmed = filters.some((filter) => filter.unconfirmed);
+    if (filters.some(({ addresses = [], ids = [] }) => addresses.length + ids.length === 0)) return { unconfirmed };
+    const addresses = new Set(filters.flatMap((filter) => filter.addresses ?? [])), ids = new Set(filters.flatMap((filter) => filter.ids ?? []));
+    if (addresses.size > mostAddresses || ids.size > mostAddresses) {
+      throw new KeytreeError(`expected up to ${mostAddresses} addresses and ids in the filters of all tabs, got ${addresses.size} and ${ids.size}`, {
+        code: "RESOURCE_EXHAUSTED", field: "addresses",
+      });
+    }
+    return { addresses: [...addresses], ids: [...ids], unconfirmed };
+  }
+
+  /** deliver hands a message on to those whom it concerns. @param {Told} told @param {Record<string, number>} covers */
+  #deliver(told, covers) {
+    if (told.id) this.#id = told.id;
+    if (told.type === "heartbeat") return;
+    const message = /** @type {Message} */ (told);
+    if (message.data?.reason === "OUTDATED_CURSOR") this.#id = "";
+    const named = textsIn(message.data);
+    for (const subscriber of this.#subscribers) {
+      if (!(subscriber.version <= covers[this.#tab])) subscriber.miss();
+      else if (concerns(subscriber.filter, message, named)) subscriber.tell(message);
+    }
+  }
+
+  /** @param {unknown} [error] */
+  #end(error) {
+    for (const subscriber of this.#subscribers) subscriber.end(error);
+    this.#subscribers.clear();
+  }
+
+  /** hear is told what other tabs say. @param {any} said */
+  #hear({ wants, hello, message, covers, end, fields }) {
+    if (hello && this.#running) this.#channel?.postMessage({ wants: { tab: this.#tab, filters: this.#filters(), version: this.#version } });
+    else if (wants && this.#round) {
+      if (!this.#others.has(wants.tab)) {
+        // The lock is free when the tab is closed.
+        navigator.locks.request(`${this.#name} ${wants.tab}`, () => {
+          if (this.#others.delete(wants.tab) && this.#round) this.#again();
+        });
+      }
+      this.#others.set(wants.tab, wants);
+      this.#again();
+    } else if (end) this.#end(message === undefined ? undefined : new KeytreeError(message, fields));
+    else if (covers && !this.#round) this.#deliver(message, covers);
+  }
+}
+
+/**
+ * @typedef {object} Ended How a session has ended.
+ * @property {boolean} pending Whether what cut the key off is not confirmed yet. Take it as cut off all the same.
+ * @property {string[]} by The pending transactions that do so.
+ * @property {Readonly<Resolution>} resolution What the key is then.
+ */
+
+/**
+ * @typedef {object} Watcher Whom a session calls.
+ * @property {(ended: Ended) => void} onEnded Called when the key is cut off from its identity: at once, with
+ *   pending, while that is unconfirmed, and when it is confirmed. Then the session is over.
+ * @property {() => void} [onRestored] Called when what was pending will not be confirmed after all.
+ */
+
+/** Session watches whether a key that has signed in still belongs to its identity. */
+class Session {
+  #watcher;
+  #asks;
+  #over = new AbortController();
+  #pending = false; // whether a cut is pending, and was told
+
+  /**
+   * @param {{ address: string, id_tx_hash: string, main_address: string }} who
+   * @param {Watcher} watcher
+   * @param {{ stream: (signal: AbortSignal) => AsyncGenerator<Message>, now: (signal: AbortSignal) => Promise<Readonly<Resolution>>, backoff: number }} asks
+   */
+  constructor({ address, id_tx_hash, main_address }, watcher, asks) {
+    this.#watcher = watcher;
+    this.#asks = asks;
+    /** The key. */
+    this.address = address;
+    /** The identity that it speaks for, which changes when that merges; "" while there is none. */
+    this.id_tx_hash = id_tx_hash;
+    /** The root of that. */
+    this.main_address = main_address;
+    this.#run();
+  }
+
+  /** close ends the watch. Nobody is called any more. */
+  close() {
+    this.#over.abort();
+  }
+
+  async #run() {
+    const { signal } = this.#over;
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      try {
+        if (attempt > 0) this.#look(await this.#asks.now(signal));
+        for await (const _ of this.#asks.stream(signal)) {
+          for (let failed = 0; ; failed++) {
+            try {
+              this.#look(await this.#asks.now(signal));
+              break;
+            } catch {
+              await wait(delay(failed, this.#asks.backoff), signal); // what the key is has to be known, however long that takes
+            }
+          }
+          attempt = 0;
+        }
+      } catch {
+        // There is no stream now, or it is over.
+      }
+      await wait(delay(attempt, this.#asks.backoff), signal).catch(() => {});
+    }
+  }
+
+  /** look calls whom it has to, for what the key is now. @param {Readonly<Resolution>} now */
+  #look(now) {
+    if (this.#over.signal.aborted) return;
+    if (this.#isCut(now)) {
+      this.close();
+      queueMicrotask(() => this.#watcher.onEnded({ pending: false, by: [], resolution: now }));
+      return;
+    }
+    this.id_tx_hash = now.id_tx_hash;
+    this.main_address = now.main_address;
+    const { unconfirmed } = now, next = unconfirmed?.resolution;
+    if (unconfirmed?.available === false) return;
+    const pending = Boolean(next && this.#isCut(next));
+    if (pending === this.#pending) return;
+    this.#pending = pending;
+    const by = unconfirmed?.by.map(({ tx_hash }) => tx_hash) ?? [];
+    queueMicrotask(() => (pending && next ? this.#watcher.onEnded({ pending, by, resolution: next }) : this.#watcher.onRestored?.()));
+  }
+
+  /** isCut: it is not if its identity has merged into another one, whose root is then above its own. @param {Readonly<Resolution>} as */
+  #isCut(as) {
+    return as.id_tx_hash !== this.id_tx_hash && as.main_address !== this.main_address && !as.path.includes(this.main_address);
+  }
 }
 
 // Addresses and signatures. A verifier knows no secret, so what follows may take any time.
@@ -636,6 +1222,13 @@ function checkAddress(address) {
   const { kind, hash } = decodeAddress(address);
   if (kind !== "P2PKH" || hash.length !== 20) throw wrong("address", `expected that of a key (P2PKH), got ${address}`);
 }
+
+/** filtered are addresses as messages have them. @param {string[]} addresses */
+const filtered = (addresses) => addresses.map((address) => {
+  const { prefix, kind, tokens, hash } = decodeAddress(address);
+  if (kind !== "P2PKH" || tokens || hash.length !== 20) throw wrong("addresses", `expected the CashAddr of a key (P2PKH), not token-aware, got ${address}`);
+  return `${prefix}:${address.toLowerCase().split(":").pop()}`;
+});
 
 /** The curve secp256k1: y² = x³ + 7 over the field of p, with the generator (gx, gy) of order n. */
 const p = 2n ** 256n - 2n ** 32n - 977n;

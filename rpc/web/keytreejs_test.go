@@ -70,7 +70,7 @@ func newJSWorld(t *testing.T) *jsWorld {
 func TestNode(t *testing.T) {
 	node := installed(t, "node")
 	w := newJSWorld(t)
-	cmd := exec.CommandContext(t.Context(), node, "--test", "testdata/node.test.mjs")
+	cmd := exec.CommandContext(t.Context(), node, "--test", "--test-force-exit", "testdata/node.test.mjs")
 	cmd.Env = append(os.Environ(), "SERVER="+w.URL, "HOME_URL="+w.home.URL)
 	if said, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, said)

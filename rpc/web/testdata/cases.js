@@ -234,3 +234,128 @@ cases["hashes as others do"] = async ({ module }) => {
     equal(hex(module.sha256(random)), hex(new Uint8Array(await crypto.subtle.digest("SHA-256", random))), `${length} bytes`);
   }
 };
+
+/** played is a fetch that answers with one of some answers after the other, and the bodies that it was asked with. */
+function played(...answers) {
+  const asked = [];
+  const fetch = async (url, { body, signal }) => {
+    signal?.throwIfAborted();
+    asked.push(body && JSON.parse(body));
+    const answer = answers.shift() ?? new Response(null, { status: 204 });
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  return { fetch, asked };
+}
+
+/** events is an answer of server-sent events, in pieces of bytes. */
+const events = (...pieces) => new Response(new ReadableStream({
+  start(controller) {
+    for (const piece of pieces) controller.enqueue(piece);
+    controller.close();
+  },
+}), { headers: { "Content-Type": "text/event-stream" } });
+
+const utf8 = (text) => new TextEncoder().encode(text);
+const refused = (status, headers, body = {}) => new Response(JSON.stringify(body), { status, headers });
+const alone = { backoff: 1, share: false };
+
+/** told is what a stream tells until it ends. */
+async function told(stream) {
+  const all = [];
+  for await (const message of stream) all.push(message);
+  return all;
+}
+
+cases["reads server-sent events that are cut anywhere"] = async ({ module }) => {
+  const text = '\uFEFFretry: 3\nid: 1-a-0\n\n: a comment\n\nevent: connect\r\nid:2-b-0\r\ndata: {"block": {"type": "CONNECT"},\r\ndata:"x": "é€😀\\u2028"}\r\n\r\n'
+    + 'event: pending\rdata: {"dropped": ""}\r\rid: 2-b-0\n\nnonsense\nevent: drop\ndata: {"dropped": "ab"}\nid: 3\0\n\nid: 9-z-9\nevent: connect\ndata: {"block"';
+  const want = [
+    { type: "open", id: "1-a-0" }, { type: "connect", id: "2-b-0", data: { block: { type: "CONNECT" }, x: "é€😀\u2028" } },
+    { type: "pending", id: "", data: { dropped: "" } }, { type: "drop", id: "", data: { dropped: "ab" } },
+  ];
+  const bytes = utf8(text);
+  const cuts = [[...bytes].map((b) => Uint8Array.of(b)), [bytes], ...Array.from(bytes, (_, i) => [bytes.slice(0, i), bytes.slice(i)])];
+  for (const pieces of cuts) {
+    const { fetch, asked } = played(events(...pieces));
+    const got = await told(new module.Keytree("https://keytree.example", { ...alone, fetch }).stream({ unconfirmed: true }));
+    equal(got, want, `cut after ${pieces[0].length} bytes`);
+    equal(asked[1].last_id, "2-b-0", "and goes on after what is whole");
+  }
+};
+
+cases["makes a stream again, from where it was"] = async ({ module }) => {
+  const fault = (reason, id = "") => utf8(`${id}event: fault\ndata: {"reason": "${reason}", "message": "m", "retry_after": 0}\n\n`);
+  const { fetch, asked } = played(
+    new TypeError("no network"), refused(503, { "Retry-After": "0" }), refused(429), refused(500),
+    events(utf8("retry: 1\nid: 1-a-0\n\n"), fault("FUTURE_CURSOR")),
+    new TypeError("no network"),
+    events(utf8("id: 1-a-0\n\nid: 2-b-0\n\n"), fault("OUTDATED_CURSOR", "id: ended\n")),
+    events(utf8("id: 7-c-0\n\n"), utf8('event: connect\nid: 8-d-0\ndata: {"unsure": true}\n\n')),
+  );
+  const got = await told(new module.Keytree("https://keytree.example", { ...alone, fetch }).stream());
+  equal(got.map(({ type, id, data }) => [type, id, data?.reason ?? ""]), [
+    ["open", "1-a-0", ""], ["fault", "", "FUTURE_CURSOR"], ["fault", "", "OUTDATED_CURSOR"], ["connect", "8-d-0", ""],
+  ], "told");
+  equal(asked.map(({ last_id }) => last_id ?? ""), ["", "", "", "", "", "1-a-0", "1-a-0", "", "8-d-0"], "asked");
+  for (const status of [400, 403, 421]) {
+    const error = await failure(told(new module.Keytree("https://keytree.example", { ...alone, fetch: played(refused(status, {}, { code: 3, message: "no" })).fetch }).stream()));
+    equal([error.status, error.message], [status, "no"], "for good");
+  }
+};
+
+cases["waits as long as a server asks for"] = async ({ module }) => {
+  const began = performance.now();
+  const { fetch } = played(refused(429, { "Retry-After": "1" }));
+  await told(new module.Keytree("https://keytree.example", { ...alone, fetch }).stream());
+  if (performance.now() - began < 1000) throw new Error(`it came back after ${performance.now() - began} ms`);
+};
+
+cases["has one stream for all of a page, and tells each its own"] = async ({ module }) => {
+  const addresses = ["qp63uahgrxged4z5jswyt5dn5v3lzsem6cy4spdc2h", "qpm2qsznhks23z7629mms6s4cwef74vcwvy22gdx6a"].map((a) => `bitcoincash:${a}`);
+  const filters = [];
+  let controller;
+  const fetch = async (url, { body, signal }) => {
+    filters.push(JSON.parse(body));
+    return new Response(new ReadableStream({
+      start(c) {
+        controller = c;
+        signal.addEventListener("abort", () => c.error(signal.reason));
+        c.enqueue(utf8("id: 1-a-0\n\n"));
+      },
+    }));
+  };
+  const keytree = new module.Keytree("https://keytree.example", { ...alone, fetch });
+  const end = new AbortController(), { signal } = end, heard = [[], [], []];
+  const ends = [{ addresses: [addresses[0]] }, { addresses: [addresses[1].toUpperCase()], unconfirmed: true }, {}].map(async (filter, i) => {
+    for await (const message of keytree.stream({ ...filter, signal })) heard[i].push(message.type === "open" ? "open" : message.data.n);
+  }).map(failure);
+  await until(() => heard.every((list) => list.length === 1));
+  equal({ ...filters.at(-1), last_id: "" }, { last_id: "", unconfirmed: true }, "what all want");
+  const say = (event, data) => controller.enqueue(utf8(`event: ${event}\nid: 2-b-0\ndata: ${JSON.stringify(data)}\n\n`));
+  say("connect", { n: 1, changed: [addresses[0]] });
+  say("connect", { n: 2, block: { events: [{ child_address: addresses[1] }] } });
+  say("connect", { n: 3, unsure: true });
+  say("disconnect", { n: 4 });
+  say("pending", { n: 5, changed: addresses });
+  say("drop", { n: 6, dropped: "ab" });
+  await until(() => heard[1].length === 6);
+  equal(heard, [["open", 1, 3, 4], ["open", 2, 3, 4, 5, 6], ["open", 1, 2, 3, 4]], "told");
+  end.abort(new Error("enough"));
+  equal((await Promise.all(ends)).map(({ message }) => message), ["enough", "enough", "enough"], "ends");
+
+  // What is too much is refused who asks for it, and nobody else.
+  const many = (await Promise.all(Array.from({ length: 10_001 }, (_, i) => i))).map((i) => i.toString(16).padStart(64, "0"));
+  equal((await failure(keytree.stream({ ids: many }).next())).code, "RESOURCE_EXHAUSTED", "too many");
+  equal((await failure(keytree.stream({ addresses: ["x"] }).next())).field, "address", "no address");
+};
+
+cases["tells who does not take what comes that something is missing"] = async ({ module }) => {
+  const many = Array.from({ length: 1002 }, (_, i) => `event: connect\nid: ${i}-a-0\ndata: {"unsure": true}\n\n`).join("");
+  const keytree = new module.Keytree("https://keytree.example", { ...alone, fetch: played(events(utf8(`id: 0-a-0\n\n${many}`))).fetch });
+  const stream = keytree.stream();
+  equal((await stream.next()).value.type, "open", "first");
+  await new Promise((resolve) => setTimeout(resolve, 200)); // in which all the rest comes; if not, this proves less
+  const rest = await told(stream);
+  if (rest.length < 1002) equal(rest[0].data.reason, "CONSUMER_TOO_SLOW", "then");
+};

@@ -11,4 +11,4 @@ async function control(what, args = {}) {
   return response.json();
 }
 
-for (const [name, run] of Object.entries(cases)) test(name, () => run({ module, server, control }));
+for (const [name, run] of Object.entries(cases)) test(name, { timeout: 60_000 }, () => run({ module, server, control }));
