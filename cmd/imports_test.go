@@ -102,7 +102,7 @@ func house() ([]room, []exception) {
 			rooms:  []string{"rpc/jsonrpc", "rpc/admission", "rpc/fault", "rpc/proto", "keyserver"},
 			tests:  served,
 		},
-		{folder: "rpc/web", rooms: []string{"rpc/rest", "rpc/fault"}, tests: append(served, module+"keyserver", module+"indexer", module+"protocol", module+"graph/links")}, // what people, pages and tools read
+		{folder: "rpc/web", rooms: []string{"rpc/rest", "rpc/fault"}, tests: append(served, module+"keyserver", module+"indexer", module+"protocol", module+"graph", module+"graph/links")}, // what people, pages and tools read
 		{ // what an operator's Prometheus is told
 			folder: "rpc/metrics",
 			rooms:  []string{"rpc/admission", "rpc/keyserver", "indexer", "keyserver", "graph"},

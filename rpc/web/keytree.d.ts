@@ -8,8 +8,8 @@
  *     const keytree = new Keytree("https://keytree.example");
  *     const { id_tx_hash, main_address } = await keytree.resolve(address);
  *
- * Answers are what REST gives, with its names; /docs of the server says what they mean. 64-bit
- * numbers are strings. A Keytree may be used by all of a page at a time.
+ * README.md beside it has more, with examples. Answers are what REST gives, with its names; /docs
+ * of the server says what they mean. 64-bit numbers are strings. A Keytree may be used by all of a page at a time.
  *
  * It needs what browsers have since 2024, or Node 20. What it uses beyond that it does
  * without where it is missing: on plain http beyond loopback there are no locks, so each tab

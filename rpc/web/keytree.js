@@ -8,8 +8,8 @@
  *     const keytree = new Keytree("https://keytree.example");
  *     const { id_tx_hash, main_address } = await keytree.resolve(address);
  *
- * Answers are what REST gives, with its names; /docs of the server says what they mean. 64-bit
- * numbers are strings. A Keytree may be used by all of a page at a time.
+ * README.md beside it has more, with examples. Answers are what REST gives, with its names; /docs
+ * of the server says what they mean. 64-bit numbers are strings. A Keytree may be used by all of a page at a time.
  *
  * It needs what browsers have since 2024, or Node 20. What it uses beyond that it does
  * without where it is missing: on plain http beyond loopback there are no locks, so each tab
@@ -419,12 +419,11 @@ export class Keytree {
    */
   async *stream({ addresses = [], ids = [], unconfirmed = false, fromHeight, lastId = "", signal } = {}) {
     const filter = { addresses: filtered(addresses), ids: ids.map((id) => id.toLowerCase()), unconfirmed };
-    if (fromHeight === undefined && lastId === "") {
-      yield* this.#hub.subscribe(filter, signal);
-      return;
-    }
-    for await (const message of this.#follow(filter, lastId, signal, fromHeight)) {
-      if (message.type !== "heartbeat") yield /** @type {Message} */ (message);
+    const own = fromHeight !== undefined || lastId !== "";
+    for await (const message of own ? this.#follow(filter, lastId, signal, fromHeight) : this.#hub.subscribe(filter, signal)) {
+      if (message.type === "heartbeat") continue;
+      this.#resolver.expire();
+      yield /** @type {Message} */ (message);
     }
   }
 
@@ -598,6 +597,7 @@ class Resolver {
   #known = new Map();
   /** @type {Map<string, Asked>} By the way in which it is asked. */
   #asked = new Map();
+  #expired = -1; // when something was last known to have changed
   #changed = true; // whether the server can tell what has changed
 
   /** @param {Required<Options>} options @param {(path: string, body: unknown) => Promise<any>} post */
@@ -612,7 +612,7 @@ class Resolver {
     checkAddress(address);
     const plain = isPlain({ atHeight, unconfirmed, paths }, this.#options);
     const known = plain && this.#known.get(address);
-    if (known && performance.now() - known.checked < this.#options.maxAge) return this.#remember(address, known);
+    if (known && known.checked > this.#expired && performance.now() - known.checked < this.#options.maxAge) return this.#remember(address, known);
     const way = `${atHeight} ${unconfirmed} ${paths}`;
     let asked = this.#asked.get(way);
     if (!asked) this.#asked.set(way, asked = { asOf: { atHeight, unconfirmed, paths }, answers: new Map(), queue: [] });
@@ -620,14 +620,19 @@ class Resolver {
     if (!answer) {
       asked.answers.set(address, answer = withResolvers());
       answer.promise.catch(() => {}); // a caller that has gone does not make it unhandled
-      if (asked.queue.push(address) === 1) setTimeout(() => this.#flush(way));
+      if (asked.queue.push(address) === 1) setTimeout(this.#flush, 0, way, asked);
     }
     return signal ? orAborted(answer.promise, signal) : answer.promise;
   }
 
-  /** flush asks what was queued in one way. @param {string} way */
-  #flush(way) {
-    const asked = /** @type {Asked} */ (this.#asked.get(way));
+  /** expire is called when something has changed: what was asked before need not be true any more. */
+  expire() {
+    this.#expired = performance.now();
+    this.#asked.clear();
+  }
+
+  /** flush asks what was queued in one way. @param {string} way @param {Asked} asked */
+  #flush = (way, asked) => {
     const unknown = [], blocks = /** @type {Map<string, string[]>} */ (new Map());
     for (const address of asked.queue.splice(0)) {
       const known = this.#changed && isPlain(asked.asOf, this.#options) && this.#known.get(address);
@@ -640,7 +645,7 @@ class Resolver {
     }
     for (const addresses of blocks.values()) for (const some of split(addresses)) this.#answer(way, asked, some, this.#refresh(some));
     for (const some of split(unknown)) this.#answer(way, asked, some, this.#fetch(asked, some));
-  }
+  };
 
   /**
    * answer hands on what a request for some addresses comes to.
@@ -652,19 +657,20 @@ class Resolver {
   async #answer(way, asked, addresses, request) {
     /** @type {(Resolution | Error)[]} */
     let answers;
+    const checked = performance.now();
     try {
       answers = await request;
     } catch (error) {
       answers = addresses.map(() => /** @type {Error} */ (error));
     }
-    const plain = isPlain(asked.asOf, this.#options), checked = performance.now();
+    const plain = isPlain(asked.asOf, this.#options);
     addresses.forEach((address, i) => {
       const answer = answers[i], waiting = asked.answers.get(address);
       asked.answers.delete(address);
       if (answer instanceof Error) waiting?.reject(answer);
       else waiting?.resolve(plain ? this.#remember(address, { resolution: Object.freeze(answer), checked }) : Object.freeze(answer));
     });
-    if (asked.answers.size === 0) this.#asked.delete(way);
+    if (asked.answers.size === 0 && this.#asked.get(way) === asked) this.#asked.delete(way);
   }
 
   /** @param {string} address @param {{ resolution: Readonly<Resolution>, checked: number }} known */
@@ -838,7 +844,8 @@ function concerns({ addresses = [], ids = [], unconfirmed }, { type, data, polle
   if (type === "pending" || type === "drop") {
     if (!unconfirmed) return false;
   } else if (type !== "connect") return true;
-  if (type === "drop" || polled || data.unsure || addresses.length + ids.length === 0) return true;
+  // Pending changes are all that there are: that somebody has none any more, too, has to be told.
+  if (type === "drop" || polled || data.unsure || data.pending_changes || addresses.length + ids.length === 0) return true;
   return addresses.some((address) => named.has(address)) || ids.some((id) => named.has(id));
 }
 

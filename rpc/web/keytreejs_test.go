@@ -1,11 +1,15 @@
 package web_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,7 +50,7 @@ func newJSWorld(t *testing.T) *jsWorld {
 	t.Helper()
 	c, blocks := rpctest.Family()
 	w := &jsWorld{ended: make(chan map[string]string, 1)}
-	rig := rpctest.NewOf(t, rpc.Config{Origins: []string{"*"}, Hosts: []string{plainHost}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial}, blocks...)
+	rig := rpctest.NewOf(t, rpc.Config{Origins: []string{"*"}, Hosts: []string{plainHost}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial, SignInKey: signInKey()}, blocks...)
 	w.stand = newStand(t, rig, c)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /control/{what}", w.control)
@@ -81,58 +85,72 @@ func TestNode(t *testing.T) {
 // has no WebCrypto and no locks.
 const plainHost = "plain.example"
 
-// TestChromium runs the cases in a page of another origin: one of loopback, which a browser trusts
+// TestChromium runs the cases in two pages of another origin: one of loopback, which a browser trusts
 // like one with TLS, and one on plain http.
 func TestChromium(t *testing.T) {
 	chromium := installed(t, "chromium")
-	for _, host := range []string{"127.0.0.1", plainHost} {
-		t.Run(host, func(t *testing.T) {
-			w := newJSWorld(t)
-			as := func(url string) string { return strings.Replace(url, "127.0.0.1", host, 1) }
-			browse(t, chromium, as(w.home.URL)+"/page.html?server="+as(w.URL))
-			select {
-			case ends := <-w.ended:
-				if len(ends) < 10 {
-					t.Errorf("%d cases have ended", len(ends))
-				}
-				for name, end := range ends {
-					if end != "" {
-						t.Errorf("%s: %s", name, end)
-					}
-				}
-			case <-time.After(2 * time.Minute):
-				t.Fatal("the page did not tell how the cases have ended")
+	hosts := []string{"127.0.0.1", plainHost}
+	var worlds []*jsWorld
+	pages := url.Values{}
+	for _, host := range hosts {
+		w := newJSWorld(t)
+		as := func(url string) string { return strings.Replace(url, "127.0.0.1", host, 1) }
+		worlds = append(worlds, w)
+		pages.Add("page", as(w.home.URL)+"/page.html?server="+as(w.URL))
+	}
+	gone := browse(t, chromium, worlds[0].home.URL+"/open.html?"+pages.Encode())
+	for i, w := range worlds {
+		select {
+		case ends := <-w.ended:
+			if len(ends) < 20 {
+				t.Errorf("%s: %d cases have ended", hosts[i], len(ends))
 			}
-		})
+			for name, end := range ends {
+				if end != "" {
+					t.Errorf("%s: %s: %s", hosts[i], name, end)
+				}
+			}
+		case <-gone:
+			t.Fatal("the browser has ended")
+		case <-time.After(4 * time.Minute):
+			t.Fatalf("%s: the page did not tell how the cases have ended", hosts[i])
+		}
 	}
 }
 
-// browse opens a page in a browser that ends with the test.
-func browse(t *testing.T, chromium, url string) {
+// browse opens a page in a browser that ends with the test. Gone tells if it ends before.
+func browse(t *testing.T, chromium, page string) (gone <-chan struct{}) {
 	t.Helper()
 	profile, err := os.MkdirTemp("", "keytree-chromium-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var said strings.Builder
-	cmd := exec.Command(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-		"--disable-background-networking", "--disable-popup-blocking", "--host-resolver-rules=MAP "+plainHost+" 127.0.0.1",
-		"--user-data-dir="+profile, url)
+	args := []string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+		"--disable-background-networking", "--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-popup-blocking", "--host-resolver-rules=MAP " + plainHost + " 127.0.0.1",
+		"--user-data-dir=" + profile, page}
+	cmd := exec.Command(chromium, args...)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.WaitDelay = time.Second // for what it started and that has its output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended, end := context.WithCancel(context.Background())
+	go func() {
+		defer end()
+		cmd.Wait() // how it ends does not matter
+	}()
 	t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM) // it ends its children then
 		force := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
-		cmd.Wait() // how it ends does not matter
+		<-ended.Done()
 		force.Stop()
 		os.RemoveAll(profile) // which a child that is not gone yet may hinder
 		if t.Failed() {
-			t.Logf("the browser said:\n%s", said.String())
+			t.Logf("the browser said:\n%.4000s", said.String())
 		}
 	})
+	return ended.Done()
 }
 
 // TestKeytreeJSIsServed finds that a page of another origin can import the file, and keep it.
@@ -154,5 +172,47 @@ func TestKeytreeJSIsServed(t *testing.T) {
 	again, body := w.Send(t, "GET", "/keytree.js", "", "Origin: https://page.example", "If-None-Match: "+response.Header.Get("Etag"))
 	if again.StatusCode != http.StatusNotModified || body != "" {
 		t.Errorf("%s with %d bytes for who has it", again.Status, len(body))
+	}
+}
+
+// TestReadme runs the examples of README.md, one after the other, on a server of this chain.
+func TestReadme(t *testing.T) {
+	node := installed(t, "node")
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var script strings.Builder
+	for _, match := range regexp.MustCompile("(?s)```js\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		script.WriteString(match[1])
+	}
+	library, err := filepath.Abs("keytree.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newJSWorld(t)
+	for _, change := range [][2]string{
+		{`"@keytree-bch/keytree"`, `"file://` + library + `"`},
+		{`"https://keytree.example"`, `"` + w.URL + `"`},
+		{`"bitcoincash:qpm2qsznhks23z7629mms6s4cwef74vcwvy22gdx6a"`, `"` + rpctest.Address("child") + `"`},
+	} {
+		if !strings.Contains(script.String(), change[0]) {
+			t.Fatalf("the examples have no %s", change[0])
+		}
+		changed := strings.ReplaceAll(script.String(), change[0], change[1])
+		script.Reset()
+		script.WriteString(changed)
+	}
+	cmd := exec.CommandContext(t.Context(), node, "--input-type=module", "-")
+	cmd.Stdin = strings.NewReader(script.String())
+	said, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	parent := rpctest.Address("parent")
+	for _, line := range []string{"resolved " + parent, "history MLR USED", "told open " + parent, "verified true"} {
+		if !strings.Contains(string(said), line+"\n") {
+			t.Errorf("they say %q, want %q", said, line)
+		}
 	}
 }

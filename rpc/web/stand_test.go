@@ -1,8 +1,11 @@
 package web_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -12,8 +15,13 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/signin"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
@@ -23,18 +31,24 @@ type stand struct {
 	URL string
 	rig *rpctest.Rig
 
-	linkInHex string // of a transaction that the node knows
+	linkInHex string       // of a transaction that the node knows
+	person    *regtest.Key // who signs in
 
-	mu    sync.Mutex
-	chain *rpctest.Chain // mu
-	salt  int            // mu; so that no two transactions or branches are the same
-	play  play           // mu
+	mu      sync.Mutex
+	chain   *rpctest.Chain    // mu
+	accepts map[string]string // mu; by child, the transaction of the last accept
+	salt    int               // mu; so that no two transactions or branches are the same
+	play    play              // mu
+
+	streams map[int]context.CancelFunc // mu; those that are open, by a number
 }
 
 // play is what a case has the stand do, and what it has seen since.
 type play struct {
 	Requests map[string]int `json:"requests"` // by method and path
 	Answered map[string]int `json:"answered"` // bytes of their answers
+
+	Streams int `json:"streams"` // how many are open
 
 	hidden     []string // paths that a server of an earlier version does not have
 	lost       int      // how many connections are still to be lost
@@ -45,7 +59,7 @@ type play struct {
 
 func newStand(t *testing.T, rig *rpctest.Rig, c *rpctest.Chain) *stand {
 	t.Helper()
-	s := &stand{rig: rig, chain: c}
+	s := &stand{rig: rig, chain: c, person: regtest.NewKey(), streams: make(map[int]context.CancelFunc), accepts: make(map[string]string)}
 	s.reset()
 	to, err := url.Parse(rig.URL)
 	if err != nil {
@@ -55,11 +69,17 @@ func newStand(t *testing.T, rig *rpctest.Rig, c *rpctest.Chain) *stand {
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(to) },
 		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0), // streams are lost on purpose
 		Transport:     &http.Transport{DisableCompression: true},
 	}
 	t.Cleanup(proxy.Transport.(*http.Transport).CloseIdleConnections)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodOptions || !s.meet(w, r) {
+			if r.Method == http.MethodPost && r.URL.Path == "/v1/stream" {
+				ctx, leave := s.streamed(r.Context())
+				defer leave()
+				r = r.WithContext(ctx)
+			}
 			proxy.ServeHTTP(&counted{w, s, r.Method + " " + r.URL.Path}, r)
 		}
 	}))
@@ -96,6 +116,24 @@ func (s *stand) meet(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
+// streamed counts a stream, which ends when it is lost, until leave is called.
+func (s *stand) streamed(ctx context.Context) (_ context.Context, leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, lose := context.WithCancel(ctx)
+	s.salt++
+	number := s.salt
+	s.streams[number] = lose
+	s.play.Streams++
+	return ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		lose()
+		delete(s.streams, number)
+		s.play.Streams--
+	}
+}
+
 // counted counts the bytes of an answer.
 type counted struct {
 	http.ResponseWriter
@@ -116,14 +154,15 @@ func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
 // reset lets everything pass, and counts from 0 on. The mutex is held.
 func (s *stand) reset() {
-	s.play = play{Requests: make(map[string]int), Answered: make(map[string]int)}
+	s.play = play{Requests: make(map[string]int), Answered: make(map[string]int), Streams: len(s.streams)}
 }
 
 // order is what a case says with what it wants.
 type order struct {
-	Names, Children, Paths                                []string
-	Prefix, Parent                                        string
-	Count, Blocks, Connections, Status, Times, RetryAfter int
+	Names, Children, Paths         []string
+	Prefix, Parent, Child, Message string
+	Count, Blocks, Connections     int
+	Status, Times, RetryAfter      int
 }
 
 // control does what a case wants, and answers what it wants to know.
@@ -160,11 +199,24 @@ func (s *stand) obey(what string, o order) (answer any, err error) {
 			o.Names = append(o.Names, fmt.Sprint(o.Prefix, i))
 		}
 		for i, name := range o.Names {
-			o.Names[i] = rpctest.Address(name)
+			o.Names[i] = protocol.FormatAddress(s.key(name), rpctest.Net)
 		}
 		return map[string]any{"addresses": o.Names}, nil
 	case "link":
 		return nil, s.link(o.Children, o.Parent)
+	case "cut":
+		return nil, s.rig.Graph.Connect(s.chain.Block(s.cut(o)))
+	case "pend":
+		return nil, s.pend(s.cut(o))
+	case "drop":
+		return nil, s.pend()
+	case "lose-streams":
+		for _, lose := range s.streams {
+			lose()
+		}
+	case "sign":
+		signature, err := signin.Sign(o.Message, protocol.WIF{Private: s.person.PrivateKey()})
+		return map[string]any{"signature": signature}, err
 	case "reorganise":
 		return nil, s.reorganise(o.Blocks)
 	case "link-in-hex":
@@ -178,13 +230,40 @@ func (s *stand) obey(what string, o order) (answer any, err error) {
 	return nil, nil
 }
 
+// key is that of a name. The person's can sign.
+func (s *stand) key(name string) protocol.KeyHash {
+	if name == "person" {
+		return s.person.Hash()
+	}
+	return rpctest.Key(name)
+}
+
+// cut is the revocation of a child's link by its parent.
+func (s *stand) cut(o order) links.Action {
+	accept := s.accepts[o.Child]
+	return rpctest.MCR("cut "+accept, o.Parent, accept)
+}
+
+// pend lets actions be pending, and nothing else.
+func (s *stand) pend(actions ...links.Action) error {
+	tip, _ := s.rig.Graph.Tip()
+	return s.rig.Graph.SetPending(&graph.PendingBlock{
+		Height: tip.Height + 1, PrevHash: tip.Hash, Actions: actions,
+		Coverage: graph.Coverage{AsOf: time.Now().Add(time.Hour)}, // however long the test takes
+	})
+}
+
 // link connects a block in which a parent accepts some children.
 func (s *stand) link(children []string, parent string) error {
 	var actions []links.Action
 	for _, child := range children {
 		s.salt++
-		request, accept := fmt.Sprint("request ", s.salt), fmt.Sprint("accept ", child)
-		actions = append(actions, rpctest.MLR(request, child, parent, ""), rpctest.MLA(accept, parent, request))
+		request := fmt.Sprint("request ", s.salt)
+		ask := rpctest.MLR(request, child, parent, "")
+		author := s.key(child)
+		ask.Author = &author
+		s.accepts[child] = fmt.Sprint("accept ", s.salt)
+		actions = append(actions, ask, rpctest.MLA(s.accepts[child], parent, request))
 	}
 	return s.rig.Graph.Connect(s.chain.Block(actions...))
 }

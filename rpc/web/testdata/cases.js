@@ -359,3 +359,157 @@ cases["tells who does not take what comes that something is missing"] = async ({
   const rest = await told(stream);
   if (rest.length < 1002) equal(rest[0].data.reason, "CONSUMER_TOO_SLOW", "then");
 };
+
+/** follow collects what a stream tells, until close is called. */
+function follow(keytree, filter) {
+  const end = new AbortController(), all = [];
+  const ended = (async () => {
+    for await (const message of keytree.stream({ ...filter, signal: end.signal })) all.push(message);
+  })().catch((error) => error);
+  const close = () => {
+    end.abort(new Error("enough"));
+    return ended;
+  };
+  return { all, close, ended };
+}
+
+const types = (all) => all.map(({ type }) => type);
+
+cases["is told of blocks, also of those that came while the connection was lost, and of a reorganisation"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, { backoff: 20 }), { addresses: [address, parent] } = await control("addresses", { names: ["s", "stream"] });
+  const { all, close } = follow(keytree, { addresses: [address] });
+  await until(() => all.length === 1);
+  equal((await keytree.resolve(address)).depth, 0, "before");
+  await control("link", { children: ["s"], parent: "stream" });
+  await until(() => all.length === 2);
+  equal((await keytree.resolve(address)).depth, 1, "then, though it was asked just before");
+  equal([types(all), all[1].data.changed], [["open", "connect"], [address]], "linked");
+  await control("lose", { connections: 2 });
+  await control("lose-streams", {});
+  await control("cut", { child: "s", parent: "stream" });
+  await until(() => all.length === 3);
+  equal([all[2].type, all[2].data.block.events[0].type], ["connect", "LINK_CUT"], "cut");
+  await control("reorganise", { blocks: 2 });
+  await until(() => all.length === 5);
+  equal(types(all).slice(3), ["disconnect", "disconnect"], "reorganised");
+  await control("link", { children: ["s"], parent: "stream" });
+  await until(() => all.length === 6);
+  equal(all[5].data.changed, [address], "linked again");
+  await close();
+  // From a message on, and from a block on.
+  const again = follow(keytree, { addresses: [address], lastId: all[4].id });
+  await until(() => again.all.length === 2);
+  equal(again.all[1].data.block.hash, all[5].data.block.hash, "from a message on");
+  await again.close();
+  const early = follow(keytree, { addresses: [parent], fromHeight: 1 });
+  await until(() => early.all.some(({ data }) => data?.block.hash === all[5].data.block.hash));
+  await early.close();
+};
+
+cases["is told what is pending, and what is not any more"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, { backoff: 20 }), { addresses } = await control("addresses", { names: ["pending", "stream"] });
+  await control("link", { children: ["pending"], parent: "stream" });
+  const { all, close } = follow(keytree, { addresses, unconfirmed: true }), [address] = addresses;
+  const child = follow(keytree, { addresses: [address], unconfirmed: true });
+  const changes = (messages) => messages.flatMap(({ data }) => (data?.pending_changes ? [data.pending_changes.changed.includes(address)] : []));
+  await until(() => all.length === 1 && child.all.length === 1);
+  await control("pend", { child: "pending", parent: "stream" });
+  await until(() => changes(all).at(-1) && changes(child.all).at(-1));
+  equal(all.find(({ data }) => data?.pending)?.data.pending.action.kind, "MCR", "the action of the parent");
+  await control("drop");
+  await until(() => changes(all).at(-1) === false && changes(child.all).at(-1) === false && all.some(({ type }) => type === "drop"));
+  await Promise.all([close(), child.close()]);
+};
+
+cases["follows a server of an earlier version, which has no streams"] = async ({ module, server, control }) => {
+  await control("reset");
+  await control("hide", { paths: ["/v1/stream"] });
+  const keytree = new module.Keytree(server, { ...quick, pollEvery: 20 }), { addresses: [address] } = await control("addresses", { names: ["poll"] });
+  const { all, close } = follow(keytree, { addresses: [address] });
+  await until(() => all.length === 1);
+  await control("link", { children: ["poll"], parent: "stream" });
+  await until(() => all.length === 2);
+  equal([types(all), all[1].data.block.events.at(-1).type, all[1].polled], [["open", "connect"], "LINK_FORMED", true]);
+  await control("reorganise", { blocks: 1 });
+  await until(() => all.length === 3);
+  equal([all[2].type, all[2].data.reason], ["fault", "OUTDATED_CURSOR"], "reorganised");
+  await close();
+  await control("reset");
+};
+
+/** signIn signs the person in. */
+async function signIn(keytree, control) {
+  const { addresses: [address] } = await control("addresses", { names: ["person"] }), domain = "memo.cash";
+  const { message } = await keytree.challenge({ domain, uri: `https://memo.cash/?s=${Math.random()}`, address });
+  const { signature } = await control("sign", { message });
+  return { signed: { message, signature, domain }, address };
+}
+
+cases["signs in, and ends the session when the key is cut off"] = async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server, { ...quick, backoff: 20 });
+  await control("link", { children: ["person"], parent: "service" });
+  await new Promise((resolve) => setTimeout(resolve, 1000)); // a server takes no challenge from the second in which it began
+  const { signed, address } = await signIn(keytree, control);
+  equal(module.verifyMessage({ address, ...signed }), true, "verified in the page");
+  let error = await failure(keytree.verify({ ...signed, domain: "evil.cash" }));
+  equal([error.code, error.reason], ["INVALID_ARGUMENT", "OTHER_DOMAIN"], "another domain");
+  const who = await keytree.verify(signed);
+  equal([who.address, who.depth, who.pending.cut], [address, 1, false], "who");
+  error = await failure(keytree.verify(signed));
+  equal([error.code, error.reason], ["FAILED_PRECONDITION", "USED"], "twice");
+
+  const calls = [];
+  const watched = () => keytree.session(who, { onEnded: ({ pending, by }) => calls.push([pending, by.length]), onRestored: () => calls.push("restored") });
+  const session = watched();
+  // The session lasts while others come and go, and while the connection is lost.
+  await control("lose-streams", {});
+  await control("link", { children: ["person's"], parent: "person" }); // nobody has that key
+  await control("pend", { child: "person", parent: "service" });
+  await until(() => calls.length === 1);
+  await control("drop");
+  await until(() => calls.length === 2);
+  equal(calls, [[true, 1], "restored"], "pending");
+  await control("pend", { child: "person", parent: "service" });
+  await until(() => calls.length === 3);
+  await control("cut", { child: "person", parent: "service" });
+  await until(() => calls.length === 4);
+  equal([calls.slice(2), session.id_tx_hash], [[[true, 1], [false, 0]], who.id_tx_hash], "confirmed");
+
+  // It goes on when the identity merges into another one, and ends with that.
+  await control("link", { children: ["person"], parent: "service" });
+  const now = await keytree.resolve(address);
+  const merged = keytree.session(now, { onEnded: ({ pending }) => calls.push(`merged ${pending}`) });
+  await control("link", { children: ["service"], parent: "above" });
+  await until(() => merged.main_address !== now.main_address);
+  await control("cut", { child: "service", parent: "above" });
+  await until(() => calls.length === 5);
+  equal(calls[4], "merged false", "with what it has merged into");
+
+  // Who closes it is not called.
+  const closed = watched();
+  closed.close();
+};
+
+cases["has one stream for two tabs, and goes on when the one that has it is closed"] = async ({ module, server, control }) => {
+  if (!globalThis.open) return; // Node has no tabs
+  await control("reset");
+  const shared = Boolean(navigator.locks), heard = [], [{ addresses: [own, other] }] = [await control("addresses", { names: ["tab0", "tab1"] })];
+  const channel = new BroadcastChannel("the test's");
+  channel.onmessage = ({ data }) => heard.push(data);
+  const tab = (address) => open(`/tab.html?${new URLSearchParams({ server, address })}`);
+  const first = tab(own);
+  await until(() => heard.length === 1);
+  const keytree = new module.Keytree(server, { backoff: 20 }), { all, close } = follow(keytree, { addresses: [other] });
+  await until(() => all.length === 1);
+  await control("link", { children: ["tab0"], parent: "tabs" });
+  await control("link", { children: ["tab1"], parent: "tabs" });
+  await until(() => heard.length === 2 && all.length === 2);
+  equal([heard.map(({ type }) => type), heard[1].changed, all[1].data.changed], [["open", "connect"], [own], [other]], "told");
+  await until(async () => (await control("seen")).streams === (shared ? 1 : 2));
+  first.close();
+  await control("cut", { child: "tab1", parent: "tabs" });
+  await until(() => all.length === 3);
+  equal(all[2].data.block.events[0].type, "LINK_CUT", "after it was closed");
+  await close();
+  channel.close();
+};
