@@ -517,7 +517,7 @@ func (s *modelState) linksBelow(parent protocol.KeyHash) []links.Link {
 	var below []links.Link
 	for _, m := range s.membersBelow(parent) {
 		if m.Parent != nil && *m.Parent == parent {
-			below = append(below, links.Link{Child: m.Key, Accept: *m.Accept, Linked: m.Linked})
+			below = append(below, links.Link{Child: m.Key, Accept: *m.Accept, Linked: m.Linked, Branch: len(s.membersBelow(m.Key)) > 1})
 		}
 	}
 	return below

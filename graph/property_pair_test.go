@@ -195,7 +195,58 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 		v := p.view(t, &h)
 		s.agree(t, v, w, limit)
 		s.changes(t, v, w, last)
+		if s == last {
+			p.agreeOnVersions(t, v, w, limit)
+		}
 		v.Close()
+	}
+}
+
+// agreeOnVersions asks a view of the tip how each identity stood over time.
+func (p *pair) agreeOnVersions(t rapid.TB, v *graph.View, w *world, limit int) {
+	for _, tx := range w.txs {
+		versions := allVersions(t, v, tx.TxID, limit)
+		if again, more, err := v.IdentityVersions(tx.TxID, v.Height(), 100); len(versions) > 0 && (err != nil || more || !slices.Equal(again, versions)) {
+			t.Fatalf("versions of %s: in one page %v, %t, %v; in pages %v", show(w, tx.TxID), again, more, err, versions)
+		}
+		for i := len(p.model.states) - 1; i >= 0; i-- {
+			s := p.model.states[i]
+			var want, got *links.IdentityVersion
+			if identity := s.identity(tx.TxID); identity != nil && identity.MergedInto != nil {
+				want = &links.IdentityVersion{Merged: true}
+			} else if identity != nil {
+				want = &links.IdentityVersion{Root: identity.Root, Keys: identity.Keys}
+			}
+			if len(versions) > 0 {
+				got = ptr(versions[0])
+				got.Since = 0
+			}
+			same(t, w, fmt.Sprintf("version of %s as of %d", show(w, tx.TxID), s.block.Height), got, want)
+			if len(versions) > 0 && versions[0].Since == s.block.Height {
+				versions = versions[1:]
+			}
+		}
+		if len(versions) > 0 {
+			t.Fatalf("versions of %s are left: %v", show(w, tx.TxID), versions)
+		}
+	}
+}
+
+// allVersions reads the versions of an identity page by page; nil if there is none.
+func allVersions(t rapid.TB, v *graph.View, id chainhash.Hash, limit int) (all []links.IdentityVersion) {
+	upTo := v.Height()
+	for {
+		page, more, err := v.IdentityVersions(id, upTo, limit)
+		if errors.Is(err, graph.ErrNotFound) && upTo == v.Height() {
+			return nil
+		}
+		if err != nil || len(page) > limit || len(page) == 0 {
+			t.Fatalf("a page of %d versions, limit %d, %v", len(page), limit, err)
+		}
+		if all = append(all, page...); !more {
+			return all
+		}
+		upTo = page[len(page)-1].Since - 1
 	}
 }
 
@@ -208,7 +259,8 @@ func (h heldView) wantReorganised(t rapid.TB, w *world) {
 	_, _, actions := h.ActionsOf(context.Background(), w.keys[0], nil, 10)
 	_, _, requests := h.Requests(context.Background(), w.keys[0], links.AnyRequest, nil, 10)
 	_, _, below := h.LinksBelow(context.Background(), w.keys[0], nil, 10)
-	for question, err := range map[string]error{"Resolve": resolve, "Since": since, "Action": action, "ActionsOf": actions, "Requests": requests, "LinksBelow": below} {
+	_, _, versions := h.IdentityVersions(id, h.Height(), 10)
+	for question, err := range map[string]error{"Resolve": resolve, "Since": since, "Action": action, "ActionsOf": actions, "Requests": requests, "LinksBelow": below, "IdentityVersions": versions} {
 		if !errors.Is(err, graph.ErrReorganised) {
 			t.Fatalf("%s of a view whose block was taken back: %v", question, err)
 		}

@@ -15,6 +15,7 @@ type Link struct {
 	Child  protocol.KeyHash
 	Accept chainhash.Hash // the MLA, which a revoke has to name
 	Linked uint32         // height at which it came into force
+	Branch bool           // whether there are links below Child
 }
 
 // LinksBelow lists up to limit of the links in force directly below a key, in the order in which they came, behind that of
@@ -35,7 +36,7 @@ func (v *Identities) LinksBelow(ctx context.Context, parent protocol.KeyHash, af
 		if here, err = v.standing(at); err != nil {
 			break
 		}
-		links = append(links, Link{v.state.keys.Key(at), here.accept, here.linked})
+		links = append(links, Link{v.state.keys.Key(at), here.accept, here.linked, here.first != none})
 		at, err = here.next, ctx.Err()
 	}
 	if err != nil {

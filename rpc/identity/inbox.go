@@ -218,7 +218,7 @@ func (r renderer) request(in *links.Request) *keytreev1.LinkRequest {
 }
 
 func (r renderer) childLink(in links.Link) *keytreev1.ChildLink {
-	return &keytreev1.ChildLink{ChildAddress: r.address(in.Child), AcceptTxHash: in.Accept.String(), LinkedHeight: in.Linked, State: stateName(links.StateInForce)}
+	return &keytreev1.ChildLink{ChildAddress: r.address(in.Child), AcceptTxHash: in.Accept.String(), LinkedHeight: in.Linked, State: stateName(links.StateInForce), HasLinks: in.Branch}
 }
 
 // parseKeyCursor reads a cursor that is a key.

@@ -33,10 +33,15 @@ type listing struct {
 	supposed *supposition // after the view
 }
 
-// listRequest asks for a page of a list.
-type listRequest interface {
+// pageRequest asks for a page of a list.
+type pageRequest interface {
 	GetPageSize() uint32
 	GetPageToken() string
+}
+
+// listRequest asks for a page of a list, and maybe for what is pending beside it.
+type listRequest interface {
+	pageRequest
 	GetUnconfirmed() bool
 }
 
@@ -63,7 +68,7 @@ func (l *listing) close() {
 }
 
 // openPage opens the view that a page is as of.
-func (r *graphReader) openPage(query [16]byte, atHeight *uint32, request listRequest) (*listing, error) {
+func (r *graphReader) openPage(query [16]byte, atHeight *uint32, request pageRequest) (*listing, error) {
 	limit, err := parsePageSize(request.GetPageSize(), defaultPage, maxPage)
 	if err != nil {
 		return nil, err

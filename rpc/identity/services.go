@@ -21,6 +21,7 @@
 //	                     takes to find that out, and a record for each root
 //	GetIdentity          35 records
 //	ListIdentityKeys     twice links.MaxWork: to find where to go on, and for the page
+//	ListIdentityChanges  a page of a record each; an overview of a record for each part, and 35
 //	GetAction            14 records and the message
 //	ListAddressActions   a page of up to 14 records each, or 1 MB of messages; 4,096 late mentions passed over
 //	ListAddressRequests  a page of up to 15 records each, or 1 MB of messages; 4,096 actions passed over, two records each

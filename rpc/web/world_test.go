@@ -89,6 +89,7 @@ func newWorld(t *testing.T) *world {
 
 	for call, path := range map[string]string{
 		"ListIdentityKeys":    "/v1/identities/" + tx("mlr1") + "/keys?page_size=1",
+		"ListIdentityChanges": "/v1/identities/" + tx("mlr1") + "/changes?page_size=1",
 		"ListAddressActions":  "/v1/addresses/" + rpctest.Address("child") + "/actions?page_size=1",
 		"ListAddressRequests": "/v1/addresses/" + rpctest.Address("parent") + "/requests?page_size=1&state=all",
 		"ListAddressLinks":    "/v1/addresses/" + rpctest.Address("child") + "/links?page_size=1",
@@ -162,7 +163,9 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 		},
 		"GetIdentity": append(get("/v1/identities/"+tx("mlr1")), ask{status: 200, path: "/v1/identities/" + tx("mcr1")},
 			ask{status: 404, path: "/v1/identities/" + unknown}, ask{status: 400, path: "/v1/identities/" + tx("mlr1") + "?at_height=99999"}),
-		"ListIdentityKeys":    append(get("/v1/identities/"+tx("mlr1")+"/keys"), ask{status: 404, path: "/v1/identities/" + unknown + "/keys"}),
+		"ListIdentityKeys": append(get("/v1/identities/"+tx("mlr1")+"/keys"), ask{status: 404, path: "/v1/identities/" + unknown + "/keys"}),
+		"ListIdentityChanges": append(get("/v1/identities/"+tx("mlr1")+"/changes"), ask{status: 200, path: "/v1/identities/" + tx("mlr1") + "/changes?parts=5"},
+			ask{status: 404, path: "/v1/identities/" + unknown + "/changes"}),
 		"GetAction":           append(get("/v1/actions/"+tx("mlr1")), ask{status: 200, path: "/v1/actions/" + tx("early")}, ask{status: 404, path: "/v1/actions/" + unknown}),
 		"ListAddressActions":  get("/v1/addresses/" + child + "/actions"),
 		"ListAddressRequests": append(get("/v1/addresses/"+rpctest.Address("parent")+"/requests?state=all"), ask{status: 400, path: "/v1/addresses/" + child + "/requests?state=used"}),

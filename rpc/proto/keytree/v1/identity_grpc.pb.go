@@ -75,6 +75,7 @@ const (
 	IdentityService_ResolveChanged_FullMethodName      = "/keytree.v1.IdentityService/ResolveChanged"
 	IdentityService_GetIdentity_FullMethodName         = "/keytree.v1.IdentityService/GetIdentity"
 	IdentityService_ListIdentityKeys_FullMethodName    = "/keytree.v1.IdentityService/ListIdentityKeys"
+	IdentityService_ListIdentityChanges_FullMethodName = "/keytree.v1.IdentityService/ListIdentityChanges"
 	IdentityService_GetAction_FullMethodName           = "/keytree.v1.IdentityService/GetAction"
 	IdentityService_ListAddressActions_FullMethodName  = "/keytree.v1.IdentityService/ListAddressActions"
 	IdentityService_ListMempool_FullMethodName         = "/keytree.v1.IdentityService/ListMempool"
@@ -121,6 +122,9 @@ type IdentityServiceClient interface {
 	// block that the first page was as of. A page may hold fewer keys than
 	// page_size, even none, while next_page_token is not empty.
 	ListIdentityKeys(ctx context.Context, in *ListIdentityKeysRequest, opts ...grpc.CallOption) (*ListIdentityKeysResponse, error)
+	// ListIdentityChanges lists the blocks that changed an identity's keys, the newest first, and how the
+	// identity stood after each. Every page is as of the block that the first page was as of.
+	ListIdentityChanges(ctx context.Context, in *ListIdentityChangesRequest, opts ...grpc.CallOption) (*ListIdentityChangesResponse, error)
 	// GetAction tells what has become of one action.
 	GetAction(ctx context.Context, in *GetActionRequest, opts ...grpc.CallOption) (*Action, error)
 	// ListAddressActions lists the actions by and about one key, in the order of
@@ -231,6 +235,16 @@ func (c *identityServiceClient) ListIdentityKeys(ctx context.Context, in *ListId
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListIdentityKeysResponse)
 	err := c.cc.Invoke(ctx, IdentityService_ListIdentityKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) ListIdentityChanges(ctx context.Context, in *ListIdentityChangesRequest, opts ...grpc.CallOption) (*ListIdentityChangesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListIdentityChangesResponse)
+	err := c.cc.Invoke(ctx, IdentityService_ListIdentityChanges_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -353,6 +367,9 @@ type IdentityServiceServer interface {
 	// block that the first page was as of. A page may hold fewer keys than
 	// page_size, even none, while next_page_token is not empty.
 	ListIdentityKeys(context.Context, *ListIdentityKeysRequest) (*ListIdentityKeysResponse, error)
+	// ListIdentityChanges lists the blocks that changed an identity's keys, the newest first, and how the
+	// identity stood after each. Every page is as of the block that the first page was as of.
+	ListIdentityChanges(context.Context, *ListIdentityChangesRequest) (*ListIdentityChangesResponse, error)
 	// GetAction tells what has become of one action.
 	GetAction(context.Context, *GetActionRequest) (*Action, error)
 	// ListAddressActions lists the actions by and about one key, in the order of
@@ -426,6 +443,9 @@ func (UnimplementedIdentityServiceServer) GetIdentity(context.Context, *GetIdent
 }
 func (UnimplementedIdentityServiceServer) ListIdentityKeys(context.Context, *ListIdentityKeysRequest) (*ListIdentityKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListIdentityKeys not implemented")
+}
+func (UnimplementedIdentityServiceServer) ListIdentityChanges(context.Context, *ListIdentityChangesRequest) (*ListIdentityChangesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListIdentityChanges not implemented")
 }
 func (UnimplementedIdentityServiceServer) GetAction(context.Context, *GetActionRequest) (*Action, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAction not implemented")
@@ -573,6 +593,24 @@ func _IdentityService_ListIdentityKeys_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(IdentityServiceServer).ListIdentityKeys(ctx, req.(*ListIdentityKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_ListIdentityChanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListIdentityChangesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ListIdentityChanges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ListIdentityChanges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ListIdentityChanges(ctx, req.(*ListIdentityChangesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -726,6 +764,10 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListIdentityKeys",
 			Handler:    _IdentityService_ListIdentityKeys_Handler,
+		},
+		{
+			MethodName: "ListIdentityChanges",
+			Handler:    _IdentityService_ListIdentityChanges_Handler,
 		},
 		{
 			MethodName: "GetAction",

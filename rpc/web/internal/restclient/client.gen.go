@@ -319,6 +319,9 @@ type ChildLink struct {
 	AcceptTxHash string `json:"accept_tx_hash"`
 	ChildAddress string `json:"child_address"`
 
+	// HasLinks Whether there are links below the child. Not told in Unconfirmed.
+	HasLinks bool `json:"has_links"`
+
 	// LinkedHeight Height at which the link came into force.
 	LinkedHeight uint32 `json:"linked_height"`
 
@@ -546,6 +549,19 @@ type Identity struct {
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
+// IdentityChange IdentityChange is how an identity stood after a block that changed its keys.
+type IdentityChange struct {
+	// Height Height of that block. GET /v1/events tells what happened in it.
+	Height uint32 `json:"height"`
+
+	// KeyCount Keys in the tree, the root included.
+	KeyCount    uint32 `json:"key_count"`
+	MainAddress string `json:"main_address"`
+
+	// State CURRENT, or MERGED: into another identity; the next two are empty then.
+	State string `json:"state"`
+}
+
 // IdentityKey defines model for IdentityKey.
 type IdentityKey struct {
 	// AcceptTxHash The MLA of the link to the parent.
@@ -714,6 +730,16 @@ type ListEventsResponse struct {
 	// Blocks A block with more events than fit goes on at the beginning of the next page,
 	// under the same height and hash.
 	Blocks []BlockEvents `json:"blocks"`
+
+	// NextPageToken "" on the last page.
+	NextPageToken string `json:"next_page_token"`
+}
+
+// ListIdentityChangesResponse defines model for ListIdentityChangesResponse.
+type ListIdentityChangesResponse struct {
+	AsOfHash   string           `json:"as_of_hash"`
+	AsOfHeight uint32           `json:"as_of_height"`
+	Changes    []IdentityChange `json:"changes"`
 
 	// NextPageToken "" on the last page.
 	NextPageToken string `json:"next_page_token"`
@@ -1388,6 +1414,23 @@ type GetIdentityParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// ListIdentityChangesParams defines parameters for ListIdentityChanges.
+type ListIdentityChangesParams struct {
+	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
+	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
+
+	// PageSize 1 to 1,000; 0 means 100.
+	PageSize *uint32 `form:"page_size,omitempty" json:"page_size,omitempty"`
+
+	// PageToken next_page_token of the page before; left out for the first page. The other fields must be those of the first page, page_size excepted.
+	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
+
+	// Parts 1 to 1,000: an overview in place of pages. The blocks from the one that names the identity on are cut
+	// into so many parts of the same length; of each part that has changes, the last is listed. 0: none.
+	// Neither page_size nor page_token goes with it.
+	Parts *uint32 `form:"parts,omitempty" json:"parts,omitempty"`
+}
+
 // ListIdentityKeysParams defines parameters for ListIdentityKeys.
 type ListIdentityKeysParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
@@ -1606,6 +1649,9 @@ type ClientInterface interface {
 
 	// GetIdentity request
 	GetIdentity(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListIdentityChanges request
+	ListIdentityChanges(ctx context.Context, idTxHash string, params *ListIdentityChangesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListIdentityKeys request
 	ListIdentityKeys(ctx context.Context, idTxHash string, params *ListIdentityKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1928,6 +1974,18 @@ func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEd
 
 func (c *Client) GetIdentity(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetIdentityRequest(c.Server, idTxHash, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ListIdentityChanges(ctx context.Context, idTxHash string, params *ListIdentityChangesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListIdentityChangesRequest(c.Server, idTxHash, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3837,6 +3895,110 @@ func NewGetIdentityRequest(server string, idTxHash string, params *GetIdentityPa
 	return req, nil
 }
 
+// NewListIdentityChangesRequest generates requests for ListIdentityChanges
+func NewListIdentityChangesRequest(server string, idTxHash string, params *ListIdentityChangesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id_tx_hash", runtime.ParamLocationPath, idTxHash)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/identities/%s/changes", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.AtHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "at_height", runtime.ParamLocationQuery, *params.AtHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.PageSize != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_size", runtime.ParamLocationQuery, *params.PageSize); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_token", runtime.ParamLocationQuery, *params.PageToken); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Parts != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "parts", runtime.ParamLocationQuery, *params.Parts); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListIdentityKeysRequest generates requests for ListIdentityKeys
 func NewListIdentityKeysRequest(server string, idTxHash string, params *ListIdentityKeysParams) (*http.Request, error) {
 	var err error
@@ -4864,6 +5026,9 @@ type ClientWithResponsesInterface interface {
 	// GetIdentityWithResponse request
 	GetIdentityWithResponse(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*GetIdentityAnswer, error)
 
+	// ListIdentityChangesWithResponse request
+	ListIdentityChangesWithResponse(ctx context.Context, idTxHash string, params *ListIdentityChangesParams, reqEditors ...RequestEditorFn) (*ListIdentityChangesAnswer, error)
+
 	// ListIdentityKeysWithResponse request
 	ListIdentityKeysWithResponse(ctx context.Context, idTxHash string, params *ListIdentityKeysParams, reqEditors ...RequestEditorFn) (*ListIdentityKeysAnswer, error)
 
@@ -5484,6 +5649,33 @@ func (r GetIdentityAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r GetIdentityAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ListIdentityChangesAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *ListIdentityChangesResponse
+	JSON400      *BadRequest
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ListIdentityChangesAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListIdentityChangesAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -6251,6 +6443,15 @@ func (c *ClientWithResponses) GetIdentityWithResponse(ctx context.Context, idTxH
 		return nil, err
 	}
 	return ParseGetIdentityAnswer(rsp)
+}
+
+// ListIdentityChangesWithResponse request returning *ListIdentityChangesAnswer
+func (c *ClientWithResponses) ListIdentityChangesWithResponse(ctx context.Context, idTxHash string, params *ListIdentityChangesParams, reqEditors ...RequestEditorFn) (*ListIdentityChangesAnswer, error) {
+	rsp, err := c.ListIdentityChanges(ctx, idTxHash, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListIdentityChangesAnswer(rsp)
 }
 
 // ListIdentityKeysWithResponse request returning *ListIdentityKeysAnswer
@@ -7698,6 +7899,67 @@ func ParseGetIdentityAnswer(rsp *http.Response) (*GetIdentityAnswer, error) {
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListIdentityChangesAnswer parses an HTTP response from a ListIdentityChangesWithResponse call
+func ParseListIdentityChangesAnswer(rsp *http.Response) (*ListIdentityChangesAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListIdentityChangesAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListIdentityChangesResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
 		var dest Misdirected
