@@ -6,7 +6,7 @@
 //
 // and those of the rooms in rpc, too:
 //
-//	rpc → {identity, links, signin, keyserver, operator, web} → push → {rest, jsonrpc} → admission, fault
+//	rpc → {identity, links, signin, keyserver, operator, web, explorer} → push → {rest, jsonrpc} → admission, fault
 //
 // So a change to a room can break only the rooms to its left. Two rooms that do not know
 // each other are joined by one of their own: keyserver/anchor/onchain and
@@ -103,6 +103,11 @@ func house() ([]room, []exception) {
 			tests:  served,
 		},
 		{folder: "rpc/web", rooms: []string{"rpc/rest", "rpc/fault"}, tests: append(served, module+"keyserver", module+"indexer", module+"protocol", module+"graph", module+"graph/links")}, // what people, pages and tools read
+		{ // pages for people, made of what identity answers
+			folder: "rpc/explorer",
+			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto"},
+			tests:  append(served, module+"graph"),
+		},
 		{ // what an operator's Prometheus is told
 			folder: "rpc/metrics",
 			rooms:  []string{"rpc/admission", "rpc/keyserver", "indexer", "keyserver", "graph"},

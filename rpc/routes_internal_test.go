@@ -13,6 +13,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/rpc/explorer"
 	"github.com/keytree-bch/keytree/rpc/identity"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
@@ -46,6 +47,12 @@ func TestEveryRouteIsDocumented(t *testing.T) {
 		}
 	}
 	served := routesOf(mux)
+	for _, page := range explorer.Paths() { // for people, not for programs
+		if !served["GET "+page] {
+			t.Errorf("there is no page %s", page)
+		}
+		delete(served, "GET "+page)
+	}
 	for _, route := range slices.Sorted(maps.Keys(served)) {
 		if !documented[route] {
 			t.Errorf("%s is served, but not documented", route)

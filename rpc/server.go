@@ -35,6 +35,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/explorer"
 	"github.com/keytree-bch/keytree/rpc/identity"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	"github.com/keytree-bch/keytree/rpc/links"
@@ -103,6 +104,7 @@ type Server struct {
 	admission *admission.Gate
 	links     *links.Service
 	signIn    *signin.Service
+	explorer  *explorer.Explorer
 	observe   func(method, code string, took time.Duration)
 
 	// stopping is done as soon as Serve begins to stop.
@@ -142,6 +144,9 @@ func NewServer(c Config) (*Server, error) {
 	s.links = links.New(links.Config{Net: c.Net, Server: services.Answers(), Dial: c.DialLinks, Log: c.Log})
 	var err error
 	if s.signIn, err = signin.New(signin.Config{Net: c.Net, Index: services.Answers(), Key: c.SignInKey}); err != nil {
+		return nil, fmt.Errorf("rpc: %w", err)
+	}
+	if s.explorer, err = explorer.New(explorer.Config{Identities: services.Identities(), Anchors: services.Anchors(), Version: c.Version}); err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
 	if s.health.indexed {

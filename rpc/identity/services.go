@@ -100,6 +100,12 @@ func (s *Services) Register(server *grpc.Server) {
 	keytreev1.RegisterAnchorServiceServer(server, s.anchors)
 }
 
+// Identities returns IdentityService, for pages of the same server.
+func (s *Services) Identities() keytreev1.IdentityServiceServer { return s.identities }
+
+// Anchors returns AnchorService, for the same.
+func (s *Services) Anchors() keytreev1.AnchorServiceServer { return s.anchors }
+
 // RegisterREST adds the services to REST.
 func (s *Services) RegisterREST(mux *runtime.ServeMux) error {
 	return errors.Join(

@@ -9,13 +9,10 @@
 package web
 
 import (
-	"bytes"
-	"crypto/sha256"
 	_ "embed" // the files below
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
@@ -48,19 +45,18 @@ func Register(mux *runtime.ServeMux) error {
 	if err != nil {
 		return fmt.Errorf("web: %w", err)
 	}
-	document, docs := newFile("application/json", openAPI), newFile("text/html; charset=utf-8", page)
-	library := newFile("text/javascript; charset=utf-8", keytreeJS)
-	files := map[string]file{
-		"docs.css": newFile("text/css; charset=utf-8", docsCSS),
-		"docs.js":  newFile("text/javascript; charset=utf-8", docsJS),
+	document, docs := rest.NewFile("application/json", openAPI), rest.NewFile("text/html; charset=utf-8", page)
+	files := map[string]rest.File{
+		"docs.css": rest.NewFile("text/css; charset=utf-8", docsCSS),
+		"docs.js":  rest.NewFile("text/javascript; charset=utf-8", docsJS),
 	}
 	return errors.Join(
-		mux.HandlePath(http.MethodGet, "/openapi.json", document.answer),
-		mux.HandlePath(http.MethodGet, "/docs", docs.answer),
-		mux.HandlePath(http.MethodGet, "/keytree.js", library.answer),
+		mux.HandlePath(http.MethodGet, "/openapi.json", answer(document)),
+		mux.HandlePath(http.MethodGet, "/docs", answer(docs)),
+		mux.HandlePath(http.MethodGet, "/keytree.js", answer(rest.NewFile("text/javascript; charset=utf-8", keytreeJS))),
 		mux.HandlePath(http.MethodGet, "/docs/{file}", func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 			if f, ok := files[path["file"]]; ok {
-				f.answer(w, r, path)
+				answer(f)(w, r, path)
 				return
 			}
 			rest.WriteError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "no such file: %q", fault.Shortened(path["file"])))
@@ -68,25 +64,10 @@ func Register(mux *runtime.ServeMux) error {
 	)
 }
 
-// file is what is the same for as long as the program runs.
-type file struct {
-	kind string // its Content-Type
-	etag string
-	text []byte
-}
-
-func newFile(kind string, text []byte) file {
-	sum := sha256.Sum256(text)
-	return file{kind, fmt.Sprintf(`W/"%x"`, sum[:16]), text}
-}
-
-func (f file) answer(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-	h := w.Header()
-	h.Set("Content-Type", f.kind)
-	h.Set("Content-Security-Policy", policy)
-	h.Set("Cache-Control", "no-cache")
-	h.Set("Etag", f.etag)
-	r = r.Clone(r.Context())
-	r.Header.Del("Range") // a part would be more to explain than the whole
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.text))
+// answer returns a handler that sends a file.
+func answer(f rest.File) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+		w.Header().Set("Content-Security-Policy", policy)
+		f.Answer(w, r)
+	}
 }

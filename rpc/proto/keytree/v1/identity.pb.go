@@ -24,6 +24,9 @@
 //     transactions, those of the node's mempool, alone made up the next block: see
 //     Unconfirmed. It goes with the tip alone: an at_height below that is refused
 //     (INVALID_ARGUMENT). Nothing else of an answer changes.
+//   - The metadata keytree-min-height, over REST a header, names the block that a server has to know
+//     at least to answer: HEIGHT, or HEIGHT-HASH. A server that is not that far waits 2 seconds for it. Who
+//     is balanced over servers, and names the newest block that an answer was as of, does not go back in time.
 //   - No field is wider than 32 bits, but for the position in an AnchorEvent, so that
 //     heights and counts are JSON numbers everywhere.
 //   - Names that come from a fixed set (kind, state, reason, type) are strings
@@ -40,14 +43,15 @@
 //     message names both bounds.
 //   - NOT_FOUND (404): no such identity or action as of that height.
 //   - ABORTED (409): a page token whose block was reorganised away. Start the
-//     listing again.
+//     listing again. Or the block of since_hash was: resolve again.
+//     Or the server has another block than that of keytree-min-height.
 //   - FAILED_PRECONDITION (400): Watch cannot continue from the block named.
 //     Start again from a lower height. Or too much has changed since the block of
 //     at_height to be undone for one call: some 5,000 links or more on the way from a
 //     key to its root. Ask as of a later block, or of the tip.
 //   - UNAVAILABLE (503): no block is indexed yet, the stored blocks have not been
-//     compared with the node's since the server started, or it is stopping. Try
-//     again later.
+//     compared with the node's since the server started, it is not as far as
+//     keytree-min-height says, or it is stopping. Try again later.
 //   - INTERNAL (500): a fault of the server, which logged the cause.
 
 package keytreev1
@@ -1146,6 +1150,139 @@ func (x *BatchResolveResponse) GetUnconfirmed() *Unconfirmed {
 	return nil
 }
 
+type ResolveChangedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 10,000 addresses. Resolutions name theirs as CashAddr: who asks with that finds them again.
+	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// The block that the client's resolutions are as of: their as_of_height and as_of_hash.
+	SinceHeight uint32 `protobuf:"varint,2,opt,name=since_height,json=sinceHeight,proto3" json:"since_height,omitempty"`
+	SinceHash   string `protobuf:"bytes,3,opt,name=since_hash,json=sinceHash,proto3" json:"since_hash,omitempty"`
+	// Leave out path (path_truncated is then false). One that has only another path is here all the same.
+	OmitPath      bool `protobuf:"varint,4,opt,name=omit_path,json=omitPath,proto3" json:"omit_path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveChangedRequest) Reset() {
+	*x = ResolveChangedRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveChangedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveChangedRequest) ProtoMessage() {}
+
+func (x *ResolveChangedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveChangedRequest.ProtoReflect.Descriptor instead.
+func (*ResolveChangedRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ResolveChangedRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *ResolveChangedRequest) GetSinceHeight() uint32 {
+	if x != nil {
+		return x.SinceHeight
+	}
+	return 0
+}
+
+func (x *ResolveChangedRequest) GetSinceHash() string {
+	if x != nil {
+		return x.SinceHash
+	}
+	return ""
+}
+
+func (x *ResolveChangedRequest) GetOmitPath() bool {
+	if x != nil {
+		return x.OmitPath
+	}
+	return false
+}
+
+type ResolveChangedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that differ, each address once, in the order of the request.
+	Resolutions []*Resolution `protobuf:"bytes,1,rep,name=resolutions,proto3" json:"resolutions,omitempty"`
+	// The tip.
+	AsOfHeight    uint32 `protobuf:"varint,2,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash      string `protobuf:"bytes,3,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveChangedResponse) Reset() {
+	*x = ResolveChangedResponse{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveChangedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveChangedResponse) ProtoMessage() {}
+
+func (x *ResolveChangedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveChangedResponse.ProtoReflect.Descriptor instead.
+func (*ResolveChangedResponse) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResolveChangedResponse) GetResolutions() []*Resolution {
+	if x != nil {
+		return x.Resolutions
+	}
+	return nil
+}
+
+func (x *ResolveChangedResponse) GetAsOfHeight() uint32 {
+	if x != nil {
+		return x.AsOfHeight
+	}
+	return 0
+}
+
+func (x *ResolveChangedResponse) GetAsOfHash() string {
+	if x != nil {
+		return x.AsOfHash
+	}
+	return ""
+}
+
 type GetIdentityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	IdTxHash      string                 `protobuf:"bytes,1,opt,name=id_tx_hash,json=idTxHash,proto3" json:"id_tx_hash,omitempty"`
@@ -1157,7 +1294,7 @@ type GetIdentityRequest struct {
 
 func (x *GetIdentityRequest) Reset() {
 	*x = GetIdentityRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	mi := &file_keytree_v1_identity_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1306,7 @@ func (x *GetIdentityRequest) String() string {
 func (*GetIdentityRequest) ProtoMessage() {}
 
 func (x *GetIdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[11]
+	mi := &file_keytree_v1_identity_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1319,7 @@ func (x *GetIdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIdentityRequest.ProtoReflect.Descriptor instead.
 func (*GetIdentityRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{11}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetIdentityRequest) GetIdTxHash() string {
@@ -1231,7 +1368,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	mi := &file_keytree_v1_identity_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1380,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[12]
+	mi := &file_keytree_v1_identity_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1393,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{12}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Identity) GetIdTxHash() string {
@@ -1333,7 +1470,7 @@ type NamedBy struct {
 
 func (x *NamedBy) Reset() {
 	*x = NamedBy{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[13]
+	mi := &file_keytree_v1_identity_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1482,7 @@ func (x *NamedBy) String() string {
 func (*NamedBy) ProtoMessage() {}
 
 func (x *NamedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[13]
+	mi := &file_keytree_v1_identity_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1495,7 @@ func (x *NamedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedBy.ProtoReflect.Descriptor instead.
 func (*NamedBy) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{13}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NamedBy) GetTxHash() string {
@@ -1391,7 +1528,7 @@ type ListIdentityKeysRequest struct {
 
 func (x *ListIdentityKeysRequest) Reset() {
 	*x = ListIdentityKeysRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[14]
+	mi := &file_keytree_v1_identity_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1540,7 @@ func (x *ListIdentityKeysRequest) String() string {
 func (*ListIdentityKeysRequest) ProtoMessage() {}
 
 func (x *ListIdentityKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[14]
+	mi := &file_keytree_v1_identity_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1553,7 @@ func (x *ListIdentityKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListIdentityKeysRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{14}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListIdentityKeysRequest) GetIdTxHash() string {
@@ -1469,7 +1606,7 @@ type ListIdentityKeysResponse struct {
 
 func (x *ListIdentityKeysResponse) Reset() {
 	*x = ListIdentityKeysResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[15]
+	mi := &file_keytree_v1_identity_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1618,7 @@ func (x *ListIdentityKeysResponse) String() string {
 func (*ListIdentityKeysResponse) ProtoMessage() {}
 
 func (x *ListIdentityKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[15]
+	mi := &file_keytree_v1_identity_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1631,7 @@ func (x *ListIdentityKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListIdentityKeysResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{15}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListIdentityKeysResponse) GetKeys() []*IdentityKey {
@@ -1549,7 +1686,7 @@ type IdentityKey struct {
 
 func (x *IdentityKey) Reset() {
 	*x = IdentityKey{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[16]
+	mi := &file_keytree_v1_identity_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1698,7 @@ func (x *IdentityKey) String() string {
 func (*IdentityKey) ProtoMessage() {}
 
 func (x *IdentityKey) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[16]
+	mi := &file_keytree_v1_identity_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1711,7 @@ func (x *IdentityKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityKey.ProtoReflect.Descriptor instead.
 func (*IdentityKey) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{16}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IdentityKey) GetAddress() string {
@@ -1630,7 +1767,7 @@ type ListIdentityChangesRequest struct {
 
 func (x *ListIdentityChangesRequest) Reset() {
 	*x = ListIdentityChangesRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[17]
+	mi := &file_keytree_v1_identity_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1779,7 @@ func (x *ListIdentityChangesRequest) String() string {
 func (*ListIdentityChangesRequest) ProtoMessage() {}
 
 func (x *ListIdentityChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[17]
+	mi := &file_keytree_v1_identity_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1792,7 @@ func (x *ListIdentityChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListIdentityChangesRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{17}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListIdentityChangesRequest) GetIdTxHash() string {
@@ -1706,7 +1843,7 @@ type ListIdentityChangesResponse struct {
 
 func (x *ListIdentityChangesResponse) Reset() {
 	*x = ListIdentityChangesResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[18]
+	mi := &file_keytree_v1_identity_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1855,7 @@ func (x *ListIdentityChangesResponse) String() string {
 func (*ListIdentityChangesResponse) ProtoMessage() {}
 
 func (x *ListIdentityChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[18]
+	mi := &file_keytree_v1_identity_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1868,7 @@ func (x *ListIdentityChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentityChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListIdentityChangesResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{18}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListIdentityChangesResponse) GetChanges() []*IdentityChange {
@@ -1778,7 +1915,7 @@ type IdentityChange struct {
 
 func (x *IdentityChange) Reset() {
 	*x = IdentityChange{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[19]
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1927,7 @@ func (x *IdentityChange) String() string {
 func (*IdentityChange) ProtoMessage() {}
 
 func (x *IdentityChange) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[19]
+	mi := &file_keytree_v1_identity_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1940,7 @@ func (x *IdentityChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityChange.ProtoReflect.Descriptor instead.
 func (*IdentityChange) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{19}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *IdentityChange) GetHeight() uint32 {
@@ -1845,7 +1982,7 @@ type GetActionRequest struct {
 
 func (x *GetActionRequest) Reset() {
 	*x = GetActionRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[20]
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1994,7 @@ func (x *GetActionRequest) String() string {
 func (*GetActionRequest) ProtoMessage() {}
 
 func (x *GetActionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[20]
+	mi := &file_keytree_v1_identity_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2007,7 @@ func (x *GetActionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetActionRequest.ProtoReflect.Descriptor instead.
 func (*GetActionRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{20}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetActionRequest) GetTxHash() string {
@@ -1946,7 +2083,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2095,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[21]
+	mi := &file_keytree_v1_identity_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2108,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{21}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Action) GetTxHash() string {
@@ -2115,7 +2252,7 @@ type ListAddressActionsRequest struct {
 
 func (x *ListAddressActionsRequest) Reset() {
 	*x = ListAddressActionsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2264,7 @@ func (x *ListAddressActionsRequest) String() string {
 func (*ListAddressActionsRequest) ProtoMessage() {}
 
 func (x *ListAddressActionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[22]
+	mi := &file_keytree_v1_identity_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2277,7 @@ func (x *ListAddressActionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressActionsRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressActionsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{22}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListAddressActionsRequest) GetAddress() string {
@@ -2193,7 +2330,7 @@ type ListAddressActionsResponse struct {
 
 func (x *ListAddressActionsResponse) Reset() {
 	*x = ListAddressActionsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	mi := &file_keytree_v1_identity_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2205,7 +2342,7 @@ func (x *ListAddressActionsResponse) String() string {
 func (*ListAddressActionsResponse) ProtoMessage() {}
 
 func (x *ListAddressActionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[23]
+	mi := &file_keytree_v1_identity_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2218,7 +2355,7 @@ func (x *ListAddressActionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressActionsResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressActionsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{23}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListAddressActionsResponse) GetActions() []*Action {
@@ -2268,7 +2405,7 @@ type ListMempoolRequest struct {
 
 func (x *ListMempoolRequest) Reset() {
 	*x = ListMempoolRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[24]
+	mi := &file_keytree_v1_identity_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2417,7 @@ func (x *ListMempoolRequest) String() string {
 func (*ListMempoolRequest) ProtoMessage() {}
 
 func (x *ListMempoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[24]
+	mi := &file_keytree_v1_identity_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2430,7 @@ func (x *ListMempoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMempoolRequest.ProtoReflect.Descriptor instead.
 func (*ListMempoolRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{24}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMempoolRequest) GetPageSize() uint32 {
@@ -2331,7 +2468,7 @@ type ListMempoolResponse struct {
 
 func (x *ListMempoolResponse) Reset() {
 	*x = ListMempoolResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[25]
+	mi := &file_keytree_v1_identity_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2480,7 @@ func (x *ListMempoolResponse) String() string {
 func (*ListMempoolResponse) ProtoMessage() {}
 
 func (x *ListMempoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[25]
+	mi := &file_keytree_v1_identity_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2493,7 @@ func (x *ListMempoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMempoolResponse.ProtoReflect.Descriptor instead.
 func (*ListMempoolResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{25}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListMempoolResponse) GetAsOfHeight() uint32 {
@@ -2420,7 +2557,7 @@ type PendingAction struct {
 
 func (x *PendingAction) Reset() {
 	*x = PendingAction{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[26]
+	mi := &file_keytree_v1_identity_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2569,7 @@ func (x *PendingAction) String() string {
 func (*PendingAction) ProtoMessage() {}
 
 func (x *PendingAction) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[26]
+	mi := &file_keytree_v1_identity_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2582,7 @@ func (x *PendingAction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingAction.ProtoReflect.Descriptor instead.
 func (*PendingAction) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{26}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PendingAction) GetTransaction() *PendingTransaction {
@@ -2473,7 +2610,7 @@ type PendingEvent struct {
 
 func (x *PendingEvent) Reset() {
 	*x = PendingEvent{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[27]
+	mi := &file_keytree_v1_identity_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2622,7 @@ func (x *PendingEvent) String() string {
 func (*PendingEvent) ProtoMessage() {}
 
 func (x *PendingEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[27]
+	mi := &file_keytree_v1_identity_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2635,7 @@ func (x *PendingEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingEvent.ProtoReflect.Descriptor instead.
 func (*PendingEvent) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{27}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PendingEvent) GetTransaction() *PendingTransaction {
@@ -2533,7 +2670,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[28]
+	mi := &file_keytree_v1_identity_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +2682,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[28]
+	mi := &file_keytree_v1_identity_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +2695,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{28}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListEventsRequest) GetFromHeight() uint32 {
@@ -2605,7 +2742,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[29]
+	mi := &file_keytree_v1_identity_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2754,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[29]
+	mi := &file_keytree_v1_identity_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2767,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{29}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListEventsResponse) GetBlocks() []*BlockEvents {
@@ -2682,7 +2819,7 @@ type BlockEvents struct {
 
 func (x *BlockEvents) Reset() {
 	*x = BlockEvents{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[30]
+	mi := &file_keytree_v1_identity_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2831,7 @@ func (x *BlockEvents) String() string {
 func (*BlockEvents) ProtoMessage() {}
 
 func (x *BlockEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[30]
+	mi := &file_keytree_v1_identity_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2844,7 @@ func (x *BlockEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockEvents.ProtoReflect.Descriptor instead.
 func (*BlockEvents) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{30}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BlockEvents) GetType() string {
@@ -2798,7 +2935,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[31]
+	mi := &file_keytree_v1_identity_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2810,7 +2947,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[31]
+	mi := &file_keytree_v1_identity_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2823,7 +2960,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{31}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Event) GetType() string {
@@ -2935,7 +3072,7 @@ type AnchorEvent struct {
 
 func (x *AnchorEvent) Reset() {
 	*x = AnchorEvent{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	mi := &file_keytree_v1_identity_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +3084,7 @@ func (x *AnchorEvent) String() string {
 func (*AnchorEvent) ProtoMessage() {}
 
 func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[32]
+	mi := &file_keytree_v1_identity_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3097,7 @@ func (x *AnchorEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorEvent.ProtoReflect.Descriptor instead.
 func (*AnchorEvent) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{32}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AnchorEvent) GetChainTxHash() string {
@@ -3014,14 +3151,26 @@ type WatchRequest struct {
 	// block has left the chain, the stream begins with the DISCONNECTs that lead
 	// back to the fork, and goes on with the CONNECTs from there. If the server no
 	// longer knows that block, the call is refused as FAILED_PRECONDITION.
-	KnownHash     string `protobuf:"bytes,2,opt,name=known_hash,json=knownHash,proto3" json:"known_hash,omitempty"`
+	KnownHash string `protobuf:"bytes,2,opt,name=known_hash,json=knownHash,proto3" json:"known_hash,omitempty"`
+	// Only what concerns these, up to 10,000 addresses and 10,000 ids of identities: blocks
+	// with events that name one of them, or that change what one of them resolves to by what
+	// happens far above it; the events that name one; and every DISCONNECT of a block that
+	// the client may have been told of. None of both: everything.
+	Addresses []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Ids       []string `protobuf:"bytes,4,rep,name=ids,proto3" json:"ids,omitempty"`
+	// Tell of what is pending as well: all of it that concerns the client when the stream begins, and then
+	// what changes.
+	Unconfirmed bool `protobuf:"varint,5,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
+	// The id of the last message received, in place of known_hash: the stream goes on after
+	// it. from_height, if it is given besides, is where the client first began: it has no block below.
+	LastId        string `protobuf:"bytes,6,opt,name=last_id,json=lastId,proto3" json:"last_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	mi := &file_keytree_v1_identity_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3182,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[33]
+	mi := &file_keytree_v1_identity_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3195,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{33}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchRequest) GetFromHeight() uint32 {
@@ -3063,19 +3212,76 @@ func (x *WatchRequest) GetKnownHash() string {
 	return ""
 }
 
+func (x *WatchRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
+func (x *WatchRequest) GetLastId() string {
+	if x != nil {
+		return x.LastId
+	}
+	return ""
+}
+
+// WatchResponse is what a stream tells: one of block, pending, pending_event, pending_changes,
+// all_pending and dropped, or an id alone.
+//
+// Streams with addresses, ids, unconfirmed or last_id, and all over HTTP, begin with an id alone, and have it
+// again every 15 seconds: a client that is told of few blocks does not fall behind for that. With
+// unconfirmed, all that is pending follows, as soon as the server knows it, and then all_pending.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A block with many events is split over several messages, all but the last
 	// with more set, each small enough for gRPC's default limit of 4 MB. If it is
 	// reorganised away before the last one, its DISCONNECT comes in place of the rest.
-	Block         *BlockEvents `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	Block *BlockEvents `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	// Those of the client's addresses that have another main address, parent or identity after the
+	// block than before. The last message of a block has them.
+	Changed []string `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
+	// Those of its ids that gain or lose keys, or merge.
+	ChangedIds []string `protobuf:"bytes,3,rep,name=changed_ids,json=changedIds,proto3" json:"changed_ids,omitempty"`
+	// Whether more of its addresses and ids may have changed than changed and changed_ids say: resolve what
+	// you show again. So it is with a DISCONNECT, as a rule.
+	Unsure bool `protobuf:"varint,4,opt,name=unsure,proto3" json:"unsure,omitempty"`
+	// An action has become pending, or something else would become of it now.
+	Pending *PendingAction `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	// An anchor has become pending, or would break a chain of them.
+	PendingEvent *PendingEvent `protobuf:"bytes,6,opt,name=pending_event,json=pendingEvent,proto3" json:"pending_event,omitempty"`
+	// The txid of what was pending and now is not, nor is it confirmed: something else spends what it
+	// spends, or it is too old or pays too little.
+	Dropped string `protobuf:"bytes,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// What all that is pending would do to the client's addresses and ids is another than before. Without those, never.
+	PendingChanges *PendingChanges `protobuf:"bytes,9,opt,name=pending_changes,json=pendingChanges,proto3" json:"pending_changes,omitempty"`
+	// All that is pending was told: what the client had of earlier streams and did not come again is pending no
+	// more.
+	AllPending bool `protobuf:"varint,10,opt,name=all_pending,json=allPending,proto3" json:"all_pending,omitempty"`
+	// Names what the client has with this message, as HEIGHT-HASH-SEQ: the block, and, if more of it follows, how
+	// much of that. Of a DISCONNECT, its parent. "" if the message changes nothing about that. Take it as it is.
+	Id            string `protobuf:"bytes,8,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[34]
+	mi := &file_keytree_v1_identity_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3293,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[34]
+	mi := &file_keytree_v1_identity_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3306,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{34}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchResponse) GetBlock() *BlockEvents {
@@ -3108,6 +3314,210 @@ func (x *WatchResponse) GetBlock() *BlockEvents {
 		return x.Block
 	}
 	return nil
+}
+
+func (x *WatchResponse) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetChangedIds() []string {
+	if x != nil {
+		return x.ChangedIds
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
+	}
+	return false
+}
+
+func (x *WatchResponse) GetPending() *PendingAction {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetPendingEvent() *PendingEvent {
+	if x != nil {
+		return x.PendingEvent
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetDropped() string {
+	if x != nil {
+		return x.Dropped
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetPendingChanges() *PendingChanges {
+	if x != nil {
+		return x.PendingChanges
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetAllPending() bool {
+	if x != nil {
+		return x.AllPending
+	}
+	return false
+}
+
+func (x *WatchResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// PendingChanges are what all that is pending would do to the addresses and ids of a stream, also by
+// what would happen far above them.
+type PendingChanges struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that would have another main address, parent or identity.
+	Changed []string `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
+	// Those that would gain or lose keys, or merge.
+	ChangedIds []string `protobuf:"bytes,2,rep,name=changed_ids,json=changedIds,proto3" json:"changed_ids,omitempty"`
+	// Whether there may be more.
+	Unsure bool `protobuf:"varint,3,opt,name=unsure,proto3" json:"unsure,omitempty"`
+	// The pending transactions because of which, 100 at most, and of the first 100 of changed and of changed_ids.
+	By            []*PendingTransaction `protobuf:"bytes,4,rep,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingChanges) Reset() {
+	*x = PendingChanges{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingChanges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingChanges) ProtoMessage() {}
+
+func (x *PendingChanges) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingChanges.ProtoReflect.Descriptor instead.
+func (*PendingChanges) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PendingChanges) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *PendingChanges) GetChangedIds() []string {
+	if x != nil {
+		return x.ChangedIds
+	}
+	return nil
+}
+
+func (x *PendingChanges) GetUnsure() bool {
+	if x != nil {
+		return x.Unsure
+	}
+	return false
+}
+
+func (x *PendingChanges) GetBy() []*PendingTransaction {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+// StreamFault is why a stream over HTTP ends: the data of its last event, fault. gRPC has statuses for it.
+type StreamFault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// FUTURE_CURSOR: the server does not know the block of the client's id yet; it is behind. OUTDATED_CURSOR:
+	// it does not know the block any more; begin again, without the id, from a lower height. CONSUMER_TOO_SLOW: others wait,
+	// or too much became pending that the client did not take. BUSY: there are too many streams. UNAVAILABLE: the
+	// index has failed, or was not compared with the node yet. STOPPING: the server is. INTERNAL: a fault of the server's.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The same for people.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// In how many seconds to come back with the last id; 0: not with it.
+	RetryAfter    uint32 `protobuf:"varint,3,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamFault) Reset() {
+	*x = StreamFault{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamFault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamFault) ProtoMessage() {}
+
+func (x *StreamFault) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamFault.ProtoReflect.Descriptor instead.
+func (*StreamFault) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *StreamFault) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StreamFault) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *StreamFault) GetRetryAfter() uint32 {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return 0
 }
 
 type ListAddressRequestsRequest struct {
@@ -3127,7 +3537,7 @@ type ListAddressRequestsRequest struct {
 
 func (x *ListAddressRequestsRequest) Reset() {
 	*x = ListAddressRequestsRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[35]
+	mi := &file_keytree_v1_identity_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3549,7 @@ func (x *ListAddressRequestsRequest) String() string {
 func (*ListAddressRequestsRequest) ProtoMessage() {}
 
 func (x *ListAddressRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[35]
+	mi := &file_keytree_v1_identity_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3562,7 @@ func (x *ListAddressRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{35}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListAddressRequestsRequest) GetAddress() string {
@@ -3212,7 +3622,7 @@ type ListAddressRequestsResponse struct {
 
 func (x *ListAddressRequestsResponse) Reset() {
 	*x = ListAddressRequestsResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[36]
+	mi := &file_keytree_v1_identity_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3634,7 @@ func (x *ListAddressRequestsResponse) String() string {
 func (*ListAddressRequestsResponse) ProtoMessage() {}
 
 func (x *ListAddressRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[36]
+	mi := &file_keytree_v1_identity_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3647,7 @@ func (x *ListAddressRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{36}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListAddressRequestsResponse) GetRequests() []*LinkRequest {
@@ -3307,7 +3717,7 @@ type LinkRequest struct {
 
 func (x *LinkRequest) Reset() {
 	*x = LinkRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	mi := &file_keytree_v1_identity_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3729,7 @@ func (x *LinkRequest) String() string {
 func (*LinkRequest) ProtoMessage() {}
 
 func (x *LinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[37]
+	mi := &file_keytree_v1_identity_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3742,7 @@ func (x *LinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkRequest.ProtoReflect.Descriptor instead.
 func (*LinkRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{37}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LinkRequest) GetTxHash() string {
@@ -3434,7 +3844,7 @@ type ListAddressLinksRequest struct {
 
 func (x *ListAddressLinksRequest) Reset() {
 	*x = ListAddressLinksRequest{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[38]
+	mi := &file_keytree_v1_identity_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3446,7 +3856,7 @@ func (x *ListAddressLinksRequest) String() string {
 func (*ListAddressLinksRequest) ProtoMessage() {}
 
 func (x *ListAddressLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[38]
+	mi := &file_keytree_v1_identity_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3459,7 +3869,7 @@ func (x *ListAddressLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListAddressLinksRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{38}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListAddressLinksRequest) GetAddress() string {
@@ -3512,7 +3922,7 @@ type ListAddressLinksResponse struct {
 
 func (x *ListAddressLinksResponse) Reset() {
 	*x = ListAddressLinksResponse{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[39]
+	mi := &file_keytree_v1_identity_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3524,7 +3934,7 @@ func (x *ListAddressLinksResponse) String() string {
 func (*ListAddressLinksResponse) ProtoMessage() {}
 
 func (x *ListAddressLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[39]
+	mi := &file_keytree_v1_identity_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3537,7 +3947,7 @@ func (x *ListAddressLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAddressLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListAddressLinksResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{39}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListAddressLinksResponse) GetLinks() []*ChildLink {
@@ -3593,7 +4003,7 @@ type ChildLink struct {
 
 func (x *ChildLink) Reset() {
 	*x = ChildLink{}
-	mi := &file_keytree_v1_identity_proto_msgTypes[40]
+	mi := &file_keytree_v1_identity_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +4015,7 @@ func (x *ChildLink) String() string {
 func (*ChildLink) ProtoMessage() {}
 
 func (x *ChildLink) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_identity_proto_msgTypes[40]
+	mi := &file_keytree_v1_identity_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +4028,7 @@ func (x *ChildLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildLink.ProtoReflect.Descriptor instead.
 func (*ChildLink) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{40}
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ChildLink) GetChildAddress() string {
@@ -3776,7 +4186,19 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"as_of_hash\x18\x03 \x01(\tR\basOfHash\x12>\n" +
 	"\vunconfirmed\x18\x04 \x01(\v2\x17.keytree.v1.UnconfirmedH\x00R\vunconfirmed\x88\x01\x01B\x0e\n" +
-	"\f_unconfirmed\"\x84\x01\n" +
+	"\f_unconfirmed\"\x94\x01\n" +
+	"\x15ResolveChangedRequest\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\x12!\n" +
+	"\fsince_height\x18\x02 \x01(\rR\vsinceHeight\x12\x1d\n" +
+	"\n" +
+	"since_hash\x18\x03 \x01(\tR\tsinceHash\x12\x1b\n" +
+	"\tomit_path\x18\x04 \x01(\bR\bomitPath\"\x92\x01\n" +
+	"\x16ResolveChangedResponse\x128\n" +
+	"\vresolutions\x18\x01 \x03(\v2\x16.keytree.v1.ResolutionR\vresolutions\x12 \n" +
+	"\fas_of_height\x18\x02 \x01(\rR\n" +
+	"asOfHeight\x12\x1c\n" +
+	"\n" +
+	"as_of_hash\x18\x03 \x01(\tR\basOfHash\"\x84\x01\n" +
 	"\x12GetIdentityRequest\x12\x1c\n" +
 	"\n" +
 	"id_tx_hash\x18\x01 \x01(\tR\bidTxHash\x12 \n" +
@@ -3967,15 +4389,42 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\bposition\x18\x03 \x01(\x04R\bposition\x12\x12\n" +
 	"\x04head\x18\x04 \x01(\fR\x04head\x12\x12\n" +
 	"\x04root\x18\x05 \x01(\fR\x04root\x12!\n" +
-	"\fbreak_reason\x18\x06 \x01(\tR\vbreakReason\"c\n" +
+	"\fbreak_reason\x18\x06 \x01(\tR\vbreakReason\"\xce\x01\n" +
 	"\fWatchRequest\x12$\n" +
 	"\vfrom_height\x18\x01 \x01(\rH\x00R\n" +
 	"fromHeight\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"known_hash\x18\x02 \x01(\tR\tknownHashB\x0e\n" +
-	"\f_from_height\">\n" +
+	"known_hash\x18\x02 \x01(\tR\tknownHash\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x10\n" +
+	"\x03ids\x18\x04 \x03(\tR\x03ids\x12 \n" +
+	"\vunconfirmed\x18\x05 \x01(\bR\vunconfirmed\x12\x17\n" +
+	"\alast_id\x18\x06 \x01(\tR\x06lastIdB\x0e\n" +
+	"\f_from_height\"\x95\x03\n" +
 	"\rWatchResponse\x12-\n" +
-	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block\"\xda\x01\n" +
+	"\x05block\x18\x01 \x01(\v2\x17.keytree.v1.BlockEventsR\x05block\x12\x18\n" +
+	"\achanged\x18\x02 \x03(\tR\achanged\x12\x1f\n" +
+	"\vchanged_ids\x18\x03 \x03(\tR\n" +
+	"changedIds\x12\x16\n" +
+	"\x06unsure\x18\x04 \x01(\bR\x06unsure\x123\n" +
+	"\apending\x18\x05 \x01(\v2\x19.keytree.v1.PendingActionR\apending\x12=\n" +
+	"\rpending_event\x18\x06 \x01(\v2\x18.keytree.v1.PendingEventR\fpendingEvent\x12\x18\n" +
+	"\adropped\x18\a \x01(\tR\adropped\x12C\n" +
+	"\x0fpending_changes\x18\t \x01(\v2\x1a.keytree.v1.PendingChangesR\x0ependingChanges\x12\x1f\n" +
+	"\vall_pending\x18\n" +
+	" \x01(\bR\n" +
+	"allPending\x12\x0e\n" +
+	"\x02id\x18\b \x01(\tR\x02id\"\x93\x01\n" +
+	"\x0ePendingChanges\x12\x18\n" +
+	"\achanged\x18\x01 \x03(\tR\achanged\x12\x1f\n" +
+	"\vchanged_ids\x18\x02 \x03(\tR\n" +
+	"changedIds\x12\x16\n" +
+	"\x06unsure\x18\x03 \x01(\bR\x06unsure\x12.\n" +
+	"\x02by\x18\x04 \x03(\v2\x1e.keytree.v1.PendingTransactionR\x02by\"`\n" +
+	"\vStreamFault\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
+	"\vretry_after\x18\x03 \x01(\rR\n" +
+	"retryAfter\"\xda\x01\n" +
 	"\x1aListAddressRequestsRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12 \n" +
 	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\x1b\n" +
@@ -4035,12 +4484,13 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\x0eaccept_tx_hash\x18\x02 \x01(\tR\facceptTxHash\x12#\n" +
 	"\rlinked_height\x18\x03 \x01(\rR\flinkedHeight\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x1b\n" +
-	"\thas_links\x18\x05 \x01(\bR\bhasLinks2\xee\v\n" +
+	"\thas_links\x18\x05 \x01(\bR\bhasLinks2\xe9\f\n" +
 	"\x0fIdentityService\x12\\\n" +
 	"\tGetStatus\x12\x1c.keytree.v1.GetStatusRequest\x1a\x1d.keytree.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12l\n" +
 	"\x0eResolveAddress\x12!.keytree.v1.ResolveAddressRequest\x1a\x16.keytree.v1.Resolution\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/addresses/{address}\x12x\n" +
-	"\fBatchResolve\x12\x1f.keytree.v1.BatchResolveRequest\x1a .keytree.v1.BatchResolveResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/addresses:batchResolve\x12h\n" +
+	"\fBatchResolve\x12\x1f.keytree.v1.BatchResolveRequest\x1a .keytree.v1.BatchResolveResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/addresses:batchResolve\x12y\n" +
+	"\x0eResolveChanged\x12!.keytree.v1.ResolveChangedRequest\x1a\".keytree.v1.ResolveChangedResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/addresses:changed\x12h\n" +
 	"\vGetIdentity\x12\x1e.keytree.v1.GetIdentityRequest\x1a\x14.keytree.v1.Identity\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/identities/{id_tx_hash}\x12\x87\x01\n" +
 	"\x10ListIdentityKeys\x12#.keytree.v1.ListIdentityKeysRequest\x1a$.keytree.v1.ListIdentityKeysResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/identities/{id_tx_hash}/keys\x12\x93\x01\n" +
 	"\x13ListIdentityChanges\x12&.keytree.v1.ListIdentityChangesRequest\x1a'.keytree.v1.ListIdentityChangesResponse\"+\x82\xd3\xe4\x93\x02%\x12#/v1/identities/{id_tx_hash}/changes\x12\\\n" +
@@ -4066,7 +4516,7 @@ func file_keytree_v1_identity_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_identity_proto_rawDescData
 }
 
-var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_keytree_v1_identity_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),            // 0: keytree.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),           // 1: keytree.v1.GetStatusResponse
@@ -4079,36 +4529,40 @@ var file_keytree_v1_identity_proto_goTypes = []any{
 	(*PendingTransaction)(nil),          // 8: keytree.v1.PendingTransaction
 	(*BatchResolveRequest)(nil),         // 9: keytree.v1.BatchResolveRequest
 	(*BatchResolveResponse)(nil),        // 10: keytree.v1.BatchResolveResponse
-	(*GetIdentityRequest)(nil),          // 11: keytree.v1.GetIdentityRequest
-	(*Identity)(nil),                    // 12: keytree.v1.Identity
-	(*NamedBy)(nil),                     // 13: keytree.v1.NamedBy
-	(*ListIdentityKeysRequest)(nil),     // 14: keytree.v1.ListIdentityKeysRequest
-	(*ListIdentityKeysResponse)(nil),    // 15: keytree.v1.ListIdentityKeysResponse
-	(*IdentityKey)(nil),                 // 16: keytree.v1.IdentityKey
-	(*ListIdentityChangesRequest)(nil),  // 17: keytree.v1.ListIdentityChangesRequest
-	(*ListIdentityChangesResponse)(nil), // 18: keytree.v1.ListIdentityChangesResponse
-	(*IdentityChange)(nil),              // 19: keytree.v1.IdentityChange
-	(*GetActionRequest)(nil),            // 20: keytree.v1.GetActionRequest
-	(*Action)(nil),                      // 21: keytree.v1.Action
-	(*ListAddressActionsRequest)(nil),   // 22: keytree.v1.ListAddressActionsRequest
-	(*ListAddressActionsResponse)(nil),  // 23: keytree.v1.ListAddressActionsResponse
-	(*ListMempoolRequest)(nil),          // 24: keytree.v1.ListMempoolRequest
-	(*ListMempoolResponse)(nil),         // 25: keytree.v1.ListMempoolResponse
-	(*PendingAction)(nil),               // 26: keytree.v1.PendingAction
-	(*PendingEvent)(nil),                // 27: keytree.v1.PendingEvent
-	(*ListEventsRequest)(nil),           // 28: keytree.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),          // 29: keytree.v1.ListEventsResponse
-	(*BlockEvents)(nil),                 // 30: keytree.v1.BlockEvents
-	(*Event)(nil),                       // 31: keytree.v1.Event
-	(*AnchorEvent)(nil),                 // 32: keytree.v1.AnchorEvent
-	(*WatchRequest)(nil),                // 33: keytree.v1.WatchRequest
-	(*WatchResponse)(nil),               // 34: keytree.v1.WatchResponse
-	(*ListAddressRequestsRequest)(nil),  // 35: keytree.v1.ListAddressRequestsRequest
-	(*ListAddressRequestsResponse)(nil), // 36: keytree.v1.ListAddressRequestsResponse
-	(*LinkRequest)(nil),                 // 37: keytree.v1.LinkRequest
-	(*ListAddressLinksRequest)(nil),     // 38: keytree.v1.ListAddressLinksRequest
-	(*ListAddressLinksResponse)(nil),    // 39: keytree.v1.ListAddressLinksResponse
-	(*ChildLink)(nil),                   // 40: keytree.v1.ChildLink
+	(*ResolveChangedRequest)(nil),       // 11: keytree.v1.ResolveChangedRequest
+	(*ResolveChangedResponse)(nil),      // 12: keytree.v1.ResolveChangedResponse
+	(*GetIdentityRequest)(nil),          // 13: keytree.v1.GetIdentityRequest
+	(*Identity)(nil),                    // 14: keytree.v1.Identity
+	(*NamedBy)(nil),                     // 15: keytree.v1.NamedBy
+	(*ListIdentityKeysRequest)(nil),     // 16: keytree.v1.ListIdentityKeysRequest
+	(*ListIdentityKeysResponse)(nil),    // 17: keytree.v1.ListIdentityKeysResponse
+	(*IdentityKey)(nil),                 // 18: keytree.v1.IdentityKey
+	(*ListIdentityChangesRequest)(nil),  // 19: keytree.v1.ListIdentityChangesRequest
+	(*ListIdentityChangesResponse)(nil), // 20: keytree.v1.ListIdentityChangesResponse
+	(*IdentityChange)(nil),              // 21: keytree.v1.IdentityChange
+	(*GetActionRequest)(nil),            // 22: keytree.v1.GetActionRequest
+	(*Action)(nil),                      // 23: keytree.v1.Action
+	(*ListAddressActionsRequest)(nil),   // 24: keytree.v1.ListAddressActionsRequest
+	(*ListAddressActionsResponse)(nil),  // 25: keytree.v1.ListAddressActionsResponse
+	(*ListMempoolRequest)(nil),          // 26: keytree.v1.ListMempoolRequest
+	(*ListMempoolResponse)(nil),         // 27: keytree.v1.ListMempoolResponse
+	(*PendingAction)(nil),               // 28: keytree.v1.PendingAction
+	(*PendingEvent)(nil),                // 29: keytree.v1.PendingEvent
+	(*ListEventsRequest)(nil),           // 30: keytree.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),          // 31: keytree.v1.ListEventsResponse
+	(*BlockEvents)(nil),                 // 32: keytree.v1.BlockEvents
+	(*Event)(nil),                       // 33: keytree.v1.Event
+	(*AnchorEvent)(nil),                 // 34: keytree.v1.AnchorEvent
+	(*WatchRequest)(nil),                // 35: keytree.v1.WatchRequest
+	(*WatchResponse)(nil),               // 36: keytree.v1.WatchResponse
+	(*PendingChanges)(nil),              // 37: keytree.v1.PendingChanges
+	(*StreamFault)(nil),                 // 38: keytree.v1.StreamFault
+	(*ListAddressRequestsRequest)(nil),  // 39: keytree.v1.ListAddressRequestsRequest
+	(*ListAddressRequestsResponse)(nil), // 40: keytree.v1.ListAddressRequestsResponse
+	(*LinkRequest)(nil),                 // 41: keytree.v1.LinkRequest
+	(*ListAddressLinksRequest)(nil),     // 42: keytree.v1.ListAddressLinksRequest
+	(*ListAddressLinksResponse)(nil),    // 43: keytree.v1.ListAddressLinksResponse
+	(*ChildLink)(nil),                   // 44: keytree.v1.ChildLink
 }
 var file_keytree_v1_identity_proto_depIdxs = []int32{
 	4,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
@@ -4117,68 +4571,75 @@ var file_keytree_v1_identity_proto_depIdxs = []int32{
 	7,  // 3: keytree.v1.Resolution.unconfirmed:type_name -> keytree.v1.Unconfirmed
 	8,  // 4: keytree.v1.Unconfirmed.by:type_name -> keytree.v1.PendingTransaction
 	6,  // 5: keytree.v1.Unconfirmed.resolution:type_name -> keytree.v1.Resolution
-	12, // 6: keytree.v1.Unconfirmed.identity:type_name -> keytree.v1.Identity
+	14, // 6: keytree.v1.Unconfirmed.identity:type_name -> keytree.v1.Identity
 	6,  // 7: keytree.v1.Unconfirmed.keys:type_name -> keytree.v1.Resolution
-	21, // 8: keytree.v1.Unconfirmed.actions:type_name -> keytree.v1.Action
-	37, // 9: keytree.v1.Unconfirmed.requests:type_name -> keytree.v1.LinkRequest
-	40, // 10: keytree.v1.Unconfirmed.links:type_name -> keytree.v1.ChildLink
+	23, // 8: keytree.v1.Unconfirmed.actions:type_name -> keytree.v1.Action
+	41, // 9: keytree.v1.Unconfirmed.requests:type_name -> keytree.v1.LinkRequest
+	44, // 10: keytree.v1.Unconfirmed.links:type_name -> keytree.v1.ChildLink
 	6,  // 11: keytree.v1.BatchResolveResponse.resolutions:type_name -> keytree.v1.Resolution
 	7,  // 12: keytree.v1.BatchResolveResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	13, // 13: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
-	7,  // 14: keytree.v1.Identity.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	16, // 15: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
-	7,  // 16: keytree.v1.ListIdentityKeysResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	19, // 17: keytree.v1.ListIdentityChangesResponse.changes:type_name -> keytree.v1.IdentityChange
-	7,  // 18: keytree.v1.Action.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	21, // 19: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
-	7,  // 20: keytree.v1.ListAddressActionsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	2,  // 21: keytree.v1.ListMempoolResponse.mempool:type_name -> keytree.v1.Mempool
-	26, // 22: keytree.v1.ListMempoolResponse.actions:type_name -> keytree.v1.PendingAction
-	27, // 23: keytree.v1.ListMempoolResponse.anchors:type_name -> keytree.v1.PendingEvent
-	8,  // 24: keytree.v1.PendingAction.transaction:type_name -> keytree.v1.PendingTransaction
-	21, // 25: keytree.v1.PendingAction.action:type_name -> keytree.v1.Action
-	8,  // 26: keytree.v1.PendingEvent.transaction:type_name -> keytree.v1.PendingTransaction
-	31, // 27: keytree.v1.PendingEvent.event:type_name -> keytree.v1.Event
-	30, // 28: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
-	31, // 29: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
-	32, // 30: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
-	30, // 31: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
-	37, // 32: keytree.v1.ListAddressRequestsResponse.requests:type_name -> keytree.v1.LinkRequest
-	7,  // 33: keytree.v1.ListAddressRequestsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	8,  // 34: keytree.v1.LinkRequest.pending:type_name -> keytree.v1.PendingTransaction
-	40, // 35: keytree.v1.ListAddressLinksResponse.links:type_name -> keytree.v1.ChildLink
-	7,  // 36: keytree.v1.ListAddressLinksResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
-	0,  // 37: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
-	5,  // 38: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
-	9,  // 39: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
-	11, // 40: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
-	14, // 41: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
-	17, // 42: keytree.v1.IdentityService.ListIdentityChanges:input_type -> keytree.v1.ListIdentityChangesRequest
-	20, // 43: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
-	22, // 44: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
-	24, // 45: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
-	28, // 46: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
-	33, // 47: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
-	35, // 48: keytree.v1.IdentityService.ListAddressRequests:input_type -> keytree.v1.ListAddressRequestsRequest
-	38, // 49: keytree.v1.IdentityService.ListAddressLinks:input_type -> keytree.v1.ListAddressLinksRequest
-	1,  // 50: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
-	6,  // 51: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
-	10, // 52: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
-	12, // 53: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
-	15, // 54: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
-	18, // 55: keytree.v1.IdentityService.ListIdentityChanges:output_type -> keytree.v1.ListIdentityChangesResponse
-	21, // 56: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
-	23, // 57: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
-	25, // 58: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
-	29, // 59: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
-	34, // 60: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
-	36, // 61: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
-	39, // 62: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
-	50, // [50:63] is the sub-list for method output_type
-	37, // [37:50] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	6,  // 13: keytree.v1.ResolveChangedResponse.resolutions:type_name -> keytree.v1.Resolution
+	15, // 14: keytree.v1.Identity.named_by:type_name -> keytree.v1.NamedBy
+	7,  // 15: keytree.v1.Identity.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	18, // 16: keytree.v1.ListIdentityKeysResponse.keys:type_name -> keytree.v1.IdentityKey
+	7,  // 17: keytree.v1.ListIdentityKeysResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	21, // 18: keytree.v1.ListIdentityChangesResponse.changes:type_name -> keytree.v1.IdentityChange
+	7,  // 19: keytree.v1.Action.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	23, // 20: keytree.v1.ListAddressActionsResponse.actions:type_name -> keytree.v1.Action
+	7,  // 21: keytree.v1.ListAddressActionsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	2,  // 22: keytree.v1.ListMempoolResponse.mempool:type_name -> keytree.v1.Mempool
+	28, // 23: keytree.v1.ListMempoolResponse.actions:type_name -> keytree.v1.PendingAction
+	29, // 24: keytree.v1.ListMempoolResponse.anchors:type_name -> keytree.v1.PendingEvent
+	8,  // 25: keytree.v1.PendingAction.transaction:type_name -> keytree.v1.PendingTransaction
+	23, // 26: keytree.v1.PendingAction.action:type_name -> keytree.v1.Action
+	8,  // 27: keytree.v1.PendingEvent.transaction:type_name -> keytree.v1.PendingTransaction
+	33, // 28: keytree.v1.PendingEvent.event:type_name -> keytree.v1.Event
+	32, // 29: keytree.v1.ListEventsResponse.blocks:type_name -> keytree.v1.BlockEvents
+	33, // 30: keytree.v1.BlockEvents.events:type_name -> keytree.v1.Event
+	34, // 31: keytree.v1.Event.anchor:type_name -> keytree.v1.AnchorEvent
+	32, // 32: keytree.v1.WatchResponse.block:type_name -> keytree.v1.BlockEvents
+	28, // 33: keytree.v1.WatchResponse.pending:type_name -> keytree.v1.PendingAction
+	29, // 34: keytree.v1.WatchResponse.pending_event:type_name -> keytree.v1.PendingEvent
+	37, // 35: keytree.v1.WatchResponse.pending_changes:type_name -> keytree.v1.PendingChanges
+	8,  // 36: keytree.v1.PendingChanges.by:type_name -> keytree.v1.PendingTransaction
+	41, // 37: keytree.v1.ListAddressRequestsResponse.requests:type_name -> keytree.v1.LinkRequest
+	7,  // 38: keytree.v1.ListAddressRequestsResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	8,  // 39: keytree.v1.LinkRequest.pending:type_name -> keytree.v1.PendingTransaction
+	44, // 40: keytree.v1.ListAddressLinksResponse.links:type_name -> keytree.v1.ChildLink
+	7,  // 41: keytree.v1.ListAddressLinksResponse.unconfirmed:type_name -> keytree.v1.Unconfirmed
+	0,  // 42: keytree.v1.IdentityService.GetStatus:input_type -> keytree.v1.GetStatusRequest
+	5,  // 43: keytree.v1.IdentityService.ResolveAddress:input_type -> keytree.v1.ResolveAddressRequest
+	9,  // 44: keytree.v1.IdentityService.BatchResolve:input_type -> keytree.v1.BatchResolveRequest
+	11, // 45: keytree.v1.IdentityService.ResolveChanged:input_type -> keytree.v1.ResolveChangedRequest
+	13, // 46: keytree.v1.IdentityService.GetIdentity:input_type -> keytree.v1.GetIdentityRequest
+	16, // 47: keytree.v1.IdentityService.ListIdentityKeys:input_type -> keytree.v1.ListIdentityKeysRequest
+	19, // 48: keytree.v1.IdentityService.ListIdentityChanges:input_type -> keytree.v1.ListIdentityChangesRequest
+	22, // 49: keytree.v1.IdentityService.GetAction:input_type -> keytree.v1.GetActionRequest
+	24, // 50: keytree.v1.IdentityService.ListAddressActions:input_type -> keytree.v1.ListAddressActionsRequest
+	26, // 51: keytree.v1.IdentityService.ListMempool:input_type -> keytree.v1.ListMempoolRequest
+	30, // 52: keytree.v1.IdentityService.ListEvents:input_type -> keytree.v1.ListEventsRequest
+	35, // 53: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
+	39, // 54: keytree.v1.IdentityService.ListAddressRequests:input_type -> keytree.v1.ListAddressRequestsRequest
+	42, // 55: keytree.v1.IdentityService.ListAddressLinks:input_type -> keytree.v1.ListAddressLinksRequest
+	1,  // 56: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
+	6,  // 57: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
+	10, // 58: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
+	12, // 59: keytree.v1.IdentityService.ResolveChanged:output_type -> keytree.v1.ResolveChangedResponse
+	14, // 60: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
+	17, // 61: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
+	20, // 62: keytree.v1.IdentityService.ListIdentityChanges:output_type -> keytree.v1.ListIdentityChangesResponse
+	23, // 63: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
+	25, // 64: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
+	27, // 65: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
+	31, // 66: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
+	36, // 67: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
+	40, // 68: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
+	43, // 69: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
+	56, // [56:70] is the sub-list for method output_type
+	42, // [42:56] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_identity_proto_init() }
@@ -4194,29 +4655,29 @@ func file_keytree_v1_identity_proto_init() {
 	file_keytree_v1_identity_proto_msgTypes[8].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[9].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[10].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[11].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[12].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[13].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[14].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[15].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[16].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[17].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[20].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[21].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[19].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[22].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[23].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[28].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[33].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[24].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[25].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[30].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[35].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[36].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[37].OneofWrappers = []any{}
-	file_keytree_v1_identity_proto_msgTypes[38].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[39].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[40].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[41].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[42].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[43].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_identity_proto_rawDesc), len(file_keytree_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

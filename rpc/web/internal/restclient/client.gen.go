@@ -977,6 +977,30 @@ type Resolution struct {
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 }
 
+// ResolveChangedRequest defines model for ResolveChangedRequest.
+type ResolveChangedRequest struct {
+	// Addresses 1 to 10,000 addresses. Resolutions name theirs as CashAddr: who asks with that finds them again.
+	Addresses *[]string `json:"addresses,omitempty"`
+
+	// OmitPath Leave out path (path_truncated is then false). One that has only another path is here all the same.
+	OmitPath  *bool   `json:"omit_path,omitempty"`
+	SinceHash *string `json:"since_hash,omitempty"`
+
+	// SinceHeight The block that the client's resolutions are as of: their as_of_height and as_of_hash.
+	SinceHeight *uint32 `json:"since_height,omitempty"`
+}
+
+// ResolveChangedResponse defines model for ResolveChangedResponse.
+type ResolveChangedResponse struct {
+	AsOfHash string `json:"as_of_hash"`
+
+	// AsOfHeight The tip.
+	AsOfHeight uint32 `json:"as_of_height"`
+
+	// Resolutions Those that differ, each address once, in the order of the request.
+	Resolutions []Resolution `json:"resolutions"`
+}
+
 // SignInPending SignInPending tells how the place of the key in its identity would differ if the pending
 // transactions alone made up the next block.
 type SignInPending struct {
@@ -1174,6 +1198,21 @@ type VerifySignInResponse struct {
 
 // IfNoneMatch defines model for If-None-Match.
 type IfNoneMatch = string
+
+// LastEventID defines model for Last-Event-ID.
+type LastEventID = string
+
+// StreamFrom defines model for StreamFrom.
+type StreamFrom = uint32
+
+// StreamKnown defines model for StreamKnown.
+type StreamKnown = string
+
+// StreamLast defines model for StreamLast.
+type StreamLast = string
+
+// StreamUnconfirmed defines model for StreamUnconfirmed.
+type StreamUnconfirmed = bool
 
 // BadRequest Error is a google.rpc.Status.
 type BadRequest = Error
@@ -1402,6 +1441,18 @@ type ListEventsParams struct {
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
+// GetExportParams defines parameters for GetExport.
+type GetExportParams struct {
+	// AfterHeight The height of the last block that the client has: from start_height - 1 to tip_height of GetStatus. Left out, the answer begins with the first block.
+	AfterHeight *uint32 `form:"after_height,omitempty" json:"after_height,omitempty"`
+
+	// AfterHash The hash of that block.
+	AfterHash *string `form:"after_hash,omitempty" json:"after_hash,omitempty"`
+
+	// Count How many blocks there are at most: up to 100,000; 0, or left out, means 10,000.
+	Count *uint32 `form:"count,omitempty" json:"count,omitempty"`
+}
+
 // GetIdentityParams defines parameters for GetIdentity.
 type GetIdentityParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
@@ -1485,8 +1536,63 @@ type ListMempoolParams struct {
 	PageToken *string `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
+// StreamParams defines parameters for Stream.
+type StreamParams struct {
+	// Addresses Addresses, 100 at most, separated by commas.
+	Addresses *string `form:"addresses,omitempty" json:"addresses,omitempty"`
+
+	// Ids Ids of identities, 100 at most, separated by commas.
+	Ids *string `form:"ids,omitempty" json:"ids,omitempty"`
+
+	// FromHeight The first block to tell of, from start_height to one beyond the tip. Left out, only what is new.
+	FromHeight *StreamFrom `form:"from_height,omitempty" json:"from_height,omitempty"`
+
+	// KnownHash The hash of the block before from_height that the client has.
+	KnownHash *StreamKnown `form:"known_hash,omitempty" json:"known_hash,omitempty"`
+
+	// Unconfirmed Whether to tell of what is pending as well.
+	Unconfirmed *StreamUnconfirmed `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
+	// LastID The last id that the client had, if it cannot send Last-Event-ID.
+	LastID *StreamLast `form:"last_id,omitempty" json:"last_id,omitempty"`
+
+	// LastEventID The last id that the client had. A browser that comes back sends it.
+	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
+}
+
+// StreamOfJSONBody defines parameters for StreamOf.
+type StreamOfJSONBody struct {
+	Addresses   *[]string `json:"addresses,omitempty"`
+	FromHeight  *uint32   `json:"from_height,omitempty"`
+	Ids         *[]string `json:"ids,omitempty"`
+	KnownHash   *string   `json:"known_hash,omitempty"`
+	LastID      *string   `json:"last_id,omitempty"`
+	Unconfirmed *bool     `json:"unconfirmed,omitempty"`
+}
+
+// StreamOfParams defines parameters for StreamOf.
+type StreamOfParams struct {
+	// FromHeight The first block to tell of, from start_height to one beyond the tip. Left out, only what is new.
+	FromHeight *StreamFrom `form:"from_height,omitempty" json:"from_height,omitempty"`
+
+	// KnownHash The hash of the block before from_height that the client has.
+	KnownHash *StreamKnown `form:"known_hash,omitempty" json:"known_hash,omitempty"`
+
+	// Unconfirmed Whether to tell of what is pending as well.
+	Unconfirmed *StreamUnconfirmed `form:"unconfirmed,omitempty" json:"unconfirmed,omitempty"`
+
+	// LastID The last id that the client had, if it cannot send Last-Event-ID.
+	LastID *StreamLast `form:"last_id,omitempty" json:"last_id,omitempty"`
+
+	// LastEventID The last id that the client had. A browser that comes back sends it.
+	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
+}
+
 // BatchResolveJSONRequestBody defines body for BatchResolve for application/json ContentType.
 type BatchResolveJSONRequestBody = BatchResolveRequest
+
+// ResolveChangedJSONRequestBody defines body for ResolveChanged for application/json ContentType.
+type ResolveChangedJSONRequestBody = ResolveChangedRequest
 
 // AddKeyInitJSONRequestBody defines body for AddKeyInit for application/json ContentType.
 type AddKeyInitJSONRequestBody = AddKeyInitRequest
@@ -1514,6 +1620,9 @@ type ChallengeSignInJSONRequestBody = ChallengeSignInRequest
 
 // VerifySignInJSONRequestBody defines body for VerifySignIn for application/json ContentType.
 type VerifySignInJSONRequestBody = VerifySignInRequest
+
+// StreamOfJSONRequestBody defines body for StreamOf for application/json ContentType.
+type StreamOfJSONRequestBody StreamOfJSONBody
 
 // RequestEditorFn  is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -1629,6 +1738,11 @@ type ClientInterface interface {
 
 	BatchResolve(ctx context.Context, body BatchResolveJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ResolveChangedWithBody request with any body
+	ResolveChangedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	ResolveChanged(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAnchors request
 	ListAnchors(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1646,6 +1760,9 @@ type ClientInterface interface {
 
 	// ListEvents request
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetExport request
+	GetExport(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetIdentity request
 	GetIdentity(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1730,6 +1847,14 @@ type ClientInterface interface {
 
 	// GetStatus request
 	GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Stream request
+	Stream(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StreamOfWithBody request with any body
+	StreamOfWithBody(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	StreamOf(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 func (c *Client) GetDocs(ctx context.Context, params *GetDocsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1900,6 +2025,30 @@ func (c *Client) BatchResolve(ctx context.Context, body BatchResolveJSONRequestB
 	return c.Client.Do(req)
 }
 
+func (c *Client) ResolveChangedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveChangedRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ResolveChanged(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveChangedRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 func (c *Client) ListAnchors(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAnchorsRequest(c.Server, params)
 	if err != nil {
@@ -1962,6 +2111,18 @@ func (c *Client) GetAnchor(ctx context.Context, txHash string, params *GetAnchor
 
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) GetExport(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetExportRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2334,6 +2495,42 @@ func (c *Client) VerifySignIn(ctx context.Context, body VerifySignInJSONRequestB
 
 func (c *Client) GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStatusRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) Stream(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) StreamOfWithBody(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamOfRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) StreamOf(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamOfRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3194,6 +3391,46 @@ func NewBatchResolveRequestWithBody(server string, contentType string, body io.R
 	return req, nil
 }
 
+// NewResolveChangedRequest calls the generic ResolveChanged builder with application/json body
+func NewResolveChangedRequest(server string, body ResolveChangedJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResolveChangedRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewResolveChangedRequestWithBody generates requests for ResolveChanged with any type of body
+func NewResolveChangedRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/addresses:changed")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListAnchorsRequest generates requests for ListAnchors
 func NewListAnchorsRequest(server string, params *ListAnchorsParams) (*http.Request, error) {
 	var err error
@@ -3784,6 +4021,87 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 		if params.PageToken != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "page_token", runtime.ParamLocationQuery, *params.PageToken); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetExportRequest generates requests for GetExport
+func NewGetExportRequest(server string, params *GetExportParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/export")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.AfterHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "after_height", runtime.ParamLocationQuery, *params.AfterHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.AfterHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "after_hash", runtime.ParamLocationQuery, *params.AfterHash); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Count != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "count", runtime.ParamLocationQuery, *params.Count); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -4921,6 +5239,275 @@ func NewGetStatusRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewStreamRequest generates requests for Stream
+func NewStreamRequest(server string, params *StreamParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/stream")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.Addresses != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "addresses", runtime.ParamLocationQuery, *params.Addresses); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Ids != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "ids", runtime.ParamLocationQuery, *params.Ids); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.FromHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "from_height", runtime.ParamLocationQuery, *params.FromHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.KnownHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "known_hash", runtime.ParamLocationQuery, *params.KnownHash); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.LastID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "last_id", runtime.ParamLocationQuery, *params.LastID); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Last-Event-ID", runtime.ParamLocationHeader, *params.LastEventID)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewStreamOfRequest calls the generic StreamOf builder with application/json body
+func NewStreamOfRequest(server string, params *StreamOfParams, body StreamOfJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStreamOfRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewStreamOfRequestWithBody generates requests for StreamOf with any type of body
+func NewStreamOfRequestWithBody(server string, params *StreamOfParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/stream")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.FromHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "from_height", runtime.ParamLocationQuery, *params.FromHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.KnownHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "known_hash", runtime.ParamLocationQuery, *params.KnownHash); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Unconfirmed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.LastID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "last_id", runtime.ParamLocationQuery, *params.LastID); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Last-Event-ID", runtime.ParamLocationHeader, *params.LastEventID)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -5005,6 +5592,11 @@ type ClientWithResponsesInterface interface {
 
 	BatchResolveWithResponse(ctx context.Context, body BatchResolveJSONRequestBody, reqEditors ...RequestEditorFn) (*BatchResolveAnswer, error)
 
+	// ResolveChangedWithBodyWithResponse request with any body
+	ResolveChangedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error)
+
+	ResolveChangedWithResponse(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error)
+
 	// ListAnchorsWithResponse request
 	ListAnchorsWithResponse(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*ListAnchorsAnswer, error)
 
@@ -5022,6 +5614,9 @@ type ClientWithResponsesInterface interface {
 
 	// ListEventsWithResponse request
 	ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsAnswer, error)
+
+	// GetExportWithResponse request
+	GetExportWithResponse(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*GetExportAnswer, error)
 
 	// GetIdentityWithResponse request
 	GetIdentityWithResponse(ctx context.Context, idTxHash string, params *GetIdentityParams, reqEditors ...RequestEditorFn) (*GetIdentityAnswer, error)
@@ -5106,6 +5701,14 @@ type ClientWithResponsesInterface interface {
 
 	// GetStatusWithResponse request
 	GetStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStatusAnswer, error)
+
+	// StreamWithResponse request
+	StreamWithResponse(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*StreamAnswer, error)
+
+	// StreamOfWithBodyWithResponse request with any body
+	StreamOfWithBodyWithResponse(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error)
+
+	StreamOfWithResponse(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error)
 }
 
 type GetDocsAnswer struct {
@@ -5459,6 +6062,36 @@ func (r BatchResolveAnswer) StatusCode() int {
 	return 0
 }
 
+type ResolveChangedAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *ResolveChangedResponse
+	JSON400      *BadRequest
+	JSON409      *Conflict
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ResolveChangedAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResolveChangedAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type ListAnchorsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5621,6 +6254,33 @@ func (r ListEventsAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r ListEventsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type GetExportAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON400      *BadRequest
+	JSON409      *Conflict
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r GetExportAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetExportAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -6257,6 +6917,56 @@ func (r GetStatusAnswer) StatusCode() int {
 	return 0
 }
 
+type StreamAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON400      *BadRequest
+	JSON421      *Misdirected
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type StreamOfAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON400      *BadRequest
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamOfAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamOfAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 // GetDocsWithResponse request returning *GetDocsAnswer
 func (c *ClientWithResponses) GetDocsWithResponse(ctx context.Context, params *GetDocsParams, reqEditors ...RequestEditorFn) (*GetDocsAnswer, error) {
 	rsp, err := c.GetDocs(ctx, params, reqEditors...)
@@ -6382,6 +7092,23 @@ func (c *ClientWithResponses) BatchResolveWithResponse(ctx context.Context, body
 	return ParseBatchResolveAnswer(rsp)
 }
 
+// ResolveChangedWithBodyWithResponse request with arbitrary body returning *ResolveChangedAnswer
+func (c *ClientWithResponses) ResolveChangedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error) {
+	rsp, err := c.ResolveChangedWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveChangedAnswer(rsp)
+}
+
+func (c *ClientWithResponses) ResolveChangedWithResponse(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error) {
+	rsp, err := c.ResolveChanged(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveChangedAnswer(rsp)
+}
+
 // ListAnchorsWithResponse request returning *ListAnchorsAnswer
 func (c *ClientWithResponses) ListAnchorsWithResponse(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*ListAnchorsAnswer, error) {
 	rsp, err := c.ListAnchors(ctx, params, reqEditors...)
@@ -6434,6 +7161,15 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseListEventsAnswer(rsp)
+}
+
+// GetExportWithResponse request returning *GetExportAnswer
+func (c *ClientWithResponses) GetExportWithResponse(ctx context.Context, params *GetExportParams, reqEditors ...RequestEditorFn) (*GetExportAnswer, error) {
+	rsp, err := c.GetExport(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetExportAnswer(rsp)
 }
 
 // GetIdentityWithResponse request returning *GetIdentityAnswer
@@ -6704,6 +7440,32 @@ func (c *ClientWithResponses) GetStatusWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetStatusAnswer(rsp)
+}
+
+// StreamWithResponse request returning *StreamAnswer
+func (c *ClientWithResponses) StreamWithResponse(ctx context.Context, params *StreamParams, reqEditors ...RequestEditorFn) (*StreamAnswer, error) {
+	rsp, err := c.Stream(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamAnswer(rsp)
+}
+
+// StreamOfWithBodyWithResponse request with arbitrary body returning *StreamOfAnswer
+func (c *ClientWithResponses) StreamOfWithBodyWithResponse(ctx context.Context, params *StreamOfParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error) {
+	rsp, err := c.StreamOfWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamOfAnswer(rsp)
+}
+
+func (c *ClientWithResponses) StreamOfWithResponse(ctx context.Context, params *StreamOfParams, body StreamOfJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamOfAnswer, error) {
+	rsp, err := c.StreamOf(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamOfAnswer(rsp)
 }
 
 // ParseGetDocsAnswer parses an HTTP response from a GetDocsWithResponse call
@@ -7457,6 +8219,88 @@ func ParseBatchResolveAnswer(rsp *http.Response) (*BatchResolveAnswer, error) {
 	return response, nil
 }
 
+// ParseResolveChangedAnswer parses an HTTP response from a ResolveChangedWithResponse call
+func ParseResolveChangedAnswer(rsp *http.Response) (*ResolveChangedAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResolveChangedAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ResolveChangedResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAnchorsAnswer parses an HTTP response from a ListAnchorsWithResponse call
 func ParseListAnchorsAnswer(rsp *http.Response) (*ListAnchorsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7818,6 +8662,67 @@ func ParseListEventsAnswer(rsp *http.Response) (*ListEventsAnswer, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetExportAnswer parses an HTTP response from a GetExportWithResponse call
+func ParseGetExportAnswer(rsp *http.Response) (*GetExportAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetExportAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -9446,6 +10351,100 @@ func ParseGetStatusAnswer(rsp *http.Response) (*GetStatusAnswer, error) {
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStreamAnswer parses an HTTP response from a StreamWithResponse call
+func ParseStreamAnswer(rsp *http.Response) (*StreamAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStreamOfAnswer parses an HTTP response from a StreamOfWithResponse call
+func ParseStreamOfAnswer(rsp *http.Response) (*StreamOfAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamOfAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
