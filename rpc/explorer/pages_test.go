@@ -234,8 +234,8 @@ func TestLinksLead(t *testing.T) {
 	}
 }
 
-// TestGrownTree draws an identity of many keys: of each key what is below it can be come by, page by page.
-func TestGrownTree(t *testing.T) {
+// grown is a server with an identity of 301 keys: 120 directly below the root, and some below the first seven of these.
+func grown(t *testing.T) *world {
 	c := &rpctest.Chain{}
 	var requests, accepts []links.Action
 	for i := range 300 {
@@ -247,11 +247,21 @@ func TestGrownTree(t *testing.T) {
 		requests = append(requests, rpctest.MLR("mlr "+name, name, parent, ""))
 		accepts = append(accepts, rpctest.MLA("mla "+name, parent, "mlr "+name))
 	}
-	w := &world{Rig: rpctest.New(t, c.Block(requests...), c.Block(accepts...))}
-	_, resolved := w.REST(t, "GET", "/v1/addresses/"+rpctest.Address("k0"), "")
+	return &world{Rig: rpctest.New(t, c.Block(requests...), c.Block(accepts...)), chain: c}
+}
+
+// id is the identity behind a key.
+func (w *world) id(t *testing.T, name string) string {
+	_, answer := w.REST(t, "GET", "/v1/addresses/"+rpctest.Address(name), "")
+	return answer["id_tx_hash"].(string)
+}
+
+// TestGrownTree draws an identity of many keys: of each key what is below it can be come by, page by page.
+func TestGrownTree(t *testing.T) {
+	w := grown(t)
 	more := regexp.MustCompile(`href="(/identity/[^"]*below=[^"]*)"`)
 	found := make(map[string]bool)
-	queue, seen := []string{"/identity/" + resolved["id_tx_hash"].(string)}, make(map[string]bool)
+	queue, seen := []string{"/identity/" + w.id(t, "k0")}, make(map[string]bool)
 	for len(queue) > 0 {
 		path := queue[0]
 		queue = queue[1:]

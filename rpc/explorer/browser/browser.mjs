@@ -1,0 +1,68 @@
+// Drives a browser as the test on the other end of the pipe says: a line of JSON is an order, a line of
+// JSON the answer. The test decides what is right.
+import { createInterface } from "node:readline";
+import { readFile } from "node:fs/promises";
+import { chromium } from "playwright-core";
+
+const axe = await readFile(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const browser = await chromium.launch({ executablePath: process.argv[2], args: ["--no-sandbox"] });
+
+let page;
+let problems = [];
+
+const orders = {
+  // open shows a page in a new window, as one of some width, in light or dark, with or without scripts.
+  async open({ url, width = 1200, dark = false, scripts = true }) {
+    await page?.context().close();
+    const context = await browser.newContext({
+      viewport: { width, height: 900 }, colorScheme: dark ? "dark" : "light", javaScriptEnabled: scripts, reducedMotion: "reduce",
+    });
+    page = await context.newPage();
+    problems = [];
+    page.on("console", (message) => { if (message.type() === "error") problems.push(message.text()); });
+    page.on("pageerror", (error) => problems.push(String(error)));
+    page.on("dialog", (dialog) => { problems.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+    page.on("request", (request) => { if (new URL(request.url()).origin !== new URL(url).origin) problems.push(`another origin: ${request.url()}`); });
+    const response = await page.goto(url, { waitUntil: "load" });
+    return { status: response.status() };
+  },
+  // check looks for what is wrong with the page as it is. axe runs in the page's own world, past its policy.
+  async check({ accessibility = false }) {
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    let violations = [];
+    if (accessibility) {
+      await page.evaluate(axe);
+      const result = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+      violations = result.violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html).slice(0, 3).join(" | ")}`);
+    }
+    return { problems, violations, overflow: wide };
+  },
+  async text({ selector = "main" }) {
+    return { text: (await page.locator(selector).first().innerText()).replace(/\s+/g, " "), url: page.url() };
+  },
+  // wait until the text is somewhere in what the selector finds.
+  async wait({ selector = "body", text }) {
+    await page.locator(selector).filter({ hasText: text }).first().waitFor({ timeout: 10_000 });
+    return {};
+  },
+  async click({ selector }) { await page.locator(selector).first().click({ timeout: 10_000 }); return {}; },
+  async fill({ selector, text }) { await page.locator(selector).first().fill(text); return {}; },
+  async press({ keys }) { for (const key of keys) await page.keyboard.press(key); return {}; },
+  async count({ selector }) { return { count: await page.locator(selector).count() }; },
+  async focused() { return { text: await page.evaluate(() => document.activeElement?.outerHTML.slice(0, 200) ?? "") }; },
+  async picture({ file, full = true }) { await page.screenshot({ path: file, fullPage: full }); return {}; },
+  // time measures a script of the test's own in the page.
+  async evaluate({ script }) { return { value: await page.evaluate(script) }; },
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const order = JSON.parse(line);
+  let answer;
+  try {
+    answer = await orders[order.do](order);
+  } catch (error) {
+    answer = { failed: String(error) };
+  }
+  process.stdout.write(JSON.stringify(answer) + "\n");
+}
+await browser.close();
