@@ -32,7 +32,8 @@ needs the Go toolchain and the project's folder; otherwise give a bchd with
 --bchd. Everything is in a temporary folder, which is removed at the end.
 
 keytree demo keyserver plays the use-case of the keyserver instead, which needs no
-node; demo anchor shows how a keyserver that tells two stories is found out.`,
+node; demo anchor shows how a keyserver that tells two stories is found out; demo web
+has it all in a browser.`,
 		Example: `  go run ./cmd/keytree demo
   keytree demo --keep
   keytree demo --bchd /usr/local/bin/bchd`,
@@ -47,7 +48,7 @@ node; demo anchor shows how a keyserver that tells two stories is found out.`,
 			return demo.PlayFlows(cmd.Context(), a.demoHost(), *binary, dir, *keep)
 		})
 	}
-	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand())
+	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand(), a.demoWebCommand())
 	return cmd
 }
 
@@ -94,6 +95,29 @@ removed at the end.`,
 	setting(cmd.Flags(), "bchd")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return inTempDir(func(dir string) error { return demo.PlayAnchor(cmd.Context(), a.demoHost(), *binary, dir) })
+	}
+	return cmd
+}
+
+func (a *app) demoWebCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "web",
+		Short: "Look at the flows of MIP-0003 in a browser",
+		Long: `demo web starts a private bchd and a keytree server as keytree demo does, plays
+the flows of MIP-0003 there with real transactions, and prints the address of the
+explorer, on which all of them can be looked at. Everything is left running until
+Ctrl-C: blocks come for whatever is sent, and pages show it when it comes.
+
+bchd is built as keytree demo does. Everything is in a temporary folder, which is
+removed at the end.`,
+		Example: `  go run ./cmd/keytree demo web
+  keytree demo web --bchd /usr/local/bin/bchd`,
+		Args: takes(),
+	}
+	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
+	setting(cmd.Flags(), "bchd")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return inTempDir(func(dir string) error { return demo.PlayWeb(cmd.Context(), a.demoHost(), *binary, dir) })
 	}
 	return cmd
 }

@@ -63,7 +63,7 @@ func TestDemoKeep(t *testing.T) {
 	tmp := t.TempDir()
 	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "--keep")
 	p.await(&p.stdout, "Everything is left running until Ctrl-C")
-	rest := strings.Fields(p.await(&p.stdout, "REST   "))[1]
+	rest := strings.TrimSuffix(strings.Fields(p.await(&p.stdout, "REST   "))[1], ",")
 	server := strings.Fields(p.await(&p.stdout, "gRPC   "))[1]
 	nodeURL := strings.Fields(p.await(&p.stdout, "bchd   "))[1]
 	keys := strings.Fields(p.await(&p.stdout, "keys   "))[1]
@@ -92,6 +92,30 @@ func TestDemoKeep(t *testing.T) {
 		t.Errorf("exit code %d after SIGINT; standard error:\n%s", code, p.errors())
 	}
 	wantGone(t, tmp, demoNode(t, p), strings.TrimPrefix(rest, "http://"), server)
+}
+
+// TestDemoWeb opens the address that is printed.
+func TestDemoWeb(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
+	tmp := t.TempDir()
+	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "web")
+	address := strings.TrimSpace(p.await(&p.stdout, "  http://"))
+	response, err := http.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(page), "into identity") {
+		t.Errorf("%s: %d, %v: %s", address, response.StatusCode, err, page)
+	}
+	if code := p.signal(os.Interrupt); code != exitDone {
+		t.Errorf("exit code %d after SIGINT; standard error:\n%s", code, p.errors())
+	}
+	wantGone(t, tmp, demoNode(t, p), strings.Trim(strings.TrimPrefix(address, "http://"), "/"))
 }
 
 // TestDemoInterrupted stops the demo half-way.

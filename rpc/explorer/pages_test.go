@@ -88,7 +88,7 @@ func TestPages(t *testing.T) {
 		"/identity/" + txid("mlr1") + "?below=" + lone:  {"not of this identity"},
 		"/action/" + txid("mlr1"):                       {short(child) + " asks " + short(parent), short(parent) + " accepted it, by " + short(txid("mla1")) + " in block 2"},
 		"/action/" + txid("mla1"):                       {"was cut by " + short(txid("mcr1")) + " in block 5"},
-		"/action/" + txid("mla3"):                       {"in force since block 6", "If the next block has what is pending: The link was in force, and was cut"},
+		"/action/" + txid("mla3"):                       {"in force since block 6", "If the next block has what is pending: The link would be cut, by "},
 		"/action/" + txid("mcr1"):                       {"It cut " + short(child) + " from " + short(parent) + " in block 5"},
 		"/action/" + txid("bad"):                        {"refused for good: it cannot be proven who signed it", "nobody that can be proven asks"},
 		"/action/" + txid("early"):                      {"It waits: what it refers to"},

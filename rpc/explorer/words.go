@@ -205,6 +205,20 @@ func broken(r string) string {
 // outcome says what became of an action, or would.
 func (s speaker) outcome(a *keytreev1.Action) words {
 	child, parent := s.key(a.ChildAddress), s.key(a.ParentAddress)
+	if a.DecidedHeight > s.tip {
+		switch a.State {
+		case "USED":
+			return say(parent, " would accept it, by ", s.action(a.ByTxHash), ".")
+		case "IN_FORCE":
+			return say("The link would be in force: ", child, " would be a key below ", parent, ".")
+		case "CUT":
+			return say("The link would be cut, by ", s.action(a.ByTxHash), ".")
+		case "DONE":
+			return say("It would cut ", child, " from ", parent, ".")
+		case "REFUSED":
+			return say("It would be refused for good: ", reason(a.Reason), ".")
+		}
+	}
 	switch a.State {
 	case "OPEN":
 		return say("It is open: ", parent, " may accept it.")

@@ -14,7 +14,43 @@ import (
 // PlayFlows plays the flows of MIP-0003 with everything in dir, and clears everything away,
 // in whichever way it ends. binary is that of a bchd; "" has one built. keep leaves
 // everything running at the end, until ctx ends.
-func PlayFlows(ctx context.Context, h Host, binary, dir string, keep bool) (err error) {
+func PlayFlows(ctx context.Context, h Host, binary, dir string, keep bool) error {
+	return playFlows(ctx, h, binary, dir, h.Out, func(ctx context.Context, s *FlowsPlay, at Addresses) error {
+		if !keep {
+			return nil
+		}
+		if err := s.printKept(h.Out, filepath.Join(dir, "keys"), at.HTTP); err != nil {
+			return err
+		}
+		return s.mineOn(ctx, h.Interrupted)
+	})
+}
+
+// PlayWeb plays the same without a word, says where it can be looked at in a browser, and
+// leaves everything running until ctx ends.
+func PlayWeb(ctx context.Context, h Host, binary, dir string) error {
+	fmt.Fprintln(h.Progress, "playing the flows of MIP-0003 on a private network")
+	return playFlows(ctx, h, binary, dir, io.Discard, func(ctx context.Context, s *FlowsPlay, at Addresses) error {
+		if err := s.writeKeys(filepath.Join(dir, "keys")); err != nil {
+			return err
+		}
+		last := slices.Max(s.names)
+		fmt.Fprintf(h.Out, `Open this in a browser, until Ctrl-C. Each transaction gets a block within a second.
+
+  http://%[1]s/
+
+A page changes by itself when this, in another terminal, has been asked and accepted:
+
+  keytree link request --parent %[2]s --key-file %[3]s/%[4]s.wif \
+    --network regtest --server %[5]s --node '%[6]s'
+
+`, at.HTTP, s.keys[s.names[0]].Address(), filepath.Join(dir, "keys"), last, s.at, s.chain.URL())
+		return s.mineOn(ctx, h.Interrupted)
+	})
+}
+
+// playFlows plays the flows, tells out about them, and then does what is left to do.
+func playFlows(ctx context.Context, h Host, binary, dir string, out io.Writer, then func(context.Context, *FlowsPlay, Addresses) error) (err error) {
 	chain, config, err := startChain(ctx, h, binary, dir)
 	if err != nil {
 		return err
@@ -28,7 +64,7 @@ func PlayFlows(ctx context.Context, h Host, binary, dir string, keep bool) (err 
 	if err != nil {
 		return err
 	}
-	s, err := NewFlowsPlay(ctx, chain, config, at.GRPC, h.Out)
+	s, err := NewFlowsPlay(ctx, chain, config, at.GRPC, out)
 	if err != nil {
 		return orCause(ctx, err)
 	}
@@ -36,17 +72,11 @@ func PlayFlows(ctx context.Context, h Host, binary, dir string, keep bool) (err 
 	if err := s.Play(ctx); err != nil {
 		return orCause(ctx, err)
 	}
-	if !keep {
-		return nil
-	}
-	if err := s.printKept(h.Out, filepath.Join(dir, "keys"), at.HTTP); err != nil {
-		return err
-	}
-	return s.mineOn(ctx, h.Interrupted)
+	return then(ctx, s, at)
 }
 
-// printKept says where everything is, with the keys as files in dir.
-func (s *FlowsPlay) printKept(out io.Writer, dir, http string) error {
+// writeKeys writes the keys of all who play to files in dir.
+func (s *FlowsPlay) writeKeys(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -55,11 +85,19 @@ func (s *FlowsPlay) printKept(out io.Writer, dir, http string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// printKept says where everything is, with the keys as files in dir.
+func (s *FlowsPlay) printKept(out io.Writer, dir, http string) error {
+	if err := s.writeKeys(dir); err != nil {
+		return err
+	}
 	first, last := s.keys[s.names[0]].Address(), s.keys[slices.Max(s.names)].Address()
 	fmt.Fprintf(out, `Everything is left running until Ctrl-C. Each transaction gets a block within a second.
 
 gRPC   %[1]s
-REST   http://%[2]s
+REST   http://%[2]s, which is a page in a browser
 bchd   %[3]s
 keys   %[4]s
 
