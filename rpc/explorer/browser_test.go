@@ -211,3 +211,30 @@ func TestBrowserTime(t *testing.T) {
 	b.do("click", order{"selector": "a[rel=next]"})
 	b.do("wait", order{"text": "after block 6"})
 }
+
+// TestBrowserLive follows an identity's page while blocks come and go, and something is pending.
+func TestBrowserLive(t *testing.T) {
+	w := newWorld(t)
+	b := startBrowser(t, w.URL)
+	b.open("/identity/"+txid("mlr1"), nil)
+	b.do("wait", order{"selector": "main", "text": "3 keys."})
+	b.do("wait", order{"selector": "html[data-following]"})
+
+	w.Connect(t, w.chain.Block(rpctest.MCR("cut", "parent", "mla3")))
+	b.do("wait", order{"selector": "main", "text": "1 key."})
+	b.do("wait", order{"selector": "#news", "text": "Block 10 has come."})
+
+	w.Disconnect(t, 1)
+	b.do("wait", order{"selector": "#news", "text": "taken off the chain"})
+	b.do("wait", order{"selector": "main", "text": "3 keys."})
+
+	w.Suppose(t, "", nil, rpctest.MCR("another cut", "parent", "mla3"))
+	b.do("wait", order{"selector": "main", "text": "would leave"})
+	b.sound("live", true)
+
+	// What is looked at as of a block stays as it is.
+	b.open("/identity/"+txid("mlr1")+"?at=5", nil)
+	if n := b.do("count", order{"selector": "main[data-live]"}).Count; n != 0 {
+		t.Error("a page of the past follows the chain")
+	}
+}

@@ -42,10 +42,10 @@ const orders = {
   },
   // wait until the text is somewhere in what the selector finds.
   async wait({ selector = "body", text }) {
-    await page.locator(selector).filter({ hasText: text }).first().waitFor({ timeout: 10_000 });
+    await page.locator(selector).filter({ hasText: text }).first().waitFor({ timeout: 60_000 });
     return {};
   },
-  async click({ selector }) { await page.locator(selector).first().click({ timeout: 10_000 }); return {}; },
+  async click({ selector }) { await page.locator(selector).first().click({ timeout: 60_000 }); return {}; },
   async fill({ selector, text }) { await page.locator(selector).first().fill(text); return {}; },
   async press({ keys }) { for (const key of keys) await page.keyboard.press(key); return {}; },
   async count({ selector }) { return { count: await page.locator(selector).count() }; },

@@ -17,11 +17,6 @@ function replace(page) {
   const focused = document.activeElement?.closest?.("#main") ? document.activeElement.id : "";
   main().replaceWith(document.adoptNode(next));
   document.title = page.title;
-  for (const notice of ["past", "warn"]) {
-    document.querySelector(`.notice.${notice}:not(#main *)`)?.remove();
-    const theirs = page.querySelector(`.notice.${notice}:not(#main *)`);
-    if (theirs) document.querySelector("header").after(document.adoptNode(theirs));
-  }
   const footer = page.querySelector("footer");
   if (footer) document.querySelector("footer").replaceWith(document.adoptNode(footer));
   if (focused) document.getElementById(focused)?.focus();
@@ -138,7 +133,9 @@ function slide(form) {
 let stream = null;
 
 // tell says what happened, to the eye and to the ear.
+let told = 0;
 function tell(text) {
+  told = Date.now();
   const news = document.getElementById("news");
   news.hidden = false;
   news.textContent = text;
@@ -175,7 +172,8 @@ function follow() {
   if (IDs?.length) query.set("ids", IDs.join(","));
   const source = new EventSource(`/v1/stream?${query}`);
   stream = { what, source };
-  const height = (event) => { try { return JSON.parse(event.data).height; } catch { return undefined; } };
+  const height = (event) => { try { return JSON.parse(event.data).block.height; } catch { return undefined; } };
+  source.addEventListener("open", () => { document.documentElement.dataset.following = ""; });
   source.addEventListener("connect", (event) => { tell(`Block ${height(event) ?? ""} has come.`); refresh(); });
   source.addEventListener("disconnect", (event) => {
     tell(`Block ${height(event) ?? ""} was taken off the chain: the network prefers another. What it changed does not count any more.`);
@@ -185,7 +183,11 @@ function follow() {
   let begun = false;
   setTimeout(() => { begun = true; }, 1000);
   source.addEventListener("pending", () => { if (begun) refresh(); });
-  source.addEventListener("drop", () => { tell("A pending transaction is gone from the mempool."); refresh(); });
+  source.addEventListener("drop", () => {
+    // After a block that is what it had, or what cannot be any more: the block was told of.
+    if (Date.now() - told > 2000) tell("A pending transaction is gone from the mempool.");
+    refresh();
+  });
 }
 
 addEventListener("pagehide", () => { stream?.source.close(); stream = null; });
