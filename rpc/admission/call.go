@@ -226,10 +226,9 @@ func (c *call) onHTTP() bool {
 // that answers. In a context of no call that a Gate let in, it does nothing.
 func Wait(ctx context.Context) (ended func()) {
 	c := callOf(ctx)
-	if c == nil || c.kind != Request { // the place of a stream is movable all the time
+	if c == nil || !c.place.free() { // that of a stream, or of a request that has not arrived, is movable anyway
 		return func() {}
 	}
-	c.place.free()
 	return func() { c.place.keep() }
 }
 

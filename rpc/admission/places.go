@@ -151,11 +151,13 @@ func (l *place) keep() bool {
 	return !l.gone
 }
 
-// free makes a place movable again.
-func (l *place) free() {
+// free makes a place movable again, and tells whether it was not.
+func (l *place) free() (kept bool) {
 	l.in.mu.Lock()
 	defer l.in.mu.Unlock()
+	kept = l.at == nil && !l.gone
 	l.release()
+	return kept
 }
 
 // release is free for who holds mu.
