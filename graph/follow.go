@@ -142,7 +142,7 @@ func (f *Following) Disconnected(ctx context.Context, height uint32, hash chainh
 	case err != nil:
 		return Changes{}, err
 	case !ok:
-		return Changes{Keys: f.keys, IDs: f.ids, Unsure: true}, nil
+		return Changes{Keys: slices.Clone(f.keys), IDs: slices.Clone(f.ids), Unsure: true}, nil
 	case len(changed.Keys) == 0 && len(changed.IDs) == 0:
 		return Changes{}, nil
 	}
