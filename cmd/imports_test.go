@@ -153,8 +153,8 @@ func house() ([]room, []exception) {
 		{ // has no I/O
 			folder: "protocol",
 			never:  append([]string{"os", "syscall"}, network...),
-			// cpu tells which SHA-256 the processor has.
-			libraries: append([]string{"golang.org/x/sys/cpu"}, chain...),
+			// cpu tells which SHA-256 the processor has, sumdb has notes and the Merkle tree of logs.
+			libraries: append([]string{"golang.org/x/sys/cpu", "golang.org/x/mod/sumdb"}, chain...),
 			// Random blocks, files of test vectors, and the node's own rules to compare with.
 			tests: []string{"pgregory.net/rapid", "os", "github.com/gcash/bchd/blockchain"},
 		},
