@@ -99,7 +99,7 @@ func house() ([]room, []exception) {
 		},
 		{ // what a keyserver answers
 			folder: "rpc/keyserver",
-			rooms:  []string{"rpc/jsonrpc", "rpc/admission", "rpc/fault", "rpc/proto", "keyserver"},
+			rooms:  []string{"rpc/jsonrpc", "rpc/admission", "rpc/fault", "rpc/proto", "keyserver", "protocol/tlog"},
 			tests:  served,
 		},
 		{folder: "rpc/web", rooms: []string{"rpc/rest", "rpc/fault"}, tests: append(served, module+"keyserver", module+"indexer", module+"protocol", module+"graph", module+"graph/links")}, // what people, pages and tools read

@@ -39,6 +39,10 @@ type Capabilities struct {
 	AnchorInterval   uint32 `json:"ANCHORINTERVAL,omitempty"`
 	AnchorHeartbeat  uint32 `json:"ANCHORHEARTBEAT,omitempty"`
 	AnchorMaxEntries uint32 `json:"ANCHORMAXENTRIES,omitempty"`
+	// LogVKey is the public key of the transparency log that the hashchain is served as, and
+	// LogStatement says so under the server's key; absent if it is not (keyserver/TLOG.md §2).
+	LogStatement *hashchain.SignedLogStatement `json:"LOGSTATEMENT,omitempty"`
+	LogVKey      string                        `json:"LOGVKEY,omitempty"`
 }
 
 // Capabilities returns what this keyserver is and where its chain ends.
@@ -62,12 +66,24 @@ func (s *Service) Capabilities(ctx context.Context) (*Capabilities, error) {
 	if anchors := s.opt.Anchors; anchors != nil {
 		c.AnchorInterval, c.AnchorHeartbeat, c.AnchorMaxEntries = seconds(anchors.Interval), seconds(anchors.Heartbeat), uint32(anchors.MaxEntries)
 	}
-	rotations := s.writer.state.Load().rotations
+	state := s.writer.state.Load()
+	if log := s.log.Load(); log != nil && state.keys != nil {
+		c.LogVKey = log.vkey
+		c.LogStatement = hashchain.SignLog(&state.chain, s.opt.Domain, log.origin, log.vkey, s.now(), state.keys.sign)
+	}
+	rotations := state.rotations
 	for i := len(rotations) - 1; i >= 0; i-- {
 		c.SigPubKeys = append(c.SigPubKeys, canonical.Encode(rotations[i].public))
 	}
 	return c, nil
 }
+
+// announcedLog is what AnnounceLog was told.
+type announcedLog struct{ origin, vkey string }
+
+// AnnounceLog says as which transparency log the hashchain is served from now on, for
+// Capabilities: its origin and public key.
+func (s *Service) AnnounceLog(origin, vkey string) { s.log.Store(&announcedLog{origin, vkey}) }
 
 // seconds rounds a part of a schedule, which is within its bounds, up to whole seconds.
 func seconds(d time.Duration) uint32 { return uint32((d + time.Second - 1) / time.Second) }
@@ -297,6 +313,43 @@ func (s *Service) prove(ctx context.Context, size uint64, sensible bool, build f
 		return err
 	})
 	return proof, err
+}
+
+// TreeHashes returns count hashes of a level of the Merkle tree, from index first on: each is
+// the root of the perfect subtree over 1<<level entries; at level 0, the hash of an entry as a
+// leaf. ErrRange unless the chain has all of these entries.
+func (s *Service) TreeHashes(ctx context.Context, level uint, first, count uint64) ([]hashchain.Hash, error) {
+	if have := s.Chain().Size >> level; count == 0 || count > have || first > have-count {
+		return nil, fmt.Errorf("%w: level %d of the tree has %d hashes, not %d from %d on", ErrRange, level, have, count, first)
+	}
+	hashes := make([]hashchain.Hash, 0, count)
+	if level == 0 {
+		entries, err := s.readEntries(ctx, first, count)
+		for i := range entries {
+			hashes = append(hashes, hashchain.LeafHash(&entries[i]))
+		}
+		return hashes, err
+	}
+	err := s.view(ctx, func(view store.Reader) error {
+		for pair, err := range view.Pairs(nodesOf(level), nodeKey(hashchain.NodeID{Level: level, Index: first})) {
+			if err != nil {
+				return err
+			}
+			at := hashchain.NodeID{Level: level, Index: first + uint64(len(hashes))}
+			if uint64(len(hashes)) == count {
+				return nil
+			}
+			if !bytes.Equal(pair.Key, nodeKey(at)) || len(pair.Value) != len(hashchain.Hash{}) {
+				break
+			}
+			hashes = append(hashes, hashchain.Hash(pair.Value))
+		}
+		if uint64(len(hashes)) < count {
+			return fmt.Errorf("%w: no node %d at level %d", ErrDamaged, first+uint64(len(hashes)), level)
+		}
+		return nil
+	})
+	return hashes, err
 }
 
 // nodes is the Merkle tree as it is stored.

@@ -98,8 +98,11 @@ func msgCountKey(h sigKeyHash) []byte      { return key(prefixMsgCount, h[:]) }
 func flushKey(h sigKeyHash) []byte         { return key(prefixFlush, h[:]) }
 
 func nodeKey(id hashchain.NodeID) []byte {
-	return key(prefixNode, []byte{byte(id.Level)}, number(id.Index))
+	return append(nodesOf(id.Level), number(id.Index)...)
 }
+
+// nodesOf is what the keys of a level's nodes begin with.
+func nodesOf(level uint) []byte { return key(prefixNode, []byte{byte(level)}) }
 
 // positionsOf is what the position keys of an identity begin with. No identity
 // holds a zero byte.

@@ -35,8 +35,9 @@ type Service struct {
 	held     atomic.Bool // Options.Held, and not released yet
 	rotating sync.Mutex  // held while the key file is changed
 
-	anchorChain atomic.Pointer[string] // as on disk; nil if there is none
-	unanchored  atomic.Bool            // as on disk
+	anchorChain atomic.Pointer[string]       // as on disk; nil if there is none
+	unanchored  atomic.Bool                  // as on disk
+	log         atomic.Pointer[announcedLog] // nil: the chain is served as none
 
 	stopSweeper context.CancelFunc // and the inspector
 	sweeper     sync.WaitGroup

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/keyserver"
+	"github.com/keytree-bch/keytree/keyserver/tlog"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 	"github.com/keytree-bch/keytree/rpc/jsonrpc"
@@ -23,6 +24,7 @@ const DefaultCallRate = 100
 // KeyserverConfig is what a KeyserverServer works with.
 type KeyserverConfig struct {
 	Service *keyserver.Service // stays the caller's; may be closed when Serve has returned
+	TLog    *tlog.Log          // of Service, as Service; nil: none is served
 	TLS     *tls.Config        // as Config.TLS
 	Hosts   []string           // as Config.Hosts
 	// Allowances are what each client may ask. A batch counts as many calls as it has. They can be
@@ -35,7 +37,8 @@ type KeyserverConfig struct {
 }
 
 // KeyserverServer serves a keyserver over its own wire: JSON-RPC 2.0 by HTTP POST,
-// the wire that deployed clients speak (keyserver/WIRE.md).
+// the wire that deployed clients speak (keyserver/WIRE.md); and, below /keytree/, its hashchain
+// as a transparency log (keyserver/TLOG.md).
 type KeyserverServer struct {
 	http      *http.Server
 	admission *admission.Gate
@@ -53,8 +56,12 @@ func allowancesOr(a *keyserverrpc.Allowances) *keyserverrpc.Allowances {
 // NewKeyserverServer prepares a server. Nothing is running before Serve.
 func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
 	s := &KeyserverServer{admission: gateOr(c.Admission)}
+	answers := keyserverrpc.NewWire(c.Service, allowancesOr(c.Allowances), c.Observe, c.Log)
+	if c.TLog != nil {
+		answers = keyserverrpc.WithLog(c.TLog, answers, c.Log)
+	}
 	s.http = &http.Server{
-		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(keyserverrpc.NewWire(c.Service, allowancesOr(c.Allowances), c.Observe, c.Log)))),
+		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(answers))),
 		ErrorLog:  newHTTPLog(c.Log, "keyserver"),
 		Protocols: new(http.Protocols),
 		TLSConfig: c.TLS.Clone(),

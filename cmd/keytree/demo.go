@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -189,6 +190,7 @@ func demoKeyserverConfig(k *demo.Keyserver) *keyserverConfig {
 	c := &keyserverConfig{
 		domain: k.Domain, dir: k.Dir, keyFile: k.KeyFile, issuerFile: k.IssuerFile, operator: k.Operator,
 		listen: "127.0.0.1:0", allowances: keyserverrpc.NewAllowances(rpc.DefaultCallRate),
+		log: newLogOptions(k.Domain, filepath.Dir(k.KeyFile)),
 	}
 	if a := k.Anchors; a != nil {
 		c.anchor = anchoringConfig{

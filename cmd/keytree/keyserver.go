@@ -19,6 +19,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/tlog"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/rpc"
@@ -73,6 +74,12 @@ Registering and adding KeyInits is paid with tokens, which issue-tokens makes;
 --keyserver-tokens open lets everybody in without. Handing out KeyInits is free unless
 --keyinit-fetch token asks for one each: then nobody uses them up for nothing, but
 clients must know of it (KEYINITFETCH in Capabilities), which older ones do not.
+
+Below /keytree/ on --keyserver-listen it serves the hashchain as a transparency log, which
+programs of others read and check (keyserver/TLOG.md in the source). Its key is made at the
+first start, keyserver-log.key in the data folder; keyserver-log.json beside it holds what was
+signed last. The two belong together, and are in no backup of the database: copy both, always
+the newest. --witness-policy FILE has witnesses cosign the log.
 
 Without an index there is nobody to ask whether the database, if it is an old backup,
 was anchored later: keytree serve asks, and is the safer one after a restore.`,
@@ -144,6 +151,7 @@ func (p keyserverPlace) config(dataDir string) (*keyserverConfig, error) {
 		issuerFile: filepath.Join(dataDir, "keyserver-issuer.key"),
 		operator:   filepath.Join(dataDir, "keyserver-operator", "socket"),
 		anchor:     anchoringConfig{stateFile: filepath.Join(dataDir, "keyserver-anchor.json")},
+		log:        newLogOptions(*p.domain, dataDir),
 	}
 	if c.keyFile == "" {
 		c.keyFile = filepath.Join(dataDir, "keyserver.key")
@@ -164,6 +172,7 @@ type keyserverFlags struct {
 	uris   *list[string]
 	link   *parsed[ed25519.PublicKey]
 	anchor anchoringFlags
+	log    logServingFlags
 	names  []string // of all these but place's
 }
 
@@ -193,6 +202,8 @@ func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 	setting(flags, f.names...)
 	f.anchor = newAnchoringFlags(flags)
 	f.names = append(f.names, anchoringFlagNames()...)
+	f.log = newLogServingFlags(flags)
+	f.names = append(f.names, logServingFlagNames()...)
 	return f
 }
 
@@ -219,6 +230,9 @@ func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
 		return nil, usagef("--keyinit-fetch token needs tokens that somebody issues: expected --keyserver-tokens issued")
 	}
 	c.uris, c.linkAuthority = f.uris.values, f.link.value
+	if err := f.log.into(&c.log); err != nil {
+		return nil, err
+	}
 	c.anchor, err = f.anchor.config(f.flags, c.anchor.stateFile)
 	return c, err
 }
@@ -239,6 +253,7 @@ type keyserverConfig struct {
 	uris            []string                 // besides the domain
 	linkAuthority   ed25519.PublicKey        // nil: nobody
 	anchor          anchoringConfig
+	log             tlog.Options // but for its source
 }
 
 // options are those of the service, without tokens.
@@ -273,6 +288,7 @@ func (c *keyserverConfig) hosts() []string {
 // runningKeyserver is a keyserver and what serves it. run serves, close ends it.
 type runningKeyserver struct {
 	service  *keyserver.Service
+	tlog     *tlog.Log           // of the service
 	wire     rpc.KeyserverConfig // of the service
 	listener net.Listener
 	operator net.Listener // nil if the socket could not be made
@@ -319,13 +335,18 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 	if k.service, err = keyserver.Open(ctx, opt); err != nil {
 		return k, fmt.Errorf("keyserver: %w", err)
 	}
+	c.log.Source, c.log.Log = k.service, log
+	if k.tlog, err = tlog.Open(c.log); err != nil {
+		return k, fmt.Errorf("transparency log: %w", err)
+	}
+	k.service.AnnounceLog(c.log.Origin, k.tlog.Key().String())
 	if k.listener, err = net.Listen("tcp", c.listen); err != nil {
 		return k, fmt.Errorf("--keyserver-listen: %w", err)
 	}
 	if k.operator, err = listenOperator(c.operator); err != nil {
 		log.Warn().Err(err).Msg("keyserver: rotate-key and backup have to wait until it is stopped")
 	}
-	k.wire.Service = k.service
+	k.wire.Service, k.wire.TLog = k.service, k.tlog
 	return k, nil
 }
 
@@ -380,6 +401,7 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 		})
 	}
 	serve(rpc.NewKeyserverServer(k.wire), k.listener)
+	parts.Go(func() { k.tlog.Run(running) })
 	operator := operator.Config{Service: k.service, Log: k.log}
 	if k.anchors != nil {
 		operator.Anchors = k.anchors.Publisher
@@ -423,8 +445,12 @@ func (k *runningKeyserver) close() error {
 			l.Close() // after its server has closed it, this does nothing
 		}
 	}
-	if k.service == nil {
-		return nil
+	var err error
+	if k.tlog != nil {
+		err = k.tlog.Close()
 	}
-	return k.service.Close()
+	if k.service != nil {
+		err = errors.Join(err, k.service.Close())
+	}
+	return err
 }

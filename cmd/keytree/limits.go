@@ -33,9 +33,9 @@ func newLimitFlags(flags *pflag.FlagSet) limitFlags {
 		in:          budgetFlag(byDefault.BytesIn, mebi, 2*admission.MaxRequest/mebi, mostMiB),
 		out:         budgetFlag(byDefault.BytesOut, mebi, 2*admission.MaxRequest/mebi, mostMiB),
 		work:        budgetFlag(byDefault.Work, 1, 10, mostNumber),
-		arrive:      newParsed("DURATION", byDefault.Arrive.String(), parseLimitTime),
-		take:        newParsed("DURATION", byDefault.Take.String(), parseLimitTime),
-		patience:    newParsed("DURATION", byDefault.Patience.String(), parseLimitTime),
+		arrive:      newParsed("DURATION", byDefault.Arrive.String(), parseTime(time.Second, 10*time.Minute)),
+		take:        newParsed("DURATION", byDefault.Take.String(), parseTime(time.Second, 10*time.Minute)),
+		patience:    newParsed("DURATION", byDefault.Patience.String(), parseTime(time.Second, 10*time.Minute)),
 	}
 	for _, flag := range []struct {
 		name  string
@@ -138,11 +138,13 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return prefix.Masked(), nil
 }
 
-func parseLimitTime(s string) (time.Duration, error) {
-	const least, most = time.Second, 10 * time.Minute
-	d, err := time.ParseDuration(s)
-	if err != nil || d < least || d > most {
-		return 0, fmt.Errorf("expected a duration from %v to %v, such as 10s, got %q", least, most, shortened(s))
+// parseTime returns what reads a duration within bounds.
+func parseTime(least, most time.Duration) func(string) (time.Duration, error) {
+	return func(s string) (time.Duration, error) {
+		d, err := time.ParseDuration(s)
+		if err != nil || d < least || d > most {
+			return 0, fmt.Errorf("expected a duration from %v to %v, such as 10s, got %q", least, most, shortened(s))
+		}
+		return d, nil
 	}
-	return d, nil
 }

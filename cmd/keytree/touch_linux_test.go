@@ -296,10 +296,16 @@ func TestTouchings(t *testing.T) {
 	withPassphrase(t)
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	dir := t.TempDir()
-	s := startAnchored(t, n, dir)
+	s := startAnchored(t, n, dir, "--checkpoint-interval", "1h")
 	awaitTip(t, s.grpc, n)
 	regtest.Await(t, func() string { return keytree(t, "user", "init", "--data-dir", dir, "--keyserver", s.url).stderr })
 	mustKeytree(t, "user", "create", "alice@example.org", "--data-dir", dir)
+	regtest.Await(t, func() string { // after which its transparency log signs nothing for an hour
+		if state, err := os.ReadFile(filepath.Join(dir, "keyserver-log.json")); err != nil || !strings.Contains(string(state), "example.org/keytree") {
+			return fmt.Sprintf("the log has signed nothing: %s, %v", state, err)
+		}
+		return ""
+	})
 	key := regtest.NewKey()
 	w := &touched{t: t, node: n, dir: dir, grpc: s.grpc, keyFile: writeKey(t, key.WIF()), address: key.Address()}
 	rows := touchings()

@@ -26,7 +26,7 @@ var (
 	ErrSignature = errors.New("signature does not hold")
 	// ErrProof says that a Merkle proof does not show what it should. If the log has signed
 	// both ends, it has shown two histories: keep what it said.
-	ErrProof = errors.New("Merkle proof does not hold")
+	ErrProof = errors.New("proof of the Merkle tree does not hold")
 	// ErrQuorum says that fewer witnesses have cosigned a checkpoint than the policy demands.
 	// Get a newer one, or ask the log's operator.
 	ErrQuorum = errors.New("too few witnesses have cosigned")

@@ -239,10 +239,17 @@ type Opened struct {
 // Open opens a checkpoint: it has to be signed by one of the policy's logs. It does not ask for
 // a quorum, which Opened tells of. ErrSignature or ErrFormat otherwise; ErrSignature, too, if a
 // witness of the policy is named by a signature that is not its own.
-func (p *Policy) Open(signed []byte) (*Opened, error) {
-	keys := make([]note.Verifier, 0, len(p.Logs)+len(p.Witnesses))
-	for i := range p.Logs {
-		keys = append(keys, p.Logs[i].Key)
+func (p *Policy) Open(signed []byte) (*Opened, error) { return p.open(signed, p.Logs) }
+
+// OpenOf is Open for the log with a key, whether the policy names it or not.
+func (p *Policy) OpenOf(log *PublicKey, signed []byte) (*Opened, error) {
+	return p.open(signed, []PolicyLog{{Key: log}})
+}
+
+func (p *Policy) open(signed []byte, logs []PolicyLog) (*Opened, error) {
+	keys := make([]note.Verifier, 0, len(logs)+len(p.Witnesses))
+	for i := range logs {
+		keys = append(keys, logs[i].Key)
 	}
 	for i := range p.Witnesses {
 		keys = append(keys, p.Witnesses[i].Key)
@@ -256,9 +263,9 @@ func (p *Policy) Open(signed []byte) (*Opened, error) {
 		return nil, err
 	}
 	for _, s := range n.Sigs {
-		for i := range p.Logs {
-			if key := p.Logs[i].Key; key.Name() == s.Name && key.KeyHash() == s.Hash && s.Name == o.Checkpoint.Origin {
-				o.Log = &p.Logs[i]
+		for i := range logs {
+			if key := logs[i].Key; key.Name() == s.Name && key.KeyHash() == s.Hash && s.Name == o.Checkpoint.Origin {
+				o.Log = &logs[i]
 			}
 		}
 		for i := range p.Witnesses {

@@ -1,0 +1,265 @@
+package tlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/rs/zerolog"
+
+	"github.com/keytree-bch/keytree/keyserver/hashchain"
+	"github.com/keytree-bch/keytree/protocol/tlog"
+)
+
+// Defaults of Options.
+const (
+	// DefaultInterval is how long after a checkpoint the next one may be made.
+	DefaultInterval = time.Second
+	// DefaultWitnessInterval is how long after witnesses were asked they are asked again. Public
+	// ones have daily quotas.
+	DefaultWitnessInterval = time.Minute
+	// DefaultWitnessTimeout is how long a witness is waited for.
+	DefaultWitnessTimeout = 5 * time.Second
+
+	// witnessAgain is after how long witnesses are asked again though nothing is new: a
+	// cosignature tells when it was made.
+	witnessAgain = time.Hour
+	// loneAfter is how long the newest checkpoint with a quorum is served while there are
+	// newer ones without.
+	loneAfter = time.Hour
+)
+
+// Origin returns the name of the log of a domain's keyserver.
+func Origin(domain string) string { return domain + "/keytree" }
+
+// Source is the keyserver whose hashchain the log is. Its methods may be called concurrently.
+type Source interface {
+	// Ready returns why no history may be shown, or nil.
+	Ready() error
+	// Chain returns the chain's state on disk.
+	Chain() hashchain.Chain
+	// ChainAt returns the chain's state after its first size entries.
+	ChainAt(ctx context.Context, size uint64) (hashchain.Chain, error)
+	// Entries returns the entries at first…last.
+	Entries(ctx context.Context, first, last uint64) (from uint64, entries iter.Seq2[hashchain.Entry, error], err error)
+	// TreeHashes returns count hashes of a level of the Merkle tree, from index first on.
+	TreeHashes(ctx context.Context, level uint, first, count uint64) ([]hashchain.Hash, error)
+	// ConsistencyProof proves that the tree of size1 entries is the beginning of that of size2.
+	ConsistencyProof(ctx context.Context, size1, size2 uint64) ([]hashchain.Hash, error)
+}
+
+// Options are what a Log is told. Source, Origin, KeyFile and StateFile are required; elsewhere zero
+// means the default.
+type Options struct {
+	Source    Source
+	Origin    string // as Origin returns it
+	KeyFile   string // made at the first start, with StateFile
+	StateFile string
+
+	// Policy names the witnesses that are asked, by their URLs, and the quorum with which a
+	// checkpoint is served; nil if there are none.
+	Policy *tlog.Policy
+	// Interval is how long after a checkpoint the next one may be made, at least.
+	Interval time.Duration
+	// WitnessInterval is how long after witnesses were asked they are asked again.
+	WitnessInterval time.Duration
+	// WitnessTimeout is how long a witness is waited for.
+	WitnessTimeout time.Duration
+	// Transport makes the requests to witnesses; http.DefaultTransport by default.
+	Transport http.RoundTripper
+
+	// ReadOnly opens a log, which must be there, only to be read: nothing is signed, and the files
+	// stay as they are. Run must not be called.
+	ReadOnly bool
+
+	Now func() time.Time // the clock; time.Now by default
+	Log zerolog.Logger
+
+	// between, if not nil, is called between two steps, by their name; tests kill the process there.
+	between func(step string)
+}
+
+func (o *Options) complete() {
+	if o.Interval == 0 {
+		o.Interval = DefaultInterval
+	}
+	if o.WitnessInterval == 0 {
+		o.WitnessInterval = DefaultWitnessInterval
+	}
+	if o.WitnessTimeout == 0 {
+		o.WitnessTimeout = DefaultWitnessTimeout
+	}
+	if o.Transport == nil {
+		o.Transport = http.DefaultTransport
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.between == nil {
+		o.between = func(string) {}
+	}
+}
+
+// Log is the transparency log of a keyserver. Its methods may be called concurrently.
+type Log struct {
+	opt  Options
+	key  *tlog.Key
+	lock *flock.Flock // nil with Options.ReadOnly
+
+	mu      sync.Mutex
+	state   state           // mu; as on disk, or about to be
+	signed  tlog.Checkpoint // mu; what state.Signed says
+	checked bool            // mu; the hashchain begins with signed
+	stopped error           // mu; why nothing is signed any more
+	quorum  uint64          // mu; size of state.Witnessed, if that has what the policy demands; else 0
+}
+
+// Open opens a log, and makes its key and state at the first start. Whoever opens it has the
+// keyserver's database open. Close it.
+//
+// ErrMismatch, ErrLocked, durable.ErrReadable, or an error of the file system; with
+// Options.ReadOnly also ErrNone.
+func Open(opt Options) (*Log, error) {
+	opt.complete()
+	l := &Log{opt: opt}
+	key, s, err := opt.open()
+	if err != nil {
+		return nil, err
+	}
+	l.key, l.state = key, *s
+	if !opt.ReadOnly {
+		if l.lock, err = lockKey(opt.KeyFile); err != nil {
+			return nil, err
+		}
+		// What another process has signed before it ended.
+		if s, err = readState(opt.StateFile); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		l.state = *s
+	}
+	if l.state.Signed != "" {
+		if l.signed, err = tlog.Open([]byte(l.state.Signed), key.Log()); err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: %s was not signed with %s: %w", ErrMismatch, opt.StateFile, opt.KeyFile, err), l.Close())
+		}
+	}
+	l.quorum = l.quorumOf(l.state.Witnessed)
+	return l, nil
+}
+
+// Close lets other processes open the log. Run has to have returned.
+func (l *Log) Close() error {
+	if l.lock == nil {
+		return nil
+	}
+	return l.lock.Close()
+}
+
+// Key returns the log's public key.
+func (l *Log) Key() *tlog.PublicKey { return l.key.Log() }
+
+// Err returns why nothing is signed any more: ErrBehind, ErrForked or ErrOutgrown; nil if
+// something is.
+func (l *Log) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopped
+}
+
+// Run signs checkpoints and has witnesses cosign them, until ctx ends. What goes wrong it logs:
+// readers have the last checkpoint meanwhile. It is called once.
+func (l *Log) Run(ctx context.Context) {
+	if !l.awaitReady(ctx) || !l.askFirst(ctx) {
+		return
+	}
+	var asking sync.WaitGroup
+	if l.opt.Policy != nil {
+		asking.Go(func() { l.askAgain(ctx) })
+	}
+	defer asking.Wait()
+	timer := time.NewTicker(l.opt.Interval)
+	defer timer.Stop()
+	for {
+		if err := l.sign(ctx); err != nil && ctx.Err() == nil {
+			l.opt.Log.Error().Err(err).Msg("transparency log: signing a checkpoint")
+			if l.Err() != nil {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// awaitReady waits until the keyserver may show its history. It returns false if ctx has ended
+// before.
+func (l *Log) awaitReady(ctx context.Context) bool {
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for l.opt.Source.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-again.C:
+		}
+	}
+	return true
+}
+
+// sign signs a checkpoint if there are new entries. An error that Err returns, too, is final.
+func (l *Log) sign(ctx context.Context) error {
+	if l.opt.Source.Ready() != nil {
+		return nil // and nothing is shown either
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped != nil {
+		return l.stopped
+	}
+	if err := l.check(ctx); err != nil {
+		return err
+	}
+	chain := l.opt.Source.Chain()
+	if chain.Size <= l.signed.Size {
+		return nil
+	}
+	next := tlog.Checkpoint{Origin: l.opt.Origin, Size: chain.Size, Root: tlog.Hash(chain.Root())}
+	s := l.state
+	s.Signed = string(l.key.Sign(next))
+	l.opt.between("signed")
+	if err := s.write(l.opt.StateFile); err != nil {
+		return fmt.Errorf("storing what was signed: %w", err) // which nobody gets
+	}
+	l.opt.between("stored")
+	l.state, l.signed = s, next
+	return nil
+}
+
+// check compares the hashchain, once, with what was signed last. mu is held.
+func (l *Log) check(ctx context.Context) error {
+	if l.checked || l.signed.Size == 0 {
+		l.checked = true
+		return nil
+	}
+	if have := l.opt.Source.Chain().Size; have < l.signed.Size {
+		l.stopped = fmt.Errorf("%w: expected %d entries, got %d: restore the newest database", ErrBehind, l.signed.Size, have)
+		return l.stopped
+	}
+	chain, err := l.opt.Source.ChainAt(ctx, l.signed.Size)
+	if err != nil {
+		return err
+	}
+	if root := tlog.Hash(chain.Root()); root != l.signed.Root {
+		l.stopped = fmt.Errorf("%w: expected the root %v of %d entries, got %v", ErrForked, l.signed.Root, l.signed.Size, root)
+		return l.stopped
+	}
+	l.checked = true
+	return nil
+}
