@@ -113,7 +113,8 @@ func house() ([]room, []exception) {
 			rooms:  []string{"rpc/admission", "rpc/keyserver", "indexer", "keyserver", "graph"},
 			tests:  served,
 		},
-		{folder: "rpc/operator", rooms: []string{"keyserver"}, tests: served},
+		{folder: "rpc/operator", rooms: []string{"keyserver", "protocol/tlog"}, tests: served},
+		{folder: "rpc/witness", rooms: []string{"keyserver", "protocol/tlog"}}, // what logs are told that want to be cosigned
 		{folder: "rpc/rest", rooms: []string{"rpc/admission", "rpc/fault", "rpc/proto"}, tests: served},
 		{folder: "rpc/jsonrpc", rooms: []string{"rpc/admission", "rpc/fault"}},
 		{ // what apps import

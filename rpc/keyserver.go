@@ -1,11 +1,8 @@
 package rpc
 
 import (
-	"context"
 	"crypto/tls"
-	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -39,11 +36,7 @@ type KeyserverConfig struct {
 // KeyserverServer serves a keyserver over its own wire: JSON-RPC 2.0 by HTTP POST,
 // the wire that deployed clients speak (keyserver/WIRE.md); and, below /keytree/, its hashchain
 // as a transparency log (keyserver/TLOG.md).
-type KeyserverServer struct {
-	http      *http.Server
-	admission *admission.Gate
-	gate      sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
-}
+type KeyserverServer struct{ plainServer }
 
 // allowancesOr returns allowances, or those for everything if they are nil.
 func allowancesOr(a *keyserverrpc.Allowances) *keyserverrpc.Allowances {
@@ -55,48 +48,17 @@ func allowancesOr(a *keyserverrpc.Allowances) *keyserverrpc.Allowances {
 
 // NewKeyserverServer prepares a server. Nothing is running before Serve.
 func NewKeyserverServer(c KeyserverConfig) *KeyserverServer {
-	s := &KeyserverServer{admission: gateOr(c.Admission)}
+	s := &KeyserverServer{plainServer{admission: gateOr(c.Admission), name: "the keyserver", refuse: keyserverrpc.Refuse, down: keyserverDown}}
 	answers := keyserverrpc.NewWire(c.Service, allowancesOr(c.Allowances), c.Observe, c.Log)
 	if c.TLog != nil {
 		answers = keyserverrpc.WithLog(c.TLog, answers, c.Log)
 	}
-	s.http = &http.Server{
-		Handler:   s.guarded(fromNoPage(c.Hosts, s.admitted(answers))),
-		ErrorLog:  newHTTPLog(c.Log, "keyserver"),
-		Protocols: new(http.Protocols),
-		TLSConfig: c.TLS.Clone(),
-	}
-	s.admission.Limit(s.http)
-	// HTTP/2 would put many requests behind one connection, and past its limits.
-	s.http.Protocols.SetHTTP1(true)
+	s.answer(fromNoPage(c.Hosts, s.admitted(answers)), c.TLS, newHTTPLog(c.Log, "keyserver"))
 	return s
 }
 
-// Serve answers on the listener, which it closes, until ctx is done or it fails;
-// then it lets calls finish for at most ShutdownGrace. Once it has returned, nothing
-// of the server runs any more. It returns nil if ctx ended it. A KeyserverServer
-// serves once.
-func (s *KeyserverServer) Serve(ctx context.Context, listener net.Listener) error {
-	served := make(chan error, 1)
-	go func() { served <- serveHTTP(s.http, s.admission, listener) }()
-	return endHTTP(ctx, s.http, &s.gate, served, "the keyserver on "+listener.Addr().String())
-}
-
-// admitted lets clients in.
-func (s *KeyserverServer) admitted(next http.Handler) http.Handler {
-	return s.admission.Handler(s.admission.Answers(next, keyserverrpc.Refuse), admission.Requests, keyserverrpc.Refuse)
-}
-
-// guarded keeps handlers from running on when Serve has ended.
-func (s *KeyserverServer) guarded(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.gate.TryRLock() {
-			jsonrpc.Refuse(w, http.StatusServiceUnavailable, jsonrpc.Errorf(keyserverrpc.CodeDown, "the server is shutting down; try again later"))
-			return
-		}
-		defer s.gate.RUnlock()
-		next.ServeHTTP(w, r)
-	})
+func keyserverDown(w http.ResponseWriter) {
+	jsonrpc.Refuse(w, http.StatusServiceUnavailable, jsonrpc.Errorf(keyserverrpc.CodeDown, "the server is shutting down; try again later"))
 }
 
 // fromNoPage refuses what a page in a browser may have asked for. A browser asks before it

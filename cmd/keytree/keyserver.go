@@ -41,12 +41,12 @@ folder, and cannot be made again from anything else: back it up, and the key fil
 apart from it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usagef("expected keyserver serve, rotate-key, issue-tokens, backup, restore or fsck")
+			return usagef("expected keyserver serve, rotate-key, issue-tokens, backup, restore, fsck or export-tiles")
 		},
 	}
 	cmd.AddCommand(
 		a.keyserverServeCommand(), a.rotateKeyCommand(), a.issueTokensCommand(),
-		a.keyserverBackupCommand(), a.keyserverRestoreCommand(), a.keyserverFsckCommand(),
+		a.keyserverBackupCommand(), a.keyserverRestoreCommand(), a.keyserverFsckCommand(), a.exportTilesCommand(),
 	)
 	return cmd
 }
@@ -402,7 +402,7 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 	}
 	serve(rpc.NewKeyserverServer(k.wire), k.listener)
 	parts.Go(func() { k.tlog.Run(running) })
-	operator := operator.Config{Service: k.service, Log: k.log}
+	operator := operator.Config{Service: k.service, TLog: k.tlog, Log: k.log}
 	if k.anchors != nil {
 		operator.Anchors = k.anchors.Publisher
 		parts.Go(func() {

@@ -37,7 +37,7 @@ func TestKeyserverUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"keyserver"}, "expected keyserver serve, rotate-key, issue-tokens, backup, restore or fsck"},
+		{[]string{"keyserver"}, "expected keyserver serve, rotate-key, issue-tokens, backup, restore, fsck or export-tiles"},
 		{[]string{"keyserver", "stop"}, `unknown command "stop"`},
 		{[]string{"keyserver", "serve"}, "no domain given: expected --keyserver-domain"},
 		{[]string{"keyserver", "rotate-key"}, "no domain given: expected --keyserver-domain"},

@@ -99,8 +99,11 @@ func touchings() map[string]touching {
 		"keyserver fsck":         {args: []string{"--keyserver-domain", "example.org"}, beside: open, kind: looks},
 		"keyserver backup":       {args: []string{"--keyserver-domain", "example.org", "NEW"}, kind: looks},
 		"keyserver restore":      {args: []string{"--keyserver-domain", "example.org", "KEYFILE"}, beside: open, stopped: "is not empty", kind: writes, first: "is not empty"},
+		"keyserver export-tiles": {args: []string{"--keyserver-domain", "example.org", "NEW"}, kind: looks},
 		"keyserver issue-tokens": {args: []string{"--keyserver-domain", "example.org", "3"}, besideWrites: true, stoppedWrites: true, kind: writes},
 		"keyserver rotate-key":   {args: []string{"--keyserver-domain", "example.org"}, besideWrites: true, stoppedWrites: true, kind: writes},
+
+		"witness": {why: "it works on files of its own, and knows no data folder"},
 
 		"anchor status": operator(""),
 		"anchor list":   operator(""),

@@ -6,7 +6,6 @@
 //	publish.go   which checkpoint is served, and with whose cosignatures
 //	submit.go    asking witnesses
 //	tiles.go     tiles and entry bundles, made of the hashchain's own records
-//	client.go    reading a log over HTTP
 //	export.go    a log as files
 //
 // # What is never signed

@@ -111,8 +111,9 @@ func (o *Options) open() (*tlog.Key, *state, error) {
 	return key, s, err
 }
 
-// lockKey keeps other processes from signing with a key.
-func lockKey(path string) (*flock.Flock, error) {
+// LockKey keeps other processes from signing with the key in a file, until the lock is closed:
+// ErrLocked if one does.
+func LockKey(path string) (*flock.Flock, error) {
 	lock := flock.New(path, flock.SetFlag(os.O_RDONLY))
 	locked, err := lock.TryLock()
 	if err == nil && !locked {

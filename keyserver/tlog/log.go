@@ -133,7 +133,7 @@ func Open(opt Options) (*Log, error) {
 	}
 	l.key, l.state = key, *s
 	if !opt.ReadOnly {
-		if l.lock, err = lockKey(opt.KeyFile); err != nil {
+		if l.lock, err = LockKey(opt.KeyFile); err != nil {
 			return nil, err
 		}
 		// What another process has signed before it ended.

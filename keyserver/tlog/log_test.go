@@ -353,3 +353,22 @@ func TestEntryIsLeaf(t *testing.T) {
 		t.Errorf("the leaf is %v, want %x", got, want)
 	}
 }
+
+// copyFolder returns a copy of a folder.
+func copyFolder(t *testing.T, dir string) string {
+	t.Helper()
+	to := filepath.Join(dir, "backup")
+	if err := os.Mkdir(to, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"log.key", "log.json"} {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, name), content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return to
+}

@@ -68,8 +68,11 @@ func (l *Log) keep(r *round) (quorum bool, err error) {
 		}
 	}
 	size := l.quorumOf(cosigned)
-	if size > 0 {
+	switch {
+	case size > 0:
 		s.Witnessed, s.WitnessedAt = cosigned, uint64(max(0, l.opt.Now().Unix()))
+	case maps.Equal(s.Sizes, l.state.Sizes):
+		return false, nil
 	}
 	if err := s.write(l.opt.StateFile); err != nil {
 		return false, err

@@ -1,6 +1,7 @@
 package tlog
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -87,6 +88,16 @@ func Open(signed []byte, log note.Verifier) (Checkpoint, error) {
 		err = fmt.Errorf("%w: expected a checkpoint of %s, got one of %.80q", ErrFormat, log.Name(), c.Origin)
 	}
 	return c, err
+}
+
+// Stated returns what a signed checkpoint says, whoever has signed it, if anybody. ErrFormat if
+// it is none.
+func Stated(signed []byte) (Checkpoint, error) {
+	end := bytes.LastIndex(signed, []byte("\n\n"))
+	if end < 0 {
+		return Checkpoint{}, fmt.Errorf("%w: expected a checkpoint, an empty line and signatures", ErrFormat)
+	}
+	return ParseCheckpoint(string(signed[:end+1]))
 }
 
 // openNote opens a note that one of some keys, at least, has signed.

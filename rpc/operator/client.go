@@ -12,6 +12,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	format "github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 // Client makes the operator's requests to the server at a socket.
@@ -87,6 +88,25 @@ func (o *Client) Anchors(ctx context.Context, from uint32) iter.Seq2[anchor.Anch
 func (o *Client) RotateAnchorKey(ctx context.Context) (txid string, err error) {
 	err = o.request(ctx, http.MethodPost, anchorRotatePath, readJSON(&txid))
 	return txid, err
+}
+
+// maxTile is more bytes than a tile or a bundle of a keyserver's log has.
+const maxTile = 1 << 20
+
+// Newest returns the checkpoint of the keyserver's log that readers get.
+func (o *Client) Newest(ctx context.Context) ([]byte, error) { return o.readLog(ctx, checkpointPath) }
+
+// Tile returns a tile or an entry bundle of the keyserver's log.
+func (o *Client) Tile(ctx context.Context, t format.Tile) ([]byte, error) {
+	return o.readLog(ctx, format.Path(t))
+}
+
+func (o *Client) readLog(ctx context.Context, path string) (content []byte, err error) {
+	err = o.request(ctx, http.MethodGet, logPath+path, func(body io.Reader) (err error) {
+		content, err = io.ReadAll(io.LimitReader(body, maxTile))
+		return err
+	})
+	return content, err
 }
 
 func readJSON(into any) func(io.Reader) error {

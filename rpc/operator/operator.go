@@ -6,16 +6,20 @@
 package operator
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/keyserver/tlog"
+	format "github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 // Paths of the operator's requests.
@@ -23,6 +27,8 @@ const (
 	rotateKeyPath = "/rotate-key" // POST; the answer is the uid.Reply in JSON
 	backupPath    = "/backup"     // GET; the answer is what Service.Backup writes
 	domainPath    = "/domain"     // GET; the answer is the domain that is served, in JSON
+
+	logPath = "/log/" // GET; below it the log's checkpoint and tiles, as readers get them
 
 	anchorStatusPath = "/anchor/status" // GET; the answer is an anchor.Status in JSON
 	anchorsPath      = "/anchor/list"   // GET, ?from=NUMBER; a list of anchor.Anchor in JSON
@@ -36,6 +42,7 @@ const anchorsAtOnce = 1000
 type Config struct {
 	Service *keyserver.Service
 	Anchors *anchor.Publisher // nil if there is none
+	TLog    *tlog.Log         // of Service; nil if there is none
 	Log     zerolog.Logger
 }
 
@@ -73,7 +80,33 @@ func NewHandler(c Config) http.Handler {
 		respond(w, body)
 	})
 	handleAnchors(mux, c.Anchors)
+	if c.TLog != nil {
+		mux.HandleFunc("GET "+logPath, func(w http.ResponseWriter, r *http.Request) {
+			content, err := readLog(r.Context(), c.TLog, strings.TrimPrefix(r.URL.Path, logPath))
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.Write(content) // a client that went away is no fault to report
+		})
+	}
 	return mux
+}
+
+// checkpointPath is where a log's checkpoint is, beside its tiles.
+const checkpointPath = "checkpoint"
+
+// readLog returns what a log has at a path.
+func readLog(ctx context.Context, l *tlog.Log, path string) ([]byte, error) {
+	if path == checkpointPath {
+		return l.Newest(ctx)
+	}
+	t, err := format.ParsePath(path)
+	if err != nil {
+		return nil, err
+	}
+	return l.Tile(ctx, t)
 }
 
 // handleAnchors adds the requests about anchors.
