@@ -68,18 +68,19 @@ func (s *state) write(path string) error {
 }
 
 // open reads the key and the state, or makes both. The state is there before the key is: a
-// key without one has lost it.
+// key without one has lost it. Who only reads, and may not read the key, gets none.
 func (o *Options) open() (*tlog.Key, *state, error) {
 	text, err := durable.ReadSecret(o.KeyFile)
 	noKey := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !noKey {
+	hidden := o.ReadOnly && errors.Is(err, fs.ErrPermission)
+	if err != nil && !noKey && !hidden {
 		return nil, nil, err
 	}
 	s, err := readState(o.StateFile)
 	noState := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case err != nil && !noState:
-		return nil, nil, err
+	case err != nil && !noState, hidden:
+		return nil, s, err
 	case noKey && !noState && s.Signed != "":
 		return nil, nil, fmt.Errorf("%w: %s tells what was signed with %s, which is missing: restore it", ErrMismatch, o.StateFile, o.KeyFile)
 	case !noKey && noState:

@@ -74,7 +74,8 @@ type Options struct {
 	Transport http.RoundTripper
 
 	// ReadOnly opens a log, which must be there, only to be read: nothing is signed, and the files
-	// stay as they are. Run must not be called.
+	// stay as they are. Whoever may not read the key can do so, too; Run and Key must not be
+	// called.
 	ReadOnly bool
 
 	Now func() time.Time // the clock; time.Now by default
@@ -143,11 +144,19 @@ func Open(opt Options) (*Log, error) {
 		l.state = *s
 	}
 	if l.state.Signed != "" {
-		if l.signed, err = tlog.Open([]byte(l.state.Signed), key.Log()); err != nil {
+		if key != nil {
+			l.signed, err = tlog.Open([]byte(l.state.Signed), key.Log())
+		} else {
+			l.signed, err = tlog.Stated([]byte(l.state.Signed))
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%w: %s was not signed with %s: %w", ErrMismatch, opt.StateFile, opt.KeyFile, err), l.Close())
 		}
 	}
 	l.quorum = l.quorumOf(l.state.Witnessed)
+	if c, err := tlog.Stated([]byte(l.state.Witnessed)); opt.ReadOnly && err == nil {
+		l.quorum = c.Size // as the policy was when it was stored
+	}
 	return l, nil
 }
 

@@ -13,7 +13,7 @@ import (
 func (l *Log) Checkpoint() (signed []byte, witnessed bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	demands := l.opt.Policy != nil && l.opt.Policy.Demands()
+	demands := l.opt.Policy != nil && l.opt.Policy.Demands() || l.opt.ReadOnly && l.quorum > 0
 	switch {
 	case l.state.Signed == "":
 		return nil, false, ErrNone
