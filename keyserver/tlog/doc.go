@@ -21,7 +21,8 @@
 //  3. At the first checkpoint after a start, the hashchain has to begin with what was signed
 //     last. ErrBehind or ErrForked otherwise, and nothing is signed until the next start.
 //  4. Before that, all witnesses are asked about what was signed last. If one has cosigned more,
-//     key, state and database are all out of an old backup: ErrOutgrown, and nothing is signed.
+//     key, state and database are all out of an old backup: ErrOutgrown, and nothing is signed. One
+//     that is away then is listened to when it answers for the first time.
 //  5. A process holds a lock on the key file while it has the log open.
 //
 // Ed25519 has one signature for one text. So a process that is killed between signing and

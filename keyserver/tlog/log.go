@@ -112,6 +112,10 @@ type Log struct {
 	key  *tlog.Key
 	lock *flock.Flock // nil with Options.ReadOnly
 
+	// unmet are the witnesses, by their public keys, that have not cosigned since the start; none if nothing was
+	// signed before it. It is for the goroutine that asks witnesses.
+	unmet map[string]bool
+
 	mu      sync.Mutex
 	state   state           // mu; as on disk, or about to be
 	signed  tlog.Checkpoint // mu; what state.Signed says

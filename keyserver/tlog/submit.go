@@ -50,21 +50,39 @@ func (l *Log) askFirst(ctx context.Context) bool {
 	err := l.check(ctx)
 	l.mu.Unlock()
 	if err == nil {
-		r := l.ask(ctx)
-		for _, a := range r.answers {
-			if errors.Is(a.err, ErrOutgrown) || errors.Is(a.err, ErrForked) {
-				err = a.err
-			}
+		l.unmet = make(map[string]bool)
+		for i := range l.opt.Policy.Witnesses {
+			l.unmet[l.opt.Policy.Witnesses[i].Key.String()] = true
+		}
+		err = l.meet(l.ask(ctx))
+	}
+	if err != nil && ctx.Err() == nil {
+		l.stop(err)
+	}
+	return err == nil && ctx.Err() == nil
+}
+
+// meet looks at the first answer of each witness since the start: it may know that everything here is out of
+// an old backup. Later, one that says so contradicts what it has cosigned for this process, and only lies.
+func (l *Log) meet(r *round) error {
+	for key, a := range r.answers {
+		switch {
+		case !l.unmet[key]:
+		case errors.Is(a.err, ErrOutgrown), errors.Is(a.err, ErrForked):
+			return a.err
+		case a.err == nil:
+			delete(l.unmet, key)
 		}
 	}
-	if err == nil || ctx.Err() != nil {
-		return ctx.Err() == nil
-	}
+	return nil
+}
+
+// stop has nothing signed any more.
+func (l *Log) stop(err error) {
 	l.mu.Lock()
 	l.stopped = err
 	l.mu.Unlock()
 	l.opt.Log.Error().Err(err).Msg("transparency log: nothing is signed until the next start")
-	return false
 }
 
 // askAgain asks witnesses until ctx ends.
@@ -84,6 +102,10 @@ func (l *Log) askAgain(ctx context.Context) {
 		news := last == nil || last.checkpoint.Size != size || !last.complete()
 		if size > 0 && (last == nil || waited >= l.opt.WitnessInterval && news || waited >= witnessAgain) {
 			last, lastAt = l.ask(ctx), now
+			if err := l.meet(last); err != nil && ctx.Err() == nil {
+				l.stop(err)
+				return
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -242,7 +242,7 @@ func TestHourly(t *testing.T) {
 
 // TestOutgrown restores everything out of an old backup: the witnesses know better.
 func TestOutgrown(t *testing.T) {
-	for name, fork := range map[string]bool{"smaller": false, "another root": true} {
+	for _, name := range []string{"smaller", "another root", "the witnesses come late"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			opt := options(dir, nil)
@@ -264,15 +264,28 @@ func TestOutgrown(t *testing.T) {
 				restored := options(backup, chain.Fork(10, 2))
 				restored.Policy, restored.Transport = policy, w
 				want := tlog.ErrOutgrown
-				if fork { // the log goes on for as long as nobody knows, which one witness does
+				if name == "another root" { // the log goes on for as long as nobody knows, which one witness does
 					w.lie("one", away)
 					w.lie("two", answers(422, "text/plain", "inconsistent"))
 					w.lie("three", away)
 					want = tlog.ErrForked
 				}
+				late := name == "the witnesses come late"
+				if late {
+					for of := range w.of {
+						w.lie(of, away)
+					}
+				}
 				l, stop := run(t, restored)
 				defer stop()
 				time.Sleep(time.Second)
+				if late {
+					for of := range w.of {
+						w.lie(of, nil)
+					}
+					time.Sleep(time.Minute)
+					synctest.Wait()
+				}
 				restored.Source.(*tlogtest.Chain).Grow(30)
 				time.Sleep(time.Hour)
 				synctest.Wait()
