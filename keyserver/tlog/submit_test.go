@@ -181,6 +181,7 @@ func TestWitnesses(t *testing.T) {
 				if name == "of more" || name == "of a fork" {
 					w.lie("three", nil) // which stops a log at its start: TestOutgrown
 				}
+				opt.Interval, opt.WitnessInterval = time.Minute, 10*time.Minute
 				l, stop = run(t, opt)
 				defer stop()
 				synctest.Wait()
@@ -196,7 +197,7 @@ func TestWitnesses(t *testing.T) {
 				}
 				w.lie("one", nil)
 				w.lie("two", nil)
-				time.Sleep(2 * time.Minute)
+				time.Sleep(11 * time.Minute)
 				synctest.Wait()
 				wantServed(t, l, policy, 301, 2)
 			})
@@ -230,6 +231,7 @@ func TestHourly(t *testing.T) {
 	first.Close()
 	synctest.Test(t, func(t *testing.T) {
 		opt.Source, opt.Policy, opt.Transport = tlogtest.New(t, 1).Grow(3), policy, w
+		opt.Interval = time.Minute
 		_, stop := run(t, opt)
 		defer stop()
 		time.Sleep(3*time.Hour + 10*time.Minute)
@@ -262,7 +264,7 @@ func TestOutgrown(t *testing.T) {
 				stop()
 
 				restored := options(backup, chain.Fork(10, 2))
-				restored.Policy, restored.Transport = policy, w
+				restored.Policy, restored.Transport, restored.Interval = policy, w, time.Minute
 				want := tlog.ErrOutgrown
 				if name == "another root" { // the log goes on for as long as nobody knows, which one witness does
 					w.lie("one", away)
