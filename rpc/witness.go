@@ -29,7 +29,7 @@ func NewWitnessServer(c WitnessConfig) *WitnessServer {
 	return s
 }
 
-func refuseInText(w http.ResponseWriter, why *admission.Refusal) {
+func refuseInText(w http.ResponseWriter, _ *http.Request, why *admission.Refusal) {
 	http.Error(w, why.Error(), why.HTTPStatus())
 }
 
