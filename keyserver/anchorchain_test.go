@@ -6,8 +6,6 @@ import (
 	"os"
 	"testing"
 
-	"github.com/rs/zerolog"
-
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 )
 
@@ -41,7 +39,7 @@ func TestSetAnchorChain(t *testing.T) {
 			}
 			var backup bytes.Buffer
 			if err := errors.Join(s.Backup(t.Context(), &backup), s.Close(), os.RemoveAll(opt.Dir),
-				Restore(t.Context(), opt.Dir, &backup, zerolog.Nop())); err != nil {
+				Restore(t.Context(), opt, &backup)); err != nil {
 				t.Fatal(err)
 			}
 			s = openTest(t, opt)
@@ -75,7 +73,7 @@ func TestSetUnanchored(t *testing.T) {
 	if s = openTest(t, opt); !s.Unanchored() || s.AnchorChain() != "" {
 		t.Errorf("after a restart: %v, chain %q", s.Unanchored(), s.AnchorChain())
 	}
-	if err := errors.Join(s.Check(t.Context()), s.Close(), os.RemoveAll(opt.Dir), Restore(t.Context(), opt.Dir, &backup, zerolog.Nop())); err != nil {
+	if err := errors.Join(s.Check(t.Context()), s.Close(), os.RemoveAll(opt.Dir), Restore(t.Context(), opt, &backup)); err != nil {
 		t.Fatal(err)
 	}
 	if openTest(t, opt).Unanchored() {

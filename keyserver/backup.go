@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/rs/zerolog"
-
 	"github.com/keytree-bch/keytree/keyserver/store"
-	"github.com/keytree-bch/keytree/keyserver/store/badger"
 )
 
 // notInBackups are what keys begin with that are not for a backup: what SetUnanchored said,
@@ -33,12 +30,12 @@ var ErrBackup = store.ErrBackup
 // restoreMemTable is the size of a memtable while a backup is restored, in bytes.
 const restoreMemTable = 32 << 20
 
-// Restore makes a database in dir, which must not exist or be empty, from a
-// backup. Only when it is whole and on disk does it appear there. Open verifies it
-// then, and needs the key file that belongs to it.
-func Restore(ctx context.Context, dir string, from io.Reader, log zerolog.Logger) error {
-	opt := badger.Options{Dir: dir, MemTable: restoreMemTable, Log: log}
-	err := badger.Create(ctx, opt, func(s store.Store) error { return store.Restore(ctx, s, from, notInBackups()) })
+// Restore makes a database from a backup, of a keyserver with any store, where opt.Place or
+// opt.Dir says. None may be there. Only when it is whole and on disk does it appear. Open
+// verifies it then, and needs the key file that belongs to it.
+func Restore(ctx context.Context, opt Options, from io.Reader) error {
+	opt.memTable = restoreMemTable
+	err := opt.place().Create(ctx, func(s store.Store) error { return store.Restore(ctx, s, from, notInBackups()) })
 	if errors.Is(err, store.ErrNotEmpty) {
 		err = fmt.Errorf("%w: %w", ErrMismatch, err)
 	}

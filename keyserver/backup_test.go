@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/rs/zerolog"
-
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -45,7 +43,7 @@ func TestBackup(t *testing.T) {
 	for i := range backups {
 		restored := opt
 		restored.Dir = filepath.Join(dir, "restored", string('a'+rune(i)))
-		if err := Restore(t.Context(), restored.Dir, bytes.NewReader(backups[i].Bytes()), zerolog.Nop()); err != nil {
+		if err := Restore(t.Context(), restored, bytes.NewReader(backups[i].Bytes())); err != nil {
 			t.Fatal(err)
 		}
 		r := openTest(t, restored)
@@ -64,6 +62,7 @@ func TestBackup(t *testing.T) {
 	whole := backups[0].Bytes()
 	changed := slices.Clone(whole)
 	changed[len(changed)/2] ^= 1
+	target := testOptions(filepath.Join(dir, "bad"), newClock())
 	for name, bad := range map[string][]byte{
 		"nothing":  nil,
 		"no mark":  whole[1:],
@@ -74,23 +73,22 @@ func TestBackup(t *testing.T) {
 		"sum":      append(slices.Clone(whole[:len(whole)-1]), whole[len(whole)-1]^1),
 		"a length": append([]byte("keytree keyserver backup 1\n"), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
 	} {
-		target := filepath.Join(dir, "bad")
-		if err := Restore(t.Context(), target, bytes.NewReader(bad), zerolog.Nop()); !errors.Is(err, ErrBackup) {
+		if err := Restore(t.Context(), target, bytes.NewReader(bad)); !errors.Is(err, ErrBackup) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if left, _ := filepath.Glob(target + "*"); len(left) > 0 {
+		if left, _ := filepath.Glob(target.Dir + "*"); len(left) > 0 {
 			t.Errorf("%s: left %v", name, left)
 		}
 	}
-	if err := Restore(t.Context(), opt.Dir, bytes.NewReader(whole), zerolog.Nop()); !errors.Is(err, ErrMismatch) {
+	if err := Restore(t.Context(), opt, bytes.NewReader(whole)); !errors.Is(err, ErrMismatch) {
 		t.Errorf("over a database: %v", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Restore(ended, filepath.Join(dir, "bad"), bytes.NewReader(whole), zerolog.Nop()); !errors.Is(err, context.Canceled) {
+	if err := Restore(ended, target, bytes.NewReader(whole)); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "bad")); !os.IsNotExist(err) {
-		t.Error("something was restored")
+	if _, err := target.place().OpenReadOnly(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was restored: %v", err)
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/rs/zerolog"
-
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -105,7 +103,7 @@ func TestDiskFull(t *testing.T) {
 		t.Error(err)
 	}
 	restored := filepath.Join(dir, "restored")
-	wantFull("Restore", Restore(t.Context(), restored, &backup, zerolog.Nop()))
+	wantFull("Restore", Restore(t.Context(), Options{Dir: restored}, &backup))
 	if left, _ := filepath.Glob(restored + "*"); len(left) > 0 {
 		t.Errorf("Restore left %v", left)
 	}

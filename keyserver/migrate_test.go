@@ -12,9 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keytree-bch/keytree/keyserver/store/badger"
-	"github.com/rs/zerolog"
-
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/token"
@@ -99,7 +96,7 @@ func TestEarlier(t *testing.T) {
 			// Who wants to go back restores the backup, which an earlier keytree can open.
 			restored := opt
 			restored.Dir = filepath.Join(t.TempDir(), "restored")
-			if err := Restore(t.Context(), restored.Dir, bytes.NewReader(kept), zerolog.Nop()); err != nil {
+			if err := Restore(t.Context(), restored, bytes.NewReader(kept)); err != nil {
 				t.Fatal(err)
 			}
 			s = openTest(t, readingOnly(restored))
@@ -201,7 +198,7 @@ func TestMigrateRefuses(t *testing.T) {
 // earlierRecords changes a database below the service.
 func earlierRecords(t *testing.T, opt Options, change func(store.Reader) ([]store.Write, error)) {
 	t.Helper()
-	db, err := badger.Open(t.Context(), badger.Options{Dir: opt.Dir, MemTable: opt.memTable, Log: zerolog.Nop()})
+	db, err := opt.place().Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/store"
+	"github.com/keytree-bch/keytree/keyserver/store/badger"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -43,9 +44,12 @@ type Tokens interface {
 // required; elsewhere zero means the default.
 type Options struct {
 	Domain  string // that is served, for good: a host name in lower case of at most 63 bytes
-	Dir     string // of the database, made if it does not exist
+	Dir     string // of the database, made if it does not exist; with Place, only of the backup that Migrate makes
 	KeyFile string // with the server's secrets, made at the first start
 	Tokens  Tokens
+
+	// Place is where the database is; nil is in Dir, in Badger.
+	Place store.Place
 
 	// URIs under which clients reach this server, as Capabilities lists them and as
 	// KeyInits must name it. Domain alone by default; it must be one of them.
@@ -72,7 +76,7 @@ type Options struct {
 	Migrate bool
 	// ReadOnly opens a database, which must be there, of this or an earlier format, only to
 	// read it: a call that changes something returns ErrReadOnly. Database and key file stay
-	// as they are, to the last byte (see badger.OpenReadOnly). A process that may not read the
+	// as they are, to the last byte (see badger.Place). A process that may not read the
 	// key file can open the database so, too; the log says that the two were not compared.
 	ReadOnly bool
 
@@ -82,6 +86,14 @@ type Options struct {
 	memTable     int64                                  // bytes; tests make it small
 	migratePiece int                                    // records; tests make it small
 	commit       func(store.Store, []store.Write) error // Commit; tests kill the process there
+}
+
+// place is where the database is.
+func (o *Options) place() store.Place {
+	if o.Place != nil {
+		return o.Place
+	}
+	return badger.Place{Dir: o.Dir, MemTable: o.memTable, Log: o.Log}
 }
 
 func (o *Options) complete() error {

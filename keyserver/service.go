@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/keytree-bch/keytree/keyserver/store"
-	"github.com/keytree-bch/keytree/keyserver/store/badger"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
 
@@ -53,11 +52,11 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	open := badger.Open
+	open := opt.place().Open
 	if opt.ReadOnly {
-		open = badger.OpenReadOnly
+		open = opt.place().OpenReadOnly
 	}
-	db, err := open(ctx, badger.Options{Dir: opt.Dir, MemTable: opt.memTable, Log: opt.Log})
+	db, err := open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +221,7 @@ func (s *Service) checkFormat(view store.Reader) (format int, err error) {
 	if !ok {
 		any, err := store.Has(view, nil)
 		if any {
-			err = fmt.Errorf("%w: %s: no format record", ErrDamaged, s.opt.Dir)
+			err = fmt.Errorf("%w: %s: no format record", ErrDamaged, s.opt.place())
 		}
 		return 0, err
 	}
@@ -231,15 +230,15 @@ func (s *Service) checkFormat(view store.Reader) (format int, err error) {
 		return 0, fmt.Errorf("%w: format record: %w", ErrDamaged, err)
 	}
 	if f.Domain != s.opt.Domain {
-		return 0, fmt.Errorf("%w: %s is the database of %q, not of %q", ErrMismatch, s.opt.Dir, f.Domain, s.opt.Domain)
+		return 0, fmt.Errorf("%w: %s is the database of %q, not of %q", ErrMismatch, s.opt.place(), f.Domain, s.opt.Domain)
 	}
 	switch {
 	case f.Version < 1 || f.Version > formatVersion:
 		return 0, fmt.Errorf("%w: %s has format %d, expected 1 to %d: a later keytree has made it; use that one",
-			ErrMismatch, s.opt.Dir, f.Version, formatVersion)
+			ErrMismatch, s.opt.place(), f.Version, formatVersion)
 	case f.Version < formatVersion && !s.opt.Migrate && !s.opt.ReadOnly:
 		return 0, fmt.Errorf("%w: %s has format %d, expected %d: nothing was changed; keytree keyserver backup saves it as it is, and serve converts it",
-			ErrFormat, s.opt.Dir, f.Version, formatVersion)
+			ErrFormat, s.opt.place(), f.Version, formatVersion)
 	}
 	return f.Version, nil
 }

@@ -92,11 +92,11 @@ func (s *Service) keysOf(public ed25519.PublicKey, agree []byte) (*serverKeys, e
 // elsewhere: to begin another under the same key would be a second history.
 func (s *Service) first(ctx context.Context) error {
 	if s.opt.ReadOnly {
-		return fmt.Errorf("%w: %s holds no database to read", ErrMismatch, s.opt.Dir)
+		return fmt.Errorf("%w: %s holds no database to read", ErrMismatch, s.opt.place())
 	}
 	if _, err := os.Stat(s.opt.KeyFile); err == nil {
 		return fmt.Errorf("%w: %s is there, but %s is empty: restore the database of this key, or give another key file",
-			ErrMismatch, s.opt.KeyFile, s.opt.Dir)
+			ErrMismatch, s.opt.KeyFile, s.opt.place())
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -231,7 +231,7 @@ that it prints with what others have seen: what was registered later is lost.`,
 			return err
 		}
 		defer f.Close()
-		if err := keyserver.Restore(ctx, c.dir, f, zerolog.Nop()); err != nil {
+		if err := keyserver.Restore(ctx, c.options(zerolog.Nop()), f); err != nil {
 			return err
 		}
 		return a.withService(ctx, c, true, func(s *keyserver.Service) error { return a.printHead(ctx, c, s, "restored") })

@@ -51,6 +51,23 @@ var (
 // MaxRecord is more bytes than any key or value has.
 const MaxRecord = 1 << 20
 
+// Place is where a store is, open or not.
+type Place interface {
+	// Open opens the store to write, or makes it if there is none. Close it. The errors are
+	// those above, but for ErrNotEmpty and ErrReadOnly, or one of whatever the store is in.
+	Open(ctx context.Context) (Store, error)
+	// OpenReadOnly opens the store, which must be there, only to read it, in the state that
+	// it is in then. It changes nothing. The errors are those of Open, or fs.ErrNotExist, and
+	// Commit returns ErrReadOnly.
+	OpenReadOnly(ctx context.Context) (Store, error)
+	// Create makes a store that holds what fill commits, where none is. It appears when all
+	// of that is on disk. If anything fails, nothing does. ErrNotEmpty, what fill returns, or
+	// an error of Open.
+	Create(ctx context.Context, fill func(Store) error) error
+	// String names the place to people, without any secret.
+	String() string
+}
+
 // Store is an open store. View, Room, Size and Inspect may be called concurrently, also
 // during a Commit.
 type Store interface {

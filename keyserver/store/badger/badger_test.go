@@ -18,21 +18,15 @@ import (
 )
 
 // place is a folder for one store. It implements storetest.Place.
-type place struct{ Options }
+type place struct{ Place }
 
 func newPlace(t *testing.T) place {
 	dir := filepath.Join(t.TempDir(), "store")
-	return place{Options{Dir: dir, MemTable: 8 << 20, Log: zerolog.Nop()}}
-}
-
-func (p place) Open(ctx context.Context) (store.Store, error) { return Open(ctx, p.Options) }
-
-func (p place) OpenReadOnly(ctx context.Context) (store.Store, error) {
-	return OpenReadOnly(ctx, p.Options)
+	return place{Place{Dir: dir, MemTable: 8 << 20, Log: zerolog.Nop()}}
 }
 
 func (p place) Create(ctx context.Context, fill func(store.Store) error) error {
-	err := Create(ctx, p.Options, fill)
+	err := p.Place.Create(ctx, fill)
 	if left, _ := filepath.Glob(p.Dir + ".*"); len(left) > 0 {
 		return errors.Join(err, errors.New("a temporary folder is left"))
 	}
@@ -72,7 +66,7 @@ func TestConformance(t *testing.T) {
 // TestStamp: what keytree writes with every transaction is no part of what is stored, and
 // nobody else writes there.
 func TestStamp(t *testing.T) {
-	s, err := Open(t.Context(), newPlace(t).Options)
+	s, err := newPlace(t).Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,13 +112,13 @@ func TestErrors(t *testing.T) {
 // TestReadOnlyLeavesAll: a folder that was read is what it was.
 func TestReadOnlyLeavesAll(t *testing.T) {
 	p := newPlace(t)
-	if _, err := OpenReadOnly(t.Context(), p.Options); !errors.Is(err, os.ErrNotExist) {
+	if _, err := p.OpenReadOnly(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a folder that is not there: %v", err)
 	}
 	if _, err := os.Stat(p.Dir); !os.IsNotExist(err) {
 		t.Error("it was made")
 	}
-	s, err := Open(t.Context(), p.Options)
+	s, err := p.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +126,7 @@ func TestReadOnlyLeavesAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := durabletest.Files(t, p.Dir)
-	r, err := OpenReadOnly(t.Context(), p.Options)
+	r, err := p.OpenReadOnly(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/store"
 )
 
-// Options say which store to open.
-type Options struct {
+// Place is a folder for a store. It implements store.Place.
+type Place struct {
 	Dir string // the folder
 	// MemTable is the size of Badger's memtables, in bytes. There are two, and what they
 	// decide beside memory is the limit of one commit, about 15 % of it.
@@ -25,38 +25,31 @@ type Options struct {
 	Log      zerolog.Logger
 }
 
-// Open opens the store in a folder to write, or makes one there, after every byte of its files
-// was checked. Close it.
-//
-// store.ErrDamaged, store.ErrDiskFull, store.ErrLocked, or an error of the file system.
-func Open(ctx context.Context, opt Options) (store.Store, error) {
-	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+// Open implements store.Place, after every byte of the files was checked.
+func (p Place) Open(ctx context.Context) (store.Store, error) {
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	db, err := badgerdb.Open(ctx, opt.badgerdb())
+	db, err := badgerdb.Open(ctx, p.badgerdb())
 	if err != nil {
 		return nil, translate(err)
 	}
 	return newFolder(db, false), nil
 }
 
-// OpenReadOnly opens the store in a folder, which must be there, only to read it. The folder
-// stays as it is, to the last byte (see badgerdb.OpenReadOnly). The errors are those of Open, and Commit
-// returns store.ErrReadOnly.
-func OpenReadOnly(ctx context.Context, opt Options) (store.Store, error) {
-	db, err := badgerdb.OpenReadOnly(ctx, opt.badgerdb(), nil)
+// OpenReadOnly implements store.Place. The folder stays as it is, to the last byte (see
+// badgerdb.OpenReadOnly).
+func (p Place) OpenReadOnly(ctx context.Context) (store.Store, error) {
+	db, err := badgerdb.OpenReadOnly(ctx, p.badgerdb(), nil)
 	if err != nil {
 		return nil, translate(err)
 	}
 	return newFolder(db, true), nil
 }
 
-// Create makes a store in a folder, which must not exist or be empty, that holds what fill
-// commits. It appears there when all of that is on disk. If anything fails, nothing does.
-//
-// store.ErrNotEmpty, what fill returns, or an error of Open.
-func Create(ctx context.Context, opt Options, fill func(store.Store) error) error {
-	dir := filepath.Clean(opt.Dir)
+// Create implements store.Place. The folder must not exist or be empty.
+func (p Place) Create(ctx context.Context, fill func(store.Store) error) error {
+	dir := filepath.Clean(p.Dir)
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return fmt.Errorf("%s is %w", dir, store.ErrNotEmpty)
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -70,8 +63,8 @@ func Create(ctx context.Context, opt Options, fill func(store.Store) error) erro
 		return err
 	}
 	defer os.RemoveAll(temporary)
-	opt.Dir = temporary
-	s, err := Open(ctx, opt)
+	p.Dir = temporary
+	s, err := p.Open(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,16 +74,19 @@ func Create(ctx context.Context, opt Options, fill func(store.Store) error) erro
 	return durable.Rename(temporary, dir)
 }
 
-func (o Options) badgerdb() badgerdb.Options {
+// String implements store.Place.
+func (p Place) String() string { return p.Dir }
+
+func (p Place) badgerdb() badgerdb.Options {
 	return badgerdb.Options{
-		Badger: badger.LSMOnlyOptions(o.Dir).
-			WithMemTableSize(o.MemTable).
+		Badger: badger.LSMOnlyOptions(p.Dir).
+			WithMemTableSize(p.MemTable).
 			WithNumMemtables(2).
 			WithBlockCacheSize(32 << 20).
 			WithIndexCacheSize(16 << 20).
 			WithCompression(options.Snappy),
 		MaxValue: store.MaxRecord,
 		Free:     badgerdb.FreeSpace,
-		Log:      o.Log,
+		Log:      p.Log,
 	}
 }

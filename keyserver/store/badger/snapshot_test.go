@@ -74,7 +74,7 @@ func TestReadersReadSnapshots(t *testing.T) {
 }
 
 func openFolder(t *testing.T) *folder {
-	s, err := Open(t.Context(), newPlace(t).Options)
+	s, err := newPlace(t).Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,12 +25,7 @@ import (
 
 // Place is where an engine keeps one store.
 type Place interface {
-	// Open opens the store to write, and makes it if there is none.
-	Open(ctx context.Context) (store.Store, error)
-	// OpenReadOnly opens the store, which is there, to read it.
-	OpenReadOnly(ctx context.Context) (store.Store, error)
-	// Create makes the store with what fill commits, or nothing.
-	Create(ctx context.Context, fill func(store.Store) error) error
+	store.Place
 	// Crashed is the place as it is found if all who have the store open are killed now.
 	Crashed(t *testing.T) Place
 	// Damage changes a byte of what is stored, in a store that nobody has open.

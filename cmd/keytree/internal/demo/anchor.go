@@ -291,7 +291,7 @@ func (p *anchorPlay) fork(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(keyserver.Restore(ctx, twin.Dir, backup, p.host.Log), backup.Close())
+	err = errors.Join(keyserver.Restore(ctx, keyserver.Options{Dir: twin.Dir, Log: p.host.Log}, backup), backup.Close())
 	if err != nil {
 		return err
 	}
