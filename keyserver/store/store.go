@@ -44,6 +44,8 @@ var (
 	// ErrNotEmpty says that a store was to be made where something is already. Name another
 	// place.
 	ErrNotEmpty = errors.New("not empty")
+	// ErrUnavailable says that whatever the store is in does not answer now. Try again later.
+	ErrUnavailable = errors.New("database cannot be reached")
 	// ErrReadOnly says that a store that was opened only to be read was to be changed.
 	ErrReadOnly = errors.New("database is open only to be read")
 )
@@ -118,6 +120,26 @@ type Reader interface {
 
 	// Pairs is Keys with the values.
 	Pairs(prefix, from []byte) iter.Seq2[Pair, error]
+}
+
+// SharedPlace is a Place that several processes can reach, of which one writes.
+type SharedPlace interface {
+	Place
+	// OpenStandby opens the store to be read until TakeOver. The errors are those of Open,
+	// but for ErrLocked.
+	OpenStandby(ctx context.Context) (Shared, error)
+}
+
+// Shared is a store in a SharedPlace. Until TakeOver has returned nil, Commit returns
+// ErrReadOnly.
+type Shared interface {
+	Store
+	// TakeOver waits until nobody writes the store any more, and then makes this the one who
+	// does. It is called once, and while it runs Commit is not. If ctx ends it returns its
+	// error, and nothing has changed.
+	TakeOver(ctx context.Context) error
+	// Lost is closed when somebody else has taken over from this one.
+	Lost() <-chan struct{}
 }
 
 // Pair is a key with its value. Neither must be changed.

@@ -1,0 +1,214 @@
+// Package postgrestest runs a private PostgreSQL for tests, with its files in a folder of the
+// test's, reached by a Unix socket there. It ends with the process that started it, however
+// that ends.
+//
+// What never belongs here: what a test does with it.
+package postgrestest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Cluster is a running PostgreSQL.
+type Cluster struct {
+	dir    string
+	bin    string   // folder of PostgreSQL's programs
+	as     []string // what has a program run as somebody who is not root, before it
+	server *exec.Cmd
+	alive  io.Closer // the server ends when it is closed, or this process ends
+}
+
+// required, in the environment, has tests fail that would be skipped for lack of a program.
+const required = "KEYTREE_CLIENTS"
+
+// port is part of the socket's name: nothing listens on a network.
+const port = 5432
+
+// Start makes a cluster and starts it, until the test ends. Where there is no PostgreSQL it
+// skips the test, or has it fail if KEYTREE_CLIENTS is set. Settings are lines of
+// postgresql.conf.
+func Start(t testing.TB, settings ...string) *Cluster {
+	t.Helper()
+	c := &Cluster{}
+	if err := c.find(); err != nil {
+		if os.Getenv(required) != "" {
+			t.Fatalf("%s is set, but PostgreSQL cannot be run: %v", required, err)
+		}
+		t.Skipf("PostgreSQL cannot be run: %v", err)
+	}
+	// A socket's path has at most about 100 bytes, and t.TempDir's may have more.
+	parent := ""
+	if _, err := os.Stat("/dev/shm"); err == nil {
+		parent = "/dev/shm" // it is written often
+	}
+	dir, err := os.MkdirTemp(parent, "pg-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.dir = dir
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil { // for whoever the server runs as
+		t.Fatal(err)
+	}
+	if out, err := c.command(filepath.Join(c.bin, "initdb"), "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8",
+		"--locale=C", "--no-sync", "--data-checksums").CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	conf := append([]string{
+		"listen_addresses = ''", fmt.Sprintf("unix_socket_directories = '%s'", dir), "max_connections = 300",
+		"shared_buffers = 32MB", "wal_level = replica", "logging_collector = off",
+	}, settings...)
+	file, err := os.OpenFile(filepath.Join(c.data(), "postgresql.conf"), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = fmt.Fprintln(file, strings.Join(conf, "\n"))
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Begin(t)
+	t.Cleanup(func() { c.Kill(t) })
+	return c
+}
+
+// find finds PostgreSQL's programs, and somebody to run them as.
+func (c *Cluster) find() error {
+	candidates, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // Debian's, not in PATH
+	if err != nil {
+		return err
+	}
+	slices.Reverse(candidates)
+	if path, err := exec.LookPath("initdb"); err == nil {
+		candidates = append([]string{path}, candidates...)
+	}
+	for _, path := range candidates {
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			c.bin = filepath.Dir(path)
+			break
+		}
+	}
+	if c.bin == "" {
+		return errors.Join(errors.New("no initdb in PATH or /usr/lib/postgresql"), err)
+	}
+	if os.Getuid() != 0 {
+		return nil
+	}
+	for _, name := range []string{"postgres", "nobody"} { // PostgreSQL refuses root
+		if u, err := user.Lookup(name); err == nil {
+			c.as = []string{"setpriv", "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups", "--"}
+			_, err = exec.LookPath("setpriv")
+			return err
+		}
+	}
+	return errors.New("it refuses root, and there is no user postgres or nobody")
+}
+
+func (c *Cluster) command(name string, args ...string) *exec.Cmd {
+	whole := append(append(slices.Clone(c.as), name), args...)
+	cmd := exec.Command(whole[0], whole[1:]...)
+	cmd.Dir = "/"
+	return cmd
+}
+
+func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
+
+// Begin starts the server, which is not running, and waits until it answers.
+func (c *Cluster) Begin(t testing.TB) {
+	t.Helper()
+	// The shell ends the server when its standard input ends: when this process closes it, or
+	// has itself ended in any way.
+	const script = `"$1/postgres" -D "$2" </dev/null >"$2/log" 2>&1 & server=$!
+		(cat >/dev/null; kill -QUIT $server) 2>/dev/null & wait $server`
+	c.server = c.command("sh", "-c", script, "sh", c.bin, c.data())
+	c.server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	in, err := c.server.StdinPipe()
+	if err == nil {
+		err = c.server.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.alive = in
+	ended := make(chan struct{})
+	go func() { c.server.Wait(); close(ended) }()
+	for {
+		conn, err := pgx.Connect(context.Background(), c.URL("postgres", nil))
+		if err == nil {
+			conn.Close(context.Background())
+			return
+		}
+		select {
+		case <-ended:
+			log, _ := os.ReadFile(filepath.Join(c.data(), "log"))
+			if strings.Contains(string(log), "shared memory") || strings.Contains(string(log), "lock file") {
+				c.Begin(t) // processes of the one before are still ending
+				return
+			}
+			t.Fatalf("PostgreSQL does not start: %v\n%s", err, log)
+		default:
+		}
+	}
+}
+
+// Kill ends the server and all its processes, as a crash of the machine would.
+func (c *Cluster) Kill(t testing.TB) {
+	t.Helper()
+	c.alive.Close()
+	if err := syscall.Kill(-c.server.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.Error(err)
+	}
+}
+
+// Postmaster returns the process that has started all others of the server.
+func (c *Cluster) Postmaster(t testing.TB) *os.Process {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(content), "\n")
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return process
+}
+
+// URL returns that of a database, with parameters.
+func (c *Cluster) URL(database string, more url.Values) string {
+	query := url.Values{"host": {c.dir}, "port": {strconv.Itoa(port)}}
+	for name, values := range more {
+		query[name] = values
+	}
+	return "postgres://postgres@/" + database + "?" + query.Encode()
+}
+
+// Connect connects to a database until the test ends.
+func (c *Cluster) Connect(t testing.TB, database string, more url.Values) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), c.URL(database, more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
