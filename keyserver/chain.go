@@ -170,6 +170,9 @@ func (s *Service) SignedHead(ctx context.Context) (hashchain.SignedHead, error) 
 
 // LastEntry returns the last entry and its position.
 func (s *Service) LastEntry(ctx context.Context) (hashchain.Entry, uint64, error) {
+	if err := s.current(ctx); err != nil {
+		return hashchain.Entry{}, 0, err
+	}
 	position := s.Chain().Size - 1
 	var r entryRecord
 	err := s.view(ctx, func(view store.Reader) (err error) {
@@ -186,7 +189,7 @@ func (s *Service) LastEntry(ctx context.Context) (hashchain.Entry, uint64, error
 // The sequence reads as it is consumed, holding about a thousand entries; it ends
 // with an error if one occurs or ctx ends.
 func (s *Service) Entries(ctx context.Context, first, last uint64) (from uint64, entries iter.Seq2[hashchain.Entry, error], err error) {
-	if err := s.Ready(); err != nil {
+	if err := s.current(ctx); err != nil {
 		return 0, nil, err
 	}
 	if last < first {
@@ -305,6 +308,9 @@ func (s *Service) ConsistencyProof(ctx context.Context, size1, size2 uint64) ([]
 }
 
 func (s *Service) prove(ctx context.Context, size uint64, sensible bool, build func(hashchain.Nodes) ([]hashchain.Hash, error)) (proof []hashchain.Hash, err error) {
+	if err := s.current(ctx); err != nil {
+		return nil, err
+	}
 	if have := s.Chain().Size; !sensible || size > have {
 		return nil, fmt.Errorf("%w: the chain has %d entries", ErrRange, have)
 	}

@@ -44,6 +44,11 @@ var (
 var (
 	// ErrHeld says that the service is held back until Release. Wait.
 	ErrHeld = errors.New("the keyserver is held back until its hashchain has been compared with what was anchored; try again later")
+	// ErrStandby says that another server writes, for which this one stands by. Ask that one,
+	// or try again later: this one may have taken over then.
+	ErrStandby = errors.New("this keyserver stands by for another one, which alone may write")
+	// ErrUnavailable says that whatever the database is in does not answer. Try again later.
+	ErrUnavailable = store.ErrUnavailable
 	// ErrClosed says that the service has been closed.
 	ErrClosed = errors.New("keyserver is closed")
 	// ErrFailed says that something could not be written, or that what is stored was
@@ -61,6 +66,6 @@ var (
 	// ErrDamaged says that the database holds something else than was written.
 	// Restore a backup, and compare its head with what others have seen.
 	ErrDamaged = store.ErrDamaged
-	// ErrLocked says that another process has the database open.
+	// ErrLocked says that another process has the database open, or has taken it over.
 	ErrLocked = store.ErrLocked
 )

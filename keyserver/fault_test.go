@@ -191,7 +191,7 @@ func newGroupsRig(t *testing.T) *groupsRig {
 		}
 		return s.db.Commit(writes)
 	}
-	go r.run()
+	r.start()
 	t.Cleanup(r.stop)
 	return r
 }

@@ -34,7 +34,7 @@ func TestHeld(t *testing.T) {
 		"Unanchored": answered, "SetUnanchored": answered,
 		// What the operator needs.
 		"Backup": answered, "Check": answered, "Ready": answered, "Err": answered, "Failed": answered,
-		"Release": answered, "Close": answered, "KeyInits": answered, "Domain": answered,
+		"Release": answered, "Close": answered, "KeyInits": answered, "Domain": answered, "Standby": answered, "TakeOver": answered,
 		// What the wire needs.
 		"PaidFetch": answered,
 

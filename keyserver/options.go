@@ -80,6 +80,13 @@ type Options struct {
 	// key file can open the database so, too; the log says that the two were not compared.
 	ReadOnly bool
 
+	// Standby has the service answer what needs no writing, beside another that writes the same
+	// store, until TakeOver. Place must be a store.SharedPlace, and hold a keyserver.
+	Standby bool
+	// Acknowledged is a file that remembers how far the hashchain was acknowledged, so that Open
+	// and TakeOver notice a store that has lost some of it; "" is none.
+	Acknowledged string
+
 	Now func() time.Time // the clock; time.Now by default
 	Log zerolog.Logger
 

@@ -38,8 +38,15 @@ type Service struct {
 	unanchored  atomic.Bool                  // as on disk
 	log         atomic.Pointer[announcedLog] // nil: the chain is served as none
 
-	stopSweeper context.CancelFunc // and the inspector
-	sweeper     sync.WaitGroup
+	shared       store.Shared  // db, if several processes can reach it, else nil
+	standby      atomic.Bool   // Options.Standby, and not taken over yet
+	tookOver     bool          // the store was taken over; TakeOver's
+	following    sync.Mutex    // held while a standby replaces the writer's state
+	mayTakeOver  chan struct{} // gets one when a standby was seen to have the right keys
+	acknowledged *acknowledged // nil if nothing is remembered
+
+	stopWorking context.CancelFunc // ends what works beside calls
+	working     sync.WaitGroup
 }
 
 // Open opens the keyserver's database, or makes it together with the server's
@@ -52,36 +59,69 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	open := opt.place().Open
-	if opt.ReadOnly {
-		open = opt.place().OpenReadOnly
-	}
-	db, err := open(ctx)
+	db, err := opt.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{opt: opt, db: db}
+	s := &Service{opt: opt, db: db, mayTakeOver: make(chan struct{}, 1)}
+	s.shared, _ = db.(store.Shared)
+	s.standby.Store(opt.Standby)
+	if opt.Acknowledged != "" {
+		s.acknowledged = &acknowledged{path: opt.Acknowledged}
+	}
 	s.held.Store(opt.Held)
 	s.writer = newWriter(db, func(writes []store.Write) error { return opt.commit(db, writes) }, s.now)
+	s.writer.landed = func(now *state) { s.acknowledge(&now.chain) }
 	if err := s.start(ctx); err != nil {
 		db.Close()
 		return nil, err
 	}
-	s.writer.readOnly = opt.ReadOnly
-	go s.writer.run()
-	ctx, s.stopSweeper = context.WithCancel(context.Background())
-	if !opt.ReadOnly {
-		s.sweeper.Go(func() { s.sweep(ctx) })
-		s.sweeper.Go(func() { s.inspectAgain(ctx) })
-	}
+	s.work()
 	return s, nil
+}
+
+// open opens the store that the options say, as they say.
+func (o *Options) open(ctx context.Context) (store.Store, error) {
+	place := o.place()
+	switch {
+	case o.ReadOnly:
+		return place.OpenReadOnly(ctx)
+	case o.Standby:
+		shared, ok := place.(store.SharedPlace)
+		if !ok {
+			return nil, fmt.Errorf("%w: a standby needs a store that several servers can reach, which %s is not", ErrMismatch, place)
+		}
+		return shared.OpenStandby(ctx)
+	}
+	return place.Open(ctx)
+}
+
+// work begins what works beside calls.
+func (s *Service) work() {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stopWorking = stop
+	if s.acknowledged != nil && !s.opt.ReadOnly {
+		s.working.Go(func() { s.syncAcknowledged(ctx) })
+	}
+	switch {
+	case s.opt.ReadOnly:
+	case s.standby.Load():
+		s.working.Go(func() { s.followAlways(ctx) })
+	default:
+		s.writer.start()
+		s.working.Go(func() { s.sweep(ctx) })
+		s.working.Go(func() { s.inspectAgain(ctx) })
+		if s.shared != nil {
+			s.working.Go(func() { s.watchLost(ctx) })
+		}
+	}
 }
 
 // Close ends the service: calls that are at the writer are still made and
 // answered, later ones get ErrClosed. It waits for reads, backups among them.
 func (s *Service) Close() error {
-	s.stopSweeper()
-	s.sweeper.Wait()
+	s.stopWorking()
+	s.working.Wait()
 	s.gate.Lock()
 	again := s.closed
 	s.closed = true
@@ -90,7 +130,11 @@ func (s *Service) Close() error {
 		return nil
 	}
 	s.writer.stop()
-	return s.db.Close()
+	err := s.db.Close()
+	if s.acknowledged != nil {
+		err = errors.Join(err, s.acknowledged.close())
+	}
+	return err
 }
 
 // Failed is closed when the service cannot go on; Err says why then. The process
@@ -125,16 +169,20 @@ func (s *Service) now() uint64 { return uint64(max(0, s.opt.Now().Unix())) }
 
 // view runs a read of what is on disk, to be shown. ErrHeld while the service is held.
 func (s *Service) view(ctx context.Context, read func(store.Reader) error) error {
-	if err := s.Ready(); err != nil {
+	if err := s.current(ctx); err != nil {
 		return err
 	}
 	return s.viewHeld(ctx, read)
 }
 
-// change has the writer make a change. ErrHeld while the service is held.
+// change has the writer make a change. ErrHeld while the service is held, ErrStandby on a
+// standby.
 func (s *Service) change(ctx context.Context, apply func(*tx) error) error {
 	if err := s.Ready(); err != nil {
 		return err
+	}
+	if s.standby.Load() {
+		return ErrStandby
 	}
 	return s.writer.do(ctx, apply)
 }
@@ -157,7 +205,7 @@ func (s *Service) whileOpen(read func() error) error {
 		return err
 	}
 	err := read()
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrLocked) {
 		s.writer.fail(err) // nothing may be built on it
 	}
 	return err

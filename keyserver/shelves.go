@@ -108,12 +108,13 @@ func (w *writer) shelf(ctx context.Context, hash sigKeyHash) (held []heldKeyInit
 	if held, ok := w.shelves.get(hash); ok {
 		return held, nil
 	}
+	keep := w.running.Load() // else another server changes what is stored
 	seen := w.state.Load().group
 	err = w.db.View(ctx, func(view store.Reader) (err error) {
 		held, err = readKeyInits(view, hash)
 		return err
 	})
-	if err == nil {
+	if err == nil && keep {
 		w.shelves.offer(hash, held, seen, w.state.Load().group)
 	}
 	return held, err

@@ -30,42 +30,31 @@ func (s *Service) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var (
-		state state
-		agree []byte
-	)
+	known := s.writer.state.Load() // by a standby that takes over
+	if known == nil {
+		known = new(state)
+	}
+	var state *state
 	err = s.db.View(ctx, func(view store.Reader) (err error) {
-		if state.chain, err = verifyChain(ctx, view); err != nil {
+		if state, err = s.load(ctx, view, known); err != nil {
 			return err
 		}
-		if state.rotations, agree, err = s.readRotations(view); err != nil {
-			return err
-		}
-		if state.keyInits, err = store.Count(view, []byte{prefixKeyInit}); err != nil {
-			return err
-		}
-		name, ok, err := view.Get([]byte{prefixAnchors})
-		if err != nil {
-			return err
-		}
-		if ok {
-			name := string(name)
-			s.anchorChain.Store(&name)
-		}
-		_, unanchored, err := view.Get([]byte{prefixNone})
-		s.unanchored.Store(unanchored)
+		state.keyInits, err = store.Count(view, []byte{prefixKeyInit})
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	public := state.rotations[len(state.rotations)-1].public
-	if state.keys, err = s.keysOf(public, agree); err != nil {
+	if state.keys, err = s.keysOf(public, state.agree); err != nil {
 		return err
 	}
-	s.writer.state.Store(&state)
+	s.writer.state.Store(state)
+	if !s.opt.ReadOnly {
+		s.acknowledge(&state.chain)
+	}
 	switch {
-	case s.opt.ReadOnly:
+	case s.opt.ReadOnly || !s.writes():
 		return nil
 	case s.format == formatVersion:
 		return s.clearEarlier(ctx)
@@ -73,10 +62,47 @@ func (s *Service) start(ctx context.Context) error {
 	return s.migrate(ctx)
 }
 
+// writes tells whether this service is, or is becoming, the one that writes.
+func (s *Service) writes() bool { return !s.opt.Standby || s.tookOver }
+
+// load verifies what was stored behind a state that was verified, from the beginning if that is
+// zero, and what is remembered to have been acknowledged.
+func (s *Service) load(ctx context.Context, view store.Reader, known *state) (*state, error) {
+	next := new(state)
+	var err error
+	if next.chain, err = verifyChain(ctx, view, known.chain); err != nil {
+		return nil, err
+	}
+	if s.acknowledged != nil {
+		if err := s.acknowledged.check(view, &next.chain); err != nil {
+			return nil, err
+		}
+	}
+	if next.rotations, next.agree, err = s.readRotations(view); err != nil {
+		return nil, err
+	}
+	return next, s.readMarks(view)
+}
+
+// readMarks reads what the store says of anchors.
+func (s *Service) readMarks(view store.Getter) error {
+	name, ok, err := view.Get([]byte{prefixAnchors})
+	if err != nil {
+		return err
+	}
+	if ok {
+		name := string(name)
+		s.anchorChain.Store(&name)
+	}
+	_, unanchored, err := view.Get([]byte{prefixNone})
+	s.unanchored.Store(unanchored)
+	return err
+}
+
 // keysOf returns the keys with public keys for signatures and for key agreement; nil for one
-// who looks and may not read them.
+// who looks and may not read them. A standby leaves the files as they are.
 func (s *Service) keysOf(public ed25519.PublicKey, agree []byte) (*serverKeys, error) {
-	if !s.opt.ReadOnly {
+	if !s.opt.ReadOnly && s.writes() {
 		return settleKeys(s.opt.KeyFile, public, agree)
 	}
 	keys, _, err := findKeys(s.opt.KeyFile, public, agree)
@@ -93,6 +119,9 @@ func (s *Service) keysOf(public ed25519.PublicKey, agree []byte) (*serverKeys, e
 func (s *Service) first(ctx context.Context) error {
 	if s.opt.ReadOnly {
 		return fmt.Errorf("%w: %s holds no database to read", ErrMismatch, s.opt.place())
+	}
+	if s.opt.Standby {
+		return fmt.Errorf("%w: %s holds no keyserver yet to stand by for: start the first server without standby", ErrMismatch, s.opt.place())
 	}
 	if _, err := os.Stat(s.opt.KeyFile); err == nil {
 		return fmt.Errorf("%w: %s is there, but %s is empty: restore the database of this key, or give another key file",
@@ -149,12 +178,9 @@ func (s *Service) first(ctx context.Context) error {
 // yearAhead is when a message that is made now ends to be valid.
 func (s *Service) yearAhead() uint64 { return uint64(s.opt.Now().AddDate(1, 0, 0).Unix()) }
 
-// verifyChain reads and verifies all entries.
-func verifyChain(ctx context.Context, view store.Reader) (hashchain.Chain, error) {
-	var (
-		c     hashchain.Chain
-		piece []hashchain.Entry
-	)
+// verifyChain reads and verifies all entries behind a chain that was verified.
+func verifyChain(ctx context.Context, view store.Reader, c hashchain.Chain) (hashchain.Chain, error) {
+	var piece []hashchain.Entry
 	add := func() error {
 		if err := ctx.Err(); err != nil || len(piece) == 0 {
 			return err
@@ -165,7 +191,7 @@ func verifyChain(ctx context.Context, view store.Reader) (hashchain.Chain, error
 		piece = piece[:0]
 		return nil
 	}
-	for pair, err := range view.Pairs([]byte{prefixEntry}, nil) {
+	for pair, err := range view.Pairs([]byte{prefixEntry}, entryKey(c.Size)) {
 		if err != nil {
 			return c, err
 		}

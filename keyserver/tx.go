@@ -16,6 +16,7 @@ import (
 type state struct {
 	chain hashchain.Chain
 	keys  *serverKeys
+	agree []byte // public key for key agreement that the keyserver's identity names
 	// rotations are the keyserver's own entries, oldest first.
 	rotations []rotation
 	group     uint64 // that has made this state; they are counted from the start of the service

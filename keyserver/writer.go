@@ -31,13 +31,14 @@ type change struct {
 // one, storeAll, stores the group that was decided before. Server signatures are made
 // beside both, as soon as positions are given.
 type writer struct {
-	db       store.Store
-	room     func(bytes uint64) error  // of db; tests make it fail
-	commit   func([]store.Write) error // of db; tests make it fail
-	now      func() uint64             // the clock, in Unix seconds
-	most     store.Weight              // of a group of several
-	limit    store.Weight              // of any group
-	readOnly bool                      // Options.ReadOnly: there are no changes
+	db      store.Store
+	room    func(bytes uint64) error  // of db; tests make it fail
+	commit  func([]store.Write) error // of db; tests make it fail
+	now     func() uint64             // the clock, in Unix seconds
+	most    store.Weight              // of a group of several
+	limit   store.Weight              // of any group
+	running atomic.Bool               // run has begun; before, there are no changes
+	landed  func(*state)              // is told what a commit has made, before its calls are answered
 
 	changes chan *change
 	groups  chan *group   // from run to storeAll, which has none then
@@ -85,13 +86,14 @@ func newWriter(db store.Store, commit func([]store.Write) error, now func() uint
 		done:    make(chan struct{}),
 		failed:  make(chan struct{}),
 		shelves: newShelves(),
+		landed:  func(*state) {},
 	}
 }
 
 // do has a change made and returns when it is on disk, or refused. If ctx ends
 // before, it may or may not be made.
 func (w *writer) do(ctx context.Context, apply func(*tx) error) error {
-	if w.readOnly {
+	if !w.running.Load() {
 		return ErrReadOnly
 	}
 	c := &change{ctx: ctx, apply: apply, result: make(chan error, 1)}
@@ -295,6 +297,7 @@ func (w *writer) store(g *group) error {
 	}
 	// Readers see it already: a state is never newer than what is read after it.
 	w.state.Store(&g.state)
+	w.landed(&g.state)
 	return nil
 }
 
@@ -320,10 +323,18 @@ func (g *group) answer(err error) {
 	}
 }
 
+// start begins run, once there is a state.
+func (w *writer) start() {
+	w.running.Store(true)
+	go w.run()
+}
+
 // stop ends run.
 func (w *writer) stop() {
 	close(w.quit)
-	<-w.done
+	if w.running.Load() {
+		<-w.done
+	}
 }
 
 // fail makes the writer refuse everything from now on.

@@ -77,6 +77,8 @@ func (h *healthService) unreadyKeyserver() string {
 		return keyserverFailed
 	}
 	switch err := h.keyserver.Ready(); {
+	case err == nil && h.keyserver.Standby(): // it answers, but who balances loads is to choose the other
+		return keyserver.ErrStandby.Error()
 	case err == nil:
 		return ""
 	case errors.Is(err, keyserver.ErrHeld):

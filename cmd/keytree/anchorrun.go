@@ -139,7 +139,7 @@ func (k *runningKeyserver) guard(ctx context.Context, c serverConfig, index *run
 		chain = onchain.Index{Graph: index.graph, Synced: index.synced}
 	}
 	own := c.keyserver.anchor
-	if own.choice.none && k.service.AnchorChain() == "" && !k.service.Unanchored() {
+	if own.choice.none && k.service.AnchorChain() == "" && !k.service.Unanchored() && !k.service.Standby() {
 		if err := k.service.SetUnanchored(ctx); err != nil {
 			return err
 		}
@@ -198,21 +198,6 @@ func (k *runningKeyserver) anchor(c serverConfig, chain anchor.Chain) (err error
 	}
 	k.anchors = a
 	return nil
-}
-
-// run compares the hashchain with its anchors, releases the keyserver, and publishes,
-// until ctx ends, which is no error.
-func (a *anchoring) run(ctx context.Context, k *runningKeyserver) (err error) {
-	wallet, err := a.coins.open(ctx)
-	if err == nil {
-		defer func() { err = errors.Join(err, wallet.Close()) }()
-		a.node.Source = wallet
-		err = a.Check(ctx)
-	}
-	if err := k.release(ctx, err, "the hashchain agrees with its anchors"); err != nil || ctx.Err() != nil {
-		return err
-	}
-	return a.Run(ctx)
 }
 
 // release lets the keyserver answer, unless the comparison has failed, or ctx has ended,

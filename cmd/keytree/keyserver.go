@@ -19,6 +19,7 @@ import (
 
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
+	"github.com/keytree-bch/keytree/keyserver/store/postgres"
 	"github.com/keytree-bch/keytree/keyserver/tlog"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
@@ -125,14 +126,16 @@ var errNoDomain = usageError{errors.New("no domain given: expected --keyserver-d
 type keyserverPlace struct {
 	domain  *string
 	keyFile *string
+	store   *string // is parsed where errors do not repeat it: there may be a password in it
 }
 
 func newKeyserverPlace(flags *pflag.FlagSet) keyserverPlace {
 	p := keyserverPlace{
 		domain:  flags.String("keyserver-domain", "", "`DOMAIN` that the keyserver serves, for good"),
 		keyFile: flags.String("keyserver-key-file", "", "`FILE` with the server's secrets, made at the first start (default DIR/keyserver.key)"),
+		store:   flags.String("keyserver-store", "", "PostgreSQL `URL`, postgres://USER@HOST/DATABASE, that the keyserver's database is in, its password in PGPASSWORD, in ~/.pgpass or the file of passfile=FILE (default the folder DIR/keyserver)"),
 	}
-	setting(flags, "keyserver-domain", "keyserver-key-file")
+	setting(flags, "keyserver-domain", "keyserver-key-file", "keyserver-store")
 	return p
 }
 
@@ -156,35 +159,44 @@ func (p keyserverPlace) config(dataDir string) (*keyserverConfig, error) {
 	if c.keyFile == "" {
 		c.keyFile = filepath.Join(dataDir, "keyserver.key")
 	}
+	if *p.store != "" {
+		store, err := postgres.Parse(*p.store)
+		if err != nil {
+			return nil, usagef("--keyserver-store: %w", err)
+		}
+		c.store = &store
+	}
 	return c, nil
 }
 
 // keyserverFlags are the flags of a running keyserver.
 type keyserverFlags struct {
-	flags  *pflag.FlagSet
-	place  keyserverPlace
-	listen *parsed[string]
-	cert   *string
-	key    *string
-	tokens *parsed[string]
-	fetch  *parsed[string]
-	rate   *parsed[uint32]
-	uris   *list[string]
-	link   *parsed[ed25519.PublicKey]
-	anchor anchoringFlags
-	log    logServingFlags
-	names  []string // of all these but place's
+	flags   *pflag.FlagSet
+	place   keyserverPlace
+	standby *bool
+	listen  *parsed[string]
+	cert    *string
+	key     *string
+	tokens  *parsed[string]
+	fetch   *parsed[string]
+	rate    *parsed[uint32]
+	uris    *list[string]
+	link    *parsed[ed25519.PublicKey]
+	anchor  anchoringFlags
+	log     logServingFlags
+	names   []string // of all these but place's
 }
 
 func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 	f := keyserverFlags{
-		flags:  flags,
-		place:  newKeyserverPlace(flags),
-		listen: newParsed("HOST:PORT", defaultKeyserver, parseHostPort(true)),
-		cert:   flags.String("keyserver-tls-cert", "", "certificate `FILE` for the keyserver's JSON-RPC, in place of --tls-cert or --acme"),
-		key:    flags.String("keyserver-tls-key", "", "private key `FILE` of the certificate, PEM"),
-		tokens: newParsed("WHICH", "issued", oneOf("open", "issued")),
-		fetch:  newParsed("WHICH", "open", oneOf("open", "token")),
+		flags:   flags,
+		place:   newKeyserverPlace(flags),
+		standby: flags.Bool("standby", false, "stand by for the keyserver that writes --keyserver-store: answer what needs no writing, and take over when it is gone"),
+		listen:  newParsed("HOST:PORT", defaultKeyserver, parseHostPort(true)),
+		cert:    flags.String("keyserver-tls-cert", "", "certificate `FILE` for the keyserver's JSON-RPC, in place of --tls-cert or --acme"),
+		key:     flags.String("keyserver-tls-key", "", "private key `FILE` of the certificate, PEM"),
+		tokens:  newParsed("WHICH", "issued", oneOf("open", "issued")),
+		fetch:   newParsed("WHICH", "open", oneOf("open", "token")),
 		rate: numberFlag(flags, "keyserver-rate", rpc.DefaultCallRate, 0, 1_000_000,
 			"calls per second that one client may make of the keyserver, but for those in --unlimited; 0 does not tell clients apart"),
 		uris: &list[string]{kind: "URI", parse: func(s string) (string, error) { return s, uid.CheckURI(s) }},
@@ -198,7 +210,7 @@ func newKeyserverFlags(flags *pflag.FlagSet) keyserverFlags {
 	flags.Var(f.fetch, "keyinit-fetch", "what the keyserver hands out KeyInits for: a token each, or nothing (open), as all clients know it, but few at a time to one client address")
 	flags.Var(f.uris, "keyserver-uri", "a name besides the domain under which clients reach the keyserver, for Capabilities and KeyInits; can be given more than once")
 	flags.Var(f.link, "keyserver-link-authority", "public Ed25519 key of who may vouch for authoritative links to other hashchains (default nobody)")
-	f.names = []string{"keyserver-listen", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyinit-fetch", "keyserver-rate", "keyserver-uri", "keyserver-link-authority"}
+	f.names = []string{"keyserver-listen", "keyserver-tls-cert", "keyserver-tls-key", "keyserver-tokens", "keyinit-fetch", "keyserver-rate", "keyserver-uri", "keyserver-link-authority", "standby"}
 	setting(flags, f.names...)
 	f.anchor = newAnchoringFlags(flags)
 	f.names = append(f.names, anchoringFlagNames()...)
@@ -214,7 +226,7 @@ func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
 		return nil, err
 	}
 	if c == nil {
-		for _, name := range append(f.names, "keyserver-key-file") {
+		for _, name := range append(f.names, "keyserver-key-file", "keyserver-store") {
 			if f.flags.Changed(name) {
 				return nil, usagef("--%s goes with --keyserver-domain, which says that there is to be a keyserver", name)
 			}
@@ -229,6 +241,9 @@ func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
 	if c.open && c.paidFetch {
 		return nil, usagef("--keyinit-fetch token needs tokens that somebody issues: expected --keyserver-tokens issued")
 	}
+	if c.standby = *f.standby; c.standby && c.store == nil {
+		return nil, usagef("--standby goes with --keyserver-store, which several servers can reach")
+	}
 	c.uris, c.linkAuthority = f.uris.values, f.link.value
 	if err := f.log.into(&c.log); err != nil {
 		return nil, err
@@ -240,7 +255,9 @@ func (f keyserverFlags) config(dataDir string) (*keyserverConfig, error) {
 // keyserverConfig is what a keyserver is made of.
 type keyserverConfig struct {
 	domain     string
-	dir        string // of the database
+	dir        string          // of the database, unless there is a store
+	store      *postgres.Place // that the database is in; nil: in dir
+	standby    bool            // for another server, which writes the store
 	keyFile    string
 	issuerFile string // of the token issuer's key
 	operator   string // socket for rotate-key and backup
@@ -263,10 +280,31 @@ func (c *keyserverConfig) options(log zerolog.Logger) keyserver.Options {
 		URIs: append([]string{c.domain}, c.uris...), LinkAuthority: c.linkAuthority,
 		PaidFetch: c.paidFetch,
 	}
+	if c.store != nil {
+		place := *c.store
+		place.Log = log
+		opt.Place, opt.Acknowledged = place, c.keyFile+".acknowledged"
+	}
 	if c.anchor.keyFile != "" {
 		opt.Anchors = &c.anchor.schedule
 	}
 	return opt
+}
+
+// folders are those of the database, if it is in one.
+func (c *keyserverConfig) folders() []string {
+	if c.store != nil {
+		return nil
+	}
+	return []string{c.dir}
+}
+
+// where says where the database is.
+func (c *keyserverConfig) where() string {
+	if c.store != nil {
+		return c.store.String()
+	}
+	return c.dir
 }
 
 // hosts are the names under which clients ask for the keyserver.
@@ -321,11 +359,14 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 		return k, err
 	}
 	opt := c.options(log)
-	opt.Held, opt.Migrate = of.network != nil, true
+	opt.Held, opt.Migrate, opt.Standby = of.network != nil, true, c.standby
 	if c.open {
 		log.Warn().Msg("keyserver: everybody may register and add KeyInits without a token")
 		opt.Tokens = token.Open{}
 	} else {
+		if _, err := os.Stat(c.issuerFile); c.standby && err != nil {
+			return k, fmt.Errorf("token issuer's key: %w: copy it from the server that writes, or tokens that it has issued are worth nothing here", err)
+		}
 		issuer, err := token.OpenIssuer(c.issuerFile)
 		if err != nil {
 			return k, fmt.Errorf("token issuer's key: %w", err)
@@ -405,19 +446,12 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 	operator := operator.Config{Service: k.service, TLog: k.tlog, Log: k.log}
 	if k.anchors != nil {
 		operator.Anchors = k.anchors.Publisher
-		parts.Go(func() {
-			if err := k.anchors.run(running, k); err != nil {
-				fail(err)
-			}
-		})
 	}
-	if k.check != nil {
-		parts.Go(func() {
-			if err := k.release(running, k.check(running), "no chain of anchors is the keyserver's"); err != nil {
-				fail(err)
-			}
-		})
-	}
+	parts.Go(func() {
+		if err := k.work(running); err != nil {
+			fail(err)
+		}
+	})
 	if k.operator != nil {
 		serve(rpc.NewOperatorServer(operator), k.operator)
 	}
@@ -437,6 +471,52 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 		return nil
 	}
 	return context.Cause(running)
+}
+
+// work is what a keyserver does by itself, until ctx ends, which is no error. A standby first
+// waits until it has taken over. What it is held for is compared before it shows anything, and
+// again when it has taken over.
+func (k *runningKeyserver) work(ctx context.Context) (err error) {
+	check, publish, why := k.check, func(context.Context) error { return nil }, "no chain of anchors is the keyserver's"
+	if k.anchors != nil {
+		wallet, err := k.anchors.coins.open(ctx)
+		if err != nil {
+			return k.release(ctx, err, "")
+		}
+		defer func() { err = errors.Join(err, wallet.Close()) }()
+		k.anchors.node.Source = wallet
+		check, publish, why = k.anchors.Check, k.anchors.Run, "the hashchain agrees with its anchors"
+	}
+	compare := func(ctx context.Context) error {
+		if check == nil { // guard has found nothing to wait for
+			k.service.Release()
+			return nil
+		}
+		return k.release(ctx, check(ctx), why)
+	}
+	if k.service.Standby() {
+		if err := k.standBy(ctx, compare); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	if err := compare(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return publish(ctx)
+}
+
+// standBy takes over from the server that writes, as soon as it is gone, and compares meanwhile
+// what is to be compared before a standby may show anything.
+func (k *runningKeyserver) standBy(ctx context.Context, compare func(context.Context) error) error {
+	standing, end := context.WithCancel(ctx)
+	compared := make(chan error, 1)
+	go func() { compared <- compare(standing) }()
+	err := k.service.TakeOver(ctx)
+	end()
+	if err := errors.Join(err, <-compared); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 func (k *runningKeyserver) close() error {

@@ -41,7 +41,7 @@ func (a *app) onKeyserver(cmd *cobra.Command, do func(ctx context.Context, c *ke
 // open. One that only reads can do so also where an earlier keytree has made it, and where
 // nothing can be written.
 func (a *app) withService(ctx context.Context, c *keyserverConfig, readOnly bool, job func(*keyserver.Service) error) (err error) {
-	for _, needed := range []string{c.dir, c.keyFile} {
+	for _, needed := range append(c.folders(), c.keyFile) {
 		if _, err := os.Stat(needed); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("there is no keyserver: %w", err)
 		} else if err != nil {
@@ -49,7 +49,7 @@ func (a *app) withService(ctx context.Context, c *keyserverConfig, readOnly bool
 		}
 	}
 	if !readOnly {
-		if err := mayWrite(filepath.Dir(c.dir), c.dir); err != nil {
+		if err := mayWrite(filepath.Dir(c.dir), c.folders()...); err != nil {
 			return err
 		}
 	}
@@ -220,7 +220,7 @@ that it prints with what others have seen: what was registered later is lost.`,
 		Example: `  keytree keyserver restore /backup/keyserver-2026-01-31 --keyserver-domain example.org`,
 		Args:    takes("FILE"),
 	}, func(ctx context.Context, c *keyserverConfig, args []string) error {
-		if err := mayWrite(filepath.Dir(c.dir), c.dir); err != nil {
+		if err := mayWrite(filepath.Dir(c.dir), c.folders()...); err != nil {
 			return err
 		}
 		if _, err := os.Stat(c.keyFile); err != nil {
@@ -270,6 +270,6 @@ func (a *app) printHead(ctx context.Context, c *keyserverConfig, s *keyserver.Se
 	}
 	chain := s.Chain()
 	fmt.Fprintf(a.stdout, "%s is %s: the keyserver of %s, %d entries, the last one %s at position %d, tree root %s\n",
-		c.dir, how, c.domain, chain.Size, entry.Hash(), position, chain.Root())
+		c.where(), how, c.domain, chain.Size, entry.Hash(), position, chain.Root())
 	return nil
 }

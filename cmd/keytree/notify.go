@@ -132,5 +132,8 @@ func (k *runningKeyserver) does() string {
 	if err := k.service.Ready(); err != nil {
 		return "keyserver: " + err.Error()
 	}
+	if k.service.Standby() {
+		return "the keyserver stands by"
+	}
 	return "the keyserver answers"
 }

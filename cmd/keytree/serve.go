@@ -300,7 +300,7 @@ func (c serverConfig) databases() (dirs []string) {
 		dirs = append(dirs, filepath.Join(c.dataDir, "graph"))
 	}
 	if c.keyserver != nil {
-		dirs = append(dirs, c.keyserver.dir)
+		dirs = append(dirs, c.keyserver.folders()...)
 	}
 	return dirs
 }

@@ -36,7 +36,7 @@ const (
 	CodeRate      = -32012 // keyserver.ErrRate, or too many calls by one client
 	CodeRange     = -32013 // keyserver.ErrRange
 	CodeTimeout   = -32014 // the call took too long; it may have been stored
-	CodeDown      = -32015 // keyserver.ErrClosed, keyserver.ErrFailed, keyserver.ErrHeld, a full disk, or too busy
+	CodeDown      = -32015 // keyserver.ErrClosed, keyserver.ErrFailed, keyserver.ErrHeld, keyserver.ErrStandby, keyserver.ErrUnavailable, a full disk, or too busy
 )
 
 // refusals is what becomes of a keyserver's errors on the two wires. An error that
@@ -49,6 +49,8 @@ var refusals = []struct {
 	{keyserver.ErrFailed, CodeDown, codes.Unavailable},
 	{keyserver.ErrClosed, CodeDown, codes.Unavailable},
 	{keyserver.ErrHeld, CodeDown, codes.Unavailable},
+	{keyserver.ErrStandby, CodeDown, codes.Unavailable},
+	{keyserver.ErrUnavailable, CodeDown, codes.Unavailable},
 	{keyserver.ErrDiskFull, CodeDown, codes.Unavailable},
 	{context.DeadlineExceeded, CodeTimeout, codes.DeadlineExceeded},
 	{context.Canceled, CodeTimeout, codes.Canceled},
@@ -81,7 +83,7 @@ func refusal(err error, log zerolog.Logger) (jsonRPC int, grpc codes.Code, text 
 		if !errors.Is(err, r.err) {
 			continue
 		}
-		if r.jsonRPC == CodeDown && r.err != keyserver.ErrHeld { // which is no surprise
+		if r.jsonRPC == CodeDown && r.err != keyserver.ErrHeld && r.err != keyserver.ErrStandby { // which are no surprise
 			log.Warn().Err(err).Msg("the keyserver refused a call")
 			return r.jsonRPC, r.grpc, r.err.Error() // what a disk says is not for clients
 		}

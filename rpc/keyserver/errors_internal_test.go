@@ -31,6 +31,8 @@ func TestFaults(t *testing.T) {
 	}{
 		{"unheard of", disk, jsonrpc.CodeInternal, codes.Internal, fault.Internal, true},
 		{"a full disk", fmt.Errorf("%w: %w", keyserver.ErrDiskFull, disk), CodeDown, codes.Unavailable, keyserver.ErrDiskFull.Error(), true},
+		{"a standby", keyserver.ErrStandby, CodeDown, codes.Unavailable, keyserver.ErrStandby.Error(), false},
+		{"a database that is away", fmt.Errorf("%w: %w", keyserver.ErrUnavailable, disk), CodeDown, codes.Unavailable, keyserver.ErrUnavailable.Error(), true},
 		{"the client's", fmt.Errorf("bob: %w", keyserver.ErrTaken), CodeTaken, codes.AlreadyExists, "bob: " + keyserver.ErrTaken.Error(), false},
 		{"a parameter", fmt.Errorf("%w: Nonce", jsonrpc.ErrParams), jsonrpc.CodeInvalidParams, codes.InvalidArgument, "malformed message: Nonce", false},
 	} {

@@ -52,7 +52,7 @@ func NewHandler(c Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+rotateKeyPath, func(w http.ResponseWriter, r *http.Request) {
 		reply, err := service.RotateKey(r.Context())
-		if errors.Is(err, keyserver.ErrHeld) {
+		if errors.Is(err, keyserver.ErrHeld) || errors.Is(err, keyserver.ErrStandby) {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
