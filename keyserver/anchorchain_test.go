@@ -3,7 +3,6 @@ package keyserver
 import (
 	"bytes"
 	"errors"
-	"os"
 	"testing"
 
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
@@ -38,8 +37,11 @@ func TestSetAnchorChain(t *testing.T) {
 				t.Fatal(err)
 			}
 			var backup bytes.Buffer
-			if err := errors.Join(s.Backup(t.Context(), &backup), s.Close(), os.RemoveAll(opt.Dir),
-				Restore(t.Context(), opt, &backup)); err != nil {
+			if err := errors.Join(s.Backup(t.Context(), &backup), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			wipe(t, opt)
+			if err := Restore(t.Context(), opt, &backup); err != nil {
 				t.Fatal(err)
 			}
 			s = openTest(t, opt)
@@ -73,7 +75,11 @@ func TestSetUnanchored(t *testing.T) {
 	if s = openTest(t, opt); !s.Unanchored() || s.AnchorChain() != "" {
 		t.Errorf("after a restart: %v, chain %q", s.Unanchored(), s.AnchorChain())
 	}
-	if err := errors.Join(s.Check(t.Context()), s.Close(), os.RemoveAll(opt.Dir), Restore(t.Context(), opt, &backup)); err != nil {
+	if err := errors.Join(s.Check(t.Context()), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	wipe(t, opt)
+	if err := Restore(t.Context(), opt, &backup); err != nil {
 		t.Fatal(err)
 	}
 	if openTest(t, opt).Unanchored() {

@@ -41,8 +41,7 @@ func TestBackup(t *testing.T) {
 	s.Close()
 
 	for i := range backups {
-		restored := opt
-		restored.Dir = filepath.Join(dir, "restored", string('a'+rune(i)))
+		restored := at(opt, filepath.Join(dir, "restored", string('a'+rune(i))))
 		if err := Restore(t.Context(), restored, bytes.NewReader(backups[i].Bytes())); err != nil {
 			t.Fatal(err)
 		}

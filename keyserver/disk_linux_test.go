@@ -16,6 +16,7 @@ import (
 // TestDiskFull lets the disk fill up: calls that write are refused and change
 // nothing, the others are answered, and when there is room again all is as before.
 func TestDiskFull(t *testing.T) {
+	aboutFolders(t)
 	dir := t.TempDir()
 	if err := syscall.Mount("keytree", dir, "tmpfs", 0, "size=96m"); err != nil {
 		t.Skipf("mounting a small file system needs root: %v", err)

@@ -179,6 +179,7 @@ func newGroupsRig(t *testing.T) *groupsRig {
 	s, _ := newTest(t)
 	r := &groupsRig{t: t, begun: make(chan int), release: make(chan error)}
 	r.writer = newWriter(s.db, nil, s.now)
+	r.limit = store.Weight{Writes: 10_000, Bytes: 1200 * unit}
 	r.most = store.Weight{Writes: r.limit.Writes, Bytes: 100 * unit}
 	r.state.Store(s.writer.state.Load())
 	r.commit = func(writes []store.Write) error {
@@ -393,6 +394,7 @@ func TestGroupsSee(t *testing.T) {
 // calls of every size at which something begins not to fit any more. What does not fit
 // alone is refused, all else is stored.
 func TestFullGroups(t *testing.T) {
+	aboutFolders(t) // and how little fits into Badger's
 	inMemory(t)
 	opt := testOptions(t.TempDir(), newClock())
 	opt.memTable = 128 << 10
@@ -469,6 +471,7 @@ func TestGivenUp(t *testing.T) {
 // A table that gets damaged under a running service is found, and the service answers
 // nothing any more.
 func TestDamageWhileOpen(t *testing.T) {
+	aboutFolders(t)
 	s, _ := newTest(t)
 	opt := s.opt
 	mustCreate(t, s, message(s, "alice@example.org", newKey(1)))

@@ -509,7 +509,7 @@ func TestCapabilities(t *testing.T) {
 	if err != nil || got.AnchorInterval != 2 || got.AnchorHeartbeat != 3600 || got.AnchorMaxEntries != 7 {
 		t.Errorf("anchored by %+v: got %+v, %v", opt.Anchors, got, err)
 	}
-	opt.Dir, opt.Anchors = t.TempDir(), new(schedule.Schedule)
+	opt, opt.Anchors = at(opt, t.TempDir()), new(schedule.Schedule)
 	if _, err := Open(t.Context(), opt); !errors.Is(err, ErrMismatch) || !errors.Is(err, schedule.ErrSchedule) {
 		t.Errorf("a schedule out of bounds: got %v", err)
 	}

@@ -4,18 +4,23 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/keytree-bch/keytree/graph/badgerdb"
 	"github.com/keytree-bch/keytree/keyserver/canonical"
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/store"
+	"github.com/keytree-bch/keytree/keyserver/store/postgres"
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 )
@@ -46,15 +51,62 @@ func inMemory(t testing.TB) {
 	}
 }
 
-// testOptions are for a keyserver below dir that takes any token.
+// testOptions are for a keyserver below dir that takes any token. Its store is in dir, or, as part
+// of TestOnPostgres, in a schema of its own.
 func testOptions(dir string, c *clock) Options {
-	return Options{
+	return at(Options{
 		Domain:   testDomain,
-		Dir:      filepath.Join(dir, "keyserver"),
 		KeyFile:  filepath.Join(dir, "key"),
 		Tokens:   token.Open{},
 		Now:      c.now,
 		memTable: 8 << 20,
+	}, filepath.Join(dir, "keyserver"))
+}
+
+// at puts the database of options elsewhere, where a folder's name says.
+func at(opt Options, dir string) Options {
+	opt.Dir = dir
+	if server := os.Getenv(onPostgres); server != "" {
+		place, err := postgres.Parse(server + "&search_path=" + schemaOf(dir))
+		if err != nil {
+			panic(err)
+		}
+		opt.Place = place
+	}
+	return opt
+}
+
+// schemaOf is that of the store that would be in a folder.
+func schemaOf(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return fmt.Sprintf("t%x", sum[:16])
+}
+
+// wipe removes a database that nobody has open.
+func wipe(t testing.TB, opt Options) {
+	t.Helper()
+	if err := os.RemoveAll(opt.Dir); err != nil {
+		t.Fatal(err)
+	}
+	server := os.Getenv(onPostgres)
+	if server == "" {
+		return
+	}
+	conn, err := pgx.Connect(t.Context(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), "DROP SCHEMA IF EXISTS "+schemaOf(opt.Dir)+" CASCADE"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// aboutFolders skips a test of what is in Badger's folder.
+func aboutFolders(t testing.TB) {
+	t.Helper()
+	if os.Getenv(onPostgres) != "" {
+		t.Skip("it is about Badger's files")
 	}
 }
 

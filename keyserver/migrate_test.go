@@ -52,6 +52,7 @@ func migrating(opt Options) Options { opt.Migrate = true; return opt }
 // TestEarlier opens what earlier versions have made: it is refused unless it may be
 // converted, can be looked at and backed up as it is, and has everything afterwards.
 func TestEarlier(t *testing.T) {
+	aboutFolders(t)
 	for _, commit := range []string{"c78fd4b", "e32da94"} {
 		t.Run(commit, func(t *testing.T) {
 			opt := earlierFolder(t, commit)
@@ -142,6 +143,7 @@ func checkEarlier(t *testing.T, s *Service, left int) {
 
 // TestEarlierOfThisFormat opens what a version has made that has this one's format.
 func TestEarlierOfThisFormat(t *testing.T) {
+	aboutFolders(t)
 	s := openTest(t, earlierFolder(t, "d175e01"))
 	mustCheck(t, s)
 	if size := s.Chain().Size; size != 5 {
@@ -155,6 +157,7 @@ func TestEarlierOfThisFormat(t *testing.T) {
 // TestMigrateRefuses: nothing is converted that is damaged, of another, or cannot be
 // backed up.
 func TestMigrateRefuses(t *testing.T) {
+	aboutFolders(t)
 	for name, test := range map[string]struct {
 		change func(*testing.T, *Options)
 		want   error
@@ -274,6 +277,7 @@ func TestMigrator(t *testing.T) {
 // is on disk. Until one of them makes the next format count, the database is of the
 // earlier one, and an earlier keytree may change it; afterwards it is converted.
 func TestMigrationKilled(t *testing.T) {
+	aboutFolders(t)
 	if testing.Short() {
 		t.Skip("it starts a process for each kill")
 	}

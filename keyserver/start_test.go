@@ -21,6 +21,7 @@ import (
 )
 
 func TestFirstStart(t *testing.T) {
+	aboutFolders(t)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	inMemory(t)
 	opt := testOptions(t.TempDir(), newClock())
@@ -126,7 +127,7 @@ func TestOpenRefuses(t *testing.T) {
 		"key file is open":     {func(o *Options) { o.KeyFile = write("open", key, 0o644) }, durable.ErrReadable, "0644"},
 		"key file is cut":      {func(o *Options) { o.KeyFile = write("cut", key[:50], 0o600) }, ErrMismatch, "not a keyserver's key file"},
 		"key file of nothing":  {func(o *Options) { o.KeyFile = write("empty", nil, 0o600) }, ErrMismatch, "not a keyserver's key file"},
-		"database is gone":     {func(o *Options) { o.Dir = filepath.Join(dir, "gone") }, ErrMismatch, "restore the database"},
+		"database is gone":     {func(o *Options) { *o = at(*o, filepath.Join(dir, "gone")) }, ErrMismatch, "restore the database"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			changed := opt
@@ -300,6 +301,7 @@ func TestInterruptedFirstStart(t *testing.T) {
 // A byte changed anywhere in a table, a table gone, or the list of tables gone, is
 // found; never does the keyserver begin another chain.
 func TestDamage(t *testing.T) {
+	aboutFolders(t)
 	inMemory(t)
 	dir := t.TempDir()
 	opt := testOptions(dir, newClock())
@@ -351,6 +353,7 @@ func TestDamage(t *testing.T) {
 // A byte changed in a log that was not written into a table yet hides what follows
 // it: that is found too, but for the end of the log, where it looks like a crash.
 func TestDamagedLog(t *testing.T) {
+	aboutFolders(t)
 	inMemory(t)
 	dir := t.TempDir()
 	opt := testOptions(dir, newClock())

@@ -50,6 +50,11 @@ func stateOf(err error) string {
 // unreachable tells whether an error is about the connection or the server, not about what it
 // was asked.
 func unreachable(err error) bool {
+	for _, ours := range []error{errFenced, ErrSettings, store.ErrDamaged} {
+		if errors.Is(err, ours) {
+			return false
+		}
+	}
 	e := new(pgconn.PgError)
 	if !errors.As(err, &e) {
 		return true

@@ -81,6 +81,20 @@ func TestStore(t *testing.T) {
 	t.Run("Conformance", func(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) storetest.Place { return w.newPlace(t) })
 	})
+	for name, test := range map[string]func(*testing.T, *world){
+		"Statements":  statements,
+		"LostAnswers": lostAnswers,
+		"Fenced":      fenced,
+		"MidCommit":   midCommit,
+		"TakeOver":    takeOver,
+		"Frozen":      frozen,
+		"Stale":       stale,
+		"Settings":    badSettings,
+		"Versions":    versions,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, w) })
+	}
+	t.Run("Restart", func(t *testing.T) { restart(t, w) }) // after the others: it ends the server
 }
 
 // open opens the store of a place to write until the test ends.

@@ -132,8 +132,9 @@ func (c *Cluster) Begin(t testing.TB) {
 	t.Helper()
 	// The shell ends the server when its standard input ends: when this process closes it, or
 	// has itself ended in any way.
-	const script = `"$1/postgres" -D "$2" </dev/null >"$2/log" 2>&1 & server=$!
-		(cat >/dev/null; kill -QUIT $server) 2>/dev/null & wait $server`
+	const script = `exec 3<&0
+		"$1/postgres" -D "$2" </dev/null >"$2/log" 2>&1 3<&- & server=$!
+		(cat <&3 >/dev/null; kill -QUIT $server) 2>/dev/null & wait $server`
 	c.server = c.command("sh", "-c", script, "sh", c.bin, c.data())
 	c.server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := c.server.StdinPipe()
@@ -156,6 +157,7 @@ func (c *Cluster) Begin(t testing.TB) {
 		case <-ended:
 			log, _ := os.ReadFile(filepath.Join(c.data(), "log"))
 			if strings.Contains(string(log), "shared memory") || strings.Contains(string(log), "lock file") {
+				in.Close()
 				c.Begin(t) // processes of the one before are still ending
 				return
 			}
@@ -168,10 +170,10 @@ func (c *Cluster) Begin(t testing.TB) {
 // Kill ends the server and all its processes, as a crash of the machine would.
 func (c *Cluster) Kill(t testing.TB) {
 	t.Helper()
-	c.alive.Close()
 	if err := syscall.Kill(-c.server.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		t.Error(err)
 	}
+	c.alive.Close()
 }
 
 // Postmaster returns the process that has started all others of the server.
