@@ -142,7 +142,11 @@ func public(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(ed2
 
 // message makes a user's first message in profile 1.0, signed.
 func message(s *Service, identity string, key ed25519.PrivateKey) *uid.Message {
-	head := s.lastText()
+	return messageAfter(s, s.lastText(), identity, key)
+}
+
+// messageAfter is message with an entry as LASTENTRY.
+func messageAfter(s *Service, head, identity string, key ed25519.PrivateKey) *uid.Message {
 	m := &uid.Message{Content: uid.Content{
 		Identity:    identity,
 		LastEntry:   head,
