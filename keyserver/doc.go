@@ -18,6 +18,8 @@
 //	rotate.go    a new server key
 //	serverkey.go the file with the server's secrets
 //	writer.go    one writer, which decides concurrent calls and makes them durable in groups
+//	standby.go   a server beside the one that writes, which takes over
+//	acknowledged.go  the file that remembers how far the hashchain was acknowledged
 //	tx.go        one call's part in such a group
 //	schema.go    every key of the database, in one table
 //	backup.go    backup while running, restore
@@ -53,9 +55,12 @@
 // all entries from position 0 against each other, the Merkle tree and the recorded head,
 // and the server's key against its identity in the chain.
 //
+// Where the store is in a folder of this machine, that is all. A store that several servers can
+// reach has one writer, and standbys (standby.go).
+//
 // Known gaps. If the end of the database's newest log is lost, the chain is shorter but
 // sound: only somebody who remembers a later head can tell, as an anchor does (package
-// anchor). The same is true of a restored backup. A disk that somebody else fills within
+// anchor), or Options.Acknowledged. The same is true of a restored backup. A disk that somebody else fills within
 // one commit ends the process, as a kill would. Damage between two starts is refused where
 // Badger's checksums cover it, and searched for every ten minutes; until then Badger may
 // take a record for missing.

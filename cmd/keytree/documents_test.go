@@ -40,6 +40,7 @@ type shown struct {
 // node, one server with a keyserver, two users and an auditor.
 func shownCommands() []shown {
 	const demos = "TestDemo, TestDemoKeyserver and TestDemoAnchor play it"
+	const postgres = "it takes a PostgreSQL; TestKeyserverOnPostgres plays it"
 	return []shown{
 		{line: "go run ./cmd/keytree demo", why: demos},
 		{line: "go run ./cmd/keytree demo keyserver", why: demos},
@@ -53,6 +54,12 @@ func shownCommands() []shown {
 		{line: "KEYTREE_BCHN=/path/to/bitcoind go test ./indexer/node/bitcoind -run TestRecord -record", why: "it takes a Bitcoin Cash Node, and changes the test's data"},
 		{line: "keytree serve … --grpc-listen :8434 --http-listen :443 --acme keys.example.org", why: "the authority has to reach a domain; TestACME has one of its own"},
 		{line: "cmd → rpc → {indexer, keyserver} → graph → protocol", why: "no command"},
+
+		{line: "keytree keyserver serve --keyserver-domain example.org --keyserver-store postgres://keys@db.example.org/keys …", why: postgres},
+		{line: "keytree keyserver serve --keyserver-domain example.org --keyserver-store postgres://keys@db.example.org/keys --standby …", why: postgres},
+		{line: "keytree keyserver backup keys.backup --keyserver-domain example.org", why: postgres},
+		{line: "keytree keyserver restore keys.backup --keyserver-domain example.org --keyserver-store postgres://keys@db.example.org/keys", why: postgres},
+		{line: "keytree keyserver fsck --keyserver-domain example.org --keyserver-store postgres://keys@db.example.org/keys", why: postgres},
 
 		{line: "keytree link send ANSWER_FILE --prepared ASKED_FILE --node 'http://…'", why: "it takes a wallet and a Bitcoin Cash Node; TestBCHNAlone plays it"},
 

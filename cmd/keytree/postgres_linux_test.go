@@ -1,0 +1,99 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keytree-bch/keytree/keyserver/store/postgres/postgrestest"
+)
+
+// TestKeyserverOnPostgres moves a keyserver from its folder to PostgreSQL and back, with a standby
+// that takes over while it is there.
+func TestKeyserverOnPostgres(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a PostgreSQL and several processes")
+	}
+	store := []string{"--keyserver-store", postgrestest.Start(t).URL("postgres", nil)}
+	first, second := t.TempDir(), t.TempDir()
+	admin := func(dir string, args ...string) []string {
+		return append(append([]string{"keyserver"}, args...), "--keyserver-domain", "example.org", "--data-dir", dir)
+	}
+	serve := func(dir string, more ...string) *keyserverProgram {
+		return startKeyserver(t, append([]string{"keyserver", "serve", "--data-dir", dir, "--keyserver-tokens", "open"}, more...)...)
+	}
+	p := serve(first)
+	var last lastEntry
+	p.call("KeyHashchain.FetchLastHashChain", &last)
+	p.kill()
+	backup := filepath.Join(t.TempDir(), "backup")
+	mustKeytree(t, admin(first, "backup", backup)...)
+	wantParts(t, mustKeytree(t, append(admin(first, "restore", backup), store...)...), "is restored: the keyserver of example.org, 1 entries")
+
+	writer := serve(first, store...)
+	writer.wantLast(last)
+	copyFile(t, filepath.Join(first, "keyserver.key"), filepath.Join(second, "keyserver.key"))
+	keytree(t, append(admin(second, "serve", "--standby"), "--keyserver-tokens", "open")...).wantError(t, exitUsage, "--standby goes with --keyserver-store")
+	standby := serve(second, append(store, "--standby")...)
+	standby.wantLast(last)
+	writer.wantReady(map[string]string{"keyserver": ""})
+	standby.wantReady(map[string]string{"keyserver": "stands by"})
+	keytree(t, append(admin(second, "rotate-key"), store...)...).wantError(t, exitFailed, "alone may write")
+	wantParts(t, mustKeytree(t, append(admin(second, "fsck"), store...)...), "is sound")
+	writer.kill()
+	standby.wantReady(map[string]string{"keyserver": ""})
+	wantParts(t, mustKeytree(t, append(admin(second, "rotate-key"), store...)...), "was replaced by the entry at position 1")
+	standby.call("KeyHashchain.FetchLastHashChain", &last)
+
+	// The first one has the old key now, and does not begin another history with it.
+	keytree(t, append(admin(first, "serve", "--standby", "--keyserver-tokens", "open", "--log-level", "error"), store...)...).wantError(t, exitFailed, "holds another key")
+
+	moved := filepath.Join(t.TempDir(), "moved")
+	mustKeytree(t, append(admin(second, "backup", moved), store...)...)
+	standby.kill()
+	mustKeytree(t, admin(second, "restore", moved)...)
+	again := filepath.Join(t.TempDir(), "again")
+	mustKeytree(t, admin(second, "backup", again)...)
+	if a, b := readFile(t, moved), readFile(t, again); a != b {
+		t.Errorf("a backup of %d bytes became one of %d", len(a), len(b))
+	}
+	serve(second).wantLast(last)
+}
+
+// TestStorePassword: a password in the URL is refused, and not repeated.
+func TestStorePassword(t *testing.T) {
+	for _, url := range []string{"postgres://me:secret@db/keys", "postgres://me:secret#@db/keys", "postgres://db/keys?password=secret"} {
+		for _, args := range [][]string{{"keyserver", "serve"}, {"keyserver", "fsck"}} {
+			o := keytree(t, append(args, "--keyserver-domain", "example.org", "--data-dir", t.TempDir(), "--keyserver-store", url)...)
+			o.wantError(t, exitUsage, "not the URL of a PostgreSQL store")
+			if strings.Contains(o.stderr, "secret") {
+				t.Errorf("standard error repeats a secret: %q", o.stderr)
+			}
+		}
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		_, err = io.WriteString(out, readFile(t, from))
+	}
+	if err == nil {
+		err = out.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
