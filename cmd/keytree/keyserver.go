@@ -82,6 +82,10 @@ first start, keyserver-log.key in the data folder; keyserver-log.json beside it 
 signed last. The two belong together, and are in no backup of the database: copy both, always
 the newest. --witness-policy FILE has witnesses cosign the log.
 
+With --keyserver-store its database is in PostgreSQL, which can have replicas and several
+servers: one writes, and those with --standby answer what needs no writing and take over
+when it is gone. keyserver/POSTGRES.md beside the source tells what both need.
+
 Without an index there is nobody to ask whether the database, if it is an old backup,
 was anchored later: keytree serve asks, and is the safer one after a restore.`,
 		Example: `  keytree keyserver serve --keyserver-domain example.org --keyserver-tokens open

@@ -245,7 +245,7 @@ func (a *app) keyserverFsckCommand() *cobra.Command {
 		Long: `fsck compares everything in the keyserver's database with everything else in it:
 the files with their checksums, the hashchain and its Merkle tree, every reply with
 its entry and signature, every identity with its messages, every KeyInit. No server
-may be running on it. Nothing is repaired: restore a backup. Nor is a database that an
+may be running on it, unless it is in PostgreSQL. Nothing is repaired: restore a backup. Nor is a database that an
 earlier keytree has made converted: serve does that when it starts.
 
 It changes nothing, like keytree fsck, and any user who can read the database can check
