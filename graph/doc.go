@@ -27,7 +27,7 @@
 //	links/        links: their rules, state, records, questions
 //	anchors/      the same of anchors
 //	state/        both as of a block, and what one block makes of them; the state hash
-//	txids/        which action has a txid: entries in sorted runs
+//	txids/        which action has a txid, and is the first to mention a key: sorted runs
 //	forest/       the links in force, in memory: root and depth without walking
 //	cow/          arrays and maps in versions that share their pages
 //	store/        every key of the database, in one table; one step's writes
@@ -48,7 +48,7 @@
 // all that counts.
 //
 // Badger takes some 3.5 µs of processor time per record, so few are written: one half
-// to one and a half per action. That is why actions share values, why their txids stand in
+// to one per action. That is why actions share values, why what they are found by stands in
 // runs, and why little is written about
 // them afterwards: an action says itself what its own block made of it. Only what a
 // later block decided, and a link that was cut, have records of their own. TestRecords
@@ -57,17 +57,14 @@
 //	links                            a      k      x      o        e, i, b, u, T
 //	of a path                        0.032  0.501         0.009    0.005
 //	of a random tree                 0.032  0.975         0.009    0.005
-//	of one, requests blocks before   0.032  0.951  0.519  0.009    0.005
+//	of one, requests blocks before   0.032  0.951  0.019  0.010    0.005
 //
 // Held in memory is what has been paid for by a link, and little else: where each key
 // stands that is or was in one, some 150 bytes; a hash of what each waiting action waits
 // for; and the txid of each open chain of anchors. All else, refused, open, used and cut
 // actions and the keys that they mention, is found in the store, so that fees alone buy
-// none of a server's memory. Filters that tell which run may have a txid take 2 bytes of an action, up
-// to a bound. The state is read back at the start: from a checkpoint, which is
-// written when the graph is closed and now and then, and the blocks since, which are applied
-// once more; or, without one, the keys from their newest records, and the ends of their lists
-// from all actions.
+// none of a server's memory. Filters that tell which run may have a txid or a key take 2 bytes of an entry,
+// up to a bound.
 //
 // The start reads the state back from a checkpoint, which is written when the graph is
 // closed and now and then, and applies the blocks since once more. Without a checkpoint it
@@ -89,8 +86,9 @@
 //
 // A question follows a long list as of any height without passing over what has gone.
 // Each key names its first child and its next sibling as of each height. Each action names
-// the one before it that mentions the same key, with a landmark every 64. A key that was in
-// no identity yet has a landmark for each.
+// the one before it that mentions the same key, with a landmark every 64. While a key is in no
+// identity yet, its first action is found by the key (package txids), and each other is a landmark:
+// most keys have no other.
 //
 // # Anchors
 //

@@ -15,7 +15,7 @@ const (
 	spanMemory   = 8   // a block with actions
 	// stepMemory is what an action takes while its step is made, what is given with it
 	// included, but not its message.
-	stepMemory = 550
+	stepMemory = 600
 	// anchorMemory is the same of an anchor, without its transaction.
 	anchorMemory = 900
 	// copiedMemory is what an action copies at most of what is held of links, while the version

@@ -12,7 +12,7 @@ func TestRecords(t *testing.T) {
 	for name, most := range map[string]map[byte]int{ // records per 1,000 actions
 		"path":  {'a': 32, 'k': 502, 'o': 20},
 		"tree":  {'a': 32, 'k': 985, 'o': 20},
-		"apart": {'a': 32, 'k': 965, 'x': 530, 'o': 20},
+		"apart": {'a': 32, 'k': 965, 'x': 25, 'o': 20},
 	} {
 		opt := testOptions()
 		opt.stageBytes, opt.recentActions = 0, 5000

@@ -12,7 +12,6 @@ import (
 	"math"
 	"os"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph/anchors"
@@ -367,8 +366,8 @@ func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) e
 		return err
 	}
 	links := i.state.Links
-	return links.Index().Check(i.txn, links.Actions(), func(number int32) (chainhash.Hash, error) { return links.TxID(i.txn, number) },
-		i.exists, func(key []byte, problem string) { i.add(Finding{Key: key, Problem: problem}) })
+	return links.Index().Check(i.txn, links.Actions(), links.Hashes(i.txn), i.exists,
+		func(key []byte, problem string) { i.add(Finding{Key: key, Problem: problem}) })
 }
 
 // follow follows the chain from its start to the tip.

@@ -166,7 +166,10 @@ func (v *Identities) ActionsOf(ctx context.Context, key protocol.KeyHash, after 
 	if err := v.stillThere(); err != nil {
 		return nil, nil, err
 	}
-	list := v.mentions(key)
+	list, err := v.mentions(key)
+	if err != nil {
+		return nil, nil, err
+	}
 	if after != nil {
 		if list.from, err = v.ledger.firstAfter(*after); err != nil {
 			return nil, nil, err
@@ -244,6 +247,7 @@ func (l *ledger) firstOf(block int32) int32 {
 type mentionList struct {
 	*ledger
 	key    protocol.KeyHash
+	first  int32 // that mentions it, if it was in no identity then, else none: before all landmarks
 	last   int32 // the last of its chain, none if it has none
 	from   int32 // number of the first action of interest
 	height uint32
@@ -253,12 +257,14 @@ type mentionList struct {
 }
 
 // mentions returns the actions by and about a key as of the view, from the first on.
-func (v *Identities) mentions(key protocol.KeyHash) mentionList {
+func (v *Identities) mentions(key protocol.KeyHash) (mentionList, error) {
 	list := mentionList{ledger: &v.ledger, key: key, last: none, height: v.height, rest: none}
 	if n := v.state.inIdentity(key); n != none {
 		list.last = v.state.places.Ref(n).mentioned
 	}
-	return list
+	var err error
+	list.first, err = v.ledger.firstMention(key)
+	return list, err
 }
 
 // maxPassed is how many late mentions of a key are passed over for one page, since they were
@@ -280,7 +286,9 @@ func (l *mentionList) each(visit func(n int32, stored *storedAction) (more bool,
 	defer late.Close()
 	for from := l.from; from < end; {
 		next, last := end, l.last // behind the next landmark; the last before that
-		if landmark := l.at(landmarks); landmark != none {
+		if l.first >= from {
+			next, last = l.first+1, l.first
+		} else if landmark := l.at(landmarks); landmark != none {
 			next, last = landmark+1, landmark
 			landmarks.Next()
 		}

@@ -18,6 +18,7 @@ type Draft struct {
 	cuts    map[int32]cutLink // by request
 	names   map[chainhash.Hash]nameRecord
 	waits   map[wanted][]int32
+	met     map[protocol.KeyHash]bool // keys in no identity that the change is the first to mention
 }
 
 // NewDraft returns a draft for a change of so many actions, made of what the store has of a
@@ -28,6 +29,7 @@ func NewDraft(txn *store.Txn, s *State, next uint32, actions int) *Draft {
 		ledger: s.ledger(txn, next), fresh: make([]storedAction, 0, actions), numbers: make(map[chainhash.Hash]int32, actions),
 		fates: make(map[int32]lateFate), cuts: make(map[int32]cutLink),
 		names: make(map[chainhash.Hash]nameRecord), waits: make(map[wanted][]int32),
+		met: make(map[protocol.KeyHash]bool),
 	}
 }
 
@@ -51,6 +53,15 @@ func (d *Draft) number(txid chainhash.Hash) (int32, error) {
 		return n, nil
 	}
 	return d.ledger.number(txid)
+}
+
+// knows reports whether an action has mentioned a key, whose hash is given, while that was in no identity.
+func (d *Draft) knows(key protocol.KeyHash, hash uint32) (bool, error) {
+	if d.met[key] {
+		return true, nil
+	}
+	n, err := d.firstByHash(key, hash)
+	return n != none, err
 }
 
 // find returns the action that a reference means, none if none is confirmed.

@@ -50,6 +50,37 @@ func (l *ledger) numberByHash(hash uint32, txid chainhash.Hash) (int32, error) {
 	})
 }
 
+// firstMention returns the number of the action that was the first to mention a key, if that was in no
+// identity then; else none.
+func (l *ledger) firstMention(key protocol.KeyHash) (int32, error) {
+	return l.firstByHash(key, l.index.HashKey(key))
+}
+
+// firstByHash is firstMention of a key whose hash is known.
+func (l *ledger) firstByHash(key protocol.KeyHash, hash uint32) (int32, error) {
+	return l.index.Find(l.txn, hash, func(n int32) (bool, error) {
+		if n >= l.known {
+			return false, nil
+		}
+		a, err := l.action(n)
+		m, ok := a.mentioning(key)
+		return ok && m.first, err
+	})
+}
+
+// hashes returns the hashes by which an action is found in an index: of its txid, and of the keys that it is
+// the first to mention.
+func (a *storedAction) hashes(x *txids.Index) []uint32 {
+	hashes := []uint32{x.Hash(a.txid)}
+	keys, n := a.keys()
+	for i, key := range keys[:n] {
+		if a.mentions[i].first {
+			hashes = append(hashes, x.HashKey(key))
+		}
+	}
+	return hashes
+}
+
 // lookupsAtOnce is how many actions make it worthwhile to look for their numbers on another
 // processor.
 const lookupsAtOnce = 100

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
-
 	"github.com/keytree-bch/keytree/graph/forest"
 	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/graph/txids"
@@ -43,14 +41,21 @@ func (s *State) LoadIndex(txn *store.Txn, filters int) (err error) {
 	from := search(s.blocks.Len(), func(i int32) bool { return s.blocks.Ref(i).first > s.index.Flushed() })
 	for i := max(0, from-1); i < s.blocks.Len(); i++ {
 		var hashes []uint32
+		var mentions []txids.Mention
+		first := s.blocks.At(i).first
 		err := eachAction(txn, s.blocks.At(i).height, func(a *storedAction) error {
-			hashes = append(hashes, s.index.Hash(a.txid))
+			n := first + int32(len(hashes))
+			of := a.hashes(&s.index)
+			hashes = append(hashes, of[0])
+			for _, hash := range of[1:] {
+				mentions = append(mentions, txids.Mention{Hash: hash, Action: n})
+			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		s.index.Add(s.blocks.At(i).first, hashes)
+		s.index.Add(first, hashes, mentions)
 	}
 	return nil
 }
@@ -58,11 +63,17 @@ func (s *State) LoadIndex(txn *store.Txn, filters int) (err error) {
 // ForgetLater lets the index know of no later actions than the state, which is that of the tip.
 func (s *State) ForgetLater() { s.index.Truncate(s.actions) }
 
-// TxID returns the txid of the action of a number. store.ErrDamaged if it cannot be read.
-func (s *State) TxID(txn *store.Txn, number int32) (chainhash.Hash, error) {
+// Hashes returns a function that returns the hashes by which the action of a number is found in the
+// index; store.ErrDamaged if it cannot be read. It is not safe for concurrent use.
+func (s *State) Hashes(txn *store.Txn) func(number int32) ([]uint32, error) {
 	l := s.ledger(txn, never)
-	a, err := l.action(number)
-	return a.txid, err
+	return func(number int32) ([]uint32, error) {
+		a, err := l.action(number)
+		if err != nil {
+			return nil, err
+		}
+		return a.hashes(&s.index), nil
+	}
 }
 
 // loadKeys derives where the keys stand from their newest records.

@@ -58,18 +58,41 @@ func (a *storedAction) keys() (keys [3]protocol.KeyHash, n int) {
 }
 
 // mentioning is an action's place in the list of a key that it mentions. The actions
-// of a key that is in an identity form a chain, with a landmark every landmarkEvery;
-// one that came before the key was in any is a landmark and in no chain.
+// of a key that is in an identity form a chain, with a landmark every landmarkEvery. Of those that
+// came before the key was in any, which are in no chain, the first is found by the key (package
+// txids), and each other is a landmark.
 type mentioning struct {
 	previous int32 // the action before it in the chain, none if it is the first or in none
 	since    uint8 // how many actions of the chain came after its last landmark, this one included
+	first    bool  // in no chain, and the first that mentions the key
 }
 
 // chained reports whether the action is in the key's chain.
 func (m mentioning) chained() bool { return m.previous != none || m.since > 0 }
 
 // landmark reports whether the action has a landmark.
-func (m mentioning) landmark() bool { return m.since == 0 }
+func (m mentioning) landmark() bool { return m.since == 0 && !m.first }
+
+// firstMention is how a mentioning is stored that is the first of its key: one without a previous one
+// has since 0 or 1.
+const firstMention = 2
+
+// appendTo appends the place to a stored action.
+func (m mentioning) appendTo(b []byte) []byte {
+	if m.first {
+		return append(b, firstMention)
+	}
+	return binary.AppendUvarint(b, uint64(m.previous+1)*landmarkEvery+uint64(m.since))
+}
+
+// readMentioning reads what appendTo wrote.
+func readMentioning(d *store.Decoder) mentioning {
+	m := d.Uvarint((math.MaxInt32+1)*landmarkEvery + landmarkEvery - 1)
+	if m == firstMention {
+		return mentioning{previous: none, first: true}
+	}
+	return mentioning{previous: int32(m/landmarkEvery - 1), since: uint8(m % landmarkEvery)}
+}
 
 // ActionsPerChunk is how many actions of a block share a value: enough that
 // their number costs Badger little, few enough to read for one of them.
@@ -125,7 +148,7 @@ func (a *storedAction) appendTo(chunk []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(a.target))
 	}
 	for _, m := range a.mentions {
-		b = binary.AppendUvarint(b, uint64(m.previous+1)*landmarkEvery+uint64(m.since))
+		b = m.appendTo(b)
 	}
 	b = binary.AppendUvarint(b, uint64(a.messageLen))
 	b = append(b, a.message...)
@@ -189,8 +212,7 @@ func decodeAction(b []byte) (storedAction, error) {
 	if count := int(flags >> shiftMentions); count > 0 {
 		a.mentions = make([]mentioning, count)
 		for i := range a.mentions {
-			m := d.Uvarint((math.MaxInt32+1)*landmarkEvery + landmarkEvery - 1)
-			a.mentions[i] = mentioning{int32(m/landmarkEvery - 1), uint8(m % landmarkEvery)}
+			a.mentions[i] = readMentioning(&d)
 		}
 	}
 	if a.messageLen = uint32(d.Uvarint(math.MaxUint32)); a.messageLen > 0 && a.messageLen <= inlineMessage {

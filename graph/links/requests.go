@@ -43,7 +43,10 @@ func (v *Identities) Requests(ctx context.Context, parent protocol.KeyHash, stat
 	if err := v.stillThere(); err != nil {
 		return nil, nil, err
 	}
-	list := v.mentions(parent)
+	list, err := v.mentions(parent)
+	if err != nil {
+		return nil, nil, err
+	}
 	end := v.ledger.firstFrom(v.height + 1)
 	if from != nil {
 		behind, err := v.ledger.firstAfter(*from)
@@ -150,7 +153,10 @@ func (v *Identities) Touched(ctx context.Context, parent protocol.KeyHash) (requ
 	if err := v.stillThere(); err != nil {
 		return nil, false, err
 	}
-	list := v.mentions(parent)
+	list, err := v.mentions(parent)
+	if err != nil {
+		return nil, false, err
+	}
 	first := v.ledger.firstFrom(v.height)
 	looked, known := 0, make(map[int32]bool)
 	err = list.eachBack(v.ledger.firstFrom(v.height+1), func(n int32, stored *storedAction) (bool, error) {
@@ -212,16 +218,23 @@ func (l *mentionList) eachBack(end int32, visit func(n int32, stored *storedActi
 			return err
 		}
 	}
-	// Before the chain come those that are in none: all of them are landmarks.
-	prefix := store.MentionKey(store.PrefixLandmark, l.key, 0)[:21]
-	return store.EachKeyBefore(l.txn, prefix, store.MentionKey(store.PrefixLandmark, l.key, end), func(key []byte) (bool, error) {
-		n := int32(binary.BigEndian.Uint32(key[21:]))
+	// Before the chain come those that are in none: landmarks, and the first of all.
+	more := true
+	look := func(n int32) (bool, error) {
 		stored, err := l.action(n)
-		if err != nil {
-			return false, err
+		if err == nil {
+			more, err = visit(n, &stored)
 		}
-		return visit(n, &stored)
+		return more, err
+	}
+	prefix := store.MentionKey(store.PrefixLandmark, l.key, 0)[:21]
+	err = store.EachKeyBefore(l.txn, prefix, store.MentionKey(store.PrefixLandmark, l.key, end), func(key []byte) (bool, error) {
+		return look(int32(binary.BigEndian.Uint32(key[21:])))
 	})
+	if err == nil && more && l.first != none && l.first < end {
+		_, err = look(l.first)
+	}
+	return err
 }
 
 // lastBelow returns the last action of the key's chain below a number; none if there is none.

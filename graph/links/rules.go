@@ -9,6 +9,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/graph/txids"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
@@ -32,6 +33,7 @@ type Step struct {
 	err    error        // the first of the store; what follows it does not count
 
 	first         int32     // the number of the first of the block's own actions
+	hashes        []uint32  // of their txids
 	effects       hash.Hash // takes their canonical encoding
 	space         []byte    // where that is made
 	storedEffects []byte    // they as they are stored
@@ -123,7 +125,9 @@ func (s *Step) decide() {
 	for _, n := range lateRevokes {
 		s.decideRevoke(n, s.targetOf(n))
 	}
-	s.mentionAll()
+	if s.actions > s.first {
+		s.mentionAll()
+	}
 }
 
 // admit adds the block's actions, undecided.
@@ -152,7 +156,7 @@ func (s *Step) admit(actions []Action) error {
 		}
 		s.add(a.stored())
 	}
-	s.index.Add(s.actions, hashes)
+	s.hashes = hashes
 	s.actions += int32(len(order))
 	return nil
 }
@@ -238,20 +242,35 @@ func (s *Step) targetOf(n int32) acted {
 	return s.acted(target)
 }
 
-// mentionAll lists the block's actions among those of the keys that they mention.
+// mentionAll lists the block's actions among those of the keys that they mention, and adds them to
+// the index.
 func (s *Step) mentionAll() {
+	var first []txids.Mention
 	for n := s.first; n < s.actions; n++ {
 		a := s.own(n)
 		keys, count := a.keys()
 		a.mentions = make([]mentioning, 0, count)
 		for _, key := range keys[:count] {
 			m := s.mention(key, n)
+			if !m.chained() {
+				hash := s.index.HashKey(key)
+				known, err := s.knows(key, hash)
+				if err != nil {
+					s.fail(err)
+					return
+				}
+				if m.first = !known; m.first {
+					s.met[key] = true
+					first = append(first, txids.Mention{Hash: hash, Action: n})
+				}
+			}
 			a.mentions = append(a.mentions, m)
 			if m.landmark() {
 				s.landmarks = append(s.landmarks, mention{key, n})
 			}
 		}
 	}
+	s.index.Add(s.first, s.hashes, first)
 }
 
 // release returns the actions of the given kind that wait for n. The kind of n does
@@ -317,7 +336,7 @@ func (s *Step) refusesAccept(accept, target *acted, request about) Reason {
 	}
 	link, inForce := s.link(request.child)
 	switch {
-	case inForce && link.request == target.number || s.ended(target.number):
+	case inForce && link.request == target.number || s.ended(target.number, request.child):
 		return RequestUsed
 	case inForce:
 		return ChildHasParent
@@ -327,8 +346,12 @@ func (s *Step) refusesAccept(accept, target *acted, request about) Reason {
 	return NoReason
 }
 
-// ended reports whether the link of a request was in force and was cut.
-func (s *Step) ended(request int32) bool {
+// ended reports whether the link of a request, whose child is given, was in force and was cut. A key whose
+// links were cut is in an identity for good, so of others nothing is read.
+func (s *Step) ended(request int32, child protocol.KeyHash) bool {
+	if s.inIdentity(child) == none {
+		return false
+	}
 	_, was, err := s.cut(request)
 	if err != nil {
 		s.fail(err)

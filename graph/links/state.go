@@ -32,7 +32,7 @@ type State struct {
 
 	blocks  cow.Array[blockSpan] // those that have actions, in order
 	actions int32                // how many there are
-	index   txids.Index          // of their txids
+	index   txids.Index          // of their txids, and of who is the first to mention a key
 
 	waiting waiting
 }
@@ -193,14 +193,15 @@ func (s *State) record(key int32) keyRecord {
 	return r
 }
 
-// mention notes that an action mentions a key, and returns its place in the key's list.
+// mention notes that an action mentions a key, and returns its place in the key's list. Of a key
+// that is in no identity it does not know whether it is the first.
 func (s *State) mention(hash protocol.KeyHash, action int32) mentioning {
 	n := s.inIdentity(hash)
 	if n == none {
 		return mentioning{previous: none}
 	}
 	p := s.places.Edit(n)
-	m := mentioning{p.mentioned, (p.since + 1) % landmarkEvery}
+	m := mentioning{previous: p.mentioned, since: (p.since + 1) % landmarkEvery}
 	p.mentioned, p.since = action, m.since
 	return m
 }

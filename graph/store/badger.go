@@ -24,7 +24,7 @@ const (
 	MaxBlockCache   = 64 << 20
 	BlockCacheShare = 16
 	// FiltersShare is as much of the memory as filters of txids may take (package txids). It is
-	// enough for 8 million actions at 512 MiB.
+	// enough for 8 million txids and keys at 512 MiB.
 	FiltersShare = 32
 )
 

@@ -21,8 +21,9 @@ type Params struct {
 // Version 4: a signature with ANYONECANPAY shows no author; a block's time and
 // target are kept. Version 5: what became of actions is in the store alone. Version 6: an anchor has its
 // author's identity; the undo record leaves out what follows from the block's records. Version 7: the
-// numbers of actions by txid are in runs (package txids).
-const formatVersion = 7
+// numbers of actions by txid are in runs (package txids). Version 8: so is the first action that mentions a key
+// in no identity.
+const formatVersion = 8
 
 // Format is the value under 'M', in JSON.
 type Format struct {

@@ -30,7 +30,8 @@ import (
 //	'f'     action 4                       cutLink                     of an MLR, how its link ended
 //	'w'     kind 1, reference 32, action 4 empty                       an action of a kind that waited in its own block; canonical
 //	'x'     key 20, action 4               empty                       an action by or about a key: each one before the key was in an
-//	                                                                   identity, every 64th of the chain from then on
+//	                                                                   identity but the first, which package txids finds; every 64th
+//	                                                                   of the chain from then on
 //	'y'     key 20, action 4               empty                       an action that turned out later to be about a key
 //	'H'     height 4                       80 bytes, levels 1          header of a block that has anchors or what broke a chain of them,
 //	                                                                   and how many levels its merkle tree has below the root
@@ -48,7 +49,7 @@ import (
 // These say how the graph came to be, not what it is: two graphs of the same
 // chain may differ in them.
 //
-//	'o'     run 4, chunk 4                 entries 8, checksum 4       numbers of actions by hashes of their txids (package txids)
+//	'o'     run 4, chunk 4                 entries 8, checksum 4       numbers of actions by hashes of txids and keys (package txids)
 //	'r'     -                              list of runs, checksum 4    which of these runs and chunks count
 //	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, l, f, w, x, y and c; under h,
 //	                                                                   t, j and g that follows from its anchors
@@ -67,8 +68,8 @@ import (
 //	list                       made longer by                  adding, taking away            one question
 //	actions, effects (a, e)    fees: the block's actions, and  some 300 bytes each while the  Events reads those of the block up to
 //	                           all that they release           step is made, none afterwards  the end of its page
-//	numbers by txid (o, r)     fees: anybody                   8 bytes written for each       a chunk of each run: some ten for each
-//	                                                           factor of 8 in their number;   factor of 8; one, and one in a thousand of
+//	numbers by txid, by key    fees: anybody                   8 bytes written for each       a chunk of each run: some ten for each
+//	(o, r)                                                     factor of 8 in their number;   factor of 8; one, and one in a thousand of
 //	                                                           2 bytes held, up to a bound    the others, as long as 2 bytes of each are held
 //	waiting for one reference  fees: anybody                   constant each; released once;  none lists them
 //	(w, l)                                                     24 bytes held per reference

@@ -5,17 +5,15 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
-
 	"github.com/keytree-bch/keytree/graph/store"
 )
 
-// Check compares the runs with so many actions, whose txids are given by number. exists is told the
-// keys of the records that must be there, and are; report what is wrong with a record. It holds a bit for each
+// Check compares the runs with so many actions; hashes returns those of an action's entries, 8 at most. exists is told the
+// keys of the records that must be there, and are; report what is wrong with a record. It holds a byte for each
 // action. Errors are the store's; actions that cannot be read, store.ErrDamaged, are passed over.
-func (x *Index) Check(txn *store.Txn, actions int32, txid func(number int32) (chainhash.Hash, error), exists func(key []byte), report func(key []byte, problem string)) error {
+func (x *Index) Check(txn *store.Txn, actions int32, hashes func(number int32) ([]uint32, error), exists func(key []byte), report func(key []byte, problem string)) error {
 	exists([]byte{store.PrefixRuns})
-	seen := make([]uint64, (int(actions)+63)/64) // bits, by action
+	seen := make([]uint8, actions) // which of its entries, in bits, by action
 	for i := range x.runs {
 		r := &x.runs[i]
 		for n := r.first; n < r.end; n++ {
@@ -46,22 +44,28 @@ func (x *Index) Check(txn *store.Txn, actions int32, txid func(number int32) (ch
 				if number < 0 || number >= min(r.known, actions) {
 					continue // taken back, or not compared
 				}
-				id, err := txid(number)
+				of, err := hashes(number)
 				if errors.Is(err, store.ErrDamaged) {
 					continue
 				} else if err != nil {
 					return err
 				}
-				if x.Hash(id) != hashOf(e) {
-					report(r.key(n), fmt.Sprintf("action %d has another txid, %v", number, id))
+				at := slices.Index(of, hashOf(e))
+				if at < 0 {
+					report(r.key(n), fmt.Sprintf("action %d has another txid, and is not the first to mention the key", number))
+					continue
 				}
-				seen[number/64] |= 1 << (number % 64)
+				seen[number] |= 1 << at
 			}
 		}
 	}
 	for n := range min(x.flushed, actions) {
-		if seen[n/64]&(1<<(n%64)) == 0 {
-			report([]byte{store.PrefixRuns}, fmt.Sprintf("action %d is in none of the runs, as all below %d should be", n, x.flushed))
+		of, err := hashes(n)
+		if err != nil && !errors.Is(err, store.ErrDamaged) {
+			return err
+		}
+		if err == nil && seen[n] != 1<<len(of)-1 {
+			report([]byte{store.PrefixRuns}, fmt.Sprintf("action %d is not in the runs with all that it should be found by, as all below %d should be", n, x.flushed))
 			break
 		}
 	}

@@ -121,7 +121,7 @@ func (x *Index) newRun(size uint32, known int32) run {
 	return r
 }
 
-// Settle moves the actions in memory into a run if there are so many, and goes on with the merges.
+// Settle moves the entries in memory into a run if there are so many, and goes on with the merges.
 // txn reads the store without the step. set takes what has to be durable before the tip is. The
 // records with the returned keys may be removed once it is.
 func (x *Index) Settle(txn *store.Txn, most int, set func(key, value []byte)) (obsolete [][]byte, err error) {
@@ -148,14 +148,13 @@ func (x *Index) Settle(txn *store.Txn, most int, set func(key, value []byte)) (o
 	return obsolete, nil
 }
 
-// flush writes the actions in memory as a run.
+// flush writes the entries in memory as a run.
 func (x *Index) flush(set func(key, value []byte)) {
 	var all []uint64
 	for _, list := range slices.Backward(x.recent) {
 		all = merged(list, all)
 	}
-	known := x.flushed + int32(len(all))
-	r := x.newRun(uint32(len(all)), known)
+	r := x.newRun(uint32(len(all)), x.next)
 	for !r.complete() {
 		n := 0
 		for n < len(all) && r.chunkOf(hashOf(all[n])) == r.end {
@@ -164,7 +163,7 @@ func (x *Index) flush(set func(key, value []byte)) {
 		r.write(all[:n], set)
 		all = all[n:]
 	}
-	x.runs, x.recent, x.flushed = append(x.runs, r), nil, known
+	x.runs, x.recent, x.flushed = append(x.runs, r), nil, x.next
 }
 
 // beginMerges begins a merge for each size of which there are enough runs. Sizes are alike within a
@@ -327,6 +326,7 @@ func decode(txn *store.Txn) (x Index, err error) {
 	d := store.Decoder{Rest: value[:len(value)-crcSize]}
 	copy(x.secret[:], d.Take(len(x.secret)))
 	x.flushed = d.Action()
+	x.next = x.flushed
 	last := uint32(0)
 	for len(d.Rest) > 0 {
 		r := run{bits: d.Byte(), id: d.Uint32(), size: d.Uint32(), first: d.Uint32(), end: d.Uint32(), known: d.Action(), into: d.Uint32()}

@@ -1,9 +1,12 @@
-// Package txids tells which action has a txid. Badger takes some 3.5 µs of processor time per
-// record, so there is none for each action: entries of 8 bytes stand in sorted runs.
+// Package txids tells which action has a txid, and which was the first to mention a key that is in no
+// identity. Badger takes some 3.5 µs of processor time per record, so there is none for each of
+// them: entries of 8 bytes stand in sorted runs.
 //
-// An entry is 32 bits of a keyed hash of the txid, and the action's number. What is found by
-// hash may be another action, so whoever asks compares the txid of the action itself. The key is
-// random and secret: nobody can choose txids whose hashes lie close together, however much he
+// An entry is 32 bits of a keyed hash, of the txid or the key, and the action's number. What is found by
+// hash may be another action, so whoever asks compares the action itself. An action has an entry for
+// its txid, and one for each key of which it is the first to say something. A key has one at
+// most, however many pay for mentioning it, so that nobody can make many entries of the same hash. The key is
+// random and secret: nobody can choose txids or keys whose hashes lie close together, however much he
 // computes. So hashes are spread evenly whatever somebody pays for, and chunks have about the same
 // length. Even of 2^31 actions, which are as many as can be numbered, a lookup comes upon one
 // other with the same hash every second time.
@@ -28,7 +31,7 @@
 //	filter.go  which run may have a hash
 //	check.go   whether the runs are what the actions make of them
 //
-// What never belongs here: what actions are.
+// What never belongs here: what actions are, and which keys are in an identity.
 package txids
 
 import (
@@ -41,9 +44,10 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
-// Index tells the numbers of actions by their txids. The zero Index is not one: New and Load make
+// Index tells the numbers of actions by their txids, and by the keys that they are the first to mention. The zero Index is not one: New and Load make
 // them. A copy is another version, which shares what it does not change: each may be read by any number
 // of goroutines, together with the store as it was when that version became durable. One that
 // changes belongs to one goroutine.
@@ -53,6 +57,7 @@ type Index struct {
 	// twice as long as the next. Lists are never changed.
 	recent  [][]uint64
 	flushed int32
+	next    int32 // the number behind the last action that was added
 	runs    []run // by id; replaced, never changed, once another version may have it
 	filters int   // how many bytes filters may take
 }
@@ -68,11 +73,22 @@ func New() Index {
 }
 
 // Hash is the hash of a txid.
-func (x *Index) Hash(txid chainhash.Hash) uint32 {
-	var b [len(Index{}.secret) + chainhash.HashSize]byte
-	copy(b[copy(b[:], x.secret[:]):], txid[:])
-	sum := sha256.Sum256(b[:])
+func (x *Index) Hash(txid chainhash.Hash) uint32 { return x.hash(txid[:]) }
+
+// HashKey is the hash of a key.
+func (x *Index) HashKey(key protocol.KeyHash) uint32 { return x.hash(key[:]) }
+
+// hash is that of at most 32 bytes, whose number tells what they are.
+func (x *Index) hash(what []byte) uint32 {
+	var space [len(Index{}.secret) + chainhash.HashSize]byte
+	sum := sha256.Sum256(append(append(space[:0], x.secret[:]...), what...))
 	return binary.BigEndian.Uint32(sum[:])
+}
+
+// Mention is an action that is the first to mention a key, by the hash of the key.
+type Mention struct {
+	Hash   uint32
+	Action int32
 }
 
 // entry puts a hash before a number, so that entries sort by hash.
@@ -82,7 +98,7 @@ func hashOf(entry uint64) uint32 { return uint32(entry >> 32) }
 
 func numberOf(entry uint64) int32 { return int32(uint32(entry)) }
 
-// Find returns the number of the action that is meant, of those whose txids have a hash; none, -1,
+// Find returns the number of the action that is meant, of those with an entry of a hash; none, -1,
 // if there is none. is tells whether the action of a number is; the number may be of one that is
 // not there any more, or not yet. txn reads the store. It reads one chunk of each run at most.
 // store.ErrDamaged if a chunk is not there.
@@ -126,15 +142,22 @@ func find(count int, at func(i int) uint64, hash uint32, is func(number int32) (
 // Flushed returns the number below which all actions are in runs: Add passes over them.
 func (x *Index) Flushed() int32 { return x.flushed }
 
-// Add adds actions, by the hashes of their txids, which are numbered from first on. All before
-// them must have been added.
-func (x *Index) Add(first int32, hashes []uint32) {
-	list := make([]uint64, 0, len(hashes))
-	for i, hash := range hashes {
-		if n := first + int32(i); n >= x.flushed {
+// Add adds actions, by the hashes of their txids, which are numbered from first on, and what they are
+// the first to mention. All before them must have been added.
+func (x *Index) Add(first int32, hashes []uint32, mentions []Mention) {
+	list := make([]uint64, 0, len(hashes)+len(mentions))
+	add := func(hash uint32, n int32) {
+		if n >= x.flushed {
 			list = append(list, entry(hash, n))
 		}
 	}
+	for i, hash := range hashes {
+		add(hash, first+int32(i))
+	}
+	for _, m := range mentions {
+		add(m.Hash, m.Action)
+	}
+	x.next = max(x.flushed, first+int32(len(hashes)))
 	if len(list) == 0 {
 		return
 	}
@@ -169,14 +192,14 @@ func (x *Index) Truncate(number int32) {
 		}
 	}
 	x.recent = recent
-	x.flushed = min(x.flushed, number)
+	x.flushed, x.next = min(x.flushed, number), min(x.next, number)
 	x.runs = slices.Clone(x.runs)
 	for i := range x.runs {
 		x.runs[i].known = min(x.runs[i].known, number)
 	}
 }
 
-// held is how many actions are in memory.
+// held is how many entries are in memory.
 func (x *Index) held() (n int) {
 	for _, list := range x.recent {
 		n += len(list)

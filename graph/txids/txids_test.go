@@ -12,6 +12,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // db is a store that is killed now and then.
@@ -79,6 +80,8 @@ type world struct {
 	x       Index
 	chain   []chainhash.Hash // by number
 	made    uint64
+
+	mentions int // actions are the first to mention so many keys at most
 }
 
 // txid is another one each time. They begin alike, as whoever pays for it can have them.
@@ -86,6 +89,21 @@ func (w *world) txid() (h chainhash.Hash) {
 	w.made++
 	binary.BigEndian.PutUint64(h[8:], w.made)
 	return h
+}
+
+// keysOf are the keys that an action is the first to mention.
+func (w *world) keysOf(txid chainhash.Hash) (keys []protocol.KeyHash) {
+	for i := range binary.BigEndian.Uint64(txid[8:]) % uint64(w.mentions+1) {
+		keys = append(keys, protocol.KeyHash(append([]byte{byte(i)}, txid[:19]...)))
+	}
+	return keys
+}
+
+// lookUpKey looks for the first that mentions a key.
+func (w *world) lookUpKey(txn *store.Txn, x *Index, chain []chainhash.Hash, key protocol.KeyHash) (int32, error) {
+	return x.Find(txn, x.HashKey(key), func(n int32) (bool, error) {
+		return int(n) < len(chain) && slices.Contains(w.keysOf(chain[n]), key), nil
+	})
 }
 
 // lookUp looks for a txid in a version of the index of a chain.
@@ -101,6 +119,11 @@ func (w *world) wantAll(txn *store.Txn, x *Index, chain []chainhash.Hash) {
 	for n := 0; n < len(chain); n += 1 + w.r.IntN(1+len(chain)/20) {
 		if have, err := lookUp(txn, x, chain, chain[n]); err != nil || int(have) != n {
 			w.t.Fatalf("action %d of %d is found as %d, %v", n, len(chain), have, err)
+		}
+		for _, key := range w.keysOf(chain[n]) {
+			if have, err := w.lookUpKey(txn, x, chain, key); err != nil || int(have) != n {
+				w.t.Fatalf("action %d of %d is found as %d by its key, %v", n, len(chain), have, err)
+			}
 		}
 	}
 	for range 3 {
@@ -118,7 +141,7 @@ func (w *world) open() {
 			return err
 		}
 		if from := int(w.x.Flushed()); from < len(w.chain) {
-			w.x.Add(int32(from), w.hashes(w.chain[from:]))
+			w.add(&w.x, w.chain, from)
 		}
 		w.x.Truncate(int32(len(w.chain)))
 		return w.x.Tidy(txn, w.db)
@@ -132,11 +155,26 @@ func (w *world) read(do func(txn *store.Txn) error) {
 	}
 }
 
-func (w *world) hashes(txids []chainhash.Hash) (hashes []uint32) {
-	for _, id := range txids {
-		hashes = append(hashes, w.x.Hash(id))
+// hashes are those of an action.
+func (w *world) hashes(n int32) ([]uint32, error) {
+	hashes := []uint32{w.x.Hash(w.chain[n])}
+	for _, key := range w.keysOf(w.chain[n]) {
+		hashes = append(hashes, w.x.HashKey(key))
 	}
-	return hashes
+	return hashes, nil
+}
+
+// add adds the actions of a chain to a version, from a number on.
+func (w *world) add(x *Index, chain []chainhash.Hash, from int) {
+	var hashes []uint32
+	var mentions []Mention
+	for n, txid := range chain[from:] {
+		hashes = append(hashes, x.Hash(txid))
+		for _, key := range w.keysOf(txid) {
+			mentions = append(mentions, Mention{x.HashKey(key), int32(from + n)})
+		}
+	}
+	x.Add(int32(from), hashes, mentions)
 }
 
 // connect takes a step with so many new actions, in which the store may be killed. It reports
@@ -151,7 +189,7 @@ func (w *world) connect(actions, most int) (happened bool) {
 	next := w.x
 	txn := store.NewTxn(w.db.NewTransaction(false))
 	defer txn.Discard()
-	next.Add(int32(before), w.hashes(chain[before:]))
+	w.add(&next, chain, before)
 	var entries []store.Entry
 	obsolete, err := next.Settle(txn, most, func(key, value []byte) { entries = append(entries, store.Entry{Key: key, Value: value}) })
 	if err != nil {
@@ -182,7 +220,7 @@ func (w *world) check() {
 			return err
 		}
 		records := 0
-		err := w.x.Check(txn, int32(len(w.chain)), func(n int32) (chainhash.Hash, error) { return w.chain[n], nil },
+		err := w.x.Check(txn, int32(len(w.chain)), w.hashes,
 			func([]byte) { records++ },
 			func(key []byte, problem string) { w.t.Errorf("%x: %s", key, problem) })
 		stored := 0
@@ -207,7 +245,7 @@ func TestIndex(t *testing.T) {
 		rounds = 25
 	}
 	for seed, filters := range []int{0, 2000, 1 << 20} {
-		w := &world{t: t, r: rand.New(rand.NewPCG(uint64(seed), 1)), db: newDB(t), filters: filters}
+		w := &world{t: t, r: rand.New(rand.NewPCG(uint64(seed), 1)), db: newDB(t), filters: filters, mentions: seed}
 		w.open()
 		merges := 0
 		for range rounds {
@@ -256,11 +294,11 @@ func TestBounds(t *testing.T) {
 	written, most := 0, 0
 	for range steps {
 		w.read(func(txn *store.Txn) error {
-			first := int32(len(w.chain))
+			first := len(w.chain)
 			for range step {
 				w.chain = append(w.chain, w.txid())
 			}
-			w.x.Add(first, w.hashes(w.chain[first:]))
+			w.add(&w.x, w.chain, first)
 			var entries []store.Entry
 			count := 0
 			obsolete, err := w.x.Settle(txn, step, func(key, value []byte) {
@@ -323,7 +361,7 @@ func TestBounds(t *testing.T) {
 
 // TestCheck finds what no checksum tells.
 func TestCheck(t *testing.T) {
-	w := &world{t: t, r: rand.New(rand.NewPCG(1, 1)), db: newDB(t)}
+	w := &world{t: t, r: rand.New(rand.NewPCG(1, 1)), db: newDB(t), mentions: 2}
 	w.open()
 	for range 3 {
 		w.connect(700, 100)
@@ -355,7 +393,7 @@ func TestCheck(t *testing.T) {
 			})
 			found := 0
 			w.read(func(txn *store.Txn) error {
-				return w.x.Check(txn, int32(len(w.chain)), func(n int32) (chainhash.Hash, error) { return w.chain[n], nil },
+				return w.x.Check(txn, int32(len(w.chain)), w.hashes,
 					func([]byte) {}, func([]byte, string) { found++ })
 			})
 			if found == 0 {
