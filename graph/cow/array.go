@@ -12,12 +12,13 @@ package cow
 
 import "iter"
 
-// A page holds pageLen items, a middle middleLen pages. Small pages make a change
-// of something at random cheap, large ones take less room beside the items.
+// A page holds pageLen items, a middle middleLen pages. Small ones make a change
+// of something at random cheap. Large pages take less room beside the items; large middles leave
+// a short top, which each version that changes anything copies.
 const (
 	pageBits   = 4
 	pageLen    = 1 << pageBits
-	middleBits = 8
+	middleBits = 6
 	middleLen  = 1 << middleBits
 )
 

@@ -129,8 +129,8 @@ func (v *Identities) describeFate(a *ActionStatus, n int32, stored *storedAction
 // linkOf returns the link of a request, whose child is given, as far as there has been
 // one; and whether it was cut.
 func (v *Identities) linkOf(request int32, child protocol.KeyHash) (link cutLink, cut, linked bool, err error) {
-	if place, ok := v.state.link(child); ok && place.request == request {
-		return cutLink{accept: place.name.number, linked: place.linked}, false, true, nil
+	if link, ok := v.state.link(v.state.keys.Find(child)); ok && link.request == request {
+		return cutLink{accept: link.accept, linked: link.linked}, false, true, nil
 	}
 	link, cut, err = v.ledger.cut(request)
 	return link, cut, cut, err

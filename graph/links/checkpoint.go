@@ -70,10 +70,10 @@ func (s *State) WriteCheckpoint(w *bufio.Writer) error {
 
 // appendKey appends where a key stands.
 func (s *State) appendKey(b []byte, n int32) []byte {
-	p := s.places.Ref(n)
-	b = append(append(b, s.keys.Ref(n)[:]...), p.name.tx[:]...)
+	p, name := s.places.Ref(n), s.namedBy.Ref(n)
+	b = append(append(b, s.keys.Ref(n)[:]...), name.tx[:]...)
 	for _, v := range [...]int32{
-		p.name.number, p.request, int32(p.linked), p.first, p.last, p.next, p.previous, int32(p.moved), p.mentioned, s.forest.Parent(n),
+		name.number, p.request, int32(p.linked), p.first, p.last, p.next, p.previous, int32(p.moved), p.mentioned, s.forest.Parent(n),
 	} {
 		b = binary.BigEndian.AppendUint32(b, uint32(v))
 	}
@@ -166,7 +166,8 @@ func (s *State) readKeys(r *bufio.Reader, keys int32) error {
 			return fmt.Errorf("%w: a checkpoint has a key twice", store.ErrDamaged)
 		}
 		number := func() int32 { return int32(d.Uint32()) }
-		p := keyPlace{name: naming{tx: d.Hash(), number: number()}, request: number(), linked: d.Uint32()}
+		name := naming{tx: d.Hash(), number: number()}
+		p := keyPlace{request: number(), linked: d.Uint32(), named: !name.none()}
 		p.first, p.last, p.next, p.previous = number(), number(), number(), number()
 		p.moved, p.mentioned = d.Uint32(), number()
 		parent := number()
@@ -176,12 +177,13 @@ func (s *State) readKeys(r *bufio.Reader, keys int32) error {
 				return fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, key, keys)
 			}
 		}
-		for _, action := range [...]int32{p.name.number, p.request, p.mentioned} {
+		for _, action := range [...]int32{name.number, p.request, p.mentioned} {
 			if action < none || action >= s.actions {
 				return fmt.Errorf("%w: a checkpoint refers to action %d, there are %d", store.ErrDamaged, action, s.actions)
 			}
 		}
 		s.places.Append(p)
+		s.namedBy.Append(name)
 		parents = append(parents, parent)
 	}
 	if !forest.Rooted(parents) {

@@ -25,7 +25,7 @@ func sameMap[K, V comparable](a, b *cow.Map[K, V]) bool {
 func (s *State) Differs(t *State) string {
 	inIdentities := int32(0)
 	for n := range s.places.Len() {
-		if !s.places.Ref(n).named() {
+		if !s.places.Ref(n).named {
 			continue // taken back
 		}
 		inIdentities++
@@ -45,7 +45,7 @@ func (s *State) Differs(t *State) string {
 		}
 	}
 	for n := range t.places.Len() {
-		if t.places.Ref(n).named() {
+		if t.places.Ref(n).named {
 			inIdentities--
 		}
 	}

@@ -5,14 +5,20 @@ import (
 )
 
 // join puts the link of an MLA that accepts request in force: from its child, a
-// root, to its parent. It decides the id of the joined tree (protocol/SPEC.md §5).
-func (s *Step) join(accept, request *acted) {
-	child, parent := s.enter(request.child), s.enter(request.parent)
+// root, to its parent. They have these numbers, none if they were in no link. It decides the id of the joined tree (protocol/SPEC.md §5).
+func (s *Step) join(accept, request *acted, child, parent int32) {
+	if child == none {
+		child = s.enter(request.child)
+	}
+	if parent == none {
+		parent = s.enter(request.parent)
+	}
 	root := s.forest.Root(parent)
 	childID, rootID := s.identity(child), s.identity(root)
 	s.forest.Link(child, parent, s.height)
+	s.nameKey(child, naming{accept.txid, accept.number})
 	p := s.places.Edit(child)
-	p.name, p.request, p.linked = naming{accept.txid, accept.number}, request.number, s.height
+	p.request, p.linked = request.number, s.height
 	s.changed = append(s.changed, child, s.addChild(child, parent, s.height))
 	s.Counts.Links++
 
@@ -32,7 +38,7 @@ func (s *Step) join(accept, request *acted) {
 	s.emit(storedEffect{effect: LinkFormed, action: accept.number, target: request.number, id: id.number},
 		&Effect{Tx: accept.txid, Ref: request.txid, Child: request.child, Parent: request.parent, ID: id.tx})
 	if rootID != id {
-		s.places.Edit(root).name = id
+		s.nameKey(root, id)
 		s.changed = append(s.changed, root)
 	}
 	s.sized[id.tx] = root
@@ -70,7 +76,8 @@ func (s *Step) part(revoke, accept *acted, of about) {
 	s.cuts[p.request] = cutLink{accept.number, p.linked, revoke.number, s.height}
 	s.cutNow = append(s.cutNow, p.request)
 	id := naming{revoke.txid, revoke.number}
-	p.name, p.request, p.linked = id, none, 0
+	p.request, p.linked = none, 0
+	s.nameKey(child, id)
 	s.changed = append(s.changed, child, s.removeChild(child, parent, s.height))
 	s.Counts.Links--
 	s.Counts.Identities++

@@ -87,18 +87,20 @@ func (s *State) loadKeys(txn *store.Txn, most int) error {
 		}
 		n := s.place(protocol.KeyHash(key[1:store.KeyStemSize]))
 		p := s.places.Edit(n)
-		if !p.name.none() || r.id.none() == !r.hasParent {
+		if p.named || r.id.none() == !r.hasParent {
 			return fmt.Errorf("%w: key %x is neither in a link nor the root of an identity", store.ErrDamaged, key[1:store.KeyStemSize])
 		}
 		if records++; records > most {
 			return fmt.Errorf("%w: there is room for %d keys in links, there are more", store.ErrMemory, most)
 		}
 		parent := none
-		p.name, p.moved = r.id, store.VersionHeight(key)
+		p.moved = store.VersionHeight(key)
+		s.nameKey(n, r.id)
 		if r.hasParent {
 			parent = s.place(r.parent)
+			s.nameKey(n, r.accept)
 			p = s.places.Edit(n)
-			p.name, p.request, p.linked = r.accept, r.request, r.linked
+			p.request, p.linked = r.request, r.linked
 		}
 		if r.hasFirst {
 			first := s.place(r.first)

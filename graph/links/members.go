@@ -80,7 +80,7 @@ type standing struct {
 func (v *Identities) standing(n int32) (standing, error) {
 	s := v.state
 	if p := s.places.Ref(n); p.moved <= v.height {
-		return standing{s.forest.Parent(n), p.first, p.next, p.name.tx, p.linked}, v.spend(1)
+		return standing{s.forest.Parent(n), p.first, p.next, s.namedBy.Ref(n).tx, p.linked}, v.spend(1)
 	}
 	r, err := v.storedKey(n)
 	here := standing{parent: none, first: none, next: none, accept: r.accept.tx, linked: r.linked}

@@ -101,7 +101,7 @@ func (v *Identities) resolvePast(ctx context.Context, key protocol.KeyHash) (Res
 			}
 		}
 		if at == n && at != moved {
-			parent, accept := s.keys.Key(s.forest.Parent(n)), s.places.Ref(n).name.tx
+			parent, accept := s.keys.Key(s.forest.Parent(n)), s.namedBy.Ref(n).tx
 			r.Parent, r.Accept = &parent, &accept
 		}
 		if p, ok := v.known[moved]; ok && len(r.Path) == MaxPath {
@@ -238,7 +238,7 @@ func (v *Identities) Turns(ctx context.Context, key protocol.KeyHash, limit int)
 		if len(accepts) == limit {
 			return accepts, true, nil
 		}
-		accepts = append(accepts, s.places.Ref(moved).name.tx)
+		accepts = append(accepts, s.namedBy.Ref(moved).tx)
 		at = moved
 	}
 	return accepts, false, nil

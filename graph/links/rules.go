@@ -246,10 +246,12 @@ func (s *Step) targetOf(n int32) acted {
 // the index.
 func (s *Step) mentionAll() {
 	var first []txids.Mention
+	space := make([]mentioning, 3*(s.actions-s.first))
 	for n := s.first; n < s.actions; n++ {
 		a := s.own(n)
 		keys, count := a.keys()
-		a.mentions = make([]mentioning, 0, count)
+		a.mentions = space[:0:count]
+		space = space[count:]
 		for _, key := range keys[:count] {
 			m := s.mention(key, n)
 			if !m.chained() {
@@ -319,13 +321,14 @@ func (s *Step) decideAccept(n int32) {
 		return
 	}
 	accept, request := s.acted(n), s.about(&target)
-	if s.settle(n, &target, request, s.refusesAccept(&accept, &target, request)) {
-		s.join(&accept, &target)
+	child, parent := s.keys.Find(request.child), s.keys.Find(request.parent)
+	if s.settle(n, &target, request, s.refusesAccept(&accept, &target, request, child, parent)) {
+		s.join(&accept, &target, child, parent)
 	}
 }
 
-// refusesAccept says why an MLA that refers to target is refused.
-func (s *Step) refusesAccept(accept, target *acted, request about) Reason {
+// refusesAccept says why an MLA that refers to target, which is about two keys of these numbers, is refused.
+func (s *Step) refusesAccept(accept, target *acted, request about, child, parent int32) Reason {
 	switch {
 	case target.kind != protocol.MLR:
 		return WrongKind
@@ -334,13 +337,13 @@ func (s *Step) refusesAccept(accept, target *acted, request about) Reason {
 	case accept.author != request.parent:
 		return NotTheParent
 	}
-	link, inForce := s.link(request.child)
+	link, inForce := s.link(child)
 	switch {
-	case inForce && link.request == target.number || s.ended(target.number, request.child):
+	case inForce && link.request == target.number || s.ended(target.number, child):
 		return RequestUsed
 	case inForce:
 		return ChildHasParent
-	case s.isAbove(request.child, request.parent):
+	case child != none && parent != none && s.forest.Root(parent) == child:
 		return Loop
 	}
 	return NoReason
@@ -348,8 +351,8 @@ func (s *Step) refusesAccept(accept, target *acted, request about) Reason {
 
 // ended reports whether the link of a request, whose child is given, was in force and was cut. A key whose
 // links were cut is in an identity for good, so of others nothing is read.
-func (s *Step) ended(request int32, child protocol.KeyHash) bool {
-	if s.inIdentity(child) == none {
+func (s *Step) ended(request, child int32) bool {
+	if child == none || !s.places.Ref(child).named {
 		return false
 	}
 	_, was, err := s.cut(request)
@@ -357,12 +360,6 @@ func (s *Step) ended(request int32, child protocol.KeyHash) bool {
 		s.fail(err)
 	}
 	return was
-}
-
-// isAbove reports whether a root is the other key's.
-func (s *Step) isAbove(root, key protocol.KeyHash) bool {
-	n := s.keys.Find(key)
-	return root == key || n != none && s.keys.Key(s.forest.Root(n)) == root
 }
 
 // decideRevoke cuts the link of the MLA target, or refuses the MCR, or lets it wait.
@@ -387,7 +384,7 @@ func (s *Step) refusesRevoke(revoke, target *acted, accept about) Reason {
 	case revoke.author != accept.parent:
 		return NotTheParent
 	}
-	if link, inForce := s.link(accept.child); !inForce || link.name.number != target.number {
+	if link, inForce := s.link(s.keys.Find(accept.child)); !inForce || link.accept != target.number {
 		return AlreadyRevoked
 	}
 	return NoReason

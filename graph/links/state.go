@@ -26,9 +26,10 @@ const none = cow.None
 // with the state before all that it does not change. A state that was published is
 // read by anybody and changed by nobody.
 type State struct {
-	keys   cow.Index[protocol.KeyHash]
-	places cow.Array[keyPlace] // by key
-	forest *forest.Forest      // by key
+	keys    cow.Index[protocol.KeyHash]
+	places  cow.Array[keyPlace] // by key
+	namedBy cow.Array[naming]   // by key: seldom changed, so apart from what is copied often; see nameKey
+	forest  *forest.Forest      // by key
 
 	blocks  cow.Array[blockSpan] // those that have actions, in order
 	actions int32                // how many there are
@@ -48,16 +49,13 @@ func NewState() *State {
 // more.
 func (s *State) Fork() *State {
 	return &State{
-		keys: s.keys.Fork(), places: s.places.Fork(), forest: s.forest.Fork(),
+		keys: s.keys.Fork(), places: s.places.Fork(), namedBy: s.namedBy.Fork(), forest: s.forest.Fork(),
 		blocks: s.blocks.Fork(), actions: s.actions, index: s.index, waiting: s.waiting.fork(),
 	}
 }
 
 // keyPlace is where a key stands now. Its parent is in the forest.
 type keyPlace struct {
-	// name is the MLA of the link to its parent; or, of a root, the action that names its
-	// identity. It is zero as long as the key is in no identity.
-	name    naming
 	request int32  // MLR that the MLA accepted; none of a root
 	linked  uint32 // height at which the link came into force; 0 of a root
 
@@ -71,10 +69,15 @@ type keyPlace struct {
 
 	mentioned int32 // last action of the chain of those that mention it (mentioning)
 	since     uint8 // of that action
+	named     bool  // it is in an identity
 }
 
-// named reports whether the key is in an identity.
-func (p *keyPlace) named() bool { return p.name.tx != chainhash.Hash{} }
+// nameKey names a key: by the MLA of the link to its parent; or, if it is a root, by the action that
+// names its identity; by nothing as long as it is in none.
+func (s *State) nameKey(key int32, by naming) {
+	*s.namedBy.Edit(key) = by
+	s.places.Edit(key).named = !by.none()
+}
 
 // blockSpan is a block and its first action.
 type blockSpan struct {
@@ -102,6 +105,7 @@ func (s *State) place(hash protocol.KeyHash) int32 {
 	n := s.keys.Add(hash)
 	if n == s.places.Len() {
 		s.places.Append(keyPlace{request: none, first: none, last: none, next: none, previous: none, mentioned: none})
+		s.namedBy.Append(naming{})
 	}
 	return n
 }
@@ -109,24 +113,29 @@ func (s *State) place(hash protocol.KeyHash) int32 {
 // inIdentity returns the number of a key that is in an identity; none if it is in none.
 func (s *State) inIdentity(hash protocol.KeyHash) int32 {
 	n := s.keys.Find(hash)
-	if n != none && !s.places.Ref(n).named() {
+	if n != none && !s.places.Ref(n).named {
 		return none // it was taken back
 	}
 	return n
 }
 
-// link returns the place of a key that has a parent, by the key; ok is false if it has
-// none.
-func (s *State) link(hash protocol.KeyHash) (p keyPlace, ok bool) {
-	n := s.keys.Find(hash)
+// keyLink is the link of a key to its parent.
+type keyLink struct {
+	request, accept int32
+	linked          uint32 // height at which it came into force
+}
+
+// link returns the link of the key of a number to its parent; ok is false if it has none.
+func (s *State) link(n int32) (l keyLink, ok bool) {
 	if n == none || s.forest.Parent(n) == none {
-		return p, false
+		return l, false
 	}
-	return s.places.At(n), true
+	p := s.places.Ref(n)
+	return keyLink{p.request, s.namedBy.Ref(n).number, p.linked}, true
 }
 
 // identity returns what names the identity of a root; zero if it is in none.
-func (s *State) identity(root int32) naming { return s.places.Ref(root).name }
+func (s *State) identity(root int32) naming { return s.namedBy.At(root) }
 
 // IdentityOf returns the identity of a key, zero if it is in none, and its root, which is the key
 // itself then.
@@ -180,9 +189,9 @@ func (s *State) record(key int32) keyRecord {
 	var r keyRecord
 	if parent := s.forest.Parent(key); parent != none {
 		r.hasParent, r.parent = true, s.keys.Key(parent)
-		r.accept, r.request, r.linked = place.name, place.request, place.linked
+		r.accept, r.request, r.linked = s.namedBy.At(key), place.request, place.linked
 	} else {
-		r.id = place.name
+		r.id = s.namedBy.At(key)
 	}
 	if place.first != none {
 		r.hasFirst, r.first = true, s.keys.Key(place.first)

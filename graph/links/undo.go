@@ -146,8 +146,9 @@ func (s *State) reload(txn *store.Txn, removed []byte) error {
 // setPlace puts a key where a record says. The keys beside it whose own record changes
 // have to be put as well, in any order.
 func (s *State) setPlace(key int32, r *keyRecord) {
+	s.nameKey(key, r.id)
 	p := s.places.Edit(key)
-	p.name, p.request, p.linked, p.first, p.next = r.id, none, 0, none, none
+	p.request, p.linked, p.first, p.next = none, 0, none, none
 	if r.hasFirst {
 		p.first = s.keys.Find(r.first)
 		s.places.Edit(p.first).previous = none
@@ -162,7 +163,8 @@ func (s *State) setPlace(key int32, r *keyRecord) {
 		p.previous = none
 		return
 	}
-	p.name, p.request, p.linked = r.accept, r.request, r.linked
+	s.nameKey(key, r.accept)
+	p.request, p.linked = r.request, r.linked
 	s.forest.Date(key, r.linked)
 	if !r.hasNext {
 		s.places.Edit(s.keys.Find(r.parent)).last = key

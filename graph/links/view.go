@@ -61,7 +61,7 @@ func (s *State) resolve(key protocol.KeyHash) Resolution {
 	r.Truncated = r.Depth >= MaxPath
 	r.Path = make([]protocol.KeyHash, 0, min(r.Depth+1, MaxPath))
 	if p := s.forest.Parent(n); p != none {
-		parent, accept := s.keys.Key(p), s.places.Ref(n).name.tx
+		parent, accept := s.keys.Key(p), s.namedBy.Ref(n).tx
 		r.Parent, r.Accept = &parent, &accept
 	}
 	for at := n; at != none && len(r.Path) < MaxPath; at = s.forest.Parent(at) {

@@ -109,7 +109,7 @@ func (s *State) movedSince(other *State) iter.Seq[int32] {
 	return func(yield func(int32) bool) {
 		for n := range s.places.Since(&other.places) {
 			known := n < other.keys.Len()
-			if known && s.places.Ref(n).name.tx == other.places.Ref(n).name.tx && s.forest.Parent(n) == other.forest.Parent(n) {
+			if known && s.namedBy.Ref(n).tx == other.namedBy.Ref(n).tx && s.forest.Parent(n) == other.forest.Parent(n) {
 				continue
 			}
 			if !yield(n) {
