@@ -78,8 +78,8 @@ func (v *Chains) AnchorEffects(first, limit int) (effects []Effect, err error) {
 	breaks, err := v.breaksFrom(number)
 	for len(effects) < limit && err == nil {
 		var txs []storedTx
-		if txs, err = v.chunkOf(number); txs == nil {
-			break
+		if txs, err = v.chunkOf(number); len(txs) <= int(number%TxsPerChunk) {
+			break // first is behind the last
 		}
 		for _, t := range txs[number%TxsPerChunk:] {
 			broken, err := breaksBy(breaks, number)

@@ -37,6 +37,8 @@ type Step struct {
 	effects       hash.Hash // takes their canonical encoding
 	space         []byte    // where that is made
 	storedEffects []byte    // they as they are stored
+	effectCount   int       // how many they are
+	effectChunks  []int     // where chunks of them begin in storedEffects
 
 	decided []int32                  // actions of earlier blocks
 	cutNow  []int32                  // requests whose links were cut
@@ -465,6 +467,10 @@ func (s *Step) letWait(n int32) {
 
 // emit notes an effect, as it is stored and as it is.
 func (s *Step) emit(o storedEffect, e *Effect) {
+	if s.effectCount%effectsPerChunk == 0 {
+		s.effectChunks = append(s.effectChunks, len(s.storedEffects))
+	}
+	s.effectCount++
 	s.storedEffects = o.appendTo(s.storedEffects)
 	e.Type = o.effect
 	s.space = e.appendTo(s.space[:0])

@@ -36,6 +36,10 @@ func (o *storedEffect) appendTo(b []byte) []byte {
 // maxStoredEffect is how many bytes a storedEffect has at most: a type and three numbers.
 const maxStoredEffect = 1 + 3*binary.MaxVarintLen32
 
+// effectsPerChunk is how many effects of a block share a value, so that one is found by its number. They
+// take store.ChunkSize bytes at most.
+const effectsPerChunk = store.ChunkSize / maxStoredEffect
+
 // decodeStoredEffects reads the storedEffects of a block up to which there are so many
 // actions.
 func decodeStoredEffects(b []byte, actions int32) (storedEffects []storedEffect, err error) {
@@ -132,13 +136,19 @@ func namedRoot(b book, n int32, a *storedAction) (protocol.KeyHash, error) {
 }
 
 // Effects lists the effects of the view's block: at most limit, from the one of number first on.
-// It holds no more than those, whatever the block has, and reads those before them, 10 ns each. passed is how
-// many it has passed over: less than first if there are not so many.
+// It holds no more than those, and reads one chunk of those before them, whatever the block has. passed is how
+// many come before them: less than first if there are not so many.
 func (v *Identities) Effects(first, limit int) (effects []Effect, passed int, err error) {
 	if err := v.stillThere(); err != nil {
 		return nil, 0, err
 	}
+	chunk, err := v.effectChunk(uint32(first / effectsPerChunk))
+	if err != nil {
+		return nil, 0, err
+	}
 	stored := store.NewChunkReader(v.ledger.txn, store.PrefixEffects, v.height)
+	stored.SkipTo(chunk)
+	passed = int(chunk) * effectsPerChunk
 	for len(effects) < limit {
 		if left, err := stored.Fill(maxStoredEffect); err != nil || !left {
 			return effects, passed, err
@@ -158,6 +168,21 @@ func (v *Identities) Effects(first, limit int) (effects []Effect, passed int, er
 		effects = append(effects, effect)
 	}
 	return effects, passed, nil
+}
+
+// effectChunk returns the number of a chunk of effects of the view's block, or that of the last if there are
+// fewer.
+func (v *Identities) effectChunk(number uint32) (last uint32, err error) {
+	if number == 0 {
+		return 0, nil
+	}
+	of := store.HeightKey(store.PrefixEffects, v.height)
+	err = store.EachKeyBefore(v.ledger.txn, of, store.ChunkKey(store.PrefixEffects, v.height, number+1), func(key []byte) (bool, error) {
+		d := store.Decoder{Rest: key[len(of):]}
+		last = d.Uint32()
+		return false, d.Finish("key of a chunk of effects")
+	})
+	return last, err
 }
 
 // EffectsDiffer says where two lists of effects part, as they are stored, of a block up to which

@@ -13,7 +13,13 @@ import (
 func (s *Step) Write(w *store.Writes) {
 	s.writeActions(w)
 	s.writeFates(w)
-	w.SetChunks(store.PrefixEffects, s.height, s.storedEffects)
+	for chunk, from := range s.effectChunks {
+		until := len(s.storedEffects)
+		if chunk+1 < len(s.effectChunks) {
+			until = s.effectChunks[chunk+1]
+		}
+		w.Set(store.ChunkKey(store.PrefixEffects, s.height, uint32(chunk)), s.storedEffects[from:until])
+	}
 	changed := distinct(s.changed)
 	slices.SortFunc(changed, func(a, b int32) int { return bytes.Compare(s.keys.Ref(a)[:], s.keys.Ref(b)[:]) })
 	for _, key := range changed {

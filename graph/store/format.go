@@ -22,7 +22,7 @@ type Params struct {
 // target are kept. Version 5: what became of actions is in the store alone. Version 6: an anchor has its
 // author's identity; the undo record leaves out what follows from the block's records. Version 7: the
 // numbers of actions by txid are in runs (package txids). Version 8: so is the first action that mentions a key
-// in no identity.
+// in no identity; a chunk of effects has so many.
 const formatVersion = 8
 
 // Format is the value under 'M', in JSON.

@@ -151,6 +151,9 @@ func NewChunkReader(txn *Txn, prefix byte, height uint32) *ChunkReader {
 	return &ChunkReader{txn: txn, prefix: prefix, height: height}
 }
 
+// SkipTo lets the reader begin with the chunk of a number, before it has read any.
+func (r *ChunkReader) SkipTo(chunk uint32) { r.next = chunk }
+
 // Fill reads on until n bytes can be decoded, or all that are left. It tells whether
 // there are any.
 func (r *ChunkReader) Fill(n int) (left bool, err error) {

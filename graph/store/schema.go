@@ -22,7 +22,7 @@ import (
 //	'b'     height 4                       Block                 what matters of its header, state hash, totals
 //	'a'     height 4, chunk 4              storedActions, up to 32     actions of the block, in order of position
 //	'm'     height 4, index 4, chunk 4     message, cut in chunks      a message too long for its action
-//	'e'     height 4, chunk 4              storedEffects, in chunks     effects of the block, by number
+//	'e'     height 4, chunk 4              storedEffects, up to 4096   effects of the block, by number
 //	'k'     key 20, ^height 4              keyRecord                   a key's parent, children and id from then on
 //	'i'     id 32, ^height 4               root 20, keys 4; or empty   an identity's tree; empty: merged into another
 //	'n'     id 32, ^height 4               nameRecord                  where to look for the identity that a name merged into
@@ -66,8 +66,9 @@ import (
 // Who pays for the length of each list, and what it costs everybody else:
 //
 //	list                       made longer by                  adding, taking away            one question
-//	actions, effects (a, e)    fees: the block's actions, and  some 300 bytes each while the  Events reads those of the block up to
-//	                           all that they release           step is made, none afterwards  the end of its page
+//	actions, effects (a, e)    fees: the block's actions, and  some 300 bytes each while the  Events reads of a block those of
+//	                           all that they release           step is made, none afterwards  its page, a chunk before it, and broken
+//	                                                                                          chains of anchors, 20 ns each
 //	numbers by txid, by key    fees: anybody                   8 bytes written for each       a chunk of each run: some ten for each
 //	(o, r)                                                     factor of 8 in their number;   factor of 8; one, and one in a thousand of
 //	                                                           2 bytes held, up to a bound    the others, as long as 2 bytes of each are held
