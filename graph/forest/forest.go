@@ -30,21 +30,25 @@ import "github.com/keytree-bch/keytree/graph/cow"
 // one before stays as it is. Reads may run concurrently with each other, changes of
 // a version with nothing else.
 type Forest struct {
-	parents cow.Array[int32] // by number; None for a root
-	places  cow.Array[place] // by number
-	nodes   cow.Array[node]  // leaves and inner nodes of all tours
-	unused  int32            // first of the free nodes, which are linked by up; or None
-	blocks  blocks           // the entries of nodes
-	width   int              // most entries in a node, at most maxWidth
-	drift   int32            // farthest that the least entry of a node may be from zero
+	places cow.Array[place] // by number
+	nodes  cow.Array[node]  // leaves and inner nodes of all tours
+	unused int32            // first of the free nodes, which are linked by up; or None
+	blocks blocks           // the entries of nodes
+	width  int              // most entries in a node, at most maxWidth
+	drift  int32            // farthest that the least entry of a node may be from zero
 }
 
-// place is where a key is in the tours. It repeats the low of the key's entry, so
-// that reads do not touch entries.
+// place is where a key is. What a question asks of a key stands together, since in a forest of
+// millions of keys the first look at each is a cache miss, or some. It repeats the low of the key's
+// entry, so that reads do not touch entries.
 type place struct {
-	leaf int32 // the leaf that lists the key; None for a lone key
-	low  int32 // of its entry; 0 for a lone key
+	parent int32 // None for a root
+	leaf   int32 // the leaf that lists the key; None for a lone key
+	low    int32 // of its entry; 0 for a lone key
 }
+
+// list notes which leaf lists the key, None for a lone one, and the low of its entry.
+func (p *place) list(leaf, low int32) { p.leaf, p.low = leaf, low }
 
 // None stands for no key, where a number is expected.
 const None = cow.None
@@ -61,30 +65,27 @@ func newOf(width int, drift int32) *Forest {
 // Fork returns a new version, which is as f is now. f must not be changed any more.
 func (f *Forest) Fork() *Forest {
 	return &Forest{
-		parents: f.parents.Fork(), places: f.places.Fork(), nodes: f.nodes.Fork(), unused: f.unused,
+		places: f.places.Fork(), nodes: f.nodes.Fork(), unused: f.unused,
 		blocks: f.blocks.fork(), width: f.width, drift: f.drift,
 	}
 }
 
 // Len returns the number of keys.
-func (f *Forest) Len() int32 { return f.parents.Len() }
+func (f *Forest) Len() int32 { return f.places.Len() }
 
 // Add makes a lone key and returns its number, which is the former len.
 func (f *Forest) Add() int32 {
-	f.parents.Append(None)
-	f.places.Append(place{leaf: None})
+	f.places.Append(place{parent: None, leaf: None})
 	return f.Len() - 1
 }
 
 // Drop forgets the key with the highest number, which must be a lone one.
 func (f *Forest) Drop() {
-	last := f.Len() - 1
-	f.parents.Truncate(last)
-	f.places.Truncate(last)
+	f.places.Truncate(f.Len() - 1)
 }
 
 // Parent returns the parent of n, or None for a root.
-func (f *Forest) Parent(n int32) int32 { return f.parents.At(n) }
+func (f *Forest) Parent(n int32) int32 { return f.places.Ref(n).parent }
 
 // Root returns the root of n's tree.
 func (f *Forest) Root(n int32) int32 {
@@ -181,7 +182,7 @@ func (f *Forest) Link(child, parent int32, since uint32) {
 	branch := f.plant(child)
 	f.Date(child, since)
 	x := f.plant(parent)
-	*f.parents.Edit(child) = parent
+	f.places.Edit(child).parent = parent
 	i := f.slot(x, parent)
 	if branch = f.top(branch); f.node(branch).level > 0 {
 		root := ^f.node(f.top(x)).up
@@ -228,7 +229,7 @@ func (f *Forest) plant(n int32) int32 {
 
 // Cut takes child, which must have a parent, out of its tree with its branch.
 func (f *Forest) Cut(child int32) {
-	*f.parents.Edit(child) = None
+	f.places.Edit(child).parent = None
 	x := f.places.At(child).leaf
 	i := f.slot(x, child)
 	y, j := f.branchEnd(x, i)
@@ -290,8 +291,7 @@ func (f *Forest) Build(parents []int32, since func(n int32) uint32) {
 	children := make([]int32, len(parents)) // first child, then siblings
 	siblings := make([]int32, len(parents))
 	for n := range parents {
-		f.parents.Append(parents[n])
-		f.places.Append(place{leaf: None})
+		f.places.Append(place{parent: parents[n], leaf: None})
 		children[n] = None
 	}
 	for n := len(parents) - 1; n >= 0; n-- {

@@ -419,7 +419,7 @@ func checkNode(t *testing.T, f *Forest, x int32, tour *[]int32) (seen int) {
 	for _, e := range f.entries(x) {
 		low = min(low, e.low)
 		if h.level == 0 {
-			if count++; f.places.At(e.ref) != (place{x, e.low}) {
+			if count++; f.places.At(e.ref) != (place{f.Parent(e.ref), x, e.low}) {
 				t.Fatalf("leaf %d lists key %d with %d, which is at %v", x, e.ref, e.low, f.places.At(e.ref))
 			}
 			*tour = append(*tour, e.ref)

@@ -145,7 +145,7 @@ func (f *Forest) resize(x int32, n int) []entry {
 func (f *Forest) own(x int32, moved []entry) int32 {
 	if f.node(x).level == 0 {
 		for i := range moved {
-			*f.places.Edit(moved[i].ref) = place{leaf: x, low: moved[i].low}
+			f.places.Edit(moved[i].ref).list(x, moved[i].low)
 		}
 		return int32(len(moved))
 	}
@@ -326,7 +326,7 @@ func (f *Forest) trim(x int32) int32 {
 func (f *Forest) settle(x, root int32) {
 	if f.node(x).count == 1 {
 		f.free(x)
-		*f.places.Edit(root) = place{leaf: None}
+		f.places.Edit(root).list(None, 0)
 		return
 	}
 	f.edit(x).up = ^root
