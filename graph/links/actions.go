@@ -160,8 +160,8 @@ const maxPageBytes = 1 << 20
 // ActionsOf lists up to limit actions by and about a key, in order of position, after the cursor;
 // a nil cursor starts with the first. next is nil at the end. A page of very long messages holds
 // fewer than limit, and so does one for which too much has to be passed over, maybe none: what
-// counts is next. It reads what Action does for each, 64 actions to come to the first, and 4,096 that it passes
-// over at most. ErrReorganised.
+// counts is next. It reads what Action does for each and to find the first that mentions the key, 64 actions to come to
+// the first of the page, and 4,096 that it passes over at most. ErrReorganised.
 func (v *Identities) ActionsOf(ctx context.Context, key protocol.KeyHash, after *store.Position, limit int) (actions []ActionStatus, next *store.Position, err error) {
 	if err := v.stillThere(); err != nil {
 		return nil, nil, err

@@ -37,7 +37,7 @@ type Request struct {
 // the newest first, in the reverse order of position. They begin with the one at a position, if one is given, and next is
 // that of the one with which the next page begins; nil at the end. A page of very long messages holds fewer than
 // limit, and so does one for which too much has to be passed over, maybe none: what counts is next. It reads what
-// Action does and one more for each, 64 actions to come to the first, and 4,096 actions at most that it passes over, and what became
+// Action does and one more for each, what Action does to find the first that mentions the key, 64 actions to come to the first, and 4,096 actions at most that it passes over, and what became
 // of the links of those that are requests. ErrReorganised.
 func (v *Identities) Requests(ctx context.Context, parent protocol.KeyHash, states RequestState, from *store.Position, limit int) (requests []Request, next *store.Position, err error) {
 	if err := v.stillThere(); err != nil {

@@ -80,8 +80,9 @@ import (
 //	                                                                                          LinksBelow: a page
 //	links above a key (k)      each key above it               constant each                  Resolve: as of the tip logarithmic, else one seek
 //	                                                                                          for each that changed since, links.MaxWork
-//	mentions of a key (x)      fees: anybody, of any key       constant each                  ActionsOf: a page and 63 more; Requests: these,
-//	                                                                                          and 4,096 that are passed over
+//	mentions of a key (x, o)   fees: anybody, of any key       constant each; the first of a  ActionsOf: a page, 63 more, and a chunk of each
+//	                                                           key as a number by key         run; Requests: these, and 4,096 that are passed
+//	                                                                                          over
 //	late mentions (y)          fees: anybody, of any key       constant each                  ActionsOf: a page, and as of a height before
 //	                                                                                          they were decided 4,096 that are passed over
 //	what checkpoints hold      keys in links, waiting actions  400 bytes written at most      none
