@@ -380,6 +380,9 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 	if k.service, err = keyserver.Open(ctx, opt); err != nil {
 		return k, fmt.Errorf("keyserver: %w", err)
 	}
+	if _, err := os.Stat(c.log.KeyFile); c.standby && err != nil {
+		return k, fmt.Errorf("transparency log: %w: copy it, and its state beside it, from the server that writes, or this one would sign another log of the same name", err)
+	}
 	c.log.Source, c.log.Log = k.service, log
 	if k.tlog, err = tlog.Open(c.log); err != nil {
 		return k, fmt.Errorf("transparency log: %w", err)
@@ -446,13 +449,20 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 		})
 	}
 	serve(rpc.NewKeyserverServer(k.wire), k.listener)
-	parts.Go(func() { k.tlog.Run(running) })
+	writes := make(chan struct{}) // closed when the keyserver may write: a standby signs no checkpoints
+	parts.Go(func() {
+		select {
+		case <-running.Done():
+		case <-writes:
+			k.tlog.Run(running)
+		}
+	})
 	operator := operator.Config{Service: k.service, TLog: k.tlog, Log: k.log}
 	if k.anchors != nil {
 		operator.Anchors = k.anchors.Publisher
 	}
 	parts.Go(func() {
-		if err := k.work(running); err != nil {
+		if err := k.work(running, func() { close(writes) }); err != nil {
 			fail(err)
 		}
 	})
@@ -478,9 +488,9 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 }
 
 // work is what a keyserver does by itself, until ctx ends, which is no error. A standby first
-// waits until it has taken over. What it is held for is compared before it shows anything, and
+// waits until it has taken over; then, at once in one that is none, writing is called. What it is held for is compared before it shows anything, and
 // again when it has taken over.
-func (k *runningKeyserver) work(ctx context.Context) (err error) {
+func (k *runningKeyserver) work(ctx context.Context, writing func()) (err error) {
 	check, publish, why := k.check, func(context.Context) error { return nil }, "no chain of anchors is the keyserver's"
 	if k.anchors != nil {
 		wallet, err := k.anchors.coins.open(ctx)
@@ -503,6 +513,7 @@ func (k *runningKeyserver) work(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	writing()
 	if err := compare(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}

@@ -36,6 +36,10 @@ func TestKeyserverOnPostgres(t *testing.T) {
 	writer.wantLast(last)
 	copyFile(t, filepath.Join(first, "keyserver.key"), filepath.Join(second, "keyserver.key"))
 	keytree(t, append(admin(second, "serve", "--standby"), "--keyserver-tokens", "open")...).wantError(t, exitUsage, "--standby goes with --keyserver-store")
+	keytree(t, append(admin(second, "serve", "--standby", "--keyserver-tokens", "open", "--log-level", "error"), store...)...).wantError(t, exitFailed, "copy it, and its state beside it")
+	for _, name := range []string{"keyserver-log.key", "keyserver-log.json"} {
+		copyFile(t, filepath.Join(first, name), filepath.Join(second, name))
+	}
 	standby := serve(second, append(store, "--standby")...)
 	standby.wantLast(last)
 	writer.wantReady(map[string]string{"keyserver": ""})
