@@ -222,7 +222,7 @@ func (v *PendingView) WhyKey(ctx context.Context, key protocol.KeyHash) (txids [
 			return nil, false, err
 		}
 		if len(c.txids) == 0 { // that tree came below it, left its name there, and went again
-			if _, err := c.touches(is.ID); err != nil {
+			if _, err := c.touches(is.ID, nil); err != nil {
 				return nil, false, err
 			}
 		}
@@ -232,18 +232,31 @@ func (v *PendingView) WhyKey(ctx context.Context, key protocol.KeyHash) (txids [
 }
 
 // WhyIdentity lists the pending transactions that would form and cut links of an identity, name
-// or merge it, as WhyKey does; and the keys whose own links those are, MaxCauses at most.
+// or merge it, as WhyKey does; of one that merged or would, also those of the identity that it merged into, whose
+// keys it has. And the keys whose own links those are, MaxCauses at most.
 func (v *PendingView) WhyIdentity(id chainhash.Hash) (txids []chainhash.Hash, moved []protocol.KeyHash, more bool, err error) {
+	ids := []chainhash.Hash{id}
+	for _, ask := range []func(chainhash.Hash) (links.Identity, error){v.tip.Identity, v.Identity} {
+		identity, err := ask(id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, nil, false, err
+		}
+		if into := identity.MergedInto; into != nil && !slices.Contains(ids, *into) {
+			ids = append(ids, *into)
+		}
+	}
 	c := &causes{view: v}
-	if moved, err = c.touches(id); err != nil {
-		return nil, nil, false, err
+	for _, id := range ids {
+		if moved, err = c.touches(id, moved); err != nil {
+			return nil, nil, false, err
+		}
 	}
 	txids, more = c.list()
 	return txids, moved, more, nil
 }
 
-// touches adds those that form and cut links of an identity, and returns the keys whose own links those are.
-func (c *causes) touches(id chainhash.Hash) (moved []protocol.KeyHash, err error) {
+// touches adds those that form and cut links of an identity, and to the keys that moved those whose own links these are.
+func (c *causes) touches(id chainhash.Hash, moved []protocol.KeyHash) ([]protocol.KeyHash, error) {
 	touches := c.view.supposed.touches
 	first, _ := slices.BinarySearchFunc(touches, id, func(t touch, id chainhash.Hash) int { return store.CompareHashes(t.id, id) })
 	for _, t := range touches[first:] {

@@ -82,7 +82,7 @@ func TestPages(t *testing.T) {
 		"/key/" + rpctest.Address("nobody"):             {"never in a link: it is its own identity"},
 		"/identity/" + txid("mlr1"):                     {"3 keys. The main key is " + short(parent), short(child) + " and all below it would leave", "As of block", short(grandchild) + " since block 3"},
 		"/identity/" + txid("mlr1") + "?at=5":           {"1 key. The main key is " + short(parent), short(parent) + " cuts " + short(child), "Change before", "Change after"},
-		"/identity/" + txid("mcr1"):                     {"It merged into identity " + short(txid("mlr1")), short(grandchild)},
+		"/identity/" + txid("mcr1"):                     {"It merged into identity " + short(txid("mlr1")), short(grandchild), "Because of " + short(txid("cut"))},
 		"/identity/" + txid("cut"):                      {"There is no such identity yet", short(txid("cut"))},
 		"/identity/" + txid("mlr1") + "?below=" + child: {short(grandchild) + " since block 3", short(parent)},
 		"/identity/" + txid("mlr1") + "?below=" + lone:  {"not of this identity"},
