@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keytree-bch/keytree/graph/durable/durabletest"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/store"
 	"github.com/keytree-bch/keytree/keyserver/token"
@@ -257,12 +258,7 @@ func TestMigrator(t *testing.T) {
 			}
 		}
 		if left == 0 {
-			self, err := os.FindProcess(os.Getpid())
-			if err != nil {
-				return err
-			}
-			self.Kill()
-			select {}
+			durabletest.Kill()
 		}
 		return db.Commit(writes)
 	}

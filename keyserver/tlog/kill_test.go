@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/keytree-bch/keytree/graph/durable/durabletest"
 	"github.com/keytree-bch/keytree/keyserver/tlog/tlogtest"
 	"github.com/keytree-bch/keytree/protocol/tlog"
 )
@@ -45,7 +46,7 @@ func TestSigner(t *testing.T) {
 		between: func(at string) {
 			if at == step {
 				if left--; left == 0 {
-					syscall.Kill(os.Getpid(), syscall.SIGKILL)
+					durabletest.Kill()
 				}
 			}
 		},

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/keytree-bch/keytree/graph/durable/durabletest"
 	"github.com/keytree-bch/keytree/keyserver/tlog/tlogtest"
 	format "github.com/keytree-bch/keytree/protocol/tlog"
 )
@@ -48,7 +49,7 @@ func TestWitness(t *testing.T) {
 		between: func(at string) {
 			if at == step {
 				if left--; left == 0 {
-					syscall.Kill(os.Getpid(), syscall.SIGKILL)
+					durabletest.Kill()
 				}
 			}
 		},

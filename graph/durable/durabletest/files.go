@@ -1,5 +1,5 @@
-// Package durabletest tells tests whether files were left as they were, and finds the program
-// with which writing them fails.
+// Package durabletest tells tests whether files were left as they were, finds the program
+// with which writing them fails, and kills.
 //
 // What never belongs here: anything that a program does.
 package durabletest

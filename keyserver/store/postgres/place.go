@@ -125,6 +125,26 @@ func (p Place) connect(ctx context.Context, change func(*pgx.ConnConfig)) (*pgx.
 	return pgx.ConnectConfig(ctx, config)
 }
 
+// connectToWrite connects to a server whose settings lose nothing that was committed, and refuses
+// others.
+func (p Place) connectToWrite(ctx context.Context, change func(*pgx.ConnConfig)) (*pgx.Conn, settings, error) {
+	conn, err := p.connect(ctx, change)
+	if err != nil {
+		return nil, settings{}, translate(err)
+	}
+	set, err := readSettings(ctx, conn)
+	if err != nil {
+		err = translate(err)
+	} else if err = set.check(); err != nil {
+		err = fmt.Errorf("%s: %w", p, err)
+	}
+	if err != nil {
+		closeConn(conn)
+		return nil, settings{}, err
+	}
+	return conn, set, nil
+}
+
 // newDatabase returns a store that can be read, once the server can be reached.
 func (p Place) newDatabase(ctx context.Context, change func(*pgx.ConnConfig)) (*database, error) {
 	config := p.config.Copy()
@@ -142,18 +162,11 @@ func (p Place) newDatabase(ctx context.Context, change func(*pgx.ConnConfig)) (*
 
 // prepare makes the tables, and checks the server's settings.
 func (p Place) prepare(ctx context.Context) error {
-	conn, err := p.connect(ctx, nil)
+	conn, set, err := p.connectToWrite(ctx, nil)
 	if err != nil {
-		return translate(err)
+		return err
 	}
 	defer closeConn(conn)
-	set, err := readSettings(ctx, conn)
-	if err != nil {
-		return translate(err)
-	}
-	if err := set.check(); err != nil {
-		return fmt.Errorf("%s: %w", p, err)
-	}
 	for _, warning := range set.warnings() {
 		p.Log.Warn().Stringer("store", p).Msg(warning)
 	}
@@ -223,18 +236,11 @@ func (p Place) OpenReadOnly(ctx context.Context) (store.Store, error) {
 
 // Create implements store.Place, in one transaction.
 func (p Place) Create(ctx context.Context, fill func(store.Store) error) error {
-	conn, err := p.connect(ctx, func(c *pgx.ConnConfig) { c.RuntimeParams["idle_in_transaction_session_timeout"] = "0" })
+	conn, _, err := p.connectToWrite(ctx, func(c *pgx.ConnConfig) { c.RuntimeParams["idle_in_transaction_session_timeout"] = "0" })
 	if err != nil {
-		return translate(err)
+		return err
 	}
 	defer closeConn(conn)
-	set, err := readSettings(ctx, conn)
-	if err != nil {
-		return translate(err)
-	}
-	if err := set.check(); err != nil {
-		return fmt.Errorf("%s: %w", p, err)
-	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := migrate(ctx, tx, p.schema); err != nil {
 			return translate(err)

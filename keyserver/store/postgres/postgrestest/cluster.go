@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -138,7 +137,7 @@ func (c *Cluster) Begin(t testing.TB) {
 		"$1/postgres" -D "$2" </dev/null >"$2/log" 2>&1 3<&- & server=$!
 		(cat <&3 >/dev/null; kill -QUIT $server) 2>/dev/null & wait $server`
 	c.server = c.command("sh", "-c", script, "sh", c.bin, c.data())
-	c.server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	group(c.server)
 	in, err := c.server.StdinPipe()
 	if err == nil {
 		err = c.server.Start()
@@ -172,7 +171,7 @@ func (c *Cluster) Begin(t testing.TB) {
 // Kill ends the server and all its processes, as a crash of the machine would.
 func (c *Cluster) Kill(t testing.TB) {
 	t.Helper()
-	if err := syscall.Kill(-c.server.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := killGroup(c.server); err != nil {
 		t.Error(err)
 	}
 	c.alive.Close()
