@@ -1480,6 +1480,9 @@ type ListIdentityChangesParams struct {
 	// into so many parts of the same length; of each part that has changes, the last is listed. 0: none.
 	// Neither page_size nor page_token goes with it.
 	Parts *uint32 `form:"parts,omitempty" json:"parts,omitempty"`
+
+	// IfNoneMatch The ETag of an answer that the client has.
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
 // ListIdentityKeysParams defines parameters for ListIdentityKeys.
@@ -4314,6 +4317,21 @@ func NewListIdentityChangesRequest(server string, idTxHash string, params *ListI
 		return nil, err
 	}
 
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "If-None-Match", runtime.ParamLocationHeader, *params.IfNoneMatch)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
@@ -6320,6 +6338,8 @@ type ListIdentityChangesAnswer struct {
 	HTTPResponse *http.Response
 	JSON200      *ListIdentityChangesResponse
 	JSON400      *BadRequest
+	JSON404      *NotFound
+	JSON409      *Conflict
 	JSON421      *Misdirected
 	JSON429      *TooMany
 	JSON503      *Unavailable
@@ -8865,6 +8885,20 @@ func ParseListIdentityChangesAnswer(rsp *http.Response) (*ListIdentityChangesAns
 			return nil, err
 		}
 		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
 		var dest Misdirected
