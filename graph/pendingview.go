@@ -232,18 +232,16 @@ func (v *PendingView) WhyKey(ctx context.Context, key protocol.KeyHash) (txids [
 }
 
 // WhyIdentity lists the pending transactions that would form and cut links of an identity, name
-// or merge it, as WhyKey does; of one that merged or would, also those of the identity that it merged into, whose
+// or merge it, as WhyKey does; of one that has merged also those of the identity that it merged into, whose
 // keys it has. And the keys whose own links those are, MaxCauses at most.
 func (v *PendingView) WhyIdentity(id chainhash.Hash) (txids []chainhash.Hash, moved []protocol.KeyHash, more bool, err error) {
 	ids := []chainhash.Hash{id}
-	for _, ask := range []func(chainhash.Hash) (links.Identity, error){v.tip.Identity, v.Identity} {
-		identity, err := ask(id)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, nil, false, err
-		}
-		if into := identity.MergedInto; into != nil && !slices.Contains(ids, *into) {
-			ids = append(ids, *into)
-		}
+	was, err := v.tip.Identity(id)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, nil, false, err
+	}
+	if was.MergedInto != nil {
+		ids = append(ids, *was.MergedInto)
 	}
 	c := &causes{view: v}
 	for _, id := range ids {

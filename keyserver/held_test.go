@@ -77,7 +77,9 @@ func TestHeld(t *testing.T) {
 			_, err := s.FetchFallback(ctx, [64]byte{})
 			return err
 		},
-		"RotateKey": func(ctx context.Context) error { _, err := s.RotateKey(ctx); return err },
+		"RotateKey":   func(ctx context.Context) error { _, err := s.RotateKey(ctx); return err },
+		"TreeHashes":  func(ctx context.Context) error { _, err := s.TreeHashes(ctx, 0, 0, 1); return err },
+		"AnnounceLog": nil, // shows nothing until Capabilities does
 	}
 	for m := range reflect.TypeFor[*Service]().Methods() {
 		call, listed := methods[m.Name]

@@ -222,8 +222,10 @@ func TestAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{honestDir, twinDir} { // CopyFS keeps no modes
-		if err := os.Chmod(filepath.Join(dir, "keyserver.key"), 0o600); err != nil {
-			t.Fatal(err)
+		for _, name := range []string{"keyserver.key", "keyserver-log.key"} {
+			if err := os.Chmod(filepath.Join(dir, name), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	honest, grpc := serve(honestDir)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
+	"github.com/keytree-bch/keytree/keyserver/tlog"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
@@ -190,7 +190,7 @@ func demoKeyserverConfig(k *demo.Keyserver) *keyserverConfig {
 	c := &keyserverConfig{
 		domain: k.Domain, dir: k.Dir, keyFile: k.KeyFile, issuerFile: k.IssuerFile, operator: k.Operator,
 		listen: "127.0.0.1:0", allowances: keyserverrpc.NewAllowances(rpc.DefaultCallRate),
-		log: newLogOptions(k.Domain, filepath.Dir(k.KeyFile)),
+		log: tlog.Options{Origin: tlog.Origin(k.Domain), KeyFile: k.Dir + "-log.key", StateFile: k.Dir + "-log.json"}, // a twin has its own
 	}
 	if a := k.Anchors; a != nil {
 		c.anchor = anchoringConfig{

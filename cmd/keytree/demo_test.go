@@ -201,7 +201,7 @@ func TestStoryFindsMistakes(t *testing.T) {
 // demoNode returns the address of the demo's bchd.
 func demoNode(t *testing.T, p *program) string {
 	t.Helper()
-	found := regexp.MustCompile(`A private bchd is at (\S+),`).FindStringSubmatch(p.output())
+	found := regexp.MustCompile(`(?:A private bchd is at |bchd://)([0-9.:]+)`).FindStringSubmatch(p.output())
 	if found == nil {
 		t.Fatalf("no bchd in\n%s", p.output())
 	}

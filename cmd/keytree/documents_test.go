@@ -241,6 +241,12 @@ func TestDocuments(t *testing.T) {
 		slices.Sort(have)
 		slices.Sort(want)
 		want = slices.Compact(want)
+		for begins, by := range shownCode() {
+			if !slices.ContainsFunc(want, func(line string) bool { return strings.HasPrefix(line, begins) }) {
+				t.Errorf("no document shows %q (%s)", begins, by)
+			}
+			want = slices.DeleteFunc(want, func(line string) bool { return strings.HasPrefix(line, begins) })
+		}
 		for _, line := range want {
 			if !slices.Contains(have, line) {
 				t.Errorf("a document shows %q, which the table does not have", line)
@@ -276,6 +282,19 @@ func TestDocuments(t *testing.T) {
 		if c.after != nil {
 			c.after(r)
 		}
+	}
+}
+
+// shownCode are the beginnings of blocks that are no commands, with who runs them.
+func shownCode() map[string]string {
+	const script = "TestReadme of rpc/web runs it"
+	return map[string]string{
+		"// Follow is a program":             "TestFollowers of scripts/follow runs it",
+		"// node follow.mjs":                 "TestFollowers of scripts/follow runs it",
+		"import { Keytree":                   script,
+		"const signed = {":                   script,
+		"for await (const { type }":          script,
+		"witness one   witness.example.net+": "protocol/tlog reads such files in its tests",
 	}
 }
 

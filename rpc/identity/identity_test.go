@@ -175,7 +175,7 @@ func TestAnswers(t *testing.T) {
 		grpc: func(t *testing.T, r *rpctest.Rig) (proto.Message, error) {
 			return r.Client.ListAddressLinks(t.Context(), &keytreev1.ListAddressLinksRequest{Address: rpctest.Address("parent"), AtHeight: proto.Uint32(4)})
 		},
-		want: `{"links": [{"child_address": "@child", "accept_tx_hash": "#mla1", "linked_height": 2, "state": "IN_FORCE"}],
+		want: `{"links": [{"child_address": "@child", "accept_tx_hash": "#mla1", "linked_height": 2, "state": "IN_FORCE", "has_links": true}],
 			"next_page_token": "", "as_of_height": 4, "as_of_hash": "@block4"}`,
 	}, {
 		name: "the events of a block", method: "GET", path: "/v1/events?from_height=2&to_height=2",

@@ -140,7 +140,6 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		want         int
 		allow        string
 	}{
-		{"GET", "/", 404, ""},
 		{"GET", "/v1", 404, ""},
 		{"GET", "/v1/nothing", 404, ""},
 		{"GET", "/v1/addresses", 404, ""},

@@ -145,6 +145,7 @@ export type ChildLink = {
     accept_tx_hash: string;
     linked_height: number;
     state: string;
+    has_links: boolean;
 };
 export type SignedIn = {
     address: string;

@@ -115,6 +115,7 @@
  * @property {string} accept_tx_hash
  * @property {number} linked_height
  * @property {string} state
+ * @property {boolean} has_links
  */
 
 /**

@@ -8,21 +8,25 @@ const axe = await readFile(new URL("node_modules/axe-core/axe.min.js", import.me
 const browser = await chromium.launch({ executablePath: process.argv[2], args: ["--no-sandbox"] });
 
 let page;
+let view = ""; // how the page is shown
 let problems = [];
 
 const orders = {
-  // open shows a page in a new window, as one of some width, in light or dark, with or without scripts.
+  // open shows a page, in a window of some width, in light or dark, with or without scripts.
   async open({ url, width = 1200, dark = false, scripts = true }) {
-    await page?.context().close();
-    const context = await browser.newContext({
-      viewport: { width, height: 900 }, colorScheme: dark ? "dark" : "light", javaScriptEnabled: scripts, reducedMotion: "reduce",
-    });
-    page = await context.newPage();
     problems = [];
-    page.on("console", (message) => { if (message.type() === "error") problems.push(message.text()); });
-    page.on("pageerror", (error) => problems.push(String(error)));
-    page.on("dialog", (dialog) => { problems.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
-    page.on("request", (request) => { if (new URL(request.url()).origin !== new URL(url).origin) problems.push(`another origin: ${request.url()}`); });
+    if (view !== `${width} ${dark} ${scripts}`) {
+      view = `${width} ${dark} ${scripts}`;
+      await page?.context().close();
+      const context = await browser.newContext({
+        viewport: { width, height: 900 }, colorScheme: dark ? "dark" : "light", javaScriptEnabled: scripts, reducedMotion: "reduce",
+      });
+      page = await context.newPage();
+      page.on("console", (message) => { if (message.type() === "error") problems.push(message.text()); });
+      page.on("pageerror", (error) => problems.push(String(error)));
+      page.on("dialog", (dialog) => { problems.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+      page.on("request", (request) => { if (new URL(request.url()).origin !== new URL(url).origin) problems.push(`another origin: ${request.url()}`); });
+    }
     const response = await page.goto(url, { waitUntil: "load" });
     return { status: response.status() };
   },
