@@ -51,6 +51,9 @@ func fill(t *testing.T, dir string, left uint64) (empty func()) {
 
 // TestDiskFull lets the disk fill up, as the graph sees coming.
 func TestDiskFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it opens one database after the other, in one goroutine")
+	}
 	dir := smallDisk(t, "64m")
 	reserve := badgerdb.ReserveMemTables * uint64(faultOptions().MemTable)
 	open := func() (*Graph, error) { return Open(filepath.Join(dir, "graph"), testParams, faultOptions()) }

@@ -199,6 +199,9 @@ func (a *anchorer) bundle() string {
 // TestAudit audits a real keyserver that is anchored on a real chain, and a twin of
 // it that shows another history.
 func TestAudit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	withPassphrase(t)
 	defer http.DefaultClient.CloseIdleConnections()
 	node := regtest.ForTest(t, regtest.Options{Blocks: 101})

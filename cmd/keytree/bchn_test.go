@@ -52,6 +52,9 @@ func startBCHN(t *testing.T) (n *regtest.Node, bchn, electrum string) {
 // TestBCHNAlone runs a server with a keyserver on a BCHN: a link is requested, accepted and
 // revoked, anchors are made, the key is changed, and all of it audited.
 func TestBCHNAlone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	n, url, electrum := startBCHN(t)
 	dir := t.TempDir()
 	s := &anchoredServer{node: n, dir: dir, keyserverProgram: startKeyserver(t, append(serveArgs(url, dir), "--keyserver-tokens", "open",

@@ -56,6 +56,9 @@ func wantEmpty(t *testing.T, dir string) {
 // TestReadOnly compares what OpenReadOnly reads with what is read after opening, and that
 // the files are as they were.
 func TestReadOnly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it opens one database after the other, in one goroutine")
+	}
 	for name, prepare := range map[string]func(t *testing.T, dir string) error{
 		"killed": func(*testing.T, string) error { return nil },
 		"killed in the middle of a transaction": func(_ *testing.T, dir string) error {
@@ -190,6 +193,9 @@ func TestReadOnlyUnfinished(t *testing.T) {
 
 // TestReadOnlyMore reads a log that was written with more memory than there is now.
 func TestReadOnlyMore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it opens one database after the other, in one goroutine")
+	}
 	scratchIn(t)
 	dir, left := t.TempDir(), filepath.Join(t.TempDir(), "left")
 	large := testOptions(dir)
