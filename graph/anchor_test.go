@@ -422,6 +422,9 @@ func plainAnchors(blocks [][]*wire.MsgTx) map[chainhash.Hash]*plainChain {
 // TestAnchorsLikePlainModel holds random chains of blocks, some of which are taken
 // back, against the plain model, as of every height.
 func TestAnchorsLikePlainModel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	runs := 6
 	if exhaustive() {
 		runs = 300

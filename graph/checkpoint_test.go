@@ -108,6 +108,9 @@ func TestCheckpoint(t *testing.T) {
 
 // TestCheckpointOfNoUse gives a graph what is no checkpoint of it.
 func TestCheckpointOfNoUse(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	inMemory(t)
 	const blocks = 12
 	make := func(seed uint64) (dir string, was outcome) {

@@ -166,6 +166,9 @@ func faultTasks(t *testing.T, big int) (tasks []task, outcomes []outcome) {
 // graph must be after the task or before it, memory and disk agreeing, go on
 // answering questions, and come to the same end as undisturbed.
 func TestEveryWriteFails(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	inMemory(t)
 	tasks, outcomes := faultTasks(t, 100)
 	var healthy faultyStore

@@ -220,6 +220,9 @@ func TestFollowTogether(t *testing.T) {
 // TestFollowShapes moves branches of identities in shapes that an attacker could choose, also many within each other in one
 // block, and what waits for the next block, and compares what clients are told with all answers before and after.
 func TestFollowShapes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	const keys = 400
 	for name, s := range shapes {
 		t.Run(name, func(t *testing.T) {

@@ -290,6 +290,9 @@ func TestRefusals(t *testing.T) {
 // TestForksEndInTheFreshState drives random actions through random forks and
 // compares with a fresh graph of the surviving chain, and memory with the store.
 func TestForksEndInTheFreshState(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))

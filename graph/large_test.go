@@ -42,6 +42,9 @@ func grow(height uint32, prev chainhash.Hash, s shape, from, to int) Block {
 // TestStepLargerThanATransaction connects a block whose Writes do not fit into
 // one Badger transaction, takes it back, and connects it again.
 func TestStepLargerThanATransaction(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	const keys = 4000
 	dir := t.TempDir()
 	g := openTest(t, dir)

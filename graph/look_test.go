@@ -35,6 +35,9 @@ func contents(t *testing.T, dir string) map[string]string {
 // TestFsckOfUnfinishedSteps checks what a process leaves that was killed between two writes of
 // its steps, many of which take several: it is sound, and it is not changed.
 func TestFsckOfUnfinishedSteps(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	inMemory(t)
 	tasks, _ := faultTasks(t, 100)
 	stride := 3

@@ -15,6 +15,9 @@ import (
 // TestActionsPassedOver lists the actions of a key as of a block after which many turned out to be
 // about it: pages end early instead of passing over all of those, and together they have what there was.
 func TestActionsPassedOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	const waiters = 9000
 	g := openTest(t, t.TempDir())
 	child, parent, other := key("child"), key("parent"), key("other")

@@ -399,6 +399,9 @@ func TestAuditReset(t *testing.T) {
 
 // TestWatchedAudit watches a keyserver until it is interrupted, and scrapes the metrics.
 func TestWatchedAudit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	defer http.DefaultClient.CloseIdleConnections()
 	node := regtest.ForTest(t, regtest.Options{Blocks: 101})
 	anchors := newAnchorer(t, node)

@@ -107,6 +107,9 @@ func TestCurl(t *testing.T) {
 }
 
 func TestGRPCurl(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	grpcurl := installed(t, "grpcurl")
 	_, grpc, certFile, _ := startSecure(t)
 	for _, test := range []struct {
@@ -146,6 +149,9 @@ Promise.all(%s.map(ask)).then(all => fetch("/read", {method: "POST", body: JSON.
 
 // TestBrowser has a page of another origin ask, in a real browser.
 func TestBrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	chromium := installed(t, "chromium")
 	p, _, _, _ := startSecure(t)
 	rest := "https://" + p.rest

@@ -18,6 +18,9 @@ import (
 // TestDemo runs the demo as a user does, and checks what it says and what it
 // leaves behind.
 func TestDemo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	tmp := t.TempDir()
 	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo")
 	if code := p.end(); code != exitDone {

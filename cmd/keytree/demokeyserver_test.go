@@ -9,6 +9,9 @@ import (
 // TestDemoKeyserver runs the demo as a user does. That it checks what it says is
 // what its end depends on.
 func TestDemoKeyserver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
 	tmp := t.TempDir()
 	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "keyserver")
 	if code := p.end(); code != exitDone {
