@@ -176,11 +176,8 @@ func TestEveryWriteFails(t *testing.T) {
 	if healthy.writes < len(tasks)+10 {
 		t.Fatalf("%d store.Writes in %d tasks: no step was too large for one", healthy.writes, len(tasks))
 	}
-	runs, every := 0, 1
-	if testing.Short() {
-		every = 5
-	}
-	for n := 1; n <= healthy.writes; n += every {
+	runs := 0
+	for n := 1; n <= healthy.writes; n++ {
 		for _, at := range []moment{before, after} {
 			for _, dead := range []bool{false, true} {
 				runs++
