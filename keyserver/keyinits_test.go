@@ -485,6 +485,9 @@ func TestFlushRepeated(t *testing.T) {
 // TestExpiredTogether has many keys whose KeyInits have expired, all of which get another
 // one at once: the service goes on, and a key never holds much more than it may.
 func TestExpiredTogether(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	inMemory(t)
 	c := newClock()
 	opt := testOptions(t.TempDir(), c)

@@ -419,6 +419,9 @@ func TestReadEvidenceRefuses(t *testing.T) {
 
 // TestHugeEvidence refuses files of 64 MB that somebody made to exhaust the memory.
 func TestHugeEvidence(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	const size, most = 64 << 20, 256 << 20
 	inMemory(t)
 	fill := func(before, again, after string) func(w io.Writer) {

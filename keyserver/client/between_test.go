@@ -17,6 +17,9 @@ import (
 // TestBetween has somebody stand between an honest keyserver and its user, in every
 // place, while the user does each thing. Afterwards all goes on, and nobody is convicted.
 func TestBetween(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	// What stands between when the hashchain has entries, of which the user has the
 	// first known.
 	places := map[string]func(s *server, truth []hashchain.Entry, known int){

@@ -189,6 +189,9 @@ func TestRecord(t *testing.T) {
 // TestReplay asks a BCHN with an index of transactions and one without, as they were
 // recorded. Both must lead to the state that the imitation leads to.
 func TestReplay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	chain, made := nodetest.NewChain()
 	n := newBCHN(t)
 	n.take(chain)
