@@ -46,6 +46,12 @@ var (
 	ErrReorganised = errors.New("block taken off the chain")
 )
 
+// OffChain reports whether err says that there is no block at a height, or not
+// any more: ErrHeight, ErrEmpty or ErrReorganised.
+func OffChain(err error) bool {
+	return errors.Is(err, ErrHeight) || errors.Is(err, ErrEmpty) || errors.Is(err, ErrReorganised)
+}
+
 // What is known of a graph, and what it is made of.
 type (
 	Params = store.Params

@@ -139,6 +139,7 @@ type request struct {
 	w    http.ResponseWriter
 
 	explorer *Explorer
+	status   *keytreev1.GetStatusResponse // as of when the request came
 	page     page
 	sent     bool // whether something else than the page was answered
 }
@@ -149,7 +150,6 @@ type page struct {
 	Network string
 	Version string
 	Query   string // what was searched for
-	Here    string // the part of the site that it is in, as in the navigation
 	Tip     uint32
 	Synced  bool
 	Why     string   // not synced, in words
@@ -191,6 +191,7 @@ func (q *request) begin() error {
 	if err != nil {
 		return err
 	}
+	q.status = answer
 	q.page.Network, q.page.Tip, q.page.Synced, q.page.Why = answer.Network, answer.TipHeight, answer.Synced, answer.Unsynced
 	q.page.AsOf = answer.TipHeight
 	at := q.URL.Query().Get("at")

@@ -107,14 +107,12 @@ type homePage struct {
 
 func (e *Explorer) home(q *request) error {
 	q.page.At = nil
-	st, err := e.Identities.GetStatus(q.Context(), &keytreev1.GetStatusRequest{})
-	if err != nil {
-		return err
-	}
 	q.called("/v1/status", nil, fixed)
+	st := q.status
 	data := &homePage{Counts: st.Counts, Mempool: st.Mempool}
 	if st.TipHash != "" {
-		if data.Blocks, err = q.latest(st, st.TipHeight); err != nil {
+		var err error
+		if data.Blocks, err = q.latest(st.TipHeight); err != nil {
 			return err
 		}
 	}
@@ -124,8 +122,8 @@ func (e *Explorer) home(q *request) error {
 }
 
 // latest lists the last blocks up to one, the newest first.
-func (q *request) latest(st *keytreev1.GetStatusResponse, upTo uint32) ([]blockPage, error) {
-	from := max(st.StartHeight, upTo-min(upTo, recent-1))
+func (q *request) latest(upTo uint32) ([]blockPage, error) {
+	from := max(q.status.StartHeight, upTo-min(upTo, recent-1))
 	var list []blockPage
 	for height := upTo; ; height-- {
 		b, err := q.readBlock(height, shownInOne, "")
@@ -148,17 +146,14 @@ type blocksPage struct {
 }
 
 func (e *Explorer) blocks(q *request) error {
-	st, err := e.Identities.GetStatus(q.Context(), &keytreev1.GetStatusRequest{})
-	if err != nil {
-		return err
-	}
-	data := new(blocksPage)
+	st, data := q.status, new(blocksPage)
 	if st.TipHash != "" {
+		var err error
 		upTo := min(q.page.AsOf, st.TipHeight)
 		if upTo < st.StartHeight {
 			return fault.Field(codes.OutOfRange, "at", "expected a block from %d on, the first that is indexed, got %d", st.StartHeight, upTo)
 		}
-		if data.Blocks, err = q.latest(st, upTo); err != nil {
+		if data.Blocks, err = q.latest(upTo); err != nil {
 			return err
 		}
 		if last := data.Blocks[len(data.Blocks)-1].Height; last > st.StartHeight {
@@ -336,23 +331,21 @@ func (s speaker) would(w words) words { return say("If the next block has what i
 
 // identityPage is an identity as of a block.
 type identityPage struct {
-	ID       string
-	Merged   words // into which, if it is
-	Main     word
-	Keys     uint32
-	NamedBy  word
-	NamedAt  word
-	Time     *timeline
-	At       uint32
-	Changed  uint32 // the last block that changed it
-	Block    word   // that one
-	Events   []words
-	More     bool // of these
-	Tree     *tree
-	Outside  bool // the key that the tree was to begin with is not of this identity
-	Pending  *pending
-	Whole    string // the page of the whole tree
-	Slidable bool
+	ID      string
+	Merged  words // into which, if it is
+	Main    word
+	Keys    uint32
+	NamedBy word
+	NamedAt word
+	Time    *timeline
+	At      uint32
+	Changed uint32 // the last block that changed it
+	Block   word   // that one
+	Events  []words
+	More    bool // of these
+	Tree    *tree
+	Outside bool // the key that the tree was to begin with is not of this identity
+	Pending *pending
 }
 
 func (e *Explorer) identity(q *request) error {
@@ -364,7 +357,7 @@ func (e *Explorer) identity(q *request) error {
 	q.called("/v1/identities/"+id, nil, orNext)
 	s := q.speak()
 	data := &identityPage{ID: id, Keys: i.KeyCount, NamedBy: s.action(i.GetNamedBy().GetTxHash()), NamedAt: s.block(i.GetNamedBy().GetHeight()),
-		At: i.AsOfHeight, Pending: q.supposed(i.Unconfirmed), Whole: "/identity/" + id + s.query}
+		At: i.AsOfHeight, Pending: q.supposed(i.Unconfirmed)}
 	for _, r := range i.GetUnconfirmed().GetKeys() {
 		if r.IdTxHash == id {
 			data.Pending.Changes = append(data.Pending.Changes, say(s.key(r.Address), " would be in this identity."))
@@ -401,7 +394,6 @@ func (q *request) timeOf(data *identityPage, i *keytreev1.Identity) error {
 	}
 	if len(all.Changes) > 0 {
 		data.Time = newTimeline(all.Changes, min(i.GetNamedBy().GetHeight(), all.Changes[len(all.Changes)-1].Height), all.AsOfHeight, data.At)
-		data.Slidable = len(all.Changes) > 1
 	}
 	if len(last.Changes) == 0 {
 		return nil
@@ -611,12 +603,8 @@ type statusPage struct{ *keytreev1.GetStatusResponse }
 
 func (e *Explorer) status(q *request) error {
 	q.page.At = nil
-	answer, err := e.Identities.GetStatus(q.Context(), &keytreev1.GetStatusRequest{})
-	if err != nil {
-		return err
-	}
 	q.called("/v1/status", nil, fixed)
 	q.page.Live = live{All: true}
-	q.show("Status", &statusPage{answer})
+	q.show("Status", &statusPage{q.status})
 	return nil
 }

@@ -21,7 +21,6 @@ type timeline struct {
 	Most     uint32 // keys
 	Before   *uint32
 	After    *uint32
-	Here     string // where the page's block is, in percent
 }
 
 // column is a part of the time.
@@ -57,6 +56,5 @@ func newTimeline(changes []*keytreev1.IdentityChange, from, to, at uint32) *time
 			Now: c.Height <= at && (i == 0 || changes[i-1].Height > at),
 		})
 	}
-	t.Here = fmt.Sprintf("%.2f", 100*(float64(min(max(at, from), to)-from)+0.5)/length)
 	return t
 }

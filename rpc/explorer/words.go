@@ -43,15 +43,6 @@ func ends(s string, first, last int) string {
 	return s[:first] + "…" + s[len(s)-last:]
 }
 
-// String is the sentence without links.
-func (w words) String() string {
-	var b strings.Builder
-	for _, one := range w {
-		b.WriteString(one.Short())
-	}
-	return b.String()
-}
-
 // speaker makes sentences whose links keep the block that the page is as of.
 type speaker struct {
 	query string

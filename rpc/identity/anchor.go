@@ -309,7 +309,7 @@ func (r *graphReader) authorsAsOf(view *graph.View) *anchorAuthors {
 // anchors, have been on the chain until now.
 func (a *anchorAuthors) settled() error {
 	header, err := a.graph.BlockHeader(a.view.Height())
-	if offChain(err) || err == nil && header.Hash != a.view.Hash() {
+	if graph.OffChain(err) || err == nil && header.Hash != a.view.Hash() {
 		return graph.ErrReorganised
 	}
 	return err

@@ -133,7 +133,7 @@ func bundleItem(p anchors.Proof) proof.BundleItem {
 // chain. The caller closes it.
 func (b *bundleWriter) view() (*graph.View, error) {
 	view, err := b.graph.At(&b.height)
-	if offChain(err) {
+	if graph.OffChain(err) {
 		return nil, graph.ErrReorganised
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -108,7 +109,7 @@ func (s *identityService) listEvents(ctx context.Context, request *keytreev1.Lis
 	next, err := s.eventPage(ctx, from, token.height, cursor, room, take)
 	// Whatever was read is about the chain of the token only if its last block is
 	// on the chain still.
-	if header, headerErr := s.graph.BlockHeader(token.height); offChain(headerErr) || headerErr == nil && header.Hash != token.hash {
+	if header, headerErr := s.graph.BlockHeader(token.height); graph.OffChain(headerErr) || headerErr == nil && header.Hash != token.hash {
 		return nil, errReorganised(token.height, token.hash)
 	} else if headerErr != nil {
 		return nil, s.fault(headerErr)
@@ -144,7 +145,7 @@ func (s *identityService) firstEventPage(query [16]byte, from uint32, toHeight *
 		return nil, s.outOfRange("to_height", to)
 	case to < tip.Height:
 		header, err := s.graph.BlockHeader(to)
-		if offChain(err) {
+		if graph.OffChain(err) {
 			return nil, s.outOfRange("to_height", to) // the tip has just moved back
 		}
 		if err != nil {
@@ -184,7 +185,7 @@ func (s *identityService) eventPage(ctx context.Context, from, to uint32, cursor
 			return &cursor, nil
 		}
 		block, err := s.graph.Events(cursor.height, int(cursor.event), min(room, eventsAtOnce))
-		if offChain(err) || err == nil && (before != nil && block.PrevHash != *before || part != nil && block.Hash != *part) {
+		if graph.OffChain(err) || err == nil && (before != nil && block.PrevHash != *before || part != nil && block.Hash != *part) {
 			return nil, status.Error(codes.Aborted, "the chain was reorganised while the page was read; ask again")
 		}
 		if err != nil {

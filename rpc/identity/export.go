@@ -94,7 +94,7 @@ func (s *identityService) after(height uint32, text string) (*chainhash.Hash, er
 	}
 	header, err := s.graph.BlockHeader(height)
 	switch {
-	case offChain(err):
+	case graph.OffChain(err):
 		return nil, s.outOfRange("after_height", height)
 	case err != nil:
 		return nil, s.fault(err)
@@ -147,7 +147,7 @@ func (e *exporter) write(ctx context.Context, out *rest.Answer) error {
 // or what writing fails with.
 func (e *exporter) line(out *rest.Answer) (events int, err error) {
 	block, err := e.graph.Events(e.next, 0, exportAtOnce)
-	if offChain(err) || err == nil && e.have != nil && block.PrevHash != *e.have {
+	if graph.OffChain(err) || err == nil && e.have != nil && block.PrevHash != *e.have {
 		return 0, errFork
 	}
 	if err != nil {
@@ -171,7 +171,7 @@ func (e *exporter) line(out *rest.Answer) (events int, err error) {
 			out.Text = append(appendBlockEnd(out.Text, false), '\n')
 			return events, out.Pass()
 		}
-		if block, err = e.graph.Events(e.next, events, exportAtOnce); offChain(err) || err == nil && block.Hash != hash {
+		if block, err = e.graph.Events(e.next, events, exportAtOnce); graph.OffChain(err) || err == nil && block.Hash != hash {
 			err = graph.ErrReorganised
 		}
 		if err != nil {

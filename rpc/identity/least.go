@@ -10,6 +10,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"google.golang.org/grpc/codes"
 
+	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 )
@@ -94,9 +95,9 @@ func (r *graphReader) has(l least) error {
 	}
 	header, err := r.graph.BlockHeader(l.height)
 	switch {
-	case offChain(err) && l.height >= r.graph.Params().StartHeight: // the tip has just moved back
+	case graph.OffChain(err) && l.height >= r.graph.Params().StartHeight: // the tip has just moved back
 		return fault.Later(codes.Unavailable, minHeightAgain, MinHeight, "block %d is asked for, and the chain is being reorganised: ask again later, or another server", l.height)
-	case offChain(err):
+	case graph.OffChain(err):
 		return r.outOfRange(MinHeight, l.height)
 	case err != nil:
 		return r.fault(err)

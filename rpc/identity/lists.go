@@ -88,7 +88,7 @@ func (r *graphReader) openPage(query [16]byte, atHeight *uint32, request pageReq
 		return nil, err
 	}
 	view, err := r.graph.At(&token.height)
-	if offChain(err) {
+	if graph.OffChain(err) {
 		return nil, errReorganised(token.height, token.hash)
 	}
 	if err != nil {

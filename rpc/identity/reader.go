@@ -95,12 +95,6 @@ func (r *graphReader) notFoundOr(err error, field, what string, hash chainhash.H
 	return r.fault(err)
 }
 
-// offChain reports whether err says that there is no block at a height, or not
-// any more.
-func offChain(err error) bool {
-	return errors.Is(err, graph.ErrHeight) || errors.Is(err, graph.ErrEmpty) || errors.Is(err, graph.ErrReorganised)
-}
-
 // fault is the error for a call that could not be answered: that its time is up
 // or its client gone, or its block; that it takes too much work; or else what no client can do
 // anything about, which is logged and hidden.

@@ -24,7 +24,7 @@ func (f *follower) advancePending(ctx context.Context) (wait time.Duration, more
 	switch {
 	case errors.Is(err, push.ErrBehind):
 		return 0, false, push.Behind()
-	case offChain(err): // the tip goes
+	case graph.OffChain(err): // the tip goes
 		return 0, false, nil
 	case err != nil:
 		return 0, false, f.fault(err)
@@ -34,7 +34,7 @@ func (f *follower) advancePending(ctx context.Context) (wait time.Duration, more
 	messages, err := f.pendingMessages(ctx, part)
 	more = part.More
 	part.View.Close()
-	if offChain(err) {
+	if graph.OffChain(err) {
 		messages, err = nil, nil
 	}
 	if err != nil {

@@ -144,7 +144,7 @@ func (c *Cursor) disconnect() (*graph.Disconnected, error) {
 	switch {
 	case err == nil && header.Hash == *c.have:
 		return nil, nil
-	case err != nil && !offChain(err):
+	case err != nil && !graph.OffChain(err):
 		return nil, err
 	}
 	gone, err := c.graph.DisconnectedBlock(height, *c.have)
@@ -170,7 +170,7 @@ func (c *Cursor) connect(events int) (*graph.BlockEvents, error) {
 	}
 	block, err := c.graph.Events(height, c.sent, events)
 	switch {
-	case offChain(err):
+	case graph.OffChain(err):
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -182,10 +182,4 @@ func (c *Cursor) connect(events int) (*graph.BlockEvents, error) {
 		c.sent = 0
 	}
 	return &block, nil
-}
-
-// offChain reports whether err says that there is no block at a height, or not
-// any more.
-func offChain(err error) bool {
-	return errors.Is(err, graph.ErrHeight) || errors.Is(err, graph.ErrEmpty) || errors.Is(err, graph.ErrReorganised)
 }
