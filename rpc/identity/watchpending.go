@@ -76,8 +76,9 @@ func (f *follower) pendingMessages(ctx context.Context, part *push.Part) (messag
 		return nil, err
 	}
 	f.asked = part.View.Generation()
+	// The first time also says that nothing would change: a client that comes back may have been told otherwise before.
 	digest := digestOf(would)
-	if !bytes.Equal(digest, f.would) {
+	if !f.listed || !bytes.Equal(digest, f.would) {
 		f.would = digest
 		messages = append(messages, &keytreev1.WatchResponse{PendingChanges: would})
 	}

@@ -266,7 +266,7 @@ func TestPending(t *testing.T) {
 	}
 	all.expect("pending all", "")
 	grandchild.expect("", "pending *grandchild by 1", "pending all", "")
-	lone.expect("", "pending MLR OPEN", "pending all", "")
+	lone.expect("", "pending MLR OPEN", "pending by 0", "pending all", "")
 
 	// The request goes, and an anchor comes.
 	r.Suppose(t, "cut", []rpctest.AnchorTx{rpctest.AnchorOf(t, "lone", rpctest.Record("example.org", 1))}, cut)

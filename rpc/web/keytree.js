@@ -846,7 +846,7 @@ function concerns({ addresses = [], ids = [], unconfirmed }, { type, data, polle
     if (!unconfirmed) return false;
   } else if (type !== "connect") return true;
   // Pending changes are all that there are: that somebody has none any more, too, has to be told.
-  if (type === "drop" || polled || data.unsure || data.pending_changes || addresses.length + ids.length === 0) return true;
+  if (type === "drop" || polled || data.unsure || data.pending_changes || data.all_pending || addresses.length + ids.length === 0) return true;
   return addresses.some((address) => named.has(address)) || ids.some((id) => named.has(id));
 }
 

@@ -3267,7 +3267,8 @@ type WatchResponse struct {
 	// The txid of what was pending and now is not, nor is it confirmed: something else spends what it
 	// spends, or it is too old or pays too little.
 	Dropped string `protobuf:"bytes,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
-	// What all that is pending would do to the client's addresses and ids is another than before. Without those, never.
+	// What all that is pending would do to the client's addresses and ids is another than before; once before all_pending, also
+	// if it is nothing. Without addresses and ids, never.
 	PendingChanges *PendingChanges `protobuf:"bytes,9,opt,name=pending_changes,json=pendingChanges,proto3" json:"pending_changes,omitempty"`
 	// All that is pending was told: what the client had of earlier streams and did not come again is pending no
 	// more.
