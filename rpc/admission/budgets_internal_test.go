@@ -287,6 +287,32 @@ type idleConn struct {
 func (c idleConn) RemoteAddr() net.Addr { return c.from }
 func (c idleConn) Close() error         { return nil }
 
+// TestClosedConnectionOwesNothing has answers made for a connection that has just been closed: what they would
+// have held is never given back, since nobody says that it was let go of.
+func TestClosedConnectionOwesNothing(t *testing.T) {
+	g := New(Config{Limits: DefaultLimits()})
+	c, refusal := g.connect(idleConn{from: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	before, refusal := c.owe(1 << 20)
+	if refusal != nil || g.Usage().BytesOut == 0 {
+		t.Fatalf("%v, in use: %+v", refusal, g.Usage())
+	}
+	c.Close()
+	after, refusal := c.owe(1 << 20)
+	if refusal != nil {
+		t.Error(refusal)
+	}
+	for range 2 {
+		if n := g.Usage().BytesOut; n != 0 {
+			t.Errorf("%d bytes are held for a connection that is closed", n)
+		}
+		before.taken()
+		after.taken()
+	}
+}
+
 // TestConnectHoldsUpNobody has a connection take the place of another one, whose end it has
 // to wait for. Whoever looks through the open connections meanwhile, as relieve does, need
 // not wait for it: they would for each other.

@@ -289,6 +289,10 @@ func (m *message) time() time.Duration {
 func (c *conn) tryOwe(n int) (*message, *Refusal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		// It will not be sent, and gRPC need not say that it has let go of it.
+		return &message{conn: c, released: true}, nil
+	}
 	if refusal := c.out.change(c.gate.out, c.client, n); refusal != nil {
 		return nil, refusal
 	}
