@@ -268,6 +268,9 @@ func TestBranchReturns(t *testing.T) {
 
 // Paths are cut off after MaxPath keys, and are right beyond.
 func TestPathLongerThanMaxPath(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	keys := links.MaxPath + 3
 	s := newScenario(t, keys)
 	var block, accepts []links.Action

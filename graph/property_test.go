@@ -60,6 +60,9 @@ func exhaustive() bool { return os.Getenv("KEYTREE_EXHAUSTIVE") != "" }
 // of the chain that is left (protocol/SPEC.md §8). A view that is held meanwhile
 // sticks to what was true when it was opened.
 func TestPropertyAnswers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	checks(t, 10, 14, 300)
 	met := tally{}
 	rapid.Check(t, func(t *rapid.T) {

@@ -225,6 +225,9 @@ func TestReadOnlyMore(t *testing.T) {
 }
 
 func TestReadOnlyRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	temporary, dir := scratchIn(t), makeDatabase(t)
 	db, err := OpenReadOnly(t.Context(), testOptions(dir), nil)
 	if err != nil {

@@ -361,6 +361,9 @@ func TestBounds(t *testing.T) {
 
 // TestCheck finds what no checksum tells.
 func TestCheck(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	w := &world{t: t, r: rand.New(rand.NewPCG(1, 1)), db: newDB(t), mentions: 2}
 	w.open()
 	for range 3 {

@@ -167,6 +167,9 @@ func fileOf(t testing.TB, entries []hashchain.Entry) *entryFile {
 // TestStatementsByEveryKey: a statement convicts by the key that was in force at its
 // size alone, whatever the statement, the key and the size.
 func TestStatementsByEveryKey(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	e := newEpochs(t)
 	e.end = e.mine(e.tx([]wire.OutPoint{e.baton}, nil))
 	tried := make(map[Proof]int)

@@ -148,6 +148,9 @@ func (p *pieces) Write(b []byte) (int, error) {
 
 // TestExportWhileBlocksGo takes blocks back while they are exported.
 func TestExportWhileBlocksGo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	for name, test := range map[string]struct {
 		requests int // of each block: some 600 bytes each
 		broken   bool

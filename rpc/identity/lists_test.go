@@ -40,6 +40,9 @@ func messages[M proto.Message](list []M) (out []proto.Message) {
 // TestPagesMakeUpTheWhole lists in pages while the chain goes on and changes what
 // is listed, and expects what one large page said before.
 func TestPagesMakeUpTheWhole(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	type list func(t *testing.T, r *rpctest.Rig, size uint32, token string) (items []proto.Message, next string)
 	for _, test := range []struct {
 		name  string
@@ -132,6 +135,9 @@ func TestPagesMakeUpTheWhole(t *testing.T) {
 // TestPagesOfLongMessages lists actions whose messages are too long for a page
 // to hold as many as were asked for.
 func TestPagesOfLongMessages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	c := &rpctest.Chain{}
 	var blocks []graph.Block
 	for i := range 5 {

@@ -15,6 +15,9 @@ import (
 // TestTooMuchHasChanged asks about a long path as of a block after which all its links were cut:
 // what that takes too much work for is refused, and says what to do.
 func TestTooMuchHasChanged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	const keys = 5200
 	name := func(n int) string { return fmt.Sprint("key ", n) }
 	var form, cut []links.Action
@@ -52,6 +55,9 @@ func TestTooMuchHasChanged(t *testing.T) {
 // TestPagesOfWhatIsPassedOver lists the actions of a key as of a block before thousands turned out to be about
 // it: a page ends when enough were passed over.
 func TestPagesOfWhatIsPassedOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	const accepts = 5000
 	c := &rpctest.Chain{}
 	var waiting []links.Action
