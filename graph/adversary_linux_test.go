@@ -246,7 +246,7 @@ func TestVictim(t *testing.T) {
 func stateSize(t *testing.T, g *Graph) int64 {
 	again := func() (s *state.State) {
 		err := g.db.View(func(txn *badger.Txn) (err error) {
-			s, err = state.Load(store.NewTxn(txn), links.Room{Keys: math.MaxInt, Filters: int(store.Filters(victimMemory))})
+			s, err = state.Load(store.NewTxn(txn), links.Room{Keys: math.MaxInt, Records: math.MaxInt, Filters: int(store.Filters(victimMemory))}, true)
 			return err
 		})
 		if err != nil {

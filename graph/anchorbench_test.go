@@ -199,7 +199,7 @@ func BenchmarkBlockOfAnchorsAgain(b *testing.B) {
 	txn := store.NewTxn(g.db.NewTransaction(false))
 	defer txn.Discard()
 	for b.Loop() {
-		if _, n, err := state.New().Again(txn, 0, store.Block{}); err != nil || n != count {
+		if _, n, err := state.New(true).Again(txn, 0, store.Block{}); err != nil || n != count {
 			b.Fatal(n, err)
 		}
 	}

@@ -22,6 +22,7 @@ type change struct {
 	adds      work // what the blocks that it connects have
 	tally     links.Tally
 	draft     *state.Draft
+	supposed  bool // it is never written: no state root is made
 }
 
 // newChange begins a change of a snapshot that adds so many actions.
@@ -164,7 +165,7 @@ func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []stor
 		actions += len(blocks[i].Actions)
 	}
 	c := newChange(base, actions)
-	c.Out, c.StageBytes = out, g.opt.stageBytes
+	c.Out, c.StageBytes, c.supposed = out, g.opt.stageBytes, out == nil
 	for i := range blocks {
 		if err := c.follows(&blocks[i], g.params); err != nil {
 			return nil, err
@@ -177,7 +178,7 @@ func (g *Graph) connecting(base *snapshot, blocks []Block, out func(stage []stor
 		}
 	}
 	var merged [][]byte
-	if out != nil { // else it is never written
+	if !c.supposed {
 		var err error
 		if merged, err = c.next.state.Links.Index().Settle(base.txn, g.opt.recentActions, c.Set); err != nil {
 			return nil, err
@@ -233,6 +234,11 @@ func (c *change) apply(b *Block) error {
 		return err
 	}
 	r := store.Block{Hash: b.Hash, Prev: b.PrevHash, Time: b.Time, Bits: b.Bits, StateHash: step.Hash(c.next.block.StateHash), Counts: step.Counts()}
+	if !c.supposed {
+		if r.StateRoot, err = step.Root(); err != nil {
+			return err
+		}
+	}
 	c.next.setBlock(b.Height, r)
 	for outcome, n := range step.Tally() {
 		c.tally[outcome] += n

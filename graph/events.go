@@ -22,6 +22,7 @@ type BlockEvents struct {
 	Hash      chainhash.Hash
 	PrevHash  chainhash.Hash
 	StateHash [32]byte
+	StateRoot [32]byte         // zero if none was kept when the block came
 	Effects   []links.Effect   // in the order of the canonical encoding
 	Anchors   []anchors.Effect // likewise, after Effects
 	More      bool             // whether the block has events behind these
@@ -38,7 +39,7 @@ func (g *Graph) Events(height uint32, first, limit int) (events BlockEvents, err
 		return BlockEvents{}, err
 	}
 	defer v.Close()
-	events = BlockEvents{Height: height, Hash: v.block.Hash, PrevHash: v.block.Prev, StateHash: v.block.StateHash}
+	events = BlockEvents{Height: height, Hash: v.block.Hash, PrevHash: v.block.Prev, StateHash: v.block.StateHash, StateRoot: v.block.StateRoot}
 	// One more than is asked for shows whether there are more.
 	var passed int
 	if events.Effects, passed, err = v.Effects(first, limit+1); err != nil {

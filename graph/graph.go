@@ -76,7 +76,9 @@ type Options struct {
 	Memory     int64  // what the process may take, in bytes; 0: DefaultMemory
 	MemTable   int64  // bytes, at least 1 MiB; 0: as Memory allows
 	BlockCache int64  // bytes; 0: as Memory allows
-	Log        zerolog.Logger
+	// NoStateRoot: blocks that come get no state root (protocol/SPEC.md §12), which saves time and memory.
+	NoStateRoot bool
+	Log         zerolog.Logger
 
 	stageBytes        int // 0: the constant; tests have many stages of few bytes
 	checkpointActions int // 0: the constants; tests have many checkpoints
@@ -244,7 +246,7 @@ func (g *Graph) maintain(ctx context.Context) {
 
 // warnOfMemory says in the log if links have taken most of the memory that they may.
 func (g *Graph) warnOfMemory() {
-	if m := g.Memory(); m.Left()*keyMemory < m.Most/8 {
+	if m := g.Memory(); m.Left()*m.key < m.Most/8 {
 		g.opt.Log.Warn().Int64("links", m.Links).Int64("waiting", m.Waiting).Int64("most", m.Most).Int64("keys_left", m.Left()).
 			Msg("the memory for links is nearly used up: allow the process more")
 	}

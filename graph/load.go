@@ -26,7 +26,7 @@ func (g *Graph) load() (*snapshot, error) {
 }
 
 func (g *Graph) loadState(s *snapshot) error {
-	room := links.Room{Keys: int(g.memoryOf(state.New()).Left()), Filters: int(store.Filters(g.opt.Memory))}
+	room := g.room()
 	if s.tip != nil {
 		err := g.loadCheckpoint(s, room)
 		if err == nil || errors.Is(err, ErrMemory) {
@@ -38,15 +38,22 @@ func (g *Graph) loadState(s *snapshot) error {
 	}
 	g.checkpoint = noCheckpoint()
 	var err error
-	s.state, err = state.Load(s.txn, room)
+	if s.state, err = state.Load(s.txn, room, !g.opt.NoStateRoot); err == nil && s.tip != nil {
+		err = s.state.CheckRoot(&s.block)
+	}
 	return err
 }
 
 // loadCheckpoint derives the state from the checkpoint, and the blocks since.
 func (g *Graph) loadCheckpoint(s *snapshot, room links.Room) error {
-	loaded, height, err := state.ReadCheckpoint(g.db.Dir(), s.txn, g.params, room.Keys)
+	loaded, height, err := state.ReadCheckpoint(g.db.Dir(), s.txn, g.params, room)
 	if err != nil {
 		return err
+	}
+	if g.opt.NoStateRoot {
+		loaded.Links.DropRecords()
+	} else if !loaded.Links.KeepsRecords() {
+		return fmt.Errorf("%w: it was written without the state root", state.ErrCheckpoint)
 	}
 	if err := loaded.Links.LoadIndex(s.txn, room.Filters); err != nil {
 		return err
@@ -88,4 +95,10 @@ func snapshotOf(txn *store.Txn, params Params) (*snapshot, error) {
 		s.undoFrom = from
 	}
 	return s, nil
+}
+
+// room is what of a state may be held: all the memory that is left, by keys or by records.
+func (g *Graph) room() links.Room {
+	empty := g.memoryOf(state.New(!g.opt.NoStateRoot))
+	return links.Room{Keys: int(empty.Left()), Records: int(empty.Left() * empty.key / recordMemory), Filters: int(store.Filters(g.opt.Memory))}
 }

@@ -10,9 +10,12 @@ import (
 // What is held takes about so many bytes.
 const (
 	keyMemory    = 150 // a key that is or was in a link
-	wantedMemory = 24  // what somebody waits for
-	batonMemory  = 48  // an open chain of anchors
-	spanMemory   = 8   // a block with actions
+	recordMemory = 60  // a record of the state root: one for each key, and one for each id
+	// recordsPerTwoKeys is how many there are of a link alone.
+	recordsPerTwoKeys = 3
+	wantedMemory      = 24 // what somebody waits for
+	batonMemory       = 48 // an open chain of anchors
+	spanMemory        = 8  // a block with actions
 	// stepMemory is what an action takes while its step is made, what is given with it
 	// included, but not its message.
 	stepMemory = 600
@@ -31,18 +34,20 @@ func Usable(memory int64) int64 { return memory - memory/4 }
 
 // MemoryUse is what a graph takes of memory, about, and what it may, in bytes.
 type MemoryUse struct {
-	Links   int64 // keys that are or were in links, which nothing but memory bounds
+	Links   int64 // keys that are or were in links, and what the state root is made of, which nothing but memory bounds
 	Waiting int64 // what actions wait for, and open chains of anchors
 	Pending int64 // what is supposed of the next block; it gives way to blocks
 	// Followed is what is followed (Graph.Follow), and what is noted of it: a fourth of Most at most.
 	Followed int64
 	Fixed    int64 // memtables, caches, and filters of txids, whatever there is
 	Most     int64 // all of it, with a step under way
+
+	key int64 // what one more key in links takes, with its records
 }
 
 // Left is about how many more keys have room, 0 at least.
 func (m MemoryUse) Left() int64 {
-	return max(0, m.Most-m.all()-stagesMemory) / keyMemory
+	return max(0, m.Most-m.all()-stagesMemory) / m.key
 }
 
 // Memory returns what the graph takes of memory.
@@ -55,8 +60,13 @@ func (s *snapshot) memory(g *Graph) MemoryUse {
 }
 
 func (g *Graph) memoryOf(s *state.State) MemoryUse {
+	key := int64(keyMemory)
+	if s.Links.KeepsRecords() {
+		key += recordsPerTwoKeys * recordMemory / 2
+	}
 	return MemoryUse{
-		Links:   keyMemory * int64(s.Links.Keys()),
+		key:     key,
+		Links:   keyMemory*int64(s.Links.Keys()) + recordMemory*int64(s.Links.Records()),
 		Waiting: wantedMemory*int64(s.Links.Waits()) + batonMemory*int64(s.Anchors.Open()) + spanMemory*int64(s.Links.Blocks()),
 		Fixed:   store.MemTables*g.opt.MemTable + g.opt.BlockCache + g.opt.BlockCache/2 + store.Filters(g.opt.Memory),
 		Most:    Usable(g.opt.Memory),
@@ -79,10 +89,17 @@ func stepNeeds(blocks []Block) int64 {
 	return need
 }
 
+// copiedRecords is what a step of so many actions copies of what the state root is made of, which is held
+// as it was as well: a page and the way to it for each of four records, and all at most.
+func copiedRecords(s *state.State, actions int) int64 {
+	const change = 1500 // a page of package statemap, and what is above it
+	return min(recordMemory*int64(s.Links.Records()), 4*change*int64(actions))
+}
+
 // hasMemory returns ErrMemory if there is no room for a step that connects blocks to a snapshot. What is
 // pending gives way to them.
 func (g *Graph) hasMemory(base *snapshot, blocks []Block) error {
-	need, m := stepNeeds(blocks), base.memory(g)
+	need, m := stepNeeds(blocks)+copiedRecords(base.state, workOf(blocks).actions), base.memory(g)
 	if m.all()+need > m.Most && m.Pending > 0 && g.setPending(base, nothingPending()) == nil {
 		m.Pending = 0
 	}

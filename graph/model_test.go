@@ -16,7 +16,7 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// model is protocol/SPEC.md §3 to §9 said once more, as plainly as Go allows, to
+// model is protocol/SPEC.md §3 to §9, and §12, said once more, as plainly as Go allows, to
 // hold against the graph (see property_test.go). There is no database and no
 // cleverness in it: every block makes a whole new state out of a copy of the one
 // before, everything is looked up by walking. It was written from the text of
@@ -36,6 +36,7 @@ type modelState struct {
 	links   map[protocol.KeyHash]modelLink      // those in force, by child
 	ids     map[protocol.KeyHash]chainhash.Hash // of the trees that have one, by root
 	merged  map[chainhash.Hash]chainhash.Hash   // ids that merged, into which
+	heights map[protocol.KeyHash]uint32         // of the records of the state root
 }
 
 // modelAction is a confirmed action and what has become of it.
@@ -87,6 +88,7 @@ func (s *modelState) next(b graph.Block) *modelState {
 	n.accept()
 	n.revokeOthers()
 	n.stateHash = modelStateHash(s.stateHash, b.Hash, n.effects)
+	n.recordHeights(s)
 	return n
 }
 

@@ -170,6 +170,7 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 		Height:    last.block.Height,
 		Hash:      last.block.Hash,
 		StateHash: last.stateHash,
+		StateRoot: last.stateRoot(),
 		Counts:    last.counts(),
 	})
 	outside := []uint32{last.block.Height + 1}
@@ -190,6 +191,7 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 			Hash:      s.block.Hash,
 			PrevHash:  s.block.PrevHash,
 			StateHash: s.stateHash,
+			StateRoot: s.stateRoot(),
 			Effects:   s.effects,
 		})
 		v := p.view(t, &h)

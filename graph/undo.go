@@ -55,6 +55,9 @@ func (g *Graph) disconnecting(base *snapshot) (*change, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := c.next.state.CheckRoot(&before); err != nil {
+			return nil, err
+		}
 		c.next.setBlock(height-1, before)
 		c.SetTip(height-1, before.Hash)
 	}

@@ -41,6 +41,11 @@ func (i *inspection) block(above store.Block, hash *[32]byte) (record *store.Blo
 	if ok, err := i.compareHash(key, step, &b, above.StateHash, hash); err != nil || !ok {
 		return nil, err
 	}
+	if root, err := step.Root(); err != nil {
+		return nil, i.unusable(key, err)
+	} else if root != b.StateRoot && b.StateRoot != [32]byte{} {
+		i.find(key, "state root %x, by the block's actions it is %x", b.StateRoot, root)
+	}
 	if counts := step.Counts(); counts != b.Counts {
 		i.find(key, "counts %+v, expected %+v", b.Counts, counts)
 	}

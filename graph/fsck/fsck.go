@@ -16,6 +16,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph/anchors"
 	"github.com/keytree-bch/keytree/graph/badgerdb"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/graph/txids"
@@ -333,7 +334,7 @@ func (i *inspection) format() error {
 // readCheckpoint reads the checkpoint, and reports it if it is damaged. One of another database or
 // branch is of no use, and does no harm.
 func (i *inspection) readCheckpoint(dir string) (err error) {
-	i.checkpoint, i.checkpointHeight, err = state.ReadCheckpoint(dir, i.txn, i.params, math.MaxInt)
+	i.checkpoint, i.checkpointHeight, err = state.ReadCheckpoint(dir, i.txn, i.params, links.Room{Keys: math.MaxInt, Records: math.MaxInt})
 	switch {
 	case errors.Is(err, store.ErrDamaged):
 		i.add(Finding{File: state.CheckpointFile, Problem: err.Error()})
@@ -347,8 +348,9 @@ func (i *inspection) readCheckpoint(dir string) (err error) {
 // run follows the chain from its start to the tip, and then looks at the numbers by which it found
 // actions.
 func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) error {
-	if i.state = state.New(); i.checkpoint != nil {
+	if i.state = state.New(true); i.checkpoint != nil {
 		i.state = i.checkpoint.Empty()
+		i.state.Links.KeepRecords()
 	}
 	err := i.state.Links.LoadIndex(i.txn, i.filters)
 	if errors.Is(err, store.ErrDamaged) { // fewer filters let it find the chunk
@@ -365,8 +367,8 @@ func (i *inspection) run(ctx context.Context, progress func(done, all uint32)) e
 	if err != nil {
 		return err
 	}
-	links := i.state.Links
-	return links.Index().Check(i.txn, links.Actions(), links.Hashes(i.txn), i.exists,
+	of := i.state.Links
+	return of.Index().Check(i.txn, of.Actions(), of.Hashes(i.txn), i.exists,
 		func(key []byte, problem string) { i.add(Finding{Key: key, Problem: problem}) })
 }
 

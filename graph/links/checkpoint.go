@@ -9,26 +9,29 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph/forest"
+	"github.com/keytree-bch/keytree/graph/statemap"
 	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// A state in a checkpoint: how many keys, blocks with actions, actions, and things that are waited
-// for there are, and the secret of their hashes; each key, by number; each block; each thing that
-// is waited for. Integers are big-endian.
+// A state in a checkpoint: how many keys, blocks with actions, actions, things that are waited
+// for, and records of the state root there are, none if they are not kept; and the secret of the hashes of what is
+// waited for; each key, by number; each block; each thing that is waited for; the leaf of each record. Integers are
+// big-endian.
 
 // checkpointKeySize and the next two are what each takes, in bytes.
 const (
 	checkpointKeySize   = len(protocol.KeyHash{}) + chainhash.HashSize + 10*4 + 1
 	checkpointBlockSize = 4 + 4
 	checkpointWaitSize  = 8 + 4
-	checkpointHeadSize  = 4*4 + len(waiting{}.secret)
+	checkpointHeadSize  = 5*4 + len(waiting{}.secret)
 )
 
 // CheckpointSize is how many bytes WriteCheckpoint writes.
 func (s *State) CheckpointSize() int {
 	return checkpointHeadSize + checkpointKeySize*int(s.keys.Len()) +
-		checkpointBlockSize*int(s.blocks.Len()) + checkpointWaitSize*int(s.waiting.counts.Len())
+		checkpointBlockSize*int(s.blocks.Len()) + checkpointWaitSize*int(s.waiting.counts.Len()) +
+		statemap.LeafSize*s.Records()
 }
 
 // WriteCheckpoint writes the state.
@@ -39,7 +42,11 @@ func (s *State) WriteCheckpoint(w *bufio.Writer) error {
 		b = b[:0]
 		return err
 	}
-	for _, n := range []int32{s.keys.Len(), s.blocks.Len(), s.actions, s.waiting.counts.Len()} {
+	records := none
+	if s.records != nil {
+		records = int32(s.records.Len())
+	}
+	for _, n := range []int32{s.keys.Len(), s.blocks.Len(), s.actions, s.waiting.counts.Len(), records} {
 		b = binary.BigEndian.AppendUint32(b, uint32(n))
 	}
 	b = append(b, s.waiting.secret[:]...)
@@ -65,6 +72,14 @@ func (s *State) WriteCheckpoint(w *bufio.Writer) error {
 			return err
 		}
 	}
+	if s.records == nil {
+		return nil
+	}
+	for leaf := range s.records.Leaves() {
+		if _, err := w.Write(leaf); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -73,7 +88,7 @@ func (s *State) appendKey(b []byte, n int32) []byte {
 	p, name := s.places.Ref(n), s.namedBy.Ref(n)
 	b = append(append(b, s.keys.Ref(n)[:]...), name.tx[:]...)
 	for _, v := range [...]int32{
-		name.number, p.request, int32(p.linked), p.first, p.last, p.next, p.previous, int32(p.moved), p.mentioned, s.forest.Parent(n),
+		name.number, p.request, int32(p.stands), p.first, p.last, p.next, p.previous, int32(p.moved), p.mentioned, s.forest.Parent(n),
 	} {
 		b = binary.BigEndian.AppendUint32(b, uint32(v))
 	}
@@ -82,22 +97,25 @@ func (s *State) appendKey(b []byte, n int32) []byte {
 
 // ReadCheckpoint reads what WriteCheckpoint wrote into a state that was new. It is as sound as the
 // bytes are: whether the rules give the same is for package fsck to see. store.ErrMemory if there
-// are more than so many keys; store.ErrDamaged if it refers to what there is not, or has other
-// counts than its block.
-func (s *State) ReadCheckpoint(r *bufio.Reader, counts store.Counts, most int) error {
+// is no room for all; store.ErrDamaged if it refers to what there is not, or has other
+// counts than its block. The state keeps the records of the state root afterwards if the one that was written did;
+// txn reads the store, which has what they are of.
+func (s *State) ReadCheckpoint(r *bufio.Reader, txn *store.Txn, counts store.Counts, room Room) error {
 	head, err := fields(r, checkpointHeadSize)
 	if err != nil {
 		return err
 	}
 	keys, blocks := head.Action(), head.Action()
 	s.actions = head.Action()
-	waits := head.Action()
+	waits, records := head.Action(), int32(head.Uint32())
 	copy(s.waiting.secret[:], head.Take(len(s.waiting.secret)))
 	switch {
 	case head.Short():
 		return head.Finish("head of a checkpoint")
-	case int(keys) > most:
-		return fmt.Errorf("%w: there is room for %d keys in links, there are %d", store.ErrMemory, most, keys)
+	case int(keys) > room.Keys:
+		return fmt.Errorf("%w: there is room for %d keys in links, there are %d", store.ErrMemory, room.Keys, keys)
+	case int(records) > room.Records:
+		return fmt.Errorf("%w: there is room for %d records of the state root, there are %d", store.ErrMemory, room.Records, records)
 	}
 	if err := s.readKeys(r, keys); err != nil {
 		return err
@@ -127,7 +145,31 @@ func (s *State) ReadCheckpoint(r *bufio.Reader, counts store.Counts, most int) e
 		return fmt.Errorf("%w: a checkpoint has %d links and %d actions that wait, its block %d and %d",
 			store.ErrDamaged, links, waiting, counts.Links, counts.Waiting)
 	}
-	return nil
+	return s.readRecords(r, txn, records)
+}
+
+// readRecords reads the leaves of so many records; none: they were not kept.
+func (s *State) readRecords(r *bufio.Reader, txn *store.Txn, records int32) error {
+	if s.records = nil; records < 0 {
+		return nil
+	}
+	b := statemap.NewBuilder(int(records))
+	for range records {
+		d, err := fields(r, statemap.LeafSize)
+		if err != nil {
+			return err
+		}
+		b.AddEncoded(d.Rest)
+	}
+	l := s.ledger(txn, never)
+	m, err := b.Map(func(ref int32) (statemap.Key, error) {
+		if ref >= s.keys.Len() {
+			return statemap.Key{}, fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, ref, s.keys.Len())
+		}
+		return s.keyByRef(&l)(ref)
+	})
+	s.records = &m
+	return err
 }
 
 // links counts the links in force.
@@ -167,7 +209,7 @@ func (s *State) readKeys(r *bufio.Reader, keys int32) error {
 		}
 		number := func() int32 { return int32(d.Uint32()) }
 		name := naming{tx: d.Hash(), number: number()}
-		p := keyPlace{request: number(), linked: d.Uint32(), named: !name.none()}
+		p := keyPlace{request: number(), stands: d.Uint32(), named: !name.none()}
 		p.first, p.last, p.next, p.previous = number(), number(), number(), number()
 		p.moved, p.mentioned = d.Uint32(), number()
 		parent := number()

@@ -13,6 +13,9 @@ import (
 func (s *State) Empty() *State {
 	empty := NewState()
 	empty.waiting.secret = s.waiting.secret
+	if s.records != nil {
+		empty.KeepRecords()
+	}
 	return empty
 }
 
@@ -63,6 +66,9 @@ func (s *State) Differs(t *State) string {
 	if !sameMap(&s.waiting.counts, &t.waiting.counts) {
 		return "waiting actions"
 	}
+	if s.records != nil && t.records != nil && s.StateRoot() != t.StateRoot() {
+		return fmt.Sprintf("records of the state root, %x against %x,", s.StateRoot(), t.StateRoot())
+	}
 	return ""
 }
 
@@ -72,7 +78,10 @@ func (s *State) dated(n int32) bool {
 		key, _, _ := s.forest.Newer(n, height, math.MaxInt)
 		return key == n
 	}
-	since := s.places.Ref(n).linked
+	since := uint32(0)
+	if s.forest.Parent(n) != none {
+		since = s.places.Ref(n).stands
+	}
 	return !is(since) && (since == 0 || is(since-1))
 }
 

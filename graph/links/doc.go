@@ -14,6 +14,7 @@
 //	write.go        what a block writes
 //	undo.go         taking a block back
 //	load.go         the state in memory, from the store
+//	records.go      the records of the state root
 //	answers.go      what is answered
 //	view.go         questions as of a block: resolving, identities
 //	past.go         resolving as of an older block, and what a question may cost

@@ -16,9 +16,8 @@ func (s *Step) join(accept, request *acted, child, parent int32) {
 	root := s.forest.Root(parent)
 	childID, rootID := s.identity(child), s.identity(root)
 	s.forest.Link(child, parent, s.height)
-	s.nameKey(child, naming{accept.txid, accept.number})
-	p := s.places.Edit(child)
-	p.request, p.linked = request.number, s.height
+	s.nameKey(child, naming{accept.txid, accept.number}, s.height)
+	s.places.Edit(child).request = request.number
 	s.changed = append(s.changed, child, s.addChild(child, parent, s.height))
 	s.Counts.Links++
 
@@ -38,7 +37,7 @@ func (s *Step) join(accept, request *acted, child, parent int32) {
 	s.emit(storedEffect{effect: LinkFormed, action: accept.number, target: request.number, id: id.number},
 		&Effect{Tx: accept.txid, Ref: request.txid, Child: request.child, Parent: request.parent, ID: id.tx})
 	if rootID != id {
-		s.nameKey(root, id)
+		s.nameKey(root, id, s.height)
 		s.changed = append(s.changed, root)
 	}
 	s.sized[id.tx] = root
@@ -53,7 +52,7 @@ func (s *Step) join(accept, request *acted, child, parent int32) {
 		}
 		s.Counts.Identities--
 		s.emit(storedEffect{effect: IdentityMerged, action: merged.number, target: id.number}, &Effect{ID: merged.tx, Into: id.tx})
-		s.sized[merged.tx] = none
+		s.sized[merged.tx], s.merged[merged.tx] = none, identityRecord{into: id.tx, number: merged.number}
 		names, err := s.merge(merged.tx, id.tx)
 		if err != nil {
 			s.fail(err)
@@ -73,11 +72,11 @@ func (s *Step) part(revoke, accept *acted, of about) {
 	root := s.forest.Root(child)
 	s.forest.Cut(child)
 	p := s.places.Edit(child)
-	s.cuts[p.request] = cutLink{accept.number, p.linked, revoke.number, s.height}
+	s.cuts[p.request] = cutLink{accept.number, p.stands, revoke.number, s.height}
 	s.cutNow = append(s.cutNow, p.request)
 	id := naming{revoke.txid, revoke.number}
-	p.request, p.linked = none, 0
-	s.nameKey(child, id)
+	p.request = none
+	s.nameKey(child, id, s.height)
 	s.changed = append(s.changed, child, s.removeChild(child, parent, s.height))
 	s.Counts.Links--
 	s.Counts.Identities++

@@ -13,11 +13,13 @@ import (
 // Room is what of a state may be held.
 type Room struct {
 	Keys    int // in links
+	Records int // of the state root
 	Filters int // bytes of filters of txids
 }
 
 // Load derives a state that was new from the store. It believes what that says: whether the rules
-// give the same is for package fsck to see. ErrMemory if there is no room for the keys.
+// give the same is for package fsck to see. ErrMemory if there is no room for the keys, or for the records of the
+// state root, if the state keeps them.
 func (s *State) Load(txn *store.Txn, room Room) error {
 	if err := s.loadKeys(txn, room.Keys); err != nil {
 		return err
@@ -28,7 +30,10 @@ func (s *State) Load(txn *store.Txn, room Room) error {
 	if err := s.LoadIndex(txn, room.Filters); err != nil {
 		return err
 	}
-	return s.loadWaiting(txn)
+	if err := s.loadWaiting(txn); err != nil || s.records == nil {
+		return err
+	}
+	return s.LoadRecords(txn, room.Records)
 }
 
 // LoadIndex reads the index of txids from the store, with filters of so many bytes at most, and
@@ -95,12 +100,11 @@ func (s *State) loadKeys(txn *store.Txn, most int) error {
 		}
 		parent := none
 		p.moved = store.VersionHeight(key)
-		s.nameKey(n, r.id)
+		s.nameKey(n, r.id, r.since)
 		if r.hasParent {
 			parent = s.place(r.parent)
-			s.nameKey(n, r.accept)
-			p = s.places.Edit(n)
-			p.request, p.linked = r.request, r.linked
+			s.nameKey(n, r.accept, r.since)
+			s.places.Edit(n).request = r.request
 		}
 		if r.hasFirst {
 			first := s.place(r.first)
@@ -132,7 +136,7 @@ func (s *State) loadKeys(txn *store.Txn, most int) error {
 
 // build builds the forest of the keys, whose places are known, and their parents.
 func (s *State) build(parents []int32) {
-	s.forest.Build(parents, func(n int32) uint32 { return s.places.Ref(n).linked })
+	s.forest.Build(parents, func(n int32) uint32 { return s.places.Ref(n).stands })
 }
 
 // loadActions counts the actions, and finds the end of each key's chain of those that

@@ -73,17 +73,17 @@ func (v *Identities) Members(ctx context.Context, id chainhash.Hash, after *Memb
 type standing struct {
 	parent, first, next int32
 	accept              chainhash.Hash
-	linked              uint32
+	linked              uint32 // height; means nothing without a parent
 }
 
 // standing returns where a key stands. That is in memory, unless the key has moved since.
 func (v *Identities) standing(n int32) (standing, error) {
 	s := v.state
 	if p := s.places.Ref(n); p.moved <= v.height {
-		return standing{s.forest.Parent(n), p.first, p.next, s.namedBy.Ref(n).tx, p.linked}, v.spend(1)
+		return standing{s.forest.Parent(n), p.first, p.next, s.namedBy.Ref(n).tx, p.stands}, v.spend(1)
 	}
 	r, err := v.storedKey(n)
-	here := standing{parent: none, first: none, next: none, accept: r.accept.tx, linked: r.linked}
+	here := standing{parent: none, first: none, next: none, accept: r.accept.tx, linked: r.since}
 	for _, beside := range [...]struct {
 		is     bool
 		key    protocol.KeyHash

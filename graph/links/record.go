@@ -283,7 +283,6 @@ type keyRecord struct {
 	parent    protocol.KeyHash
 	accept    naming // the MLA of the link to parent
 	request   int32  // the MLR that it accepted
-	linked    uint32 // height at which it came into force
 
 	// Children stand in the order in which they were linked.
 	hasFirst bool
@@ -292,6 +291,8 @@ type keyRecord struct {
 	next     protocol.KeyHash // of its parent's children, after it
 
 	id naming // of the tree whose root it is; zero if it has a parent
+
+	since uint32 // height at which the link came into force; of a root, from which on it has been that of this id
 }
 
 // naming is an action that something is named by.
@@ -314,7 +315,7 @@ func (r *keyRecord) appendTo(b []byte) []byte {
 		b[at] |= flagParent
 		b = r.accept.appendTo(append(b, r.parent[:]...))
 		b = binary.BigEndian.AppendUint32(b, uint32(r.request))
-		b = binary.BigEndian.AppendUint32(b, r.linked)
+		b = binary.BigEndian.AppendUint32(b, r.since)
 	}
 	if r.hasFirst {
 		b[at] |= flagFirst
@@ -327,6 +328,7 @@ func (r *keyRecord) appendTo(b []byte) []byte {
 	if r.id.tx != (chainhash.Hash{}) {
 		b[at] |= flagID
 		b = r.id.appendTo(b)
+		b = binary.BigEndian.AppendUint32(b, r.since)
 	}
 	return b
 }
@@ -341,7 +343,7 @@ func decodeKeyRecord(b []byte) (r keyRecord, err error) {
 	d := store.Decoder{Rest: b}
 	flags := d.Byte()
 	if r.hasParent = flags&flagParent != 0; r.hasParent {
-		r.parent, r.accept, r.request, r.linked = d.Key(), readNaming(&d), d.Action(), d.Uint32()
+		r.parent, r.accept, r.request, r.since = d.Key(), readNaming(&d), d.Action(), d.Uint32()
 	}
 	if r.hasFirst = flags&flagFirst != 0; r.hasFirst {
 		r.first = d.Key()
@@ -350,25 +352,37 @@ func decodeKeyRecord(b []byte) (r keyRecord, err error) {
 		r.next = d.Key()
 	}
 	if flags&flagID != 0 {
-		r.id = readNaming(&d)
+		r.id, r.since = readNaming(&d), d.Uint32()
 	}
 	return r, d.Finish("key record")
 }
 
-// identityRecord is one version of an identity that holds a tree, the value
-// under 'i'.
+// identityRecord is one version of an identity, the value under 'i': as it holds a tree, or the last
+// one, as it has merged.
 type identityRecord struct {
 	root protocol.KeyHash
 	keys uint32 // in the tree
+
+	into   chainhash.Hash // the id that it merged into, as of that merge; zero while it holds a tree: root and keys are zero else
+	number int32          // of the action that it is named by, once it has merged
 }
 
+func (r identityRecord) merged() bool { return r.into != chainhash.Hash{} }
+
 func (r identityRecord) appendTo(b []byte) []byte {
+	if r.merged() {
+		return naming{r.into, r.number}.appendTo(b)
+	}
 	return binary.BigEndian.AppendUint32(append(b, r.root[:]...), r.keys)
 }
 
-func decodeIdentityRecord(b []byte) (identityRecord, error) {
+func decodeIdentityRecord(b []byte) (r identityRecord, err error) {
 	d := store.Decoder{Rest: b}
-	r := identityRecord{root: d.Key(), keys: d.Uint32()}
+	if len(b) == chainhash.HashSize+4 {
+		r.into, r.number = d.Hash(), d.Action()
+	} else {
+		r.root, r.keys = d.Key(), d.Uint32()
+	}
 	return r, d.Finish("identity record")
 }
 

@@ -44,7 +44,8 @@ type Step struct {
 	cutNow  []int32                  // requests whose links were cut
 	changed []int32                  // keys whose record is another, some more than once
 	sized   map[chainhash.Hash]int32 // roots of the identities whose record is another; none: merged
-	renamed []chainhash.Hash         // names whose record is another, some more than once
+	merged  map[chainhash.Hash]identityRecord
+	renamed []chainhash.Hash // names whose record is another, some more than once
 
 	landmarks   []mention // of the block's own actions
 	lateMention []mention // of actions of earlier blocks
@@ -61,7 +62,7 @@ type mention struct {
 // canonical encoding. ErrBlock if the block has a transaction twice, or one that is on the
 // chain already; other errors are the store's. The state is to be dropped then.
 func Apply(s *State, d *Draft, height uint32, actions []Action, counts store.Counts, effects hash.Hash) (*Step, error) {
-	step := &Step{State: s, Draft: d, height: height, Counts: counts, first: s.actions, effects: effects, sized: make(map[chainhash.Hash]int32)}
+	step := &Step{State: s, Draft: d, height: height, Counts: counts, first: s.actions, effects: effects, sized: make(map[chainhash.Hash]int32), merged: make(map[chainhash.Hash]identityRecord)}
 	if err := step.admit(actions); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/graph/forest"
+	"github.com/keytree-bch/keytree/graph/statemap"
 	"github.com/keytree-bch/keytree/graph/txids"
 	"github.com/keytree-bch/keytree/protocol"
 )
@@ -36,6 +37,8 @@ type State struct {
 	index   txids.Index          // of their txids, and of who is the first to mention a key
 
 	waiting waiting
+
+	records *statemap.Map // as of the block, of which it gives the state root; nil: that is not kept
 }
 
 // NewState returns the state before the first block.
@@ -51,13 +54,14 @@ func (s *State) Fork() *State {
 	return &State{
 		keys: s.keys.Fork(), places: s.places.Fork(), namedBy: s.namedBy.Fork(), forest: s.forest.Fork(),
 		blocks: s.blocks.Fork(), actions: s.actions, index: s.index, waiting: s.waiting.fork(),
+		records: s.records,
 	}
 }
 
 // keyPlace is where a key stands now. Its parent is in the forest.
 type keyPlace struct {
 	request int32  // MLR that the MLA accepted; none of a root
-	linked  uint32 // height at which the link came into force; 0 of a root
+	stands  uint32 // height at which the link came into force; of a root, at which its identity got its id or its root
 
 	// Children stand in the order in which they were linked.
 	first, last    int32 // of its children
@@ -72,11 +76,12 @@ type keyPlace struct {
 	named     bool  // it is in an identity
 }
 
-// nameKey names a key: by the MLA of the link to its parent; or, if it is a root, by the action that
-// names its identity; by nothing as long as it is in none.
-func (s *State) nameKey(key int32, by naming) {
+// nameKey names a key, since a height: by the MLA of the link to its parent; or, if it is a root, by the action
+// that names its identity; by nothing as long as it is in none.
+func (s *State) nameKey(key int32, by naming, since uint32) {
 	*s.namedBy.Edit(key) = by
-	s.places.Edit(key).named = !by.none()
+	p := s.places.Edit(key)
+	p.stands, p.named = since, !by.none()
 }
 
 // blockSpan is a block and its first action.
@@ -131,7 +136,7 @@ func (s *State) link(n int32) (l keyLink, ok bool) {
 		return l, false
 	}
 	p := s.places.Ref(n)
-	return keyLink{p.request, s.namedBy.Ref(n).number, p.linked}, true
+	return keyLink{p.request, s.namedBy.Ref(n).number, p.stands}, true
 }
 
 // identity returns what names the identity of a root; zero if it is in none.
@@ -186,10 +191,10 @@ func (s *State) removeChild(child, parent int32, height uint32) (changed int32) 
 // record returns the record of a key as it is now.
 func (s *State) record(key int32) keyRecord {
 	place := s.places.Ref(key)
-	var r keyRecord
+	r := keyRecord{since: place.stands}
 	if parent := s.forest.Parent(key); parent != none {
 		r.hasParent, r.parent = true, s.keys.Key(parent)
-		r.accept, r.request, r.linked = s.namedBy.At(key), place.request, place.linked
+		r.accept, r.request = s.namedBy.At(key), place.request
 	} else {
 		r.id = s.namedBy.At(key)
 	}

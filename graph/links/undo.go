@@ -9,9 +9,9 @@ import (
 )
 
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads
-// the store with the block; changed are the keys that the block added under store.PrefixKey. After
-// an error, which is the store's, the state is to be dropped.
-func (s *State) TakeBack(txn *store.Txn, height uint32, changed [][]byte) error {
+// the store with the block; changed and identities are the keys that the block added under store.PrefixKey and
+// store.PrefixIdentity. After an error, which is the store's, the state is to be dropped.
+func (s *State) TakeBack(txn *store.Txn, height uint32, changed, identities [][]byte) error {
 	l := s.ledger(txn, height+1)
 	first := s.actions // the number of the block's first action, or of the next block's
 	if n := s.blocks.Len(); n > 0 && s.blocks.At(n-1).height == height {
@@ -37,6 +37,9 @@ func (s *State) TakeBack(txn *store.Txn, height uint32, changed [][]byte) error 
 		if err := s.reload(txn, key); err != nil {
 			return err
 		}
+	}
+	if err := s.takeBackRecords(txn, &l, changed, identities); err != nil {
+		return err
 	}
 	if first < s.actions {
 		s.blocks.Truncate(s.blocks.Len() - 1)
@@ -146,9 +149,9 @@ func (s *State) reload(txn *store.Txn, removed []byte) error {
 // setPlace puts a key where a record says. The keys beside it whose own record changes
 // have to be put as well, in any order.
 func (s *State) setPlace(key int32, r *keyRecord) {
-	s.nameKey(key, r.id)
+	s.nameKey(key, r.id, r.since)
 	p := s.places.Edit(key)
-	p.request, p.linked, p.first, p.next = none, 0, none, none
+	p.request, p.first, p.next = none, none, none
 	if r.hasFirst {
 		p.first = s.keys.Find(r.first)
 		s.places.Edit(p.first).previous = none
@@ -163,9 +166,9 @@ func (s *State) setPlace(key int32, r *keyRecord) {
 		p.previous = none
 		return
 	}
-	s.nameKey(key, r.accept)
-	p.request, p.linked = r.request, r.linked
-	s.forest.Date(key, r.linked)
+	s.nameKey(key, r.accept, r.since)
+	p.request = r.request
+	s.forest.Date(key, r.since)
 	if !r.hasNext {
 		s.places.Edit(s.keys.Find(r.parent)).last = key
 	}

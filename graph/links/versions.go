@@ -36,15 +36,11 @@ func (v *Identities) IdentityVersions(id chainhash.Hash, upTo uint32, limit int)
 		if err != nil {
 			return nil, false, err
 		}
-		version := IdentityVersion{Since: store.VersionHeight(it.Item().Key()), Merged: len(value) == 0}
-		if !version.Merged {
-			r, err := decodeIdentityRecord(value)
-			if err != nil {
-				return nil, false, err
-			}
-			version.Root, version.Keys = r.root, r.keys
+		r, err := decodeIdentityRecord(value)
+		if err != nil {
+			return nil, false, err
 		}
-		versions = append(versions, version)
+		versions = append(versions, IdentityVersion{Since: store.VersionHeight(it.Item().Key()), Merged: r.merged(), Root: r.root, Keys: r.keys})
 	}
 	if len(versions) == 0 && limit > 0 && upTo >= v.height {
 		return nil, false, fmt.Errorf("identity %v as of height %d: %w", id, v.height, store.ErrNotFound)

@@ -83,7 +83,11 @@ func (v *Identities) Identity(id chainhash.Hash) (Identity, error) {
 		return Identity{}, fmt.Errorf("identity %v as of height %d: %w", id, v.height, store.ErrNotFound)
 	}
 	answer := Identity{ID: id}
-	if len(value) == 0 {
+	record, err := decodeIdentityRecord(value)
+	if err != nil {
+		return Identity{}, err
+	}
+	if record.merged() {
 		name, err := v.survivor(id)
 		if err != nil {
 			return Identity{}, err
@@ -92,10 +96,9 @@ func (v *Identities) Identity(id chainhash.Hash) (Identity, error) {
 		if value, err = v.version(store.IdentityStem(name)); err != nil {
 			return Identity{}, err
 		}
-	}
-	record, err := decodeIdentityRecord(value)
-	if err != nil {
-		return Identity{}, err
+		if record, err = decodeIdentityRecord(value); err != nil {
+			return Identity{}, err
+		}
 	}
 	answer.Root, answer.Keys = record.root, record.keys
 	if err := v.stillThere(); err != nil {

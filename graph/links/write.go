@@ -20,7 +20,8 @@ func (s *Step) Write(w *store.Writes) {
 		}
 		w.Set(store.ChunkKey(store.PrefixEffects, s.height, uint32(chunk)), s.storedEffects[from:until])
 	}
-	changed := distinct(s.changed)
+	s.changed = distinct(s.changed)
+	changed := slices.Clone(s.changed)
 	slices.SortFunc(changed, func(a, b int32) int { return bytes.Compare(s.keys.Ref(a)[:], s.keys.Ref(b)[:]) })
 	for _, key := range changed {
 		r, hash := s.record(key), s.keys.Key(key)
@@ -31,13 +32,11 @@ func (s *Step) Write(w *store.Writes) {
 			w.Make(r.appendTo))
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(s.sized), store.CompareHashes) {
-		var r identityRecord
-		encode := func(b []byte) []byte { return b }
+		r := s.merged[id]
 		if root := s.sized[id]; root != none {
-			r = identityRecord{s.keys.Key(root), uint32(s.forest.Size(root))}
-			encode = r.appendTo
+			r = identityRecord{root: s.keys.Key(root), keys: uint32(s.forest.Size(root))}
 		}
-		w.Add(store.Version(store.IdentityStem(id), s.height), w.Make(encode))
+		w.Add(store.Version(store.IdentityStem(id), s.height), w.Make(r.appendTo))
 	}
 	slices.SortFunc(s.renamed, store.CompareHashes)
 	for _, id := range slices.Compact(s.renamed) {

@@ -29,7 +29,7 @@ import (
 const CheckpointFile = "checkpoint"
 
 // checkpointVersion is raised with every change of what a checkpoint holds.
-const checkpointVersion = 1
+const checkpointVersion = 2
 
 // checkpointLine is a checkpoint's first line. Hashes are as people write them.
 type checkpointLine struct {
@@ -86,15 +86,15 @@ func (s *State) writeTo(f io.Writer, params store.Params, tip *store.Tip) error 
 }
 
 // ReadCheckpoint reads the checkpoint of the database in dir that txn reads: a state, and the
-// height of the block that it is of, which is on the chain. ErrCheckpoint; store.ErrMemory if it
-// has more than so many keys in links.
-func ReadCheckpoint(dir string, txn *store.Txn, params store.Params, most int) (*State, uint32, error) {
+// height of the block that it is of, which is on the chain. It keeps the state root if it did when it was
+// written. ErrCheckpoint; store.ErrMemory if there is no room for it.
+func ReadCheckpoint(dir string, txn *store.Txn, params store.Params, room links.Room) (*State, uint32, error) {
 	f, err := os.Open(filepath.Join(dir, CheckpointFile))
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrCheckpoint, err)
 	}
 	defer f.Close()
-	s, height, err := readFrom(f, txn, params, most)
+	s, height, err := readFrom(f, txn, params, room)
 	if err != nil && !errors.Is(err, store.ErrMemory) {
 		err = fmt.Errorf("%w: %s: %w", ErrCheckpoint, f.Name(), err)
 	}
@@ -103,7 +103,7 @@ func ReadCheckpoint(dir string, txn *store.Txn, params store.Params, most int) (
 
 // readFrom reads the file twice: what is in it is not looked at before its checksum is known to be
 // right.
-func readFrom(f *os.File, txn *store.Txn, params store.Params, most int) (*State, uint32, error) {
+func readFrom(f *os.File, txn *store.Txn, params store.Params, room links.Room) (*State, uint32, error) {
 	size, err := checkSum(f)
 	if err != nil {
 		return nil, 0, err
@@ -129,8 +129,11 @@ func readFrom(f *os.File, txn *store.Txn, params store.Params, most int) (*State
 	if want := newCheckpointLine(params, record.Tip(line.Height)); line != want {
 		return nil, 0, fmt.Errorf("it is of another version, of another database, or of a block that was taken off the chain: %+v, expected %+v", line, want)
 	}
-	s := New()
-	if err := s.Links.ReadCheckpoint(r, record.Counts, most); err != nil {
+	s := New(false)
+	if err := s.Links.ReadCheckpoint(r, txn, record.Counts, room); err != nil {
+		return nil, 0, err
+	}
+	if err := s.CheckRoot(&record); err != nil {
 		return nil, 0, err
 	}
 	if err := s.Anchors.ReadCheckpoint(r); err != nil {
@@ -187,6 +190,12 @@ func (s *State) Again(txn *store.Txn, height uint32, before store.Block) (record
 	}
 	if hash := step.Hash(before.StateHash); hash != record.StateHash {
 		return record, 0, fmt.Errorf("%w: block %d has state hash %x, by its actions it is %x", store.ErrDamaged, height, record.StateHash, hash)
+	}
+	if _, err := step.Root(); err != nil {
+		return record, 0, err
+	}
+	if err := s.CheckRoot(&record); err != nil {
+		return record, 0, fmt.Errorf("block %d: %w", height, err)
 	}
 	return record, len(b.Actions) + len(b.Anchors.Txs), nil
 }

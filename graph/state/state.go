@@ -8,6 +8,7 @@ package state
 import (
 	"cmp"
 	"crypto/sha256"
+	"fmt"
 	"hash"
 	"math"
 
@@ -25,23 +26,41 @@ type State struct {
 	Anchors *anchors.State
 }
 
-// New returns the state before the first block.
-func New() *State { return &State{links.NewState(), anchors.NewState()} }
+// New returns the state before the first block. With roots it keeps the state root (protocol/SPEC.md §12).
+func New(roots bool) *State {
+	s := &State{links.NewState(), anchors.NewState()}
+	if roots {
+		s.Links.KeepRecords()
+	}
+	return s
+}
 
 // Fork returns a state that is as s is now, to be changed. s must not be changed any
 // more.
 func (s *State) Fork() *State { return &State{s.Links.Fork(), s.Anchors.Fork()} }
 
-// Load derives a state from the store. It believes what that says: whether the rules
-// give the same is for package fsck to see. ErrMemory if there is no room for the keys in links;
-// ErrDamaged.
-func Load(txn *store.Txn, room links.Room) (*State, error) { return New().load(txn, room) }
+// Load derives a state from the store, with the state root or without. It believes what that says: whether the rules
+// give the same is for package fsck to see. ErrMemory if there is no room for the keys in links, or what the state root
+// is made of; ErrDamaged.
+func Load(txn *store.Txn, room links.Room, roots bool) (*State, error) {
+	return New(roots).load(txn, room)
+}
 
 func (s *State) load(txn *store.Txn, room links.Room) (*State, error) {
 	if err := s.Links.Load(txn, room); err != nil {
 		return nil, err
 	}
 	return s, s.Anchors.Load(txn)
+}
+
+// CheckRoot compares the state root with that of the state's block; ErrDamaged. It has nothing to
+// compare if one of them has none.
+func (s *State) CheckRoot(record *store.Block) error {
+	root := s.Links.StateRoot()
+	if root != record.StateRoot && record.StateRoot != [32]byte{} && s.Links.KeepsRecords() {
+		return fmt.Errorf("%w: the block has state root %x, what is stored gives %x", store.ErrDamaged, record.StateRoot, root)
+	}
+	return nil
 }
 
 // Empty returns a state that is new, and can be compared with s once it has been loaded, or blocks have
@@ -56,7 +75,7 @@ func (s *State) Differs(t *State) string {
 // DiffersFromStore says in what the state is not what the store says, "" if it is. ErrDamaged if
 // none can be derived from the store.
 func (s *State) DiffersFromStore(txn *store.Txn) (what string, err error) {
-	again, err := s.Empty().load(txn, links.Room{Keys: math.MaxInt})
+	again, err := s.Empty().load(txn, links.Room{Keys: math.MaxInt, Records: math.MaxInt})
 	if err != nil {
 		return "", err
 	}
@@ -66,11 +85,13 @@ func (s *State) DiffersFromStore(txn *store.Txn) (what string, err error) {
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads
 // the store with the block. After an error, which is the store's, the state is to be dropped.
 func (s *State) TakeBack(txn *store.Txn, height uint32) error {
-	var keys, chains [][]byte // that the block has changed
+	var keys, identities, chains [][]byte // that the block has changed
 	err := store.EachAdded(txn, height, func(key []byte) error {
 		switch key[0] {
 		case store.PrefixKey:
 			keys = append(keys, key)
+		case store.PrefixIdentity:
+			identities = append(identities, key)
 		case store.PrefixChain:
 			chains = append(chains, key)
 		}
@@ -79,7 +100,7 @@ func (s *State) TakeBack(txn *store.Txn, height uint32) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Links.TakeBack(txn, height, keys); err != nil {
+	if err := s.Links.TakeBack(txn, height, keys, identities); err != nil {
 		return err
 	}
 	return s.Anchors.TakeBack(txn, height, chains)

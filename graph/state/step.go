@@ -25,6 +25,7 @@ type Block struct {
 
 // Step is a block that has been applied.
 type Step struct {
+	state   *State
 	height  uint32
 	block   chainhash.Hash
 	effects hash.Hash // SHA-256 of them in their canonical encoding
@@ -37,7 +38,7 @@ type Step struct {
 // block contradicts itself or the chain; other errors are the store's. The state is to be dropped
 // then.
 func Apply(s *State, d *Draft, b *Block, counts store.Counts) (*Step, error) {
-	step := &Step{height: b.Height, block: b.Hash, effects: sha256.New()}
+	step := &Step{state: s, height: b.Height, block: b.Hash, effects: sha256.New()}
 	var err error
 	if step.links, err = links.Apply(s.Links, d.links, b.Height, b.Actions, counts, step.effects); err != nil {
 		return nil, err
@@ -85,6 +86,13 @@ func (s *Step) Tally() links.Tally { return s.links.Tally }
 
 // Hash returns the state hash that follows from the one before the block.
 func (s *Step) Hash(before [32]byte) [32]byte { return nextHash(before, s.block, s.effects) }
+
+// Root returns the state root as of the block, which it makes; zero if the state keeps none. Errors are the
+// store's.
+func (s *Step) Root() (root [32]byte, err error) {
+	err = s.links.UpdateRecords()
+	return s.state.Links.StateRoot(), err
+}
 
 // StoredEffects returns the effects of the block's actions as they are stored.
 func (s *Step) StoredEffects() []byte { return s.links.StoredEffects() }

@@ -13,6 +13,7 @@ type Tip struct {
 	Height    uint32
 	Hash      chainhash.Hash
 	StateHash [32]byte // protocol/SPEC.md §9
+	StateRoot [32]byte // protocol/SPEC.md §12; zero if none was kept when the block came
 	Counts    Counts
 }
 
@@ -32,17 +33,19 @@ type Block struct {
 	Time      uint32
 	Bits      uint32
 	StateHash [32]byte
+	StateRoot [32]byte // zero: none was kept
 	Counts    Counts
 }
 
 // Encode returns the record.
 func (r *Block) Encode() []byte {
-	b := make([]byte, 0, 3*32+6*4)
+	b := make([]byte, 0, 4*32+6*4)
 	b = append(b, r.Hash[:]...)
 	b = append(b, r.Prev[:]...)
 	b = binary.BigEndian.AppendUint32(b, r.Time)
 	b = binary.BigEndian.AppendUint32(b, r.Bits)
 	b = append(b, r.StateHash[:]...)
+	b = append(b, r.StateRoot[:]...)
 	for _, n := range []uint32{r.Counts.Links, r.Counts.Identities, r.Counts.Refused, r.Counts.Waiting} {
 		b = binary.BigEndian.AppendUint32(b, n)
 	}
@@ -52,14 +55,14 @@ func (r *Block) Encode() []byte {
 // DecodeBlock reads what Encode returned. ErrDamaged.
 func DecodeBlock(b []byte) (Block, error) {
 	d := Decoder{Rest: b}
-	r := Block{Hash: d.Hash(), Prev: d.Hash(), Time: d.Uint32(), Bits: d.Uint32(), StateHash: d.Hash()}
+	r := Block{Hash: d.Hash(), Prev: d.Hash(), Time: d.Uint32(), Bits: d.Uint32(), StateHash: d.Hash(), StateRoot: d.Hash()}
 	r.Counts = Counts{Links: d.Uint32(), Identities: d.Uint32(), Refused: d.Uint32(), Waiting: d.Uint32()}
 	return r, d.Finish("block record")
 }
 
 // Tip returns the tip that the block at a height is.
 func (r *Block) Tip(height uint32) *Tip {
-	return &Tip{Height: height, Hash: r.Hash, StateHash: r.StateHash, Counts: r.Counts}
+	return &Tip{Height: height, Hash: r.Hash, StateHash: r.StateHash, StateRoot: r.StateRoot, Counts: r.Counts}
 }
 
 // ReadBlock reads the record of the block at height. ErrDamaged if there is none.

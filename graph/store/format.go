@@ -22,8 +22,9 @@ type Params struct {
 // target are kept. Version 5: what became of actions is in the store alone. Version 6: an anchor has its
 // author's identity; the undo record leaves out what follows from the block's records. Version 7: the
 // numbers of actions by txid are in runs (package txids). Version 8: so is the first action that mentions a key
-// in no identity; a chunk of effects has so many.
-const formatVersion = 8
+// in no identity; a chunk of effects has so many. Version 9: a block has its state root; a root's record says
+// since when it has been that of its id, a merged identity's into which it merged.
+const formatVersion = 9
 
 // Format is the value under 'M', in JSON.
 type Format struct {

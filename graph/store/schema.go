@@ -19,12 +19,13 @@ import (
 //	prefix  rest of the key                value                       what
 //	'M'     -                              JSON of the format record   format version, network, start height
 //	'T'     -                              height 4, hash 32; or empty the tip: what is above it does not count
-//	'b'     height 4                       Block                 what matters of its header, state hash, totals
+//	'b'     height 4                       Block                 what matters of its header, state hash, state root, totals
 //	'a'     height 4, chunk 4              storedActions, up to 32     actions of the block, in order of position
 //	'm'     height 4, index 4, chunk 4     message, cut in chunks      a message too long for its action
 //	'e'     height 4, chunk 4              storedEffects, up to 4096   effects of the block, by number
 //	'k'     key 20, ^height 4              keyRecord                   a key's parent, children and id from then on
-//	'i'     id 32, ^height 4               root 20, keys 4; or empty   an identity's tree; empty: merged into another
+//	'i'     id 32, ^height 4               root 20, keys 4; or         an identity's tree; or the one that it merged into, and the action
+//	                                       id 32, action 4             that it was named by
 //	'n'     id 32, ^height 4               nameRecord                  where to look for the identity that a name merged into
 //	'l'     action 4                       lateFate                 what a later block made of an action that waited in its own
 //	'f'     action 4                       cutLink                     of an MLR, how its link ended
@@ -202,9 +203,12 @@ func KeyStem(key protocol.KeyHash) []byte {
 	return append(append(make([]byte, 0, KeyStemSize+4), PrefixKey), key[:]...)
 }
 
+// IdentityStemSize is the size of an identity's stem in bytes.
+const IdentityStemSize = 1 + chainhash.HashSize
+
 // IdentityStem is the stem of an identity.
 func IdentityStem(id chainhash.Hash) []byte {
-	return append(append(make([]byte, 0, 37), PrefixIdentity), id[:]...)
+	return append(append(make([]byte, 0, IdentityStemSize+4), PrefixIdentity), id[:]...)
 }
 
 // NameStem is the stem of a name that merged.

@@ -1,0 +1,182 @@
+package statemap
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"sort"
+)
+
+// Map is a version of the map. It never changes: any number of goroutines may read it. The zero Map has no
+// records.
+type Map struct {
+	root *node
+	len  int
+}
+
+// pageLeaves is how many leaves a page has at most. A change of one copies its page, and hashes what is in
+// it: few are quick, many take less room beside the leaves.
+const pageLeaves = 24
+
+// node is what is below some bits of a map key: more leaves than a page has, by the next bit; or a
+// page. nil has none.
+type node struct {
+	hash   Hash
+	sides  [2]*node
+	leaves []leaf // of a page, in order of map keys
+}
+
+// leaf is a record, as far as it is held.
+type leaf struct {
+	head [8]byte // of its map key
+	ref  int32   // by which its owner finds it
+	hash Hash
+}
+
+// Change is what becomes of a record: another leaf, or none.
+type Change struct {
+	Key  Key
+	Ref  int32 // by which its owner finds the record
+	Hash Hash  // of the leaf
+	Gone bool  // there is no record any more
+}
+
+func newChange(key Key, ref int32, record []byte) Change {
+	return Change{Key: key, Ref: ref, Hash: LeafHash(key, record)}
+}
+
+func (c *Change) leaf() leaf { return leaf{[8]byte(c.Key[:]), c.Ref, c.Hash} }
+
+// KeyByRef returns the map key of a record that its owner finds by a number. It is asked only of records whose
+// map keys begin with the same eight bytes.
+type KeyByRef func(ref int32) (Key, error)
+
+// Root returns the hash of the map: the state root.
+func (m *Map) Root() Hash { return m.root.hashOf() }
+
+// Len returns how many records there are.
+func (m *Map) Len() int { return m.len }
+
+// Apply returns the version in which some records, each listed once, are others. It sorts the list. Errors are
+// those of keyOf.
+func (m *Map) Apply(changes []Change, keyOf KeyByRef) (Map, error) {
+	slices.SortFunc(changes, func(a, b Change) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	u := update{keyOf: keyOf, len: m.len}
+	root := u.apply(m.root, 0, changes)
+	return Map{root, u.len}, u.err
+}
+
+// update makes a version of another.
+type update struct {
+	keyOf KeyByRef
+	len   int
+	err   error // the first of keyOf; what follows it does not count
+}
+
+// apply returns what is below a node, or a place without one, after changes that are below it as well. depth is
+// how many bits their map keys have in common with its place.
+func (u *update) apply(n *node, depth int, changes []Change) *node {
+	switch {
+	case len(changes) == 0:
+		return n
+	case n == nil || n.isPage():
+		var before []leaf
+		if n != nil {
+			before = n.leaves
+		}
+		leaves, changed := u.merge(before, changes)
+		if !changed {
+			return n
+		}
+		u.len += len(leaves) - len(before)
+		return u.build(leaves, depth)
+	}
+	right := sort.Search(len(changes), func(i int) bool { return changes[i].Key.bit(depth) == 1 })
+	sides := [2]*node{u.apply(n.sides[0], depth+1, changes[:right]), u.apply(n.sides[1], depth+1, changes[right:])}
+	if sides == n.sides {
+		return n
+	}
+	return u.join(sides, depth)
+}
+
+// join returns what has two sides, by the bit of a number: a page if they fit into one.
+func (u *update) join(sides [2]*node, depth int) *node {
+	if small, fits := pagesThatFit(sides); fits {
+		return u.page(small)
+	}
+	n := &node{sides: sides}
+	switch {
+	case sides[0] == nil:
+		n.hash = sides[1].hash
+	case sides[1] == nil:
+		n.hash = sides[0].hash
+	default:
+		n.hash = NodeHash(depth, sides[0].hash, sides[1].hash)
+	}
+	return n
+}
+
+// pagesThatFit returns the leaves of two sides, if they fit into one page.
+func pagesThatFit(sides [2]*node) (leaves []leaf, fits bool) {
+	count := 0
+	for _, side := range sides {
+		if side == nil {
+			continue
+		}
+		if count += len(side.leaves); !side.isPage() || count > pageLeaves {
+			return nil, false
+		}
+	}
+	for _, side := range sides {
+		if side != nil {
+			leaves = append(leaves, side.leaves...)
+		}
+	}
+	return leaves, true
+}
+
+// build returns what has some leaves, which are sorted and have so many bits in common. It keeps
+// none of the list.
+func (u *update) build(leaves []leaf, depth int) *node {
+	if len(leaves) <= pageLeaves {
+		return u.page(leaves)
+	}
+	right := u.firstWith(leaves, depth)
+	return u.join([2]*node{u.build(leaves[:right], depth+1), u.build(leaves[right:], depth+1)}, depth)
+}
+
+func (n *node) isPage() bool { return n.leaves != nil }
+
+func (n *node) hashOf() Hash {
+	if n == nil {
+		return Empty()
+	}
+	return n.hash
+}
+
+// bit returns a bit of a map key; that of number 0 is the most significant of the first byte.
+func (k *Key) bit(n int) byte { return k[n/8] >> (7 - n%8) & 1 }
+
+// headBits is how many bits of a map key are held.
+const headBits = 64
+
+// number returns the head as a number, in whose order map keys are.
+func (l *leaf) number() uint64 { return binary.BigEndian.Uint64(l.head[:]) }
+
+// compare compares the map key of a leaf with another.
+func (u *update) compare(l *leaf, key *Key) int {
+	if order := cmp.Compare(l.number(), binary.BigEndian.Uint64(key[:])); order != 0 {
+		return order
+	}
+	own := u.key(l)
+	return bytes.Compare(own[:], key[:])
+}
+
+// key returns the map key of a leaf.
+func (u *update) key(l *leaf) (key Key) {
+	if u.err == nil {
+		key, u.err = u.keyOf(l.ref)
+	}
+	return key
+}

@@ -1,0 +1,344 @@
+package statemap
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+	"pgregory.net/rapid"
+
+	"github.com/keytree-bch/keytree/protocol"
+)
+
+// naive is the hash of a map as protocol/SPEC.md §12 says it, bit by bit, with nothing in common with the one
+// that is tested.
+func naive(records map[Key][]byte, bit int) [32]byte {
+	switch len(records) {
+	case 0:
+		return sha256.Sum256(nil)
+	case 1:
+		for key, value := range records {
+			b := append([]byte{0, 32}, key[:]...)
+			b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
+			return sha256.Sum256(b)
+		}
+	}
+	sides := [2]map[Key][]byte{{}, {}}
+	for key, value := range records {
+		sides[key[bit/8]>>(7-bit%8)&1][key] = value
+	}
+	if len(sides[0]) == 0 || len(sides[1]) == 0 {
+		return naive(records, bit+1)
+	}
+	left, right := naive(sides[0], bit+1), naive(sides[1], bit+1)
+	b := binary.AppendUvarint([]byte{1}, uint64(bit))
+	return sha256.Sum256(append(append(b, left[:]...), right[:]...))
+}
+
+// owner gives records numbers.
+type owner struct {
+	keys    []Key
+	numbers map[Key]int32
+}
+
+func (o *owner) ref(key Key) int32 {
+	n, ok := o.numbers[key]
+	if !ok {
+		if o.numbers == nil {
+			o.numbers = make(map[Key]int32)
+		}
+		n = int32(len(o.keys))
+		o.keys, o.numbers[key] = append(o.keys, key), n
+	}
+	return n
+}
+
+func (o *owner) key(ref int32) (Key, error) { return o.keys[ref], nil }
+
+func (o *owner) set(key Key, value []byte) Change { return newChange(key, o.ref(key), value) }
+
+func apply(t rapid.TB, m *Map, o *owner, changes []Change) Map {
+	t.Helper()
+	next, err := m.Apply(changes, o.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return next
+}
+
+// TestTreeFormat pins the hashes to vectors of filippo.io/torchwood/mpt, testdata/treehash.txt, as far as their
+// map keys have 32 bytes.
+func TestTreeFormat(t *testing.T) {
+	for _, v := range []struct{ records, root string }{
+		{"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+		{`4888ffe82a7d2964fbd4fa329f1509960024fd70e393cd5a1945bb41d0964d5c 70be652ae9dffdd30243acd6487b0bebdac46aff230c8ac383e29d79dbd8915d`,
+			"2a698354db3d6d1e4205dc2ca99f9b5925612fd3641ce5bc3400ab521052c1e9"},
+		{`0000000000000000000000000000000000000000000000000000000000000000 920c9d26acc22861bcd8de8737683b0b4cfaf0dfb7e80b4774421517bf8489c8
+8000000000000000000000000000000000000000000000000000000000000000 5f9895fa7d0d2ecb5d14d6dd0bda94f6b86cd8b197377445405576ac04279d3b`,
+			"6b6f242a8dcfacd8bc1213d4453852a2127b398c65a7684a2e1af666f6356061"},
+		{`aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0000 d40ee8abad7b6dd20a3e437b2fe42ed96a04a622435cb79bcfc498a9e76f2069
+aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0100 1ee5c16df9f56ca48ab7cab839813a0fc53ffd57b8b6fd5fec34139855c3ed81`,
+			"6267acde2a12f4da5666e44cb63779798523d5b07fb09ed1a7ea38aaaf3bcd75"},
+		{`0000000000000000000000000000000000000000000000000000000000000000 cc406618223e1e591b2cec004a8c7c1bf4eeb09aec43600381eedacac20f2bf9
+4000000000000000000000000000000000000000000000000000000000000000 6b371a019461913d1c26b038eff19680952e6e1c51c87db18a94f3a1b565f6c7
+8000000000000000000000000000000000000000000000000000000000000000 d5819ee69ad23ea2c4612acab96a6ed0085a9a4800d33497ccfdc37ce09c6f32`,
+			"3b5ae657915d8cd94abdf4362daf5397d0b74cea7edfcb88b2ad3a21bd0c6efd"},
+		{`ffffffffffffffffffffffffffffffff00000000000000000000000000000000 a3b93625e143e33744bc532953260c66bcdb124ff930e6a55257558871df9e72
+ffffffffffffffffffffffffffffffff80000000000000000000000000000000 4f02252ceaba90d9997b0f84bface6cd661dcb1779c5beb55d1eec2510680464`,
+			"55664663e0148e90b47b18ec9660b0a9c5d83b03fc0235fcb8938763d7d3ed7f"},
+	} {
+		var o owner
+		var changes []Change
+		for _, line := range strings.Split(v.records, "\n") {
+			if key, value, ok := strings.Cut(line, " "); ok {
+				changes = append(changes, o.set(Key(unhex(t, key)), unhex(t, value)))
+			}
+		}
+		m := apply(t, &Map{}, &o, changes)
+		if got := m.Root(); hex.EncodeToString(got[:]) != v.root {
+			t.Errorf("root %x, expected %s, of\n%s", got, v.root, v.records)
+		}
+	}
+}
+
+func unhex(t *testing.T, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestExample follows the example of protocol/SPEC.md §12.
+func TestExample(t *testing.T) {
+	key := func(b byte) (k protocol.KeyHash) { return protocol.KeyHash(bytes.Repeat([]byte{b}, len(k))) }
+	tx := func(b byte) (h chainhash.Hash) { return chainhash.Hash(bytes.Repeat([]byte{b}, len(h))) }
+	var m Map
+	var o owner
+	next := func(want string, changes ...Change) {
+		t.Helper()
+		if m = apply(t, &m, &o, changes); want != hex.EncodeToString(bytes.Join([][]byte{sliced(m.Root())}, nil)) {
+			t.Errorf("root %x, expected %s", m.Root(), want)
+		}
+	}
+	ofKey := func(r KeyRecord) Change { return r.Leaf(o.ref(KeyOf(r.Key))) }
+	ofID := func(r IDRecord) Change { return r.Leaf(o.ref(IDKey(r.ID))) }
+	next("5d752d9222a57f5c034b37cfca29acc1aff0f724e48be17d7206d69164094fdb",
+		ofKey(KeyRecord{Key: key(0x11), Parent: key(0x22), Accept: tx(0xbb), Height: 100}),
+		ofKey(KeyRecord{Key: key(0x22), ID: tx(0xaa), Height: 100}),
+		ofID(IDRecord{ID: tx(0xaa), Root: key(0x22)}))
+	next("f6a2836a0d7a09ecb0935c11359ca1e1f8f867d81cf8cf1200ebaa6a5a2c3a3b",
+		ofKey(KeyRecord{Key: key(0x11), ID: tx(0xcc), Height: 102}),
+		ofID(IDRecord{ID: tx(0xcc), Root: key(0x11)}))
+	next("e9c49d0ad68ff4a963a2e9c413cfa1333658f8216545f5de7d3f8c43d0e1d495",
+		ofKey(KeyRecord{Key: key(0x22), Parent: key(0x11), Accept: tx(0xee), Height: 103}),
+		ofKey(KeyRecord{Key: key(0x11), ID: tx(0xaa), Height: 103}),
+		ofID(IDRecord{ID: tx(0xaa), Root: key(0x11)}),
+		ofID(IDRecord{ID: tx(0xcc), Merged: true, Into: tx(0xaa)}))
+}
+
+func sliced(h Hash) []byte { return h[:] }
+
+// drawKey draws a map key; many have long beginnings in common, as an attacker would make them.
+func drawKey(t *rapid.T) (key Key) {
+	n := rapid.IntRange(0, 400).Draw(t, "key")
+	key = sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(n)))
+	if n%4 == 0 {
+		clear(key[:8+n%5*5]) // they are told apart behind what is held of them
+	}
+	return key
+}
+
+// TestAnyOrder: whatever comes and goes, in whatever steps, the root is that of the records alone, and so is the
+// shape; versions stay what they were; and the path of each map key proves what it should.
+func TestAnyOrder(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var o owner
+		records := make(map[Key][]byte)
+		var m Map
+		type version struct {
+			Map
+			root Hash
+		}
+		var versions []version
+		for range rapid.IntRange(1, 12).Draw(t, "steps") {
+			changes := make(map[Key]Change)
+			for range rapid.IntRange(0, 60).Draw(t, "changes") {
+				key := drawKey(t)
+				if rapid.IntRange(0, 2).Draw(t, "what") == 0 {
+					changes[key] = Change{Key: key, Gone: true}
+					delete(records, key)
+				} else {
+					records[key] = []byte{rapid.Byte().Draw(t, "value")}
+					changes[key] = o.set(key, records[key])
+				}
+			}
+			m = apply(t, &m, &o, slices.Collect(maps.Values(changes)))
+			if want := naive(records, 0); m.Root() != want || m.Len() != len(records) {
+				t.Fatalf("root %x of %d records, expected %x of %d", m.Root(), m.Len(), want, len(records))
+			}
+			versions = append(versions, version{m, m.Root()})
+		}
+		b := NewBuilder(0)
+		for leaf := range m.Leaves() {
+			b.AddEncoded(leaf)
+		}
+		rand.New(rand.NewPCG(1, 1)).Shuffle(len(b.leaves), func(i, j int) { b.leaves[i], b.leaves[j] = b.leaves[j], b.leaves[i] })
+		again, err := b.Map(o.key)
+		if err != nil || again.Root() != m.Root() || again.Len() != m.Len() {
+			t.Fatalf("built again: root %x of %d records, %v, expected %x of %d", again.Root(), again.Len(), err, m.Root(), m.Len())
+		}
+		if got, want := shape(again.root), shape(m.root); got != want {
+			t.Fatalf("built again it has the shape %s, not %s", got, want)
+		}
+		for _, v := range versions {
+			if v.Map.Root() != v.root {
+				t.Fatal("a version has changed")
+			}
+		}
+		for n := range 420 {
+			key := Key(sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(n))))
+			if n%4 == 0 {
+				clear(key[:8+n%5*5])
+			}
+			checkPath(t, &m, &o, records, key)
+		}
+	})
+}
+
+// checkPath checks the path of a map key as who has only the root would.
+func checkPath(t rapid.TB, m *Map, o *owner, records map[Key][]byte, key Key) {
+	t.Helper()
+	path, ok, err := m.Path(key, o.key)
+	value, is := records[key]
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case ok != (len(records) > 0) || path.Found != is:
+		t.Fatalf("path of %x: %v, found %v, expected %v", key, ok, path.Found, is)
+	case !ok:
+		return
+	}
+	at := o.keys[path.Ref]
+	if is && at != key || !is && at == key {
+		t.Fatalf("path of %x leads to %x", key, at)
+	}
+	if !is {
+		value = records[at]
+	}
+	if leaf := LeafHash(at, value); path.Leaf != leaf || path.Root(key, leaf) != m.Root() {
+		t.Fatalf("path of %x does not lead to the root", key)
+	}
+	for i, s := range path.Steps {
+		if i > 0 && s.Bit >= path.Steps[i-1].Bit || at.bit(s.Bit) != key.bit(s.Bit) {
+			t.Fatalf("path of %x has bit %d at step %d, %+v", key, s.Bit, i, path.Steps)
+		}
+	}
+}
+
+// shape describes what nodes there are.
+func shape(n *node) string {
+	switch {
+	case n == nil:
+		return "-"
+	case n.isPage():
+		return fmt.Sprint(len(n.leaves))
+	}
+	return "(" + shape(n.sides[0]) + " " + shape(n.sides[1]) + ")"
+}
+
+// TestKeyByRefFails: an error of the owner's comes out.
+func TestKeyByRefFails(t *testing.T) {
+	var o owner
+	a, b := Key{31: 1}, Key{31: 2}
+	m := apply(t, &Map{}, &o, []Change{o.set(a, []byte("a"))})
+	broken := errors.New("the store is damaged")
+	fails := func(int32) (Key, error) { return Key{}, broken }
+	if _, err := m.Apply([]Change{o.set(b, []byte("b"))}, fails); !errors.Is(err, broken) {
+		t.Errorf("Apply: %v", err)
+	}
+	two := apply(t, &m, &o, []Change{o.set(b, []byte("b"))})
+	if _, _, err := two.Path(b, fails); !errors.Is(err, broken) {
+		t.Errorf("Path: %v", err)
+	}
+	builder := NewBuilder(2)
+	for leaf := range two.Leaves() {
+		builder.AddEncoded(leaf)
+	}
+	if _, err := builder.Map(fails); !errors.Is(err, broken) {
+		t.Errorf("Builder: %v", err)
+	}
+}
+
+// BenchmarkMap prints what a map of a million records costs: in memory, to be built, per record changed in
+// blocks of few and of many, and per path.
+func BenchmarkMap(b *testing.B) {
+	const records = 1_000_000
+	keys := make([]Key, records)
+	for i := range keys {
+		keys[i] = sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(i)))
+	}
+	keyOf := func(ref int32) (Key, error) { return keys[ref], nil }
+	record := make([]byte, 109)
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	start := time.Now()
+	builder := NewBuilder(records)
+	for i := range keys {
+		builder.Add(newChange(keys[i], int32(i), record))
+	}
+	m, err := builder.Map(keyOf)
+	if err != nil {
+		b.Fatal(err)
+	}
+	build := time.Since(start)
+	b.Logf("%d records: built in %v, %d bytes each", records, build, (heap()-before)/records)
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, block := range []int{1, 10, 1000, 100_000} {
+		b.Run(fmt.Sprintf("block=%d", block), func(b *testing.B) {
+			b.ReportAllocs()
+			changes := make([]Change, block)
+			for n := 0; n < b.N; n += block {
+				chosen := make(map[int]bool)
+				for i := range changes {
+					at := random.IntN(records)
+					for chosen[at] {
+						at = random.IntN(records)
+					}
+					chosen[at] = true
+					binary.BigEndian.PutUint32(record, uint32(n))
+					changes[i] = newChange(keys[at], int32(at), record)
+				}
+				if m, err = m.Apply(changes, keyOf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("path", func(b *testing.B) {
+		for b.Loop() {
+			if _, ok, err := m.Path(keys[random.IntN(records)], keyOf); !ok || err != nil {
+				b.Fatal(ok, err)
+			}
+		}
+	})
+	runtime.KeepAlive(builder)
+}
