@@ -16,7 +16,7 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// model is protocol/SPEC.md §3 to §9, and §12, said once more, as plainly as Go allows, to
+// model is protocol/SPEC.md §3 to §9, and protocol/SPEC.md §12, said once more, as plainly as Go allows, to
 // hold against the graph (see property_test.go). There is no database and no
 // cleverness in it: every block makes a whole new state out of a copy of the one
 // before, everything is looked up by walking. It was written from the text of

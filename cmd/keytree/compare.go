@@ -74,6 +74,8 @@ func (a *app) compare(ctx context.Context, addresses []string, ca *caFlag, asJSO
 		return err
 	case !result.Same:
 		return errors.New(difference(addresses, result))
+	case result.RootsDiffer:
+		return fmt.Errorf("the servers agree on all of history up to block %d, and tell different state roots after it: one of them is wrong; keytree fsck tells for each", result.Height)
 	}
 	return errors.Join(away(result)...)
 }
@@ -124,7 +126,11 @@ func (a *app) showComparison(addresses []string, r *compare.Result) error {
 			fmt.Fprintf(w, "%s\tnot asked: %s\n", addresses[i], oneLine(s.Err))
 			continue
 		}
-		fmt.Fprintf(w, "%s\ttip %d, block %s, state hash %s\n", addresses[i], s.Tip, harmless(s.Hash), harmless(s.StateHash))
+		root := ""
+		if s.StateRoot != "" { // an older server does not tell, nor one with --state-root off
+			root = ", state root " + harmless(s.StateRoot)
+		}
+		fmt.Fprintf(w, "%s\ttip %d, block %s, state hash %s%s\n", addresses[i], s.Tip, harmless(s.Hash), harmless(s.StateHash), root)
 	}
 	return w.Flush()
 }
@@ -135,6 +141,7 @@ type comparedJSON struct {
 	TipHeight uint32 `json:"tip_height"`
 	Hash      string `json:"hash"`
 	StateHash string `json:"state_hash"`
+	StateRoot string `json:"state_root"`
 	Minority  bool   `json:"minority"`
 	Error     string `json:"error"`
 }
@@ -142,7 +149,7 @@ type comparedJSON struct {
 func (a *app) printComparison(addresses []string, r *compare.Result) error {
 	servers := make([]comparedJSON, len(addresses))
 	for i, s := range r.Standings {
-		servers[i] = comparedJSON{Server: addresses[i], TipHeight: s.Tip, Hash: s.Hash, StateHash: s.StateHash, Minority: s.Minority}
+		servers[i] = comparedJSON{Server: addresses[i], TipHeight: s.Tip, Hash: s.Hash, StateHash: s.StateHash, StateRoot: s.StateRoot, Minority: s.Minority}
 		if s.Err != nil {
 			servers[i].Error = oneLine(s.Err)
 		}

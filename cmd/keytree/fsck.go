@@ -106,6 +106,7 @@ type fsckReport struct {
 	TipHeight *uint32       `json:"tip_height,omitempty"`
 	TipHash   string        `json:"tip_hash,omitempty"`
 	StateHash string        `json:"state_hash,omitempty"`
+	StateRoot string        `json:"state_root,omitempty"`
 	Blocks    uint32        `json:"blocks"`
 	Records   uint64        `json:"records"`
 	Findings  []fsckFinding `json:"findings"`
@@ -126,6 +127,9 @@ func newFsckReport(report *fsck.Report) fsckReport {
 	}
 	if tip := report.Tip; tip != nil {
 		out.TipHeight, out.TipHash, out.StateHash = &tip.Height, tip.Hash.String(), hex.EncodeToString(tip.StateHash[:])
+		if tip.StateRoot != [32]byte{} {
+			out.StateRoot = hex.EncodeToString(tip.StateRoot[:])
+		}
 	}
 	for _, f := range report.Findings {
 		out.Findings = append(out.Findings, fsckFinding{f.File, hex.EncodeToString(f.Key), f.Height, f.Problem})

@@ -59,7 +59,7 @@ these are rare, and safe as long as the files are those of one's own node.`,
 	logLevel := newParsed("LEVEL", "info", oneOf("debug", "info", "warn", "error"))
 	flags.Var(logLevel, "log-level", "debug, info, warn or error")
 	setting(flags, "start-height", "log-format", "log-level")
-	memory := memoryFlag(flags)
+	memory, stateRoot := memoryFlag(flags), stateRootFlag(flags)
 
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *blocks == "" {
@@ -71,7 +71,7 @@ these are rare, and safe as long as the files are those of one's own node.`,
 		}
 		c := importConfig{
 			blocks: *blocks, dataDir: *dataDir, network: network.value,
-			startHeight: protocol.StartHeight(network.value), verify: verify.value, memory: limitMemory(memory.value),
+			startHeight: protocol.StartHeight(network.value), verify: verify.value, memory: limitMemory(memory.value), noStateRoot: !stateRoot.value,
 		}
 		if h := startHeight.value; h != nil {
 			c.startHeight = *h
@@ -120,6 +120,7 @@ type importConfig struct {
 	network     *chaincfg.Params
 	startHeight uint32
 	memory      int64 // what the process may take, in bytes
+	noStateRoot bool
 	verify      indexer.Verify
 	log         zerolog.Logger
 	line        *progressLine // nil: progress goes to the log
@@ -131,7 +132,7 @@ func importBlocks(ctx context.Context, c importConfig) (err error) {
 		return err
 	}
 	g, err := graph.Open(dir,
-		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
+		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, NoStateRoot: c.noStateRoot, Log: c.log})
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func (x *runningIndex) open() (err error) {
 	c := x.config
 	dir := filepath.Join(c.dataDir, "graph")
 	x.graph, err = graph.Open(dir,
-		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, Log: c.log})
+		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, NoStateRoot: c.noStateRoot, Log: c.log})
 	if errors.Is(err, graph.ErrMismatch) {
 		err = fmt.Errorf("%w; keytree serve --reindex-into DIR indexes again while the version that made it goes on serving it", err)
 	}

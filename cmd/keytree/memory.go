@@ -33,6 +33,20 @@ func memoryFlag(flags *pflag.FlagSet) *parsed[*int64] {
 	return p
 }
 
+// stateRootFlag adds the flag that tells whether blocks get a state root.
+func stateRootFlag(flags *pflag.FlagSet) *parsed[bool] {
+	p := newParsed("WHETHER", "on", func(s string) (bool, error) {
+		if s != "on" && s != "off" {
+			return false, fmt.Errorf("expected on or off, got %q", shortened(s))
+		}
+		return s == "on", nil
+	})
+	flags.Var(p, "state-root", "on or off: each block gets a hash of all that is true after it, by which answers can be proven; off saves some 90 bytes "+
+		"of memory for each key in links, and blocks that come meanwhile have none, until they are indexed again")
+	setting(flags, "state-root")
+	return p
+}
+
 // limitMemory returns how many bytes of memory the process may take, and has the garbage
 // collector keep to it.
 func limitMemory(given *int64) int64 {

@@ -131,7 +131,7 @@ does, and for the watchdog that its index goes on.`,
 			protocol.StartHeight(&chaincfg.MainNetParams)))
 	newVerifiedFlag(flags)
 	unconfirmed := newMempoolFlags(flags)
-	memory := memoryFlag(flags)
+	memory, stateRoot := memoryFlag(flags), stateRootFlag(flags)
 	into := flags.String("reindex-into", "", "index into this data `DIR` instead, without answering, until it has come to the node's tip, and end; "+
 		"an earlier version can go on serving the data folder meanwhile")
 	log := newLogFlags(flags)
@@ -152,7 +152,7 @@ does, and for the watchdog that its index goes on.`,
 			network: network.value, node: node.value, electrum: asked.value, dataDir: *dataDir,
 			startHeight:   protocol.StartHeight(network.value),
 			signInKeyFile: *signInKey,
-			origins:       origins.value, memory: limitMemory(memory.value), mempoolActions: unconfirmed.actions(),
+			origins:       origins.value, memory: limitMemory(memory.value), noStateRoot: !stateRoot.value, mempoolActions: unconfirmed.actions(),
 		}
 		var err error
 		if c.admission, err = limits.gate(); err != nil {
@@ -278,6 +278,7 @@ type serverConfig struct {
 	dataDir     string
 	startHeight uint32
 	memory      int64 // what the process may take, in bytes
+	noStateRoot bool
 	// mempoolActions is how many transactions of the node's mempool are shown; 0: it is not followed.
 	mempoolActions int
 	signInKeyFile  string // "" for a key that ends with the process

@@ -81,6 +81,9 @@ func (a *app) printStatus(s *keytreev1.GetStatusResponse) {
 	}
 	fmt.Fprintf(w, "node\t%s, %s\n", node, synced)
 	fmt.Fprintf(w, "state hash\t%s\n", s.StateHash)
+	if s.StateRoot != "" { // an older server does not tell, nor one with --state-root off
+		fmt.Fprintf(w, "state root\t%s\n", s.StateRoot)
+	}
 	fmt.Fprintf(w, "links\t%d\n", s.Counts.GetLinks())
 	fmt.Fprintf(w, "identities\t%d\n", s.Counts.GetIdentities())
 	fmt.Fprintf(w, "refused\t%d\n", s.Counts.GetRefused())

@@ -183,7 +183,7 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return c.identities.GetStatus(ctx, &keytreev1.GetStatusRequest{})
 }
 
-// Block tells which block is at a height of the chain, and what the state hash is after it: without its events.
+// Block tells which block is at a height of the chain, and what state hash and state root are after it: without its events.
 // OUT_OF_RANGE if there is none.
 func (c *Client) Block(ctx context.Context, height uint32) (*Block, error) {
 	for token := ""; ; { // what was disconnected comes first
@@ -193,7 +193,7 @@ func (c *Client) Block(ctx context.Context, height uint32) (*Block, error) {
 		}
 		for _, block := range page.Blocks {
 			if block.Type == "CONNECT" && block.Height == height {
-				return &Block{Type: block.Type, Height: height, Hash: block.Hash, PrevHash: block.PrevHash, StateHash: block.StateHash}, nil
+				return &Block{Type: block.Type, Height: height, Hash: block.Hash, PrevHash: block.PrevHash, StateHash: block.StateHash, StateRoot: block.StateRoot}, nil
 			}
 		}
 		if next := page.NextPageToken; next != "" && next != token {

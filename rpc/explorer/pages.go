@@ -170,13 +170,13 @@ func (e *Explorer) blocks(q *request) error {
 
 // blockPage is a block and what it changed.
 type blockPage struct {
-	Height          uint32
-	Name            word
-	Hash, StateHash string
-	Previous, Next  string
-	Events          []words
-	More            bool
-	Page            string // where its list goes on
+	Height                     uint32
+	Name                       word
+	Hash, StateHash, StateRoot string
+	Previous, Next             string
+	Events                     []words
+	More                       bool
+	Page                       string // where its list goes on
 }
 
 // readBlock reads what a block changed, up to so many changes.
@@ -192,7 +192,7 @@ func (q *request) readBlock(height uint32, most uint32, token string) (*blockPag
 		if b.Type != "CONNECT" {
 			continue // a block that was on the chain before
 		}
-		data.Hash, data.StateHash, data.More = b.Hash, b.StateHash, b.More
+		data.Hash, data.StateHash, data.StateRoot, data.More = b.Hash, b.StateHash, b.StateRoot, b.More
 		for _, event := range b.Events {
 			data.Events = append(data.Events, s.event(event))
 		}

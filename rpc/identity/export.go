@@ -28,7 +28,7 @@ const (
 	exportAtOnce = 500
 )
 
-// exporter writes the blocks of the chain from one height to another, each a line: a BlockEvents in JSON, whole. It holds
+// exporter writes the blocks of the chain from one height to another, each a line: a BlockEvents in JSON, whole but for the state root. It holds
 // a piece of a line at a time, and no view while it writes: whoever reads slowly holds up nobody else.
 type exporter struct {
 	*graphReader
@@ -156,7 +156,7 @@ func (e *exporter) line(out *rest.Answer) (events int, err error) {
 	hash := block.Hash
 	e.have = &hash
 	rendered := e.render().connected(block)
-	out.Text = appendBlockStart(out.Text, rendered)
+	out.Text = appendLineStart(out.Text, rendered)
 	for {
 		for _, event := range rendered.Events {
 			if events++; events > 1 {

@@ -63,6 +63,9 @@ func TestExport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, block := range listed.Blocks {
+		block.StateRoot = "" // which depends on whether the server keeps it
+	}
 	if got := blocksIn(t, whole); !proto.Equal(&keytreev1.ListEventsResponse{Blocks: got}, &keytreev1.ListEventsResponse{Blocks: listed.Blocks}) {
 		t.Errorf("exported %v, listed %v", got, listed.Blocks)
 	}

@@ -52,6 +52,7 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 		answer.TipHeight = tip.Height
 		answer.TipHash = tip.Hash.String()
 		answer.StateHash = hex.EncodeToString(tip.StateHash[:])
+		answer.StateRoot = stateRoot(tip.StateRoot)
 		answer.Counts = &keytreev1.Counts{
 			Links:      tip.Counts.Links,
 			Identities: tip.Counts.Identities,

@@ -43,6 +43,7 @@ func TestAnswers(t *testing.T) {
 		"@parent", rpctest.Address("parent"), "@child", rpctest.Address("child"), "@grandchild", rpctest.Address("grandchild"), "@lone", rpctest.Address("lone"),
 		"@block4", block(4), "@block6", block(6), "@block1", block(1), "@block2", block(2),
 		"@state2", fmt.Sprintf("%x", second.StateHash), "@state", fmt.Sprintf("%x", tip.StateHash),
+		"@root2", fmt.Sprintf("%x", second.StateRoot), "@root", fmt.Sprintf("%x", tip.StateRoot),
 		"#mlr1", tx("mlr1"), "#mla1", tx("mla1"), "#mcr1", tx("mcr1"), "#mlr2", tx("mlr2"), "#mla2", tx("mla2"),
 		"#mlr3", tx("mlr3"), "#mla3", tx("mla3"), "#bad", tx("bad"), "#early", tx("early"), "#nowhere", tx("nowhere"),
 	)
@@ -56,8 +57,8 @@ func TestAnswers(t *testing.T) {
 		},
 		want: `{"network": "regtest", "start_height": 0, "tip_height": 6, "tip_hash": "@block6", "node_height": 6, "node_headers": 8, "node_peers": 3, "synced": true, "unsynced": "",
 			"node_version": "/a node:1/", "node_answered_ago": 0,
-			"state_hash": "@state", "counts": {"links": 2, "identities": 1, "refused": 1, "waiting": 1},
-			"memory": {"links": "450", "waiting": "72", "fixed": "92274688", "most": "402653184", "keys_left": "1845490", "pending": "0"},
+			"state_hash": "@state", "state_root": "@root", "counts": {"links": 2, "identities": 1, "refused": 1, "waiting": 1},
+			"memory": {"links": "750", "waiting": "72", "fixed": "92274688", "most": "402653184", "keys_left": "1153430", "pending": "0"},
 			"mempool": {"available": false, "hints": "", "double_spend_proofs": false, "listed": 0, "conflicts": 0, "unestablished": 0, "unread": 0, "reason": "the node's mempool is not known as of the tip: the node is behind or elsewhere, was not asked yet since the tip came, or the server does not watch its mempool",
 				"transactions": 0, "omitted": 0, "complete": false}}`,
 	}, {
@@ -182,7 +183,7 @@ func TestAnswers(t *testing.T) {
 		grpc: func(t *testing.T, r *rpctest.Rig) (proto.Message, error) {
 			return r.Client.ListEvents(t.Context(), &keytreev1.ListEventsRequest{FromHeight: proto.Uint32(2), ToHeight: proto.Uint32(2)})
 		},
-		want: `{"blocks": [{"type": "CONNECT", "height": 2, "hash": "@block2", "prev_hash": "@block1", "state_hash": "@state2", "more": false, "events": [
+		want: `{"blocks": [{"type": "CONNECT", "height": 2, "hash": "@block2", "prev_hash": "@block1", "state_hash": "@state2", "state_root": "@root2", "more": false, "events": [
 				{"type": "LINK_FORMED", "kind": "", "reason": "", "tx_hash": "#mla1", "ref_tx_hash": "#mlr1", "reference": "",
 				"child_address": "@child", "parent_address": "@parent", "author_address": "", "id_tx_hash": "#mlr1", "merged_into": "", "main_address": "", "anchor": null},
 				{"type": "IDENTITY_NAMED", "kind": "", "reason": "", "tx_hash": "", "ref_tx_hash": "", "reference": "",

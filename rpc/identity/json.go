@@ -100,14 +100,28 @@ func appendResolution(b []byte, r *keytreev1.Resolution) []byte {
 
 // appendBlockStart appends a block's events up to the bracket that begins their list.
 func appendBlockStart(b []byte, block *keytreev1.BlockEvents) []byte {
+	o := blockHead(b, block)
+	o.text("state_root", block.StateRoot)
+	o.name("events")
+	return append(o, '[')
+}
+
+// appendLineStart is appendBlockStart of a line of an export. It leaves out the state root, which depends on whether
+// the server keeps it: a line has the same bytes from every server.
+func appendLineStart(b []byte, block *keytreev1.BlockEvents) []byte {
+	o := blockHead(b, block)
+	o.name("events")
+	return append(o, '[')
+}
+
+func blockHead(b []byte, block *keytreev1.BlockEvents) jsonObject {
 	o := jsonObject(append(b, '{'))
 	o.text("type", block.Type)
 	o.number("height", block.Height)
 	o.text("hash", block.Hash)
 	o.text("prev_hash", block.PrevHash)
 	o.text("state_hash", block.StateHash)
-	o.name("events")
-	return append(o, '[')
+	return o
 }
 
 // appendBlockEnd appends what follows the events.

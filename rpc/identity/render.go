@@ -222,6 +222,14 @@ func disconnected(in graph.Disconnected) *keytreev1.BlockEvents {
 	}
 }
 
+// stateRoot renders a state root, "" if none was kept.
+func stateRoot(root [32]byte) string {
+	if root == [32]byte{} {
+		return ""
+	}
+	return hex.EncodeToString(root[:])
+}
+
 // connected renders a block with those of its events that were read: first those of
 // identities, then those of anchors.
 func (r renderer) connected(in graph.BlockEvents) *keytreev1.BlockEvents {
@@ -231,6 +239,7 @@ func (r renderer) connected(in graph.BlockEvents) *keytreev1.BlockEvents {
 		Hash:      in.Hash.String(),
 		PrevHash:  in.PrevHash.String(),
 		StateHash: hex.EncodeToString(in.StateHash[:]),
+		StateRoot: stateRoot(in.StateRoot),
 		Events:    make([]*keytreev1.Event, 0, len(in.Effects)+len(in.Anchors)),
 		More:      in.More,
 	}

@@ -4,6 +4,7 @@
 package compare
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,9 @@ type Result struct {
 	Height uint32
 	// Lowest is the lowest of their tips in any case.
 	Lowest uint32
+	// RootsDiffer tells that servers which agree on all of history up to Height tell different state roots after it. Then
+	// one of them is wrong about what follows from history: the root does.
+	RootsDiffer bool
 	// Standings are those of the servers, in their order.
 	Standings []Standing
 }
@@ -46,8 +50,9 @@ type Standing struct {
 	Err error
 	// Tip is its own.
 	Tip uint32
-	// Hash is that of the block, StateHash what the server makes of history up to it.
-	Hash, StateHash string
+	// Hash is that of the block, StateHash what the server makes of history up to it, StateRoot what it takes for true
+	// after it; "" if it keeps none.
+	Hash, StateHash, StateRoot string
 	// Minority tells that more servers agree on something else than agree with this one. Between as
 	// many nobody is in the minority: who is right is not for servers to say.
 	Minority bool
@@ -74,6 +79,7 @@ func Servers(ctx context.Context, servers []Server) (*Result, error) {
 	}
 	same, err := c.look(ctx, c.result.Lowest)
 	if c.result.Same = same; same || err != nil {
+		c.result.RootsDiffer = same && c.result.rootsDiffer()
 		return c.result, err
 	}
 	low, high := c.start, c.result.Lowest // they differ at high, and maybe below
@@ -150,7 +156,7 @@ func (c *comparison) look(ctx context.Context, height uint32) (same bool, err er
 				return err
 			}
 			s := &c.result.Standings[i]
-			s.Hash, s.StateHash = block.Hash, block.StateHash
+			s.Hash, s.StateHash, s.StateRoot = block.Hash, block.StateHash, block.StateRoot
 			return nil
 		})
 	}
@@ -165,6 +171,18 @@ func (c *comparison) look(ctx context.Context, height uint32) (same bool, err er
 		}
 	}
 	return true, nil
+}
+
+// rootsDiffer tells whether those servers which tell a state root tell different ones.
+func (r *Result) rootsDiffer() bool {
+	root := ""
+	for _, s := range r.Standings {
+		if root != "" && s.StateRoot != "" && s.StateRoot != root {
+			return true
+		}
+		root = cmp.Or(root, s.StateRoot)
+	}
+	return false
 }
 
 // judge tells who is in the minority.

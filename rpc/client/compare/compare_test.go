@@ -21,6 +21,7 @@ type played struct {
 	fork       uint32 // first height of another branch; 0: none
 	wrong      uint32 // first height of another state; 0: none
 	as         string // tells other ones apart
+	root       string // state root
 	gone       uint32 // height that is not there any more; 0: none
 
 	asked *atomic.Int32
@@ -42,7 +43,7 @@ func (p *played) Block(_ context.Context, height uint32) (*client.Block, error) 
 	if height > p.tip || height < p.start || p.gone != 0 && height == p.gone {
 		return nil, errGone
 	}
-	b := &client.Block{Hash: fmt.Sprint("block ", height), StateHash: fmt.Sprint("state ", height)}
+	b := &client.Block{Hash: fmt.Sprint("block ", height), StateHash: fmt.Sprint("state ", height), StateRoot: p.root}
 	if p.fork != 0 && height >= p.fork {
 		b.Hash += p.as
 		b.StateHash += p.as
@@ -75,20 +76,22 @@ func TestServers(t *testing.T) {
 		away     int
 		minority string // a digit for each
 	}{
-		"two that agree":              {[]played{good, good}, nil, true, tip, 0, ""},
-		"one behind":                  {[]played{good, behind}, nil, true, tip - 10, 0, ""},
-		"one away":                    {[]played{good, with(func(p *played) { p.away = errAway }), behind}, nil, true, tip - 10, 1, ""},
-		"one without a block":         {[]played{with(func(p *played) { p.tip = 0 }), good, good}, nil, true, tip, 1, ""},
-		"one of two wrong":            {[]played{good, wrong}, nil, false, 600_000, 0, ""},
-		"one of three wrong":          {[]played{good, wrong, behind}, nil, false, 600_000, 0, "1"},
-		"two of three wrong":          {[]played{wrong, good, wrong}, nil, false, 600_000, 0, "1"},
-		"two of four wrong":           {[]played{wrong, good, wrong, good}, nil, false, 600_000, 0, ""},
-		"three different ones":        {[]played{wrong, good, with(func(p *played) { p.wrong, p.as = 600_000, "''" })}, nil, false, 600_000, 0, ""},
-		"wrong from the first on":     {[]played{good, good, with(func(p *played) { p.wrong = start })}, nil, false, start, 0, "2"},
-		"wrong at the tip":            {[]played{good, good, with(func(p *played) { p.wrong = tip })}, nil, false, tip, 0, "2"},
-		"another tip":                 {[]played{forked, good, good}, nil, false, tip, 0, "0"},
-		"another tip, and one behind": {[]played{forked, good, behind}, nil, true, tip - 10, 0, ""},
-		"wrong and away":              {[]played{with(func(p *played) { p.away = errAway }), good, wrong, good}, nil, false, 600_000, 1, "2"},
+		"two that agree":                {[]played{good, good}, nil, true, tip, 0, ""},
+		"one behind":                    {[]played{good, behind}, nil, true, tip - 10, 0, ""},
+		"one away":                      {[]played{good, with(func(p *played) { p.away = errAway }), behind}, nil, true, tip - 10, 1, ""},
+		"one without a block":           {[]played{with(func(p *played) { p.tip = 0 }), good, good}, nil, true, tip, 1, ""},
+		"without state roots, and with": {[]played{good, with(func(p *played) { p.root = "root" }), good}, nil, true, tip, 0, ""},
+		"of different state roots":      {[]played{good, with(func(p *played) { p.root = "root" }), with(func(p *played) { p.root = "other" })}, nil, true, tip, 0, ""},
+		"one of two wrong":              {[]played{good, wrong}, nil, false, 600_000, 0, ""},
+		"one of three wrong":            {[]played{good, wrong, behind}, nil, false, 600_000, 0, "1"},
+		"two of three wrong":            {[]played{wrong, good, wrong}, nil, false, 600_000, 0, "1"},
+		"two of four wrong":             {[]played{wrong, good, wrong, good}, nil, false, 600_000, 0, ""},
+		"three different ones":          {[]played{wrong, good, with(func(p *played) { p.wrong, p.as = 600_000, "''" })}, nil, false, 600_000, 0, ""},
+		"wrong from the first on":       {[]played{good, good, with(func(p *played) { p.wrong = start })}, nil, false, start, 0, "2"},
+		"wrong at the tip":              {[]played{good, good, with(func(p *played) { p.wrong = tip })}, nil, false, tip, 0, "2"},
+		"another tip":                   {[]played{forked, good, good}, nil, false, tip, 0, "0"},
+		"another tip, and one behind":   {[]played{forked, good, behind}, nil, true, tip - 10, 0, ""},
+		"wrong and away":                {[]played{with(func(p *played) { p.away = errAway }), good, wrong, good}, nil, false, 600_000, 1, "2"},
 
 		"one that answers": {[]played{good, with(func(p *played) { p.away = errAway })}, compare.ErrTooFew, false, 0, 1, ""},
 		"one":              {[]played{good}, compare.ErrTooFew, false, 0, 0, ""},
@@ -117,6 +120,9 @@ func TestServers(t *testing.T) {
 				if s.Minority != strings.Contains(test.minority, fmt.Sprint(i)) || s.Err == nil && (s.Tip != test.servers[i].tip || s.Hash == "" || s.StateHash == "") {
 					t.Errorf("server %d: %+v", i, s)
 				}
+			}
+			if r.RootsDiffer != (name == "of different state roots") {
+				t.Errorf("state roots differ: %t", r.RootsDiffer)
 			}
 			if r.Height != test.height || r.Same && r.Lowest != r.Height {
 				t.Errorf("height %d of %d, want %d", r.Height, r.Lowest, test.height)

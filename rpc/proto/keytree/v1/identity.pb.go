@@ -144,7 +144,11 @@ type GetStatusResponse struct {
 	// How many seconds ago the node last answered. Left out if it has not yet.
 	NodeAnsweredAgo *uint32 `protobuf:"varint,14,opt,name=node_answered_ago,json=nodeAnsweredAgo,proto3,oneof" json:"node_answered_ago,omitempty"`
 	// What is pending after the tip.
-	Mempool       *Mempool `protobuf:"bytes,15,opt,name=mempool,proto3" json:"mempool,omitempty"`
+	Mempool *Mempool `protobuf:"bytes,15,opt,name=mempool,proto3" json:"mempool,omitempty"`
+	// 64 hex characters, in the order in which SHA-256 gives the bytes: the hash of all that is true
+	// after the tip, by records that have short proofs (protocol/SPEC.md §12). "" before the first
+	// block, and of a block that came to a server that was started with --state-root off.
+	StateRoot     string `protobuf:"bytes,16,opt,name=state_root,json=stateRoot,proto3" json:"state_root,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -282,6 +286,13 @@ func (x *GetStatusResponse) GetMempool() *Mempool {
 		return x.Mempool
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetStateRoot() string {
+	if x != nil {
+		return x.StateRoot
+	}
+	return ""
 }
 
 // Mempool is what is known of the node's mempool: its actions, and the transactions that carry
@@ -2809,6 +2820,8 @@ type BlockEvents struct {
 	// CONNECT: the state hash after the block, as in GetStatusResponse. "" for a
 	// DISCONNECT, after which the state is that of prev_hash again.
 	StateHash string `protobuf:"bytes,5,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
+	// CONNECT: the state root after the block, as in GetStatusResponse. "" for a DISCONNECT.
+	StateRoot string `protobuf:"bytes,8,opt,name=state_root,json=stateRoot,proto3" json:"state_root,omitempty"`
 	// CONNECT: what the block changed, in the order of application.
 	Events []*Event `protobuf:"bytes,6,rep,name=events,proto3" json:"events,omitempty"`
 	// Whether more events of this block follow, in the next message or page.
@@ -2878,6 +2891,13 @@ func (x *BlockEvents) GetPrevHash() string {
 func (x *BlockEvents) GetStateHash() string {
 	if x != nil {
 		return x.StateHash
+	}
+	return ""
+}
+
+func (x *BlockEvents) GetStateRoot() string {
+	if x != nil {
+		return x.StateRoot
 	}
 	return ""
 }
@@ -4073,7 +4093,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"\x19keytree/v1/identity.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xc5\x04\n" +
+	"\x10GetStatusRequest\"\xe4\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12!\n" +
 	"\fstart_height\x18\x02 \x01(\rR\vstartHeight\x12\x1d\n" +
@@ -4094,7 +4114,9 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\x06memory\x18\f \x01(\v2\x12.keytree.v1.MemoryR\x06memory\x12!\n" +
 	"\fnode_version\x18\r \x01(\tR\vnodeVersion\x12/\n" +
 	"\x11node_answered_ago\x18\x0e \x01(\rH\x01R\x0fnodeAnsweredAgo\x88\x01\x01\x12-\n" +
-	"\amempool\x18\x0f \x01(\v2\x13.keytree.v1.MempoolR\amempoolB\r\n" +
+	"\amempool\x18\x0f \x01(\v2\x13.keytree.v1.MempoolR\amempool\x12\x1d\n" +
+	"\n" +
+	"state_root\x18\x10 \x01(\tR\tstateRootB\r\n" +
 	"\v_node_peersB\x14\n" +
 	"\x12_node_answered_ago\"\x8c\x03\n" +
 	"\aMempool\x12\x1c\n" +
@@ -4357,14 +4379,16 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\fas_of_height\x18\x03 \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\x04 \x01(\tR\basOfHash\"\xc8\x01\n" +
+	"as_of_hash\x18\x04 \x01(\tR\basOfHash\"\xe7\x01\n" +
 	"\vBlockEvents\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\rR\x06height\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\tR\x04hash\x12\x1b\n" +
 	"\tprev_hash\x18\x04 \x01(\tR\bprevHash\x12\x1d\n" +
 	"\n" +
-	"state_hash\x18\x05 \x01(\tR\tstateHash\x12)\n" +
+	"state_hash\x18\x05 \x01(\tR\tstateHash\x12\x1d\n" +
+	"\n" +
+	"state_root\x18\b \x01(\tR\tstateRoot\x12)\n" +
 	"\x06events\x18\x06 \x03(\v2\x11.keytree.v1.EventR\x06events\x12\x12\n" +
 	"\x04more\x18\a \x01(\bR\x04more\"\xa4\x03\n" +
 	"\x05Event\x12\x12\n" +

@@ -245,6 +245,9 @@ type BlockEvents struct {
 	// DISCONNECT, after which the state is that of prev_hash again.
 	StateHash string `json:"state_hash"`
 
+	// StateRoot CONNECT: the state root after the block, as in GetStatusResponse. "" for a DISCONNECT.
+	StateRoot string `json:"state_root"`
+
 	// Type CONNECT or DISCONNECT.
 	Type string `json:"type"`
 }
@@ -507,6 +510,11 @@ type GetStatusResponse struct {
 	// StateHash 64 hex characters, in the order in which SHA-256 gives the bytes. Two servers
 	// with the same state hash agree on all of history. "" before the first block.
 	StateHash string `json:"state_hash"`
+
+	// StateRoot 64 hex characters, in the order in which SHA-256 gives the bytes: the hash of all that is true
+	// after the tip, by records that have short proofs (protocol/SPEC.md §12). "" before the first
+	// block, and of a block that came to a server that was started with --state-root off.
+	StateRoot string `json:"state_root"`
 
 	// Synced Whether the tip is the node's, the node has answered within the last seconds, and
 	// nothing tells that the network's best chain is longer. Otherwise the answers are
