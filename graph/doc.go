@@ -60,7 +60,8 @@
 //	of one, requests blocks before   0.032  0.951  0.019  0.010    0.005
 //
 // Held in memory is what has been paid for by a link, and little else: where each key
-// stands that is or was in one, some 150 bytes; a hash of what each waiting action waits
+// stands that is or was in one, some 150 bytes; what the state root is made of, some 60 bytes for each of these
+// keys and for each id that a link or a cut has named; a hash of what each waiting action waits
 // for; and the txid of each open chain of anchors. All else, refused, open, used and cut
 // actions and the keys that they mention, is found in the store, so that fees alone buy
 // none of a server's memory. Filters that tell which run may have a txid or a key take 2 bytes of an entry,
@@ -89,6 +90,16 @@
 // the one before it that mentions the same key, with a landmark every 64. While a key is in no
 // identity yet, its first action is found by the key (package txids), and each other is a landmark:
 // most keys have no other.
+//
+// # The state root
+//
+// A step makes the hash of all that is true after a block (protocol/SPEC.md §12), and stores it with the block. It is that
+// of a trie in memory (package statemap), whose pages a step copies as it changes them. So dropping a step drops
+// its root. The records in the trie follow from where the keys stand, and from the store: taking a block back makes those
+// again that the block had changed, and compares the root with that of the block before. The checkpoint has the
+// leaves of the trie, and opening from it compares the root as well. Without one the leaves are made from the
+// keys and from the identities that merged. What is pending has no root. Without the state root (Options) none of that
+// is done, and blocks that come have none; package fsck makes each block's again, and compares those that are stored.
 //
 // # Anchors
 //

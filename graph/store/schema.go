@@ -87,7 +87,8 @@ import (
 //	late mentions (y)          fees: anybody, of any key       constant each                  ActionsOf: a page, and as of a height before
 //	                                                                                          they were decided 4,096 that are passed over
 //	what checkpoints hold      keys in links, waiting actions  400 bytes written at most      none
-//	names that merged (n)      fees: two links each            logarithmic in the merges      logarithmic in the merges
+//	names that merged (n)      fees: two links each            logarithmic in the merges; 60  logarithmic in the merges
+//	                                                           bytes held for the state root
 //	versions of a thing        fees: an action each            constant each                  one seek
 //	anchors, chains (h, j, g)  fees: anybody, for any domain   constant each                  a page
 //	open chains                fees: anybody                   constant; some 50 bytes held   Batons copies 32 bytes of each

@@ -447,7 +447,7 @@ func (x *Mempool) GetUnread() uint32 {
 // more, it ends, and says what it needs.
 type Memory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Keys that are or were in links.
+	// Keys that are or were in links, and what the state root is made of.
 	Links uint64 `protobuf:"varint,1,opt,name=links,proto3" json:"links,omitempty"`
 	// What actions wait for, and open chains of anchors.
 	Waiting uint64 `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`

@@ -803,7 +803,7 @@ type Memory struct {
 	// KeysLeft How many more keys have room.
 	KeysLeft string `json:"keys_left"`
 
-	// Links Keys that are or were in links.
+	// Links Keys that are or were in links, and what the state root is made of.
 	Links string `json:"links"`
 
 	// Most What all of it may take, with a block that is being applied.
