@@ -153,7 +153,7 @@ func (s *State) readRecords(r *bufio.Reader, txn *store.Txn, records int32) erro
 	if s.records = nil; records < 0 {
 		return nil
 	}
-	b := statemap.NewBuilder(int(records))
+	b := statemap.NewBuilder(int(min(records, 2*s.keys.Len()))) // and more if ids have merged
 	for range records {
 		d, err := fields(r, statemap.LeafSize)
 		if err != nil {
