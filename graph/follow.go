@@ -43,6 +43,9 @@ type Changes struct {
 	IDs []chainhash.Hash
 	// Unsure tells that some of them may not have changed. None that has changed is missing.
 	Unsure bool
+	// Compared is for how many keys and identities the answers before and after the block were asked for: none if it was
+	// noted what the block has changed.
+	Compared int
 }
 
 // Follow returns a Following of keys and identities, by their id_tx_hash in internal byte order: of any, whether they
@@ -68,6 +71,15 @@ func compareKeys(a, b protocol.KeyHash) int { return bytes.Compare(a[:], b[:]) }
 
 // Close ends following. Closing twice does nothing.
 func (f *Following) Close() { f.g.followers.remove(f) }
+
+// HasKey reports whether a key is one of those followed.
+func (f *Following) HasKey(key protocol.KeyHash) bool {
+	_, ok := slices.BinarySearchFunc(f.keys, key, compareKeys)
+	return ok
+}
+
+// HasID reports whether an identity is one of those followed.
+func (f *Following) HasID(id chainhash.Hash) bool { return isAmong(f.ids, id) }
 
 // changes returns what hits say.
 func (f *Following) changes(h *hits) (c Changes) {
@@ -249,6 +261,7 @@ func (f *Following) compare(ctx context.Context, before, after asked, touched []
 			c.Keys, c.Unsure = append(c.Keys, key), true
 			continue
 		}
+		c.Compared++
 		same, err := sameAnswer(ctx, before, after, key)
 		if errors.Is(err, ErrWork) {
 			c.Unsure = true
@@ -260,6 +273,7 @@ func (f *Following) compare(ctx context.Context, before, after asked, touched []
 		}
 		work += before.Spent() + after.Spent()
 	}
+	c.Compared += len(f.ids)
 	for _, id := range f.ids {
 		changed, err := isTouched(touched, id, before, after)
 		if err != nil {

@@ -38,6 +38,11 @@ func TestOrigins(t *testing.T) {
 			if allowed != (test.want != "") || ask.StatusCode != http.StatusNoContent {
 				t.Errorf("preflight: %s, %v", ask.Status, ask.Header)
 			}
+			again, _ := r.Send(t, "OPTIONS", "/v1/stream", "", "Origin: "+page, "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: last-event-id")
+			allowed = again.Header.Get("Access-Control-Allow-Origin") == test.want && again.Header.Get("Access-Control-Allow-Headers") == "last-event-id"
+			if allowed != (test.want != "") || again.StatusCode != http.StatusNoContent {
+				t.Errorf("preflight of a stream that goes on: %s, %v", again.Status, again.Header)
+			}
 			for _, call := range []string{"challenge", "verify"} {
 				ask, _ := r.Send(t, "OPTIONS", "/v1/signin:"+call, "", "Origin: "+page,
 					"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type")

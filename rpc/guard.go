@@ -91,8 +91,10 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		defer contain(w, s.log, "REST")
 		ctx, cancel := s.timed(r)
 		defer cancel()
+		ctx, tail := admission.WithTail(ctx)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r.WithContext(ctx))
+		tail.Run()
 	})
 }
 

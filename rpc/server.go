@@ -40,6 +40,7 @@ import (
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	"github.com/keytree-bch/keytree/rpc/links"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
+	"github.com/keytree-bch/keytree/rpc/push"
 	"github.com/keytree-bch/keytree/rpc/rest"
 	"github.com/keytree-bch/keytree/rpc/signin"
 )
@@ -162,10 +163,17 @@ func NewServer(c Config) (*Server, error) {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
 	answers := s.admission.Answers(rest.Headed(least.rest(services.Cached(c.Version, mux))), refuseHTTP)
-	handler, err := rest.Compressed(answers)
+	compressed, err := rest.Compressed(answers)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if push.IsStream(r) { // which nothing holds back
+			answers.ServeHTTP(w, r)
+			return
+		}
+		compressed.ServeHTTP(w, r)
+	})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.kinds = kindsOf(s.grpc)

@@ -66,8 +66,10 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 			return
 		}
 		asked := r.Context() // which ends when the client takes the request back
-		defer func() { c.end(asked.Err() != nil) }()
-		defer c.finish()
+		defer atEnd(asked, func() {
+			c.finish()
+			c.end(asked.Err() != nil)
+		})
 		ctx, cancel := context.WithCancelCause(context.WithValue(asked, callKey{}, c))
 		c.mu.Lock()
 		c.cancel, c.answer = cancel, http.NewResponseController(w)
@@ -105,7 +107,9 @@ func (b *body) Read(p []byte) (int, error) {
 func (g *Gate) Answers(next http.Handler, refuse Refuse) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c := callOf(r.Context()); c != nil {
-			w = &writer{ResponseWriter: w, request: r, call: c, refuse: refuse}
+			counted := &writer{ResponseWriter: w, request: r, call: c, refuse: refuse}
+			defer atEnd(r.Context(), counted.end)
+			w = counted
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -121,12 +125,35 @@ type writer struct {
 	refuse  Refuse
 	begun   bool
 	refused bool
+
+	streamed *streamed // nil for what net/http sends
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *writer) WriteHeader(code int) {
+	if !w.begun && w.streamable(code) && w.stream() == nil {
+		w.begun = true
+		return
+	}
 	w.begun = true
-	w.ResponseWriter.WriteHeader(code)
+	if w.streamed == nil {
+		w.ResponseWriter.WriteHeader(code)
+	}
+}
+
+// FlushError is for http.ResponseController.
+func (w *writer) FlushError() error {
+	if w.streamed != nil {
+		return nil // nothing is kept
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// end ends what net/http does not.
+func (w *writer) end() {
+	if w.streamed != nil {
+		w.streamed.end()
+	}
 }
 
 // errStopped is what a writer of an answer gets whose call was stopped.
@@ -162,6 +189,9 @@ func (w *writer) Write(b []byte) (int, error) {
 		}
 	}
 	w.begun = true
+	if w.streamed != nil {
+		return w.streamed.Write(b)
+	}
 	return w.ResponseWriter.Write(b)
 }
 

@@ -38,6 +38,7 @@ func (s *identityService) GetStatus(context.Context, *keytreev1.GetStatusRequest
 		Memory: &keytreev1.Memory{
 			Links: uint64(memory.Links), Waiting: uint64(memory.Waiting), Fixed: uint64(memory.Fixed),
 			Most: uint64(memory.Most), KeysLeft: uint64(memory.Left()), Pending: uint64(memory.Pending),
+			Followed: uint64(memory.Followed),
 		},
 	}
 	if peers := uint32(state.NodePeers); state.NodePeers >= 0 {

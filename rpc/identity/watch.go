@@ -22,36 +22,39 @@ import (
 // heartbeat is how often a follower is told what he has.
 const heartbeat = 15 * time.Second
 
+// comparedEvents is how many events cost what it costs to compare two answers about a key or an identity: unitBatch answers,
+// or unitEvents events, are another call.
+const comparedEvents = 2 * unitEvents / unitBatch
+
 // Watch implements IdentityService.
 func (s *identityService) Watch(request *keytreev1.WatchRequest, stream grpc.ServerStreamingServer[keytreev1.WatchResponse]) error {
 	// Who knows of blocks alone is told of nothing else.
 	marked := len(request.GetAddresses())+len(request.GetIds()) > 0 || request.GetUnconfirmed() || request.GetLastId() != ""
-	begin := func() error { return stream.SendHeader(nil) }
-	return s.follow(stream.Context(), request, marked, begin, stream.Send)
-}
-
-// Follow implements push.Source.
-func (s *identityService) Follow(ctx context.Context, request *keytreev1.WatchRequest, send func(*keytreev1.WatchResponse) error) error {
-	return s.follow(ctx, request, true, func() error { return nil }, send)
-}
-
-// follow tells send what a request asks for until ctx ends or send fails. When it has found the request
-// good, it calls begin. marked tells of what the follower has even if there is nothing else to tell.
-func (s *identityService) follow(ctx context.Context, request *keytreev1.WatchRequest, marked bool, begin func() error, send func(*keytreev1.WatchResponse) error) error {
-	if err := s.unavailable(); err != nil {
-		return err
-	}
-	changed := s.graph.Changed()
-	f, err := s.newFollower(ctx, request, marked, send)
+	f, err := s.newFollower(stream.Context(), request, marked, stream.Send)
 	if err != nil {
 		return err
 	}
-	defer f.filter.Close()
-	if err := begin(); err != nil { // the stream has begun
+	if err := stream.SendHeader(nil); err != nil { // the stream has begun
+		f.filter.Close()
 		return err
 	}
+	return f.tell(stream.Context())
+}
+
+// Follow implements push.Source.
+func (s *identityService) Follow(ctx context.Context, request *keytreev1.WatchRequest, send func(*keytreev1.WatchResponse) error) (tell func() error, err error) {
+	f, err := s.newFollower(ctx, request, true, send)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return f.tell(ctx) }, nil
+}
+
+// tell tells send what was asked for until ctx ends or send fails, and ends the follower.
+func (f *follower) tell(ctx context.Context) error {
+	defer f.filter.Close()
 	var beat <-chan time.Time
-	if marked {
+	if f.marked {
 		ticker := time.NewTicker(heartbeat)
 		defer ticker.Stop()
 		beat = ticker.C
@@ -60,7 +63,8 @@ func (s *identityService) follow(ctx context.Context, request *keytreev1.WatchRe
 		}
 	}
 	for {
-		pending := s.graph.PendingChanged()
+		// Taken before looking, so that no change between the two is missed.
+		changed, pending := f.graph.Changed(), f.graph.PendingChanged()
 		wait, err := f.advance(ctx, beat)
 		if err != nil {
 			return err
@@ -83,8 +87,6 @@ func (s *identityService) follow(ctx context.Context, request *keytreev1.WatchRe
 				return err
 			}
 		}
-		// Taken before looking, so that no change between the two is missed.
-		changed = s.graph.Changed()
 	}
 }
 
@@ -93,6 +95,7 @@ func (s *identityService) follow(ctx context.Context, request *keytreev1.WatchRe
 type follower struct {
 	*identityService
 	send   func(*keytreev1.WatchResponse) error
+	marked bool // whether the client is told what it has, even if there is nothing else to tell
 	cursor *push.Cursor
 	filter *push.Filter
 	place  *push.Place // nil for a follower of blocks alone
@@ -100,14 +103,24 @@ type follower struct {
 	asked  uint64      // generation of what is pending for which that was asked
 	listed bool        // whether the client was told that it has all that was pending at first
 
+	old  uint32 // height of the tip when the follower began: work for blocks up to there is the client's
+	owed int    // of such work: events, or what costs as much
+
 	id   string // of what the client has
 	open bool   // whether the client was told a part of a block, of which more follows
 }
 
+// newFollower returns what tells send what a request asks for. It has to be told, or its filter closed.
 func (s *identityService) newFollower(ctx context.Context, request *keytreev1.WatchRequest, marked bool, send func(*keytreev1.WatchResponse) error) (f *follower, err error) {
-	f = &follower{identityService: s, send: send}
+	if err := s.unavailable(); err != nil {
+		return nil, err
+	}
+	f = &follower{identityService: s, send: send, marked: marked}
 	if f.cursor, err = s.newCursor(request, marked); err != nil {
 		return nil, err
+	}
+	if tip, ok := s.graph.Tip(); ok {
+		f.old = tip.Height
 	}
 	f.id, f.open = f.cursor.ID(), f.cursor.Within()
 	if request.GetUnconfirmed() {
@@ -200,11 +213,16 @@ func (s *identityService) newCursor(request *keytreev1.WatchRequest, marked bool
 func (f *follower) mark() error { return f.send(&keytreev1.WatchResponse{Id: f.id}) }
 
 // advance tells of what lies between the follower's places and now. If wait is not 0, there may be
-// more then.
+// more then. It takes turns with others: of all whom a block concerns a few only have their messages made at once.
 func (f *follower) advance(ctx context.Context, beat <-chan time.Time) (wait time.Duration, err error) {
+	defer admission.EndTurn(ctx)
 	for {
-		if ctx.Err() != nil {
+		admission.EndTurn(ctx)
+		if err := admission.Turn(ctx); err != nil {
 			return 0, f.gone(ctx)
+		}
+		if wait := f.pay(ctx); wait > 0 {
+			return wait, nil
 		}
 		select {
 		case <-beat:
@@ -230,6 +248,17 @@ func (f *follower) advance(ctx context.Context, beat <-chan time.Time) (wait tim
 			}
 		}
 	}
+}
+
+// pay takes what the follower owes out of the budget of work of its client, and returns how long to wait until
+// there is some: then the client is behind for so long.
+func (f *follower) pay(ctx context.Context) (wait time.Duration) {
+	var refusal *admission.Refusal
+	if errors.As(admission.Work(ctx, f.owed/unitEvents), &refusal) {
+		return refusal.After
+	}
+	f.owed %= unitEvents
+	return 0
 }
 
 // gone is the error for a stream whose context has ended.
@@ -287,6 +316,9 @@ func (f *follower) connected(ctx context.Context, block *graph.BlockEvents) (*ke
 		changes = graph.Changes{Unsure: true}
 	case err != nil:
 		return nil, f.fault(err)
+	}
+	if block.Height <= f.old {
+		f.owed += max(1, len(block.Effects)+len(block.Anchors)) + comparedEvents*changes.Compared
 	}
 	f.filter.Pick(block)
 	concerns := f.filter == nil || f.open || len(block.Effects)+len(block.Anchors)+len(changes.Keys)+len(changes.IDs) > 0 || changes.Unsure

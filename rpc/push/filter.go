@@ -15,30 +15,24 @@ import (
 
 // Filter is what concerns a follower: keys and identities. nil is everything. It may be used
 // concurrently. Close it.
-type Filter struct {
-	*graph.Following
-	keys []protocol.KeyHash // ascending, each once
-	ids  []chainhash.Hash   // likewise
-}
+type Filter struct{ *graph.Following }
 
 // Bytes is about how much a filter of so many keys and identities takes: here, and in the graph.
 func Bytes(keys, ids int) int { return 100*keys + 150*ids }
 
-// NewFilter returns a filter of keys and identities, which it keeps; nil if there are none.
+// NewFilter returns a filter of keys and identities; nil if there are none.
 // graph.ErrFollowed if they are too many.
 func NewFilter(g *graph.Graph, keys []protocol.KeyHash, ids []chainhash.Hash) (*Filter, error) {
 	if len(keys)+len(ids) == 0 {
 		return nil, nil
 	}
-	slices.SortFunc(keys, compareKeys)
-	slices.SortFunc(ids, compareHashes)
-	f := &Filter{keys: slices.Clip(slices.Compact(keys)), ids: slices.Clip(slices.Compact(ids))}
-	var err error
-	f.Following, err = g.Follow(f.keys, f.ids)
-	return f, err
+	following, err := g.Follow(keys, ids)
+	if err != nil {
+		return nil, err
+	}
+	return &Filter{following}, nil
 }
 
-func compareKeys(a, b protocol.KeyHash) int { return bytes.Compare(a[:], b[:]) }
 func compareHashes(a, b chainhash.Hash) int { return bytes.Compare(a[:], b[:]) }
 
 // Close ends it. Closing nil does nothing.
@@ -46,17 +40,6 @@ func (f *Filter) Close() {
 	if f != nil {
 		f.Following.Close()
 	}
-}
-
-// HasKey reports whether a key is one of the filter's.
-func (f *Filter) HasKey(key protocol.KeyHash) bool {
-	_, ok := slices.BinarySearchFunc(f.keys, key, compareKeys)
-	return ok
-}
-
-func (f *Filter) hasID(id chainhash.Hash) bool {
-	_, ok := slices.BinarySearchFunc(f.ids, id, compareHashes)
-	return ok
 }
 
 // Pick leaves in a block the events that name something of the filter's.
@@ -74,11 +57,11 @@ func (f *Filter) names(e *links.Effect) bool {
 	case links.RequestOpened:
 		return f.HasKey(e.Child) || f.HasKey(e.Parent)
 	case links.LinkFormed, links.LinkCut:
-		return f.HasKey(e.Child) || f.HasKey(e.Parent) || f.hasID(e.ID)
+		return f.HasKey(e.Child) || f.HasKey(e.Parent) || f.HasID(e.ID)
 	case links.IdentityNamed:
-		return f.HasKey(e.Root) || f.hasID(e.ID)
+		return f.HasKey(e.Root) || f.HasID(e.ID)
 	case links.IdentityMerged:
-		return f.hasID(e.ID) || f.hasID(e.Into)
+		return f.HasID(e.ID) || f.HasID(e.Into)
 	}
 	return e.Author != (protocol.KeyHash{}) && f.HasKey(e.Author)
 }

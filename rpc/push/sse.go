@@ -40,9 +40,9 @@ const (
 
 // Source makes the messages of streams.
 type Source interface {
-	// Follow tells send what a request asks for until ctx ends, send fails, or there is nothing more to tell. It sends
-	// nothing before it has found the request good. Errors are gRPC statuses, or a *Fault.
-	Follow(ctx context.Context, request *keytreev1.WatchRequest, send func(*keytreev1.WatchResponse) error) error
+	// Follow returns what tells send what a request asks for, until ctx ends, send fails, or there is nothing more to
+	// tell: it has to be called. Errors, of both, are gRPC statuses, or a *Fault.
+	Follow(ctx context.Context, request *keytreev1.WatchRequest, send func(*keytreev1.WatchResponse) error) (tell func() error, err error)
 }
 
 // ErrStopping is the cause with which the context of a stream ends when the server stops.
@@ -80,7 +80,13 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, _ map[string]str
 	}
 	admission.EndTurn(r.Context())
 	s.control.SetReadDeadline(time.Time{}) // the request is there; without, nothing waits
-	s.end(r.Context(), h.source.Follow(r.Context(), request, s.send))
+	ctx := r.Context()
+	tell, err := h.source.Follow(ctx, request, s.send)
+	if err != nil {
+		s.end(ctx, err)
+		return
+	}
+	admission.Later(ctx, func() { s.end(ctx, tell()) })
 }
 
 // readRequest reads what is asked for: of a query, of a body, or both, and of the header that a
@@ -139,7 +145,6 @@ type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	begun   bool
-	text    []byte // of the last event; kept for the next
 }
 
 // begin sends the header.
@@ -154,18 +159,18 @@ func (s *stream) begin() {
 
 // send sends a message. It waits for the client, and holds no more than that.
 func (s *stream) send(m *keytreev1.WatchResponse) error {
-	s.text = s.text[:0]
+	var text []byte // it is not kept for the next: that may be long in coming
 	if !s.begun {
 		s.begin()
-		s.text = appendRetry(s.text, Comeback)
+		text = appendRetry(text, Comeback)
 	}
 	if m.Id != "" {
-		s.text = append(append(append(s.text, "id: "...), m.Id...), '\n')
+		text = append(append(append(text, "id: "...), m.Id...), '\n')
 	}
 	if name := eventName(m); name != "" {
-		s.event(name, m)
+		text = appendEvent(text, name, m)
 	}
-	return s.flush()
+	return s.flush(text)
 }
 
 // eventName is the name of the event that a message is; "" for an id alone.
@@ -181,15 +186,15 @@ func eventName(m *keytreev1.WatchResponse) string {
 	return ""
 }
 
-func (s *stream) event(name string, data proto.Message) {
-	text, _ := rest.JSON.MarshalAppend(nil, data) // what is made of valid UTF-8 always marshals
-	s.text = append(append(append(s.text, "event: "...), name...), "\ndata: "...)
-	s.text = append(append(s.text, text...), '\n')
+func appendEvent(b []byte, name string, data proto.Message) []byte {
+	b = append(append(append(b, "event: "...), name...), "\ndata: "...)
+	b, _ = rest.JSON.MarshalAppend(b, data) // what is made of valid UTF-8 always marshals
+	return append(b, '\n')
 }
 
-func (s *stream) flush() error {
-	s.text = append(s.text, '\n')
-	if _, err := s.w.Write(s.text); err != nil {
+// flush sends one event, or more, of which it ends the last.
+func (s *stream) flush(text []byte) error {
+	if _, err := s.w.Write(append(text, '\n')); err != nil {
 		return err
 	}
 	return s.control.Flush()
@@ -249,18 +254,16 @@ func (s *stream) fault(reason string, err error) {
 	}
 	after += rand.N(after) // else all come back at once
 	f := &keytreev1.StreamFault{Reason: reason, Message: status.Convert(err).Message(), RetryAfter: uint32(math.Ceil(after.Seconds()))}
-	s.text = s.text[:0]
+	var text []byte
 	if reason == OutdatedCursor {
 		f.RetryAfter = 0
-		s.text = append(s.text, "id: "+ended+"\n"...)
+		text = append(text, "id: "+ended+"\n"...)
 	}
 	if !s.begun {
 		s.w.Header().Set("Retry-After", strconv.Itoa(int(max(1, f.RetryAfter))))
 		s.begin()
 	}
-	s.text = appendRetry(s.text, after)
-	s.event("fault", f)
-	s.flush() // a client that has gone is no fault to report
+	s.flush(appendEvent(appendRetry(text, after), "fault", f)) // a client that has gone is no fault to report
 }
 
 // Refuse answers a request for a stream that nobody answers: a browser would never come back to
