@@ -85,6 +85,7 @@ func shownCommands() []shown {
 		{line: "keytree tree ADDRESS", text: "2 keys"},
 		{line: "keytree history ADDRESS", text: "2 actions"},
 		{line: "keytree watch", until: "watching"},
+		{line: "keytree watch ADDRESS --unconfirmed", until: "watching"},
 		{line: "keytree link revoke ACCEPT_TXID --key-file parent.wif --node 'bchd://…'"},
 		{line: "curl 'http://127.0.0.1:8435/v1/anchors/chains?domain=example.org'", text: `"genesis`},
 		{line: "curl 'http://127.0.0.1:8435/v1/anchors?chain_tx_hash=…&page_size=10'", text: `"anchors"`},
@@ -110,6 +111,7 @@ func shownCommands() []shown {
 		{line: "network: mainnet\nnode: http://127.0.0.1:8332?cookie=/home/me/.bitcoin/.cookie&zmq=tcp://127.0.0.1:28332\nhttp-listen: 127.0.0.1:8435", file: "index/keytree.yaml"},
 		{line: "keytree serve --node 'http://127.0.0.1:8332?cookie=/home/me/.bitcoin/.cookie'", until: `"message":"serving"`, env: []string{"KEYTREE_DATA_DIR=index"}, before: (*rehearsal).stopServer},
 		{line: "keytree serve … --grpc-listen :8434 --http-listen :443 --tls-cert cert.pem --tls-key key.pem", until: `"message":"serving"`, env: []string{"KEYTREE_DATA_DIR=srv"}},
+		{line: "keytree serve … --limit-connections 15000/128 --limit-streams 12000/32 --limit-bytes-in 192/16", until: `"message":"serving"`, env: []string{"KEYTREE_DATA_DIR=srv"}},
 		{line: "keytree serve … --anchor-key-file FILE --anchor-chain TXID", until: `"message":"serving"`, env: []string{"KEYTREE_DATA_DIR=srv"}, before: (*rehearsal).takeAnchorKey},
 		{line: "keytree serve … --anchor-chain none", until: `"message":"serving"`, env: []string{"KEYTREE_DATA_DIR=other", "KEYTREE_KEYSERVER_DOMAIN=example.net"}},
 	}

@@ -34,7 +34,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
 		if err != nil {
-			return nil, err
+			return nil, explained(err)
 		}
 		c, refusal := l.gate.connect(accepted)
 		if refusal == nil {

@@ -18,7 +18,8 @@ import (
 type identityService struct {
 	keytreev1.UnimplementedIdentityServiceServer
 	graphReader
-	pool *push.Mempool
+	pool      *push.Mempool
+	heartbeat time.Duration // how often a follower is told what it has
 }
 
 // GetStatus implements IdentityService.

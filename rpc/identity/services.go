@@ -31,7 +31,9 @@
 //	                     come before, but for anchors, 10 ns each. More than 1,000 events count as more calls (unitEvents)
 //	GET /v1/export       the same for each event of up to 100,000 blocks, 500 of them at a time; 50 events, or blocks without, count as
 //	                     another call, and it ends when the client may ask for no more
-//	Watch                the same for every message, of 20 events
+//	Watch                the same for every message, of 20 events, in turns with other calls. Up to the block that was the tip when it began,
+//	                     50 events, or blocks without, or 20 answers that are compared, count as another call: it goes on when
+//	                     the client may ask for more
 //	ListAnchorChains     a page of 5 records each
 //	GetAnchorChain       5 records
 //	ListAnchors          a page of 7 records each
@@ -46,9 +48,11 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/gcash/bchd/chaincfg"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -76,7 +80,12 @@ type Config struct {
 	Indexer Indexer
 	Net     *chaincfg.Params // the graph's network
 	Log     zerolog.Logger
+	// Heartbeat is how often a follower is told what it has, for want of other news; 0 is DefaultHeartbeat.
+	Heartbeat time.Duration
 }
+
+// DefaultHeartbeat is how often a follower is told what it has, for want of other news.
+const DefaultHeartbeat = 15 * time.Second
 
 // Services are the two services, over gRPC and REST. They may be used concurrently, and
 // keep nothing between calls.
@@ -90,7 +99,7 @@ type Services struct {
 // New returns the services of a graph.
 func New(c Config) *Services {
 	reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
-	identities := &identityService{graphReader: reader, pool: push.NewMempool(c.Graph)}
+	identities := &identityService{graphReader: reader, pool: push.NewMempool(c.Graph), heartbeat: cmp.Or(c.Heartbeat, DefaultHeartbeat)}
 	return &Services{reader, identities, &anchorService{graphReader: reader}, push.NewHandler(identities)}
 }
 

@@ -19,9 +19,6 @@ import (
 	"github.com/keytree-bch/keytree/rpc/push"
 )
 
-// heartbeat is how often a follower is told what he has.
-const heartbeat = 15 * time.Second
-
 // comparedEvents is how many events cost what it costs to compare two answers about a key or an identity: unitBatch answers,
 // or unitEvents events, are another call.
 const comparedEvents = 2 * unitEvents / unitBatch
@@ -55,7 +52,7 @@ func (f *follower) tell(ctx context.Context) error {
 	defer f.filter.Close()
 	var beat <-chan time.Time
 	if f.marked {
-		ticker := time.NewTicker(heartbeat)
+		ticker := time.NewTicker(f.heartbeat)
 		defer ticker.Stop()
 		beat = ticker.C
 		if err := f.mark(); err != nil {

@@ -43,8 +43,8 @@ func crowdSize() int {
 // crowdedLimits are those that OPERATING.md says for 10,000 clients.
 func crowdedLimits() admission.Limits {
 	limits := admission.DefaultLimits()
-	limits.Connections = admission.Budget{All: 16_000, One: 128}
-	limits.Streams = admission.Budget{All: 14_000, One: 32}
+	limits.Connections = admission.Budget{All: 15_000, One: 128}
+	limits.Streams = admission.Budget{All: 12_000, One: 32}
 	limits.BytesIn = admission.Budget{All: 192 << 20, One: 16 << 20}
 	return limits
 }

@@ -1,22 +1,12 @@
 // node follow.mjs http://HOST:PORT ADDRESS…
+import { readFileSync, writeFileSync } from "node:fs";
+import { Keytree } from "../../rpc/web/keytree.js"; // from elsewhere "@keytree-bch/keytree"
+
 const [server, ...addresses] = process.argv.slice(2);
-let last = ""; // keep it where it survives the program
-for (;;) {
-  try {
-    const body = JSON.stringify({addresses, last_id: last}), headers = {"Content-Type": "application/json"};
-    const answer = await fetch(server + "/v1/stream", {method: "POST", headers, body});
-    let text = "";
-    for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) {
-      const events = (text += piece).split("\n\n");
-      text = events.pop(); // what is not whole yet
-      for (const event of events) {
-        const {id, data} = Object.fromEntries(event.split("\n").map(line => line.split(/: (.*)/, 2)));
-        const {block, changed, reason} = JSON.parse(data ?? "{}");
-        if (block) console.log(block.type, block.height, changed); // here you call your hook
-        if (reason) console.error("the stream ended:", reason);
-        last = id ?? last; // as soon as the hook has taken it
-      }
-    }
-  } catch (error) { console.error(String(error)); }
-  await new Promise(done => setTimeout(done, 3000));
+let lastId = ""; // none at first
+try { lastId = readFileSync("last-id", "utf8"); } catch {}
+for await (const { type, id, data } of new Keytree(server).stream({ addresses, lastId })) {
+  if (data?.block) console.log(data.block.type, data.block.height, data.changed); // here you call your hook
+  if (type === "fault") console.error("the stream ended:", data.reason);
+  if (id) writeFileSync("last-id", id); // as soon as the hook has taken it
 }

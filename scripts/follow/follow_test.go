@@ -31,6 +31,23 @@ func TestQuoted(t *testing.T) {
 	}
 }
 
+// TestShort counts what the programs have besides what they import, and comments.
+func TestShort(t *testing.T) {
+	for _, name := range []string{"main.go", "follow.mjs"} {
+		program, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, code, _ := strings.Cut(string(program), "\n\n") // what is behind the JavaScript's imports
+		if _, main, ok := strings.Cut(string(program), "func main"); ok {
+			code = main
+		}
+		if lines := strings.Count(code, "\n"); lines == 0 || lines > 20 {
+			t.Errorf("%s has %d lines, want 20 at most", name, lines)
+		}
+	}
+}
+
 // output is what a program prints.
 type output struct {
 	mu   sync.Mutex
@@ -75,7 +92,7 @@ func TestFollowers(t *testing.T) {
 	for name, args := range programs {
 		t.Run(name, func(t *testing.T) {
 			cmd, out := exec.CommandContext(t.Context(), args[0], args[1:]...), new(output)
-			cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = dir, out, out, time.Second
+			cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = t.TempDir(), out, out, time.Second
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}

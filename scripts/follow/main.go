@@ -18,8 +18,7 @@ func main() {
 		log.Fatal(err)
 	}
 	last, _ := os.ReadFile("last-id") // none at first
-	filter := client.Filter{Addresses: os.Args[2:], LastID: string(last)}
-	for m, err := range c.Follow(context.Background(), filter) {
+	for m, err := range c.Follow(context.Background(), client.Filter{Addresses: os.Args[2:], LastID: string(last)}) {
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -458,7 +458,10 @@ type Memory struct {
 	// How many more keys have room.
 	KeysLeft uint64 `protobuf:"varint,5,opt,name=keys_left,json=keysLeft,proto3" json:"keys_left,omitempty"`
 	// What is pending, which gives way to blocks.
-	Pending       uint64 `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending uint64 `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
+	// What streams follow: their addresses and ids, 80 and 110 bytes each. A fourth of most is the most that it
+	// takes; then streams are refused as BUSY.
+	Followed      uint64 `protobuf:"varint,7,opt,name=followed,proto3" json:"followed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -531,6 +534,13 @@ func (x *Memory) GetKeysLeft() uint64 {
 func (x *Memory) GetPending() uint64 {
 	if x != nil {
 		return x.Pending
+	}
+	return 0
+}
+
+func (x *Memory) GetFollowed() uint64 {
+	if x != nil {
+		return x.Followed
 	}
 	return 0
 }
@@ -4133,14 +4143,15 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	" \x01(\rR\tconflicts\x12$\n" +
 	"\runestablished\x18\v \x01(\rR\runestablished\x12\x16\n" +
 	"\x06unread\x18\f \x01(\rR\x06unreadB\x0f\n" +
-	"\r_compared_ago\"\x99\x01\n" +
+	"\r_compared_ago\"\xb5\x01\n" +
 	"\x06Memory\x12\x14\n" +
 	"\x05links\x18\x01 \x01(\x04R\x05links\x12\x18\n" +
 	"\awaiting\x18\x02 \x01(\x04R\awaiting\x12\x14\n" +
 	"\x05fixed\x18\x03 \x01(\x04R\x05fixed\x12\x12\n" +
 	"\x04most\x18\x04 \x01(\x04R\x04most\x12\x1b\n" +
 	"\tkeys_left\x18\x05 \x01(\x04R\bkeysLeft\x12\x18\n" +
-	"\apending\x18\x06 \x01(\x04R\apending\"r\n" +
+	"\apending\x18\x06 \x01(\x04R\apending\x12\x1a\n" +
+	"\bfollowed\x18\a \x01(\x04R\bfollowed\"r\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05links\x18\x01 \x01(\rR\x05links\x12\x1e\n" +
 	"\n" +

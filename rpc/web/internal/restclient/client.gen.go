@@ -800,6 +800,10 @@ type Memory struct {
 	// Fixed Tables and caches.
 	Fixed string `json:"fixed"`
 
+	// Followed What streams follow: their addresses and ids, 80 and 110 bytes each. A fourth of most is the most that it
+	// takes; then streams are refused as BUSY.
+	Followed string `json:"followed"`
+
 	// KeysLeft How many more keys have room.
 	KeysLeft string `json:"keys_left"`
 
