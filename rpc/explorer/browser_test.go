@@ -76,6 +76,11 @@ type answer struct {
 	Text, URL  string
 	Count      int
 	Value      any
+	Tab        struct {
+		Private, Share, Resident, Scripts uint64 // bytes
+		Nodes                             int
+		Seconds                           float64
+	}
 }
 
 // order is an order with its fields.

@@ -2,10 +2,13 @@ package explorer
 
 import (
 	"encoding/hex"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
@@ -129,6 +132,22 @@ func (e *Explorer) chain(q *request) error {
 	return nil
 }
 
+// breaks says which chain of anchors a transaction broke, and how, if it is among the first changes of its block.
+func (q *request) breaks(txid string, height uint32) (words, error) {
+	list, err := q.explorer.Identities.ListEvents(q.Context(), &keytreev1.ListEventsRequest{FromHeight: &height, ToHeight: &height, PageSize: 1000})
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range list.Blocks {
+		for _, event := range b.Events {
+			if b.Type == "CONNECT" && event.Type == "ANCHOR_CHAIN_BROKEN" && event.TxHash == txid {
+				return q.speak().event(event), nil
+			}
+		}
+	}
+	return nil, nil
+}
+
 // anchorPage is an anchor, or what broke a chain of them.
 type anchorPage struct {
 	TxID       string
@@ -137,6 +156,8 @@ type anchorPage struct {
 	Chain      words
 	Author     words
 	Head, Root string
+	Breaks     words  // the chain that it broke, and how
+	Time       string // of its block, as its miner says
 	Where      words
 	Missing    bool // it is not on the chain, but pending
 }
@@ -159,6 +180,18 @@ func (e *Explorer) anchor(q *request) error {
 		data.Chain = say("It is number ", a.Number, " of chain ", s.chain(a.ChainTxHash), ".")
 		data.Author = say("It is signed by ", s.author(a), ".")
 		data.Head, data.Root = hex.EncodeToString(a.Head), hex.EncodeToString(a.Root)
+	}
+	if len(t.BlockHeader) > 0 {
+		header, err := protocol.ParseHeader(t.BlockHeader)
+		if err != nil {
+			return fmt.Errorf("the header of block %d: %w", t.Height, err)
+		}
+		data.Time = time.Unix(int64(header.Time), 0).UTC().Format("2 January 2006, 15:04:05 UTC")
+	}
+	if !data.Is {
+		if data.Breaks, err = q.breaks(txid, t.Height); err != nil {
+			return err
+		}
 	}
 	q.follow(live{All: true})
 	q.show("Anchor "+ends(txid, 6, 4), data)

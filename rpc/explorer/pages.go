@@ -5,8 +5,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/rpc/fault"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -205,6 +207,9 @@ func (e *Explorer) block(q *request) error {
 	if err != nil {
 		return err
 	}
+	if height > q.page.Tip || q.status.TipHash == "" {
+		return q.notThere(height)
+	}
 	data, err := q.readBlock(height, entries, q.URL.Query().Get("page"))
 	if err != nil {
 		return err
@@ -225,12 +230,17 @@ func (e *Explorer) block(q *request) error {
 	return nil
 }
 
+// notThere says that a block is not on the chain yet, or not any more.
+func (q *request) notThere(height uint32) error {
+	return status.Errorf(codes.NotFound, "Block %d is not there: the last one is %d.", height, q.page.Tip)
+}
+
 // keyPage is a key: who it is, what it has been asked, what it did.
 type keyPage struct {
 	Address  string
 	Who      words
 	Way      []word // from the root down to the key
-	Cut      bool   // the way is longer
+	Past     *past
 	Links    *tree
 	Requests []requested
 	MoreAsks bool
@@ -266,9 +276,9 @@ func (e *Explorer) key(q *request) error {
 	}
 	q.called("/v1/addresses/"+r.Address, nil, orNext)
 	s := q.speak()
-	data := &keyPage{Address: r.Address, Cut: r.PathTruncated, Who: s.who(r)}
-	for _, a := range slices.Backward(r.Path) {
-		data.Way = append(data.Way, s.key(a))
+	data := &keyPage{Address: r.Address, Who: s.who(r), Way: q.wayOf(r)}
+	if data.Past, err = q.pastOf(r); err != nil {
+		return err
 	}
 	if data.Pending = q.supposed(r.Unconfirmed); data.Pending != nil && r.Unconfirmed.GetResolution() != nil {
 		data.Pending.Changes = append(data.Pending.Changes, s.would(s.who(r.Unconfirmed.Resolution)))
@@ -372,13 +382,16 @@ func (e *Explorer) identity(q *request) error {
 	}
 	data.Main = s.key(i.MainAddress)
 	if i.MergedInto != "" {
-		data.Merged = say("It merged into identity ", s.identity(i.MergedInto), ", whose keys are below.")
+		data.Merged = say("It merged into identity ", s.identity(i.MergedInto), ". The keys below are those of that one.")
 	}
 	if err := q.timeOf(data, i); err != nil {
 		return err
 	}
 	return q.treeOf(data, i)
 }
+
+// Short is the identity's name as it is shown.
+func (p *identityPage) Short() string { return word{Kind: "identity", Text: p.ID}.Short() }
 
 // timeOf fills in how an identity came to be what it is: over all its time, whatever block the page is as of.
 func (q *request) timeOf(data *identityPage, i *keytreev1.Identity) error {
@@ -483,10 +496,12 @@ func (q *request) treeOf(data *identityPage, i *keytreev1.Identity) (err error) 
 			data.Outside = true
 		} else {
 			top = r.Address
-			for _, a := range slices.Backward(r.Path[1:]) {
-				w := q.speak().key(a)
-				w.Href = q.branchURL(id, a, "")
-				way = append(way, w)
+			way = q.wayOf(r)
+			way = way[:len(way)-1] // the key itself is drawn
+			for i, w := range way {
+				if w.Kind == "key" {
+					way[i].Href = q.branchURL(id, w.Text, "")
+				}
 			}
 		}
 	}
@@ -502,10 +517,10 @@ type actionPage struct {
 	TxID    string
 	Does    words
 	Outcome words
-	About   words // the link that it is about
+	About   words // the link that it is about, if it is by neither of its keys
 	Ref     *word
 	Message string
-	Long    bool // there is more of the message
+	Long    int // bytes of the message, if there is more of it
 	Where   words
 	Pending *pending
 	Missing bool // it is not on the chain: all of it is what is pending
@@ -534,7 +549,7 @@ func (e *Explorer) action(q *request) error {
 	}
 	data.Kind, data.Does, data.Outcome = upper(kind(a.Kind)), s.does(a), s.outcome(a)
 	data.Where = say("It is transaction ", a.TxIndex, " of ", s.block(a.Height), ".")
-	if a.ChildAddress != "" && a.ParentAddress != "" {
+	if a.ChildAddress != "" && a.ParentAddress != "" && a.AuthorAddress != a.ChildAddress && a.AuthorAddress != a.ParentAddress {
 		data.About = say("It is about ", s.key(a.ChildAddress), " below ", s.key(a.ParentAddress), ".")
 	}
 	if a.RefTxHash != "" {
@@ -542,7 +557,9 @@ func (e *Explorer) action(q *request) error {
 		data.Ref = &ref
 	}
 	data.Message = theirs(a.Message)
-	data.Long = len(a.MessageHex)/2 > maxTheirs
+	if utf8.RuneCountInString(a.Message) > maxTheirs {
+		data.Long = len(a.MessageHex) / 2
+	}
 	q.follow(live{Addresses: present(a.ChildAddress, a.ParentAddress, a.AuthorAddress)})
 	q.show(data.Kind+" "+ends(txid, 6, 4), data)
 	return nil

@@ -26,7 +26,7 @@ func (e *Explorer) search(q *request) error {
 	keep := q.speak().query
 	if height, err := parseHeight(text); err == nil {
 		if height > q.page.Tip {
-			return status.Errorf(codes.NotFound, "Block %d is not there yet: the last one is %d.", height, q.page.Tip)
+			return q.notThere(height)
 		}
 		q.redirect("/block/" + text)
 		return nil
@@ -51,7 +51,7 @@ func (e *Explorer) search(q *request) error {
 		return nil
 	}
 	return status.Errorf(codes.NotFound, "Expected an address of this network, a transaction id or the id of an identity (64 hex characters), the height of a block, or the domain of a keyserver, got %q. As an address it is wrong: %s.",
-		fault.Shortened(text), status.Convert(err).Message())
+		fault.Shortened(text), strings.TrimPrefix(status.Convert(err).Message(), "address: "))
 }
 
 // searchHash finds the page of what a hash names.

@@ -109,13 +109,13 @@ func (s speaker) event(e *keytreev1.Event) words {
 	case "LINK_CUT":
 		return say(s.key(e.ParentAddress), " cuts ", s.key(e.ChildAddress), " and all below it out of identity ", s.identity(e.IdTxHash), ", by revoke ", s.action(e.TxHash), " of accept ", s.action(e.RefTxHash), ".")
 	case "ACTION_REFUSED":
-		w := say(kind(e.Kind), " ", s.action(e.TxHash))
+		w := say(upper(kind(e.Kind)), " ", s.action(e.TxHash))
 		if e.AuthorAddress != "" {
 			w = append(w, say(" of ", s.key(e.AuthorAddress))...)
 		}
 		return append(w, say(" is refused: ", reason(e.Reason), ".")...)
 	case "ACTION_WAITING":
-		return say(kind(e.Kind), " ", s.action(e.TxHash), " of ", s.key(e.AuthorAddress), " waits for what it refers to, ", ends(e.Reference, 6, 4), ", which is not on the chain yet.")
+		return say(upper(kind(e.Kind)), " ", s.action(e.TxHash), " of ", s.key(e.AuthorAddress), " waits for what it refers to, ", ends(e.Reference, 6, 4), ", which is not on the chain yet.")
 	case "IDENTITY_NAMED":
 		return say("The tree of ", s.key(e.MainAddress), " is named identity ", s.identity(e.IdTxHash), ".")
 	case "IDENTITY_MERGED":

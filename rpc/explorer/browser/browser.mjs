@@ -8,20 +8,24 @@ const axe = await readFile(new URL("node_modules/axe-core/axe.min.js", import.me
 const browser = await chromium.launch({ executablePath: process.argv[2], args: ["--no-sandbox"] });
 
 let page;
+let inside; // the page, for what playwright has no words for
 let view = ""; // how the page is shown
 let problems = [];
 
 const orders = {
   // open shows a page, in a window of some width, in light or dark, with or without scripts.
-  async open({ url, width = 1200, dark = false, scripts = true }) {
+  // A fresh one has nothing from before.
+  async open({ url, width = 1200, dark = false, scripts = true, fresh = false }) {
     problems = [];
-    if (view !== `${width} ${dark} ${scripts}`) {
+    if (fresh || view !== `${width} ${dark} ${scripts}`) {
       view = `${width} ${dark} ${scripts}`;
       await page?.context().close();
       const context = await browser.newContext({
         viewport: { width, height: 900 }, colorScheme: dark ? "dark" : "light", javaScriptEnabled: scripts, reducedMotion: "reduce",
       });
       page = await context.newPage();
+      inside = await context.newCDPSession(page);
+      await inside.send("Performance.enable", { timeDomain: "threadTicks" });
       page.on("console", (message) => { if (message.type() === "error") problems.push(message.text()); });
       page.on("pageerror", (error) => problems.push(String(error)));
       page.on("dialog", (dialog) => { problems.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
@@ -55,8 +59,27 @@ const orders = {
   async count({ selector }) { return { count: await page.locator(selector).count() }; },
   async focused() { return { text: await page.evaluate(() => document.activeElement?.outerHTML.slice(0, 200) ?? "") }; },
   async picture({ file, full = true }) { await page.screenshot({ path: file, fullPage: full }); return {}; },
-  // time measures a script of the test's own in the page.
+  // evaluate runs a script of the test's own in the page, past its policy.
   async evaluate({ script }) { return { value: await page.evaluate(script) }; },
+  // tab says what the page's process holds, in bytes, and how long its main thread worked.
+  async tab() {
+    await inside.send("HeapProfiler.collectGarbage");
+    const { metrics } = await inside.send("Performance.getMetrics");
+    const of = (name) => metrics.find((metric) => metric.name === name).value;
+    const all = await browser.newBrowserCDPSession();
+    const { processInfo } = await all.send("SystemInfo.getProcessInfo");
+    await all.detach();
+    const tab = { scripts: of("JSHeapUsedSize"), nodes: of("Nodes"), seconds: of("TaskDuration"), private: 0, share: 0, resident: 0 };
+    for (const { type, id } of processInfo.filter((process) => process.type === "renderer")) {
+      const kilobytes = {};
+      for (const [, name, value] of (await readFile(`/proc/${id}/smaps_rollup`, "utf8")).matchAll(/^(\w+): +(\d+) kB/gm)) kilobytes[name] = Number(value);
+      // Of several processes, an empty one that waits for the next page is the smaller one.
+      tab.private = Math.max(tab.private, 1024 * (kilobytes.Private_Clean + kilobytes.Private_Dirty));
+      tab.share = Math.max(tab.share, 1024 * kilobytes.Pss);
+      tab.resident = Math.max(tab.resident, 1024 * kilobytes.Rss);
+    }
+    return { tab };
+  },
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

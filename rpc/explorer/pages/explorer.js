@@ -4,10 +4,26 @@
 const main = () => document.getElementById("main");
 
 // read fetches a page of this server and returns it as a document.
-async function read(url, signal) {
-  const response = await fetch(url, { signal, headers: { Accept: "text/html" } });
+async function read(url) {
+  const response = await fetch(url, { headers: { Accept: "text/html" } });
   const text = await response.text();
-  return { ok: response.ok, page: new DOMParser().parseFromString(text, "text/html"), url: response.url };
+  return { ok: response.ok, busy: response.status === 429 || response.status === 503, wait: Number(response.headers.get("Retry-After")) || 1,
+    page: new DOMParser().parseFromString(text, "text/html") };
+}
+
+const pause = (milliseconds) => new Promise((done) => { setTimeout(done, milliseconds); });
+
+// swap gives an element the content of another page's, but for what is kept, which stays where it stands: a
+// slider that is taken away lets go of the finger that moves it.
+function swap(old, next, kept, its) {
+  const holds = [...old.children].find((child) => child.contains(kept));
+  const other = [...next.children].find((child) => child.contains(its));
+  for (const node of [...old.childNodes]) if (node !== holds) node.remove();
+  while (next.firstChild !== other) old.insertBefore(document.adoptNode(next.firstChild), holds);
+  while (other.nextSibling) old.append(document.adoptNode(other.nextSibling));
+  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of next.attributes) old.setAttribute(name, value);
+  if (holds !== kept) swap(holds, other, kept, its);
 }
 
 // replace puts another page's content in place of this one's, and keeps what the reader was at.
@@ -15,7 +31,14 @@ function replace(page) {
   const next = page.getElementById("main");
   if (!next) return;
   const focused = document.activeElement?.closest?.("#main") ? document.activeElement.id : "";
-  main().replaceWith(document.adoptNode(next));
+  const slider = main().querySelector("form.slider");
+  const its = next.querySelector("form.slider");
+  if (slider && its) {
+    fit(slider, its);
+    swap(main(), next, slider, its);
+  } else {
+    main().replaceWith(document.adoptNode(next));
+  }
   document.title = page.title;
   const footer = page.querySelector("footer");
   if (footer) document.querySelector("footer").replaceWith(document.adoptNode(footer));
@@ -23,31 +46,67 @@ function replace(page) {
   enhance();
 }
 
+// share puts in the address bar what the reader sees, so that it can be given to others: the block, and
+// which branches are open. A browser that is asked too often says no; the next time will do.
+function share(url) {
+  url.hash = opened.length ? `open=${opened.join(",")}` : location.hash.startsWith("#open=") ? "" : location.hash;
+  try {
+    history.replaceState(null, "", url);
+  } catch { /* the page is what it was */ }
+}
+
 // --- Branches
 
-// open draws what is below a key under it.
-async function open(link) {
+// opened are the keys whose branches were opened in place, in that order: so many of them that a link stays short.
+const mostOpened = 12;
+let opened = new URLSearchParams(location.hash.slice(1)).get("open")?.split(",").slice(0, mostOpened) ?? [];
+
+const below = (link) => new URL(link.href).searchParams.get("below");
+
+// draw puts under a key, in this document or another, what is below it. It says whether it could.
+async function draw(link) {
   const item = link.closest("li");
   link.setAttribute("aria-busy", "true");
+  const { ok, page } = await read(link.href);
+  const drawn = page.querySelector("#tree .tree > li");
+  if (!ok || !drawn || !item.isConnected) return null;
+  const list = drawn.querySelector(":scope > ul") ?? document.createElement("ul");
+  const more = page.querySelector("#tree .pager a");
+  if (more) {
+    const last = document.createElement("li");
+    more.textContent = "More of what is directly below";
+    last.append(more);
+    list.append(last);
+  }
+  link.remove();
+  item.append(item.ownerDocument.adoptNode(list));
+  return item;
+}
+
+// open draws what is below a key under it, because somebody asked for it.
+async function open(link) {
+  const key = below(link);
   try {
-    const { ok, page } = await read(link.href);
-    const drawn = page.querySelector("#tree .tree > li");
-    if (!ok || !drawn) throw new Error();
-    const below = drawn.querySelector(":scope > ul") ?? document.createElement("ul");
-    const more = page.querySelector("#tree .pager a");
-    if (more) {
-      const last = document.createElement("li");
-      more.textContent = "All that is directly below";
-      last.append(more);
-      below.append(last);
-    }
-    link.remove();
-    item.append(document.adoptNode(below));
+    const item = await draw(link);
+    if (!item) throw new Error();
+    opened = [...opened.filter((one) => one !== key), key].slice(-mostOpened);
+    share(new URL(location.href));
     enhanceTree(item.closest(".tree"));
     item.querySelector(":scope > .toggle")?.focus();
   } catch {
     location.assign(link.href);
   }
+}
+
+// reopen opens in a page, this one or one that is to come in its place, the branches that are open.
+async function reopen(page) {
+  for (const key of opened) {
+    const link = [...page.querySelectorAll(".tree a.open")].find((one) => below(one) === key);
+    try {
+      if (link) await draw(link);
+    } catch { /* it stays closed, and can be opened */ }
+  }
+  enhanceTree(document.querySelector(".tree"));
 }
 
 // toggle lets a branch be closed and opened again.
@@ -85,45 +144,91 @@ document.addEventListener("click", (event) => {
 
 // --- Time
 
-let moving = new AbortController();
+let wanted;         // the block that the slider was moved to, until the page is as of it
+let moving = false; // a page is being read for it
 
-// look shows the page as of a block, and keeps that in the address, which can be shared.
-async function look(height) {
-  moving.abort();
-  moving = new AbortController();
+// here is the address of this page as of a block, null for now.
+function here(height) {
   const url = new URL(location.href);
   if (height === null) url.searchParams.delete("at");
   else url.searchParams.set("at", height);
-  try {
-    const { page } = await read(url, moving.signal);
-    history.replaceState(null, "", url);
-    replace(page);
-  } catch (failure) {
-    if (failure.name !== "AbortError") location.assign(url);
-  }
+  return url;
 }
 
-// slider adds to the form that asks for a block's number one that is moved, and stops where
-// something changed.
+// look shows the page as of a block. Pages are read one after the other: of the blocks that the slider
+// passes meanwhile, only the last counts.
+async function look(height) {
+  wanted = height;
+  if (moving) return;
+  moving = true;
+  let at;
+  try {
+    while (wanted !== undefined) {
+      at = wanted;
+      const { page, busy, wait } = await read(here(at));
+      if (busy) {
+        tell("This server has much to do. The page will follow.");
+        await pause(1000 * wait);
+        continue;
+      }
+      if (wanted === at) wanted = undefined;
+      replace(page);
+      if (wanted !== undefined) await pause(30);
+    }
+    share(here(at));
+    await reopen(document);
+  } catch {
+    location.assign(here(at));
+  } finally {
+    moving = false;
+  }
+  if (wanted !== undefined) look(wanted);
+}
+
+// fit gives a slider the ends that another page's has, and its block, unless it is being moved.
+function fit(form, its) {
+  const number = form.querySelector("input[type=number]");
+  const next = its.querySelector("input[type=number]");
+  for (const input of form.querySelectorAll("input")) {
+    input.min = next.min;
+    input.max = next.max;
+    if (wanted === undefined) input.value = next.value;
+  }
+  if (wanted === undefined) number.defaultValue = next.defaultValue;
+}
+
+// say tells in words where a slider is, to who hears the page.
+function say(range) {
+  const keys = [...document.querySelectorAll(".timeline title")].map((title) => title.textContent);
+  const [past] = [...document.querySelectorAll(".timeline a")].map((a, i) => [Number(a.dataset.block), keys[i]]).filter(([block]) => block <= Number(range.value)).slice(-1);
+  range.setAttribute("aria-valuetext", `Block ${range.value}${past ? `. ${past[1]}` : ""}`);
+}
+
+// slide adds to the form that asks for a block's number a slider over the identity's time.
 function slide(form) {
-  if (form.querySelector("input[type=range]")) return;
+  const there = form.querySelector("input[type=range]");
+  if (there) {
+    say(there);
+    return;
+  }
   const number = form.querySelector("input[type=number]");
   const range = document.createElement("input");
   range.type = "range";
   range.id = "slide";
-  range.min = form.dataset.from;
-  range.max = form.dataset.to;
+  range.min = number.min;
+  range.max = number.max;
   range.value = number.value;
   range.setAttribute("aria-label", "As of block");
-  let waiting = 0;
   range.addEventListener("input", () => {
     number.value = range.value;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => look(range.value), 60);
+    say(range);
+    look(range.value);
   });
   form.prepend(range);
+  say(range);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    range.value = number.value;
     look(number.value);
   });
 }
@@ -143,22 +248,33 @@ function tell(text) {
 
 // refresh reads the page again: several things that happen at once are one reason.
 let soon = 0;
-function refresh() {
+let gone = false; // what the page is about is not there any more, and may come back
+function refresh(after = 150) {
   clearTimeout(soon);
   soon = setTimeout(async () => {
     try {
-      const { page } = await read(location.href);
+      if (moving) return; // what is wanted is another block
+      const { ok, busy, wait, page } = await read(location.href);
+      if (busy) {
+        refresh(1000 * wait);
+        return;
+      }
+      if (opened.length) await reopen(page);
+      if (moving) return;
+      gone = !ok;
       replace(page);
+      void main().offsetWidth; // so that what is fresh once more is shown once more
       main().classList.add("fresh");
     } catch {
       tell("This page cannot be read again: the server does not answer.");
     }
-  }, 150);
+  }, after);
 }
 
 // follow listens to what concerns the page.
 function follow() {
   const what = main().dataset.live;
+  if (!what && gone) return;
   if (!what) {
     stream?.source.close();
     stream = null;
@@ -179,10 +295,7 @@ function follow() {
     tell(`Block ${height(event) ?? ""} was taken off the chain: the network prefers another. What it changed does not count any more.`);
     refresh();
   });
-  // What is pending is sent whole at the beginning: the page has it already.
-  let begun = false;
-  setTimeout(() => { begun = true; }, 1000);
-  source.addEventListener("pending", () => { if (begun) refresh(); });
+  source.addEventListener("pending", () => refresh());
   source.addEventListener("drop", () => {
     // After a block that is what it had, or what cannot be any more: the block was told of.
     if (Date.now() - told > 2000) tell("A pending transaction is gone from the mempool.");
@@ -201,3 +314,4 @@ function enhance() {
 }
 
 enhance();
+if (opened.length) reopen(document);
