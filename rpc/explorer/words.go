@@ -252,12 +252,18 @@ func (s speaker) does(a *keytreev1.Action) words {
 // maxTheirs is how many characters of a stranger's text are shown.
 const maxTheirs = 200
 
-// theirs is a stranger's text, bounded. What is not seen, or turns around what is beside it, is
+// mostMarks is how many accents one above the other are drawn: more of them would cover the lines beside.
+const mostMarks = 2
+
+// theirs is a stranger's text, bounded. What is not seen, turns around what is beside it, or would cover it, is
 // shown by its number.
 func theirs(s string) string {
 	var b strings.Builder
-	n := 0
+	n, marks := 0, 0
 	for _, r := range s {
+		if marks++; !unicode.Is(unicode.M, r) {
+			marks = 0
+		}
 		if n++; n > maxTheirs {
 			b.WriteString(" …")
 			break
@@ -265,7 +271,7 @@ func theirs(s string) string {
 		if r == '\n' || r == '\t' {
 			r = ' '
 		}
-		if !unicode.IsPrint(r) && r != utf8.RuneError {
+		if !unicode.IsPrint(r) && r != utf8.RuneError || marks > mostMarks {
 			fmt.Fprintf(&b, "⟨%04X⟩", r)
 			continue
 		}

@@ -15,7 +15,7 @@ let problems = [];
 const orders = {
   // open shows a page, in a window of some width, in light or dark, with or without scripts.
   // A fresh one has nothing from before.
-  async open({ url, width = 1200, dark = false, scripts = true, fresh = false }) {
+  async open({ url, width = 1280, dark = false, scripts = true, fresh = false }) {
     problems = [];
     if (fresh || view !== `${width} ${dark} ${scripts}`) {
       view = `${width} ${dark} ${scripts}`;
@@ -61,6 +61,14 @@ const orders = {
   async picture({ file, full = true }) { await page.screenshot({ path: file, fullPage: full }); return {}; },
   // evaluate runs a script of the test's own in the page, past its policy.
   async evaluate({ script }) { return { value: await page.evaluate(script) }; },
+  // until waits for a script of the test's own to be true of the page.
+  async until({ script }) { await page.waitForFunction(script, undefined, { timeout: 60_000 }); return {}; },
+  // frames says where the frames in the page are, and what they show.
+  async frames() {
+    const list = [];
+    for (const frame of page.frames().slice(1)) list.push(`${frame.url()} ${await frame.locator("body").innerText().catch(() => "")}`);
+    return { frames: list };
+  },
   // tab says what the page's process holds, in bytes, and how long its main thread worked.
   async tab() {
     await inside.send("HeapProfiler.collectGarbage");
