@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -129,6 +130,9 @@ func (b *browser) open(path string, fields order) answer {
 func (b *browser) sound(what string, accessibility bool) {
 	b.t.Helper()
 	a := b.do("check", order{"accessibility": accessibility})
+	a.Problems = slices.DeleteFunc(a.Problems, func(problem string) bool { // an answer that is no 200 is one for the console
+		return strings.HasPrefix(problem, "Failed to load resource: the server responded with a status of 4") || strings.HasPrefix(problem, "Failed to load resource: the server responded with a status of 503")
+	})
 	if len(a.Problems)+len(a.Violations) > 0 || a.Overflow > 0 {
 		b.t.Errorf("%s: problems %q, violations %q, %d pixels too wide", what, a.Problems, a.Violations, a.Overflow)
 	}
@@ -187,7 +191,7 @@ func TestBrowser(t *testing.T) {
 	b.look(paths)
 	none := rpctest.New(t)
 	b.url = none.URL
-	b.look([]path{{"nothing-home", "/", false}, {"nothing-blocks", "/blocks", false}, {"nothing-mempool", "/mempool", false}, {"nothing-status", "/status", false}, {"nothing-block", "/block/0", true}})
+	b.look([]path{{"nothing-home", "/", false}, {"nothing-blocks", "/blocks", false}, {"nothing-mempool", "/mempool", true}, {"nothing-status", "/status", false}, {"nothing-block", "/block/0", true}})
 }
 
 func (b *browser) look(paths []path) {
@@ -204,7 +208,7 @@ func (b *browser) look(paths []path) {
 			if p.failing != (a.Status >= 400) {
 				b.t.Errorf("%s: status %d", p.name, a.Status)
 			}
-			text := strings.ReplaceAll(b.do("text", nil).Text, "− ", "") // what closes a branch
+			text := strings.ReplaceAll(b.do("text", nil).Text, "−", "") // what closes a branch
 			if read[p.name] == "" {
 				read[p.name] = text
 			}

@@ -275,11 +275,16 @@ func (q *request) fail(err error) {
 		q.w.Header().Set("Retry-After", strconv.Itoa(refusal.Seconds()))
 	}
 	title := http.StatusText(code)
-	if st.Code() == codes.NotFound {
+	switch st.Code() {
+	case codes.NotFound:
 		title = "Nothing found"
+	case codes.InvalidArgument, codes.OutOfRange:
+		title = "That cannot be asked"
+	case codes.Unavailable:
+		title = "Not just now"
 	}
 	q.page.Live, q.page.Calls = live{}, nil
-	q.show(title, failure{code, st.Message()})
+	q.show(title, failure{code, upper(st.Message())})
 	q.write(code)
 }
 

@@ -80,7 +80,7 @@ func TestPages(t *testing.T) {
 		"/key/" + child + "?at=5": {"This is the main key of identity " + short(txid("mcr1")), short(grandchild) + " since block 3"},
 		"/key/" + grandchild: {"2 links below its main key " + short(parent),
 			"From block 6 to now: of identity " + short(txid("mlr1")) + ", under its main key " + short(parent) + ", since " + short(parent) + " took " + short(child) + ", which it is below, in, by accept " + short(txid("mla3")),
-			"From block 5 to block 5: of identity " + short(txid("mcr1")) + ", under its main key " + short(child) + ", since block 5 made that identity",
+			"As of block 5 alone: of identity " + short(txid("mcr1")) + ", under its main key " + short(child) + ", since block 5 made that identity",
 			"From block 3 to block 4: of identity " + short(txid("mlr1")) + ", under its main key " + short(parent) + ", since " + short(child) + " took it in, by accept " + short(txid("mla2")),
 			"Before, it was in no link"},
 		"/key/" + rpctest.Address("nobody"):             {"never in a link: it is its own identity"},
@@ -163,7 +163,7 @@ func TestFailures(t *testing.T) {
 		"/search?q=nonsense":                                 {404, "Expected an address"},
 		"/search?q=77":                                       {404, "Block 77 is not there: the last one is 9"},
 		"/search?q=" + url.QueryEscape("<script>x"):          {404, "<script>x"},
-		"/keyserver/" + strings.Repeat("x", 80) + ".example": {400, "domain"},
+		"/keyserver/" + strings.Repeat("x", 80) + ".example": {400, "expected a host name"},
 	} {
 		response, text := w.get(t, path)
 		if response.StatusCode != want.code || !strings.Contains(text, want.text) {

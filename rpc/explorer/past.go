@@ -17,14 +17,11 @@ const (
 	longestWay   = 24  // links from the key up to the root
 	mostVersions = 500 // of an identity, in which nothing may have become of the key
 	unitStay     = 8   // units of work that a stay counts as
+	namedOfWay   = 12  // keys of a way that are named
 )
 
 // stay is a time in which a key spoke for one identity under one main key.
-type stay struct {
-	From, To words
-	Href     string // the page as of its first block; "" if that is not known
-	Line     words
-}
+type stay struct{ Span, Line words }
 
 // past is who a key was before, the latest first, as far as the page looks.
 type past struct {
@@ -36,8 +33,8 @@ type past struct {
 // the keys above it. Since a block, it is the same if the links of its way are all that old, and its identity
 // had the same main key ever since.
 func (q *request) pastOf(r *keytreev1.Resolution) (*past, error) {
-	p, to, s := new(past), say(q.until()), q.speak()
-	for {
+	p, s := new(past), q.speak()
+	for to := q.until(); ; {
 		if r.IdTxHash == "" {
 			p.Rest = say("Before, it was in no link, and its own identity.")
 			return p, nil
@@ -57,20 +54,22 @@ func (q *request) pastOf(r *keytreev1.Resolution) (*past, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := stay{From: say(s.block(since)), To: to, Line: append(line, why...)}
 		if !known {
-			one.From = say(s.block(since), " or before")
-			p.Stays = append(p.Stays, one)
+			p.Stays = append(p.Stays, stay{say("From ", s.block(since), " or before to ", to), line})
 			p.Rest = say("What was before would take long to find. Look as of a block that you choose.")
 			return p, nil
 		}
-		one.Href = q.keyURL(r.Address, since)
-		p.Stays = append(p.Stays, one)
+		begin := word{"block", fmt.Sprint("block ", since), q.keyURL(r.Address, since)}
+		span := say("From ", begin, " to ", to)
+		if fmt.Sprint("block ", since) == to {
+			span = say("As of ", begin, " alone")
+		}
+		p.Stays = append(p.Stays, stay{span, append(line, why...)})
 		if since <= q.status.StartHeight {
 			return p, nil
 		}
 		before := since - 1
-		to = say(s.block(before))
+		to = fmt.Sprint("block ", before)
 		if r, err = q.explorer.Identities.ResolveAddress(q.Context(), &keytreev1.ResolveAddressRequest{Address: r.Address, AtHeight: &before}); err != nil {
 			return nil, err
 		}
@@ -143,12 +142,13 @@ func (q *request) since(r *keytreev1.Resolution) (height uint32, why words, know
 
 // wayOf names the keys from the root down to a key. Of a long way it says how many are left out below the root.
 func (q *request) wayOf(r *keytreev1.Resolution) (way []word) {
-	s := q.speak()
-	if r.PathTruncated {
-		out := r.Depth - uint32(len(r.Path)) // of depth+1 keys, but the root
+	s, path := q.speak(), r.Path
+	if r.Depth+1 > namedOfWay {
+		path = path[:min(len(path), namedOfWay-1)]
+		out := r.Depth - uint32(len(path)) // of depth+1 keys, but the root
 		way = []word{s.key(r.MainAddress), {Text: "… " + plural(out, "key", "keys") + " …"}}
 	}
-	for _, a := range slices.Backward(r.Path) {
+	for _, a := range slices.Backward(path) {
 		way = append(way, s.key(a))
 	}
 	return way

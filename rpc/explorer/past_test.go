@@ -39,7 +39,7 @@ func TestPast(t *testing.T) {
 			}
 		}
 	}
-	line := regexp.MustCompile(`From block (\d+) to (?:block (\d+)|now): (.*?)(?:, since|, as block)`)
+	line := regexp.MustCompile(`(?:From block (\d+) to block (\d+)|As of block (\d+) alone): (.*?)(?:, since|, as block)`)
 	stays, joined := 0, 0
 	for key := range keys {
 		address := rpctest.Address(fmt.Sprint("p", key))
@@ -51,13 +51,13 @@ func TestPast(t *testing.T) {
 			text := strings.Join(strings.Fields(html.UnescapeString(tags.ReplaceAllString(list, ""))), " ")
 			first := at + 1
 			for _, found := range line.FindAllStringSubmatch(text, -1) {
-				from, _ := strconv.Atoi(found[1])
-				to, _ := strconv.Atoi(found[2])
+				from, _ := strconv.Atoi(found[1] + found[3])
+				to, _ := strconv.Atoi(found[2] + found[3])
 				if to != first-1 {
 					t.Fatalf("%s: %q does not end where the next one begins: %s", address, found[0], text)
 				}
 				for height := from; height <= to; height++ {
-					said[height] = found[3]
+					said[height] = found[4]
 				}
 				first = from
 				stays++

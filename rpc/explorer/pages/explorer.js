@@ -173,10 +173,13 @@ async function look(height) {
       }
       if (wanted === at) wanted = undefined;
       replace(page);
+      main().classList.add("moving");
       if (wanted !== undefined) await pause(30);
     }
     share(here(at));
-    await reopen(document);
+    await pause(150);
+    if (wanted === undefined) main().classList.remove("moving");
+    if (wanted === undefined) await reopen(document);
   } catch {
     location.assign(here(at));
   } finally {
