@@ -83,7 +83,7 @@ type answer struct {
 	Tab        struct {
 		Private, Share, Resident, Scripts uint64 // bytes
 		Nodes                             int
-		Seconds                           float64
+		Worked, From                      float64
 	}
 }
 

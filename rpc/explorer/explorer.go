@@ -284,6 +284,9 @@ func (q *request) fail(err error) {
 		title = "Not just now"
 	}
 	q.page.Live, q.page.Calls = live{}, nil
+	if q.page.AsOf > q.page.Tip { // which nobody can look at
+		q.page.At, q.page.AsOf = nil, q.page.Tip
+	}
 	q.show(title, failure{code, upper(st.Message())})
 	q.write(code)
 }

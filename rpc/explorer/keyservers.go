@@ -138,6 +138,8 @@ func (q *request) breaks(txid string, height uint32) (words, error) {
 	if err != nil {
 		return nil, err
 	}
+	text := strconv.FormatUint(uint64(height), 10)
+	q.called("/v1/events", url.Values{"from_height": {text}, "to_height": {text}}, fixed)
 	for _, b := range list.Blocks {
 		for _, event := range b.Events {
 			if b.Type == "CONNECT" && event.Type == "ANCHOR_CHAIN_BROKEN" && event.TxHash == txid {

@@ -94,7 +94,7 @@ func TestPages(t *testing.T) {
 		"/action/" + txid("mla1"):                       {"was cut by " + short(txid("mcr1")) + " in block 5"},
 		"/action/" + txid("mla3"):                       {"in force since block 6", "If the next block has what is pending: The link would be cut, by "},
 		"/action/" + txid("mcr1"):                       {"It cut " + short(child) + " from " + short(parent) + " in block 5"},
-		"/action/" + txid("bad"):                        {"refused for good: it cannot be proven who signed it", "nobody that can be proven asks"},
+		"/action/" + txid("bad"):                        {"refused for good: it cannot be proven who signed it", "Nobody that can be proven asks"},
 		"/action/" + txid("early"):                      {"It waits: what it refers to"},
 		"/action/" + txid("pending"):                    {"It is in no block yet", "It is open: " + short(parent) + " may accept it"},
 		"/mempool":                                      {"2 transactions that matter here are in no block yet", "An input was spent twice", "4 transactions are left out"},

@@ -46,6 +46,9 @@ func (q *request) pastOf(r *keytreev1.Resolution) (*past, error) {
 		if err := admission.Work(q.Context(), unitStay); err != nil {
 			return nil, err
 		}
+		if len(p.Stays) == 0 {
+			q.called("/v1/identities/"+r.IdTxHash+"/changes", nil, asOf)
+		}
 		line := say("of identity ", s.identity(r.IdTxHash), ", under its main key ", s.key(r.MainAddress))
 		if r.ParentAddress == "" {
 			line = say("the main key of identity ", s.identity(r.IdTxHash))

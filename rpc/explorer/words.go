@@ -232,6 +232,9 @@ func (s speaker) outcome(a *keytreev1.Action) words {
 // does says what an action wants.
 func (s speaker) does(a *keytreev1.Action) words {
 	author := s.key(a.AuthorAddress)
+	if author.Kind == "" {
+		author.Text = upper(author.Text)
+	}
 	switch a.Kind {
 	case "MLR":
 		return say(author, " asks ", s.key(a.ParentAddress), " to be a key of its identity.")

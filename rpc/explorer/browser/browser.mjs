@@ -69,15 +69,17 @@ const orders = {
     for (const frame of page.frames().slice(1)) list.push(`${frame.url()} ${await frame.locator("body").innerText().catch(() => "")}`);
     return { frames: list };
   },
-  // tab says what the page's process holds, in bytes, and how long its main thread worked.
+  // tab says what the page's process holds, in bytes, when its garbage is gone, and how many seconds of the processor
+  // its main thread has had until then, and with that.
   async tab() {
+    const measure = async () => Object.fromEntries((await inside.send("Performance.getMetrics")).metrics.map(({ name, value }) => [name, value]));
+    const before = await measure();
     await inside.send("HeapProfiler.collectGarbage");
-    const { metrics } = await inside.send("Performance.getMetrics");
-    const of = (name) => metrics.find((metric) => metric.name === name).value;
+    const after = await measure();
     const all = await browser.newBrowserCDPSession();
     const { processInfo } = await all.send("SystemInfo.getProcessInfo");
     await all.detach();
-    const tab = { scripts: of("JSHeapUsedSize"), nodes: of("Nodes"), seconds: of("TaskDuration"), private: 0, share: 0, resident: 0 };
+    const tab = { scripts: after.JSHeapUsedSize, nodes: after.Nodes, worked: before.TaskDuration, from: after.TaskDuration, private: 0, share: 0, resident: 0 };
     for (const { type, id } of processInfo.filter((process) => process.type === "renderer")) {
       const kilobytes = {};
       for (const [, name, value] of (await readFile(`/proc/${id}/smaps_rollup`, "utf8")).matchAll(/^(\w+): +(\d+) kB/gm)) kilobytes[name] = Number(value);

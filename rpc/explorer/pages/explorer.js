@@ -13,36 +13,45 @@ async function read(url) {
 
 const pause = (milliseconds) => new Promise((done) => { setTimeout(done, milliseconds); });
 
-// swap gives an element the content of another page's, but for what is kept, which stays where it stands: a
-// slider that is taken away lets go of the finger that moves it.
-function swap(old, next, kept, its) {
-  const holds = [...old.children].find((child) => child.contains(kept));
-  const other = [...next.children].find((child) => child.contains(its));
-  for (const node of [...old.childNodes]) if (node !== holds) node.remove();
-  while (next.firstChild !== other) old.insertBefore(document.adoptNode(next.firstChild), holds);
-  while (other.nextSibling) old.append(document.adoptNode(other.nextSibling));
+// attributes gives an element those of another.
+function attributes(old, next) {
   for (const { name } of [...old.attributes]) if (!next.hasAttribute(name)) old.removeAttribute(name);
-  for (const { name, value } of next.attributes) old.setAttribute(name, value);
-  if (holds !== kept) swap(holds, other, kept, its);
+  for (const { name, value } of next.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+}
+
+// around puts another page's content in place of this one's, around the section with the slider: one that is taken
+// away lets go of the finger that moves it.
+function around(time, next, its) {
+  const old = main();
+  for (const node of [...old.childNodes]) if (node !== time) node.remove();
+  while (next.firstChild !== its) old.insertBefore(document.adoptNode(next.firstChild), time);
+  while (its.nextSibling) old.append(document.adoptNode(its.nextSibling));
+  attributes(old, next);
+  fit(time.querySelector("form"), its.querySelector("form"));
+  const columns = [...time.querySelectorAll(".timeline a")];
+  const others = [...its.querySelectorAll(".timeline a")];
+  if (columns.length === others.length && columns.every((column, i) => column.textContent === others[i].textContent && column.dataset.block === others[i].dataset.block)) {
+    columns.forEach((column, i) => attributes(column.querySelector(".keys"), others[i].querySelector(".keys")));
+  } else {
+    time.querySelector("figure").replaceWith(document.adoptNode(its.querySelector("figure")));
+  }
+  time.querySelector(".pager").replaceWith(document.adoptNode(its.querySelector(".pager")));
 }
 
 // replace puts another page's content in place of this one's, and keeps what the reader was at.
 function replace(page) {
   const next = page.getElementById("main");
   if (!next) return;
-  const focused = document.activeElement?.closest?.("#main") ? document.activeElement.id : "";
-  const slider = main().querySelector("form.slider");
-  const its = next.querySelector("form.slider");
-  if (slider && its) {
-    fit(slider, its);
-    swap(main(), next, slider, its);
-  } else {
-    main().replaceWith(document.adoptNode(next));
-  }
+  if (moving) next.classList.add("moving");
+  const at = document.activeElement?.closest?.("#main") ? document.activeElement : null;
+  const time = main().querySelector("section.time");
+  const its = next.querySelector("section.time");
+  if (time && its) around(time, next, its);
+  else main().replaceWith(document.adoptNode(next));
   document.title = page.title;
   const footer = page.querySelector("footer");
   if (footer) document.querySelector("footer").replaceWith(document.adoptNode(footer));
-  if (focused) document.getElementById(focused)?.focus();
+  if (at?.id && !at.isConnected) document.getElementById(at.id)?.focus();
   enhance();
 }
 
@@ -88,9 +97,13 @@ async function open(link) {
   const key = below(link);
   try {
     const item = await draw(link);
-    if (!item) throw new Error();
+    if (!item && link.isConnected) throw new Error();
     opened = [...opened.filter((one) => one !== key), key].slice(-mostOpened);
     share(new URL(location.href));
+    if (!item) { // the page was read again meanwhile
+      await reopen(document);
+      return;
+    }
     enhanceTree(item.closest(".tree"));
     item.querySelector(":scope > .toggle")?.focus();
   } catch {
@@ -146,6 +159,7 @@ document.addEventListener("click", (event) => {
 
 let wanted;         // the block that the slider was moved to, until the page is as of it
 let moving = false; // a page is being read for it
+let settling = 0;   // when it has not been moved for a while, the page gets all that it has
 
 // here is the address of this page as of a block, null for now.
 function here(height) {
@@ -159,6 +173,7 @@ function here(height) {
 // passes meanwhile, only the last counts.
 async function look(height) {
   wanted = height;
+  clearTimeout(settling);
   if (moving) return;
   moving = true;
   let at;
@@ -173,19 +188,18 @@ async function look(height) {
       }
       if (wanted === at) wanted = undefined;
       replace(page);
-      main().classList.add("moving");
       if (wanted !== undefined) await pause(30);
     }
     share(here(at));
-    await pause(150);
-    if (wanted === undefined) main().classList.remove("moving");
-    if (wanted === undefined) await reopen(document);
+    settling = setTimeout(() => {
+      main().classList.remove("moving");
+      reopen(document);
+    }, 150);
   } catch {
     location.assign(here(at));
   } finally {
     moving = false;
   }
-  if (wanted !== undefined) look(wanted);
 }
 
 // fit gives a slider the ends that another page's has, and its block, unless it is being moved.
@@ -202,9 +216,12 @@ function fit(form, its) {
 
 // say tells in words where a slider is, to who hears the page.
 function say(range) {
-  const keys = [...document.querySelectorAll(".timeline title")].map((title) => title.textContent);
-  const [past] = [...document.querySelectorAll(".timeline a")].map((a, i) => [Number(a.dataset.block), keys[i]]).filter(([block]) => block <= Number(range.value)).slice(-1);
-  range.setAttribute("aria-valuetext", `Block ${range.value}${past ? `. ${past[1]}` : ""}`);
+  let keys = "";
+  for (const column of document.querySelectorAll(".timeline a")) {
+    if (Number(column.dataset.block) > Number(range.value)) break;
+    keys = `. ${column.querySelector("title").textContent}`;
+  }
+  range.setAttribute("aria-valuetext", `Block ${range.value}${keys}`);
 }
 
 // slide adds to the form that asks for a block's number a slider over the identity's time.
