@@ -105,8 +105,8 @@ func house() ([]room, []exception) {
 		{folder: "rpc/web", rooms: []string{"rpc/rest", "rpc/fault"}, tests: append(served, module+"keyserver", module+"indexer", module+"protocol", module+"graph", module+"graph/links")}, // what people, pages and tools read
 		{ // pages for people, made of what identity answers
 			folder: "rpc/explorer",
-			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto"},
-			tests:  append(served, module+"graph"),
+			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "protocol"},
+			tests:  append(served, module+"graph", module+"indexer"),
 		},
 		{ // what an operator's Prometheus is told
 			folder: "rpc/metrics",
