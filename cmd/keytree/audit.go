@@ -39,6 +39,14 @@ one's own.
 With --keyserver-grpc the keyserver's signed heads are compared too, so that more
 can be proved if it cheats.
 
+--policy FILE, in the form of C2SP's tlog-policy, has the keyserver's transparency log
+audited, too (keyserver/TLOG.md):
+
+  checkpoint           the log's key has signed it, which the keyserver has named, and
+                       the policy, if it has a line for it; the policy's quorum of
+                       witnesses has cosigned it, within 24h; its root, and the log's
+                       tiles, are those of the entries, and so of the anchors
+
 The schedule says how soon an entry has to be anchored, after how many entries, and how
 often the last anchor is repeated while nothing is new. The keyserver publishes it,
 within bounds; else it is the default one: 1h, 1,000 entries, 24h. Miners have 6h more.
@@ -50,7 +58,7 @@ shown may have been made up on the way, and does not count. A first audit cannot
 for how long entries wait.
 
 Exit codes: 0 sound up to the position that is printed, and entries after it could
-still be replaced; 1 not sound, since anchors do not come as they have to, or it could
+still be replaced; 1 not sound, since anchors or cosignatures do not come as they have to, or it could
 not be checked, since something is missing or what contradicts the keyserver is not
 signed; 2 wrong usage; 3 evidence of misbehaviour, which is in the file that is printed
 and convinces others: audit verify-evidence. It stays 3 as long as the evidence is in
@@ -67,6 +75,7 @@ and convinces others: audit verify-evidence. It stays 3 as long as the evidence 
 		sources:    newAuditSources(a, flags),
 		state:      stateFlag(flags),
 		maxAge:     durationFlag(flags, "max-age", 0, "age of the last anchor above which it is too old, if the keyserver's schedule allows more; 0 for that alone"),
+		policy:     flags.String("policy", "", "`FILE` that names the witnesses of the keyserver's transparency log, and how many a checkpoint needs (C2SP tlog-policy): audit it, too"),
 		maxEntries: flags.Uint64("max-entries", 0, "how many entries, `N`, may come after the last anchor, if the keyserver's schedule allows more; 0 for that alone"),
 		asJSON:     flags.Bool("json", false, "print the report as JSON, one object a line"),
 		watch:      flags.Bool("watch", false, "audit again and again until interrupted"),
@@ -108,6 +117,7 @@ type auditRun struct {
 	state      *string
 	maxAge     *parsed[time.Duration]
 	maxEntries *uint64
+	policy     *string
 	asJSON     *bool
 	watch      *bool
 	every      *parsed[time.Duration]
@@ -122,6 +132,8 @@ func (r *auditRun) check() error {
 		return usagef("--metrics-listen goes with --watch")
 	case *r.watch && r.every.value < time.Second:
 		return usagef("--every: expected a second at least, got %v", r.every.value)
+	case *r.policy != "" && *r.sources.keyserver == "":
+		return usagef("--policy goes with --keyserver, whose log it is")
 	}
 	return r.sources.check()
 }
@@ -137,6 +149,11 @@ func (r *auditRun) run(ctx context.Context) (err error) {
 	config := audit.Config{
 		Dir: dir, Network: r.sources.network.value, Genesis: r.sources.genesis.value,
 		MaxAge: r.maxAge.value, MaxEntries: *r.maxEntries,
+	}
+	if *r.policy != "" {
+		if config.Policy, err = readPolicy(*r.policy); err != nil {
+			return fmt.Errorf("--policy: %w", err)
+		}
 	}
 	if isTerminal(r.app.stderr) {
 		r.line = &progressLine{w: r.app.stderr}
@@ -196,7 +213,7 @@ func verdictError(r *audit.Report) error {
 	case audit.Misbehaviour:
 		return misbehaviour{errors.New("evidence of misbehaviour was found")}
 	case audit.NotSound:
-		return errors.New("the keyserver is not sound: its anchors do not come as they have to")
+		return errors.New("the keyserver is not sound: its anchors, or its witnesses' cosignatures, do not come as they have to")
 	}
 	return errors.New("the keyserver could not be audited")
 }

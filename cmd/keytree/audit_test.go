@@ -46,6 +46,7 @@ func TestAuditUsage(t *testing.T) {
 		{with(good, "--entries", "x", "--max-age", "3"), "--max-age: expected a duration such as 90m"},
 		{with(good, "--entries", "x", "--metrics-listen", nowhere), "--metrics-listen goes with --watch"},
 		{with(good, "--entries", "x", "--watch", "--every", "1ms"), "--every: expected a second at least"},
+		{with(good, "--entries", "x", "--policy", "x"), "--policy goes with --keyserver"},
 		{with(good, "--entries", "x", "--network", "main"), "--network: unknown network"},
 		{[]string{"bundle"}, "no chain of anchors given: expected --genesis TXID"},
 		{[]string{"bundle", "--genesis", someTxID}, "no file given: expected --out FILE"},

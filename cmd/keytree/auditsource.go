@@ -204,6 +204,6 @@ func (s *auditSources) open(ctx context.Context) (from audit.Sources, done func(
 		closers = append(closers, c.Close)
 		k.Heads = keytreev1.NewKeyserverServiceClient(c.Conn())
 	}
-	from.Keyserver = k
+	from.Keyserver, from.Log = k, k
 	return from, closeAll, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/protocol/proof"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 // Keyserver is what the auditor asks the keyserver, or a file. Nothing of the
@@ -44,6 +45,8 @@ type Sources struct {
 	// with a number on or from an earlier one.
 	Bundle  func(ctx context.Context, first uint32) (io.ReadCloser, error)
 	Headers Headers
+	// Log is the keyserver's transparency log. It is asked if there is a Config.Policy.
+	Log Log
 	// OtherChains lists the chains of anchors for a domain that are known, by the
 	// txids of their genesis anchors. It may be nil.
 	OtherChains func(ctx context.Context, domain string) ([]chainhash.Hash, error)
@@ -65,6 +68,10 @@ type Config struct {
 	// and on the entries after it; 0 for none.
 	MaxAge     time.Duration
 	MaxEntries uint64
+
+	// Policy says whose cosignatures the keyserver's log must have, and perhaps its key; nil if the
+	// log is not audited.
+	Policy *tlog.Policy
 
 	Now func() time.Time // the clock; time.Now by default
 	// Progress is called now and then while something takes long, from the goroutine
@@ -112,12 +119,14 @@ type run struct {
 	from   Sources
 	report *Report
 
-	head    *hashchain.SignedHead // as the keyserver states it; nil: none
-	fetched bool                  // the copy has all that the keyserver showed
-	forked  bool                  // the keyserver shows another history than the copy
-	broken  *hashchain.Entry      // that the keyserver shows behind the copy, which it does not follow
-	closing *proof.BundleItem     // that broke the chain of anchors
-	closed  *Closed
+	head *hashchain.SignedHead // as the keyserver states it; nil: none
+	// checkpoint is what the keyserver's log shows; nil: none, or no policy.
+	checkpoint *witnessed
+	fetched    bool              // the copy has all that the keyserver showed
+	forked     bool              // the keyserver shows another history than the copy
+	broken     *hashchain.Entry  // that the keyserver shows behind the copy, which it does not follow
+	closing    *proof.BundleItem // that broke the chain of anchors
+	closed     *Closed
 	// contradicts is the first anchor that the copy disagrees with; as its number
 	// is Compared all before it agree.
 	contradicts *Anchored
@@ -142,7 +151,7 @@ func (a *Auditor) Audit(ctx context.Context, from Sources) (*Report, error) {
 	}
 	u.head = head
 	for _, step := range []func(context.Context) error{
-		u.checkEntries, u.checkAnchors, u.compare, u.checkStatements, u.prove, u.earlier, u.checkFreshness, u.others,
+		u.askLog, u.checkEntries, u.checkAnchors, u.compare, u.checkStatements, u.checkLog, u.prove, u.earlier, u.checkFreshness, u.others,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

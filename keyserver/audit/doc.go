@@ -11,9 +11,11 @@
 //	freshness.go  whether anchors follow what is shown (check 5)
 //	statements.go what the keyserver has signed, and by which key
 //	rotations.go  where the keyserver has replaced its key, whatever it says
+//	log.go        the keyserver's transparency log, its witnesses, and what it contradicts
 //	prove.go      from a contradiction to evidence of it
 //	evidence.go   the evidence file
 //	verify.go     reading one, on a machine that has nothing else
+//	verifylog.go  reading one with checkpoints
 //	state.go      what is kept from one audit to the next
 //	reset.go      beginning again from the pins
 //	watch.go      auditing again and again
@@ -71,6 +73,10 @@
 // and what to compare it with; the verdict is that the audit could not be done. Nothing
 // tells when a statement was signed, so a stolen key still speaks for the
 // sizes at which it was in force.
+//
+// The log's own key is bound to the keyserver's by a statement, which is by the key in force at its
+// size (keyserver/TLOG.md §2). It counts for checkpoints of at most that size: a key of the log that
+// was replaced convicts nobody for sizes after that.
 //
 // A thief of a replaced key would leave out what replaced it. So the auditor
 // searches its whole copy for that before anybody is convicted, and the reader of

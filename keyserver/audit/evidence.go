@@ -44,13 +44,24 @@ const (
 	// A chain of anchors up to the tx that broke it (Bundle), and perhaps a signed head
 	// that names it.
 	ByAnchors Proof = "chain of anchors"
+	// Two checkpoints that one key of the keyserver's log has signed, of n1 <= n2 entries.
+	// Consistency joins R at n1 to the second one's root, and the first states another. Without Root
+	// n1 = n2. Log says whose key it is.
+	ByCheckpoints Proof = "two checkpoints"
+	// A checkpoint and a signed head, either of which may be the larger; otherwise as two
+	// checkpoints.
+	ByCheckpointAndHead Proof = "checkpoint and head"
+	// A checkpoint and an anchor, whose record of position p is that of p + 1 entries; otherwise as
+	// two checkpoints. A signed head that names the chain of anchors comes with them: anybody can
+	// begin one for a domain.
+	ByCheckpointAndAnchor Proof = "checkpoint and anchor"
 )
 
 // Evidence is a file of evidence. It is enough to see that statements which the keyserver
 // signed, or the chain has, cannot all be true.
 // Binary fields are base64.
 type Evidence struct {
-	Version int    `json:"version"` // 1
+	Version int    `json:"version"` // 1, or 2 with checkpoints
 	Proof   Proof  `json:"proof"`
 	Finding Kind   `json:"finding"`
 	Text    string `json:"text"`
@@ -64,6 +75,12 @@ type Evidence struct {
 	Consistency [][]byte                `json:"consistency,omitempty"` // RFC 6962 §2.1.2
 	Inclusion   *Inclusion              `json:"inclusion,omitempty"`
 
+	// Checkpoints are notes that the key of the keyserver's log has signed (keyserver/TLOG.md §1). Log
+	// is the keyserver's word, when it had as many entries as the larger or more, that the key is its
+	// log's.
+	Checkpoints []string                      `json:"checkpoints,omitempty"`
+	Log         *hashchain.SignedLogStatement `json:"log,omitempty"`
+
 	Genesis string `json:"genesis,omitempty"` // txid
 	Bundle  []byte `json:"bundle,omitempty"`  // package bundle
 }
@@ -76,7 +93,10 @@ type Inclusion struct {
 }
 
 const (
-	evidenceVersion = 1
+	// evidenceVersion is that of evidence without checkpoints, which earlier keytrees read, too;
+	// checkpointVersion that of evidence with them.
+	evidenceVersion   = 1
+	checkpointVersion = 2
 	// maxEvidence is the most bytes that are read of a file of evidence: who wrote it
 	// decides how many it has. Nearly all are the proof bundle, some 1.5 kB for each
 	// anchor.
@@ -127,13 +147,21 @@ func ReadEvidence(in io.Reader) (*Evidence, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%w: more follows it", ErrNoEvidence)
 	}
-	if e.Version != evidenceVersion {
-		return nil, fmt.Errorf("%w: expected version %d, got %d: is this keytree too old?", ErrNoEvidence, evidenceVersion, e.Version)
+	if e.Version != e.version() {
+		return nil, fmt.Errorf("%w: expected version %d, got %d: is this keytree too old?", ErrNoEvidence, e.version(), e.Version)
 	}
 	if proofs != nil {
 		e.Bundle = proofs
 	}
 	return e, nil
+}
+
+// version is which one evidence has.
+func (e *Evidence) version() int {
+	if len(e.Checkpoints) > 0 {
+		return checkpointVersion
+	}
+	return evidenceVersion
 }
 
 // cutBundle takes the proof bundle out of a file of evidence, and leaves an empty text

@@ -67,7 +67,7 @@ func (u *run) convict(ctx context.Context, kind Kind, text string, attempts ...f
 		if e == nil {
 			continue
 		}
-		e.Version, e.Finding, e.Text, e.Domain = evidenceVersion, kind, text, u.report.Domain
+		e.Version, e.Finding, e.Text, e.Domain = e.version(), kind, text, u.report.Domain
 		if e.Genesis != "" && len(e.Heads) == 0 {
 			e.Heads = u.naming()
 		}
@@ -178,6 +178,30 @@ func (u *run) byReplies(ctx context.Context, mine *uid.Reply, other *entryFile) 
 	return &Evidence{Proof: ByReplies, Replies: []*uid.Reply{mine, theirs}}, err
 }
 
+// byCheckpoints makes evidence of the checkpoint that was kept, with which the copy agrees, and
+// one of the other history; nil if there are none.
+func (u *run) byCheckpoints(other *entryFile) (*Evidence, error) {
+	last := u.state.LastCheckpoint
+	if last == nil {
+		return nil, nil
+	}
+	w, size, err := u.checkpointOf(other, 1)
+	if err != nil || w == nil || w == last {
+		return nil, err
+	}
+	e := &Evidence{Proof: ByCheckpoints, Checkpoints: []string{last.Signed, w.Signed}, Log: w.Statement}
+	if last.Statement.Statement.Size > w.Statement.Statement.Size {
+		e.Log = last.Statement
+	}
+	switch n := sizeOf(last); {
+	case n < size:
+		e.Root, e.Consistency, err = prefixRoot(other, n, size)
+	case n > size:
+		e.Root, e.Consistency, err = prefixRoot(u.copy, size, n)
+	}
+	return e, err
+}
+
 // byAnchor makes evidence of an anchor and what was signed of a history that it
 // contradicts.
 func (u *run) byAnchor(ctx context.Context, history *entryFile, a *Anchored) []func() (*Evidence, error) {
@@ -208,6 +232,19 @@ func (u *run) byAnchor(ctx context.Context, history *entryFile, a *Anchored) []f
 				return nil, err
 			}
 			return with(&Evidence{Proof: ByReplyAndAnchor, Replies: []*uid.Reply{reply}})
+		},
+		func() (*Evidence, error) {
+			w, size, err := u.checkpointOf(history, a.Position+1)
+			if err != nil || w == nil {
+				return nil, err
+			}
+			e := &Evidence{Proof: ByCheckpointAndAnchor, Checkpoints: []string{w.Signed}, Log: w.Statement}
+			if size > a.Position+1 {
+				if e.Root, e.Consistency, err = prefixRoot(history, a.Position+1, size); err != nil {
+					return nil, err
+				}
+			}
+			return with(e)
 		},
 	}
 }
@@ -284,6 +321,7 @@ func (u *run) proveFork(ctx context.Context) error {
 			}
 			return u.byReplies(ctx, reply, other)
 		},
+		func() (*Evidence, error) { return u.byCheckpoints(other) },
 	}
 	a, err := u.anchorFrom(fork)
 	if err != nil {

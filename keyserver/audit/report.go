@@ -15,7 +15,7 @@ const (
 	// same. Entries after that could still be replaced.
 	Sound Verdict = "sound"
 	// NotSound says that anchors do not come as they have to, so that it stays open for
-	// too long what they will commit to. It convicts nobody.
+	// too long what they will commit to, or witnesses do not cosign. It convicts nobody.
 	NotSound      Verdict = "not sound"
 	CouldNotCheck Verdict = "could not check"
 	Misbehaviour  Verdict = "misbehaviour" // there is a file of evidence
@@ -36,20 +36,23 @@ const (
 	SpentWithoutRecord Kind = "baton spent without a record"      // protocol.NoRecord
 	SpentForOther      Kind = "baton spent for another domain"    // protocol.OtherDomain
 	SpentByOtherInput  Kind = "baton spent by another input"      // protocol.NotFirstInput
+	OtherCheckpoint    Kind = "checkpoint of another history"     // than the one shown
 )
 
-// What is wrong with the anchors' progress.
+// What is wrong with the progress of anchors and cosignatures.
 const (
 	Stale      Kind = "last anchor too old"           // beyond a limit
 	TooMany    Kind = "too many entries not anchored" // for too long
 	NotInTime  Kind = "entries not anchored in time"  // an anchor leaves out what was there long before
 	TooSoon    Kind = "record repeated too soon"      // with the baton at the same key
 	NextHidden Kind = "next anchor withheld"          // the node knows that the last baton is spent
+	NoQuorum   Kind = "too few cosignatures"          // than the policy demands
+	OldQuorum  Kind = "cosignatures too old"          // than tlog.MaxAge
 )
 
 // progress tells whether a finding is one of those.
 func (k Kind) progress() bool {
-	return k == Stale || k == TooMany || k == NotInTime || k == TooSoon || k == NextHidden
+	return k == Stale || k == TooMany || k == NotInTime || k == TooSoon || k == NextHidden || k == NoQuorum || k == OldQuorum
 }
 
 // What keeps an audit from being done.
@@ -67,6 +70,8 @@ const (
 	NoStatement  Kind = "no signed statement"     // to compare with: no finding, but less is covered
 	StaleHeaders Kind = "not enough headers"      // the file ends before a block
 	OutOfForce   Kind = "key not in force"        // of a statement at its size: no misbehaviour
+	OtherLog     Kind = "another log"             // than the keyserver has named, or the policy
+	OtherTiles   Kind = "tile of other entries"   // than those shown
 )
 
 // Finding is one thing that is not as it should be.

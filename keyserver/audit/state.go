@@ -17,6 +17,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol/proof"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 const (
@@ -30,8 +31,8 @@ const (
 	// takenVersion took all entries that were shown for the keyserver's.
 	takenVersion = 1
 	// maxState is the most bytes that the state is read of: more than the replies about
-	// maxKeys messages, and the last entry, take.
-	maxState = 2 * (maxKeys + 1) * uid.MaxMessage
+	// maxKeys messages, the last entry, and two checkpoints, take.
+	maxState = 2*(maxKeys+1)*uid.MaxMessage + 8*tlog.MaxCheckpoint
 )
 
 var (
@@ -73,6 +74,14 @@ type state struct {
 	Keyserver []*uid.Reply          `json:"keyserver"`  // to the messages of keyserver@domain
 	LastHead  *hashchain.SignedHead `json:"last_head"`  // nil: none yet
 	LastReply *uid.Reply            `json:"last_reply"` // about the copy's last entry then
+
+	// What its log signed and the copy agrees with, and up to which size tiles were compared. Earlier
+	// versions did not write them.
+	LastCheckpoint *witnessed `json:"last_checkpoint,omitempty"`
+	TilesChecked   uint64     `json:"tiles_checked,omitempty"`
+	// Suspect is the first checkpoint that the copy does not agree with, and that nothing else has
+	// convicted yet.
+	Suspect *witnessed `json:"suspect,omitempty"`
 }
 
 func (s *state) chain() (hashchain.Chain, error) {
@@ -166,6 +175,11 @@ func (a *Auditor) openCopy() (err error) {
 	if slices.Contains(a.state.Keyserver, nil) {
 		return fmt.Errorf("%w: %s: the keyserver's messages", ErrDamaged, a.path(stateFile))
 	}
+	for _, w := range []*witnessed{a.state.LastCheckpoint, a.state.Suspect} {
+		if w != nil && w.Statement == nil {
+			return fmt.Errorf("%w: %s: the statement about the log", ErrDamaged, a.path(stateFile))
+		}
+	}
 	if a.chain, err = a.state.chain(); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, a.path(stateFile), err)
 	}
@@ -254,6 +268,7 @@ func (a *Auditor) pinFirst() error {
 func (a *Auditor) forgetUnpinned() {
 	if a.state.Fingerprint == nil {
 		a.state.Keyserver, a.state.LastHead, a.state.LastReply = nil, nil, nil
+		a.state.LastCheckpoint, a.state.Suspect, a.state.TilesChecked = nil, nil, 0
 	}
 }
 

@@ -168,6 +168,12 @@ func (e *Evidence) verify(ctx context.Context, r *reading) error {
 		return e.byReplyAndAnchor(ctx, r)
 	case ByAnchors:
 		return e.byAnchors(ctx, r)
+	case ByCheckpoints:
+		return e.byCheckpoints(r)
+	case ByCheckpointAndHead:
+		return e.byCheckpointAndHead(r)
+	case ByCheckpointAndAnchor:
+		return e.byCheckpointAndAnchor(ctx, r)
 	}
 	return disproved("it has no proof that is known here: %.100q", string(e.Proof))
 }
@@ -251,9 +257,9 @@ func replyText(position uint64, entry *hashchain.Entry) string {
 	return fmt.Sprintf("the keyserver signed that entry %s is at position %d", entry.Hash(), position)
 }
 
-// prefix returns the root that a head's first size entries have: R, which the
-// evidence joins to the head's root.
-func (e *Evidence) prefix(s *signed, size uint64) (hashchain.Hash, error) {
+// prefix returns the root that the first size entries have of a tree of total entries: R, which
+// the evidence joins to the tree's root.
+func (e *Evidence) prefix(size, total uint64, of hashchain.Hash) (hashchain.Hash, error) {
 	if len(e.Root) != len(hashchain.Hash{}) {
 		return hashchain.Hash{}, disproved("it has a root of %d bytes, expected %d", len(e.Root), len(hashchain.Hash{}))
 	}
@@ -262,7 +268,7 @@ func (e *Evidence) prefix(s *signed, size uint64) (hashchain.Hash, error) {
 		return hashchain.Hash{}, disproved("%w", err)
 	}
 	root := hashchain.Hash(e.Root)
-	if err := hashchain.VerifyConsistency(size, s.Head.Size, consistency, root, s.root); err != nil {
+	if err := hashchain.VerifyConsistency(size, total, consistency, root, of); err != nil {
 		return hashchain.Hash{}, disproved("its consistency proof: %w", err)
 	}
 	return root, nil
@@ -285,7 +291,7 @@ func (e *Evidence) byHeads(r *reading) error {
 		r.shows("both cannot be true: they are of the same number of entries")
 		return nil
 	}
-	root, err := e.prefix(two, one.Head.Size)
+	root, err := e.prefix(one.Head.Size, two.Head.Size, two.root)
 	if err != nil {
 		return err
 	}
@@ -462,7 +468,7 @@ func (e *Evidence) byHeadAndAnchor(ctx context.Context, r *reading) error {
 		r.onChain("both cannot be true: they are of the same number of entries")
 		return nil
 	}
-	root, err := e.prefix(head, size)
+	root, err := e.prefix(size, head.Head.Size, head.root)
 	if err != nil {
 		return err
 	}

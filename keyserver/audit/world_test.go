@@ -26,6 +26,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/protocol/proof"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 const (
@@ -63,10 +64,12 @@ type server struct {
 	schedule    *schedule.Schedule    // that it publishes
 
 	fetched int // entries handed out
+
+	log testLog
 }
 
 func newServer(t testing.TB, key ed25519.PrivateKey) *server {
-	s := &server{t: t, key: key, replies: make(map[hashchain.Hash]*uid.Reply), signs: true, answers: true, schedule: new(schedule.Schedule)}
+	s := &server{t: t, key: key, replies: make(map[hashchain.Hash]*uid.Reply), signs: true, answers: true, schedule: new(schedule.Schedule), log: newTestLog(t)}
 	*s.schedule = schedule.Default()
 	public := key.Public().(ed25519.PublicKey)
 	s.enterOwn(&uid.Message{Content: uid.Content{
@@ -207,6 +210,7 @@ type world struct {
 	baton   wire.OutPoint
 	holder  byte // whom batons are paid to
 	now     time.Time
+	policy  *tlog.Policy // of the auditor; nil: the log is not audited
 }
 
 // blockEvery is how much later each block of a world is.
@@ -393,6 +397,7 @@ func (w *world) sources() Sources {
 			return io.NopCloser(bytes.NewReader(w.bundle(first))), nil
 		},
 		Headers: w.headerFile(),
+		Log:     w.server,
 	}
 }
 
@@ -403,7 +408,7 @@ func (s Sources) with(b []byte) Sources {
 }
 
 func (w *world) config(dir string) Config {
-	return Config{Dir: dir, Network: testNet, Genesis: w.genesis, Now: func() time.Time { return w.now }}
+	return Config{Dir: dir, Network: testNet, Genesis: w.genesis, Policy: w.policy, Now: func() time.Time { return w.now }}
 }
 
 func (w *world) open(dir string) *Auditor {

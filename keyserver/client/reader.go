@@ -11,6 +11,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 // Reader asks a keyserver for what it shows to everybody. Nothing of the answers
@@ -105,4 +106,34 @@ func (r *Reader) Reply(ctx context.Context, index hashchain.Hash) (*uid.Reply, e
 		return nil, err
 	}
 	return r.wire.reply(ctx, caps, index)
+}
+
+// LogStatement asks which transparency log the keyserver says that its hashchain is served as
+// (keyserver/TLOG.md §2); nil if it says nothing of it.
+func (r *Reader) LogStatement(ctx context.Context) (*hashchain.SignedLogStatement, error) {
+	caps, err := r.wire.capabilities(ctx) // now, since it speaks of a size
+	if err != nil {
+		return nil, err
+	}
+	return caps.LogStatement, nil
+}
+
+// Checkpoint returns the checkpoint that the keyserver's transparency log shows.
+func (r *Reader) Checkpoint(ctx context.Context) ([]byte, error) { return r.wire.checkpoint(ctx) }
+
+// Tile returns a tile or an entry bundle of the transparency log. Whether it has the width that
+// was asked for has been checked.
+func (r *Reader) Tile(ctx context.Context, t tlog.Tile) ([]byte, error) {
+	size := int64(t.W * len(tlog.Hash{}))
+	if t.L < 0 {
+		size = int64(t.W * (2 + hashchain.EntrySize))
+	}
+	content, err := r.wire.get(ctx, logPath+tlog.Path(t), size)
+	if err == nil && int64(len(content)) != size {
+		err = fmt.Errorf("%w: expected %d bytes, got %d", ErrAnswer, size, len(content))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", tlog.Path(t), err)
+	}
+	return content, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/keyserver/keyinit"
 	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 const (
@@ -85,6 +86,8 @@ type capabilities struct {
 	AnchorInterval   uint32 `json:"ANCHORINTERVAL"`
 	AnchorHeartbeat  uint32 `json:"ANCHORHEARTBEAT"`
 	AnchorMaxEntries uint32 `json:"ANCHORMAXENTRIES"`
+	// LogStatement says which log the hashchain is served as; nil if the keyserver serves none.
+	LogStatement *hashchain.SignedLogStatement `json:"LOGSTATEMENT"`
 }
 
 // wire speaks to a keyserver. It may be used concurrently.
@@ -157,29 +160,77 @@ func (w *wire) post(ctx context.Context, method string, params any, limit int64)
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	status, content, err := w.answer(request, read, limit)
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusOK && !json.Valid(content) {
+		return nil, fmt.Errorf("%w: HTTP status %d", ErrAnswer, status)
+	}
+	return content, nil
+}
+
+// answer makes a request whose answer has at most limit bytes, which read lets take their time.
+func (w *wire) answer(request *http.Request, read func(io.Reader) io.Reader, limit int64) (status int, content []byte, err error) {
+	ctx := request.Context()
 	answer, err := w.http.Do(request)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
+			return 0, nil, cause
 		}
-		return nil, fmt.Errorf("keyserver %s: %w", w.url, errors.Unwrap(err)) // which has no body in it
+		return 0, nil, fmt.Errorf("keyserver %s: %w", w.url, errors.Unwrap(err)) // which has no body in it
 	}
 	defer answer.Body.Close()
 	w.clocks.note(answer, w.opt.Now())
-	content, err := io.ReadAll(io.LimitReader(read(answer.Body), limit+1))
+	content, err = io.ReadAll(io.LimitReader(read(answer.Body), limit+1))
 	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return nil, cause
+		return 0, nil, cause
 	}
 	if err != nil {
-		return nil, fmt.Errorf("keyserver %s: reading its answer: %w", w.url, err)
+		return 0, nil, fmt.Errorf("keyserver %s: reading its answer: %w", w.url, err)
 	}
 	if int64(len(content)) > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrAnswer, limit)
+		return 0, nil, fmt.Errorf("%w: more than %d bytes", ErrAnswer, limit)
 	}
-	if answer.StatusCode != http.StatusOK && !json.Valid(content) {
-		return nil, fmt.Errorf("%w: HTTP status %d", ErrAnswer, answer.StatusCode)
+	return answer.StatusCode, content, nil
+}
+
+// logPath is where a keyserver's transparency log is below its URL (keyserver/TLOG.md §1).
+const logPath = "keytree/"
+
+// get fetches what is below the keyserver's URL, of at most limit bytes. ErrUnsupported if it is
+// not there.
+func (w *wire) get(ctx context.Context, path string, limit int64) ([]byte, error) {
+	ctx, read, end := hurry(ctx, w.url, 0, w.opt.patience)
+	defer end()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(w.url, "/")+"/"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	status, content, err := w.answer(request, read, max(limit, maxRefusal))
+	switch {
+	case err != nil:
+		return nil, err
+	case status == http.StatusNotFound:
+		return nil, fmt.Errorf("%w: /%s is not there: %q", ErrUnsupported, path, shortened(string(content)))
+	case status != http.StatusOK:
+		return nil, fmt.Errorf("%w: /%s: HTTP status %d: %q", ErrAnswer, path, status, shortened(string(content)))
+	case int64(len(content)) > limit:
+		return nil, fmt.Errorf("%w: /%s: more than %d bytes", ErrAnswer, path, limit)
 	}
 	return content, nil
+}
+
+// maxRefusal is the most bytes of an answer that only says why there is none.
+const maxRefusal = 4 << 10
+
+// checkpoint returns the checkpoint that the keyserver's log shows.
+func (w *wire) checkpoint(ctx context.Context) ([]byte, error) {
+	signed, err := w.get(ctx, logPath+"checkpoint", tlog.MaxCheckpoint)
+	if err != nil {
+		return nil, fmt.Errorf("the checkpoint: %w", err)
+	}
+	return signed, nil
 }
 
 // callID is the id of every call: each has an exchange of HTTP to itself.

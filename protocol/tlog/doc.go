@@ -8,6 +8,7 @@
 //	checkpoint.go  the size and root that a log has signed (tlog-checkpoint)
 //	key.go         keys of logs and witnesses; signatures and cosignatures (signed-note, tlog-cosignature)
 //	policy.go      which logs, and how many of which witnesses, somebody trusts (tlog-policy)
+//	prove.go       proofs made of a log's tiles
 //	proof.go       a file that shows that an entry is in a log (tlog-proof)
 //	submission.go  what a log sends a witness, and what it gets (tlog-witness)
 //

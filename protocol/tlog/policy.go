@@ -18,6 +18,10 @@ const (
 	maxNamed = 64
 )
 
+// MaxAge is how long after the cosignatures were made a quorum of them shows what a log has now. Logs
+// have their witnesses cosign again within that time though nothing is new.
+const MaxAge = 24 * time.Hour
+
 // Policy says which logs somebody reads, which witnesses there are, and how many of them have to
 // have cosigned a checkpoint. It does not change.
 type Policy struct {
