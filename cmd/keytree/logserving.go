@@ -57,18 +57,24 @@ func (f logServingFlags) into(o *tlog.Options) (err error) {
 
 // readPolicy reads which logs and witnesses somebody trusts.
 func readPolicy(path string) (*format.Policy, error) {
+	policy, _, err := readPolicyText(path)
+	return policy, err
+}
+
+// readPolicyText is readPolicy, with the file's text.
+func readPolicyText(path string) (*format.Policy, []byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, format.MaxPolicy+1))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	policy, err := format.ParsePolicy(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return policy, nil
+	return policy, text, nil
 }

@@ -136,7 +136,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 audit found misbehaviour.
 	root.AddCommand(
 		a.serveCommand(), a.importCommand(), a.demoCommand(),
 		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.inboxCommand(), a.watchCommand(), a.compareCommand(),
-		a.linkCommand(), a.signInCommand(), a.fsckCommand(), a.keyserverCommand(), a.witnessCommand(), a.anchorCommand(), a.userCommand(), a.auditCommand(), a.versionCommand(),
+		a.linkCommand(), a.signInCommand(), a.fsckCommand(), a.keyserverCommand(), a.witnessCommand(), a.anchorCommand(), a.userCommand(), a.auditCommand(), a.verifyProofCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())
 	a.prepare(root)

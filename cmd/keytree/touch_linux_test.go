@@ -120,6 +120,7 @@ func touchings() map[string]touching {
 		"user recover":       own("there is no terminal", "alice@example.org"),
 		"user pending":       own("", "alice@example.org"),
 		"user lookup":        own("", "bob@example.org"),
+		"user proof":         own("", "bob@example.org", "--genesis", someTxID, "--out", "NEW", "--network", "regtest"),
 		"user send":          own("", "bob@example.org", "--mix-address", "m@example.net", "--smtp", nowhere),
 		"user receive":       own("not a mail", "KEYFILE"),
 		"user answer":        own("", strings.Repeat("ab", 32), "--mix-address", "m@example.net", "--smtp", nowhere),
@@ -131,6 +132,7 @@ func touchings() map[string]touching {
 		"audit reset":           own("nothing of an audit is kept there", audits...),
 		"audit bundle":          {args: append([]string{"--out", "NEW", "--server", nowhere}, audits[:2]...), beside: noServer, stopped: noServer},
 		"audit headers":         {args: []string{"--out", "NEW", "--node", "NODE", "--from", "0", "--network", "regtest"}},
+		"verify-proof":          {args: append([]string{"KEYFILE", "--policy", "KEYFILE", "--node", "NODE"}, audits...), beside: fails, stopped: fails},
 		"audit verify-evidence": {args: append([]string{"KEYFILE", "--node", "NODE"}, audits...), beside: fails, stopped: fails},
 	}
 }

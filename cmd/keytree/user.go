@@ -30,6 +30,7 @@ func (a *app) userCommand() *cobra.Command {
   keytree user confirm   wait for others to follow, then verify; tell the name then
   keytree user keyinit   publish, fetch and flush keys for the beginning of sessions
   keytree user lookup    find out who is behind a name, by the local copy alone
+  keytree user proof     save what shows to others that a name is in the hashchain
   keytree user send      begin a session with somebody; receive and answer messages
   keytree user sessions  show the messages again with which sessions began
   keytree user update    new signature key, another year
@@ -51,13 +52,13 @@ one a line; spent ones are removed. What others wrote is printed without what a
 terminal would take for commands, and texts of theirs are set off line by line.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("expected one of: user init, sync, resync, status, create, confirm, update, recover, pending, keyinit, lookup, send, receive, answer, sessions")
+			return usagef("expected one of: user init, sync, resync, status, create, confirm, update, recover, pending, keyinit, lookup, proof, send, receive, answer, sessions")
 		},
 	}
 	cmd.AddCommand(
 		a.userInitCommand(), a.userSyncCommand(), a.userResyncCommand(), a.userStatusCommand(),
 		a.userCreateCommand(), a.userConfirmCommand(), a.userUpdateCommand(), a.userRecoverCommand(), a.userPendingCommand(),
-		a.userKeyInitCommand(), a.userLookupCommand(),
+		a.userKeyInitCommand(), a.userLookupCommand(), a.userProofCommand(),
 		a.userSendCommand(), a.userReceiveCommand(), a.userAnswerCommand(), a.userSessionsCommand(),
 	)
 	return cmd
@@ -155,6 +156,9 @@ func explainUser(err error) error {
 		{keyclient.ErrDamagedCopy, "keytree user resync downloads it again"},
 		{keyclient.ErrDamaged, "take it from a backup; or keytree user init another folder, and copy the files in identities there"},
 		{keyclient.ErrContradiction, "try another network, and compare keytree user status with others'; if it is the copy that is wrong, keytree user resync downloads it again"},
+		{keyclient.ErrNoQuorum, "try again later, or on another network; keytree user sync --policy FILE demands other witnesses"},
+		{keyclient.ErrOldQuorum, "try again later, or on another network; or is this machine's clock right?"},
+		{keyclient.ErrNotCovered, "keytree user sync, and try again later"},
 		{keyclient.ErrFingerprint, "try another network, unless the fingerprint or the URL is wrong"},
 		{keyclient.ErrUnsigned, "nothing of it was taken; try again, or on another network"},
 		{keyclient.ErrLocked, "try again when it has ended"},
@@ -241,7 +245,7 @@ Called with another URL, init goes on there, if the hashchain is the same.
 
 The fingerprint that is printed, the hash of the first entry, names the hashchain:
 compare it with what the keyserver's operator has published, or others have. With
---fingerprint nothing else is taken.`,
+--fingerprint nothing else is taken. --policy pins witnesses, as of keytree user sync.`,
 		Example: `  keytree user init --keyserver https://keys.example.org/
   keytree user init --keyserver http://127.0.0.1:8436/ --user-dir ~/alice --fingerprint 3f2c...`,
 		Args: takes(),
@@ -252,13 +256,37 @@ compare it with what the keyserver's operator has published, or others have. Wit
 	domain := u.flags.String("domain", "", "`DOMAIN` to use, of a keyserver that serves several")
 	fingerprint := newParsed("HEX", "", parseFingerprint)
 	u.flags.Var(fingerprint, "fingerprint", "hash of the first entry, 64 hex characters; refuse any other hashchain")
+	policy := u.policyFlag()
 	setting(u.flags, "keyserver")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		pin, _, err := policy()
+		if err != nil {
+			return err
+		}
 		return u.use(func(dir string, opt keyclient.Options) (*keyclient.Client, error) {
+			opt.Policy = pin
 			return keyclient.Init(cmd.Context(), dir, url.value, *domain, fingerprint.value, opt)
 		}, u.printStatus)
 	}
 	return cmd
+}
+
+// policyFlag says which witnesses are pinned: pin is nil for none, and given tells whether anything was said.
+func (u *userFlags) policyFlag() func() (pin []byte, given bool, err error) {
+	path := u.flags.String("policy", "", "`FILE` that names witnesses, and how many of them must have cosigned what the keyserver shows (C2SP tlog-policy), pinned from now on; none ends it")
+	return func() ([]byte, bool, error) {
+		if *path == "" || *path == "none" {
+			return nil, *path != "", nil
+		}
+		policy, text, err := readPolicyText(*path)
+		if err != nil {
+			return nil, false, fmt.Errorf("--policy: %w", err)
+		}
+		if !policy.Demands() {
+			return nil, false, usagef("--policy: %s demands no witness: expected a line quorum NAME; --policy none pins nothing", *path)
+		}
+		return text, true, nil
+	}
 }
 
 // parseFingerprint reads the hash of a hashchain's first entry.
@@ -280,15 +308,33 @@ they are taken as far as the keyserver has signed a reply that covers them. If t
 hashchain does not go on from the copy, the position is named. Somebody between may
 be the cause, unless the keyserver has signed the other entry: that is evidence.
 
+The copy has to contain the checkpoint that the keyserver's log shows. --policy FILE, in
+the form of C2SP's tlog-policy, pins witnesses, from now on: its quorum of them must have
+cosigned a checkpoint that the copy contains, within 24h. What everybody's witnesses have
+cosigned everybody sees, without knowing each other. Entries that came after that are
+taken, and told as not witnessed yet. Who has such a checkpoint goes on while witnesses are
+away. --policy none ends it.
+
 --recheck downloads everything again and compares each entry with the copy.`,
 		Example: `  keytree user sync
+  keytree user sync --policy witnesses.policy
   keytree user sync --recheck --json`,
 		Args: takes(),
 	}
 	u := a.userFlags(cmd)
 	recheck := u.flags.Bool("recheck", false, "compare the whole hashchain with the copy, too")
+	policy := u.policyFlag()
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		pin, given, err := policy()
+		if err != nil {
+			return err
+		}
 		return u.with(func(c *keyclient.Client) error {
+			if given {
+				if err := c.Pin(pin); err != nil {
+					return err
+				}
+			}
 			if _, err := c.Sync(cmd.Context()); err != nil {
 				return err
 			}
@@ -370,9 +416,26 @@ type userStatus struct {
 	Fingerprint string       `json:"fingerprint"`
 	ServerKeys  []userSigKey `json:"server_keys"`
 	NotAfter    uint64       `json:"server_not_after"`
-	Identities  []string     `json:"identities"`
+	// Witnessed is how far the pinned witnesses have cosigned the copy; absent if none are pinned.
+	Witnessed  *userWitnessed `json:"witnessed,omitempty"`
+	Identities []string       `json:"identities"`
 	// States tells more of each, in the order of Identities, where the passphrase is at hand.
 	States []userState `json:"states,omitempty"`
+}
+
+// userWitnessed is how far witnesses have cosigned the copy.
+type userWitnessed struct {
+	Entries     uint64   `json:"entries"`
+	By          []string `json:"by"` // as the policy names them
+	Unwitnessed uint64   `json:"unwitnessed"`
+}
+
+func witnessedOf(c *keyclient.Client) (*userWitnessed, error) {
+	w, err := c.Witnessed()
+	if w == nil || err != nil {
+		return nil, err
+	}
+	return &userWitnessed{w.Entries, append([]string{}, w.By...), c.Size() - min(w.Entries, c.Size())}, nil
 }
 
 // userSigKey is a public signature key and the position of the entry that named it.
@@ -400,6 +463,9 @@ func (u *userFlags) printStatusOf(c *keyclient.Client, states []userState) error
 		Domain: c.Domain(), URL: c.URL(), Entries: c.Size(), Head: c.Head().String(), Fingerprint: c.Fingerprint().String(),
 		ServerKeys: userSigKeys(c.ServerKeys()), NotAfter: c.ServerNotAfter(), Identities: append([]string{}, names...), States: states,
 	}
+	if s.Witnessed, err = witnessedOf(c); err != nil {
+		return err
+	}
 	if s.NotAfter != 0 && !uid.Trusted(s.NotAfter, uint64(time.Now().Unix())) {
 		u.app.tell(fmt.Sprintf("the keyserver's own key expired at %s and was not renewed", date(s.NotAfter)))
 	}
@@ -412,6 +478,9 @@ func (u *userFlags) printStatusOf(c *keyclient.Client, states []userState) error
 		fmt.Fprintf(out, "keyserver    %s (%s)\n", s.Domain, s.URL)
 		fmt.Fprintf(out, "hashchain    %d entries, head %s\n", s.Entries, s.Head)
 		fmt.Fprintf(out, "fingerprint  %s\n", s.Fingerprint)
+		if w := s.Witnessed; w != nil {
+			fmt.Fprintf(out, "witnessed    %d entries, by %s; %d behind them not yet\n", w.Entries, strings.Join(w.By, ", "), w.Unwitnessed)
+		}
 		for _, k := range s.ServerKeys {
 			fmt.Fprintf(out, "server key   %x since position %d\n", k.Public, k.Position)
 		}
@@ -481,6 +550,8 @@ type userContact struct {
 	NymAddress string       `json:"nym_address"`
 	Entries    []uint64     `json:"entries"` // positions of all
 	Searched   uint64       `json:"searched"`
+	// Unwitnessed says that the pinned witnesses have not cosigned the entry in force yet.
+	Unwitnessed bool `json:"unwitnessed,omitempty"`
 }
 
 func (u *userFlags) printContact(c *keyclient.Client, contact *keyclient.Contact) error {
@@ -490,6 +561,13 @@ func (u *userFlags) printContact(c *keyclient.Client, contact *keyclient.Contact
 		Position: contact.Position(), UIDIndex: contact.UIDIndex[:], MsgCount: content.MsgCount, SigKeys: userSigKeys(contact.Keys),
 		ForwardSec: content.Preferences.ForwardSec, MixAddress: content.MixAddress, NymAddress: content.NymAddress,
 		Entries: contact.Positions, Searched: c.Size(),
+	}
+	w, err := witnessedOf(c)
+	if err != nil {
+		return err
+	}
+	if o.Unwitnessed = w != nil && o.Position >= w.Entries; o.Unwitnessed {
+		u.app.tell(fmt.Sprintf("%s: no quorum of the pinned witnesses has cosigned the entry at position %d yet: others may be shown another", o.Identity, o.Position))
 	}
 	if !o.Trusted {
 		u.app.tell(fmt.Sprintf("%s expired at %s and was not renewed: do not rely on it", o.Identity, date(o.NotAfter)))

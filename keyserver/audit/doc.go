@@ -16,6 +16,7 @@
 //	evidence.go   the evidence file
 //	verify.go     reading one, on a machine that has nothing else
 //	verifylog.go  reading one with checkpoints
+//	entryproof.go what shows to anybody that an entry is in the hashchain
 //	state.go      what is kept from one audit to the next
 //	reset.go      beginning again from the pins
 //	watch.go      auditing again and again

@@ -53,6 +53,8 @@ type Options struct {
 	// Notice is called with a sentence about what was done to the folder that nobody
 	// asked for, from the goroutine that called.
 	Notice func(text string)
+	// Policy is what Init pins (Pin) before it downloads anything; nil to pin nothing.
+	Policy []byte
 	// Plaintext lets tokens go to a keyserver beyond this machine without TLS.
 	Plaintext bool
 
@@ -119,6 +121,12 @@ type state struct {
 	Covers *uid.Reply `json:"covers,omitempty"`
 	// Before is what Covers was before a Resync, until the copy is as long again.
 	Before *uid.Reply `json:"before,omitempty"`
+
+	// Policy is the pinned one, as a file has it; "" for none. Seen is the newest checkpoint of the
+	// keyserver's log that does as it demands, LogKey the key that has signed it.
+	Policy string `json:"policy,omitempty"`
+	Seen   *seen  `json:"seen,omitempty"`
+	LogKey string `json:"log_key,omitempty"`
 }
 
 const (
@@ -172,6 +180,9 @@ func Init(ctx context.Context, dir, url, domain string, fingerprint *hashchain.H
 		err = fmt.Errorf("%w: it begins with %s", ErrFingerprint, *c.pin)
 	} else if fingerprint != nil {
 		c.pin = fingerprint
+	}
+	if err == nil && opt.Policy != nil {
+		err = c.Pin(opt.Policy)
 	}
 	if err == nil {
 		_, err = c.Sync(ctx)

@@ -8,6 +8,7 @@
 //	clock.go     whether its clock and this machine's agree
 //	copy.go      the local copy of the hashchain
 //	sync.go      downloading, verifying, following the keyserver's own keys
+//	witnessed.go what the keyserver's log and its witnesses have signed
 //	resync.go    beginning the copy again
 //	reply.go     UID messages as the keyserver returns them, and what it has signed
 //	evidence.go  what a keyserver has signed that an honest one does not

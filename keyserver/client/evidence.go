@@ -81,6 +81,10 @@ type evidence struct {
 	// Covers is the signed reply about an entry whose hash covers what Reply
 	// contradicts.
 	Covers json.RawMessage `json:"covers,omitempty"`
+	// Checkpoint is one of the keyserver's log that the copy does not contain, Log the keyserver's
+	// signed word about whose it is.
+	Checkpoint string                        `json:"checkpoint,omitempty"`
+	Log        *hashchain.SignedLogStatement `json:"log,omitempty"`
 }
 
 // exhibit is what evidence is made of; any part but the reply may be missing.
@@ -89,8 +93,11 @@ type exhibit struct {
 	reply   *uid.Reply
 	message *uid.Message
 	covers  *uid.Reply // by default that of the copy
-	keys    serverKeys // by default those of the copy
-	cause   error
+	// checkpoint is one of another history, log says whose.
+	checkpoint string
+	log        *hashchain.SignedLogStatement
+	keys       serverKeys // by default those of the copy
+	cause      error
 }
 
 // misbehaves keeps evidence of a problem at a position and returns the error. The
@@ -109,7 +116,7 @@ func (c *Client) misbehaves(position uint64, x exhibit, format string, args ...a
 	m := &Misbehaviour{Position: position, Problem: fmt.Sprintf(format, args...), cause: x.cause}
 	e := evidence{
 		Problem: m.Problem, Position: position, Domain: c.state.Domain, URL: c.state.URL,
-		Size: c.Size(), Head: c.Head().String(),
+		Size: c.Size(), Head: c.Head().String(), Checkpoint: x.checkpoint, Log: x.log,
 	}
 	text := func(position uint64) string {
 		entry, err := c.chain.At(position)

@@ -14,7 +14,7 @@ import (
 // Resync begins the copy in a folder again, and downloads it from position 0. It is for a
 // damaged copy, and for one that is wrong itself where the keyserver seems to contradict
 // it. Resync keeps the user's own identities, evidence, the hash of the first entry
-// (Client.Fingerprint), and what the keyserver had signed about the old copy. The new copy
+// (Client.Fingerprint), the pinned policy, and what the keyserver and its log had signed about the old copy. The new copy
 // has to begin with that entry, and to agree with what was signed. Resync drops the entries
 // and what was found in them.
 //
@@ -80,6 +80,10 @@ func (c *Client) drop() []func() error {
 			next := state{Domain: c.state.Domain, URL: c.state.URL, Fingerprint: c.pin[:], Before: c.state.Covers}
 			if next.Before == nil {
 				next.Before = c.state.Before
+			}
+			next.Policy, next.LogKey = c.state.Policy, c.state.LogKey
+			if last := c.state.Seen; last != nil { // which the new copy has to contain, too
+				next.Seen = &seen{Signed: last.Signed}
 			}
 			c.state = next
 			return c.saveState()

@@ -19,6 +19,11 @@ import (
 // A chain that is shorter than the copy, or has another entry somewhere, is
 // ErrContradiction; or Misbehaviour, if the keyserver has signed the other entry.
 //
+// The copy has to contain the checkpoint that the keyserver's log shows: else this is
+// ErrContradiction, or Misbehaviour, too, and what came is taken back. If a policy is pinned (Pin), its
+// quorum must have cosigned one that the copy contains, not too long ago: ErrNoQuorum or ErrOldQuorum
+// otherwise. What is behind that stays, and is not witnessed yet (Witnessed).
+//
 // Of a copy by an earlier version, which took entries that nothing signed covers, those
 // at the end are cut off, if there are any (Options.Notice).
 func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
@@ -26,6 +31,7 @@ func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	checkpoint := c.askCheckpoint(ctx, caps)
 	entry, last, err := c.wire.last(ctx, caps)
 	if err != nil {
 		return 0, err
@@ -34,6 +40,7 @@ func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
 		return 0, err
 	}
 	size := c.Size()
+	before := &snapshot{size, c.state}
 	if last+1 <= size {
 		if err := c.checkEnd(ctx, caps, &entry, last); err != nil {
 			return 0, err
@@ -59,6 +66,9 @@ func (c *Client) Sync(ctx context.Context) (added uint64, err error) {
 			return added, err
 		}
 		c.compared = true
+	}
+	if err := c.compareCheckpoint(ctx, caps, checkpoint, before); err != nil {
+		return c.Size() - size, err
 	}
 	return added, nil
 }
