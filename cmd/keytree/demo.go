@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/tlog"
+	"github.com/keytree-bch/keytree/keyserver/witness"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
@@ -33,8 +36,8 @@ needs the Go toolchain and the project's folder; otherwise give a bchd with
 --bchd. Everything is in a temporary folder, which is removed at the end.
 
 keytree demo keyserver plays the use-case of the keyserver instead, which needs no
-node; demo anchor shows how a keyserver that tells two stories is found out; demo web
-has it all in a browser.`,
+node; demo anchor shows how a keyserver that tells two stories is found out, demo
+witness what witnesses of its log see of that; demo web has it all in a browser.`,
 		Example: `  go run ./cmd/keytree demo
   keytree demo --keep
   keytree demo --bchd /usr/local/bin/bchd`,
@@ -49,7 +52,7 @@ has it all in a browser.`,
 			return demo.PlayFlows(cmd.Context(), a.demoHost(), *binary, dir, *keep)
 		})
 	}
-	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand(), a.demoWebCommand())
+	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand(), a.demoWitnessCommand(), a.demoWebCommand())
 	return cmd
 }
 
@@ -96,6 +99,33 @@ removed at the end.`,
 	setting(cmd.Flags(), "bchd")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return inTempDir(func(dir string) error { return demo.PlayAnchor(cmd.Context(), a.demoHost(), *binary, dir) })
+	}
+	return cmd
+}
+
+func (a *app) demoWitnessCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "witness",
+		Short: "Show what witnesses see of a keyserver that forks its log",
+		Long: `demo witness starts a private bchd, a keytree server whose keyserver anchors its hashchain
+there, and two witnesses that cosign the keyserver's transparency log. An auditor
+finds all of it sound. Then the operator forks the keyserver: a twin, made from a
+backup, signs another history with the same keys. One witness refuses it. The other,
+a friend of the operator's, has forgotten what it had cosigned. The auditor, who has
+not, finds out, and writes a file of evidence, two checkpoints by one key, which is
+verified with nothing else. The first thing that is not as it must be ends the demo
+with exit code 1.
+
+bchd is built as keytree demo does. Everything is in a temporary folder, which is
+removed at the end.`,
+		Example: `  go run ./cmd/keytree demo witness
+  keytree demo witness --bchd /usr/local/bin/bchd`,
+		Args: takes(),
+	}
+	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
+	setting(cmd.Flags(), "bchd")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return inTempDir(func(dir string) error { return demo.PlayWitness(cmd.Context(), a.demoHost(), *binary, dir) })
 	}
 	return cmd
 }
@@ -186,11 +216,34 @@ func (s demoServers) StartKeyserver(ctx context.Context, k *demo.Keyserver) (*de
 	}, nil
 }
 
+// StartWitness implements demo.Servers.
+func (s demoServers) StartWitness(ctx context.Context, w *demo.Witness) (*demo.RunningWitness, error) {
+	opened, err := witness.Open(witness.Options{KeyFile: w.KeyFile, StateFile: w.StateFile, Name: w.Name, Policy: w.Logs})
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", cmp.Or(w.Address, "127.0.0.1:0"))
+	if err != nil {
+		return nil, errors.Join(err, opened.Close())
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	server := rpc.NewWitnessServer(rpc.WitnessConfig{Witness: opened, Log: newLog(s.app.stderr, "auto", "error")})
+	go func() { ended <- errors.Join(server.Serve(running, listener), opened.Close()) }()
+	return &demo.RunningWitness{
+		URL: "http://" + listener.Addr().String(), Key: opened.Key(),
+		Stop: func() error { stop(); return <-ended },
+	}, nil
+}
+
 func demoKeyserverConfig(k *demo.Keyserver) *keyserverConfig {
 	c := &keyserverConfig{
 		domain: k.Domain, dir: k.Dir, keyFile: k.KeyFile, issuerFile: k.IssuerFile, operator: k.Operator,
 		listen: "127.0.0.1:0", allowances: keyserverrpc.NewAllowances(rpc.DefaultCallRate),
 		log: tlog.Options{Origin: tlog.Origin(k.Domain), KeyFile: k.Dir + "-log.key", StateFile: k.Dir + "-log.json"}, // a twin has its own
+	}
+	if l := k.Log; l != nil {
+		c.log.KeyFile, c.log.StateFile, c.log.Policy, c.log.WitnessInterval = l.KeyFile, l.StateFile, l.Policy, tlog.DefaultInterval
 	}
 	if a := k.Anchors; a != nil {
 		c.anchor = anchoringConfig{

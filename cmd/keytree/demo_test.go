@@ -58,6 +58,24 @@ func TestDemoAnchor(t *testing.T) {
 	wantGone(t, tmp, demoNode(t, p))
 }
 
+// TestDemoWitness runs the demo of the witnesses to its end.
+func TestDemoWitness(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts one process after the other")
+	}
+	tmp := t.TempDir()
+	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "witness")
+	if code := p.end(); code != exitDone {
+		t.Fatalf("exit code %d; standard error:\n%s\nstandard output:\n%s", code, p.errors(), p.output())
+	}
+	wantParts(t, p.output(),
+		"── 2. Users register", "the checkpoint of 7 entries has the signatures of one and two",
+		"── 3. An auditor finds it sound", "checkpoint: passed: of 7 entries, cosigned by one, two",
+		"── 4. A fork", "has the signature of witness two alone", "one answers 422", "verdict       misbehaviour",
+		"finding       checkpoint of another history", "both cannot be true", "✓ one history for everyone, seen by witnesses, or evidence")
+	wantGone(t, tmp)
+}
+
 // TestDemoKeep looks at what --keep leaves running, and that Ctrl-C ends all of it.
 func TestDemoKeep(t *testing.T) {
 	if testing.Short() {

@@ -39,12 +39,13 @@ type shown struct {
 // shownCommands are all that the documents show, in an order in which they can be run: one
 // node, one server with a keyserver, two users and an auditor.
 func shownCommands() []shown {
-	const demos = "TestDemo, TestDemoKeyserver and TestDemoAnchor play it"
+	const demos = "TestDemo, TestDemoKeyserver, TestDemoAnchor and TestDemoWitness play it"
 	const postgres = "it takes a PostgreSQL; TestKeyserverOnPostgres plays it"
 	return []shown{
 		{line: "go run ./cmd/keytree demo", why: demos},
 		{line: "go run ./cmd/keytree demo keyserver", why: demos},
 		{line: "go run ./cmd/keytree demo anchor", why: demos},
+		{line: "go run ./cmd/keytree demo witness", why: demos},
 		{line: "keytree demo keyserver", why: demos},
 		{line: "keytree demo anchor", why: demos},
 		{line: "go test ./...", why: "this test is one of them"},

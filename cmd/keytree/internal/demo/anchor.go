@@ -26,6 +26,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/token"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 	"github.com/keytree-bch/keytree/rpc/client"
 	"github.com/keytree-bch/keytree/rpc/operator"
 )
@@ -81,6 +82,7 @@ type anchorPlay struct {
 	operator  *operator.Client
 	server    string // gRPC
 
+	policy  *tlog.Policy // of the auditors; nil: the log is not audited
 	genesis chainhash.Hash
 	backup  string // file, made before the twin parts from the keyserver
 }
@@ -222,15 +224,16 @@ func (p *anchorPlay) auditFrom(ctx context.Context, who, url string) (report *au
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
 	auditor, err := audit.Open(audit.Config{
-		Dir: filepath.Join(p.dir, who), Network: regtest.Params, Genesis: p.genesis,
+		Dir: filepath.Join(p.dir, who), Network: regtest.Params, Genesis: p.genesis, Policy: p.policy,
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, auditor.Close()) }()
 	server, own := sources.NewServer(c, p.server, nil), sources.Node{NodeClient: node}
+	from := &sources.Keyserver{Reader: keyclient.NewReader(url, p.transport)}
 	return auditor.Audit(ctx, audit.Sources{
-		Keyserver: &sources.Keyserver{Reader: keyclient.NewReader(url, p.transport)},
+		Keyserver: from, Log: from,
 		Bundle: func(ctx context.Context, first uint32) (io.ReadCloser, error) {
 			return server.Bundle(ctx, p.genesis, first)
 		},

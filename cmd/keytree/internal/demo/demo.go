@@ -19,6 +19,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/keyserver/audit"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 // Blocks is the length of the private chain before the first action: enough for the
@@ -47,6 +48,29 @@ type Servers interface {
 	StartIndex(ctx context.Context, fail context.CancelCauseFunc, node bchd.Config, dataDir string, k *Keyserver) (at Addresses, ended <-chan struct{}, err error)
 	// StartKeyserver runs a keyserver alone, until it is stopped.
 	StartKeyserver(ctx context.Context, k *Keyserver) (*RunningKeyserver, error)
+	// StartWitness runs a witness of transparency logs, until it is stopped.
+	StartWitness(ctx context.Context, w *Witness) (*RunningWitness, error)
+}
+
+// Witness says where a witness keeps what it has, and which logs it takes.
+type Witness struct {
+	Name, KeyFile, StateFile string
+	Logs                     *tlog.Policy
+	Address                  string // HOST:PORT; "" lets the system choose
+}
+
+// RunningWitness is a witness that was started.
+type RunningWitness struct {
+	URL  string
+	Key  *tlog.PublicKey
+	Stop func() error // is called once
+}
+
+// Log says where the key of a keyserver's transparency log is and what it has signed, and who
+// cosigns it.
+type Log struct {
+	KeyFile, StateFile string
+	Policy             *tlog.Policy
 }
 
 // Addresses are where a server answers, HOST:PORT each.
@@ -63,6 +87,7 @@ type Keyserver struct {
 	IssuerFile string
 	Operator   string   // socket
 	Anchors    *Anchors // nil: it does not anchor
+	Log        *Log     // nil: one of its own, without witnesses
 }
 
 // Anchors says how a keyserver anchors its hashchain: as often as it can.
