@@ -420,6 +420,7 @@ var errNobodyReleases = errors.New("the keyserver is held back until the index t
 // watch adds the keyserver to what is counted, before it runs.
 func (k *runningKeyserver) watch(m *metrics.Metrics, c *keyserverConfig) {
 	m.WatchKeyserver(k.service, c.dir)
+	m.WatchLog(k.tlog)
 	if k.anchors != nil {
 		m.WatchAnchors(k.anchors.Status)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -27,6 +28,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/keyserver/tlog"
+	format "github.com/keytree-bch/keytree/protocol/tlog"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
@@ -40,13 +43,38 @@ type measured struct {
 func startMeasured(t *testing.T) *measured {
 	t.Helper()
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
-	s := startAnchored(t, n, t.TempDir(), "--metrics-listen", "127.0.0.1:0",
+	dir := t.TempDir()
+	s := startAnchored(t, n, dir, "--witness-policy", witnessOf(t, dir), "--witness-interval", "1s", "--metrics-listen", "127.0.0.1:0",
 		"--unlimited", "192.0.2.1", "--keyserver-rate", "1", "--limit-streams", "8/1", "--timeout-slow", "1s", "--mempool-max-actions", "1")
 	m := &measured{anchoredServer: s}
 	m.metrics = "http://" + field(t, s.await(&s.stderr, `"message":"serving"`), "metrics")
 	s.await(&s.stderr, "the hashchain agrees with its anchors")
 	awaitTip(t, s.grpc, n)
 	return m
+}
+
+// witnessOf runs a witness of the log of a keyserver that is yet to be started in a folder, and returns a
+// policy that names it, and one that is away.
+func witnessOf(t *testing.T, dir string) string {
+	t.Helper()
+	log, err := tlog.Open(newLogOptions("example.org", dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := log.Key().String()
+	away, err := format.GenerateKey("away.example")
+	if err := errors.Join(err, log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	own := t.TempDir()
+	write(t, filepath.Join(own, "logs"), "log "+key+"\nquorum none\n")
+	w := startProgram(t, nil, "witness", "--key", filepath.Join(own, "key"), "--name", "witness.example", "--logs", filepath.Join(own, "logs"),
+		"--listen", "127.0.0.1:0", "--log-format", "json")
+	serving := w.await(&w.stderr, `"message":"serving"`)
+	policy := filepath.Join(own, "policy")
+	write(t, policy, fmt.Sprintf("witness here %s http://%s\nwitness away %s http://%s\ngroup any any here away\nquorum any\n",
+		field(t, serving, "key"), field(t, serving, "witness"), away.Witness(), nowhere))
+	return policy
 }
 
 // scrape reads all metrics.
@@ -149,6 +177,10 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("keytree_build_info does not tell version %q: %v", version(), m.scrape()["keytree_build_info"])
 	}
 	moved["keytree_build_info"] = true
+	if stopped := m.scrape()["keytree_log_stopped"]; len(stopped.GetMetric()) != 1 || stopped.Metric[0].Gauge.GetValue() != 0 {
+		t.Errorf("keytree_log_stopped is %v of a log that signs", stopped)
+	}
+	moved["keytree_log_stopped"] = true
 	regtest.Await(t, func() string {
 		if m.value(series{name: "keytree_mempool_followed"}) != 1 {
 			return "the mempool is not followed"
@@ -242,6 +274,9 @@ func (m *measured) moveKeyserver(moves mover) {
 	t := m.t
 	t.Helper()
 	moves(func() { m.must("keyserver", "rotate-key") }, series{name: "keytree_keyserver_entries"})
+	moves(func() { m.must("keyserver", "rotate-key") },
+		series{name: "keytree_log_signed_entries"}, series{name: "keytree_log_witnessed_entries"}, series{"keytree_log_witness_failures_total", "witness", "away"})
+	moves(func() {}, series{name: "keytree_log_quorum_age_seconds"})
 	moves(func() { m.must("keyserver", "rotate-key") }, series{name: "keytree_anchor_unanchored_entries"})
 	moves(func() {
 		payTo(t, m.node, m.status().Address, 1_000_000)

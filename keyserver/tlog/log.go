@@ -122,6 +122,8 @@ type Log struct {
 	checked bool            // mu; the hashchain begins with signed
 	stopped error           // mu; why nothing is signed any more
 	quorum  uint64          // mu; size of state.Witnessed, if that has what the policy demands; else 0
+	// failures is how often each witness has not cosigned, by its name.
+	failures map[string]uint64 // mu
 }
 
 // Open opens a log, and makes its key and state at the first start. Whoever opens it has the
@@ -131,7 +133,7 @@ type Log struct {
 // Options.ReadOnly also ErrNone.
 func Open(opt Options) (*Log, error) {
 	opt.complete()
-	l := &Log{opt: opt}
+	l := &Log{opt: opt, failures: make(map[string]uint64)}
 	key, s, err := opt.open()
 	if err != nil {
 		return nil, err

@@ -31,6 +31,40 @@ func (l *Log) late() bool {
 	return l.opt.Now().Sub(time.Unix(int64(l.state.WitnessedAt), 0)) > loneAfter
 }
 
+// Status is how far a log has come.
+type Status struct {
+	Signed      uint64    // entries in the checkpoint that was signed last; 0 for none
+	Witnessed   uint64    // entries in the last that had the policy's quorum; 0 for none
+	WitnessedAt time.Time // when it had it; zero for never
+	// Failures is how often each witness, by its name in the policy, was asked since the start and has
+	// not cosigned.
+	Failures map[string]uint64
+}
+
+// Status returns how far the log has come.
+func (l *Log) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Status{Signed: l.signed.Size, Witnessed: l.quorum, Failures: maps.Clone(l.failures)}
+	if l.quorum > 0 {
+		s.WitnessedAt = time.Unix(int64(l.state.WitnessedAt), 0)
+	}
+	return s
+}
+
+// Witnesses are the names, as in the policy, of the witnesses that are asked.
+func (l *Log) Witnesses() (names []string) {
+	if l.opt.Policy == nil {
+		return nil
+	}
+	for i := range l.opt.Policy.Witnesses {
+		if w := &l.opt.Policy.Witnesses[i]; w.URL != "" {
+			names = append(names, w.Name)
+		}
+	}
+	return names
+}
+
 // Newest is Checkpoint, for who copies the log.
 func (l *Log) Newest(context.Context) ([]byte, error) {
 	signed, _, err := l.Checkpoint()

@@ -136,6 +136,9 @@ func (l *Log) ask(ctx context.Context) *round {
 			line, err := l.submit(within, w, r, sizes[w.Key.String()])
 			if err != nil && ctx.Err() == nil {
 				l.opt.Log.Warn().Err(err).Str("witness", w.Name).Uint64("size", r.checkpoint.Size).Msg("transparency log: a witness has not cosigned")
+				l.mu.Lock()
+				l.failures[w.Name]++
+				l.mu.Unlock()
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -24,6 +24,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/tlog/tlogtest"
 	format "github.com/keytree-bch/keytree/protocol/tlog"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
@@ -171,6 +172,17 @@ func TestServiceIsSource(t *testing.T) {
 	old, err := canonical.Decode(caps.SigPubKeys[1], ed25519.PublicKeySize)
 	if _, wrong := caps.LogStatement.Verify(old); err != nil || !errors.Is(wrong, hashchain.ErrProof) {
 		t.Errorf("by the key before: %v (%v)", wrong, err)
+	}
+	also, err := r.Client.GetCapabilities(t.Context(), &keytreev1.GetCapabilitiesRequest{})
+	if err != nil || also.LogVkey != caps.LogVKey || also.LogStatement == nil {
+		t.Fatalf("over gRPC: %+v (%v)", also, err)
+	}
+	said := also.LogStatement
+	again := hashchain.SignedLogStatement{ServerSignature: canonical.Encode(said.ServerSignature), Statement: hashchain.LogStatement{
+		Domain: said.Domain, LogOrigin: said.LogOrigin, LogVKey: said.LogVkey, Root: canonical.Encode(said.Root), Size: said.Size, Time: said.Time,
+	}}
+	if root, err := again.Verify(key); err != nil || format.Hash(root) != c.Root {
+		t.Errorf("over gRPC the statement is %+v (%v)", said, err)
 	}
 	caps.LogStatement.Statement.Size++
 	if _, err := caps.LogStatement.Verify(key); !errors.Is(err, hashchain.ErrProof) {

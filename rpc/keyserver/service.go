@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha512"
+	"errors"
 	"fmt"
 	"math"
 
@@ -78,6 +79,18 @@ func (s *service) GetCapabilities(ctx context.Context, _ *keytreev1.GetCapabilit
 			return nil, s.damaged(err)
 		}
 		answer.SigPubKeys = append(answer.SigPubKeys, key)
+	}
+	answer.LogVkey = c.LogVKey
+	if said := c.LogStatement; said != nil {
+		root, err1 := canonical.Decode(said.Statement.Root, len(hashchain.Hash{}))
+		signature, err2 := canonical.Decode(said.ServerSignature, ed25519.SignatureSize)
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, s.damaged(err)
+		}
+		answer.LogStatement = &keytreev1.LogStatement{
+			Domain: said.Statement.Domain, LogOrigin: said.Statement.LogOrigin, LogVkey: said.Statement.LogVKey,
+			Root: root, Size: said.Statement.Size, Time: said.Statement.Time, ServerSignature: signature,
+		}
 	}
 	return answer, nil
 }

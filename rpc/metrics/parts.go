@@ -12,6 +12,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/mempool"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/keyserver/tlog"
 	"github.com/keytree-bch/keytree/rpc/admission"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 )
@@ -86,6 +87,42 @@ func (m *Metrics) WatchKeyserver(s *keyserver.Service, dir string) {
 	m.gauge("keytree_keyserver_entries", nil, func() float64 { return float64(s.Chain().Size) })
 	m.gauge("keytree_keyinits", nil, func() float64 { return float64(s.KeyInits()) })
 	m.watchDisk("keyserver", dir)
+}
+
+// WatchLog adds the metrics of a keyserver's transparency log, and of its witnesses by their names in the
+// policy. At most once.
+func (m *Metrics) WatchLog(l *tlog.Log) {
+	m.gauge("keytree_log_signed_entries", nil, func() float64 { return float64(l.Status().Signed) })
+	m.gauge("keytree_log_stopped", nil, func() float64 { return oneIf(l.Err() != nil) })
+	names := l.Witnesses()
+	if len(names) == 0 {
+		return
+	}
+	m.gauge("keytree_log_witnessed_entries", nil, func() float64 { return float64(l.Status().Witnessed) })
+	m.registry.MustRegister(quorumAge{m.spec("keytree_log_quorum_age_seconds", "gauge").Help, l})
+	for _, name := range names {
+		m.counter("keytree_log_witness_failures_total", prometheus.Labels{"witness": name}, func() float64 { return float64(l.Status().Failures[name]) })
+	}
+}
+
+// quorumAge is how old the last quorum is, once there was one.
+type quorumAge struct {
+	help string
+	log  *tlog.Log
+}
+
+// Describe implements prometheus.Collector.
+func (a quorumAge) Describe(to chan<- *prometheus.Desc) { to <- a.desc() }
+
+func (a quorumAge) desc() *prometheus.Desc {
+	return prometheus.NewDesc("keytree_log_quorum_age_seconds", a.help, nil, nil)
+}
+
+// Collect implements prometheus.Collector.
+func (a quorumAge) Collect(to chan<- prometheus.Metric) {
+	if at := a.log.Status().WitnessedAt; !at.IsZero() {
+		to <- prometheus.MustNewConstMetric(a.desc(), prometheus.GaugeValue, max(time.Since(at), 0).Seconds())
+	}
 }
 
 // WatchAnchors adds the metrics of a publisher of anchors. At most once.

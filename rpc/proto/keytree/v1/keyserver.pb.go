@@ -115,7 +115,12 @@ type Capabilities struct {
 	// After how many entries one is made before anchor_interval is over, 1 to 1,048,576.
 	AnchorMaxEntries uint32 `protobuf:"varint,12,opt,name=anchor_max_entries,json=anchorMaxEntries,proto3" json:"anchor_max_entries,omitempty"`
 	// "token" if FetchKeyInit takes a token; "" if it does not.
-	KeyInitFetch  string `protobuf:"bytes,13,opt,name=key_init_fetch,json=keyInitFetch,proto3" json:"key_init_fetch,omitempty"`
+	KeyInitFetch string `protobuf:"bytes,13,opt,name=key_init_fetch,json=keyInitFetch,proto3" json:"key_init_fetch,omitempty"`
+	// Public key of the transparency log that the hashchain is served as, as C2SP's
+	// signed-note has it; "" if it is not served.
+	LogVkey string `protobuf:"bytes,14,opt,name=log_vkey,json=logVkey,proto3" json:"log_vkey,omitempty"`
+	// What binds that key to this keyserver; absent if there is no log.
+	LogStatement  *LogStatement `protobuf:"bytes,15,opt,name=log_statement,json=logStatement,proto3" json:"log_statement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,6 +246,120 @@ func (x *Capabilities) GetKeyInitFetch() string {
 	return ""
 }
 
+func (x *Capabilities) GetLogVkey() string {
+	if x != nil {
+		return x.LogVkey
+	}
+	return ""
+}
+
+func (x *Capabilities) GetLogStatement() *LogStatement {
+	if x != nil {
+		return x.LogStatement
+	}
+	return nil
+}
+
+// LogStatement says whose transparency log the hashchain is served as.
+type LogStatement struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// Name of the log, which is that of its key.
+	LogOrigin string `protobuf:"bytes,2,opt,name=log_origin,json=logOrigin,proto3" json:"log_origin,omitempty"`
+	// As in Capabilities.
+	LogVkey string `protobuf:"bytes,3,opt,name=log_vkey,json=logVkey,proto3" json:"log_vkey,omitempty"`
+	// Merkle tree hash over all entries when it was made.
+	Root []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
+	// Entries then.
+	Size uint64 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	// Of the statement, Unix seconds.
+	Time uint64 `protobuf:"varint,6,opt,name=time,proto3" json:"time,omitempty"`
+	// By the keyserver's key in force at size, over the canonical JSON
+	// {"DOMAIN","LOGORIGIN","LOGVKEY","ROOT","SIZE","TIME"} of what is here.
+	ServerSignature []byte `protobuf:"bytes,7,opt,name=server_signature,json=serverSignature,proto3" json:"server_signature,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LogStatement) Reset() {
+	*x = LogStatement{}
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogStatement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogStatement) ProtoMessage() {}
+
+func (x *LogStatement) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogStatement.ProtoReflect.Descriptor instead.
+func (*LogStatement) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LogStatement) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *LogStatement) GetLogOrigin() string {
+	if x != nil {
+		return x.LogOrigin
+	}
+	return ""
+}
+
+func (x *LogStatement) GetLogVkey() string {
+	if x != nil {
+		return x.LogVkey
+	}
+	return ""
+}
+
+func (x *LogStatement) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *LogStatement) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *LogStatement) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *LogStatement) GetServerSignature() []byte {
+	if x != nil {
+		return x.ServerSignature
+	}
+	return nil
+}
+
 type GetSignedHeadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -249,7 +368,7 @@ type GetSignedHeadRequest struct {
 
 func (x *GetSignedHeadRequest) Reset() {
 	*x = GetSignedHeadRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[2]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -261,7 +380,7 @@ func (x *GetSignedHeadRequest) String() string {
 func (*GetSignedHeadRequest) ProtoMessage() {}
 
 func (x *GetSignedHeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[2]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -274,7 +393,7 @@ func (x *GetSignedHeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSignedHeadRequest.ProtoReflect.Descriptor instead.
 func (*GetSignedHeadRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{2}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{3}
 }
 
 // SignedHead is a statement that cannot be taken back: with another one that no
@@ -301,7 +420,7 @@ type SignedHead struct {
 
 func (x *SignedHead) Reset() {
 	*x = SignedHead{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[3]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +432,7 @@ func (x *SignedHead) String() string {
 func (*SignedHead) ProtoMessage() {}
 
 func (x *SignedHead) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[3]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +445,7 @@ func (x *SignedHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedHead.ProtoReflect.Descriptor instead.
 func (*SignedHead) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{3}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SignedHead) GetDomain() string {
@@ -390,7 +509,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[4]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +521,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[4]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +534,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{4}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListEntriesRequest) GetFirstPosition() uint64 {
@@ -444,7 +563,7 @@ type StreamEntriesRequest struct {
 
 func (x *StreamEntriesRequest) Reset() {
 	*x = StreamEntriesRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[5]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +575,7 @@ func (x *StreamEntriesRequest) String() string {
 func (*StreamEntriesRequest) ProtoMessage() {}
 
 func (x *StreamEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[5]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +588,7 @@ func (x *StreamEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEntriesRequest.ProtoReflect.Descriptor instead.
 func (*StreamEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{5}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StreamEntriesRequest) GetFirstPosition() uint64 {
@@ -500,7 +619,7 @@ type Entries struct {
 
 func (x *Entries) Reset() {
 	*x = Entries{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[6]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +631,7 @@ func (x *Entries) String() string {
 func (*Entries) ProtoMessage() {}
 
 func (x *Entries) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[6]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +644,7 @@ func (x *Entries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entries.ProtoReflect.Descriptor instead.
 func (*Entries) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{6}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Entries) GetFirstPosition() uint64 {
@@ -560,7 +679,7 @@ type GetInclusionProofRequest struct {
 
 func (x *GetInclusionProofRequest) Reset() {
 	*x = GetInclusionProofRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[7]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +691,7 @@ func (x *GetInclusionProofRequest) String() string {
 func (*GetInclusionProofRequest) ProtoMessage() {}
 
 func (x *GetInclusionProofRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[7]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +704,7 @@ func (x *GetInclusionProofRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInclusionProofRequest.ProtoReflect.Descriptor instead.
 func (*GetInclusionProofRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{7}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetInclusionProofRequest) GetPosition() uint64 {
@@ -615,7 +734,7 @@ type InclusionProof struct {
 
 func (x *InclusionProof) Reset() {
 	*x = InclusionProof{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[8]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +746,7 @@ func (x *InclusionProof) String() string {
 func (*InclusionProof) ProtoMessage() {}
 
 func (x *InclusionProof) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[8]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +759,7 @@ func (x *InclusionProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InclusionProof.ProtoReflect.Descriptor instead.
 func (*InclusionProof) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{8}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InclusionProof) GetPosition() uint64 {
@@ -682,7 +801,7 @@ type GetConsistencyProofRequest struct {
 
 func (x *GetConsistencyProofRequest) Reset() {
 	*x = GetConsistencyProofRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[9]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +813,7 @@ func (x *GetConsistencyProofRequest) String() string {
 func (*GetConsistencyProofRequest) ProtoMessage() {}
 
 func (x *GetConsistencyProofRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[9]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +826,7 @@ func (x *GetConsistencyProofRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConsistencyProofRequest.ProtoReflect.Descriptor instead.
 func (*GetConsistencyProofRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{9}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetConsistencyProofRequest) GetFirstSize() uint64 {
@@ -735,7 +854,7 @@ type ConsistencyProof struct {
 
 func (x *ConsistencyProof) Reset() {
 	*x = ConsistencyProof{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[10]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +866,7 @@ func (x *ConsistencyProof) String() string {
 func (*ConsistencyProof) ProtoMessage() {}
 
 func (x *ConsistencyProof) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[10]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +879,7 @@ func (x *ConsistencyProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsistencyProof.ProtoReflect.Descriptor instead.
 func (*ConsistencyProof) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{10}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ConsistencyProof) GetFirstSize() uint64 {
@@ -794,7 +913,7 @@ type LookupUIDRequest struct {
 
 func (x *LookupUIDRequest) Reset() {
 	*x = LookupUIDRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[11]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +925,7 @@ func (x *LookupUIDRequest) String() string {
 func (*LookupUIDRequest) ProtoMessage() {}
 
 func (x *LookupUIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[11]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +938,7 @@ func (x *LookupUIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupUIDRequest.ProtoReflect.Descriptor instead.
 func (*LookupUIDRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{11}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LookupUIDRequest) GetIdentity() string {
@@ -839,7 +958,7 @@ type LookupUIDResponse struct {
 
 func (x *LookupUIDResponse) Reset() {
 	*x = LookupUIDResponse{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[12]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +970,7 @@ func (x *LookupUIDResponse) String() string {
 func (*LookupUIDResponse) ProtoMessage() {}
 
 func (x *LookupUIDResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[12]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +983,7 @@ func (x *LookupUIDResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupUIDResponse.ProtoReflect.Descriptor instead.
 func (*LookupUIDResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{12}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LookupUIDResponse) GetPositions() []uint64 {
@@ -884,7 +1003,7 @@ type FetchUIDRequest struct {
 
 func (x *FetchUIDRequest) Reset() {
 	*x = FetchUIDRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[13]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1015,7 @@ func (x *FetchUIDRequest) String() string {
 func (*FetchUIDRequest) ProtoMessage() {}
 
 func (x *FetchUIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[13]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1028,7 @@ func (x *FetchUIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchUIDRequest.ProtoReflect.Descriptor instead.
 func (*FetchUIDRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{13}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchUIDRequest) GetUidIndex() []byte {
@@ -934,7 +1053,7 @@ type UIDMessageReply struct {
 
 func (x *UIDMessageReply) Reset() {
 	*x = UIDMessageReply{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[14]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1065,7 @@ func (x *UIDMessageReply) String() string {
 func (*UIDMessageReply) ProtoMessage() {}
 
 func (x *UIDMessageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[14]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1078,7 @@ func (x *UIDMessageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UIDMessageReply.ProtoReflect.Descriptor instead.
 func (*UIDMessageReply) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{14}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UIDMessageReply) GetUidMessageEncrypted() []byte {
@@ -1001,7 +1120,7 @@ type CreateUIDRequest struct {
 
 func (x *CreateUIDRequest) Reset() {
 	*x = CreateUIDRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[15]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1132,7 @@ func (x *CreateUIDRequest) String() string {
 func (*CreateUIDRequest) ProtoMessage() {}
 
 func (x *CreateUIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[15]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1145,7 @@ func (x *CreateUIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUIDRequest.ProtoReflect.Descriptor instead.
 func (*CreateUIDRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{15}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateUIDRequest) GetUidMessage() string {
@@ -1054,7 +1173,7 @@ type UpdateUIDRequest struct {
 
 func (x *UpdateUIDRequest) Reset() {
 	*x = UpdateUIDRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[16]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1185,7 @@ func (x *UpdateUIDRequest) String() string {
 func (*UpdateUIDRequest) ProtoMessage() {}
 
 func (x *UpdateUIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[16]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1198,7 @@ func (x *UpdateUIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUIDRequest.ProtoReflect.Descriptor instead.
 func (*UpdateUIDRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{16}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateUIDRequest) GetUidMessage() string {
@@ -1105,7 +1224,7 @@ type GetLinkRequest struct {
 
 func (x *GetLinkRequest) Reset() {
 	*x = GetLinkRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[17]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1236,7 @@ func (x *GetLinkRequest) String() string {
 func (*GetLinkRequest) ProtoMessage() {}
 
 func (x *GetLinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[17]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1249,7 @@ func (x *GetLinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLinkRequest.ProtoReflect.Descriptor instead.
 func (*GetLinkRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{17}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetLinkRequest) GetDomain() string {
@@ -1150,7 +1269,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[18]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1281,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[18]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1294,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{18}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Link) GetIdentity() string {
@@ -1206,7 +1325,7 @@ type AddKeyInitRequest struct {
 
 func (x *AddKeyInitRequest) Reset() {
 	*x = AddKeyInitRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[19]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1337,7 @@ func (x *AddKeyInitRequest) String() string {
 func (*AddKeyInitRequest) ProtoMessage() {}
 
 func (x *AddKeyInitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[19]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1350,7 @@ func (x *AddKeyInitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddKeyInitRequest.ProtoReflect.Descriptor instead.
 func (*AddKeyInitRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{19}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AddKeyInitRequest) GetSigPubKey() []byte {
@@ -1265,7 +1384,7 @@ type AddKeyInitResponse struct {
 
 func (x *AddKeyInitResponse) Reset() {
 	*x = AddKeyInitResponse{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[20]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1396,7 @@ func (x *AddKeyInitResponse) String() string {
 func (*AddKeyInitResponse) ProtoMessage() {}
 
 func (x *AddKeyInitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[20]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1409,7 @@ func (x *AddKeyInitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddKeyInitResponse.ProtoReflect.Descriptor instead.
 func (*AddKeyInitResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{20}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AddKeyInitResponse) GetSignatures() [][]byte {
@@ -1312,7 +1431,7 @@ type FetchKeyInitRequest struct {
 
 func (x *FetchKeyInitRequest) Reset() {
 	*x = FetchKeyInitRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[21]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1443,7 @@ func (x *FetchKeyInitRequest) String() string {
 func (*FetchKeyInitRequest) ProtoMessage() {}
 
 func (x *FetchKeyInitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[21]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1456,7 @@ func (x *FetchKeyInitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchKeyInitRequest.ProtoReflect.Descriptor instead.
 func (*FetchKeyInitRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{21}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FetchKeyInitRequest) GetSigKeyHash() []byte {
@@ -1364,7 +1483,7 @@ type FetchKeyInitResponse struct {
 
 func (x *FetchKeyInitResponse) Reset() {
 	*x = FetchKeyInitResponse{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[22]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1495,7 @@ func (x *FetchKeyInitResponse) String() string {
 func (*FetchKeyInitResponse) ProtoMessage() {}
 
 func (x *FetchKeyInitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[22]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1508,7 @@ func (x *FetchKeyInitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchKeyInitResponse.ProtoReflect.Descriptor instead.
 func (*FetchKeyInitResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{22}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FetchKeyInitResponse) GetKeyInit() string {
@@ -1413,7 +1532,7 @@ type FlushKeyInitRequest struct {
 
 func (x *FlushKeyInitRequest) Reset() {
 	*x = FlushKeyInitRequest{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[23]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1544,7 @@ func (x *FlushKeyInitRequest) String() string {
 func (*FlushKeyInitRequest) ProtoMessage() {}
 
 func (x *FlushKeyInitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[23]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1557,7 @@ func (x *FlushKeyInitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushKeyInitRequest.ProtoReflect.Descriptor instead.
 func (*FlushKeyInitRequest) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{23}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FlushKeyInitRequest) GetSigPubKey() []byte {
@@ -1470,7 +1589,7 @@ type FlushKeyInitResponse struct {
 
 func (x *FlushKeyInitResponse) Reset() {
 	*x = FlushKeyInitResponse{}
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[24]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1601,7 @@ func (x *FlushKeyInitResponse) String() string {
 func (*FlushKeyInitResponse) ProtoMessage() {}
 
 func (x *FlushKeyInitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keytree_v1_keyserver_proto_msgTypes[24]
+	mi := &file_keytree_v1_keyserver_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1614,7 @@ func (x *FlushKeyInitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushKeyInitResponse.ProtoReflect.Descriptor instead.
 func (*FlushKeyInitResponse) Descriptor() ([]byte, []int) {
-	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{24}
+	return file_keytree_v1_keyserver_proto_rawDescGZIP(), []int{25}
 }
 
 var File_keytree_v1_keyserver_proto protoreflect.FileDescriptor
@@ -1504,7 +1623,7 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"\n" +
 	"\x1akeytree/v1/keyserver.proto\x12\n" +
 	"keytree.v1\x1a\x1cgoogle/api/annotations.proto\"\x18\n" +
-	"\x16GetCapabilitiesRequest\"\x96\x04\n" +
+	"\x16GetCapabilitiesRequest\"\xf0\x04\n" +
 	"\fCapabilities\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\x12\x18\n" +
 	"\adomains\x18\x02 \x03(\tR\adomains\x12.\n" +
@@ -1520,7 +1639,18 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	" \x01(\rR\x0eanchorInterval\x12)\n" +
 	"\x10anchor_heartbeat\x18\v \x01(\rR\x0fanchorHeartbeat\x12,\n" +
 	"\x12anchor_max_entries\x18\f \x01(\rR\x10anchorMaxEntries\x12$\n" +
-	"\x0ekey_init_fetch\x18\r \x01(\tR\fkeyInitFetch\"\x16\n" +
+	"\x0ekey_init_fetch\x18\r \x01(\tR\fkeyInitFetch\x12\x19\n" +
+	"\blog_vkey\x18\x0e \x01(\tR\alogVkey\x12=\n" +
+	"\rlog_statement\x18\x0f \x01(\v2\x18.keytree.v1.LogStatementR\flogStatement\"\xc7\x01\n" +
+	"\fLogStatement\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x1d\n" +
+	"\n" +
+	"log_origin\x18\x02 \x01(\tR\tlogOrigin\x12\x19\n" +
+	"\blog_vkey\x18\x03 \x01(\tR\alogVkey\x12\x12\n" +
+	"\x04root\x18\x04 \x01(\fR\x04root\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04time\x18\x06 \x01(\x04R\x04time\x12)\n" +
+	"\x10server_signature\x18\a \x01(\fR\x0fserverSignature\"\x16\n" +
 	"\x14GetSignedHeadRequest\"\xd6\x01\n" +
 	"\n" +
 	"SignedHead\x12\x16\n" +
@@ -1634,68 +1764,70 @@ func file_keytree_v1_keyserver_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_keyserver_proto_rawDescData
 }
 
-var file_keytree_v1_keyserver_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_keytree_v1_keyserver_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_keytree_v1_keyserver_proto_goTypes = []any{
 	(*GetCapabilitiesRequest)(nil),     // 0: keytree.v1.GetCapabilitiesRequest
 	(*Capabilities)(nil),               // 1: keytree.v1.Capabilities
-	(*GetSignedHeadRequest)(nil),       // 2: keytree.v1.GetSignedHeadRequest
-	(*SignedHead)(nil),                 // 3: keytree.v1.SignedHead
-	(*ListEntriesRequest)(nil),         // 4: keytree.v1.ListEntriesRequest
-	(*StreamEntriesRequest)(nil),       // 5: keytree.v1.StreamEntriesRequest
-	(*Entries)(nil),                    // 6: keytree.v1.Entries
-	(*GetInclusionProofRequest)(nil),   // 7: keytree.v1.GetInclusionProofRequest
-	(*InclusionProof)(nil),             // 8: keytree.v1.InclusionProof
-	(*GetConsistencyProofRequest)(nil), // 9: keytree.v1.GetConsistencyProofRequest
-	(*ConsistencyProof)(nil),           // 10: keytree.v1.ConsistencyProof
-	(*LookupUIDRequest)(nil),           // 11: keytree.v1.LookupUIDRequest
-	(*LookupUIDResponse)(nil),          // 12: keytree.v1.LookupUIDResponse
-	(*FetchUIDRequest)(nil),            // 13: keytree.v1.FetchUIDRequest
-	(*UIDMessageReply)(nil),            // 14: keytree.v1.UIDMessageReply
-	(*CreateUIDRequest)(nil),           // 15: keytree.v1.CreateUIDRequest
-	(*UpdateUIDRequest)(nil),           // 16: keytree.v1.UpdateUIDRequest
-	(*GetLinkRequest)(nil),             // 17: keytree.v1.GetLinkRequest
-	(*Link)(nil),                       // 18: keytree.v1.Link
-	(*AddKeyInitRequest)(nil),          // 19: keytree.v1.AddKeyInitRequest
-	(*AddKeyInitResponse)(nil),         // 20: keytree.v1.AddKeyInitResponse
-	(*FetchKeyInitRequest)(nil),        // 21: keytree.v1.FetchKeyInitRequest
-	(*FetchKeyInitResponse)(nil),       // 22: keytree.v1.FetchKeyInitResponse
-	(*FlushKeyInitRequest)(nil),        // 23: keytree.v1.FlushKeyInitRequest
-	(*FlushKeyInitResponse)(nil),       // 24: keytree.v1.FlushKeyInitResponse
+	(*LogStatement)(nil),               // 2: keytree.v1.LogStatement
+	(*GetSignedHeadRequest)(nil),       // 3: keytree.v1.GetSignedHeadRequest
+	(*SignedHead)(nil),                 // 4: keytree.v1.SignedHead
+	(*ListEntriesRequest)(nil),         // 5: keytree.v1.ListEntriesRequest
+	(*StreamEntriesRequest)(nil),       // 6: keytree.v1.StreamEntriesRequest
+	(*Entries)(nil),                    // 7: keytree.v1.Entries
+	(*GetInclusionProofRequest)(nil),   // 8: keytree.v1.GetInclusionProofRequest
+	(*InclusionProof)(nil),             // 9: keytree.v1.InclusionProof
+	(*GetConsistencyProofRequest)(nil), // 10: keytree.v1.GetConsistencyProofRequest
+	(*ConsistencyProof)(nil),           // 11: keytree.v1.ConsistencyProof
+	(*LookupUIDRequest)(nil),           // 12: keytree.v1.LookupUIDRequest
+	(*LookupUIDResponse)(nil),          // 13: keytree.v1.LookupUIDResponse
+	(*FetchUIDRequest)(nil),            // 14: keytree.v1.FetchUIDRequest
+	(*UIDMessageReply)(nil),            // 15: keytree.v1.UIDMessageReply
+	(*CreateUIDRequest)(nil),           // 16: keytree.v1.CreateUIDRequest
+	(*UpdateUIDRequest)(nil),           // 17: keytree.v1.UpdateUIDRequest
+	(*GetLinkRequest)(nil),             // 18: keytree.v1.GetLinkRequest
+	(*Link)(nil),                       // 19: keytree.v1.Link
+	(*AddKeyInitRequest)(nil),          // 20: keytree.v1.AddKeyInitRequest
+	(*AddKeyInitResponse)(nil),         // 21: keytree.v1.AddKeyInitResponse
+	(*FetchKeyInitRequest)(nil),        // 22: keytree.v1.FetchKeyInitRequest
+	(*FetchKeyInitResponse)(nil),       // 23: keytree.v1.FetchKeyInitResponse
+	(*FlushKeyInitRequest)(nil),        // 24: keytree.v1.FlushKeyInitRequest
+	(*FlushKeyInitResponse)(nil),       // 25: keytree.v1.FlushKeyInitResponse
 }
 var file_keytree_v1_keyserver_proto_depIdxs = []int32{
-	0,  // 0: keytree.v1.KeyserverService.GetCapabilities:input_type -> keytree.v1.GetCapabilitiesRequest
-	2,  // 1: keytree.v1.KeyserverService.GetSignedHead:input_type -> keytree.v1.GetSignedHeadRequest
-	4,  // 2: keytree.v1.KeyserverService.ListEntries:input_type -> keytree.v1.ListEntriesRequest
-	5,  // 3: keytree.v1.KeyserverService.StreamEntries:input_type -> keytree.v1.StreamEntriesRequest
-	7,  // 4: keytree.v1.KeyserverService.GetInclusionProof:input_type -> keytree.v1.GetInclusionProofRequest
-	9,  // 5: keytree.v1.KeyserverService.GetConsistencyProof:input_type -> keytree.v1.GetConsistencyProofRequest
-	11, // 6: keytree.v1.KeyserverService.LookupUID:input_type -> keytree.v1.LookupUIDRequest
-	13, // 7: keytree.v1.KeyserverService.FetchUID:input_type -> keytree.v1.FetchUIDRequest
-	15, // 8: keytree.v1.KeyserverService.CreateUID:input_type -> keytree.v1.CreateUIDRequest
-	16, // 9: keytree.v1.KeyserverService.UpdateUID:input_type -> keytree.v1.UpdateUIDRequest
-	17, // 10: keytree.v1.KeyserverService.GetLink:input_type -> keytree.v1.GetLinkRequest
-	19, // 11: keytree.v1.KeyserverService.AddKeyInit:input_type -> keytree.v1.AddKeyInitRequest
-	21, // 12: keytree.v1.KeyserverService.FetchKeyInit:input_type -> keytree.v1.FetchKeyInitRequest
-	23, // 13: keytree.v1.KeyserverService.FlushKeyInit:input_type -> keytree.v1.FlushKeyInitRequest
-	1,  // 14: keytree.v1.KeyserverService.GetCapabilities:output_type -> keytree.v1.Capabilities
-	3,  // 15: keytree.v1.KeyserverService.GetSignedHead:output_type -> keytree.v1.SignedHead
-	6,  // 16: keytree.v1.KeyserverService.ListEntries:output_type -> keytree.v1.Entries
-	6,  // 17: keytree.v1.KeyserverService.StreamEntries:output_type -> keytree.v1.Entries
-	8,  // 18: keytree.v1.KeyserverService.GetInclusionProof:output_type -> keytree.v1.InclusionProof
-	10, // 19: keytree.v1.KeyserverService.GetConsistencyProof:output_type -> keytree.v1.ConsistencyProof
-	12, // 20: keytree.v1.KeyserverService.LookupUID:output_type -> keytree.v1.LookupUIDResponse
-	14, // 21: keytree.v1.KeyserverService.FetchUID:output_type -> keytree.v1.UIDMessageReply
-	14, // 22: keytree.v1.KeyserverService.CreateUID:output_type -> keytree.v1.UIDMessageReply
-	14, // 23: keytree.v1.KeyserverService.UpdateUID:output_type -> keytree.v1.UIDMessageReply
-	18, // 24: keytree.v1.KeyserverService.GetLink:output_type -> keytree.v1.Link
-	20, // 25: keytree.v1.KeyserverService.AddKeyInit:output_type -> keytree.v1.AddKeyInitResponse
-	22, // 26: keytree.v1.KeyserverService.FetchKeyInit:output_type -> keytree.v1.FetchKeyInitResponse
-	24, // 27: keytree.v1.KeyserverService.FlushKeyInit:output_type -> keytree.v1.FlushKeyInitResponse
-	14, // [14:28] is the sub-list for method output_type
-	0,  // [0:14] is the sub-list for method input_type
-	0,  // [0:0] is the sub-list for extension type_name
-	0,  // [0:0] is the sub-list for extension extendee
-	0,  // [0:0] is the sub-list for field type_name
+	2,  // 0: keytree.v1.Capabilities.log_statement:type_name -> keytree.v1.LogStatement
+	0,  // 1: keytree.v1.KeyserverService.GetCapabilities:input_type -> keytree.v1.GetCapabilitiesRequest
+	3,  // 2: keytree.v1.KeyserverService.GetSignedHead:input_type -> keytree.v1.GetSignedHeadRequest
+	5,  // 3: keytree.v1.KeyserverService.ListEntries:input_type -> keytree.v1.ListEntriesRequest
+	6,  // 4: keytree.v1.KeyserverService.StreamEntries:input_type -> keytree.v1.StreamEntriesRequest
+	8,  // 5: keytree.v1.KeyserverService.GetInclusionProof:input_type -> keytree.v1.GetInclusionProofRequest
+	10, // 6: keytree.v1.KeyserverService.GetConsistencyProof:input_type -> keytree.v1.GetConsistencyProofRequest
+	12, // 7: keytree.v1.KeyserverService.LookupUID:input_type -> keytree.v1.LookupUIDRequest
+	14, // 8: keytree.v1.KeyserverService.FetchUID:input_type -> keytree.v1.FetchUIDRequest
+	16, // 9: keytree.v1.KeyserverService.CreateUID:input_type -> keytree.v1.CreateUIDRequest
+	17, // 10: keytree.v1.KeyserverService.UpdateUID:input_type -> keytree.v1.UpdateUIDRequest
+	18, // 11: keytree.v1.KeyserverService.GetLink:input_type -> keytree.v1.GetLinkRequest
+	20, // 12: keytree.v1.KeyserverService.AddKeyInit:input_type -> keytree.v1.AddKeyInitRequest
+	22, // 13: keytree.v1.KeyserverService.FetchKeyInit:input_type -> keytree.v1.FetchKeyInitRequest
+	24, // 14: keytree.v1.KeyserverService.FlushKeyInit:input_type -> keytree.v1.FlushKeyInitRequest
+	1,  // 15: keytree.v1.KeyserverService.GetCapabilities:output_type -> keytree.v1.Capabilities
+	4,  // 16: keytree.v1.KeyserverService.GetSignedHead:output_type -> keytree.v1.SignedHead
+	7,  // 17: keytree.v1.KeyserverService.ListEntries:output_type -> keytree.v1.Entries
+	7,  // 18: keytree.v1.KeyserverService.StreamEntries:output_type -> keytree.v1.Entries
+	9,  // 19: keytree.v1.KeyserverService.GetInclusionProof:output_type -> keytree.v1.InclusionProof
+	11, // 20: keytree.v1.KeyserverService.GetConsistencyProof:output_type -> keytree.v1.ConsistencyProof
+	13, // 21: keytree.v1.KeyserverService.LookupUID:output_type -> keytree.v1.LookupUIDResponse
+	15, // 22: keytree.v1.KeyserverService.FetchUID:output_type -> keytree.v1.UIDMessageReply
+	15, // 23: keytree.v1.KeyserverService.CreateUID:output_type -> keytree.v1.UIDMessageReply
+	15, // 24: keytree.v1.KeyserverService.UpdateUID:output_type -> keytree.v1.UIDMessageReply
+	19, // 25: keytree.v1.KeyserverService.GetLink:output_type -> keytree.v1.Link
+	21, // 26: keytree.v1.KeyserverService.AddKeyInit:output_type -> keytree.v1.AddKeyInitResponse
+	23, // 27: keytree.v1.KeyserverService.FetchKeyInit:output_type -> keytree.v1.FetchKeyInitResponse
+	25, // 28: keytree.v1.KeyserverService.FlushKeyInit:output_type -> keytree.v1.FlushKeyInitResponse
+	15, // [15:29] is the sub-list for method output_type
+	1,  // [1:15] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_keytree_v1_keyserver_proto_init() }
@@ -1703,14 +1835,14 @@ func file_keytree_v1_keyserver_proto_init() {
 	if File_keytree_v1_keyserver_proto != nil {
 		return
 	}
-	file_keytree_v1_keyserver_proto_msgTypes[5].OneofWrappers = []any{}
+	file_keytree_v1_keyserver_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_keyserver_proto_rawDesc), len(file_keytree_v1_keyserver_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

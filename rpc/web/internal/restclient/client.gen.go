@@ -279,6 +279,13 @@ type Capabilities struct {
 	KeyInitRepositoryUris []string `json:"key_init_repository_uris"`
 	KeyRepositoryUris     []string `json:"key_repository_uris"`
 
+	// LogStatement What binds that key to this keyserver; absent if there is no log.
+	LogStatement LogStatement `json:"log_statement"`
+
+	// LogVkey Public key of the transparency log that the hashchain is served as, as C2SP's
+	// signed-note has it; "" if it is not served.
+	LogVkey string `json:"log_vkey"`
+
 	// Methods The methods of the JSON-RPC wire.
 	Methods []string `json:"methods"`
 
@@ -786,6 +793,30 @@ type ListMempoolResponse struct {
 
 	// NextPageToken "" on the last page.
 	NextPageToken string `json:"next_page_token"`
+}
+
+// LogStatement LogStatement says whose transparency log the hashchain is served as.
+type LogStatement struct {
+	Domain string `json:"domain"`
+
+	// LogOrigin Name of the log, which is that of its key.
+	LogOrigin string `json:"log_origin"`
+
+	// LogVkey As in Capabilities.
+	LogVkey string `json:"log_vkey"`
+
+	// Root Merkle tree hash over all entries when it was made.
+	Root []byte `json:"root"`
+
+	// ServerSignature By the keyserver's key in force at size, over the canonical JSON
+	// {"DOMAIN","LOGORIGIN","LOGVKEY","ROOT","SIZE","TIME"} of what is here.
+	ServerSignature []byte `json:"server_signature"`
+
+	// Size Entries then.
+	Size string `json:"size"`
+
+	// Time Of the statement, Unix seconds.
+	Time string `json:"time"`
 }
 
 // LookupUIDResponse defines model for LookupUIDResponse.
