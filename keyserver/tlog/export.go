@@ -100,7 +100,8 @@ func exportTiles(ctx context.Context, from Reader, dir string, before, size uint
 	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(exportAtOnce)
 	folders := map[string]bool{dir: true}
-	for _, t := range tlog.Tiles(before, size) {
+	tiles := tlog.Tiles(before, size)
+	for _, t := range tiles {
 		path := filepath.Join(dir, filepath.FromSlash(tlog.Path(t)))
 		if folder := filepath.Dir(path); !folders[folder] {
 			if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -115,30 +116,34 @@ func exportTiles(ctx context.Context, from Reader, dir string, before, size uint
 			if err != nil {
 				return err
 			}
-			return writeSynced(path, content)
+			// No checkpoint covers it yet: what a killed process has left of it is overwritten.
+			return os.WriteFile(path, content, 0o644)
 		})
 	}
 	if err := all.Wait(); err != nil {
 		return err
 	}
-	var err error
-	if size > before {
-		for folder := range folders {
-			err = errors.Join(err, durable.SyncFolder(folder))
-		}
+	if size == before {
+		return nil
+	}
+	// All were handed to the system before the first is waited for, so that it writes many at once.
+	synced := new(errgroup.Group)
+	synced.SetLimit(exportAtOnce)
+	for _, t := range tiles {
+		synced.Go(func() error { return syncFile(filepath.Join(dir, filepath.FromSlash(tlog.Path(t)))) })
+	}
+	err := synced.Wait()
+	for folder := range folders {
+		err = errors.Join(err, durable.SyncFolder(folder))
 	}
 	return err
 }
 
-// writeSynced writes a file that no checkpoint covers yet: what a killed process has left of it is overwritten.
-func writeSynced(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+// syncFile has what was written to a file put on disk.
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return errors.Join(f.Sync(), f.Close())
 }
