@@ -184,6 +184,9 @@ func TestStorm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts processes")
 	}
+	if os.Getenv(onPostgres) != "" {
+		t.Skip("it has a server of its own")
+	}
 	rounds := 3
 	if exhaustive() {
 		rounds = 200
