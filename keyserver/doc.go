@@ -46,7 +46,9 @@
 //     one is committed only after the one before was, and refused with it.
 //  5. Calls are answered, refusals included, only when their own group is on disk. Only
 //     then can a reader see an entry.
-//  6. If a commit fails, nobody can say whether it is on disk. The service answers
+//  6. If a commit fails with nothing stored, for want of room or of the database, what was
+//     decided on top of it is refused, too, and the service goes on.
+//  7. If a commit fails otherwise, nobody can say whether it is on disk. The service answers
 //     nothing any more (ErrFailed) until it is opened anew, least of all what was decided
 //     on top of that commit. An entry that was shown and is gone after a crash would be a
 //     second history.
@@ -56,7 +58,8 @@
 // and the server's key against its identity in the chain.
 //
 // Where the store is in a folder of this machine, that is all. A store that several servers can
-// reach has one writer, and standbys (standby.go).
+// reach has one writer, and standbys (standby.go); what the writer has to read there was read ahead
+// by those who call (ahead.go).
 //
 // Known gaps. If the end of the database's newest log is lost, the chain is shorter but
 // sound: only somebody who remembers a later head can tell, as an anchor does (package

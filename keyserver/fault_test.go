@@ -336,6 +336,115 @@ func TestGroupsDiskFull(t *testing.T) {
 	r.expect(nil)
 }
 
+// TestGroupsRefused: with a commit that stores nothing, for want of room or of the database, is
+// refused what was decided on top of it, and the next calls are decided without.
+func TestGroupsRefused(t *testing.T) {
+	r := newGroupsRig(t)
+	for _, why := range []error{ErrDiskFull, store.ErrUnavailable} {
+		r.send(1, nil)
+		<-r.begun
+		r.send(60, nil)
+		r.send(1, errRefused)
+		r.send(60, nil) // of the next
+		r.release <- fmt.Errorf("no commit: %w", why)
+		r.commits(3, nil) // what was left over is decided alone
+		r.expect(why, why, why, nil)
+	}
+	key := tokenKey([32]byte{2})
+	has := func(want bool) {
+		t.Helper()
+		r.sendChange(func(tx *tx) error {
+			if _, ok, err := tx.view.Get(key); err != nil || ok != want {
+				t.Errorf("the key of a call that was refused is there: %v, %v", ok, err)
+			}
+			tx.set(key, nil)
+			return nil
+		})
+	}
+	has(false)
+	<-r.begun
+	r.release <- ErrDiskFull
+	r.expect(ErrDiskFull)
+	has(false)
+	r.commits(0, nil)
+	r.expect(nil)
+	r.send(0, nil)
+	r.expect(nil)
+}
+
+// TestReadAhead has calls that contradict each other read ahead at once, before any of them is
+// decided: each is decided on what was decided since, and none asks the store again.
+func TestReadAhead(t *testing.T) {
+	s, _ := newTest(t)
+	w := newWriter(s.db, s.db.Commit, s.now)
+	w.far = true
+	w.state.Store(s.writer.state.Load())
+	w.start()
+	t.Cleanup(w.stop)
+	var decided, asked atomic.Int64
+	for n := range byte(20) {
+		id := tokenKey([32]byte{n})
+		var calling sync.WaitGroup
+		var spent atomic.Int64
+		for range 16 {
+			calling.Go(func() {
+				err := w.do(t.Context(), func(tx *tx) error {
+					read, isOverlay := tx.view.(overlay)
+					if isOverlay {
+						decided.Add(1)
+						if _, isAhead := read.disk.(*ahead); !isAhead {
+							asked.Add(1)
+						}
+					}
+					_, there, err := tx.view.Get(id)
+					if there {
+						return ErrSpent
+					}
+					tx.set(id, nil)
+					return err
+				})
+				if err == nil {
+					spent.Add(1)
+				} else if !errors.Is(err, ErrSpent) {
+					t.Error(err)
+				}
+			})
+		}
+		calling.Wait()
+		if got := spent.Load(); got != 1 {
+			t.Errorf("one token was taken %d times", got)
+		}
+	}
+	if asked.Load()*2 > decided.Load() {
+		t.Errorf("%d of %d decisions have asked the store", asked.Load(), decided.Load())
+	}
+	// What is not remembered is not taken for known, nor what was refused.
+	var p past
+	for n := range uint64(mostPast + 1) {
+		p.add(&group{state: state{group: n + 1}, writes: []write{{}}})
+	}
+	for group, want := range map[uint64]int{0: -1, 1: mostPast, 2: mostPast - 1, mostPast + 1: 0} {
+		if over, ok := p.since(&ahead{group: group}); ok != (want >= 0) || ok && len(over) != want {
+			t.Errorf("since group %d: %d groups, %v, want %d", group, len(over), ok, want)
+		}
+	}
+	// A call that reads more than it did ahead asks the store.
+	first := true
+	if err := w.do(t.Context(), func(tx *tx) error {
+		n := byte(1)
+		if first {
+			n, first = 0, false
+		}
+		_, there, err := tx.view.Get(tokenKey([32]byte{n}))
+		if err == nil && !there {
+			t.Errorf("token %d is not there", n)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestGroupsFail: with a commit fails what was decided on top of it, and nothing is
 // committed any more.
 func TestGroupsFail(t *testing.T) {

@@ -32,10 +32,13 @@ func (s *Service) CreateUID(ctx context.Context, m *uid.Message, payment string)
 		return err
 	}
 	// Before signatures are verified, for whoever cannot have the name or pay for it.
-	if err := s.view(ctx, func(view store.Reader) error { return free(view, s.now()) }); err != nil {
-		return nil, err
-	}
-	spend, err := s.unspentTokens(ctx, []string{payment})
+	var spend []token.ID
+	err := s.view(ctx, func(view store.Reader) (err error) {
+		if err = free(view, s.now()); err == nil {
+			spend, err = s.unspentIn(view, []string{payment})
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -94,27 +94,33 @@ func (s *Service) owner(ctx context.Context, hash sigKeyHash) (identity string, 
 // unspentTokens returns which tokens a call that is paid with some has to spend. It looks no
 // further than the first one that is not good: each takes the check of a signature.
 func (s *Service) unspentTokens(ctx context.Context, payments []string) (spend []token.ID, err error) {
-	err = s.view(ctx, func(view store.Reader) error {
-		for i, payment := range payments {
-			id, spends, err := s.opt.Tokens.Check(payment)
-			if err != nil {
-				return fmt.Errorf("token %d: %w", i+1, err)
-			}
-			if !spends {
-				continue
-			}
-			_, before, err := view.Get(tokenKey(id))
-			if err != nil {
-				return err
-			}
-			if before || slices.Contains(spend, id) {
-				return fmt.Errorf("%w: token %d of the call", ErrSpent, i+1)
-			}
-			spend = append(spend, id)
-		}
-		return nil
+	err = s.view(ctx, func(view store.Reader) (err error) {
+		spend, err = s.unspentIn(view, payments)
+		return err
 	})
 	return spend, err
+}
+
+// unspentIn is unspentTokens as of a view.
+func (s *Service) unspentIn(view store.Getter, payments []string) (spend []token.ID, err error) {
+	for i, payment := range payments {
+		id, spends, err := s.opt.Tokens.Check(payment)
+		if err != nil {
+			return spend, fmt.Errorf("token %d: %w", i+1, err)
+		}
+		if !spends {
+			continue
+		}
+		_, before, err := view.Get(tokenKey(id))
+		if err != nil {
+			return spend, err
+		}
+		if before || slices.Contains(spend, id) {
+			return spend, fmt.Errorf("%w: token %d of the call", ErrSpent, i+1)
+		}
+		spend = append(spend, id)
+	}
+	return spend, nil
 }
 
 // newKeyInit is a KeyInit to be stored, with all that can be made of it before.
@@ -225,8 +231,8 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment strin
 	if err != nil {
 		return nil, err
 	}
-	random := newRandom()
-	if chosen, _ := choose(held, s.now(), random); chosen < 0 { // without keeping the writer from its work
+	random := newSeed()                                                // the same choice each time that the call is decided
+	if chosen, _ := choose(held, s.now(), random.rand()); chosen < 0 { // without keeping the writer from its work
 		return nil, errNoKeyInit()
 	}
 	err = s.change(ctx, func(t *tx) error {
@@ -234,7 +240,7 @@ func (s *Service) FetchKeyInit(ctx context.Context, hash [64]byte, payment strin
 		if err != nil {
 			return err
 		}
-		chosen, remove := choose(held, t.now, random)
+		chosen, remove := choose(held, t.now, random.rand())
 		if chosen < 0 {
 			return errNoKeyInit()
 		}
@@ -282,7 +288,7 @@ func (s *Service) FetchFallback(ctx context.Context, hash [64]byte) (message []b
 	if err != nil {
 		return nil, err
 	}
-	now, random := s.now(), newRandom()
+	now, random := s.now(), newSeed().rand()
 	fallback := slices.DeleteFunc(slices.Clone(held), func(h heldKeyInit) bool { return !h.Fallback })
 	err = s.view(ctx, func(view store.Reader) error {
 		for {
@@ -306,12 +312,16 @@ func (s *Service) FetchFallback(ctx context.Context, hash [64]byte) (message []b
 
 func errNoKeyInit() error { return fmt.Errorf("%w: KeyInit of this SIGKEYHASH", ErrUnknown) }
 
-// newRandom returns randomness that nobody can foresee.
-func newRandom() *rand.Rand {
-	var seed [32]byte
-	cryptorand.Read(seed[:]) // never fails
-	return rand.New(rand.NewChaCha8(seed))
+// seed makes randomness that nobody can foresee.
+type seed [32]byte
+
+func newSeed() (s seed) {
+	cryptorand.Read(s[:]) // never fails
+	return s
 }
+
+// rand returns the randomness, from its beginning.
+func (s seed) rand() *rand.Rand { return rand.New(rand.NewChaCha8(s)) }
 
 // choose is keyinit.Choose.
 func choose(held []heldKeyInit, now uint64, random *rand.Rand) (index int, remove bool) {

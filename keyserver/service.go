@@ -71,6 +71,7 @@ func Open(ctx context.Context, opt Options) (*Service, error) {
 	}
 	s.held.Store(opt.Held)
 	s.writer = newWriter(db, func(writes []store.Write) error { return opt.commit(db, writes) }, s.now)
+	s.writer.far = s.shared != nil
 	s.writer.landed = func(now *state) { s.acknowledge(&now.chain) }
 	if err := s.start(ctx); err != nil {
 		db.Close()

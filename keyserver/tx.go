@@ -74,7 +74,7 @@ type decided map[string]store.Write
 
 // overlay reads what was decided, and where that says nothing what is on disk.
 type overlay struct {
-	decided [2]decided // the newer first
+	decided []decided // the newer first
 	disk    store.Getter
 }
 

@@ -23,6 +23,7 @@ type change struct {
 	// apply decides the call and writes in tx; on an error its writes are dropped. It is
 	// called again in a later group if they do not fit into this one.
 	apply  func(*tx) error
+	ahead  *ahead     // what apply has read before; nil if it was not called
 	err    error      // what apply said
 	result chan error // what the caller is told
 }
@@ -37,18 +38,20 @@ type writer struct {
 	now     func() uint64             // the clock, in Unix seconds
 	most    store.Weight              // of a group of several
 	limit   store.Weight              // of any group
+	far     bool                      // db is behind a network: calls read ahead of run
 	running atomic.Bool               // run has begun; before, there are no changes
 	landed  func(*state)              // is told what a commit has made, before its calls are answered
 
 	changes chan *change
 	groups  chan *group   // from run to storeAll, which has none then
-	stored  chan struct{} // from storeAll to run: it has none any more
+	stored  chan error    // from storeAll to run: it has none any more, and why that one was refused
 	quit    chan struct{} // closed to end run
 	done    chan struct{} // closed when run and storeAll have ended
 
 	shelves  *shelves
 	state    atomic.Pointer[state] // what is on disk; replaced by storeAll alone
 	deciding time.Duration         // how long run has decided; run's, until done is closed
+	past     past                  // run's
 
 	failing sync.Once
 	failed  chan struct{} // closed when err is set
@@ -81,7 +84,7 @@ func newWriter(db store.Store, commit func([]store.Write) error, now func() uint
 		limit:   limit,
 		changes: make(chan *change),
 		groups:  make(chan *group),
-		stored:  make(chan struct{}),
+		stored:  make(chan error),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
 		failed:  make(chan struct{}),
@@ -97,6 +100,9 @@ func (w *writer) do(ctx context.Context, apply func(*tx) error) error {
 		return ErrReadOnly
 	}
 	c := &change{ctx: ctx, apply: apply, result: make(chan error, 1)}
+	if w.far {
+		c.ahead = w.readAhead(ctx, apply)
+	}
 	select {
 	case w.changes <- c:
 	case <-w.failed:
@@ -126,15 +132,17 @@ func (w *writer) run() {
 	g := w.begin(nil)
 	busy := false // whether storeAll has a group
 	for {
-		left, ended := w.gather(g, &busy)
+		left, refused, ended := w.gather(g, &busy)
 		if ended {
 			return
 		}
 		if busy {
-			<-w.stored
+			refused = <-w.stored
 			busy = false
 		}
-		if len(g.members) > 0 {
+		if refused != nil { // with what was decided on top of it
+			g = w.refuse(g, refused)
+		} else if len(g.members) > 0 {
 			g, busy = w.pass(g)
 		} else { // it was begun before the group before was stored
 			g = w.begin(nil)
@@ -146,18 +154,18 @@ func (w *writer) run() {
 }
 
 // gather decides calls until the group is to be stored, and returns one that did not fit
-// any more, or nil; or until the writer ends.
-func (w *writer) gather(g *group, busy *bool) (left *change, ended bool) {
+// any more, or nil; or until the writer ends, or the group before was refused.
+func (w *writer) gather(g *group, busy *bool) (left *change, refused error, ended bool) {
 	for left == nil && len(g.members) < maxGroup {
 		switch {
 		case *busy:
 			select {
 			case c := <-w.changes:
 				left = w.decide(g, c)
-			case <-w.stored:
+			case refused = <-w.stored:
 				*busy = false
-				if len(g.members) == 0 {
-					return nil, false
+				if refused != nil || len(g.members) == 0 {
+					return nil, refused, false
 				}
 			}
 		case len(g.members) == 0:
@@ -165,20 +173,20 @@ func (w *writer) gather(g *group, busy *bool) (left *change, ended bool) {
 			case c := <-w.changes:
 				left = w.decide(g, c)
 			case <-w.quit:
-				return nil, true
+				return nil, nil, true
 			case <-w.failed:
-				return nil, true
+				return nil, nil, true
 			}
 		default:
 			select {
 			case c := <-w.changes:
 				left = w.decide(g, c)
 			default:
-				return nil, false
+				return nil, nil, false
 			}
 		}
 	}
-	return left, false
+	return left, nil, false
 }
 
 // begin begins a group behind the one before, which is about to be stored; nil if all is
@@ -217,15 +225,19 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 	if c.err = c.ctx.Err(); c.err != nil {
 		return nil
 	}
-	t := &tx{
-		now: g.now, state: g.state, messages: g.messages, recent: g.recent,
-		shelf:   func(hash sigKeyHash) ([]heldKeyInit, error) { return w.shelf(c.ctx, hash) },
-		shelved: make(map[sigKeyHash][]heldKeyInit),
-	}
-	c.err = w.db.View(c.ctx, func(view store.Reader) error {
-		t.view = overlay{[2]decided{g.decided, g.before}, view}
+	var t *tx
+	on := func(over []decided, disk store.Getter) error {
+		t = w.begun(c.ctx, overlay{append([]decided{g.decided}, over...), disk})
+		t.now, t.state, t.messages, t.recent = g.now, g.state, g.messages, g.recent
 		return c.apply(t)
-	})
+	}
+	c.err = errNotRead
+	if over, ok := w.past.since(c.ahead); ok {
+		c.err = on(over, c.ahead)
+	}
+	if errors.Is(c.err, errNotRead) {
+		c.err = w.db.View(c.ctx, func(view store.Reader) error { return on([]decided{g.before}, view) })
+	}
 	if errors.Is(c.err, ErrDamaged) {
 		w.fail(c.err) // so that the group is refused
 		return nil
@@ -261,28 +273,50 @@ func (w *writer) decide(g *group, c *change) (left *change) {
 func (w *writer) pass(g *group) (next *group, busy bool) {
 	if len(g.writes) > 0 {
 		if full := w.room(uint64(g.taken.Bytes)); full != nil {
-			w.shelves.refuse(w.state.Load().group)
-			g.answer(full)
-			return w.begin(nil), false
+			return w.refuse(g, full), false
 		}
+	}
+	if w.far {
+		w.past.add(g)
 	}
 	next = w.begin(g)
 	w.groups <- g
 	return next, true
 }
 
+// refuse refuses a group of which nothing is stored, and begins the next one on what is. Nothing
+// may be being stored.
+func (w *writer) refuse(g *group, why error) (next *group) {
+	stored := w.state.Load().group
+	w.shelves.refuse(stored)
+	w.past.groups = nil // the next ones get the numbers of those that were refused
+	w.past.forget(stored)
+	g.answer(why)
+	return w.begin(nil)
+}
+
 // storeAll stores groups, one after the other, and answers their calls, until there are
 // no more.
 func (w *writer) storeAll() {
 	for g := range w.groups {
-		g.answer(w.store(g))
-		w.stored <- struct{}{}
+		err := w.store(g)
+		g.answer(err)
+		if !passing(err) {
+			err = nil // the writer has failed, if it is one
+		}
+		w.stored <- err
 	}
 }
 
-// store puts on disk what a group writes. If that fails, or something has failed before,
-// nobody may rely on what was decided on top of it: the writer fails, and so do all groups
-// that come later.
+// passing tells whether a commit has failed with nothing stored, for what passes: a disk that is
+// full, a database that is away.
+func passing(err error) bool {
+	return (errors.Is(err, ErrDiskFull) || errors.Is(err, store.ErrUnavailable)) && !errors.Is(err, ErrFailed)
+}
+
+// store puts on disk what a group writes. If that fails for what passes, the group is refused, and
+// so is what was decided on top of it. If it fails otherwise, or something has failed before,
+// nobody may rely on what was decided: the writer fails, and so do all groups that come later.
 func (w *writer) store(g *group) error {
 	select {
 	case <-w.failed:
@@ -292,7 +326,9 @@ func (w *writer) store(g *group) error {
 	if len(g.writes) == 0 {
 		return nil
 	}
-	if err := w.commitAll(g.writes); err != nil {
+	if err := w.commitAll(g.writes); passing(err) {
+		return err
+	} else if err != nil {
 		return w.fail(err)
 	}
 	// Readers see it already: a state is never newer than what is read after it.

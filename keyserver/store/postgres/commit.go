@@ -103,8 +103,8 @@ func (c *commits) land(ctx context.Context, g group) error {
 		err := c.try(ctx, func(ctx context.Context, conn *pgx.Conn) error { return c.write(ctx, conn, g) })
 		if errors.Is(err, errUnsure) {
 			var landed bool
-			if landed, err = c.settle(ctx); err != nil {
-				return fmt.Errorf("it is not known whether commit %d has landed: %w", c.last+1, err)
+			if landed, err = c.settle(ctx); err != nil { // which wraps nothing that would say that it has not
+				return fmt.Errorf("it is not known whether commit %d has landed: %v", c.last+1, err)
 			}
 			if !landed {
 				continue
@@ -118,7 +118,7 @@ func (c *commits) land(ctx context.Context, g group) error {
 			return translate(err)
 		}
 		if pauseErr := pause(ctx, retryEvery); pauseErr != nil {
-			return fmt.Errorf("commit %d was given up after %v, nothing has landed: %w", c.last+1, landingTime, err)
+			return fmt.Errorf("%w: commit %d was given up after %v, nothing has landed: %w", store.ErrUnavailable, c.last+1, landingTime, err)
 		}
 	}
 }
@@ -137,8 +137,8 @@ func (c *commits) settle(ctx context.Context) (landed bool, err error) {
 			return last == c.last+1, nil
 		case errors.Is(err, errFenced):
 			return false, errors.New("another server has taken over meanwhile") // whether before or after it, nobody can tell
-		case !again(err) && !errors.Is(err, errUnsure):
-			return false, translate(err)
+		case !again(err) && !errors.Is(err, errUnsure) && stateOf(err) != diskFull:
+			return false, err
 		}
 		if err := errors.Join(pause(ctx, retryEvery), err); ctx.Err() != nil {
 			return false, err

@@ -15,7 +15,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/store"
 )
 
-// What a scan reads at once: so many rows at first, twice as many each time, up to the most,
+// What a scan reads at once: so many rows at first, eight times as many each time, up to the most,
 // but no more than so many bytes.
 const (
 	firstPage = 16
@@ -125,7 +125,7 @@ func (r reader) scan(columns string, prefix, from []byte) iter.Seq2[row, error] 
 			sql = "SELECT " + columns + " FROM kv WHERE key >= $1 AND key < $3 ORDER BY key LIMIT $2"
 			args = append(args, behind)
 		}
-		for size := firstPage; ; size = min(2*size, mostPage) {
+		for size := firstPage; ; size = min(8*size, mostPage) {
 			args[1] = size
 			page, whole, err := r.page(sql, args)
 			for _, row := range page {
