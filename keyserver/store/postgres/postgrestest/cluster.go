@@ -43,6 +43,96 @@ const port = 5432
 // postgresql.conf.
 func Start(t testing.TB, settings ...string) *Cluster {
 	t.Helper()
+	c := newCluster(t)
+	if out, err := c.command(filepath.Join(c.bin, "initdb"), "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8",
+		"--locale=C", "--no-sync", "--data-checksums").CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	c.configure(t, append([]string{
+		"listen_addresses = ''", "max_connections = 300", "shared_buffers = 32MB", "wal_level = replica", "logging_collector = off",
+	}, settings...)...)
+	c.Begin(t)
+	t.Cleanup(func() { c.Kill(t) })
+	return c
+}
+
+// Replica makes a cluster that follows this one by streaming, under a name that
+// synchronous_standby_names may have, and starts it, until the test ends.
+func (c *Cluster) Replica(t testing.TB, name string) *Cluster {
+	t.Helper()
+	r := newCluster(t)
+	if out, err := r.command(filepath.Join(r.bin, "pg_basebackup"), "-h", c.dir, "-p", strconv.Itoa(port), "-U", "postgres", "-D", r.data(),
+		"--checkpoint=fast", "--no-sync", "--wal-method=stream").CombinedOutput(); err != nil {
+		t.Fatalf("pg_basebackup: %v\n%s", err, out)
+	}
+	r.configure(t, fmt.Sprintf("primary_conninfo = 'host=%s port=%d user=postgres application_name=%s'", c.dir, port, name))
+	if out, err := r.command("touch", filepath.Join(r.data(), "standby.signal")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r.Begin(t)
+	t.Cleanup(func() { r.Kill(t) })
+	return r
+}
+
+// Promote has a replica become a server that writes, with what it has.
+func (c *Cluster) Promote(t testing.TB) {
+	t.Helper()
+	c.Exec(t, "SELECT pg_promote()")
+}
+
+// Set changes settings of a running server: NAME = VALUE.
+func (c *Cluster) Set(t testing.TB, settings ...string) {
+	t.Helper()
+	for _, setting := range settings {
+		c.Exec(t, "ALTER SYSTEM SET "+setting)
+	}
+	c.Exec(t, "SELECT pg_reload_conf()")
+}
+
+// Exec runs SQL.
+func (c *Cluster) Exec(t testing.TB, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), c.URL("postgres", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(context.Background(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// Await waits until a query answers true.
+func (c *Cluster) Await(t testing.TB, sql string) {
+	t.Helper()
+	conn := c.Connect(t, "postgres", nil)
+	for is := false; !is; {
+		if err := conn.QueryRow(t.Context(), sql).Scan(&is); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+// Exhaust has the server write its write-ahead log until it ends for want of room.
+func (c *Cluster) Exhaust(t testing.TB) {
+	t.Helper()
+	var err error
+	for err == nil {
+		var conn *pgx.Conn
+		if conn, err = pgx.Connect(context.Background(), c.URL("postgres", nil)); err == nil {
+			_, err = conn.Exec(context.Background(), "SELECT pg_logical_emit_message(false, 'keytree', repeat('x', 1000000)) FROM generate_series(1, 100)")
+			conn.Close(context.Background())
+		}
+	}
+	said, readErr := os.ReadFile(filepath.Join(c.data(), "log"))
+	if readErr != nil || !strings.Contains(string(said), "PANIC") || !strings.Contains(string(said), "No space left on device") {
+		t.Errorf("the server has not ended for want of room: %v, %v\n%s", err, readErr, said)
+	}
+}
+
+// newCluster makes a folder for a cluster.
+func newCluster(t testing.TB) *Cluster {
+	t.Helper()
 	c := &Cluster{}
 	if err := c.find(); err != nil {
 		if os.Getenv(required) != "" {
@@ -66,25 +156,21 @@ func Start(t testing.TB, settings ...string) *Cluster {
 	if err := os.Chmod(dir, 0o777); err != nil { // for whoever the server runs as
 		t.Fatal(err)
 	}
-	if out, err := c.command(filepath.Join(c.bin, "initdb"), "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8",
-		"--locale=C", "--no-sync", "--data-checksums").CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
-	}
-	conf := append([]string{
-		"listen_addresses = ''", fmt.Sprintf("unix_socket_directories = '%s'", dir), "max_connections = 300",
-		"shared_buffers = 32MB", "wal_level = replica", "logging_collector = off",
-	}, settings...)
+	return c
+}
+
+// configure adds lines to postgresql.conf.
+func (c *Cluster) configure(t testing.TB, settings ...string) {
+	t.Helper()
+	settings = append(settings, fmt.Sprintf("unix_socket_directories = '%s'", c.dir))
 	file, err := os.OpenFile(filepath.Join(c.data(), "postgresql.conf"), os.O_WRONLY|os.O_APPEND, 0)
 	if err == nil {
-		_, err = fmt.Fprintln(file, strings.Join(conf, "\n"))
+		_, err = fmt.Fprintln(file, strings.Join(settings, "\n"))
 		err = errors.Join(err, file.Close())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Begin(t)
-	t.Cleanup(func() { c.Kill(t) })
-	return c
 }
 
 // find finds PostgreSQL's programs, and somebody to run them as.
@@ -221,7 +307,7 @@ func (c *Cluster) Connect(t testing.TB, database string, more url.Values) *pgx.C
 func (c *Cluster) Inserts(b *testing.B, clients int) float64 {
 	b.Helper()
 	conn := c.Connect(b, "postgres", nil)
-	if _, err := conn.Exec(b.Context(), "CREATE TABLE inserts (id bigserial PRIMARY KEY, value text)"); err != nil {
+	if _, err := conn.Exec(b.Context(), "CREATE TABLE IF NOT EXISTS inserts (id bigserial PRIMARY KEY, value text)"); err != nil {
 		b.Fatal(err)
 	}
 	script := filepath.Join(c.dir, "inserts.sql")
