@@ -49,16 +49,18 @@ func BenchmarkStores(b *testing.B) {
 		opt := testOptions(b.TempDir(), newClock())
 		opt.Place = place
 		s := openTest(b, opt)
-		messages := make([]*uid.Message, identities)
-		for i := range messages {
-			messages[i] = message(s, fmt.Sprintf("n%s@example.org", letters(uint64(i))), newKey(uint64(i)))
-		}
+		registered := uint64(0)
 		b.Run(name+"/CreateUID", func(b *testing.B) {
+			messages := make([]*uid.Message, identities)
+			for i := range messages { // others each time that it is run
+				messages[i] = message(s, fmt.Sprintf("n%s@example.org", letters(registered)), newKey(registered))
+				registered++
+			}
 			each(b, identities, "entries/s", func(i int) error { _, err := s.CreateUID(b.Context(), messages[i], ""); return err })
 		})
 		b.Run(name+"/FetchHashChain", func(b *testing.B) {
 			each(b, fetches, "chains/s", func(int) error {
-				_, entries, err := s.Entries(b.Context(), 0, identities)
+				_, entries, err := s.Entries(b.Context(), 0, identities) // as many, however many there are
 				if err != nil {
 					return err
 				}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,10 +103,11 @@ func TestStormServer(t *testing.T) {
 // stormServer is a process of TestStormServer.
 type stormServer struct {
 	cmd   *exec.Cmd
-	lines chan string // what it says; closed when it has ended
+	link  *postgrestest.Link // to the database
+	lines chan string        // what it says; closed when it has ended
 }
 
-func startStormServer(t *testing.T, dir string, out io.Writer) *stormServer {
+func startStormServer(t *testing.T, dir string, link *postgrestest.Link, out io.Writer) *stormServer {
 	t.Helper()
 	executable, err := os.Executable()
 	if err == nil {
@@ -114,8 +116,8 @@ func startStormServer(t *testing.T, dir string, out io.Writer) *stormServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stormServer{cmd: exec.CommandContext(t.Context(), executable, "-test.run=^TestStormServer$", "-test.v"), lines: make(chan string, 1000)}
-	s.cmd.Env = append(os.Environ(), asStandby+"="+dir)
+	s := &stormServer{link: link, cmd: exec.CommandContext(t.Context(), executable, "-test.run=^TestStormServer$", "-test.v"), lines: make(chan string, 1000)}
+	s.cmd.Env = append(os.Environ(), asStandby+"="+dir, onPostgres+"="+link.URL("postgres", nil))
 	s.cmd.Stderr = out
 	pipe, err := s.cmd.StdoutPipe()
 	if err == nil {
@@ -176,10 +178,11 @@ func (s *storm) hear(t *testing.T, line string) bool {
 }
 
 // TestStorm has two keyservers on one PostgreSQL, and again and again, under load by 64 clients,
-// kills the one that writes, pauses it, or cuts its connections. The other one takes over each
+// kills the one that writes, pauses it, cuts it off from the database, and so from the other one,
+// or has the database end its connections while it is paused. The other one takes over each
 // time. There is one chain in the end, with every reply that was acknowledged by either in it; no
-// KeyInit was handed out twice and no token taken twice; and a writer that was paused and goes on
-// acknowledges nothing more.
+// KeyInit was handed out twice and no token taken twice; and a writer that was paused or cut off
+// and goes on acknowledges nothing more.
 func TestStorm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts processes")
@@ -187,7 +190,7 @@ func TestStorm(t *testing.T) {
 	if os.Getenv(onPostgres) != "" {
 		t.Skip("it has a server of its own")
 	}
-	rounds := 3
+	rounds := 4
 	if exhaustive() {
 		rounds = 200
 	}
@@ -207,9 +210,10 @@ func TestStorm(t *testing.T) {
 	heard := &storm{created: make(map[string][2][]byte), fetched: make(map[string]bool)}
 	admin := cluster.Connect(t, "postgres", nil)
 	servers := 0
+	takeOvers := make(map[string][]time.Duration) // by how the writer before ended
 	start := func() *stormServer {
 		servers++
-		return startStormServer(t, filepath.Join(dir, fmt.Sprint(servers)), &told)
+		return startStormServer(t, filepath.Join(dir, fmt.Sprint(servers)), cluster.Link(t), &told)
 	}
 	writer := start()
 	await := func(s *stormServer, until func(line string) bool) {
@@ -234,13 +238,15 @@ func TestStorm(t *testing.T) {
 			return acknowledged <= 0
 		})
 		began := time.Now()
-		how := []string{"killed", "paused", "cut off"}[round%3]
+		how := []string{"killed", "paused", "cut off", "disconnected"}[round%4]
 		switch how {
 		case "killed":
 			err = writer.cmd.Process.Kill()
 		case "paused":
 			err = writer.cmd.Process.Signal(syscall.SIGSTOP)
-		case "cut off": // its connections end, and it is paused while it would make others
+		case "cut off":
+			writer.link.Cut(true)
+		case "disconnected": // its connections end, and it is paused while it would make others
 			err = writer.cmd.Process.Signal(syscall.SIGSTOP)
 			if err == nil {
 				_, err = admin.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'keytree' AND pid = (SELECT pid FROM "+schemaOf(opt.Dir)+".writer)")
@@ -250,8 +256,13 @@ func TestStorm(t *testing.T) {
 			t.Fatal(err)
 		}
 		await(standby, isWriting)
-		t.Logf("round %d: %s, taken over after %v", round+1, how, time.Since(began).Round(10*time.Millisecond))
-		if how != "killed" {
+		took := time.Since(began).Round(10 * time.Millisecond)
+		t.Logf("round %d: %s, taken over after %v", round+1, how, took)
+		takeOvers[how] = append(takeOvers[how], took)
+		switch how {
+		case "cut off":
+			writer.link.Cut(false)
+		case "paused", "disconnected":
 			if err := writer.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
@@ -284,6 +295,10 @@ func TestStorm(t *testing.T) {
 	}
 	if len(heard.created) < 20*rounds {
 		t.Errorf("only %d replies", len(heard.created))
+	}
+	for how, took := range takeOvers {
+		slices.Sort(took)
+		t.Logf("%s: %d take-overs, median %v, the longest %v", how, len(took), took[len(took)/2], took[len(took)-1])
 	}
 	t.Logf("%d replies and %d KeyInits were acknowledged, the chain has %d entries", len(heard.created), len(heard.fetched), s.Chain().Size)
 }
