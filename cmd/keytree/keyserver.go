@@ -337,8 +337,10 @@ type runningKeyserver struct {
 	anchors  *anchoring   // nil if there is none
 	// check, if not nil, is what the keyserver is held for, where anchors does not do it.
 	check func(context.Context) error
-	part  *part // hears of a failure; nil if nothing else goes on
-	log   zerolog.Logger
+	// shared says that other servers can write the store, and sign the log, when this one does not.
+	shared bool
+	part   *part // hears of a failure; nil if nothing else goes on
+	log    zerolog.Logger
 }
 
 // start opens a server's keyserver, with the certificates of all the server unless it has
@@ -363,7 +365,10 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 		return k, err
 	}
 	opt := c.options(log)
-	opt.Held, opt.Migrate, opt.Standby = of.network != nil, true, c.standby
+	opt.Migrate, opt.Standby = true, c.standby
+	// Until it was compared with what was anchored, and where a replica may have been promoted, with what
+	// was signed.
+	opt.Held = of.network != nil || c.store != nil
 	if c.open {
 		log.Warn().Msg("keyserver: everybody may register and add KeyInits without a token")
 		opt.Tokens = token.Open{}
@@ -383,7 +388,8 @@ func (c *keyserverConfig) start(ctx context.Context, of serverConfig, certificat
 	if _, err := os.Stat(c.log.KeyFile); c.standby && err != nil {
 		return k, fmt.Errorf("transparency log: %w: copy it, and its state beside it, from the server that writes, or this one would sign another log of the same name", err)
 	}
-	c.log.Source, c.log.Log = k.service, log
+	c.log.Source, c.log.Log, c.log.Shared = k.service, log, c.store != nil
+	k.shared = c.log.Shared
 	if k.tlog, err = tlog.Open(c.log); err != nil {
 		return k, fmt.Errorf("transparency log: %w", err)
 	}
@@ -456,6 +462,9 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 		case <-running.Done():
 		case <-writes:
 			k.tlog.Run(running)
+			if err := k.tlog.Err(); err != nil && k.shared {
+				fail(notSigned(err))
+			}
 		}
 	})
 	operator := operator.Config{Service: k.service, TLog: k.tlog, Log: k.log}
@@ -514,11 +523,21 @@ func (k *runningKeyserver) work(ctx context.Context, writing func()) (err error)
 			return err
 		}
 	}
+	if k.shared {
+		if err := k.tlog.Check(ctx); err != nil && ctx.Err() == nil {
+			return notSigned(err)
+		}
+	}
 	writing()
 	if err := compare(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
 	return publish(ctx)
+}
+
+// notSigned is why a keyserver is not served whose hashchain is not the one that was signed.
+func notSigned(err error) error {
+	return fmt.Errorf("transparency log: the keyserver must not be served: %w", err)
 }
 
 // standBy takes over from the server that writes, as soon as it is gone, and compares meanwhile

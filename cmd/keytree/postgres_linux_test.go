@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +35,7 @@ func TestKeyserverOnPostgres(t *testing.T) {
 	wantParts(t, mustKeytree(t, append(admin(first, "restore", backup), store...)...), "is restored: the keyserver of example.org, 1 entries")
 
 	writer := serve(first, store...)
+	writer.wantReady(map[string]string{"keyserver": ""}) // it is held until it was compared with what was signed
 	writer.wantLast(last)
 	copyFile(t, filepath.Join(first, "keyserver.key"), filepath.Join(second, "keyserver.key"))
 	keytree(t, append(admin(second, "serve", "--standby"), "--keyserver-tokens", "open")...).wantError(t, exitUsage, "--standby goes with --keyserver-store")
@@ -41,9 +44,8 @@ func TestKeyserverOnPostgres(t *testing.T) {
 		copyFile(t, filepath.Join(first, name), filepath.Join(second, name))
 	}
 	standby := serve(second, append(store, "--standby")...)
-	standby.wantLast(last)
-	writer.wantReady(map[string]string{"keyserver": ""})
 	standby.wantReady(map[string]string{"keyserver": "stands by"})
+	standby.wantLast(last)
 	keytree(t, append(admin(second, "rotate-key"), store...)...).wantError(t, exitFailed, "alone may write")
 	wantParts(t, mustKeytree(t, append(admin(second, "fsck"), store...)...), "is sound")
 	writer.kill()
@@ -64,6 +66,48 @@ func TestKeyserverOnPostgres(t *testing.T) {
 		t.Errorf("a backup of %d bytes became one of %d", len(a), len(b))
 	}
 	serve(second).wantLast(last)
+}
+
+// TestStorePasswordHidden has a server demand a password, which is in a file. Neither logs nor errors
+// nor the list of processes show it, be it right or wrong, or the server away.
+func TestStorePasswordHidden(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a PostgreSQL and a process")
+	}
+	const secret, wrong = "correct-horse-battery", "incorrect-horse-battery"
+	cluster := postgrestest.Start(t)
+	cluster.DemandPassword(t, "keys", secret)
+	dir := t.TempDir()
+	passfile := func(name, password string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("*:*:*:keys:"+password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Replace(cluster.URL("postgres", url.Values{"passfile": {path}}), "postgres://postgres@", "postgres://keys@", 1)
+	}
+	hidden := func(what, text string) {
+		t.Helper()
+		if strings.Contains(text, "horse") {
+			t.Errorf("%s shows a password: %s", what, text)
+		}
+	}
+	p := startKeyserver(t, "keyserver", "serve", "--data-dir", filepath.Join(dir, "data"), "--keyserver-tokens", "open", "--log-level", "debug", "--keyserver-store", passfile("right", secret))
+	p.wantReady(map[string]string{"keyserver": ""})
+	hidden("the list of processes", readFile(t, fmt.Sprintf("/proc/%d/cmdline", p.cmd.Process.Pid)))
+	fsck := func(url string) outcome {
+		return keytree(t, "keyserver", "fsck", "--keyserver-domain", "example.org", "--data-dir", filepath.Join(dir, "data"), "--keyserver-store", url)
+	}
+	o := fsck(passfile("wrong", wrong))
+	o.wantError(t, exitFailed, "password authentication failed")
+	hidden("an error", o.stdout+o.stderr)
+	cluster.Kill(t)
+	p.await(&p.stderr, "could not be renewed")
+	o = fsck(passfile("right", secret))
+	o.wantError(t, exitFailed, "failed to connect")
+	hidden("an error", o.stdout+o.stderr)
+	p.kill()
+	hidden("the log", p.stdout.String()+p.stderr.String())
 }
 
 // TestStorePassword: a password in the URL is refused, and not repeated.

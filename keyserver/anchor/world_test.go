@@ -434,6 +434,7 @@ type rig struct {
 	t    *testing.T
 	w    *world
 	ks   *keyserver
+	of   Hashchain // in place of ks, if not nil
 	dir  string
 	now  time.Time
 	node Node // w, unless a test puts something before it
@@ -450,10 +451,14 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) open() error {
 	var err error
+	of := r.of
+	if of == nil {
+		of = r.ks
+	}
 	r.p, err = Open(Options{
 		Domain: testDomain, Network: &chaincfg.RegressionNetParams,
 		KeyFile: filepath.Join(r.dir, "anchor.key"), StateFile: filepath.Join(r.dir, "anchor.json"),
-		Hashchain: r.ks, Chain: r.w, Node: r.node,
+		Hashchain: of, Chain: r.w, Node: r.node,
 		Schedule:  schedule.Schedule{Interval: time.Hour, MaxEntries: 10, Heartbeat: 24 * time.Hour},
 		NeedFunds: func(uri string) { r.uris = append(r.uris, uri) },
 		Now:       func() time.Time { return r.now }, Log: zerolog.New(zerolog.NewTestWriter(r.t)),

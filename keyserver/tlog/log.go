@@ -1,6 +1,7 @@
 package tlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,10 @@ type Options struct {
 	// Transport makes the requests to witnesses; http.DefaultTransport by default.
 	Transport http.RoundTripper
 
+	// Shared says that other servers have the same key and sign the log by turns, each as long as it alone
+	// writes the hashchain: what StateFile says may be older than what another one has signed.
+	Shared bool
+
 	// ReadOnly opens a log, which must be there, only to be read: nothing is signed, and the files
 	// stay as they are. Whoever may not read the key can do so, too; Run and Key must not be
 	// called.
@@ -111,6 +116,8 @@ type Log struct {
 	opt  Options
 	key  *tlog.Key
 	lock *flock.Flock // nil with Options.ReadOnly
+
+	asked bool // Check has asked the witnesses; Check's and Run's goroutine
 
 	// unmet are the witnesses, by their public keys, that have not cosigned since the start; none if nothing was
 	// signed before it. It is for the goroutine that asks witnesses.
@@ -185,10 +192,24 @@ func (l *Log) Err() error {
 	return l.stopped
 }
 
+// Check compares the hashchain with what was signed last, and has witnesses say what they have
+// cosigned, before the keyserver shows anything: its source need not be ready. ErrBehind, ErrForked
+// or ErrOutgrown, or ctx's error. It is called once, before Run, or not at all.
+func (l *Log) Check(ctx context.Context) error {
+	l.mu.Lock()
+	err := l.check(ctx)
+	l.mu.Unlock()
+	if err == nil && !l.askFirst(ctx) {
+		err = l.Err()
+	}
+	l.asked = true
+	return cmp.Or(ctx.Err(), err)
+}
+
 // Run signs checkpoints and has witnesses cosign them, until ctx ends. What goes wrong it logs:
 // readers have the last checkpoint meanwhile. It is called once.
 func (l *Log) Run(ctx context.Context) {
-	if !l.awaitReady(ctx) || !l.askFirst(ctx) {
+	if !l.awaitReady(ctx) || !l.asked && !l.askFirst(ctx) {
 		return
 	}
 	var asking sync.WaitGroup

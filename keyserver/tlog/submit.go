@@ -41,19 +41,22 @@ func (r *round) complete() bool {
 // returns false if nothing is to be signed.
 func (l *Log) askFirst(ctx context.Context) bool {
 	l.mu.Lock()
-	nothing := l.opt.Policy == nil || l.signed.Size == 0
+	nothing := l.signed.Size == 0
 	l.mu.Unlock()
-	if nothing {
+	if l.opt.Policy == nil || nothing && !l.opt.Shared {
+		return true
+	}
+	l.unmet = make(map[string]bool)
+	for i := range l.opt.Policy.Witnesses {
+		l.unmet[l.opt.Policy.Witnesses[i].Key.String()] = true
+	}
+	if nothing { // by this server: they say more when it has
 		return true
 	}
 	l.mu.Lock()
 	err := l.check(ctx)
 	l.mu.Unlock()
 	if err == nil {
-		l.unmet = make(map[string]bool)
-		for i := range l.opt.Policy.Witnesses {
-			l.unmet[l.opt.Policy.Witnesses[i].Key.String()] = true
-		}
 		err = l.meet(l.ask(ctx))
 	}
 	if err != nil && ctx.Err() == nil {
@@ -183,8 +186,8 @@ func (l *Log) submit(ctx context.Context, w *tlog.PolicyWitness, r *round, old u
 		case code == http.StatusOK:
 			line, _, err := tlog.ParseCosignatures(r.signed, body, w.Key)
 			return line, err
-		case code == http.StatusUnprocessableEntity && s.Old == size:
-			return nil, fmt.Errorf("%w: %s says that it has cosigned another root of %d entries", ErrForked, w.Name, size)
+		case code == http.StatusUnprocessableEntity && (s.Old == size || l.opt.Shared && corrected):
+			return nil, fmt.Errorf("%w: %s says that it has cosigned another root of %d entries", ErrForked, w.Name, s.Old)
 		case code != http.StatusConflict || kind != tlog.SizeType:
 			return nil, fmt.Errorf("%s has answered %d: %.200q", w.Name, code, body)
 		}
@@ -192,6 +195,8 @@ func (l *Log) submit(ctx context.Context, w *tlog.PolicyWitness, r *round, old u
 		switch {
 		case err != nil:
 			return nil, err
+		case has > size && l.opt.Shared && has <= l.opt.Source.Chain().Size:
+			return nil, fmt.Errorf("%s says that it has cosigned %d entries, which another server has signed: it is asked again about the next checkpoint", w.Name, has)
 		case has > size:
 			return nil, fmt.Errorf("%w: %s says that it has cosigned %d entries, the log has signed %d", ErrOutgrown, w.Name, has, size)
 		case has == s.Old && has == size:

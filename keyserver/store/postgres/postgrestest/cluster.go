@@ -102,6 +102,21 @@ func (c *Cluster) Exec(t testing.TB, sql string) {
 	}
 }
 
+// DemandPassword makes a role that may make schemas, and has the server demand its password.
+func (c *Cluster) DemandPassword(t testing.TB, role, password string) {
+	t.Helper()
+	c.Exec(t, fmt.Sprintf("CREATE ROLE %[1]s LOGIN PASSWORD '%[2]s'; GRANT CREATE ON DATABASE postgres TO %[1]s", role, password))
+	path := filepath.Join(c.data(), "pg_hba.conf")
+	rules, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, append([]byte("local all "+role+" scram-sha-256\n"), rules...), 0o600) // the first that fits counts
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Exec(t, "SELECT pg_reload_conf()")
+}
+
 // Await waits until a query answers true.
 func (c *Cluster) Await(t testing.TB, sql string) {
 	t.Helper()
