@@ -178,6 +178,35 @@ func TestServerKilled(t *testing.T) {
 	clients.end()
 }
 
+// TestCutOff cuts a service off from its database, as if the network had ended: it says that it is not
+// ready, so that who balances loads asks another one, and is ready again by itself.
+func TestCutOff(t *testing.T) {
+	needsClusters(t)
+	link := postgrestest.Start(t).Link(t)
+	t.Setenv(onPostgres, link.URL("postgres", nil))
+	s := openTest(t, testOptions(t.TempDir(), newClock()))
+	grow(t, s, 1)
+	link.Cut(true)
+	for s.Ready() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := s.Ready(); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.RotateKey(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a write: %v", err)
+	}
+	if _, err := s.FetchUID(t.Context(), [32]byte{}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a read: %v", err)
+	}
+	link.Cut(false)
+	for s.Ready() != nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	grow(t, s, 1)
+	mustCheck(t, s)
+}
+
 // TestLaggingReplica has a synchronous replica. While it is away nothing is acknowledged. When it is
 // promoted without the last transactions, since somebody has taken it out of
 // synchronous_standby_names, the server that has acknowledged them does not go on with it.

@@ -155,13 +155,17 @@ func (s *Service) Err() error {
 // Release ends what Options.Held began, for good.
 func (s *Service) Release() { s.held.Store(false) }
 
-// Ready returns why the service answers nothing: ErrFailed, ErrHeld or nil.
+// Ready returns why the service answers nothing: ErrFailed, ErrHeld, ErrUnavailable where the
+// database has been out of reach for so long that another server may write it, or nil.
 func (s *Service) Ready() error {
 	if err := s.Err(); err != nil {
 		return err
 	}
 	if s.held.Load() {
 		return ErrHeld
+	}
+	if s.shared != nil {
+		return s.shared.Usable()
 	}
 	return nil
 }

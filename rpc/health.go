@@ -81,7 +81,7 @@ func (h *healthService) unreadyKeyserver() string {
 		return keyserver.ErrStandby.Error()
 	case err == nil:
 		return ""
-	case errors.Is(err, keyserver.ErrHeld):
+	case errors.Is(err, keyserver.ErrHeld), errors.Is(err, keyserver.ErrUnavailable):
 		return err.Error()
 	}
 	return keyserverFailed

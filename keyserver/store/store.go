@@ -140,6 +140,9 @@ type Shared interface {
 	TakeOver(ctx context.Context) error
 	// Lost is closed when somebody else has taken over from this one.
 	Lost() <-chan struct{}
+	// Usable returns why View would read nothing now, without asking: ErrUnavailable where
+	// this was the writer and cannot know whether it is; ErrLocked, ErrClosed or nil.
+	Usable() error
 }
 
 // Pair is a key with its value. Neither must be changed.

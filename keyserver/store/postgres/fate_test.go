@@ -69,6 +69,48 @@ func statements(t *testing.T, w *world) {
 	d.wantLast(t, commits)
 }
 
+// failures: the server itself has each statement that writes fail once, and COMMIT, as it does where
+// transactions cannot be put in order. The commit lands all the same, once.
+func failures(t *testing.T, w *world) {
+	for name, trigger := range map[string]string{
+		"number": "TRIGGER once BEFORE UPDATE ON commits FOR EACH ROW",
+		"insert": "TRIGGER once BEFORE INSERT ON kv FOR EACH ROW",
+		"update": "TRIGGER once BEFORE UPDATE ON kv FOR EACH ROW",
+		"delete": "TRIGGER once BEFORE DELETE ON kv FOR EACH ROW",
+		"commit": "CONSTRAINT TRIGGER once AFTER UPDATE ON commits DEFERRABLE INITIALLY DEFERRED FOR EACH ROW",
+	} {
+		p := w.newPlace(t)
+		d := p.open(t)
+		if err := d.Commit([]store.Write{set("a", "1"), set("b", "1")}); err != nil {
+			t.Fatal(err)
+		}
+		for _, state := range []string{serializationFailure, deadlock} {
+			p.exec(t, fmt.Sprintf(`
+				CREATE SEQUENCE times;
+				CREATE FUNCTION once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+					IF nextval('times') = 1 THEN RAISE SQLSTATE '%s'; END IF; -- which no rollback takes back
+					RETURN coalesce(NEW, OLD);
+				END $$;
+				CREATE %s EXECUTE FUNCTION once()`, state, trigger))
+			if err := d.Commit([]store.Write{set("a", state), {Key: []byte("b"), Delete: true}}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if a, b := stored(t, d, "a"), stored(t, d, "b"); a != state || b != "none" {
+				t.Errorf("%s: stored are %q and %q", name, a, b)
+			}
+			var times int64
+			if err := d.pool.QueryRow(t.Context(), "SELECT last_value FROM times").Scan(&times); err != nil || times < 2 {
+				t.Errorf("%s: it was tried %d times, %v", name, times, err)
+			}
+			p.exec(t, "DROP FUNCTION once CASCADE; DROP SEQUENCE times")
+			if err := d.Commit([]store.Write{set("b", "1")}); err != nil {
+				t.Error(err)
+			}
+		}
+		d.wantLast(t, 5)
+	}
+}
+
 // lostAnswers: a commit whose answer is lost is found out about, whether it has landed or not.
 func lostAnswers(t *testing.T, w *world) {
 	d := w.newPlace(t).open(t)

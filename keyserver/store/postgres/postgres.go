@@ -73,7 +73,7 @@ type database struct {
 
 // View implements store.Store.
 func (d *database) View(ctx context.Context, read func(store.Reader) error) error {
-	if err := d.usable(); err != nil {
+	if err := d.Usable(); err != nil {
 		return err
 	}
 	conn, err := d.begin(ctx)
@@ -84,8 +84,8 @@ func (d *database) View(ctx context.Context, read func(store.Reader) error) erro
 	return read(reader{ctx, conn.Conn()})
 }
 
-// usable returns why nothing may be read.
-func (d *database) usable() error {
+// Usable implements store.Shared.
+func (d *database) Usable() error {
 	if d.closed.Load() {
 		return store.ErrClosed
 	}
@@ -140,7 +140,7 @@ func (d *database) Size() uint64 {
 // Inspect implements store.Store. It compares each row with its checksum, in the server, and
 // whether table and index have the same number of rows.
 func (d *database) Inspect(ctx context.Context) error {
-	if err := d.usable(); err != nil {
+	if err := d.Usable(); err != nil {
 		return err
 	}
 	conn, err := d.begin(ctx)

@@ -83,6 +83,7 @@ func TestStore(t *testing.T) {
 	})
 	for name, test := range map[string]func(*testing.T, *world){
 		"Statements":  statements,
+		"Failures":    failures,
 		"LostAnswers": lostAnswers,
 		"Fenced":      fenced,
 		"MidCommit":   midCommit,
