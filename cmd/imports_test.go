@@ -159,6 +159,7 @@ func house() ([]room, []exception) {
 			// Random blocks, files of test vectors, and the node's own rules to compare with.
 			tests: []string{"pgregory.net/rapid", "os", "github.com/gcash/bchd/blockchain"},
 		},
+		{folder: "protocol/vectors", rooms: []string{"indexer", "graph", "protocol"}}, // tests alone: what the whole makes of blocks
 	}
 	exceptions := []exception{
 		{
