@@ -298,6 +298,7 @@ func shownCode() map[string]string {
 		"const signed = {":                   script,
 		"for await (const { type }":          script,
 		"witness one   witness.example.net+": "protocol/tlog reads such files in its tests",
+		"node protocol/vectors/second":       "TestSecond of protocol/vectors runs it",
 	}
 }
 

@@ -2,6 +2,7 @@ package vectors
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -49,6 +50,40 @@ func TestSecond(t *testing.T) {
 	out := second(t, names...)
 	if got := bytes.Count(out, []byte(": agrees\n")); got != len(names) {
 		t.Errorf("%d files of %d agree: %s", got, len(names), out)
+	}
+}
+
+// TestChance has keytree and the second implementation make the same of chains by chance: of many if
+// KEYTREE_EXHAUSTIVE is set.
+func TestChance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens a database, and starts node")
+	}
+	chains, steps := uint64(1), 60
+	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
+		chains, steps = 40, 200
+	}
+	dir := t.TempDir()
+	for seed := range chains {
+		s := script{name: fmt.Sprint("seed ", seed), plot: func(c *chain) { byChance(c, 1000+seed, steps) }}
+		t.Run(s.name, func(t *testing.T) {
+			c := s.write(t)
+			c.observe(play(t, c))
+			follow(t, c)
+			file := filepath.Join(dir, s.name+".json")
+			save(t, file, c)
+			var values []Step
+			if err := json.Unmarshal(second(t, "--values", file), &values); err != nil {
+				t.Fatal(err)
+			}
+			var run []seen
+			for _, v := range values {
+				run = append(run, seen{v.Height, v.Block, v.Effects, v.StateHash})
+			}
+			if err := c.compare(run); err != nil {
+				t.Errorf("the second implementation differs: %v", err)
+			}
+		})
 	}
 }
 
