@@ -29,6 +29,9 @@ var update = flag.Bool("update", false, "write the corpus anew (takes node, for 
 // TestGenerated finds that the blocks of the corpus are what its generator makes, byte for byte; or
 // writes them, with what keytree makes of them.
 func TestGenerated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	var written []string
 	for _, s := range scripts() {
 		name := s.name + ".json"

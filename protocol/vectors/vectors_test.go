@@ -15,6 +15,9 @@ import (
 	"testing"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // Case is a file of the corpus. README.md tells what its fields mean.
@@ -209,6 +212,52 @@ func TestCovers(t *testing.T) {
 	}
 	if disconnects < 20 {
 		t.Errorf("%d blocks only are taken back", disconnects)
+	}
+}
+
+// TestSignatures finds that signatures are right unless it is said that they are not: so the corpus
+// serves those as well who have to check them.
+func TestSignatures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
+	checked := 0
+	for _, name := range files(t) {
+		txs := make(map[chainhash.Hash]protocol.Tx)
+		for i, step := range load(t, name).Steps {
+			if step.Disconnect {
+				continue
+			}
+			block, err := protocol.ReadBlock(step.Connect)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, tx := range block.Txs() {
+				txs[chainhash.DoubleHashH(tx)] = tx
+			}
+			for _, said := range step.Txs {
+				claim, ok := txs[chainhash.Hash(said.TxID)].Claim()
+				if !ok || !claim.Checkable() || strings.Contains(said.About, "no author") || strings.Contains(said.About, "without an author") {
+					continue
+				}
+				var spent []protocol.Output
+				for _, out := range claim.Inputs {
+					output, err := protocol.SpentOutput(txs[out.Hash], out)
+					if err != nil {
+						t.Fatal(err)
+					}
+					spent = append(spent, output)
+				}
+				err := claim.Verify(regtest.Params, step.Height, spent)
+				if right := err == nil; right == strings.Contains(said.About, "made-up") {
+					t.Errorf("%s, step %d, %q: %v", name, i, said.About, err)
+				}
+				checked++
+			}
+		}
+	}
+	if checked < 500 {
+		t.Errorf("%d signatures were checked only", checked)
 	}
 }
 
