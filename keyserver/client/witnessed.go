@@ -53,23 +53,30 @@ type Witnessed struct {
 }
 
 // Witnessed returns how far the witnesses of the pinned policy have cosigned the copy; nil if no
-// policy is pinned, or none of its quorums was seen.
+// policy is pinned.
 func (c *Client) Witnessed() (*Witnessed, error) {
 	policy, err := c.policy()
-	if err != nil || policy == nil || c.state.Seen == nil || c.state.Seen.Size == 0 {
+	if err != nil || policy == nil {
 		return nil, err
 	}
-	stated, err := tlog.Stated([]byte(c.state.Seen.Signed))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, c.path(stateFile), err)
+	if opened := c.lastWith(policy); opened != nil && c.state.Seen.Size > 0 {
+		return &Witnessed{opened.Checkpoint.Size, opened.Cosigners()}, nil
 	}
-	w := &Witnessed{Entries: stated.Size}
-	if key, err := tlog.ParseLogKey(c.state.LogKey); err == nil {
-		if opened, err := policy.OpenOf(key, []byte(c.state.Seen.Signed)); err == nil {
-			w.By = opened.Cosigners()
-		}
+	return new(Witnessed), nil
+}
+
+// lastWith opens the checkpoint that was taken last; nil if there is none, or it has not the quorum of a
+// policy, which may be another than when it was taken.
+func (c *Client) lastWith(policy *tlog.Policy) *tlog.Opened {
+	key, err := tlog.ParseLogKey(c.state.LogKey)
+	if err != nil || c.state.Seen == nil {
+		return nil
 	}
-	return w, nil
+	opened, err := policy.OpenOf(key, []byte(c.state.Seen.Signed))
+	if err != nil || opened.Quorum(0) != nil {
+		return nil
+	}
+	return opened
 }
 
 // Pin makes Sync demand what a policy (C2SP tlog-policy) demands of the checkpoints of the
@@ -142,7 +149,7 @@ func (c *Client) compareCheckpoint(ctx context.Context, caps *capabilities, s *s
 		}
 		return ctx.Err()
 	}
-	return c.demandQuorum(policy, key, problem)
+	return c.demandQuorum(policy, problem)
 }
 
 // logKey is the key of the keyserver's log: the policy's, if it has one for its origin, or the one
@@ -199,7 +206,7 @@ func (c *Client) takeCheckpoint(ctx context.Context, policy *tlog.Policy, key *t
 	if problem := opened.Quorum(0); problem != nil {
 		return fmt.Errorf("%w: %w", ErrNoQuorum, problem), nil
 	}
-	if last := c.state.Seen; last != nil && last.Size > opened.Checkpoint.Size {
+	if c.lastWith(policy) != nil && c.state.Seen.Size > opened.Checkpoint.Size {
 		return nil, nil // an older one that agrees, too
 	}
 	s := &seen{Signed: string(signed), Size: chain.Size, Head: bytes.Clone(chain.Head[:])}
@@ -253,22 +260,16 @@ func (c *Client) otherCheckpoint(ctx context.Context, checkpoint tlog.Checkpoint
 	return c.misbehaves(position, exhibit{reply: c.state.Covers, checkpoint: string(signed), log: caps.LogStatement}, "%s", problem)
 }
 
-// demandQuorum returns nil if the newest checkpoint that was seen had its quorum within tlog.MaxAge.
-// problem is why the one that is shown now does not do: who has seen a good one lately is not locked
+// demandQuorum returns nil if the newest checkpoint that was taken had its quorum within tlog.MaxAge.
+// problem is why the one that is shown now does not do: who has taken a good one lately is not locked
 // out by it.
-func (c *Client) demandQuorum(policy *tlog.Policy, key *tlog.PublicKey, problem error) error {
-	if c.state.Seen == nil || key == nil {
-		if problem == nil {
-			problem = ErrNoQuorum
-		}
+func (c *Client) demandQuorum(policy *tlog.Policy, problem error) error {
+	opened := c.lastWith(policy)
+	if opened == nil && problem == nil {
+		problem = ErrNoQuorum
+	}
+	if opened == nil {
 		return problem
-	}
-	opened, err := policy.OpenOf(key, []byte(c.state.Seen.Signed))
-	if err == nil {
-		err = opened.Quorum(0)
-	}
-	if err != nil {
-		return errors.Join(problem, fmt.Errorf("%w: the last checkpoint that was taken: %w", ErrNoQuorum, err))
 	}
 	if err := opened.Quorum(uint64(max(0, c.opt.Now().Add(-tlog.MaxAge).Unix()))); err != nil {
 		return fmt.Errorf("%w: it has to be within %v: %w", ErrOldQuorum, tlog.MaxAge, err)

@@ -228,6 +228,20 @@ func TestPinnedQuorum(t *testing.T) {
 	}
 	l.showLog(nil)
 	sync(nil)
+	if w, err := c.Witnessed(); w != nil || err != nil {
+		t.Errorf("witnessed %+v, %v, though no policy is pinned", w, err)
+	}
+	// What was taken before does not do for a policy that is pinned later.
+	l.showLog(l.entries())
+	sync(nil)
+	if err := c.Pin(l.policy()); err != nil {
+		t.Fatal(err)
+	}
+	witnessed(0)
+	sync(ErrNoQuorum)
+	l.showLog(l.entries()[:len(l.entries())-1], two)
+	sync(nil)
+	witnessed(uint64(len(l.entries()))-1, "two")
 	if err := c.Pin([]byte("quorum of fools\n")); !errors.Is(err, tlog.ErrFormat) {
 		t.Errorf("%v", err)
 	}
