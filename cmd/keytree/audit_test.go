@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -322,6 +323,8 @@ func TestAudit(t *testing.T) {
 			}
 		}
 	}
+	auditLogs(t, honest, twin, args, attached, append([]string{"--fingerprint", fingerprint}, "--network", "regtest"))
+
 	// Who goes back to the history from before is not sound again.
 	relapsed := keytree(t, args(honest, append(attached, "--state", seen)...)...)
 	if relapsed.code != exitMisbehaviour || !strings.Contains(relapsed.stdout, "found by an earlier audit") {
@@ -364,6 +367,42 @@ func TestAudit(t *testing.T) {
 }
 
 // TestAuditReset damages what an audit keeps, and begins again.
+// auditLogs has an auditor who knows the honest log see the twin's, which has the same key: that is
+// evidence to whoever has pinned the keyserver, without anchors and headers.
+func auditLogs(t *testing.T, honest, twin *keyserverProgram, args func(*keyserverProgram, ...string) []string, attached, pinned []string) {
+	t.Helper()
+	policy := filepath.Join(t.TempDir(), "policy")
+	write(t, policy, "quorum none\n")
+	for _, p := range []*keyserverProgram{honest, twin} {
+		regtest.Await(t, func() string {
+			signed, err := keyclient.NewReader(p.url, nil).Checkpoint(t.Context())
+			if err != nil || !strings.HasPrefix(string(signed), "example.org/keytree\n3\n") {
+				return fmt.Sprintf("the checkpoint is %q (%v)", signed, err)
+			}
+			return ""
+		})
+	}
+	state := append(attached, "--state", t.TempDir(), "--policy", policy)
+	wantParts(t, mustKeytree(t, args(honest, state...)...), "checkpoint: passed: of 3 entries, cosigned by no witness")
+	caught := keytree(t, args(twin, append(state, "--json")...)...)
+	var report audit.Report
+	if err := json.Unmarshal([]byte(caught.stdout), &report); err != nil || caught.code != exitMisbehaviour {
+		t.Fatalf("%+v, %v", caught, err)
+	}
+	i := slices.IndexFunc(report.Findings, func(f audit.Finding) bool { return f.Kind == audit.OtherCheckpoint })
+	if i < 0 || report.Findings[i].Evidence == "" {
+		t.Fatalf("%+v", report.Findings)
+	}
+	verify := []string{"audit", "verify-evidence", report.Findings[i].Evidence}
+	shown := keytree(t, append(verify, pinned...)...)
+	if wantParts(t, shown.stdout, "verdict   misbehaviour", "by two checkpoints", "both cannot be true"); shown.code != exitMisbehaviour {
+		t.Errorf("%+v", shown)
+	}
+	if unknown := keytree(t, verify...); unknown.code != exitFailed || !strings.Contains(unknown.stdout, "about whom?") {
+		t.Errorf("%+v", unknown)
+	}
+}
+
 func TestAuditReset(t *testing.T) {
 	for _, test := range []struct {
 		args []string

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -470,6 +471,42 @@ func TestProof(t *testing.T) {
 	} {
 		if _, err := tlog.ParseProof([]byte(text)); !errors.Is(err, tlog.ErrFormat) {
 			t.Errorf("%.80q: %v", text, err)
+		}
+	}
+}
+
+// TestProve joins every size to a tree by its tiles, of which one that is changed is noticed.
+func TestProve(t *testing.T) {
+	const size = 700
+	whole := newTree(t, size, "")
+	c := whole.checkpoint(t, size)
+	read := func(tile tlog.Tile) ([]byte, error) { return xtlog.ReadTileData(tile, whole) }
+	for _, n := range []uint64{1, 2, 255, 256, 257, 511, 512, 513, 699, 700} {
+		root, proof, err := tlog.Prove(c, n, read)
+		if err != nil || root != whole.checkpoint(t, n).Root {
+			t.Fatalf("%d entries: %v, %v", n, root, err)
+		}
+		if err := tlog.CheckConsistency(whole.checkpoint(t, n), c, proof); err != nil {
+			t.Error(err)
+		}
+		if n == size {
+			continue
+		}
+		_, _, err = tlog.Prove(c, n, func(tile tlog.Tile) ([]byte, error) {
+			content, err := read(tile)
+			content[0] ^= 1
+			return content, err
+		})
+		if !errors.Is(err, tlog.ErrProof) {
+			t.Errorf("%d entries, changed tiles: %v", n, err)
+		}
+		if _, _, err := tlog.Prove(c, n, func(tlog.Tile) ([]byte, error) { return nil, io.EOF }); !errors.Is(err, io.EOF) {
+			t.Errorf("%d entries, no tiles: %v", n, err)
+		}
+	}
+	for _, n := range []uint64{0, size + 1} {
+		if _, _, err := tlog.Prove(c, n, read); !errors.Is(err, tlog.ErrProof) {
+			t.Errorf("%d entries: %v", n, err)
 		}
 	}
 }
