@@ -40,7 +40,13 @@ func (b *between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Post(b.to, "application/json", bytes.NewReader(body))
+	reads := r.Method == http.MethodGet // the log, of which nobody lies here
+	var response *http.Response
+	if reads {
+		response, err = client.Get(strings.TrimSuffix(b.to, "/") + r.URL.Path)
+	} else {
+		response, err = client.Post(b.to, "application/json", bytes.NewReader(body))
+	}
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -51,7 +57,7 @@ func (b *between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.lie == nil {
+	if b.lie == nil || reads {
 		w.Write(raw)
 		return
 	}
