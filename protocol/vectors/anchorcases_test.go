@@ -95,7 +95,7 @@ func anchorForms(c *chain) {
 }
 
 func anchorChains(c *chain) {
-	c.fund(40, "K")
+	c.fund(45, "K")
 	k := c.key("K")
 	// next spends outputs of transactions, and has a record unless the script is nil.
 	next := func(about string, script []byte, spends ...coin) *wire.MsgTx {
@@ -151,6 +151,10 @@ func anchorChains(c *chain) {
 	script := c.anchor(a, 5, "begin")
 	script[len(script)-1] ^= 1
 	c.block("another root alone: 05", next("the same position and head, another root", script, baton(chain)))
+	chain = begin(a, 5)
+	script = c.anchor(a, 5, "begin")
+	script[len(script)-34] ^= 1
+	c.block("another head alone: 05", next("the same position and root, another head", script, baton(chain)))
 
 	// Several chains at once.
 	first, second, third := begin(a, 1), begin(a, 1), begin(b, 1)

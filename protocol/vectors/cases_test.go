@@ -520,6 +520,15 @@ func waiting(c *chain) {
 	f, fAccept := c.link("F", "E")
 	c.block("the two meet: the revoke's id is the older, though it was named later", f, fAccept)
 
+	// What a block releases, and what that releases, is one list.
+	x, xAccept := c.link("G", "A")
+	y, yAccept := c.link("D", "A")
+	c.block("G is cut from F, D from E, and D asks A", c.revoke("F", gAccept), c.revoke("E", acceptSecond), y)
+	c.block("a revoke whose accept will wait", c.revoke("A", xAccept))
+	c.block("a revoke whose accept will not", c.revoke("A", yAccept))
+	c.block("an accept before its request", xAccept)
+	c.block("one is released by the accept that the request releases, the other by its accept: the older is first", yAccept, x)
+
 	other, otherAccept := c.link("A", "C")
 	again, againAccept := c.link("C", "F")
 	c.block("an accept that would be a loop, and one of a child with a parent, do not wait", otherAccept, againAccept, other, again)
@@ -536,6 +545,11 @@ func order(c *chain) {
 	c.permute("a hand-over: B asks D, D accepts, A revokes", handOver)
 
 	whole, wholeAccept := c.link("C", "A")
+	bad := c.act("malformed MLA by A", "A", mla)
+	d, dAccept := c.link("D", "C")
+	refuses := []*wire.MsgTx{bad, c.revoke("A", bad), d, dAccept}
+	c.permute("the revoke of an accept that its own block refuses is no revoke of an older one: it comes last", refuses)
+
 	c.permute("a life in one block: request, accept, revoke, and another revoke of an older accept", []*wire.MsgTx{
 		whole, wholeAccept, c.revoke("A", wholeAccept), c.revoke("D", handOver[1]),
 	})
