@@ -12,8 +12,8 @@ import (
 
 // Where the store is behind a network, the writer's goroutine run must not wait for it: it decides
 // one call after the other. So a call is decided twice. First by who makes it, beside all others, on
-// what is on disk: of that only what it has read is kept. Then by run, which reads that again, with
-// what was decided since over it. It asks the store only for what the first decision has not read,
+// what is on disk: of that only what it has read is kept (a call that has looked at all that before
+// need not). Then by run, which reads that again, with what was decided since over it. It asks the store only for what the first decision has not read,
 // which is seldom.
 
 // mostPast is how many groups may be decided while a call reads ahead.
@@ -50,11 +50,28 @@ func (a *ahead) Get(key []byte) (value []byte, ok bool, err error) {
 	return value, ok, err
 }
 
+// ahead begins to read what is on disk, in this state or a later one.
+func (s *state) ahead() *ahead { return &ahead{group: s.group, read: make(map[string]found)} }
+
+// lookAhead is view for a call that the writer decides later: it need not ask for what read reads.
+func (s *Service) lookAhead(ctx context.Context, read func(store.Getter) error) (*ahead, error) {
+	if !s.writer.far {
+		return nil, s.view(ctx, func(view store.Reader) error { return read(view) })
+	}
+	a := s.writer.state.Load().ahead()
+	err := s.view(ctx, func(view store.Reader) error {
+		a.disk = view
+		return read(a)
+	})
+	a.disk = nil
+	return a, err
+}
+
 // readAhead decides a call on what is on disk, to see what it reads. What it decides counts for
 // nothing.
 func (w *writer) readAhead(ctx context.Context, apply func(*tx) error) *ahead {
 	known := w.state.Load() // before the View, which may see more
-	a := &ahead{group: known.group, read: make(map[string]found)}
+	a := known.ahead()
 	_ = w.db.View(ctx, func(view store.Reader) error {
 		a.disk = view
 		t := w.begun(ctx, a)

@@ -33,9 +33,13 @@ func (s *Service) CreateUID(ctx context.Context, m *uid.Message, payment string)
 	}
 	// Before signatures are verified, for whoever cannot have the name or pay for it.
 	var spend []token.ID
-	err := s.view(ctx, func(view store.Reader) (err error) {
+	look, err := s.lookAhead(ctx, func(view store.Getter) (err error) {
 		if err = free(view, s.now()); err == nil {
 			spend, err = s.unspentIn(view, []string{payment})
+		}
+		if err == nil && s.writer.far { // whether it is refused for this is decided later
+			t := &tx{view: view, now: s.now(), state: *s.writer.state.Load()}
+			_ = t.checkLastEntry(m.Content.LastEntry, true)
 		}
 		return err
 	})
@@ -49,6 +53,7 @@ func (s *Service) CreateUID(ctx context.Context, m *uid.Message, payment string)
 	if err != nil {
 		return nil, err
 	}
+	a.look = look
 	return s.accept(ctx, a, spend, func(t *tx) error {
 		if err := free(t.view, t.now); err != nil { // it may have changed since
 			return err
@@ -137,7 +142,7 @@ func (s *Service) admit(m *uid.Message) error {
 
 // accept has a message that was verified entered, if decide agrees, and tokens spent.
 func (s *Service) accept(ctx context.Context, a *accepted, spend []token.ID, decide func(*tx) error) (reply *uid.Reply, err error) {
-	err = s.change(ctx, func(t *tx) (err error) {
+	err = s.makeChange(&change{ctx: ctx, ahead: a.look, apply: func(t *tx) (err error) {
 		if err := decide(t); err != nil {
 			return err
 		}
@@ -147,7 +152,7 @@ func (s *Service) accept(ctx context.Context, a *accepted, spend []token.ID, dec
 		t.spend(spend)
 		reply, err = t.enter(a)
 		return err
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +164,7 @@ type accepted struct {
 	message *uid.Message
 	sealed  uid.Sealed
 	entry   hashchain.Entry // but for its hash
+	look    *ahead          // what was read for it; nil if not enough was
 
 	before    hashchain.Hash // UIDHash of the message that this one follows; 0 if not known
 	beforeKey sigKeyHash     // of its SIGKEY

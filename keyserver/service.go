@@ -183,13 +183,18 @@ func (s *Service) view(ctx context.Context, read func(store.Reader) error) error
 // change has the writer make a change. ErrHeld while the service is held, ErrStandby on a
 // standby.
 func (s *Service) change(ctx context.Context, apply func(*tx) error) error {
+	return s.makeChange(&change{ctx: ctx, apply: apply})
+}
+
+// makeChange is change for one that may have been read ahead.
+func (s *Service) makeChange(c *change) error {
 	if err := s.Ready(); err != nil {
 		return err
 	}
 	if s.standby.Load() {
 		return ErrStandby
 	}
-	return s.writer.do(ctx, apply)
+	return s.writer.submit(c)
 }
 
 // viewHeld is view, also while the service is held: for those whom doc.go names.

@@ -23,7 +23,7 @@ type change struct {
 	// apply decides the call and writes in tx; on an error its writes are dropped. It is
 	// called again in a later group if they do not fit into this one.
 	apply  func(*tx) error
-	ahead  *ahead     // what apply has read before; nil if it was not called
+	ahead  *ahead     // what apply reads; nil if it was not read ahead
 	err    error      // what apply said
 	result chan error // what the caller is told
 }
@@ -96,12 +96,17 @@ func newWriter(db store.Store, commit func([]store.Write) error, now func() uint
 // do has a change made and returns when it is on disk, or refused. If ctx ends
 // before, it may or may not be made.
 func (w *writer) do(ctx context.Context, apply func(*tx) error) error {
+	return w.submit(&change{ctx: ctx, apply: apply})
+}
+
+// submit is do for a change that may have been read ahead.
+func (w *writer) submit(c *change) error {
 	if !w.running.Load() {
 		return ErrReadOnly
 	}
-	c := &change{ctx: ctx, apply: apply, result: make(chan error, 1)}
-	if w.far {
-		c.ahead = w.readAhead(ctx, apply)
+	c.result = make(chan error, 1)
+	if w.far && c.ahead == nil {
+		c.ahead = w.readAhead(c.ctx, c.apply)
 	}
 	select {
 	case w.changes <- c:
@@ -109,14 +114,14 @@ func (w *writer) do(ctx context.Context, apply func(*tx) error) error {
 		return w.err
 	case <-w.quit:
 		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-c.ctx.Done():
+		return c.ctx.Err()
 	}
 	select {
 	case err := <-c.result:
 		return err
-	case <-ctx.Done():
-		return fmt.Errorf("%w before the call was answered; it may have been stored", ctx.Err())
+	case <-c.ctx.Done():
+		return fmt.Errorf("%w before the call was answered; it may have been stored", c.ctx.Err())
 	}
 }
 
