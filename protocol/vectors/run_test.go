@@ -69,15 +69,15 @@ func follow(t *testing.T, c *Case) {
 			continue
 		}
 		index(t, n, g)
-		if got := tipOf(t, g); got.block != step.Block || got.stateHash.String() != step.StateHash.String() {
-			t.Errorf("after step %d an indexer that follows has block %v and state hash %v, not %v and %v", i, got.block, got.stateHash, step.Block, step.StateHash)
+		if got := tipOf(t, g); got.block != step.Block || got.stateHash.String() != step.StateHash.String() || got.stateRoot.String() != step.StateRoot.String() {
+			t.Errorf("after step %d an indexer that follows has block %v, state hash %v and root %v, not %v, %v and %v", i, got.block, got.stateHash, got.stateRoot, step.Block, step.StateHash, step.StateRoot)
 		}
 	}
 }
 
 // playFresh indexes what a case leaves of its chain, from a node with an index of transactions, and
-// returns the state hash.
-func playFresh(t *testing.T, c *Case) Hex {
+// returns what is so then.
+func playFresh(t *testing.T, c *Case) seen {
 	t.Helper()
 	n := newFileNode()
 	n.proven = true
@@ -90,7 +90,7 @@ func playFresh(t *testing.T, c *Case) Hex {
 	}
 	g := open(t, c)
 	index(t, n, g)
-	return tipOf(t, g).stateHash
+	return tipOf(t, g)
 }
 
 func open(t *testing.T, c *Case) *graph.Graph {
@@ -149,7 +149,7 @@ func blockOf(t *testing.T, g *graph.Graph, height uint32) seen {
 	if h := sha256.Sum256(slices.Concat(before[:], events.Hash[:], digest[:])); h != events.StateHash {
 		t.Errorf("height %d: by the effects that the graph tells the state hash is %x, and it says %x", height, h, events.StateHash)
 	}
-	return seen{height: height, block: Hash(events.Hash), effects: effects, stateHash: events.StateHash[:]}
+	return seen{height: height, block: Hash(events.Hash), effects: effects, stateHash: events.StateHash[:], stateRoot: events.StateRoot[:]}
 }
 
 // mostEffects is more than a block of the corpus has.
@@ -159,7 +159,7 @@ const mostEffects = 10_000
 func tipOf(t *testing.T, g *graph.Graph) seen {
 	t.Helper()
 	tip, _ := g.Tip()
-	return seen{height: tip.Height, block: Hash(tip.Hash), stateHash: tip.StateHash[:]}
+	return seen{height: tip.Height, block: Hash(tip.Hash), stateHash: tip.StateHash[:], stateRoot: tip.StateRoot[:]}
 }
 
 // encode is the canonical encoding of a block's effects (protocol/SPEC.md §9), which the graph keeps
