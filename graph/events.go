@@ -3,6 +3,7 @@ package graph
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -41,6 +42,7 @@ func (g *Graph) Events(height uint32, first, limit int) (events BlockEvents, err
 	defer v.Close()
 	events = BlockEvents{Height: height, Hash: v.block.Hash, PrevHash: v.block.Prev, StateHash: v.block.StateHash, StateRoot: v.block.StateRoot}
 	// One more than is asked for shows whether there are more.
+	limit = min(limit, math.MaxInt-1)
 	var passed int
 	if events.Effects, passed, err = v.Effects(first, limit+1); err != nil {
 		return events, err

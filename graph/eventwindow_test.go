@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"math"
 	"reflect"
 	"runtime"
 	"slices"
@@ -41,7 +42,7 @@ func TestEventsInWindows(t *testing.T) {
 	if err := c.g.Connect(block); err != nil {
 		t.Fatal(err)
 	}
-	whole, err := c.g.Events(0, 0, 1000)
+	whole, err := c.g.Events(0, 0, math.MaxInt)
 	if err != nil {
 		t.Fatal(err)
 	}
