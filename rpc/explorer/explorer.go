@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
@@ -287,7 +288,7 @@ func (q *request) fail(err error) {
 	if q.page.AsOf > q.page.Tip { // which nobody can look at
 		q.page.At, q.page.AsOf = nil, q.page.Tip
 	}
-	q.show(title, failure{code, upper(st.Message())})
+	q.show(title, failure{code, upper(strings.TrimPrefix(st.Message(), "at_height: "))})
 	q.write(code)
 }
 

@@ -18,7 +18,7 @@ import (
 const (
 	entries    = 50 // of a list on a page
 	recent     = 12 // blocks that are looked through for what is new
-	shownInOne = 8  // changes of one of those
+	shownInOne = 8  // changes of one of those, or of a block that changed an identity
 )
 
 // templateOf is the file that shows what a page holds.
@@ -433,7 +433,7 @@ func (q *request) timeOf(data *identityPage, i *keytreev1.Identity) error {
 			if b.Type != "CONNECT" || event.IdTxHash != data.ID && event.MergedInto != data.ID && event.TxHash != data.ID {
 				continue
 			}
-			if len(data.Events) == entries {
+			if len(data.Events) == shownInOne {
 				data.More = true
 				break
 			}

@@ -11,12 +11,14 @@ let page;
 let inside; // the page, for what playwright has no words for
 let view = ""; // how the page is shown
 let problems = [];
+let origin = ""; // of the page: it may ask nobody else
 
 const orders = {
   // open shows a page, in a window of some width, in light or dark, with or without scripts.
   // A fresh one has nothing from before.
   async open({ url, width = 1280, dark = false, scripts = true, fresh = false }) {
     problems = [];
+    origin = new URL(url).origin;
     if (fresh || view !== `${width} ${dark} ${scripts}`) {
       view = `${width} ${dark} ${scripts}`;
       await page?.context().close();
@@ -29,7 +31,7 @@ const orders = {
       page.on("console", (message) => { if (message.type() === "error") problems.push(message.text()); });
       page.on("pageerror", (error) => problems.push(String(error)));
       page.on("dialog", (dialog) => { problems.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
-      page.on("request", (request) => { if (new URL(request.url()).origin !== new URL(url).origin) problems.push(`another origin: ${request.url()}`); });
+      page.on("request", (request) => { if (new URL(request.url()).origin !== origin) problems.push(`another origin: ${request.url()}`); });
     }
     const response = await page.goto(url, { waitUntil: "load" });
     return { status: response.status() };
