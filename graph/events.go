@@ -24,6 +24,7 @@ type BlockEvents struct {
 	PrevHash  chainhash.Hash
 	StateHash [32]byte
 	StateRoot [32]byte         // zero if none was kept when the block came
+	Time      uint32           // of its header, in seconds since 1970
 	Effects   []links.Effect   // in the order of the canonical encoding
 	Anchors   []anchors.Effect // likewise, after Effects
 	More      bool             // whether the block has events behind these
@@ -40,7 +41,7 @@ func (g *Graph) Events(height uint32, first, limit int) (events BlockEvents, err
 		return BlockEvents{}, err
 	}
 	defer v.Close()
-	events = BlockEvents{Height: height, Hash: v.block.Hash, PrevHash: v.block.Prev, StateHash: v.block.StateHash, StateRoot: v.block.StateRoot}
+	events = BlockEvents{Height: height, Hash: v.block.Hash, PrevHash: v.block.Prev, StateHash: v.block.StateHash, StateRoot: v.block.StateRoot, Time: v.block.Time}
 	// One more than is asked for shows whether there are more.
 	limit = min(limit, math.MaxInt-1)
 	var passed int

@@ -51,7 +51,7 @@ func TestEventsInWindows(t *testing.T) {
 	}
 	all := len(whole.Effects) + len(whole.Anchors)
 	for size := 1; size <= all; size++ {
-		joined := BlockEvents{Height: whole.Height, Hash: whole.Hash, PrevHash: whole.PrevHash, StateHash: whole.StateHash, StateRoot: whole.StateRoot}
+		joined := BlockEvents{Height: whole.Height, Hash: whole.Hash, PrevHash: whole.PrevHash, StateHash: whole.StateHash, StateRoot: whole.StateRoot, Time: whole.Time}
 		for first := 0; first < all; first += size {
 			window, err := c.g.Events(0, first, size)
 			if err != nil {

@@ -192,6 +192,7 @@ func (p *pair) agree(t rapid.TB, w *world, limit int) {
 			PrevHash:  s.block.PrevHash,
 			StateHash: s.stateHash,
 			StateRoot: s.stateRoot(),
+			Time:      s.block.Time,
 			Effects:   s.effects,
 		})
 		v := p.view(t, &h)

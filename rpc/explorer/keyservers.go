@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/keytree-bch/keytree/protocol"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
@@ -188,7 +187,7 @@ func (e *Explorer) anchor(q *request) error {
 		if err != nil {
 			return fmt.Errorf("the header of block %d: %w", t.Height, err)
 		}
-		data.Time = time.Unix(int64(header.Time), 0).UTC().Format("2 January 2006, 15:04:05 UTC")
+		data.Time = clock(header.Time)
 	}
 	if !data.Is {
 		if data.Breaks, err = q.breaks(txid, t.Height); err != nil {

@@ -175,6 +175,7 @@ type blockPage struct {
 	Height                     uint32
 	Name                       word
 	Hash, StateHash, StateRoot string
+	Time                       string // by its miner's clock
 	Previous, Next             string
 	Events                     []words
 	More                       bool
@@ -194,7 +195,7 @@ func (q *request) readBlock(height uint32, most uint32, token string) (*blockPag
 		if b.Type != "CONNECT" {
 			continue // a block that was on the chain before
 		}
-		data.Hash, data.StateHash, data.StateRoot, data.More = b.Hash, b.StateHash, b.StateRoot, b.More
+		data.Hash, data.StateHash, data.StateRoot, data.Time, data.More = b.Hash, b.StateHash, b.StateRoot, clock(b.Time), b.More
 		for _, event := range b.Events {
 			data.Events = append(data.Events, s.event(event))
 		}
@@ -351,6 +352,7 @@ type identityPage struct {
 	At      uint32
 	Changed uint32 // the last block that changed it
 	Block   word   // that one
+	Clock   string // when that was, by its miner's clock
 	Events  []words
 	More    bool // of these
 	Tree    *tree
@@ -429,8 +431,12 @@ func (q *request) timeOf(data *identityPage, i *keytreev1.Identity) error {
 	}
 	data.More = events.NextPageToken != ""
 	for _, b := range events.Blocks {
+		if b.Type != "CONNECT" {
+			continue
+		}
+		data.Clock = clock(b.Time)
 		for _, event := range b.Events {
-			if b.Type != "CONNECT" || event.IdTxHash != data.ID && event.MergedInto != data.ID && event.TxHash != data.ID {
+			if event.IdTxHash != data.ID && event.MergedInto != data.ID && event.TxHash != data.ID {
 				continue
 			}
 			if len(data.Events) == shownInOne {
@@ -522,6 +528,7 @@ type actionPage struct {
 	Message string
 	Long    int // bytes of the message, if there is more of it
 	Where   words
+	Time    string // of its block, by its miner's clock
 	Pending *pending
 	Missing bool // it is not on the chain: all of it is what is pending
 }
@@ -549,6 +556,13 @@ func (e *Explorer) action(q *request) error {
 	}
 	data.Kind, data.Does, data.Outcome = upper(kind(a.Kind)), s.does(a), s.outcome(a)
 	data.Where = say("It is transaction ", a.TxIndex, " of ", s.block(a.Height), ".")
+	if !data.Missing {
+		block, err := q.readBlock(a.Height, 1, "")
+		if err != nil {
+			return err
+		}
+		data.Time = block.Time
+	}
 	if a.ChildAddress != "" && a.ParentAddress != "" && a.AuthorAddress != a.ChildAddress && a.AuthorAddress != a.ParentAddress {
 		data.About = say("It is about ", s.key(a.ChildAddress), " below ", s.key(a.ParentAddress), ".")
 	}

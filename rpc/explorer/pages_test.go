@@ -69,7 +69,7 @@ func TestPages(t *testing.T) {
 	for path, want := range map[string][]string{
 		"/":       {"Who is behind an address?", short(stranger) + " asks " + short(parent)},
 		"/blocks": {"Blocks", short(parent) + " cuts " + short(child) + " and all below it out of identity " + short(txid("mlr1"))},
-		"/block/6": {"Block 6", short(parent) + " takes " + short(child) + " into identity " + short(txid("mlr1")),
+		"/block/6": {"Block 6", "Time by its miner's clock", "1 January 1970, 00:00:00 UTC", short(parent) + " takes " + short(child) + " into identity " + short(txid("mlr1")),
 			"Identity " + short(txid("mcr1")) + " merges into " + short(txid("mlr1"))},
 		"/block/4": {"Request " + short(txid("bad")) + " is refused: it cannot be proven who signed it",
 			"Accept " + short(txid("early")) + " of " + short(parent) + " waits for what it refers to, " + short(txid("nowhere"))},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -250,6 +251,11 @@ func (s speaker) does(a *keytreev1.Action) words {
 		return say(author, " revokes the link to ", s.key(a.ChildAddress), ".")
 	}
 	return say(author, " does what this page does not know: ", a.Kind, ".")
+}
+
+// clock is the time in the header of a block, which its miner's clock said.
+func clock(seconds uint32) string {
+	return time.Unix(int64(seconds), 0).UTC().Format("2 January 2006, 15:04:05 UTC")
 }
 
 // maxTheirs is how many characters of a stranger's text are shown.

@@ -183,7 +183,7 @@ func TestAnswers(t *testing.T) {
 		grpc: func(t *testing.T, r *rpctest.Rig) (proto.Message, error) {
 			return r.Client.ListEvents(t.Context(), &keytreev1.ListEventsRequest{FromHeight: proto.Uint32(2), ToHeight: proto.Uint32(2)})
 		},
-		want: `{"blocks": [{"type": "CONNECT", "height": 2, "hash": "@block2", "prev_hash": "@block1", "state_hash": "@state2", "state_root": "@root2", "more": false, "events": [
+		want: `{"blocks": [{"type": "CONNECT", "height": 2, "hash": "@block2", "prev_hash": "@block1", "state_hash": "@state2", "state_root": "@root2", "time": 0, "more": false, "events": [
 				{"type": "LINK_FORMED", "kind": "", "reason": "", "tx_hash": "#mla1", "ref_tx_hash": "#mlr1", "reference": "",
 				"child_address": "@child", "parent_address": "@parent", "author_address": "", "id_tx_hash": "#mlr1", "merged_into": "", "main_address": "", "anchor": null},
 				{"type": "IDENTITY_NAMED", "kind": "", "reason": "", "tx_hash": "", "ref_tx_hash": "", "reference": "",

@@ -102,6 +102,7 @@ func appendResolution(b []byte, r *keytreev1.Resolution) []byte {
 func appendBlockStart(b []byte, block *keytreev1.BlockEvents) []byte {
 	o := blockHead(b, block)
 	o.text("state_root", block.StateRoot)
+	o.number("time", block.Time)
 	o.name("events")
 	return append(o, '[')
 }
@@ -110,6 +111,7 @@ func appendBlockStart(b []byte, block *keytreev1.BlockEvents) []byte {
 // the server keeps it: a line has the same bytes from every server.
 func appendLineStart(b []byte, block *keytreev1.BlockEvents) []byte {
 	o := blockHead(b, block)
+	o.number("time", block.Time)
 	o.name("events")
 	return append(o, '[')
 }

@@ -240,6 +240,7 @@ func (r renderer) connected(in graph.BlockEvents) *keytreev1.BlockEvents {
 		PrevHash:  in.PrevHash.String(),
 		StateHash: hex.EncodeToString(in.StateHash[:]),
 		StateRoot: stateRoot(in.StateRoot),
+		Time:      in.Time,
 		Events:    make([]*keytreev1.Event, 0, len(in.Effects)+len(in.Anchors)),
 		More:      in.More,
 	}

@@ -2832,6 +2832,8 @@ type BlockEvents struct {
 	StateHash string `protobuf:"bytes,5,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	// CONNECT: the state root after the block, as in GetStatusResponse. "" for a DISCONNECT.
 	StateRoot string `protobuf:"bytes,8,opt,name=state_root,json=stateRoot,proto3" json:"state_root,omitempty"`
+	// CONNECT: the time in the block's header, in seconds since 1970. Its miner chose it, within some hours. 0 for a DISCONNECT.
+	Time uint32 `protobuf:"varint,9,opt,name=time,proto3" json:"time,omitempty"`
 	// CONNECT: what the block changed, in the order of application.
 	Events []*Event `protobuf:"bytes,6,rep,name=events,proto3" json:"events,omitempty"`
 	// Whether more events of this block follow, in the next message or page.
@@ -2910,6 +2912,13 @@ func (x *BlockEvents) GetStateRoot() string {
 		return x.StateRoot
 	}
 	return ""
+}
+
+func (x *BlockEvents) GetTime() uint32 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
 }
 
 func (x *BlockEvents) GetEvents() []*Event {
@@ -4390,7 +4399,7 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\fas_of_height\x18\x03 \x01(\rR\n" +
 	"asOfHeight\x12\x1c\n" +
 	"\n" +
-	"as_of_hash\x18\x04 \x01(\tR\basOfHash\"\xe7\x01\n" +
+	"as_of_hash\x18\x04 \x01(\tR\basOfHash\"\xfb\x01\n" +
 	"\vBlockEvents\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\rR\x06height\x12\x12\n" +
@@ -4399,7 +4408,8 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"state_hash\x18\x05 \x01(\tR\tstateHash\x12\x1d\n" +
 	"\n" +
-	"state_root\x18\b \x01(\tR\tstateRoot\x12)\n" +
+	"state_root\x18\b \x01(\tR\tstateRoot\x12\x12\n" +
+	"\x04time\x18\t \x01(\rR\x04time\x12)\n" +
 	"\x06events\x18\x06 \x03(\v2\x11.keytree.v1.EventR\x06events\x12\x12\n" +
 	"\x04more\x18\a \x01(\bR\x04more\"\xa4\x03\n" +
 	"\x05Event\x12\x12\n" +

@@ -248,6 +248,9 @@ type BlockEvents struct {
 	// StateRoot CONNECT: the state root after the block, as in GetStatusResponse. "" for a DISCONNECT.
 	StateRoot string `json:"state_root"`
 
+	// Time CONNECT: the time in the block's header, in seconds since 1970. Its miner chose it, within some hours. 0 for a DISCONNECT.
+	Time uint32 `json:"time"`
+
 	// Type CONNECT or DISCONNECT.
 	Type string `json:"type"`
 }
