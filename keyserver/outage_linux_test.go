@@ -222,7 +222,7 @@ func TestLaggingReplica(t *testing.T) {
 	s := openTest(t, opt)
 	grow(t, s, 3)
 
-	replica.Kill(t)
+	primary.Lose(t, replica)
 	m := message(s, "waits@example.org", newKey(99))
 	created := make(chan error, 1)
 	go func() { _, err := s.CreateUID(t.Context(), m, ""); created <- err }()
@@ -240,7 +240,7 @@ func TestLaggingReplica(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	replica.Kill(t)
+	primary.Lose(t, replica)
 	primary.Set(t, "synchronous_standby_names = ''")
 	grow(t, s, 2)
 	size := s.Chain().Size

@@ -57,7 +57,7 @@ func TestLaggingReplica(t *testing.T) {
 	r.w.mine(1)
 	r.step()
 
-	replica.Kill(t)
+	primary.Lose(t, replica)
 	primary.Set(t, "synchronous_standby_names = ''")
 	if _, err := s.RotateKey(t.Context()); err != nil { // an entry as any other
 		t.Fatal(err)

@@ -104,7 +104,7 @@ func TestLaggingReplica(t *testing.T) {
 	s = serve(primary, other, true)
 	cosigned(s, other)
 
-	replica.Kill(t)
+	primary.Lose(t, replica)
 	primary.Set(t, "synchronous_standby_names = ''")
 	old := copied(t, other)
 	grow(s)

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// landingTime is how long a commit may take to be known to have landed, the time included
-	// in which the server is away.
+	// landingTime is how long a commit may take until COMMIT is sent, and then until it is known
+	// whether it has landed, if the connection ends: the time in which the server is away is included,
+	// but not that in which it is there and waits for a replica.
 	landingTime = 30 * time.Second
 	// retryEvery is the time between two tries.
 	retryEvery = 100 * time.Millisecond
@@ -36,8 +37,9 @@ type commits struct {
 	place  Place
 	conn   *pgx.Conn // nil if there is none
 	epoch  int64
-	last   int64  // number of the last commit that has landed
-	warned string // what the server has warned of in the last transaction
+	last   int64           // number of the last commit that has landed
+	waits  context.Context // of COMMIT, which may take as long as replicas are away: ends when somebody else writes
+	warned string          // what the server has warned of in the last transaction
 }
 
 // group is what a commit writes.
@@ -87,9 +89,7 @@ func (d *database) Commit(writes []store.Write) error {
 		return d.replaced()
 	default:
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), landingTime)
-	defer cancel()
-	err := d.writes.land(ctx, newGroup(writes))
+	err := d.writes.land(newGroup(writes))
 	if errors.Is(err, errFenced) {
 		d.lose()
 		return fmt.Errorf("%w: %w", d.replaced(), err)
@@ -98,12 +98,18 @@ func (d *database) Commit(writes []store.Write) error {
 }
 
 // land tries until a group has landed, or cannot.
-func (c *commits) land(ctx context.Context, g group) error {
+func (c *commits) land(g group) error {
+	landing := c.place.pace.landing
+	ctx, cancel := context.WithTimeout(context.Background(), landing)
+	defer cancel()
 	for {
 		err := c.try(ctx, func(ctx context.Context, conn *pgx.Conn) error { return c.write(ctx, conn, g) })
 		if errors.Is(err, errUnsure) {
 			var landed bool
-			if landed, err = c.settle(ctx); err != nil { // which wraps nothing that would say that it has not
+			settling, cancel := context.WithTimeout(context.Background(), landing)
+			landed, err = c.settle(settling)
+			cancel()
+			if err != nil { // which wraps nothing that would say that it has not
 				return fmt.Errorf("it is not known whether commit %d has landed: %v", c.last+1, err)
 			}
 			if !landed {
@@ -118,7 +124,7 @@ func (c *commits) land(ctx context.Context, g group) error {
 			return translate(err)
 		}
 		if pauseErr := pause(ctx, retryEvery); pauseErr != nil {
-			return fmt.Errorf("%w: commit %d was given up after %v, nothing has landed: %w", store.ErrUnavailable, c.last+1, landingTime, err)
+			return fmt.Errorf("%w: commit %d was given up after %v, nothing has landed: %w", store.ErrUnavailable, c.last+1, landing, err)
 		}
 	}
 }
@@ -162,7 +168,7 @@ func (c *commits) try(ctx context.Context, work func(context.Context, *pgx.Conn)
 		c.rollback(ctx)
 		return err
 	}
-	tag, err := conn.Exec(ctx, "COMMIT")
+	tag, err := conn.Exec(c.waits, "COMMIT")
 	if err == nil {
 		err = c.tampered("committed")
 	}

@@ -380,6 +380,42 @@ func versions(t *testing.T, w *world) {
 	}
 }
 
+// replicaAway: a commit waits for a replica for as long as it is away, also longer than for a
+// server; unless another writer comes.
+func replicaAway(t *testing.T, w *world) {
+	const waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
+	for _, replaced := range []bool{false, true} {
+		p := w.newPlace(t)
+		p.pace.landing = 100 * time.Millisecond
+		d := p.open(t)
+		w.cluster.Set(t, "synchronous_standby_names = 'nobody'")
+		committed := make(chan error, 1)
+		go func() { committed <- d.Commit([]store.Write{set("a", "1")}) }()
+		w.cluster.Await(t, waiting)
+		select {
+		case err := <-committed:
+			t.Errorf("it did not wait: %v", err)
+		case <-time.After(3 * p.pace.landing):
+		}
+		if replaced {
+			d.lose()
+			if err := <-committed; err == nil {
+				t.Error("acknowledged without the replica")
+			}
+		}
+		w.cluster.Set(t, "synchronous_standby_names = ''")
+		if replaced {
+			continue
+		}
+		if err := <-committed; err != nil {
+			t.Error(err)
+		}
+		if got := stored(t, d, "a"); got != "1" {
+			t.Errorf("stored is %q", got)
+		}
+	}
+}
+
 // restart: the server is killed and started again under a writer, who goes on, and has lost
 // nothing that was acknowledged.
 func restart(t *testing.T, w *world) {

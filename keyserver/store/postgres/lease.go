@@ -18,10 +18,11 @@ type pace struct {
 	poll     time.Duration // between two looks of who waits for it
 	grace    time.Duration // after which it is over if the server has no session of the writer's
 	patience time.Duration // after which it is over if it was not renewed
+	landing  time.Duration // landingTime
 }
 
 func defaultPace() pace {
-	return pace{beat: 500 * time.Millisecond, poll: 200 * time.Millisecond, grace: time.Second, patience: 3 * time.Second}
+	return pace{beat: 500 * time.Millisecond, poll: 200 * time.Millisecond, grace: time.Second, patience: 3 * time.Second, landing: landingTime}
 }
 
 // The statements about the lease.

@@ -157,6 +157,7 @@ func (p Place) newDatabase(ctx context.Context, change func(*pgx.ConnConfig)) (*
 	}
 	d := &database{place: p, pool: pool, lost: make(chan struct{})}
 	d.writes.place = p
+	d.writes.waits, d.giveUp = context.WithCancel(context.Background())
 	return d, nil
 }
 

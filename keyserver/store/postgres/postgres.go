@@ -18,8 +18,8 @@
 //     the write-ahead log is on disk, and with synchronous_standby_names on that of replicas.
 //  2. If a statement before COMMIT fails, nothing has landed. It is done again where that can
 //     help: after a serialization failure, a deadlock, or with another connection.
-//  3. If the connection ends after COMMIT was sent, the store connects anew and asks whether
-//     the number of the commit is there. It locks the row of that number first, so the old
+//  3. COMMIT may take as long as replicas are away. If the connection ends after it was sent, the
+//     store connects anew and asks whether the number of the commit is there. It locks the row of that number first, so the old
 //     transaction has ended. It commits that question, so what it has read is as durable as any
 //     commit: a commit that a replica does not have yet is not taken for one that it has.
 //  4. A wait for replicas that somebody cancels ends with a warning only. It counts as 3.
@@ -69,6 +69,7 @@ type database struct {
 	leased atomic.Pointer[lease] // nil until this is the writer
 	lost   chan struct{}         // closed when somebody else has become it
 	losing sync.Once
+	giveUp context.CancelFunc // ends a COMMIT that waits
 }
 
 // View implements store.Store.
@@ -106,7 +107,7 @@ func (d *database) replaced() error {
 }
 
 // lose says that somebody else has become the writer.
-func (d *database) lose() { d.losing.Do(func() { close(d.lost) }) }
+func (d *database) lose() { d.losing.Do(func() { close(d.lost); d.giveUp() }) }
 
 // Lost implements store.Shared.
 func (d *database) Lost() <-chan struct{} { return d.lost }
@@ -184,6 +185,7 @@ func (d *database) Close() error {
 		err = errors.Join(err, closeConn(d.frozen))
 	}
 	err = errors.Join(err, d.writes.close())
+	d.giveUp()
 	d.pool.Close()
 	return err
 }

@@ -31,7 +31,7 @@ type place struct {
 func (w *world) newPlace(t *testing.T) place {
 	t.Helper()
 	p := w.parse(t, fmt.Sprintf("s%d", w.places.Add(1)))
-	p.pace = pace{beat: 20 * time.Millisecond, poll: 5 * time.Millisecond, grace: 30 * time.Millisecond, patience: time.Minute}
+	p.pace = pace{beat: 20 * time.Millisecond, poll: 5 * time.Millisecond, grace: 30 * time.Millisecond, patience: time.Minute, landing: landingTime}
 	return place{p, w}
 }
 
@@ -95,7 +95,8 @@ func TestStore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}
-	t.Run("Restart", func(t *testing.T) { restart(t, w) }) // after the others: it ends the server
+	t.Run("ReplicaAway", func(t *testing.T) { replicaAway(t, w) }) // alone: all commits wait
+	t.Run("Restart", func(t *testing.T) { restart(t, w) })         // after the others: it ends the server
 }
 
 // open opens the store of a place to write until the test ends.

@@ -74,6 +74,14 @@ func (c *Cluster) Replica(t testing.TB, name string) *Cluster {
 	return r
 }
 
+// Lose kills a replica, and waits until this cluster has noticed: the replica's processes live a
+// little longer than what has started them, and go on following.
+func (c *Cluster) Lose(t testing.TB, replica *Cluster) {
+	t.Helper()
+	replica.Kill(t)
+	c.Await(t, "SELECT NOT EXISTS (SELECT FROM pg_stat_replication)")
+}
+
 // Promote has a replica become a server that writes, with what it has.
 func (c *Cluster) Promote(t testing.TB) {
 	t.Helper()
