@@ -185,7 +185,8 @@ func newCluster(t testing.TB) *Cluster {
 // configure adds lines to postgresql.conf.
 func (c *Cluster) configure(t testing.TB, settings ...string) {
 	t.Helper()
-	settings = append(settings, fmt.Sprintf("unix_socket_directories = '%s'", c.dir))
+	settings = append(settings, fmt.Sprintf("unix_socket_directories = '%s'", c.dir),
+		"dynamic_shared_memory_type = mmap") // in the folder: what is killed leaves it behind
 	file, err := os.OpenFile(filepath.Join(c.data(), "postgresql.conf"), os.O_WRONLY|os.O_APPEND, 0)
 	if err == nil {
 		_, err = fmt.Fprintln(file, strings.Join(settings, "\n"))
