@@ -15,6 +15,9 @@ import (
 // TestStateRootOff lets blocks come while no state root is kept, and while one is: those that come without have
 // none, and those that come later have the one that a graph has which kept it all along.
 func TestStateRootOff(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	inMemory(t)
 	open := func(dir string, off bool) *Graph {
 		t.Helper()
@@ -89,6 +92,9 @@ func TestStateRootOff(t *testing.T) {
 // TestStateRootDamaged opens a graph whose tip has another state root than what is stored gives, and
 // takes a block back to one that has.
 func TestStateRootDamaged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	inMemory(t)
 	dir := t.TempDir()
 	g := checkpointGraph(t, dir, 1<<30)

@@ -78,7 +78,8 @@ type Options struct {
 // What cannot be compared with anything but its checksum: messages, the places of
 // actions in their block as far as they stay in the same order, what else was in
 // an action that is malformed or has no author, what was taken off the chain, the
-// hash above the first block, and whether the blocks are the node's.
+// hash above the first block, whether a block without a state root came while none was kept, and whether the
+// blocks are the node's.
 //
 // progress, if not nil, is called after each block with how many of all are
 // done. Damage is in the report; errors are those of graph.Open but for store.ErrDamaged,

@@ -164,7 +164,9 @@ func drawKey(t *rapid.T) (key Key) {
 // TestAnyOrder: whatever comes and goes, in whatever steps, the root is that of the records alone, and so is the
 // shape; versions stay what they were; and the path of each map key proves what it should.
 func TestAnyOrder(t *testing.T) {
-	t.Parallel()
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		var o owner
 		records := make(map[Key][]byte)
