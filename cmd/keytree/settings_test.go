@@ -53,6 +53,7 @@ func TestBadSettings(t *testing.T) {
 		{name: "no value", content: "server:\n", want: "server: expected a value, got nothing"},
 		{name: "bad value", content: "server: localhost\n", want: `server: expected HOST:PORT, got "localhost"`},
 		{name: "bad height", content: "start-height: 1e3\n", command: "serve", want: `start-height: expected a block height from 0 to 4294967295, got "1e3"`},
+		{name: "state root", content: "state-root: maybe\n", command: "serve", want: `state-root: expected on or off, got "maybe"`},
 		{name: "twice", content: "server: a:1\nserver: b:2\n", want: "already set"},
 		{name: "list", content: "server: [a:1]\n", want: "line 1"},
 		{name: "no YAML", content: "\tserver", want: "expected lines of the form"},

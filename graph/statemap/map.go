@@ -37,7 +37,7 @@ type leaf struct {
 // Change is what becomes of a record: another leaf, or none.
 type Change struct {
 	Key  Key
-	Ref  int32 // by which its owner finds the record
+	Ref  int32 // by which its owner finds the record, always the same; of one that is gone it means nothing
 	Hash Hash  // of the leaf
 	Gone bool  // there is no record any more
 }
@@ -62,16 +62,17 @@ func (m *Map) Len() int { return m.len }
 // those of keyOf.
 func (m *Map) Apply(changes []Change, keyOf KeyByRef) (Map, error) {
 	slices.SortFunc(changes, func(a, b Change) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-	u := update{keyOf: keyOf, len: m.len}
+	u := update{keyOf: keyOf, len: m.len, merged: make([]leaf, 0, pageLeaves+1)}
 	root := u.apply(m.root, 0, changes)
 	return Map{root, u.len}, u.err
 }
 
 // update makes a version of another.
 type update struct {
-	keyOf KeyByRef
-	len   int
-	err   error // the first of keyOf; what follows it does not count
+	keyOf  KeyByRef
+	len    int
+	merged []leaf // space for merge
+	err    error  // the first of keyOf; what follows it does not count
 }
 
 // apply returns what is below a node, or a place without one, after changes that are below it as well. depth is
@@ -163,6 +164,15 @@ const headBits = 64
 
 // number returns the head as a number, in whose order map keys are.
 func (l *leaf) number() uint64 { return binary.BigEndian.Uint64(l.head[:]) }
+
+// order compares the map key of a leaf with that of a change. A record keeps its number: so what is changed
+// is mostly found without a question to its owner, who may have to read.
+func (u *update) order(l *leaf, c *Change) int {
+	if l.ref == c.Ref && !c.Gone {
+		return 0
+	}
+	return u.compare(l, &c.Key)
+}
 
 // compare compares the map key of a leaf with another.
 func (u *update) compare(l *leaf, key *Key) int {

@@ -15,15 +15,19 @@ func (u *update) page(leaves []leaf) *node {
 }
 
 // merge returns the leaves of a page after changes, which are sorted as they are; changed tells whether
-// they are others.
+// they are others. They are good until the next call.
 func (u *update) merge(before []leaf, changes []Change) (leaves []leaf, changed bool) {
-	leaves = make([]leaf, 0, len(before)+len(changes))
+	leaves = u.merged[:0]
 	for i := range changes {
 		c := &changes[i]
-		for len(before) > 0 && u.compare(&before[0], &c.Key) < 0 {
+		was := false
+		for len(before) > 0 {
+			order := u.order(&before[0], c)
+			if was = order == 0; order >= 0 {
+				break
+			}
 			leaves, before = append(leaves, before[0]), before[1:]
 		}
-		was := len(before) > 0 && u.compare(&before[0], &c.Key) == 0
 		changed = changed || was != !c.Gone || was && before[0] != c.leaf()
 		if was {
 			before = before[1:]
@@ -32,7 +36,8 @@ func (u *update) merge(before []leaf, changes []Change) (leaves []leaf, changed 
 			leaves = append(leaves, c.leaf())
 		}
 	}
-	return append(leaves, before...), changed
+	u.merged = append(leaves, before...)
+	return u.merged, changed
 }
 
 // hash returns the hash of one or more leaves, which are sorted. Only the lowest bit in which they differ

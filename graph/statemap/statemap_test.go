@@ -269,6 +269,9 @@ func TestKeyByRefFails(t *testing.T) {
 	m := apply(t, &Map{}, &o, []Change{o.set(a, []byte("a"))})
 	broken := errors.New("the store is damaged")
 	fails := func(int32) (Key, error) { return Key{}, broken }
+	if next, err := m.Apply([]Change{o.set(a, []byte("another"))}, fails); err != nil || next.Root() == m.Root() {
+		t.Errorf("Apply to what is there, which is found by its number: %v", err)
+	}
 	if _, err := m.Apply([]Change{o.set(b, []byte("b"))}, fails); !errors.Is(err, broken) {
 		t.Errorf("Apply: %v", err)
 	}
