@@ -283,7 +283,7 @@ type Capabilities struct {
 	KeyRepositoryUris     []string `json:"key_repository_uris"`
 
 	// LogStatement What binds that key to this keyserver; absent if there is no log.
-	LogStatement LogStatement `json:"log_statement"`
+	LogStatement *LogStatement `json:"log_statement"`
 
 	// LogVkey Public key of the transparency log that the hashchain is served as, as C2SP's
 	// signed-note has it; "" if it is not served.
