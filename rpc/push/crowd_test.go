@@ -40,7 +40,7 @@ func crowdSize() int {
 	return 300
 }
 
-// crowdedLimits are those that OPERATING.md says for 10,000 clients.
+// crowdedLimits are those that cmd/keytree/OPERATING.md says for 10,000 clients.
 func crowdedLimits() admission.Limits {
 	limits := admission.DefaultLimits()
 	limits.Connections = admission.Budget{All: 15_000, One: 128}

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -88,13 +89,34 @@ func (c *Cluster) Promote(t testing.TB) {
 	c.Exec(t, "SELECT pg_promote()")
 }
 
-// Set changes settings of a running server: NAME = VALUE.
+// Set changes settings of a running server: NAME = VALUE. They are in force when it returns, also the names of replicas, which
+// not a session but the checkpointer puts into force.
 func (c *Cluster) Set(t testing.TB, settings ...string) {
 	t.Helper()
 	for _, setting := range settings {
 		c.Exec(t, "ALTER SYSTEM SET "+setting)
 	}
+	// A new session has the time from the postmaster, which tells all others before it makes one.
+	before := c.loaded(t)
 	c.Exec(t, "SELECT pg_reload_conf()")
+	for c.loaded(t).Equal(before) {
+		time.Sleep(time.Millisecond)
+	}
+	c.Exec(t, "CHECKPOINT") // the checkpointer reads its settings first
+}
+
+// loaded is when the server has read its settings last.
+func (c *Cluster) loaded(t testing.TB) (at time.Time) {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), c.URL("postgres", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(context.Background(), "SELECT pg_conf_load_time()").Scan(&at); err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
 
 // Exec runs SQL.
