@@ -36,6 +36,9 @@ func (u *untaken) Write(b []byte) (int, error) {
 
 // TestUntakenAnswersHoldLittle asks for the longest answers in a crowd that takes none.
 func TestUntakenAnswersHoldLittle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures what is held")
+	}
 	c := &rpctest.Chain{}
 	var requests, accepts []links.Action
 	for i := range 120 {

@@ -87,6 +87,9 @@ func TestLongArray(t *testing.T) {
 // TestMap makes versions of a map and compares each with a plain map when it is made
 // and again in the end.
 func TestMap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	r := rand.New(rand.NewPCG(2, 2))
 	type version struct {
 		m     Map[int, string]

@@ -14,6 +14,9 @@ import (
 // parents. Narrow nodes give few keys many levels; a small drift keeps moving
 // bases.
 func TestForest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	for _, c := range []struct {
 		width     int
 		drift     int32
@@ -135,6 +138,9 @@ func TestRooted(t *testing.T) {
 // TestForestShapes builds the shapes that an attacker could choose, link by link
 // and at once, and cuts and links them at the top and the bottom.
 func TestForestShapes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
 	const keys = 3_000
 	for name, s := range shapes {
 		for _, width := range []int{4, 16} {
