@@ -1,12 +1,13 @@
-// Package tlog serves a keyserver's hashchain as a transparency log that programs of others
-// read, check and cosign (keyserver/TLOG.md). The formats are those of protocol/tlog.
+// Package tlog signs and serves a transparency log that programs of others read, check and cosign
+// (keyserver/TLOG.md): a keyserver's hashchain, or any other Tree. The formats are those of protocol/tlog.
 //
-//	log.go       what was signed last, and when the next checkpoint is
-//	file.go      the key and the state beside it
-//	publish.go   which checkpoint is served, and with whose cosignatures
-//	submit.go    asking witnesses
-//	tiles.go     tiles and entry bundles, made of the hashchain's own records
-//	export.go    a log as files
+//	log.go        what was signed last, and when the next checkpoint is
+//	file.go       the key and the state beside it
+//	publish.go    which checkpoint is served, and with whose cosignatures
+//	submit.go     asking witnesses
+//	tiles.go      tiles and entry bundles
+//	hashchain.go  a keyserver's hashchain as a Tree
+//	export.go     a log as files
 //
 // # What is never signed
 //

@@ -57,7 +57,7 @@ func TestSigner(t *testing.T) {
 	}
 	for range 5 {
 		chain = growStored(t, dir, chain, seed)
-		l.opt.Source = chain
+		l.opt.Tree = hashchainTree{chain}
 		if err := l.sign(t.Context()); err != nil {
 			fmt.Println("refused:", err)
 		}

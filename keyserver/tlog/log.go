@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
 	"sync"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/keyserver/hashchain"
 	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
@@ -38,27 +36,28 @@ const (
 // Origin returns the name of the log of a domain's keyserver.
 func Origin(domain string) string { return domain + "/keytree" }
 
-// Source is the keyserver whose hashchain the log is. Its methods may be called concurrently.
-type Source interface {
-	// Ready returns why no history may be shown, or nil.
+// Tree is what a log publishes: entries, and the Merkle tree over them. Its methods may be called concurrently.
+type Tree interface {
+	// Ready returns why nothing may be signed or shown, or nil.
 	Ready() error
-	// Chain returns the chain's state on disk.
-	Chain() hashchain.Chain
-	// ChainAt returns the chain's state after its first size entries.
-	ChainAt(ctx context.Context, size uint64) (hashchain.Chain, error)
-	// Entries returns the entries at first…last.
-	Entries(ctx context.Context, first, last uint64) (from uint64, entries iter.Seq2[hashchain.Entry, error], err error)
-	// TreeHashes returns count hashes of a level of the Merkle tree, from index first on.
-	TreeHashes(ctx context.Context, level uint, first, count uint64) ([]hashchain.Hash, error)
-	// ConsistencyProof proves that the tree of size1 entries is the beginning of that of size2.
-	ConsistencyProof(ctx context.Context, size1, size2 uint64) ([]hashchain.Hash, error)
+	// Size returns how many entries are on disk.
+	Size() uint64
+	// RootAt returns the root over the first size entries.
+	RootAt(ctx context.Context, size uint64) (tlog.Hash, error)
+	// TileHashes returns count hashes of a level of the Merkle tree, from index first on.
+	TileHashes(ctx context.Context, level uint, first, count uint64) ([]tlog.Hash, error)
+	// Bundle returns count entries from index first on, as tlog.AppendEntry has them.
+	Bundle(ctx context.Context, first, count uint64) ([]byte, error)
+	// Consistency proves that the tree of size1 entries is the beginning of that of size2.
+	Consistency(ctx context.Context, size1, size2 uint64) ([]tlog.Hash, error)
 }
 
-// Options are what a Log is told. Source, Origin, KeyFile and StateFile are required; elsewhere zero
+// Options are what a Log is told. Source or Tree, Origin, KeyFile and StateFile are required; elsewhere zero
 // means the default.
 type Options struct {
-	Source    Source
-	Origin    string // as Origin returns it
+	Source    Source // a keyserver, whose hashchain is the log
+	Tree      Tree   // any other log
+	Origin    string // as Origin returns it of a keyserver
 	KeyFile   string // made at the first start, with StateFile
 	StateFile string
 
@@ -91,6 +90,9 @@ type Options struct {
 }
 
 func (o *Options) complete() {
+	if o.Tree == nil {
+		o.Tree = hashchainTree{o.Source}
+	}
 	if o.Interval == 0 {
 		o.Interval = DefaultInterval
 	}
@@ -239,7 +241,7 @@ func (l *Log) Run(ctx context.Context) {
 func (l *Log) awaitReady(ctx context.Context) bool {
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
-	for l.opt.Source.Ready() != nil {
+	for l.opt.Tree.Ready() != nil {
 		select {
 		case <-ctx.Done():
 			return false
@@ -251,7 +253,7 @@ func (l *Log) awaitReady(ctx context.Context) bool {
 
 // sign signs a checkpoint if there are new entries. An error that Err returns, too, is final.
 func (l *Log) sign(ctx context.Context) error {
-	if l.opt.Source.Ready() != nil {
+	if l.opt.Tree.Ready() != nil {
 		return nil // and nothing is shown either
 	}
 	l.mu.Lock()
@@ -262,11 +264,15 @@ func (l *Log) sign(ctx context.Context) error {
 	if err := l.check(ctx); err != nil {
 		return err
 	}
-	chain := l.opt.Source.Chain()
-	if chain.Size <= l.signed.Size {
+	size := l.opt.Tree.Size()
+	if size <= l.signed.Size {
 		return nil
 	}
-	next := tlog.Checkpoint{Origin: l.opt.Origin, Size: chain.Size, Root: tlog.Hash(chain.Root())}
+	root, err := l.opt.Tree.RootAt(ctx, size)
+	if err != nil {
+		return err
+	}
+	next := tlog.Checkpoint{Origin: l.opt.Origin, Size: size, Root: root}
 	s := l.state
 	s.Signed = string(l.key.Sign(next))
 	l.opt.between("signed")
@@ -284,15 +290,15 @@ func (l *Log) check(ctx context.Context) error {
 		l.checked = true
 		return nil
 	}
-	if have := l.opt.Source.Chain().Size; have < l.signed.Size {
+	if have := l.opt.Tree.Size(); have < l.signed.Size {
 		l.stopped = fmt.Errorf("%w: expected %d entries, got %d: restore the newest database", ErrBehind, l.signed.Size, have)
 		return l.stopped
 	}
-	chain, err := l.opt.Source.ChainAt(ctx, l.signed.Size)
+	root, err := l.opt.Tree.RootAt(ctx, l.signed.Size)
 	if err != nil {
 		return err
 	}
-	if root := tlog.Hash(chain.Root()); root != l.signed.Root {
+	if root != l.signed.Root {
 		l.stopped = fmt.Errorf("%w: expected the root %v of %d entries, got %v", ErrForked, l.signed.Root, l.signed.Size, root)
 		return l.stopped
 	}

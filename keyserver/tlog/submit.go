@@ -170,12 +170,8 @@ func (l *Log) submit(ctx context.Context, w *tlog.PolicyWitness, r *round, old u
 	for corrected := false; ; corrected = true {
 		s := tlog.Submission{Old: min(old, size), Checkpoint: r.signed}
 		if old > 0 && old < size {
-			proof, err := l.opt.Source.ConsistencyProof(ctx, old, size)
-			if err != nil {
+			if s.Proof, err = l.opt.Tree.Consistency(ctx, old, size); err != nil {
 				return nil, err
-			}
-			for i := range proof {
-				s.Proof = append(s.Proof, tlog.Hash(proof[i]))
 			}
 		}
 		code, kind, body, err := post(ctx, l.opt.Transport, w.URL+"/add-checkpoint", s.Marshal())
@@ -195,7 +191,7 @@ func (l *Log) submit(ctx context.Context, w *tlog.PolicyWitness, r *round, old u
 		switch {
 		case err != nil:
 			return nil, err
-		case has > size && l.opt.Shared && has <= l.opt.Source.Chain().Size:
+		case has > size && l.opt.Shared && has <= l.opt.Tree.Size():
 			return nil, fmt.Errorf("%s says that it has cosigned %d entries, which another server has signed: it is asked again about the next checkpoint", w.Name, has)
 		case has > size:
 			return nil, fmt.Errorf("%w: %s says that it has cosigned %d entries, the log has signed %d", ErrOutgrown, w.Name, has, size)

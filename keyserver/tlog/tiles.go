@@ -8,7 +8,7 @@ import (
 )
 
 // Tile returns a tile or an entry bundle, of any width up to what was signed last; ErrNone if
-// there is no such tile yet. It is made of the hashchain's own records: nothing is stored twice.
+// there is no such tile yet.
 func (l *Log) Tile(ctx context.Context, t tlog.Tile) ([]byte, error) {
 	l.mu.Lock()
 	size := l.signed.Size
@@ -18,23 +18,12 @@ func (l *Log) Tile(ctx context.Context, t tlog.Tile) ([]byte, error) {
 	}
 	first, width := uint64(t.N)*tlog.TileWidth, uint64(t.W)
 	if t.L >= 0 {
-		hashes, err := l.opt.Source.TreeHashes(ctx, uint(tlog.TileHeight*t.L), first, width)
+		hashes, err := l.opt.Tree.TileHashes(ctx, uint(tlog.TileHeight*t.L), first, width)
 		tile := make([]byte, 0, len(hashes)*len(tlog.Hash{}))
 		for i := range hashes {
 			tile = append(tile, hashes[i][:]...)
 		}
 		return tile, err
 	}
-	_, entries, err := l.opt.Source.Entries(ctx, first, first+width-1)
-	if err != nil {
-		return nil, err
-	}
-	var bundle []byte
-	for entry, err := range entries {
-		if err != nil {
-			return nil, err
-		}
-		bundle = tlog.AppendEntry(bundle, entry[:])
-	}
-	return bundle, nil
+	return l.opt.Tree.Bundle(ctx, first, width)
 }
