@@ -130,6 +130,11 @@ func house() ([]room, []exception) {
 			tests:  []string{module + "rpc/rpctest", module + "graph"},
 		},
 		{folder: "indexer", rooms: []string{"graph", "protocol"}},
+		{ // joins the graph with what publishes and cosigns logs
+			folder: "indexer/statelog",
+			rooms:  []string{"graph", "keyserver/audit", "keyserver/tlog", "keyserver/witness", "protocol"},
+			tests:  []string{module + "indexer", module + "rpc/witness"},
+		},
 		{ // and graph only as the exceptions say; databases only behind keyserver/store
 			folder: "keyserver",
 			rooms:  []string{"graph/durable", "protocol"},

@@ -94,6 +94,9 @@ func (v *View) Height() uint32 { return v.height }
 // Hash returns the hash of the block that the view is as of.
 func (v *View) Hash() chainhash.Hash { return v.block.Hash }
 
+// Block returns what the graph adds up to at the block that the view is as of, and the hash of the block before.
+func (v *View) Block() (at Tip, prev chainhash.Hash) { return *v.block.Tip(v.height), v.block.Prev }
+
 // Tip returns the tip that the view was opened under: what Since answers is as of it.
 func (v *View) Tip() Tip { return *v.snapshot.tip }
 

@@ -209,7 +209,7 @@ func (l *Log) Check(ctx context.Context) error {
 }
 
 // Run signs checkpoints and has witnesses cosign them, until ctx ends. What goes wrong it logs:
-// readers have the last checkpoint meanwhile. It is called once.
+// readers have the last checkpoint meanwhile. It may be called again when it has returned.
 func (l *Log) Run(ctx context.Context) {
 	if !l.awaitReady(ctx) || !l.asked && !l.askFirst(ctx) {
 		return
