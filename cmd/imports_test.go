@@ -99,7 +99,7 @@ func house() ([]room, []exception) {
 		},
 		{ // what a keyserver answers
 			folder: "rpc/keyserver",
-			rooms:  []string{"rpc/jsonrpc", "rpc/admission", "rpc/fault", "rpc/proto", "keyserver", "protocol/tlog"},
+			rooms:  []string{"rpc/jsonrpc", "rpc/tlog", "rpc/admission", "rpc/fault", "rpc/proto", "keyserver", "protocol/tlog"},
 			tests:  served,
 		},
 		{folder: "rpc/web", rooms: []string{"rpc/rest", "rpc/fault"}, tests: append(served, module+"keyserver", module+"indexer", module+"protocol", module+"graph", module+"graph/links")}, // what people, pages and tools read
@@ -114,7 +114,9 @@ func house() ([]room, []exception) {
 			tests:  served,
 		},
 		{folder: "rpc/operator", rooms: []string{"keyserver", "protocol/tlog"}, tests: served},
-		{folder: "rpc/witness", rooms: []string{"keyserver", "protocol/tlog"}}, // what logs are told that want to be cosigned
+		{folder: "rpc/tlog", rooms: []string{"rpc/admission", "keyserver", "protocol/tlog"}},                                                   // what readers of logs are told
+		{folder: "rpc/statelog", rooms: []string{"rpc/tlog", "rpc/witness", "keyserver/tlog", "keyserver/witness", "protocol"}, tests: served}, // and those of state logs
+		{folder: "rpc/witness", rooms: []string{"keyserver", "protocol/tlog"}},                                                                 // what logs are told that want to be cosigned
 		{folder: "rpc/rest", rooms: []string{"rpc/admission", "rpc/fault", "rpc/proto"}, tests: served},
 		{folder: "rpc/jsonrpc", rooms: []string{"rpc/admission", "rpc/fault"}},
 		{ // what apps import
@@ -133,7 +135,7 @@ func house() ([]room, []exception) {
 		{ // joins the graph with what publishes and cosigns logs
 			folder: "indexer/statelog",
 			rooms:  []string{"graph", "keyserver/audit", "keyserver/tlog", "keyserver/witness", "protocol"},
-			tests:  []string{module + "indexer", module + "rpc/witness"},
+			tests:  []string{module + "indexer", module + "rpc/statelog"},
 		},
 		{ // and graph only as the exceptions say; databases only behind keyserver/store
 			folder: "keyserver",

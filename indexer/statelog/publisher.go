@@ -145,7 +145,11 @@ func (p *Publisher) stateFile(epoch uint32) string { return p.keyFile(epoch) + "
 
 // openEpoch opens an epoch's entries and log. That of a frozen one is only read.
 func (p *Publisher) openEpoch(n uint32, frozen bool) (*epoch, error) {
-	t, err := openTree(filepath.Join(p.opt.Dir, strconv.Itoa(int(n))))
+	dir := strconv.Itoa(int(n))
+	if p.opt.KeyFile == "" {
+		dir = "unsigned" // what is frozen stays as it is
+	}
+	t, err := openTree(filepath.Join(p.opt.Dir, dir))
 	if err != nil {
 		return nil, err
 	}

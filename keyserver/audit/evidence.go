@@ -55,13 +55,16 @@ const (
 	// two checkpoints. A signed head that names the chain of anchors comes with them: anybody can
 	// begin one for a domain.
 	ByCheckpointAndAnchor Proof = "checkpoint and anchor"
+	// An entry of a state log (protocol/STATELOG.md §4), under a checkpoint that the log has signed, and what somebody
+	// else has computed of the same block.
+	ByStateEntry Proof = "state entry"
 )
 
 // Evidence is a file of evidence. It is enough to see that statements which the keyserver
 // signed, or the chain has, cannot all be true.
 // Binary fields are base64.
 type Evidence struct {
-	Version int    `json:"version"` // 1, or 2 with checkpoints
+	Version int    `json:"version"` // 1, 2 with checkpoints, 3 of a state log
 	Proof   Proof  `json:"proof"`
 	Finding Kind   `json:"finding"`
 	Text    string `json:"text"`
@@ -81,6 +84,8 @@ type Evidence struct {
 	Checkpoints []string                      `json:"checkpoints,omitempty"`
 	Log         *hashchain.SignedLogStatement `json:"log,omitempty"`
 
+	StateLog *StateLog `json:"state_log,omitempty"`
+
 	Genesis string `json:"genesis,omitempty"` // txid
 	Bundle  []byte `json:"bundle,omitempty"`  // package bundle
 }
@@ -97,6 +102,8 @@ const (
 	// checkpointVersion that of evidence with them.
 	evidenceVersion   = 1
 	checkpointVersion = 2
+	// stateLogVersion is that of evidence about a state log.
+	stateLogVersion = 3
 	// maxEvidence is the most bytes that are read of a file of evidence: who wrote it
 	// decides how many it has. Nearly all are the proof bundle, some 1.5 kB for each
 	// anchor.
@@ -158,7 +165,10 @@ func ReadEvidence(in io.Reader) (*Evidence, error) {
 
 // version is which one evidence has.
 func (e *Evidence) version() int {
-	if len(e.Checkpoints) > 0 {
+	switch {
+	case e.StateLog != nil:
+		return stateLogVersion
+	case len(e.Checkpoints) > 0:
 		return checkpointVersion
 	}
 	return evidenceVersion
@@ -196,13 +206,18 @@ func (u *run) keepEvidence(ctx context.Context, e *Evidence) (string, error) {
 		return path, err
 	}
 	e.Time = uint64(u.now().Unix())
+	return path, e.Write(path)
+}
+
+// Write puts evidence into a file, in the place of whatever is there.
+func (e *Evidence) Write(path string) error {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", " ")
 	if err := enc.Encode(e); err != nil {
-		return "", err
+		return err
 	}
-	return path, durable.Write(path, out.Bytes())
+	return durable.Write(path, out.Bytes())
 }
 
 // verifyKept reads a file of evidence that was kept, and verifies it again.

@@ -16,6 +16,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/protocol/proof"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 // ErrNoEvidence says that a file does not show what it says it does: the message
@@ -28,6 +29,8 @@ const (
 	OffChain Verdict = "consistent, but is it on the best chain?"
 	// AboutWhom: the reader has not pinned the keyserver, or its chain of anchors.
 	AboutWhom Verdict = "consistent, but about whom?"
+	// WhichState: what the rules make of the block the reader has not said.
+	WhichState Verdict = "consistent, but which state is the block's?"
 	// ConvictsNobody: a statement is not by the key that was in force at its size.
 	ConvictsNobody Verdict = "convicts nobody"
 )
@@ -43,12 +46,17 @@ type Pins struct {
 	// Asked is how many entries Rotations has all of that replace a key: those of the
 	// reader's own copy, or math.MaxUint64 if the keyserver was asked (AskRotations).
 	Asked uint64
+
+	StateLog *tlog.PublicKey // of the accused state log
+	// State is what the reader's own index, or one that the reader believes, makes of the block that evidence about a
+	// state log is about; Height is not looked at.
+	State *protocol.StateEntry
 }
 
 // Conviction is what a file of evidence shows.
 type Conviction struct {
 	// Verdict is Misbehaviour, or else what keeps the evidence from convicting: one of
-	// OffChain, AboutWhom and ConvictsNobody.
+	// OffChain, AboutWhom, WhichState and ConvictsNobody.
 	Verdict Verdict  `json:"verdict"`
 	Shows   []string `json:"shows"` // what cannot be doubted
 	// Compare is what the reader must compare with what is known from elsewhere: empty
@@ -149,6 +157,9 @@ func disproved(format string, args ...any) error { return problemf("", format, a
 func (e *Evidence) verify(ctx context.Context, r *reading) error {
 	if err := uid.CheckDomain(e.Domain); err != nil {
 		return disproved("its domain: %w", err)
+	}
+	if e.Proof == ByStateEntry {
+		return e.byStateEntry(r)
 	}
 	if e.Proof != ByAnchors || len(e.Heads) > 0 {
 		if err := e.readKeys(r); err != nil {

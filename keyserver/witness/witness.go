@@ -37,6 +37,10 @@ var (
 	// ErrMismatch says that key and state do not belong together. Restore the one that is
 	// missing.
 	ErrMismatch = errors.New("files of the witness do not belong together")
+	// ErrRefused says that the witness, which computes itself what the log states, has another root.
+	ErrRefused = errors.New("the witness has computed another tree")
+	// ErrLater says that the witness has not computed so much yet. Ask again later.
+	ErrLater = errors.New("the witness has not computed as much yet")
 )
 
 // ConflictError says that a submission does not begin where the witness stands. Submit again
@@ -47,7 +51,7 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("expected a submission from %d entries on, which were cosigned last", e.Size)
 }
 
-// Options are what a Witness is told. All but Name and Now are required.
+// Options are what a Witness is told. All but Name, Now and Judge are required.
 type Options struct {
 	KeyFile   string // made with StateFile at the first start, for which Name is needed
 	StateFile string
@@ -55,6 +59,9 @@ type Options struct {
 	// Policy names the logs, whose keys it has; of anything else in it there is no use.
 	Policy *format.Policy
 	Now    func() time.Time // the clock; time.Now by default
+	// Judge, if not nil, returns why a checkpoint, which one of the logs has signed, is not cosigned whatever was
+	// before: an error that wraps ErrRefused or ErrLater. It is called concurrently.
+	Judge func(c format.Checkpoint, signed []byte) error
 
 	// between, if not nil, is called between two steps, by their name; tests kill the process there.
 	between func(step string)
@@ -206,8 +213,8 @@ func (w *Witness) Close() error {
 func (w *Witness) Key() *format.PublicKey { return w.key.Witness() }
 
 // Add cosigns the checkpoint of a submission and returns the line with the signature; or says
-// why not: format.ErrFormat, ErrUnknown, format.ErrSignature, a *ConflictError, format.ErrProof,
-// or that it could not be stored.
+// why not: format.ErrFormat, ErrUnknown, format.ErrSignature, what Options.Judge says, a *ConflictError,
+// format.ErrProof, or that it could not be stored.
 func (w *Witness) Add(submission []byte) (line []byte, err error) {
 	s, err := format.ParseSubmission(submission)
 	if err != nil {
@@ -225,6 +232,11 @@ func (w *Witness) Add(submission []byte) (line []byte, err error) {
 	}
 	if s.Old > c.Size {
 		return nil, fmt.Errorf("%w: expected a size of %d or more, got %d", format.ErrFormat, s.Old, c.Size)
+	}
+	if w.opt.Judge != nil {
+		if err := w.opt.Judge(c, s.Checkpoint); err != nil {
+			return nil, err
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -31,6 +31,23 @@ func Prove(c Checkpoint, size uint64, read func(Tile) ([]byte, error)) (root Has
 	return root, proof, nil
 }
 
+// ProveEntry reads of a log's tiles what shows that the entry at an index, which is below the checkpoint's size, is in
+// its tree. It checks them as Prove does.
+func ProveEntry(c Checkpoint, index uint64, read func(Tile) ([]byte, error)) (proof []Hash, err error) {
+	if index >= c.Size || c.Size > maxSize {
+		return nil, fmt.Errorf("%w: there is no entry %d of %d", ErrProof, index, c.Size)
+	}
+	reader := &tileReader{read: read}
+	proof, err = tlog.ProveRecord(int64(c.Size), int64(index), tlog.TileHashReader(tlog.Tree{N: int64(c.Size), Hash: c.Root}, reader))
+	switch {
+	case reader.err != nil:
+		return nil, reader.err
+	case err != nil:
+		return nil, fmt.Errorf("%w: tiles of the checkpoint of %d entries: %w", ErrProof, c.Size, err)
+	}
+	return proof, nil
+}
+
 // tileReader implements tlog.TileReader for one proof.
 type tileReader struct {
 	read func(Tile) ([]byte, error)

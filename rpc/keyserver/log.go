@@ -1,100 +1,26 @@
 package keyserver
 
 import (
-	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/rs/zerolog"
 
-	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/tlog"
-	format "github.com/keytree-bch/keytree/protocol/tlog"
-	"github.com/keytree-bch/keytree/rpc/admission"
+	tlogrpc "github.com/keytree-bch/keytree/rpc/tlog"
 )
 
 // LogPath is the prefix of a keyserver's transparency log.
 const LogPath = "/keytree/"
 
-// How long who has read something need not ask again (keyserver/TLOG.md §1).
-const (
-	forever = "public, max-age=31536000, immutable" // a tile never changes
-	shortly = "public, max-age=3"
-)
-
-// WitnessedHeader says with "none", beside a checkpoint, that it has not the quorum of
-// cosignatures that the keyserver's own policy demands.
-const WitnessedHeader = "Keytree-Quorum"
-
-// tileWork is how many units of work a tile or a bundle is.
-const tileWork = 4
-
 // WithLog answers readers of a transparency log below LogPath, which pages of any origin may be, and
 // leaves all else to next.
 func WithLog(l *tlog.Log, next http.Handler, log zerolog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		path, ok := strings.CutPrefix(r.URL.Path, LogPath)
-		if !ok {
-			next.ServeHTTP(w, r)
+		if path, ok := strings.CutPrefix(r.URL.Path, LogPath); ok {
+			tlogrpc.Answer(w, r, path, l, log)
 			return
 		}
-		w.Header().Set("Access-Control-Allow-Origin", "*")
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "expected GET or HEAD", http.StatusMethodNotAllowed)
-			return
-		}
-		if path == "checkpoint" {
-			signed, witnessed, err := l.Checkpoint()
-			if !witnessed && err == nil {
-				w.Header().Set(WitnessedHeader, "none")
-			}
-			answerLog(w, r, "text/plain; charset=utf-8", shortly, signed, err, log)
-			return
-		}
-		tile, err := format.ParsePath(path)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusNotFound)
-			return
-		}
-		if err := admission.Work(r.Context(), tileWork); err != nil {
-			refuseLog(w, err)
-			return
-		}
-		content, err := l.Tile(r.Context(), tile)
-		answerLog(w, r, "application/octet-stream", forever, content, err, log)
+		next.ServeHTTP(w, r)
 	})
-}
-
-// answerLog writes what was asked for, or why there is none.
-func answerLog(w http.ResponseWriter, r *http.Request, kind, cache string, content []byte, err error, log zerolog.Logger) {
-	switch {
-	case err == nil:
-		w.Header().Set("Content-Type", kind)
-		w.Header().Set("Cache-Control", cache)
-		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
-		if r.Method == http.MethodGet {
-			w.Write(content) // a client that went away is no fault to report
-		}
-	case errors.Is(err, tlog.ErrNone):
-		http.Error(w, err.Error(), http.StatusNotFound)
-	case errors.Is(err, keyserver.ErrHeld), errors.Is(err, tlog.ErrBehind), errors.Is(err, tlog.ErrForked):
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-	case r.Context().Err() != nil:
-	default:
-		log.Error().Err(err).Str("path", r.URL.Path).Msg("transparency log")
-		http.Error(w, "the keyserver cannot read its log", http.StatusInternalServerError)
-	}
-}
-
-// refuseLog tells a reader that it has asked for too much.
-func refuseLog(w http.ResponseWriter, err error) {
-	var refusal *admission.Refusal
-	if !errors.As(err, &refusal) {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	w.Header().Set("Retry-After", strconv.Itoa(refusal.Seconds()))
-	http.Error(w, refusal.Error(), refusal.HTTPStatus())
 }

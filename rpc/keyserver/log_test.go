@@ -26,6 +26,7 @@ import (
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
+	tlogrpc "github.com/keytree-bch/keytree/rpc/tlog"
 )
 
 // signedLog is a log that has signed all that a source has.
@@ -88,7 +89,7 @@ func TestLogOverHTTP(t *testing.T) {
 				t.Errorf("%s: no page may read it", test.path)
 			}
 		}
-		if r := get("GET", "/keytree/checkpoint"); r.Header.Get(keyserverrpc.WitnessedHeader) != "" {
+		if r := get("GET", "/keytree/checkpoint"); r.Header.Get(tlogrpc.WitnessedHeader) != "" {
 			t.Errorf("without a policy the checkpoint is marked: %v", r.Header)
 		}
 		chain.Wait(keyserver.ErrHeld)

@@ -58,8 +58,10 @@ func codeOf(err error) int {
 		return http.StatusConflict
 	case errors.Is(err, witness.ErrUnknown):
 		return http.StatusNotFound
-	case errors.Is(err, tlog.ErrSignature):
+	case errors.Is(err, tlog.ErrSignature), errors.Is(err, witness.ErrRefused):
 		return http.StatusForbidden
+	case errors.Is(err, witness.ErrLater):
+		return http.StatusServiceUnavailable
 	case errors.Is(err, tlog.ErrProof):
 		return http.StatusUnprocessableEntity
 	case errors.Is(err, tlog.ErrFormat):
