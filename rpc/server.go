@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/push"
 	"github.com/keytree-bch/keytree/rpc/rest"
 	"github.com/keytree-bch/keytree/rpc/signin"
+	"github.com/keytree-bch/keytree/rpc/statelog"
 )
 
 // ShutdownGrace is how long Serve lets calls finish once it is told to stop. Watch
@@ -68,6 +70,9 @@ type Config struct {
 	// SignInKey is the secret of SignInService, of signin.NonceKeySize bytes, for servers that are
 	// to know each other's challenges; nil: one of the server's own.
 	SignInKey []byte
+
+	// State answers, over HTTP, what is below statelog.Path; nil: nothing is there.
+	State http.Handler
 
 	Keyserver *keyserver.Service // nil for none
 	// Allowances are what each client may ask of KeyserverService, as KeyserverConfig.Allowances.
@@ -167,7 +172,15 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
+	var state http.Handler
+	if c.State != nil {
+		state = s.admission.Answers(c.State, refuseHTTP)
+	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if state != nil && strings.HasPrefix(r.URL.Path, statelog.Path) {
+			state.ServeHTTP(w, r)
+			return
+		}
 		if push.IsStream(r) { // which nothing holds back
 			answers.ServeHTTP(w, r)
 			return

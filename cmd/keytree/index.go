@@ -23,8 +23,10 @@ type runningIndex struct {
 	config  serverConfig
 	metrics *metrics.Metrics // nil: nobody looks
 	graph   *graph.Graph     // nil if it could not be opened
-	indexer atomic.Pointer[indexer.Indexer]
-	mempool atomic.Pointer[mempool.Follower]
+	// stateLog publishes the graph's states, and cosigns others'; nil: neither was asked for, or there is no graph.
+	stateLog *stateLog
+	indexer  atomic.Pointer[indexer.Indexer]
+	mempool  atomic.Pointer[mempool.Follower]
 }
 
 func (x *runningIndex) open() (err error) {
@@ -46,7 +48,10 @@ func (x *runningIndex) close() error {
 	if x.graph == nil {
 		return nil
 	}
-	return x.graph.Close()
+	if x.stateLog == nil {
+		return x.graph.Close()
+	}
+	return errors.Join(x.stateLog.close(), x.graph.Close())
 }
 
 // failed returns a channel that is closed when the index has failed; nil if there is none.
@@ -65,6 +70,9 @@ func (x *runningIndex) run(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { x.watch(ctx) })
+	if x.stateLog != nil {
+		watching.Go(func() { x.publish(ctx) })
+	}
 	if err := x.follow(ctx); err != nil {
 		x.part.fail(err)
 	}

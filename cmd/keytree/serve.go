@@ -29,6 +29,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/metrics"
 	"github.com/keytree-bch/keytree/rpc/signin"
+	statelogrpc "github.com/keytree-bch/keytree/rpc/statelog"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -101,6 +102,18 @@ contradict end the one, and the other goes on. /readyz tells of both, /readyz/in
 failed begins anew with the next start. The program ends when nothing is left that it was
 asked to run, and at the start for what only its operator can correct.
 
+With --state-log-key and --state-log-host it publishes, at /state/NETWORK/1/EPOCH/ of its REST, a
+transparency log with the state hash and the state root of each block that has ten others
+on top and was known for two hours (protocol/STATELOG.md): so that what it answers can be
+checked, and whoever answers otherwise is found out. Key file and FILE.json belong together:
+restore neither from a backup. If a published block is taken off the chain after all, that key
+signs nothing more, and a new epoch begins, whose key is in FILE.2 and in the log.
+
+With --cosign-key and --cosign-logs it is a witness of others' state logs, which reach it at
+/state/add-checkpoint: it cosigns a checkpoint only if it has computed the same root itself.
+One that differs it refuses, finds out at which block, and keeps in DIR/state-evidence, for
+keytree audit verify-evidence.
+
 With --metrics-listen it tells Prometheus how it fares, and has Go's profiles, there
 alone. METRICS.md beside the source lists the metrics, scripts/grafana has a dashboard.
 
@@ -132,6 +145,7 @@ does, and for the watchdog that its index goes on.`,
 	newVerifiedFlag(flags)
 	unconfirmed := newMempoolFlags(flags)
 	memory, stateRoot := memoryFlag(flags), stateRootFlag(flags)
+	states := newStateLogFlags(flags)
 	into := flags.String("reindex-into", "", "index into this data `DIR` instead, without answering, until it has come to the node's tip, and end; "+
 		"an earlier version can go on serving the data folder meanwhile")
 	log := newLogFlags(flags)
@@ -158,6 +172,9 @@ does, and for the watchdog that its index goes on.`,
 		if c.admission, err = limits.gate(); err != nil {
 			return err
 		}
+		if c.stateLog, err = states.config(*dataDir, stateRoot.value); err != nil {
+			return err
+		}
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
 			return err
 		}
@@ -172,6 +189,7 @@ does, and for the watchdog that its index goes on.`,
 			c.startHeight = *h
 		}
 		if *into != "" {
+			c.stateLog = nil // of the data folder, not of what is made
 			return reindex(cmd.Context(), c, *into)
 		}
 		return serve(cmd.Context(), c, nil)
@@ -279,6 +297,7 @@ type serverConfig struct {
 	startHeight uint32
 	memory      int64 // what the process may take, in bytes
 	noStateRoot bool
+	stateLog    *stateLogConfig // nil: no state is published
 	// mempoolActions is how many transactions of the node's mempool are shown; 0: it is not followed.
 	mempoolActions int
 	signInKeyFile  string // "" for a key that ends with the process
@@ -357,6 +376,12 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		defer func() { err = errors.Join(err, index.close()) }()
 		config.Graph, config.Indexer, config.IndexPart = index.graph, index, &index.part.Part
 		config.DialLinks = c.dialLinks
+		if err := index.openStateLog(); err != nil {
+			return err
+		}
+		if index.stateLog != nil {
+			config.State = statelogrpc.NewHandler(c.network.Name, index.stateLog, index.stateLog.witness(), c.log)
+		}
 		if c.signInKeyFile != "" {
 			if config.SignInKey, err = signin.OpenKey(c.signInKeyFile); err != nil {
 				return fmt.Errorf("--signin-key-file: %w", err)

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/spf13/pflag"
+
+	"github.com/keytree-bch/keytree/indexer/statelog"
+	"github.com/keytree-bch/keytree/keyserver/uid"
+	"github.com/keytree-bch/keytree/keyserver/witness"
+	format "github.com/keytree-bch/keytree/protocol/tlog"
+)
+
+// stateLogFlags tell whether and how an index publishes its states, and whose it cosigns.
+type stateLogFlags struct{ key, host, policy, cosignKey, cosignName, cosignLogs *string }
+
+func newStateLogFlags(flags *pflag.FlagSet) stateLogFlags {
+	f := stateLogFlags{
+		key: flags.String("state-log-key", "", "key `FILE` of the log that publishes state hash and state root of each block, made at the first start, with "+
+			"FILE.json for what it has signed, and FILE.2 and so on for later epochs"),
+		host:       flags.String("state-log-host", "", "`HOST` name under which readers reach the state log, in its name for good"),
+		policy:     flags.String("state-witness-policy", "", "`FILE` that names the witnesses of the state log, and how many of them a checkpoint needs (C2SP tlog-policy)"),
+		cosignKey:  flags.String("cosign-key", "", "key `FILE` of a witness of others' state logs, which cosigns what this index has computed, too; made at the first start, with FILE.json for what it remembers"),
+		cosignName: flags.String("cosign-name", "", "`NAME` of that witness, as its host with a path, in its key and signatures; for the first start"),
+		cosignLogs: flags.String("cosign-logs", "", "`POLICY` file that names the state logs to be cosigned, in lines of the form log KEY URL"),
+	}
+	setting(flags, "state-log-key", "state-log-host", "state-witness-policy", "cosign-key", "cosign-name", "cosign-logs")
+	return f
+}
+
+// stateLogConfig is what a state log and a witness of others' are made of.
+type stateLogConfig struct {
+	dir     string // of its entries
+	keyFile string // "": no log is signed
+	host    string
+	policy  *format.Policy // nil: no witness is asked
+
+	cosignKey  string // "": none is cosigned
+	cosignName string
+	cosignLogs *format.Policy
+	evidence   string // folder
+}
+
+// config returns what was asked for, nil if neither log nor witness was. stateRoot tells whether blocks get a state
+// root.
+func (f stateLogFlags) config(dataDir string, stateRoot bool) (*stateLogConfig, error) {
+	switch {
+	case *f.key == "" && (*f.host != "" || *f.policy != ""):
+		return nil, usagef("--state-log-host and --state-witness-policy go with --state-log-key, which says that there is to be a state log")
+	case *f.cosignKey == "" && (*f.cosignName != "" || *f.cosignLogs != ""):
+		return nil, usagef("--cosign-name and --cosign-logs go with --cosign-key, which says that state logs are to be cosigned")
+	case *f.key == "" && *f.cosignKey == "":
+		return nil, nil
+	case !stateRoot:
+		return nil, usagef("--state-log-key and --cosign-key need the state root of each block: expected --state-root on")
+	case *f.key != "" && *f.host == "":
+		return nil, usagef("--state-log-key needs --state-log-host HOST, which is in the log's name")
+	case *f.cosignKey != "" && *f.cosignLogs == "":
+		return nil, usagef("--cosign-key needs --cosign-logs POLICY, which names the logs to be cosigned")
+	}
+	c := &stateLogConfig{
+		dir: filepath.Join(dataDir, "state-log"), keyFile: *f.key, host: *f.host,
+		cosignKey: *f.cosignKey, cosignName: *f.cosignName, evidence: filepath.Join(dataDir, "state-evidence"),
+	}
+	var err error
+	if *f.host != "" {
+		if err := uid.CheckDomain(*f.host); err != nil {
+			return nil, usagef("--state-log-host: %w", err)
+		}
+	}
+	if *f.policy != "" {
+		if c.policy, err = readPolicy(*f.policy); err != nil {
+			return nil, err
+		}
+	}
+	if *f.cosignKey == "" {
+		return c, nil
+	}
+	if _, err := os.Stat(*f.cosignKey); *f.cosignName == "" && err != nil {
+		return nil, usagef("%s is not there: expected --cosign-name NAME, for which a key is made", *f.cosignKey)
+	}
+	if c.cosignLogs, err = readPolicy(*f.cosignLogs); err != nil {
+		return nil, err
+	}
+	if len(c.cosignLogs.Logs) == 0 {
+		return nil, usagef("%s names no log: expected lines of the form log KEY URL", *f.cosignLogs)
+	}
+	return c, nil
+}
+
+// stateLog is the state log of an index, and its witness of others'.
+type stateLog struct {
+	*statelog.Publisher
+	cosigner *statelog.Cosigner // nil: none is cosigned
+}
+
+// openStateLog opens what was asked for.
+func (x *runningIndex) openStateLog() (err error) {
+	c, log := x.config.stateLog, x.config.log
+	if c == nil || x.graph == nil {
+		return nil
+	}
+	s := new(stateLog)
+	s.Publisher, err = statelog.Open(statelog.Options{Chain: x.graph, Dir: c.dir, KeyFile: c.keyFile, Host: c.host, Policy: c.policy, Log: log})
+	if err != nil {
+		return err
+	}
+	x.stateLog = s
+	if c.keyFile != "" {
+		epoch := s.Epoch()
+		log.Info().Uint32("epoch", epoch).Stringer("key", s.Log(epoch).Key()).Msg("state log")
+	}
+	if c.cosignKey == "" {
+		return nil
+	}
+	s.cosigner, err = statelog.OpenCosigner(statelog.CosignerOptions{
+		Publisher: s.Publisher, KeyFile: c.cosignKey, Name: c.cosignName, Policy: c.cosignLogs, Evidence: c.evidence, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	log.Info().Stringer("key", s.witness().Key()).Strs("logs", origins(c.cosignLogs)).Msg("witness of state logs")
+	return nil
+}
+
+// witness is what answers logs that want to be cosigned; nil if none is.
+func (s *stateLog) witness() *witness.Witness {
+	if s.cosigner == nil {
+		return nil
+	}
+	return s.cosigner.Witness()
+}
+
+func (s *stateLog) close() error {
+	if s.cosigner == nil {
+		return s.Close()
+	}
+	return errors.Join(s.cosigner.Close(), s.Close())
+}
+
+// publish has the state log follow the graph until ctx ends. Where it cannot go on, what it signed is served on.
+func (x *runningIndex) publish(ctx context.Context) {
+	var searching sync.WaitGroup
+	defer searching.Wait()
+	if c := x.stateLog.cosigner; c != nil {
+		searching.Go(func() { c.Run(ctx) })
+	}
+	if err := x.stateLog.Run(ctx); err != nil {
+		x.config.log.Error().Err(err).Msg("the state log goes on with the next start: until then nothing more is signed; what was signed is answered, and the rest goes on")
+	}
+}
