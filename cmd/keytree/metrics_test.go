@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -29,6 +30,7 @@ import (
 
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
 	"github.com/keytree-bch/keytree/keyserver/tlog"
+	"github.com/keytree-bch/keytree/protocol"
 	format "github.com/keytree-bch/keytree/protocol/tlog"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
@@ -45,12 +47,61 @@ func startMeasured(t *testing.T) *measured {
 	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
 	dir := t.TempDir()
 	s := startAnchored(t, n, dir, "--witness-policy", witnessOf(t, dir), "--witness-interval", "1s", "--metrics-listen", "127.0.0.1:0",
-		"--unlimited", "192.0.2.1", "--keyserver-rate", "1", "--limit-streams", "8/1", "--timeout-slow", "1s", "--mempool-max-actions", "1")
+		"--state-log-key", filepath.Join(dir, "state.key"), "--state-log-host", "example.org", "--cosign-key", filepath.Join(dir, "cosign.key"),
+		"--cosign-name", "example.org/w", "--cosign-logs", ownStateLog(t, dir), "--unlimited", "192.0.2.1", "--keyserver-rate", "1", "--limit-streams", "8/1", "--timeout-slow", "1s", "--mempool-max-actions", "1")
 	m := &measured{anchoredServer: s}
 	m.metrics = "http://" + field(t, s.await(&s.stderr, `"message":"serving"`), "metrics")
 	s.await(&s.stderr, "the hashchain agrees with its anchors")
 	awaitTip(t, s.grpc, n)
 	return m
+}
+
+// ownStateLog makes the key of the state log of a server that is yet to be started in a folder, whose first block is known
+// for two hours, and returns a policy that names the log.
+func ownStateLog(t *testing.T, dir string) string {
+	t.Helper()
+	log, err := tlog.Open(tlog.Options{Origin: protocol.StateOrigin("example.org", regtest.Params.Name, 1), KeyFile: filepath.Join(dir, "state.key"), StateFile: filepath.Join(dir, "state.key.json")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := filepath.Join(dir, "state-logs")
+	write(t, policy, "log "+log.Key().String()+"\nquorum none\n")
+	if err := errors.Join(log.Close(), os.Mkdir(filepath.Join(dir, "state-log"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "state-log", "known.json"), fmt.Sprintf(`[{"time":%d,"height":0,"block":"%v"}]`, time.Now().Add(-2*time.Hour).Unix(), regtest.Params.GenesisHash))
+	return policy
+}
+
+// moveStateLog moves what tells of the state log.
+func (m *measured) moveStateLog(moves mover) {
+	t := m.t
+	t.Helper()
+	regtest.Await(t, func() string {
+		if signed := m.value(series{name: "keytree_state_log_signed_entries"}); signed != 1 {
+			return fmt.Sprintf("%v entries are signed", signed)
+		}
+		return ""
+	})
+	if epoch, stopped := m.value(series{name: "keytree_state_log_epoch"}), m.value(series{name: "keytree_state_log_stopped"}); epoch != 1 || stopped != 0 {
+		t.Errorf("epoch %v, stopped %v of a state log that signs", epoch, stopped)
+	}
+	text, err := os.ReadFile(filepath.Join(m.dir, "state.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := format.ParseKey(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	moves(func() {
+		lie := format.Submission{Checkpoint: key.Sign(format.Checkpoint{Origin: key.Name(), Size: 1})}
+		response, err := m.client.Post("http://"+m.keyserverProgram.rest+"/state/add-checkpoint", "text/plain", bytes.NewReader(lie.Marshal()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+	}, series{name: "keytree_state_log_differing"})
 }
 
 // witnessOf runs a witness of the log of a keyserver that is yet to be started in a folder, and returns a
@@ -161,6 +212,10 @@ func TestMetrics(t *testing.T) {
 	nothing := func() {}
 	m.moveChain(moves)
 	m.moveKeyserver(moves)
+	m.moveStateLog(moves)
+	for _, name := range []string{"keytree_state_log_signed_entries", "keytree_state_log_epoch", "keytree_state_log_stopped"} {
+		moved[name] = true
+	}
 	m.moveClients(t, moves)
 	moves(nothing, series{name: "keytree_tip_age_seconds"})
 	moves(func() {

@@ -111,8 +111,11 @@ func (x *runningIndex) openStateLog() (err error) {
 	}
 	x.stateLog = s
 	if c.keyFile != "" {
-		epoch := s.Epoch()
+		epoch := s.Status().Epoch
 		log.Info().Uint32("epoch", epoch).Stringer("key", s.Log(epoch).Key()).Msg("state log")
+		if x.metrics != nil {
+			x.metrics.WatchStateLog(s.Publisher)
+		}
 	}
 	if c.cosignKey == "" {
 		return nil
@@ -122,6 +125,9 @@ func (x *runningIndex) openStateLog() (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	if x.metrics != nil {
+		x.metrics.WatchCosigner(s.cosigner)
 	}
 	log.Info().Stringer("key", s.witness().Key()).Strs("logs", origins(c.cosignLogs)).Msg("witness of state logs")
 	return nil

@@ -68,7 +68,7 @@ func TestOnAChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	caughtUp()
-	eventually(t, "the next epoch", func() bool { return r.Epoch() == 2 })
+	eventually(t, "the next epoch", func() bool { return r.Status().Epoch == 2 })
 	publishes(2)
 	frozen := r.await(1, first)
 	r.halt()

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -53,6 +54,7 @@ type CosignerOptions struct {
 type Cosigner struct {
 	opt     CosignerOptions
 	witness *witness.Witness
+	differs atomic.Int64   // checkpoints that were kept since the start
 	found   chan differing // what Run is to look at
 }
 
@@ -107,6 +109,9 @@ func hostOf(origin, network string) string {
 // Close lets other processes open the witness. Run has to have returned.
 func (c *Cosigner) Close() error { return c.witness.Close() }
 
+// Differing is how many checkpoints differed since the start.
+func (c *Cosigner) Differing() int64 { return c.differs.Load() }
+
 // Witness is what answers logs.
 func (c *Cosigner) Witness() *witness.Witness { return c.witness }
 
@@ -157,6 +162,7 @@ func (c *Cosigner) keep(checkpoint format.Checkpoint, signed []byte) {
 			c.opt.Log.Error().Err(err).Str("log", checkpoint.Origin).Uint64("size", checkpoint.Size).Stringer("root", checkpoint.Root).Msg("a state log has signed another tree, which could not be kept as evidence")
 			return
 		}
+		c.differs.Add(1)
 		c.opt.Log.Error().Str("log", checkpoint.Origin).Uint64("size", checkpoint.Size).Stringer("root", checkpoint.Root).Str("evidence", path).
 			Msg("a state log has signed another tree than was computed here")
 	}

@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -58,13 +59,15 @@ type Options struct {
 // maxEpochs is more epochs than there are: each took a reorganisation below ten blocks and two hours.
 const maxEpochs = 1000
 
-// Publisher has the state log of an index. Log and Epochs may be called concurrently with Run.
+// Publisher has the state log of an index. Log, Size and Status may be called concurrently with Run.
 type Publisher struct {
 	opt   Options
 	known *known // Run's goroutine
 
 	stop context.CancelFunc // Run's goroutine; ends the log's Run
 	done chan struct{}      // Run's goroutine; closed when it has ended; nil: it does not run
+
+	stopped atomic.Bool // Run has returned an error
 
 	mu     sync.RWMutex
 	epochs []*epoch // mu; by their numbers from 1 on; the last is not frozen
@@ -232,11 +235,25 @@ func (p *Publisher) Log(epoch uint32) *tlog.Log {
 	return p.epochs[epoch-1].log
 }
 
-// Epoch returns the number of the epoch that is not frozen.
-func (p *Publisher) Epoch() uint32 { return p.current().number }
-
 // Size returns how many entries the epoch has that is not frozen, signed or not.
 func (p *Publisher) Size() uint64 { return p.current().Size() }
+
+// Status is how far a state log has come.
+type Status struct {
+	Epoch   uint32 // that is not frozen
+	Signed  uint64 // entries in its last checkpoint; 0 for none
+	Stopped bool   // nothing is signed until the next start
+}
+
+// Status returns how far the state log has come.
+func (p *Publisher) Status() Status {
+	e := p.current()
+	s := Status{Epoch: e.number, Stopped: p.stopped.Load()}
+	if e.log != nil {
+		s.Signed, s.Stopped = e.log.Status().Signed, s.Stopped || e.log.Err() != nil
+	}
+	return s
+}
 
 func (p *Publisher) current() *epoch {
 	p.mu.RLock()
@@ -254,6 +271,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	for {
 		changed := p.opt.Chain.Changed()
 		if err := p.step(ctx); err != nil && ctx.Err() == nil && !graph.OffChain(err) {
+			p.stopped.Store(true)
 			return fmt.Errorf("state log: %w", err)
 		}
 		select {

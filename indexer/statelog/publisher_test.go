@@ -266,11 +266,11 @@ func TestFreezes(t *testing.T) {
 		r.reorganise(10, fmt.Sprint("shallow", restart)) // the newest that was published is below
 		r.noticed()
 	}
-	if r.Epoch() != 1 {
+	if r.Status().Epoch != 1 {
 		t.Fatal("a shallow reorganisation has ended the epoch")
 	}
 	r.reorganise(15, "deep")
-	eventually(t, "the next epoch", func() bool { return r.Epoch() == 2 })
+	eventually(t, "the next epoch", func() bool { return r.Status().Epoch == 2 })
 	r.noticed()
 	r.pass(2 * time.Hour)
 	tip, _ := r.graph.Tip()
@@ -290,7 +290,7 @@ func TestFreezes(t *testing.T) {
 		}
 	}
 	r.mine(60, "")
-	eventually(t, "a third epoch", func() bool { return r.Epoch() == 3 })
+	eventually(t, "a third epoch", func() bool { return r.Status().Epoch == 3 })
 	r.halt()
 	r.start()
 	r.noticed()

@@ -10,6 +10,7 @@ import (
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/mempool"
+	"github.com/keytree-bch/keytree/indexer/statelog"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/keyserver/anchor"
 	"github.com/keytree-bch/keytree/keyserver/tlog"
@@ -103,6 +104,18 @@ func (m *Metrics) WatchLog(l *tlog.Log) {
 	for _, name := range names {
 		m.counter("keytree_log_witness_failures_total", prometheus.Labels{"witness": name}, func() float64 { return float64(l.Status().Failures[name]) })
 	}
+}
+
+// WatchStateLog adds the metrics of a state log that is signed. At most once.
+func (m *Metrics) WatchStateLog(p *statelog.Publisher) {
+	m.gauge("keytree_state_log_signed_entries", nil, func() float64 { return float64(p.Status().Signed) })
+	m.gauge("keytree_state_log_epoch", nil, func() float64 { return float64(p.Status().Epoch) })
+	m.gauge("keytree_state_log_stopped", nil, func() float64 { return oneIf(p.Status().Stopped) })
+}
+
+// WatchCosigner adds the metrics of a witness of state logs. At most once.
+func (m *Metrics) WatchCosigner(c *statelog.Cosigner) {
+	m.gauge("keytree_state_log_differing", nil, func() float64 { return float64(c.Differing()) })
 }
 
 // quorumAge is how old the last quorum is, once there was one.

@@ -31,7 +31,7 @@ type Logs interface {
 // cosigned, if there is a witness for them: its submission prefix is Path without the last slash.
 func NewHandler(network string, logs Logs, w *witness.Witness, log zerolog.Logger) http.Handler {
 	prefix := strings.TrimSuffix(Path, "/")
-	var cosigns http.Handler = http.NotFoundHandler()
+	cosigns := http.NotFoundHandler()
 	if w != nil {
 		cosigns = http.StripPrefix(prefix, witnessrpc.NewHandler(w, log))
 	}
