@@ -56,6 +56,9 @@ func shownCommands() []shown {
 		{line: "keytree serve … --grpc-listen :8434 --http-listen :443 --acme keys.example.org", why: "the authority has to reach a domain; TestACME has one of its own"},
 		{line: "cmd → rpc → {indexer, keyserver} → graph → protocol", why: "no command"},
 
+		{line: "keytree serve … --state-log-key state.key --state-log-host keys.example.org --state-witness-policy witnesses.policy", why: "TestStateLog plays it"},
+		{line: "keytree audit verify-evidence 7a0e5d21c9b4f386.json --log-key keys.example.org/state/… --state BLOCK:STATE_HASH:STATE_ROOT", why: "TestVerifyStateEvidence plays it"},
+
 		{line: "keytree keyserver serve --keyserver-domain example.org --keyserver-store postgres://keys@db.example.org/keys …", why: postgres},
 		{line: "keytree keyserver serve --keyserver-domain example.org --keyserver-store postgres://keys@db.example.org/keys --standby …", why: postgres},
 		{line: "keytree keyserver backup keys.backup --keyserver-domain example.org", why: postgres},
@@ -292,13 +295,14 @@ func TestDocuments(t *testing.T) {
 func shownCode() map[string]string {
 	const script = "TestReadme of rpc/web runs it"
 	return map[string]string{
-		"// Follow is a program":             "TestFollowers of scripts/follow runs it",
-		"// node follow.mjs":                 "TestFollowers of scripts/follow runs it",
-		"import { Keytree":                   script,
-		"const signed = {":                   script,
-		"for await (const { type }":          script,
-		"witness one   witness.example.net+": "protocol/tlog reads such files in its tests",
-		"node protocol/vectors/second":       "TestSecond of protocol/vectors runs it",
+		"// Follow is a program":              "TestFollowers of scripts/follow runs it",
+		"// node follow.mjs":                  "TestFollowers of scripts/follow runs it",
+		"import { Keytree":                    script,
+		"const signed = {":                    script,
+		"for await (const { type }":           script,
+		"log keys.example.org/state/mainnet/": "TestStateLog reads such a file",
+		"witness one   witness.example.net+":  "protocol/tlog reads such files in its tests",
+		"node protocol/vectors/second":        "TestSecond of protocol/vectors runs it",
 	}
 }
 
