@@ -109,6 +109,9 @@ checked, and whoever answers otherwise is found out. Key file and FILE.json belo
 restore neither from a backup. If a published block is taken off the chain after all, that key
 signs nothing more, and a new epoch begins, whose key is in FILE.2 and in the log.
 
+With --anchor-state it anchors that log once a day, under the domain state.NETWORK.HOST, as it
+does a keyserver's hashchain: the log says where to pay for it.
+
 With --cosign-key and --cosign-logs it is a witness of others' state logs, which reach it at
 /state/add-checkpoint: it cosigns a checkpoint only if it has computed the same root itself.
 One that differs it refuses, finds out at which block, and keeps in DIR/state-evidence, for
@@ -172,7 +175,7 @@ does, and for the watchdog that its index goes on.`,
 		if c.admission, err = limits.gate(); err != nil {
 			return err
 		}
-		if c.stateLog, err = states.config(*dataDir, stateRoot.value); err != nil {
+		if c.stateLog, err = states.config(*dataDir, network.value.Name, stateRoot.value); err != nil {
 			return err
 		}
 		if c.keyserver, err = ks.config(*dataDir); err != nil {

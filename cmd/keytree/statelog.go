@@ -3,20 +3,27 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/keytree-bch/keytree/indexer/statelog"
+	"github.com/keytree-bch/keytree/keyserver/anchor"
+	"github.com/keytree-bch/keytree/keyserver/anchor/onchain"
+	"github.com/keytree-bch/keytree/keyserver/schedule"
 	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/keyserver/witness"
+	"github.com/keytree-bch/keytree/protocol"
 	format "github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 // stateLogFlags tell whether and how an index publishes its states, and whose it cosigns.
-type stateLogFlags struct{ key, host, policy, cosignKey, cosignName, cosignLogs *string }
+type stateLogFlags struct{ key, host, policy, cosignKey, cosignName, cosignLogs, anchor *string }
 
 func newStateLogFlags(flags *pflag.FlagSet) stateLogFlags {
 	f := stateLogFlags{
@@ -24,11 +31,12 @@ func newStateLogFlags(flags *pflag.FlagSet) stateLogFlags {
 			"FILE.json for what it has signed, and FILE.2 and so on for later epochs"),
 		host:       flags.String("state-log-host", "", "`HOST` name under which readers reach the state log, in its name for good"),
 		policy:     flags.String("state-witness-policy", "", "`FILE` that names the witnesses of the state log, and how many of them a checkpoint needs (C2SP tlog-policy)"),
+		anchor:     flags.String("anchor-state", "", "anchor the state log on the chain, once a day, with the key in `FILE`, which is made at the first start, with FILE.json for what it has signed, and FILE.2 and so on for later epochs"),
 		cosignKey:  flags.String("cosign-key", "", "key `FILE` of a witness of others' state logs, which cosigns what this index has computed, too; made at the first start, with FILE.json for what it remembers"),
 		cosignName: flags.String("cosign-name", "", "`NAME` of that witness, as its host with a path, in its key and signatures; for the first start"),
 		cosignLogs: flags.String("cosign-logs", "", "`POLICY` file that names the state logs to be cosigned, in lines of the form log KEY URL"),
 	}
-	setting(flags, "state-log-key", "state-log-host", "state-witness-policy", "cosign-key", "cosign-name", "cosign-logs")
+	setting(flags, "state-log-key", "state-log-host", "state-witness-policy", "anchor-state", "cosign-key", "cosign-name", "cosign-logs")
 	return f
 }
 
@@ -38,6 +46,7 @@ type stateLogConfig struct {
 	keyFile string // "": no log is signed
 	host    string
 	policy  *format.Policy // nil: no witness is asked
+	anchor  string         // file with the key of anchors; "": none is made
 
 	cosignKey  string // "": none is cosigned
 	cosignName string
@@ -47,10 +56,10 @@ type stateLogConfig struct {
 
 // config returns what was asked for, nil if neither log nor witness was. stateRoot tells whether blocks get a state
 // root.
-func (f stateLogFlags) config(dataDir string, stateRoot bool) (*stateLogConfig, error) {
+func (f stateLogFlags) config(dataDir, network string, stateRoot bool) (*stateLogConfig, error) {
 	switch {
-	case *f.key == "" && (*f.host != "" || *f.policy != ""):
-		return nil, usagef("--state-log-host and --state-witness-policy go with --state-log-key, which says that there is to be a state log")
+	case *f.key == "" && (*f.host != "" || *f.policy != "" || *f.anchor != ""):
+		return nil, usagef("--state-log-host, --state-witness-policy and --anchor-state go with --state-log-key, which says that there is to be a state log")
 	case *f.cosignKey == "" && (*f.cosignName != "" || *f.cosignLogs != ""):
 		return nil, usagef("--cosign-name and --cosign-logs go with --cosign-key, which says that state logs are to be cosigned")
 	case *f.key == "" && *f.cosignKey == "":
@@ -63,7 +72,7 @@ func (f stateLogFlags) config(dataDir string, stateRoot bool) (*stateLogConfig, 
 		return nil, usagef("--cosign-key needs --cosign-logs POLICY, which names the logs to be cosigned")
 	}
 	c := &stateLogConfig{
-		dir: filepath.Join(dataDir, "state-log"), keyFile: *f.key, host: *f.host,
+		dir: filepath.Join(dataDir, "state-log"), keyFile: *f.key, host: *f.host, anchor: *f.anchor,
 		cosignKey: *f.cosignKey, cosignName: *f.cosignName, evidence: filepath.Join(dataDir, "state-evidence"),
 	}
 	var err error
@@ -71,6 +80,9 @@ func (f stateLogFlags) config(dataDir string, stateRoot bool) (*stateLogConfig, 
 		if err := uid.CheckDomain(*f.host); err != nil {
 			return nil, usagef("--state-log-host: %w", err)
 		}
+	}
+	if domain := statelog.AnchorDomain(*f.host, network); *f.anchor != "" && len(domain) > protocol.MaxAnchorDomain {
+		return nil, usagef("--anchor-state: anchors of the state log are under the domain %s, which has more than %d bytes: expected a shorter --state-log-host", domain, protocol.MaxAnchorDomain)
 	}
 	if *f.policy != "" {
 		if c.policy, err = readPolicy(*f.policy); err != nil {
@@ -150,12 +162,78 @@ func (s *stateLog) close() error {
 
 // publish has the state log follow the graph until ctx ends. Where it cannot go on, what it signed is served on.
 func (x *runningIndex) publish(ctx context.Context) {
-	var searching sync.WaitGroup
-	defer searching.Wait()
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	if c := x.stateLog.cosigner; c != nil {
-		searching.Go(func() { c.Run(ctx) })
+		beside.Go(func() { c.Run(ctx) })
+	}
+	if x.config.stateLog.anchor != "" {
+		beside.Go(func() {
+			if err := x.anchorStates(ctx); err != nil && ctx.Err() == nil {
+				x.config.log.Error().Err(err).Msg("the state log is not anchored any more until keytree is started anew; the rest goes on")
+			}
+		})
 	}
 	if err := x.stateLog.Run(ctx); err != nil {
 		x.config.log.Error().Err(err).Msg("the state log goes on with the next start: until then nothing more is signed; what was signed is answered, and the rest goes on")
 	}
+}
+
+// anchorStates anchors the state log until ctx ends, each epoch with a key and a chain of anchors of its own.
+func (x *runningIndex) anchorStates(ctx context.Context) (err error) {
+	wallet, err := x.config.coinsConfig(anchorRetry).open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, wallet.Close()) }()
+	for ctx.Err() == nil {
+		anchored, err := x.stateLog.Anchored(ctx)
+		if err == nil {
+			err = x.anchorEpoch(ctx, anchored, &onchain.Node{Source: wallet})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// anchorEpoch anchors the log of an epoch until that ends, or ctx.
+func (x *runningIndex) anchorEpoch(ctx context.Context, anchored *statelog.Anchored, node *onchain.Node) error {
+	c, log := x.config.stateLog, x.config.log
+	keyFile := c.anchor
+	if epoch := anchored.Epoch(); epoch > 1 {
+		keyFile += "." + strconv.Itoa(int(epoch))
+	}
+	domain := statelog.AnchorDomain(c.host, x.config.network.Name)
+	p, err := anchor.Open(anchor.Options{
+		Domain: domain, Network: x.config.network, KeyFile: keyFile, StateFile: keyFile + ".json",
+		Hashchain: anchored, Chain: onchain.Index{Graph: x.graph, Synced: x.synced}, Node: node, Log: log,
+		// An anchor covers all that came before.
+		Schedule: schedule.Schedule{Interval: 24 * time.Hour, MaxEntries: schedule.DefaultMaxEntries, Heartbeat: 7 * 24 * time.Hour},
+		NeedFunds: func(uri string) {
+			log.Info().Str("uri", uri).Str("domain", domain).Msg("the state log is not anchored yet: pay for the first anchors")
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("anchors of the state log: %w", err)
+	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() {
+		select {
+		case <-anchored.Frozen():
+			cancel()
+		case <-running.Done():
+		}
+	})
+	if err = p.Check(running); err == nil {
+		err = p.Run(running)
+	}
+	if running.Err() != nil {
+		return nil
+	}
+	return err
 }

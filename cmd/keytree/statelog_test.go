@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -147,6 +148,8 @@ func TestStateLogFlags(t *testing.T) {
 	}{
 		{[]string{"--state-log-host", "a.example"}, "go with --state-log-key"},
 		{[]string{"--state-log-key", "k"}, "needs --state-log-host"},
+		{[]string{"--anchor-state", "k"}, "go with --state-log-key"},
+		{[]string{"--anchor-state", "k", "--state-log-key", "k", "--state-log-host", strings.Repeat("a", 50) + ".example"}, "expected a shorter --state-log-host"},
 		{[]string{"--state-log-key", "k", "--state-log-host", "A/b"}, "--state-log-host: "},
 		{[]string{"--state-log-key", "k", "--state-log-host", "a.example", "--state-root", "off"}, "expected --state-root on"},
 		{[]string{"--cosign-logs", "l"}, "go with --cosign-key"},
@@ -195,4 +198,60 @@ func TestVerifyStateEvidence(t *testing.T) {
 	}
 	keytree(t, "audit", "verify-evidence", path, "--state", "1:2:3").wantError(t, exitUsage, "expected a block's hash")
 	keytree(t, "audit", "verify-evidence", path, "--log-key", "x").wantError(t, exitUsage, "expected an Ed25519 key")
+}
+
+// TestAnchorState anchors a state log on a real chain, and compares the anchor with the log.
+func TestAnchorState(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a process")
+	}
+	n := regtest.ForTest(t, regtest.Options{Blocks: 110})
+	dir := t.TempDir()
+	ownStateLog(t, dir)
+	s := startProgram(t, nil, append(serveArgs(n.URL(), dir), "--state-log-key", filepath.Join(dir, "state.key"), "--state-log-host", "example.org",
+		"--anchor-state", filepath.Join(dir, "anchor.key"))...)
+	server, rest := s.awaitServing()
+	awaitTip(t, server, n)
+	uri := field(t, s.await(&s.stderr, "pay for the first anchors"), "uri")
+	address, _, _ := strings.Cut(uri, "?")
+	payTo(t, n, address, 100_000)
+	mine(t, server, n)
+	s.await(&s.stderr, "the node has the anchor")
+	mine(t, server, n)
+	var answer struct {
+		Anchors []struct {
+			Position   string
+			Head, Root []byte
+		}
+	}
+	regtest.Await(t, func() string {
+		text := mustGet(t, s, "/v1/anchors?domain=state.regtest.example.org")
+		if err := json.Unmarshal(text, &answer); err != nil {
+			t.Fatal(err)
+		}
+		if len(answer.Anchors) != 1 {
+			return string(text)
+		}
+		return ""
+	})
+	response, err := http.Get("http://" + rest + "/state/regtest/1/1/tile/entries/000.p/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	bundle, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := format.ParseBundle(bundle, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, root := sha256.Sum256(entries[0]), sha256.Sum256(append([]byte{0}, entries[0]...))
+	if a := answer.Anchors[0]; a.Position != "0" || !bytes.Equal(a.Head, head[:]) || !bytes.Equal(a.Root, root[:]) {
+		t.Errorf("anchor %+v; want head %x and root %x", a, head, root)
+	}
+	if code := s.signal(syscall.SIGTERM); code != exitDone {
+		t.Errorf("ended with %d: %s", code, s.errors())
+	}
 }

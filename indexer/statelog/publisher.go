@@ -79,7 +79,8 @@ type epoch struct {
 	*tree
 	log    *tlog.Log // nil without a key
 	chain  Chain
-	signed uint64 // entries that the log had signed when it was opened
+	signed uint64        // entries that the log had signed when it was opened
+	frozen chan struct{} // closed when the epoch has ended
 }
 
 // Open opens what was published. Close it. The log begins to sign with Run.
@@ -156,7 +157,7 @@ func (p *Publisher) openEpoch(n uint32, frozen bool) (*epoch, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &epoch{number: n, tree: t, chain: p.opt.Chain}
+	e := &epoch{number: n, tree: t, chain: p.opt.Chain, frozen: make(chan struct{})}
 	if p.opt.KeyFile == "" {
 		return e, nil
 	}
@@ -422,6 +423,7 @@ func (p *Publisher) reorganised(ctx context.Context, e *epoch, at uint32) error 
 	p.mu.Lock()
 	p.epochs = append(p.epochs, next)
 	p.mu.Unlock()
+	close(e.frozen)
 	p.opt.Log.Info().Stringer("key", next.log.Key()).Uint32("epoch", next.number).Msg("state log: the next epoch's key")
 	p.startSigning(ctx)
 	return nil

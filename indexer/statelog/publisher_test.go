@@ -304,6 +304,60 @@ func TestFreezes(t *testing.T) {
 	}
 }
 
+// TestAnchored is what anchors commit to: the entries that were signed, of one epoch after the other.
+func TestAnchored(t *testing.T) {
+	r := newRig(t)
+	r.mine(30, "")
+	r.start()
+	r.seen()
+	r.pass(2 * time.Hour)
+	r.await(1, 20)
+	a, err := r.Anchored(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(a *Anchored, epoch uint32, size uint64) {
+		t.Helper()
+		c := r.await(epoch, size)
+		last, err := r.current().entry(size - 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := last.Bytes()
+		got := a.Chain()
+		if a.Epoch() != epoch || got.Size != size || got.Head != sha256.Sum256(b[:]) || format.Hash(got.Root()) != c.Root {
+			t.Errorf("epoch %d, %+v, want %+v", a.Epoch(), got, c)
+		}
+		if at, err := a.ChainAt(t.Context(), size); err != nil || at.Root() != got.Root() || at.Head != got.Head {
+			t.Errorf("%+v, %v", at, err)
+		}
+		if _, err := a.ChainAt(t.Context(), size+1); err == nil {
+			t.Error("what is not there was answered")
+		}
+	}
+	want(a, 1, 20)
+	r.mine(3, "")
+	r.noticed()
+	r.pass(2 * time.Hour)
+	want(a, 1, 23)
+	if err := a.SetAnchorChain(t.Context(), "one"); err != nil || a.AnchorChain() != "one" {
+		t.Errorf("%q, %v", a.AnchorChain(), err)
+	}
+	r.halt()
+	r.start()
+	if a, err = r.Anchored(t.Context()); err != nil || a.AnchorChain() != "one" {
+		t.Fatalf("%q, %v", a.AnchorChain(), err)
+	}
+	r.reorganise(20, "deep")
+	<-a.Frozen()
+	r.noticed()
+	r.pass(2 * time.Hour)
+	if a, err = r.Anchored(t.Context()); err != nil || a.AnchorChain() != "" {
+		t.Fatalf("%q, %v", a.AnchorChain(), err)
+	}
+	want(a, 2, 24)
+}
+
 // TestTakesBack has entries that no checkpoint covers go with their blocks.
 func TestTakesBack(t *testing.T) {
 	r := newRig(t)
