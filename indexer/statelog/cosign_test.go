@@ -115,6 +115,7 @@ func (x *member) found(about *member) *audit.Evidence {
 	x.t.Helper()
 	var e *audit.Evidence
 	eventually(x.t, x.name+" has evidence about "+about.name, func() bool {
+		about.pass(time.Second) // for the witness to be asked again
 		files, err := os.ReadDir(x.evidence())
 		if err != nil {
 			x.t.Fatal(err)
@@ -185,6 +186,7 @@ func TestThreeIndexers(t *testing.T) {
 	}
 	for _, honest := range []struct{ log, by *member }{{a, b}, {b, a}} {
 		eventually(t, honest.by.name+" cosigns "+honest.log.name, func() bool {
+			honest.log.pass(time.Second) // for the witness to be asked again
 			return slices.Equal(honest.log.cosigners(cosigned, size), []string{honest.by.name})
 		})
 	}
@@ -310,6 +312,7 @@ func TestCosignerRefuses(t *testing.T) {
 	b.seen()
 	b.pass(2 * time.Hour)
 	eventually(t, "b cosigns", func() bool {
+		a.pass(time.Second) // for the witness to be asked again
 		return slices.Equal(a.cosigners(&format.Policy{Witnesses: b.policy.Witnesses}, 30), []string{"b.example"})
 	})
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -62,12 +63,14 @@ func readKnown(path string) (*known, error) {
 
 // see notes that a block is the tip. onChain tells whether a block at a height is.
 func (k *known) see(height uint32, block chainhash.Hash, now time.Time, onChain func(height uint32, block string) bool) error {
-	kept := k.sightings[:0:0]
-	for _, s := range k.sightings {
-		// What was taken off the chain, and, after the clock was set back, what is yet to come.
-		if s.Height <= height && s.Time <= now.Unix() && onChain(s.Height, s.Block) {
-			kept = append(kept, s)
+	kept := slices.Clone(k.sightings)
+	// What was taken off the chain goes, and, after the clock was set back, what is yet to come. Below a block that is on
+	// the chain all are.
+	for len(kept) > 0 {
+		if s := kept[len(kept)-1]; s.Height <= height && s.Time <= now.Unix() && onChain(s.Height, s.Block) {
+			break
 		}
+		kept = kept[:len(kept)-1]
 	}
 	for len(kept) > 1 && ripe(kept[1], now) {
 		kept = kept[1:] // which tells less than the next
