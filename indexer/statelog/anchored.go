@@ -16,7 +16,7 @@ import (
 	"github.com/keytree-bch/keytree/keyserver/hashchain"
 )
 
-// AnchorDomain is the domain under which a host's state log is anchored (protocol/STATELOG.md §5), which nobody can
+// AnchorDomain is the domain under which a host's state log is anchored (protocol/STATELOG.md §6), which nobody can
 // take for a keyserver's.
 func AnchorDomain(host, network string) string { return "state." + network + "." + host }
 

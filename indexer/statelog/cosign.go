@@ -30,7 +30,7 @@ const (
 	// maxSearches is how many of them wait to be searched for the entry that differs.
 	maxSearches = 8
 	// A search asks the other server for so many tiles at most, each of no more bytes than a bundle has, and takes
-	// so long at most.
+	// so long at most; after one that failed nothing is searched for as long.
 	maxTiles      = 256
 	maxTile       = format.TileWidth * (2 + int64(protocol.StateEntrySize))
 	searchTimeout = time.Minute
@@ -207,8 +207,12 @@ func (c *Cosigner) Run(ctx context.Context) {
 			if err == nil {
 				err = c.write(d, s)
 			}
-			if err != nil && ctx.Err() == nil {
-				c.opt.Log.Warn().Err(err).Str("log", d.checkpoint.Origin).Msg("which entry of a state log differs was not found out")
+			if err != nil {
+				c.opt.Log.Warn().Err(err).Str("log", d.checkpoint.Origin).Msg("which entry of a state log differs was not found out: it is asked again when the checkpoint comes again")
+				select { // anybody can send the checkpoint again and again
+				case <-ctx.Done():
+				case <-time.After(searchTimeout):
+				}
 				continue
 			}
 			c.opt.Log.Error().Str("log", d.checkpoint.Origin).Uint64("index", s.Index).Str("evidence", c.path(d.checkpoint)).Msg("found out which entry of a state log differs")

@@ -21,8 +21,10 @@
 //     killed before finds the replaced block once more.
 //  5. Entries that no checkpoint covers are taken back with their blocks.
 //
-// Known gap. If the chain goes over to other blocks and back again between two looks, the log has not
-// noticed, and goes on: nothing that it signed is wrong.
+// Known gaps. If the chain goes over to other blocks and back again between two looks, the log has not
+// noticed, and goes on: nothing that it signed is wrong. If the entries are lost, and a published block was replaced
+// before they are made again, nothing tells a fork from a lie: the log signs nothing more (tlog.ErrForked), and its operator
+// begins one with another key file and another host name.
 //
 // What never belongs here: how HTTP requests are answered (rpc/statelog), what H and R are (graph).
 package statelog

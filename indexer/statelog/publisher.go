@@ -52,6 +52,7 @@ type Options struct {
 	Every time.Duration
 	Log   zerolog.Logger
 
+	interval time.Duration // as keyserver/tlog has it; tests do not wait so long
 	// between, if not nil, is called between two steps, by their name; tests kill the process there.
 	between func(step string)
 }
@@ -163,7 +164,7 @@ func (p *Publisher) openEpoch(n uint32, frozen bool) (*epoch, error) {
 	}
 	e.log, err = tlog.Open(tlog.Options{
 		Tree: e, Origin: protocol.StateOrigin(p.opt.Host, p.opt.Chain.Params().Network, n), KeyFile: p.keyFile(n), StateFile: p.stateFile(n),
-		Policy: p.opt.Policy, WitnessInterval: p.opt.WitnessInterval, WitnessTimeout: p.opt.WitnessTimeout, Transport: p.opt.Transport,
+		Policy: p.opt.Policy, Interval: p.opt.interval, WitnessInterval: p.opt.WitnessInterval, WitnessTimeout: p.opt.WitnessTimeout, Transport: p.opt.Transport,
 		ReadOnly: frozen, Now: p.opt.Now, Log: p.opt.Log,
 	})
 	if err != nil {

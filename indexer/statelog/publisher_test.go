@@ -88,7 +88,7 @@ func (r *rig) reorganise(n int, name string) {
 func (r *rig) options() Options {
 	return Options{
 		Chain: r.graph, Dir: filepath.Join(r.dir, "state"), KeyFile: filepath.Join(r.dir, "state.key"), Host: "keys.example.org",
-		Now: func() time.Time { return time.Unix(r.clock.Load(), 0) }, Every: 5 * time.Millisecond, Log: zerolog.Nop(),
+		Now: func() time.Time { return time.Unix(r.clock.Load(), 0) }, Every: 5 * time.Millisecond, interval: 10 * time.Millisecond, Log: zerolog.Nop(),
 	}
 }
 

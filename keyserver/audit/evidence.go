@@ -55,7 +55,7 @@ const (
 	// two checkpoints. A signed head that names the chain of anchors comes with them: anybody can
 	// begin one for a domain.
 	ByCheckpointAndAnchor Proof = "checkpoint and anchor"
-	// An entry of a state log (protocol/STATELOG.md §4), under a checkpoint that the log has signed, and what somebody
+	// An entry of a state log (protocol/STATELOG.md §5), under a checkpoint that the log has signed, and what somebody
 	// else has computed of the same block.
 	ByStateEntry Proof = "state entry"
 )
