@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/rpc/explorer/browser"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
@@ -36,15 +37,15 @@ func TestBrowserHostile(t *testing.T) {
 	}
 	w := &world{Rig: rpctest.New(t, chain.Block(requests...)), chain: chain}
 	w.Suppose(t, "", nil, pending...)
-	b := startBrowser(t, w.URL)
+	b := browser.Start(t, "browser", w.URL)
 	paths := []string{"/key/" + rpctest.Address("victim"), "/mempool"}
 	for name := range messages {
 		paths = append(paths, "/action/"+txid(name))
 	}
 	for _, path := range paths {
-		b.open(path, order{"width": 360})
-		b.sound(path, len(path) < 60) // what is checked of one action is checked of all
-		got := b.do("evaluate", order{"script": `JSON.stringify({
+		b.Open(path, browser.Order{"width": 360})
+		b.Sound(path, len(path) < 60) // what is checked of one action is checked of all
+		got := b.Do("evaluate", browser.Order{"script": `JSON.stringify({
 			strange: document.querySelectorAll("main script, main img, main iframe, main [onerror], a[href^='javascript:']").length,
 			marked: [...document.querySelectorAll("q.theirs")].every((q) => q.querySelector("bdi") && q.closest(".says").textContent.startsWith("It says of itself, and nobody checked it")),
 			most: Math.max(...[...document.querySelectorAll("q.theirs")].map((q) => q.textContent.length)),
@@ -62,9 +63,9 @@ func TestBrowserHostile(t *testing.T) {
 	}
 	for _, domain := range []string{`"><img src=x onerror=alert(1)>`, "\u202emoc.elpmaxe", "a b", "\xff\xfe.example", strings.Repeat("a.", 5000) + "example", "..", "javascript:alert(1)"} {
 		for _, path := range []string{"/keyserver/" + url.PathEscape(domain), "/keyservers?domain=" + url.QueryEscape(domain), "/search?q=" + url.QueryEscape(domain)} {
-			b.open(path, order{"width": 360})
-			b.sound(path, false)
-			if n := b.do("count", order{"selector": "main script, main img, a[href^='javascript:']"}).Count; n > 0 {
+			b.Open(path, browser.Order{"width": 360})
+			b.Sound(path, false)
+			if n := b.Do("count", browser.Order{"selector": "main script, main img, a[href^='javascript:']"}).Count; n > 0 {
 				t.Errorf("%.60q brings %d strange elements", path, n)
 			}
 		}
@@ -75,7 +76,7 @@ func TestBrowserHostile(t *testing.T) {
 // uses them as scripts, and sends them forms: it gets nothing.
 func TestBrowserOtherOrigin(t *testing.T) {
 	w := newWorld(t)
-	b := startBrowser(t, w.URL)
+	b := browser.Start(t, "browser", w.URL)
 	evil := http.NewServeMux()
 	ours := w.URL + "/identity/" + txid("mlr1")
 	evil.HandleFunc("/frames", func(rw http.ResponseWriter, _ *http.Request) {
@@ -92,10 +93,10 @@ func TestBrowserOtherOrigin(t *testing.T) {
 	})
 	server := httptest.NewServer(evil)
 	defer server.Close()
-	b.url = server.URL
+	b.URL = server.URL
 
-	b.open("/frames", order{"fresh": true})
-	frames := b.do("frames", nil).Frames
+	b.Open("/frames", browser.Order{"fresh": true})
+	frames := b.Do("frames", nil).Frames
 	if len(frames) < 2 {
 		t.Errorf("only %d frames were tried: %q", len(frames), frames)
 	}
@@ -105,8 +106,8 @@ func TestBrowserOtherOrigin(t *testing.T) {
 		}
 	}
 
-	b.open("/reads", order{"fresh": true})
-	got := b.do("evaluate", order{"script": fmt.Sprintf(`(async () => {
+	b.Open("/reads", browser.Order{"fresh": true})
+	got := b.Do("evaluate", browser.Order{"script": fmt.Sprintf(`(async () => {
 		const out = [];
 		for (const init of [{}, { credentials: "include" }, { method: "POST", body: "q=x" }, { method: "PUT" }]) out.push(await fetch(%q, init).then((r) => "read " + r.type, () => "refused"));
 		out.push(await fetch(%q, { mode: "no-cors" }).then(async (r) => r.type + (await r.text())));
@@ -121,9 +122,9 @@ func TestBrowserOtherOrigin(t *testing.T) {
 		t.Errorf("a page of another origin got %v, want %s", got, want)
 	}
 
-	b.open("/sends", order{"fresh": true})
-	b.do("click", order{"selector": "button"})
-	b.do("until", order{"script": `document.title !== "evil"`})
+	b.Open("/sends", browser.Order{"fresh": true})
+	b.Do("click", browser.Order{"selector": "button"})
+	b.Do("until", browser.Order{"script": `document.title !== "evil"`})
 	for _, path := range []string{"/", "/search", "/key/" + rpctest.Address("child"), "/identity/" + txid("mlr1"), "/mempool", "/status"} {
 		for _, method := range []string{"POST", "PUT", "DELETE", "PATCH"} {
 			if response, _ := w.Send(t, method, path, "q=x"); response.StatusCode < 400 {

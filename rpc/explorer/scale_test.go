@@ -12,6 +12,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/rpc/explorer/browser"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
@@ -115,11 +116,11 @@ func TestBrowserVast(t *testing.T) {
 		t.Logf("server: %s: %s, %d bytes", name, spread(took), len(body))
 	}
 
-	b := startBrowser(t, w.URL)
+	b := browser.Start(t, "browser", w.URL)
 	var paints, texts []float64
 	for range times {
-		b.open(identity, order{"fresh": true})
-		got := b.do("evaluate", order{"script": painted}).Value.([]any)
+		b.Open(identity, browser.Order{"fresh": true})
+		got := b.Do("evaluate", browser.Order{"script": painted}).Value.([]any)
 		paints, texts = append(paints, got[0].(float64)), append(texts, got[1].(float64))
 		if nodes := got[2].(float64); nodes > mostNodes {
 			t.Errorf("the page has %.0f elements", nodes)
@@ -129,7 +130,7 @@ func TestBrowserVast(t *testing.T) {
 	each := 1     // page as it was opened
 	worked := 0.0 // by the tab's main thread until then, in seconds
 	tab := func(when string) {
-		got := b.do("tab", nil).Tab
+		got := b.Do("tab", nil).Tab
 		t.Logf("browser: %s: the tab holds %.0f MB of its own, %.0f MB with its share of what it has together with others, %.0f MB with all of that; scripts %.1f MB, %d nodes; its thread had %.1f ms of the processor each time", when,
 			float64(got.Private)/1e6, float64(got.Share)/1e6, float64(got.Resident)/1e6, float64(got.Scripts)/1e6, got.Nodes, (got.Worked-worked)*1000/float64(each))
 		worked, each = got.From, times
@@ -145,21 +146,21 @@ func TestBrowserVast(t *testing.T) {
 		heights = append(heights, fmt.Sprint(random.IntN(changes-1)))
 	}
 	var slid []float64
-	for _, value := range b.do("evaluate", order{"script": moves + "([" + strings.Join(heights, ",") + "])"}).Value.([]any) {
+	for _, value := range b.Do("evaluate", browser.Order{"script": moves + "([" + strings.Join(heights, ",") + "])"}).Value.([]any) {
 		slid = append(slid, value.(float64))
 	}
 	t.Logf("browser: slider %s", spread(slid))
 	tab("slid")
 
 	for range times {
-		before := b.do("count", order{"selector": ".tree a.open"}).Count
+		before := b.Do("count", browser.Order{"selector": ".tree a.open"}).Count
 		if before == 0 {
 			break
 		}
-		b.do("click", order{"selector": ".tree a.open"})
-		b.do("wait", order{"selector": "#tree:not(:has([aria-busy]))"})
+		b.Do("click", browser.Order{"selector": ".tree a.open"})
+		b.Do("wait", browser.Order{"selector": "#tree:not(:has([aria-busy]))"})
 	}
-	t.Logf("browser: %d keys are drawn", b.do("count", order{"selector": ".tree li"}).Count)
+	t.Logf("browser: %d keys are drawn", b.Do("count", browser.Order{"selector": ".tree li"}).Count)
 	tab("branches opened")
 }
 
