@@ -6,7 +6,7 @@
 //
 // and those of the rooms in rpc, too:
 //
-//	rpc → {identity, links, signin, keyserver, operator, web, explorer} → push → {rest, jsonrpc} → admission, fault
+//	rpc → {identity, links, signin, keyserver, operator, web, explorer, connect} → push → {rest, jsonrpc} → admission, fault
 //
 // So a change to a room can break only the rooms to its left. Two rooms that do not know
 // each other are joined by one of their own: keyserver/anchor/onchain and
@@ -106,6 +106,11 @@ func house() ([]room, []exception) {
 		{ // pages for people, made of what identity answers
 			folder: "rpc/explorer",
 			rooms:  []string{"rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "protocol"},
+			tests:  append(served, module+"graph", module+"indexer"),
+		},
+		{ // the page on which a person answers a service's link request
+			folder: "rpc/connect",
+			rooms:  []string{"rpc/explorer", "rpc/rest", "rpc/admission", "rpc/fault", "rpc/proto", "protocol"},
 			tests:  append(served, module+"graph", module+"indexer"),
 		},
 		{ // what an operator's Prometheus is told

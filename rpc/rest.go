@@ -51,7 +51,7 @@ func (s *Server) newREST(services *identity.Services, calls keytreev1.KeyserverS
 		web.Register(mux),
 	)
 	if health.indexed {
-		err = errors.Join(err, services.RegisterREST(mux), s.links.RegisterREST(mux), s.signIn.RegisterREST(mux), s.explorer.Register(mux))
+		err = errors.Join(err, services.RegisterREST(mux), s.links.RegisterREST(mux), s.signIn.RegisterREST(mux), s.explorer.Register(mux), s.connect.Register(mux))
 	}
 	if health.kept {
 		err = errors.Join(err, keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), mux, calls))

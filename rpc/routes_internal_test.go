@@ -13,6 +13,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/rs/zerolog"
 
+	"github.com/keytree-bch/keytree/rpc/connect"
 	"github.com/keytree-bch/keytree/rpc/explorer"
 	"github.com/keytree-bch/keytree/rpc/identity"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
@@ -47,7 +48,7 @@ func TestEveryRouteIsDocumented(t *testing.T) {
 		}
 	}
 	served := routesOf(mux)
-	for _, page := range explorer.Paths() { // for people, not for programs
+	for _, page := range slices.Concat(explorer.Paths(), connect.Paths()) { // for people, not for programs
 		if !served["GET "+page] {
 			t.Errorf("there is no page %s", page)
 		}

@@ -36,6 +36,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/keyserver"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	"github.com/keytree-bch/keytree/rpc/connect"
 	"github.com/keytree-bch/keytree/rpc/explorer"
 	"github.com/keytree-bch/keytree/rpc/identity"
 	keyserverrpc "github.com/keytree-bch/keytree/rpc/keyserver"
@@ -111,6 +112,7 @@ type Server struct {
 	links     *links.Service
 	signIn    *signin.Service
 	explorer  *explorer.Explorer
+	connect   *connect.Pages
 	observe   func(method, code string, took time.Duration)
 
 	// stopping is done as soon as Serve begins to stop.
@@ -153,6 +155,9 @@ func NewServer(c Config) (*Server, error) {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
 	if s.explorer, err = explorer.New(explorer.Config{Identities: services.Identities(), Anchors: services.Anchors(), Version: c.Version}); err != nil {
+		return nil, fmt.Errorf("rpc: %w", err)
+	}
+	if s.connect, err = connect.New(connect.Config{Identities: services.Identities(), Version: c.Version}); err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
 	if s.health.indexed {

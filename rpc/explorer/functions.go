@@ -12,7 +12,7 @@ import (
 // functions are what the pages' files may call.
 func functions() template.FuncMap {
 	return template.FuncMap{
-		"picture": picture,
+		"picture": Picture,
 		"count":   count,
 		"plural":  plural,
 		"bytes":   func(n uint64) string { return humanize.IBytes(n) },

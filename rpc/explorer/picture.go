@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// picture draws a name, so that it is known again at a glance: five by five fields, alike on both sides. It
+// Picture draws a name, so that it is known again at a glance: five by five fields, alike on both sides. It
 // is no proof: pictures that look alike can be searched for. It is beside the name, and silent for who
 // hears the page.
-func picture(name string) template.HTML {
+func Picture(name string) template.HTML {
 	sum := sha256.Sum256([]byte(name))
 	var path strings.Builder
 	for i := range 15 {

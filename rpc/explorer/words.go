@@ -114,7 +114,7 @@ func (s speaker) event(e *keytreev1.Event) words {
 		if e.AuthorAddress != "" {
 			w = append(w, say(" of ", s.key(e.AuthorAddress))...)
 		}
-		return append(w, say(" is refused: ", reason(e.Reason), ".")...)
+		return append(w, say(" is refused: ", Reason(e.Reason), ".")...)
 	case "ACTION_WAITING":
 		return say(upper(kind(e.Kind)), " ", s.action(e.TxHash), " of ", s.key(e.AuthorAddress), " waits for what it refers to, ", ends(e.Reference, 6, 4), ", which is not on the chain yet.")
 	case "IDENTITY_NAMED":
@@ -148,8 +148,8 @@ func upper(s string) string {
 	return string(unicode.ToUpper(r)) + s[size:]
 }
 
-// reason says why an action is refused.
-func reason(r string) string {
+// Reason says why an action is refused, in words, without a full stop.
+func Reason(r string) string {
 	switch r {
 	case "MALFORMED":
 		return "its data is not what MIP-0003 says it has to be"
@@ -208,7 +208,7 @@ func (s speaker) outcome(a *keytreev1.Action) words {
 		case "DONE":
 			return say("It would cut ", child, " from ", parent, ".")
 		case "REFUSED":
-			return say("It would be refused for good: ", reason(a.Reason), ".")
+			return say("It would be refused for good: ", Reason(a.Reason), ".")
 		}
 	}
 	switch a.State {
@@ -225,7 +225,7 @@ func (s speaker) outcome(a *keytreev1.Action) words {
 	case "WAITING":
 		return say("It waits: what it refers to, ", ends(a.Reference, 6, 4), ", is not on the chain yet, or waits itself.")
 	case "REFUSED":
-		return say("It is refused for good: ", reason(a.Reason), ".")
+		return say("It is refused for good: ", Reason(a.Reason), ".")
 	}
 	return say("Its state is one that this page does not know: ", a.State, ".")
 }

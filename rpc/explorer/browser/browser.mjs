@@ -55,6 +55,8 @@ const orders = {
     await page.locator(selector).filter({ hasText: text }).first().waitFor({ timeout: 60_000 });
     return {};
   },
+  // expect says that what is clicked next leads to another origin.
+  async expect(order) { origin = order.origin; return {}; },
   async click({ selector }) { await page.locator(selector).first().click({ timeout: 60_000 }); return {}; },
   async fill({ selector, text }) { await page.locator(selector).first().fill(text); return {}; },
   async press({ keys }) { for (const key of keys) await page.keyboard.press(key); return {}; },
