@@ -74,6 +74,8 @@ type Config struct {
 
 	// State answers, over HTTP, what is below statelog.Path; nil: nothing is there.
 	State http.Handler
+	// WalletConnect lets the pages on which link requests are answered ask wallets over a relay; nil: they do not.
+	WalletConnect *connect.WalletConnect
 
 	Keyserver *keyserver.Service // nil for none
 	// Allowances are what each client may ask of KeyserverService, as KeyserverConfig.Allowances.
@@ -157,7 +159,7 @@ func NewServer(c Config) (*Server, error) {
 	if s.explorer, err = explorer.New(explorer.Config{Identities: services.Identities(), Anchors: services.Anchors(), Version: c.Version}); err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	if s.connect, err = connect.New(connect.Config{Identities: services.Identities(), Version: c.Version}); err != nil {
+	if s.connect, err = connect.New(connect.Config{Identities: services.Identities(), Version: c.Version, WalletConnect: c.WalletConnect}); err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
 	if s.health.indexed {

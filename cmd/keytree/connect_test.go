@@ -36,11 +36,12 @@ type signup struct {
 	shaken  func()           // ends the connections that are there
 }
 
-func newSignup(t *testing.T) *signup {
+// newSignup starts them, the server with further flags.
+func newSignup(t *testing.T, flags ...string) *signup {
 	s := &signup{T: t, person: regtest.NewKey()}
 	s.browser = browser.Start(t, "../../rpc/explorer/browser", "") // or the test is skipped
 	s.node = regtest.ForTest(t, regtest.Options{Blocks: 110})
-	grpc, http := startProgram(t, nil, serveArgs(s.node.URL(), t.TempDir())...).awaitServing()
+	grpc, http := startProgram(t, nil, append(serveArgs(s.node.URL(), t.TempDir()), flags...)...).awaitServing()
 	s.grpc, s.browser.URL = grpc, s.between("http://"+http)
 	s.service = httptest.NewServer(httpHandler(func(r *url.URL) string { return "You are back: " + r.RawQuery }))
 	t.Cleanup(s.service.Close)

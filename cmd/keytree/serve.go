@@ -27,6 +27,7 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/admission"
+	connectrpc "github.com/keytree-bch/keytree/rpc/connect"
 	"github.com/keytree-bch/keytree/rpc/metrics"
 	"github.com/keytree-bch/keytree/rpc/signin"
 	statelogrpc "github.com/keytree-bch/keytree/rpc/statelog"
@@ -155,6 +156,7 @@ does, and for the watchdog that its index goes on.`,
 	asked := newCoinsFlag(flags)
 	signInKey := flags.String("signin-key-file", "", "`FILE` with the key that makes challenges of signin:challenge, for servers that are to verify each other's; "+
 		"made at the first start (default: a key that ends with the process)")
+	wallets := newWalletConnectFlags(flags)
 	ks := newKeyserverFlags(flags)
 	setting(flags, "start-height", "signin-key-file")
 
@@ -176,6 +178,9 @@ does, and for the watchdog that its index goes on.`,
 			return err
 		}
 		if c.stateLog, err = states.config(*dataDir, network.value.Name, stateRoot.value); err != nil {
+			return err
+		}
+		if c.walletConnect, err = wallets.config(); err != nil {
 			return err
 		}
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
@@ -226,6 +231,31 @@ func (f mempoolFlags) actions() int {
 		return 0
 	}
 	return int(f.most.value)
+}
+
+// walletConnectFlags tell whether wallets are asked over a relay of WalletConnect.
+type walletConnectFlags struct{ project, relay *parsed[string] }
+
+func newWalletConnectFlags(flags *pflag.FlagSet) walletConnectFlags {
+	f := walletConnectFlags{project: newParsed("ID", "", connectrpc.ParseProject), relay: newParsed("URL", defaultRelay, connectrpc.ParseRelay)}
+	flags.Var(f.project, "walletconnect-project-id", "project by which a relay of WalletConnect knows this server: pages that answer a link request ask wallets over it (default: they do not)")
+	flags.Var(f.relay, "walletconnect-relay", "relay of WalletConnect, with --walletconnect-project-id")
+	setting(flags, "walletconnect-project-id", "walletconnect-relay")
+	return f
+}
+
+// defaultRelay is the public one, which wallets use.
+const defaultRelay = "wss://relay.walletconnect.org"
+
+// config is nil if no project was named.
+func (f walletConnectFlags) config() (*connectrpc.WalletConnect, error) {
+	if f.project.value != "" {
+		return &connectrpc.WalletConnect{Relay: f.relay.value, Project: f.project.value}, nil
+	}
+	if f.relay.value != defaultRelay {
+		return nil, usagef("--walletconnect-relay: goes with --walletconnect-project-id")
+	}
+	return nil, nil
 }
 
 // originFlag adds the flag that tells whose pages may read the graph's answers.
@@ -304,6 +334,7 @@ type serverConfig struct {
 	// mempoolActions is how many transactions of the node's mempool are shown; 0: it is not followed.
 	mempoolActions int
 	signInKeyFile  string // "" for a key that ends with the process
+	walletConnect  *connectrpc.WalletConnect
 	listen         listenConfig
 	origins        []string         // as rpc.Config.Origins
 	admission      *admission.Gate  // before all wires; nil: each has its own, with the default limits
@@ -378,7 +409,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		}
 		defer func() { err = errors.Join(err, index.close()) }()
 		config.Graph, config.Indexer, config.IndexPart = index.graph, index, &index.part.Part
-		config.DialLinks = c.dialLinks
+		config.DialLinks, config.WalletConnect = c.dialLinks, c.walletConnect
 		if err := index.openStateLog(); err != nil {
 			return err
 		}

@@ -3,13 +3,14 @@
 //
 // A service sends a person to /connect?request=TXID&redirect_uri=https://…&state=…. The page says who asks, in whose
 // name that would speak, what it means, how to undo it, and where its button leads. What is signed is signed in a
-// wallet; the page takes the answer, compares it with what was asked, and has the server send it. What the page shows is made of
+// wallet, which is copied into or asked over a relay (wc.js); the page takes the answer, compares it with what was asked, and has the server send it. What the page shows is made of
 // the chain and the mempool alone, so that it is right when it is read again, after a reorganisation too. When the
 // link is there it offers to go back, with state, request_tx_hash, accept_tx_hash and id_tx_hash, or with error=access_denied: nothing of that is
 // secret or proves anything, and the service resolves the key itself. /connect/revoke?accept=TXID does the same for a
 // revoke, with revoke_tx_hash.
 //
-// Nobody is sent anywhere without a click. A page loads nothing of another origin, and cannot be framed.
+// Nobody is sent anywhere without a click. A page loads nothing of another origin, connects to nobody but the relay that the
+// operator has named, when it is told to, and cannot be framed.
 // What strangers wrote is shown as signing.CallsItself has it.
 //
 // What never belongs here: keys, a session, and what a link means to an identity.
@@ -23,6 +24,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"path"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
@@ -38,15 +40,24 @@ import (
 //go:embed pages
 var pages embed.FS
 
-// policy lets a page load nothing but this server's files, ask nobody else, send no form, and be in no frame.
-const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; " +
-	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// policy lets a page load nothing but this server's files, ask nobody but this server and the relay, if there is one, send
+// no form, and be in no frame.
+func policy(w *WalletConnect) string {
+	connect := "'self'"
+	if w != nil {
+		connect += " " + w.origin()
+	}
+	return "default-src 'none'; style-src 'self'; script-src 'self'; connect-src " + connect + "; img-src 'self' data:; " +
+		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 
 // Config is what the pages are made of. Answers are asked for with the context of the page's request, so
 // that admission counts their work.
 type Config struct {
 	Identities keytreev1.IdentityServiceServer
 	Version    string // of the server
+	// WalletConnect lets wallets be asked over a relay; nil: they are not.
+	WalletConnect *WalletConnect
 }
 
 // Pages serves the pages. It may be used concurrently, and keeps nothing between requests.
@@ -54,22 +65,28 @@ type Pages struct {
 	Config
 	template *template.Template
 	files    map[string]rest.File
+	policy   string
 }
 
 // New reads the pages that are built in.
 func New(c Config) (*Pages, error) {
-	p := &Pages{Config: c, files: make(map[string]rest.File)}
+	p := &Pages{Config: c, files: make(map[string]rest.File), policy: policy(c.WalletConnect)}
 	var err error
 	p.template, err = template.New("page.html").Funcs(template.FuncMap{"picture": explorer.Picture}).ParseFS(pages, "pages/page.html")
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	for name, kind := range map[string]string{"connect.css": "text/css; charset=utf-8", "connect.js": "text/javascript; charset=utf-8"} {
+	const script = "text/javascript; charset=utf-8"
+	kinds := map[string]string{"connect.css": "text/css; charset=utf-8", "connect.js": script}
+	if c.WalletConnect != nil {
+		kinds["wc.js"], kinds["aead.js"], kinds["vendor/uqr.mjs"] = script, script, script
+	}
+	for name, kind := range kinds {
 		text, err := pages.ReadFile("pages/" + name)
 		if err != nil {
 			return nil, fmt.Errorf("connect: %w", err)
 		}
-		p.files[name] = rest.NewFile(kind, text)
+		p.files[path.Base(name)] = rest.NewFile(kind, text)
 	}
 	return p, nil
 }
@@ -93,19 +110,19 @@ func (p *Pages) Register(mux *runtime.ServeMux) error {
 }
 
 // file answers with a style or script.
-func (p *Pages) file(w http.ResponseWriter, r *http.Request, path map[string]string) {
-	f, ok := p.files[path["file"]]
+func (p *Pages) file(w http.ResponseWriter, r *http.Request, parts map[string]string) {
+	f, ok := p.files[parts["file"]]
 	if !ok {
-		rest.WriteError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "no such file: %q", fault.Shortened(path["file"])))
+		rest.WriteError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "no such file: %q", fault.Shortened(parts["file"])))
 		return
 	}
-	guard(w.Header())
+	p.guard(w.Header())
 	f.Answer(w, r)
 }
 
 // guard tells browsers what a page may do.
-func guard(h http.Header) {
-	h.Set("Content-Security-Policy", policy)
+func (p *Pages) guard(h http.Header) {
+	h.Set("Content-Security-Policy", p.policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "no-referrer")
@@ -123,8 +140,8 @@ type visit struct {
 // page returns a handler that answers with what fill makes of the transaction that a parameter names.
 func (p *Pages) page(name string, fill func(v *visit, txid string) error) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-		v := &visit{Request: r, pages: p, page: page{Version: p.Version}}
-		guard(w.Header())
+		v := &visit{Request: r, pages: p, page: page{Version: p.Version, WalletConnect: p.WalletConnect}}
+		p.guard(w.Header())
 		txid, err := v.begin(name)
 		if err == nil {
 			err = fill(v, txid)

@@ -35,6 +35,8 @@ type page struct {
 	To      *leads   // nil: nowhere
 	Problem string   // unknown, failed
 	Consent *consent // ask, done, over
+
+	WalletConnect *WalletConnect
 }
 
 // leads is where the buttons lead.

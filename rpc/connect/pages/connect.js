@@ -127,13 +127,17 @@ function coin() {
   return [{ tx_hash: parts[1], output_index: Number(parts[2]), value_satoshi: parts[3] }];
 }
 
+// make has the server make what is to be signed.
+async function make(format) {
+  const { kind, author, ref } = element("sign").dataset;
+  const answer = await call("/v1/links:prepare", { kind, author_address: author, ref_tx_hash: ref, format, coins: coin() });
+  made = prepared(answer.params);
+  return answer;
+}
+
 // prepare shows what is to be signed.
 async function prepare() {
-  const { kind, author, ref } = element("sign").dataset;
-  const { params, facts } = await call("/v1/links:prepare", {
-    kind, author_address: author, ref_tx_hash: ref, format: element("format").value, coins: coin(),
-  });
-  made = prepared(params);
+  const { params, facts } = await make(element("format").value);
   element("made").hidden = false;
   element("prompt").textContent = params.userPrompt ?? "";
   element("asked").value = typeof params === "string" ? params : JSON.stringify(params);
@@ -141,12 +145,79 @@ async function prepare() {
 }
 
 // send has the server send what was signed. It is not to be sent twice, but may be.
-async function send() {
-  const hex = signedIn(element("signed").value);
+async function send(text) {
+  const hex = signedIn(text);
   check(hex);
   const { known } = await call("/v1/links:submit", { signed_transaction: hex });
   tell(known ? "The network has it already. This page shows it as soon as this server sees it." : "It is sent. This page shows it as soon as this server sees it.");
   await refresh();
+}
+
+// --- WalletConnect
+
+let wallet = null; // the session, from when somebody asks for one until it is closed
+
+// release ends the session with a wallet.
+function release() {
+  wallet?.close();
+  wallet = null;
+}
+
+// show tells how far it is.
+function show(text) {
+  const now = element("wc-now");
+  if (now) now.textContent = text;
+}
+
+// draw shows a text as a picture for a camera.
+async function draw(into, text) {
+  const { encode } = await import("./uqr.mjs");
+  const { data, size } = encode(text, { ecc: "L", border: 4 });
+  const namespace = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(namespace, "svg");
+  svg.setAttribute("viewBox", `0 0 ${size} ${size}`);
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", "The same as a QR code");
+  const path = document.createElementNS(namespace, "path");
+  path.setAttribute("d", data.flatMap((row, y) => row.map((dark, x) => (dark ? `M${x} ${y}h1v1h-1z` : ""))).join(""));
+  svg.append(path);
+  into.replaceChildren(svg);
+}
+
+// ask has a wallet sign over WalletConnect, and sends that.
+async function ask() {
+  const { relay, project } = element("walletconnect").dataset;
+  const { author } = element("sign").dataset;
+  release();
+  const { WalletConnect } = await import("./wc.js");
+  const mine = new WalletConnect({
+    relay, project, chain: `bch:${author.split(":")[0]}`,
+    metadata: { name: `keytree at ${location.host}`, description: "Answer a link request of MIP-0003", url: location.origin, icons: [] },
+  });
+  wallet = mine;
+  try {
+    show("Connecting.");
+    const { uri, approved } = await mine.pair();
+    element("wc-uri").value = uri;
+    element("wc-open").href = uri;
+    await draw(element("wc-code"), uri);
+    element("wc-pair").hidden = false;
+    show("Waiting for your wallet.");
+    const accounts = await approved;
+    element("wc-pair").hidden = true;
+    if (accounts[0] !== author) {
+      throw new Error(`Your wallet uses ${accounts[0] ?? "no address of this network"}. The key that is asked is ${author}: choose that in your wallet, and connect again.`);
+    }
+    const { params } = await make("walletconnect");
+    show("Sign it in your wallet.");
+    const answer = await mine.request("bch_signTransaction", params);
+    if (wallet !== mine) return; // the page has become another one meanwhile
+    await send(JSON.stringify(answer ?? {}));
+  } finally {
+    if (wallet === mine) release();
+    show("");
+    if (element("wc-pair")) element("wc-pair").hidden = true;
+  }
 }
 
 // on does something for a form, with its button out of reach meanwhile.
@@ -169,7 +240,19 @@ function on(form, act) {
 
 function enhance() {
   on(element("prepare"), prepare);
-  on(element("send"), send);
+  on(element("send"), () => send(element("signed").value));
+  const begin = element("wc-begin");
+  begin?.addEventListener("click", async () => {
+    begin.disabled = true;
+    complain("");
+    try {
+      await ask();
+    } catch (error) {
+      if (begin.isConnected) complain(error.message);
+    } finally {
+      begin.disabled = false;
+    }
+  });
   element("copy")?.addEventListener("click", async () => {
     element("asked").select();
     await navigator.clipboard?.writeText(element("asked").value).then(() => tell("Copied."), () => {});
@@ -192,6 +275,7 @@ async function read() {
   } else if (now.outerHTML !== next.outerHTML) {
     if (now.dataset.state !== next.dataset.state) {
       tell("");
+      release();
       made = null;
     }
     now.replaceWith(document.adoptNode(next));
@@ -252,7 +336,7 @@ function follow() {
   });
 }
 
-addEventListener("pagehide", () => { stream?.source.close(); stream = null; });
+addEventListener("pagehide", () => { release(); stream?.source.close(); stream = null; });
 addEventListener("pageshow", (event) => { if (event.persisted) { follow(); refresh(); } });
 
 enhance();

@@ -66,7 +66,15 @@ const orders = {
   // evaluate runs a script of the test's own in the page, past its policy.
   async evaluate({ script }) { return { value: await page.evaluate(script) }; },
   // until waits for a script of the test's own to be true of the page.
-  async until({ script }) { await page.waitForFunction(script, undefined, { timeout: 60_000 }); return {}; },
+  async until({ script }) {
+    for (const end = Date.now() + 60_000; ;) {
+      let last = "it is not so";
+      // While a page makes room for the next one it cannot be asked.
+      if (await page.evaluate(script).catch((error) => { last = error; return false; })) return {};
+      if (Date.now() > end) throw new Error(`${script}: ${last}`);
+      await new Promise((done) => { setTimeout(done, 30); });
+    }
+  },
   // frames says where the frames in the page are, and what they show.
   async frames() {
     const list = [];
