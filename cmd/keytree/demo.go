@@ -37,7 +37,8 @@ needs the Go toolchain and the project's folder; otherwise give a bchd with
 
 keytree demo keyserver plays the use-case of the keyserver instead, which needs no
 node; demo anchor shows how a keyserver that tells two stories is found out, demo
-witness what witnesses of its log see of that; demo web has it all in a browser.`,
+witness what witnesses of its log see of that; demo web has it all in a browser, and in
+demo signup you sign up at a service.`,
 		Example: `  go run ./cmd/keytree demo
   keytree demo --keep
   keytree demo --bchd /usr/local/bin/bchd`,
@@ -52,7 +53,7 @@ witness what witnesses of its log see of that; demo web has it all in a browser.
 			return demo.PlayFlows(cmd.Context(), a.demoHost(), *binary, dir, *keep)
 		})
 	}
-	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand(), a.demoWitnessCommand(), a.demoWebCommand())
+	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand(), a.demoWitnessCommand(), a.demoWebCommand(), a.demoSignupCommand())
 	return cmd
 }
 
@@ -149,6 +150,31 @@ removed at the end.`,
 	setting(cmd.Flags(), "bchd")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return inTempDir(func(dir string) error { return demo.PlayWeb(cmd.Context(), a.demoHost(), *binary, dir) })
+	}
+	return cmd
+}
+
+func (a *app) demoSignupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "signup",
+		Short: "Sign up at a service, in a browser, with a wallet of the demo's",
+		Long: `demo signup starts a private bchd, a keytree server on it, an example service, and a
+wallet whose key lives in the demo's own process, and prints the addresses of service and
+wallet, to be opened in one browser. You sign in at the service with the wallet's
+address; the service makes a key for you, which asks to be one of your identity, and sends
+you to the server's page where that is accepted, and from there back. It can be taken back in the
+same way. Everything is left running until Ctrl-C.
+
+bchd is built as keytree demo does. Everything is in a temporary folder, which is
+removed at the end.`,
+		Example: `  go run ./cmd/keytree demo signup
+  keytree demo signup --bchd /usr/local/bin/bchd`,
+		Args: takes(),
+	}
+	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
+	setting(cmd.Flags(), "bchd")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return inTempDir(func(dir string) error { return demo.PlaySignup(cmd.Context(), a.demoHost(), *binary, dir) })
 	}
 	return cmd
 }

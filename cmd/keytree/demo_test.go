@@ -13,6 +13,7 @@ import (
 	"github.com/keytree-bch/keytree/cmd/keytree/internal/demo"
 	"github.com/keytree-bch/keytree/indexer/node/bchd"
 	"github.com/keytree-bch/keytree/indexer/node/bchd/regtest"
+	"github.com/keytree-bch/keytree/rpc/explorer/browser"
 )
 
 // TestDemo runs the demo as a user does, and checks what it says and what it
@@ -249,4 +250,88 @@ func wantGone(t *testing.T, tmp string, addresses ...string) {
 			t.Errorf("somebody still listens at %s", address)
 		}
 	}
+}
+
+// TestDemoSignup signs up at the demo's service in a browser, with the demo's wallet, to the end, and leaves again.
+func TestDemoSignup(t *testing.T) {
+	b := browser.Start(t, "../../rpc/explorer/browser", "")
+	tmp := t.TempDir()
+	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "signup")
+	service := strings.Fields(p.await(&p.stdout, "  service  http://"))[1]
+	wallet := strings.Fields(p.await(&p.stdout, "  wallet   http://"))[1]
+	expect := func(origin string) { b.Do("expect", browser.Order{"origin": strings.TrimSuffix(origin, "/")}) }
+	open := func(url string) { b.Open(url, nil) }
+	value := func(selector string) string {
+		t.Helper()
+		return b.Do("evaluate", browser.Order{"script": "document.querySelector('" + selector + "').value"}).Value.(string)
+	}
+	// sign has the wallet sign something, and comes back to where it was asked for.
+	sign := func(asked, says string) (answer string) {
+		t.Helper()
+		back := b.Do("text", nil).URL
+		open(wallet)
+		b.Do("fill", browser.Order{"selector": "#asked", "text": asked})
+		b.Do("click", browser.Order{"selector": "form button"})
+		b.Do("wait", browser.Order{"selector": "#says", "text": says})
+		b.Do("click", browser.Order{"selector": "#sure"})
+		b.Do("wait", browser.Order{"selector": "#answer"})
+		answer = value("#answer")
+		open(back)
+		return answer
+	}
+
+	open(wallet)
+	address := b.Do("text", browser.Order{"selector": "#address"}).Text
+	open(service)
+	b.Do("fill", browser.Order{"selector": "#address", "text": address})
+	b.Do("click", browser.Order{"selector": "form button"})
+	b.Do("wait", browser.Order{"selector": "#text"})
+	text := value("#text")
+	signature := sign(text, "wants you to sign in with your Bitcoin Cash account")
+	b.Do("fill", browser.Order{"selector": "#signature", "text": signature})
+	expect(keytreeOf(p))
+	b.Do("click", browser.Order{"selector": "form button"})
+
+	answered := func(title, prompt, then string) {
+		t.Helper()
+		b.Do("wait", browser.Order{"selector": "main", "text": title})
+		b.Do("click", browser.Order{"selector": "#prepare button"})
+		b.Do("until", browser.Order{"script": `document.getElementById("asked").value !== ""`})
+		answer := sign(value("#asked"), prompt)
+		b.Do("wait", browser.Order{"selector": "main", "text": title})
+		b.Do("fill", browser.Order{"selector": "#signed", "text": answer})
+		b.Do("click", browser.Order{"selector": "#send button"})
+		b.Do("wait", browser.Order{"selector": "main", "text": then})
+		expect(service)
+		b.Do("click", browser.Order{"selector": "#back"})
+	}
+	answered("A key asks to speak in your name", "into your identity (MIP-0003 link accept)", "The key speaks in your name")
+	b.Do("wait", browser.Order{"selector": "main", "text": "whose main key is " + address})
+	expect(keytreeOf(p))
+	b.Do("click", browser.Order{"selector": "#revoke"})
+	answered("Take a key out of your identity", "from your identity (MIP-0003 link revoke)", "The key speaks in your name no more")
+	b.Do("wait", browser.Order{"selector": "main", "text": "is in no identity of yours"})
+
+	// Whoever did not begin here does not end here.
+	b.Open(service+"linked?state=guessed", browser.Order{"fresh": true})
+	b.Do("wait", browser.Order{"selector": "main", "text": "has not signed up here"})
+
+	if code := p.signal(os.Interrupt); code != exitDone {
+		t.Errorf("exit code %d after SIGINT; standard error:\n%s", code, p.errors())
+	}
+	left, err := os.ReadDir(tmp)
+	for _, entry := range left {
+		if !strings.HasPrefix(entry.Name(), "keytree-bchd-build-") {
+			t.Errorf("%s is left behind", entry.Name())
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// keytreeOf returns the origin of a demo's server.
+func keytreeOf(p *program) string {
+	line := p.await(&p.stdout, "to the keytree server at ")
+	return strings.Fields(line[strings.Index(line, "http://"):])[0]
 }

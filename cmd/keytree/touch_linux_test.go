@@ -73,6 +73,7 @@ func touchings() map[string]touching {
 		"demo keyserver":        {why: "it works in a temporary folder of its own"},
 		"demo witness":          {why: "it works in a temporary folder of its own"},
 		"demo web":              {why: "it works in a temporary folder of its own"},
+		"demo signup":           {why: "it works in a temporary folder of its own"},
 
 		"status":  asks(),
 		"resolve": asks("ADDRESS"),

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 )
 
 // PlayFlows plays the flows of MIP-0003 with everything in dir, and clears everything away,
@@ -22,7 +21,7 @@ func PlayFlows(ctx context.Context, h Host, binary, dir string, keep bool) error
 		if err := s.printKept(h.Out, filepath.Join(dir, "keys"), at.HTTP); err != nil {
 			return err
 		}
-		return s.mineOn(ctx, h.Interrupted)
+		return mineOn(ctx, s.chain, h.Interrupted)
 	})
 }
 
@@ -45,7 +44,7 @@ A page changes by itself when this, in another terminal, has been asked and acce
     --network regtest --server %[5]s --node '%[6]s'
 
 `, at.HTTP, s.keys[s.names[0]].Address(), filepath.Join(dir, "keys"), last, s.at, s.chain.URL())
-		return s.mineOn(ctx, h.Interrupted)
+		return mineOn(ctx, s.chain, h.Interrupted)
 	})
 }
 
@@ -110,28 +109,4 @@ keys   %[4]s
 
 `, s.at, http, s.chain.URL(), dir, first, last, slices.Max(s.names))
 	return nil
-}
-
-// mineOn confirms what comes into the mempool, until ctx ends, which is no error
-// if it was the user who ended it.
-func (s *FlowsPlay) mineOn(ctx context.Context, interrupted error) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			if cause := context.Cause(ctx); !errors.Is(cause, interrupted) && !errors.Is(cause, context.Canceled) {
-				return cause
-			}
-			return nil
-		case <-tick.C:
-		}
-		txs, err := s.chain.Mempool(ctx)
-		if err == nil && len(txs) > 0 {
-			_, err = s.chain.Mine(ctx, 1)
-		}
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-	}
 }
