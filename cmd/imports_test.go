@@ -139,7 +139,7 @@ func house() ([]room, []exception) {
 		{folder: "indexer", rooms: []string{"graph", "protocol"}},
 		{ // joins the graph with what publishes and cosigns logs
 			folder: "indexer/statelog",
-			rooms:  []string{"graph", "keyserver/audit", "keyserver/hashchain", "keyserver/tlog", "keyserver/witness", "protocol"},
+			rooms:  []string{"graph", "keyserver/audit", "keyserver/hashchain", "keyserver/tlog", "keyserver/uid", "keyserver/witness", "protocol"},
 			tests:  []string{module + "indexer", module + "rpc/statelog"},
 		},
 		{ // and graph only as the exceptions say; databases only behind keyserver/store

@@ -18,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/keyserver/audit"
+	"github.com/keytree-bch/keytree/keyserver/uid"
 	"github.com/keytree-bch/keytree/keyserver/witness"
 	"github.com/keytree-bch/keytree/protocol"
 	format "github.com/keytree-bch/keytree/protocol/tlog"
@@ -77,7 +78,7 @@ func OpenCosigner(opt CosignerOptions) (*Cosigner, error) {
 		opt.Now = time.Now
 	}
 	for _, l := range opt.Policy.Logs {
-		if hostOf(l.Key.Name(), opt.Publisher.opt.Chain.Params().Network) == "" {
+		if host := hostOf(l.Key.Name(), opt.Publisher.opt.Chain.Params().Network); uid.CheckDomain(host) != nil {
 			return nil, fmt.Errorf("%s is no state log of this network and these rules: expected a name such as %s", l.Key.Name(),
 				protocol.StateOrigin("keys.example.org", opt.Publisher.opt.Chain.Params().Network, 1))
 		}

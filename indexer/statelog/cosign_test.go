@@ -316,12 +316,14 @@ func TestCosignerRefuses(t *testing.T) {
 		return slices.Equal(a.cosigners(&format.Policy{Witnesses: b.policy.Witnesses}, 30), []string{"b.example"})
 	})
 
-	key, err := format.GenerateKey("a.example/state/mainnet/1/1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = OpenCosigner(CosignerOptions{Publisher: a.Publisher, KeyFile: filepath.Join(t.TempDir(), "key"), Name: "w", Policy: &format.Policy{Logs: []format.PolicyLog{{Key: key.Log()}}}, Evidence: t.TempDir()})
-	if err == nil {
-		t.Error("a log of another network is cosigned")
+	for _, origin := range []string{"a.example/state/mainnet/1/1", "a.example/state/regtest/2/1", "a.example/state/regtest/1/0", "/state/regtest/1/1", "a.example:80/state/regtest/1/1", "a.example/keytree"} {
+		key, err := format.GenerateKey(origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = OpenCosigner(CosignerOptions{Publisher: a.Publisher, KeyFile: filepath.Join(t.TempDir(), "key"), Name: "w", Policy: &format.Policy{Logs: []format.PolicyLog{{Key: key.Log()}}}, Evidence: t.TempDir()})
+		if err == nil {
+			t.Errorf("%s is cosigned", origin)
+		}
 	}
 }
