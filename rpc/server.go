@@ -76,6 +76,7 @@ type Config struct {
 	State http.Handler
 	// WalletConnect lets the pages on which link requests are answered ask wallets over a relay; nil: they do not.
 	WalletConnect *connect.WalletConnect
+	WizardConnect *connect.WizardConnect // the same over a relay of WizardConnect
 
 	Keyserver *keyserver.Service // nil for none
 	// Allowances are what each client may ask of KeyserverService, as KeyserverConfig.Allowances.
@@ -159,7 +160,7 @@ func NewServer(c Config) (*Server, error) {
 	if s.explorer, err = explorer.New(explorer.Config{Identities: services.Identities(), Anchors: services.Anchors(), Version: c.Version}); err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	if s.connect, err = connect.New(connect.Config{Identities: services.Identities(), Version: c.Version, WalletConnect: c.WalletConnect}); err != nil {
+	if s.connect, err = connect.New(connect.Config{Identities: services.Identities(), Version: c.Version, WalletConnect: c.WalletConnect, WizardConnect: c.WizardConnect}); err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
 	if s.health.indexed {

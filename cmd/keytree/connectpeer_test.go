@@ -15,13 +15,15 @@ import (
 	"github.com/keytree-bch/keytree/rpc/explorer/browser"
 )
 
-// peer is a relay of WalletConnect with a wallet that has the client that wallets have, in a process of its own. It is
+// peer is relays of WalletConnect and WizardConnect with a wallet that has the clients that wallets have, in a process of its own. It is
 // for one goroutine.
 type peer struct {
 	t     *testing.T
 	in    io.Writer
 	out   *bufio.Scanner
-	relay string
+	relay string // of WalletConnect
+
+	wizard string // relay of WizardConnect
 }
 
 // peerDir is the folder of peer.mjs.
@@ -59,13 +61,16 @@ func startPeer(t *testing.T) *peer {
 	})
 	p := &peer{t: t, in: in, out: bufio.NewScanner(out)}
 	p.out.Buffer(nil, 16<<20)
-	p.relay = p.answer().Relay
+	at := p.answer()
+	p.relay, p.wizard = at.Relay, at.Wizard
 	return p
 }
 
 // heard is what the peer says.
 type heard struct {
-	Failed, Relay string
+	Failed        string
+	Relay, Wizard string
+	Key           string
 	Asked, Heard  []string
 	Ended         int
 }
@@ -100,11 +105,16 @@ func (p *peer) do(what string, fields map[string]any) heard {
 // connect clicks, and gives the wallet of a key what the page shows. The wallet does something.
 func (s *signup) connect(p *peer, key *regtest.Key, does string) {
 	s.Helper()
-	s.browser.Do("evaluate", browser.Order{"script": `(document.getElementById("walletconnect").open = true, document.getElementById("wc-uri").value = "", 0)`})
-	s.browser.Do("click", browser.Order{"selector": "#wc-begin:enabled"})
-	s.browser.Do("until", browser.Order{"script": `document.getElementById("wc-uri").value !== "" && !document.getElementById("wc-pair").hidden`})
-	uri := s.browser.Do("evaluate", browser.Order{"script": `document.getElementById("wc-uri").value`}).Value
-	p.do("pair", map[string]any{"uri": uri, "address": key.Address(), "privateKey": hex.EncodeToString(key.PrivateKey().Serialize()), "does": does})
+	p.do("pair", map[string]any{"uri": s.uri("walletconnect"), "address": key.Address(), "privateKey": hex.EncodeToString(key.PrivateKey().Serialize()), "does": does})
+}
+
+// uri clicks, and returns what the page has for a wallet.
+func (s *signup) uri(over string) string {
+	s.Helper()
+	s.browser.Do("evaluate", browser.Order{"script": `(document.querySelector("#` + over + `").open = true, document.querySelector("#` + over + ` .uri").value = "", 0)`})
+	s.browser.Do("click", browser.Order{"selector": "#" + over + " .begin:enabled"})
+	s.browser.Do("until", browser.Order{"script": `document.querySelector("#` + over + ` .uri").value !== "" && !document.querySelector("#` + over + ` .pair").hidden`})
+	return s.browser.Do("evaluate", browser.Order{"script": `document.querySelector("#` + over + ` .uri").value`}).Value.(string)
 }
 
 // TestConnectWalletConnect accepts and revokes with a wallet over WalletConnect, of which each does something wrong first.
@@ -147,6 +157,58 @@ func TestConnectWalletConnect(t *testing.T) {
 	s.wait("main", "Your revoke is sent, and in no block yet")
 	seen := p.do("seen", nil)
 	if len(seen.Asked) != 1 || !strings.Contains(seen.Asked[0], "MIP-0003 link revoke") || !strings.Contains(seen.Asked[0], "bch_signTransaction") {
+		t.Errorf("the wallet was asked %q", seen.Asked)
+	}
+	regtest.Await(t, func() string {
+		if p.do("seen", nil).Ended == 0 {
+			return "the page has ended no session"
+		}
+		return ""
+	})
+}
+
+// TestConnectWizardConnect does it with a wallet of many keys over WizardConnect, on a relay that throws garbage in.
+func TestConnectWizardConnect(t *testing.T) {
+	p := startPeer(t)
+	s := newSignup(t, "--wizardconnect-relay", p.wizard)
+	private, err := hex.DecodeString(p.do("key", map[string]any{"seed": "person", "name": "receive", "index": 5}).Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.person = regtest.KeyOf(private)
+	for range 4 {
+		s.fund()
+	}
+	request, _ := s.ask("memo.cash")
+	s.mine()
+	s.visit("/connect", "request", request)
+	s.wait("main", "A key asks to speak in your name")
+	pair := func(seed, does string) {
+		t.Helper()
+		p.do("pairWizard", map[string]any{"uri": s.uri("wizardconnect"), "seed": seed, "does": does})
+	}
+	pair("stranger", "sign")
+	s.wait("#problem", "Your wallet does not have the key that is asked")
+	if asked := p.do("seen", nil).Asked; len(asked) > 0 {
+		t.Errorf("a wallet with other keys was asked %q", asked)
+	}
+	pair("person", "refuse")
+	s.wait("#problem", "The wallet refuses: User rejected.")
+	pair("person", "change")
+	s.wait("#problem", "the wallet has changed it")
+	s.browser.Sound("WizardConnect", true)
+	pair("person", "twice")
+	s.wait("main", "Your accept is sent, and in no block yet")
+	s.mine()
+	s.wait("main .lead", "Since block")
+	accept := s.browser.Do("evaluate", browser.Order{"script": `new URL(document.getElementById("back").href).searchParams.get("accept_tx_hash")`}).Value.(string)
+
+	s.visit("/connect/revoke", "accept", accept)
+	s.wait("main", "Take a key out of your identity")
+	p.do("slow", map[string]any{"milliseconds": 200})
+	pair("person", "lose")
+	s.wait("main", "Your revoke is sent, and in no block yet")
+	if seen := p.do("seen", nil); len(seen.Asked) != 1 || !strings.Contains(seen.Asked[0], `[0,"receive",5]`) {
 		t.Errorf("the wallet was asked %q", seen.Asked)
 	}
 	regtest.Await(t, func() string {

@@ -156,7 +156,7 @@ does, and for the watchdog that its index goes on.`,
 	asked := newCoinsFlag(flags)
 	signInKey := flags.String("signin-key-file", "", "`FILE` with the key that makes challenges of signin:challenge, for servers that are to verify each other's; "+
 		"made at the first start (default: a key that ends with the process)")
-	wallets := newWalletConnectFlags(flags)
+	wallets := newWalletFlags(flags)
 	ks := newKeyserverFlags(flags)
 	setting(flags, "start-height", "signin-key-file")
 
@@ -180,7 +180,7 @@ does, and for the watchdog that its index goes on.`,
 		if c.stateLog, err = states.config(*dataDir, network.value.Name, stateRoot.value); err != nil {
 			return err
 		}
-		if c.walletConnect, err = wallets.config(); err != nil {
+		if err := wallets.into(&c); err != nil {
 			return err
 		}
 		if c.keyserver, err = ks.config(*dataDir); err != nil {
@@ -233,29 +233,36 @@ func (f mempoolFlags) actions() int {
 	return int(f.most.value)
 }
 
-// walletConnectFlags tell whether wallets are asked over a relay of WalletConnect.
-type walletConnectFlags struct{ project, relay *parsed[string] }
+// walletFlags tell over which relays wallets are asked.
+type walletFlags struct{ project, relay, wizard *parsed[string] }
 
-func newWalletConnectFlags(flags *pflag.FlagSet) walletConnectFlags {
-	f := walletConnectFlags{project: newParsed("ID", "", connectrpc.ParseProject), relay: newParsed("URL", defaultRelay, connectrpc.ParseRelay)}
+func newWalletFlags(flags *pflag.FlagSet) walletFlags {
+	f := walletFlags{
+		project: newParsed("ID", "", connectrpc.ParseProject), relay: newParsed("URL", defaultRelay, connectrpc.ParseRelay),
+		wizard: newParsed("URL", "", connectrpc.ParseWizardRelay),
+	}
 	flags.Var(f.project, "walletconnect-project-id", "project by which a relay of WalletConnect knows this server: pages that answer a link request ask wallets over it (default: they do not)")
 	flags.Var(f.relay, "walletconnect-relay", "relay of WalletConnect, with --walletconnect-project-id")
-	setting(flags, "walletconnect-project-id", "walletconnect-relay")
+	flags.Var(f.wizard, "wizardconnect-relay", "relay of WizardConnect such as wss://relay.riften.net: these pages ask wallets over it (default: they do not)")
+	setting(flags, "walletconnect-project-id", "walletconnect-relay", "wizardconnect-relay")
 	return f
 }
 
 // defaultRelay is the public one, which wallets use.
 const defaultRelay = "wss://relay.walletconnect.org"
 
-// config is nil if no project was named.
-func (f walletConnectFlags) config() (*connectrpc.WalletConnect, error) {
-	if f.project.value != "" {
-		return &connectrpc.WalletConnect{Relay: f.relay.value, Project: f.project.value}, nil
+// into fills in what is asked for.
+func (f walletFlags) into(c *serverConfig) error {
+	switch {
+	case f.project.value != "":
+		c.walletConnect = &connectrpc.WalletConnect{Relay: f.relay.value, Project: f.project.value}
+	case f.relay.value != defaultRelay:
+		return usagef("--walletconnect-relay: goes with --walletconnect-project-id")
 	}
-	if f.relay.value != defaultRelay {
-		return nil, usagef("--walletconnect-relay: goes with --walletconnect-project-id")
+	if f.wizard.value != "" {
+		c.wizardConnect = &connectrpc.WizardConnect{Relay: f.wizard.value}
 	}
-	return nil, nil
+	return nil
 }
 
 // originFlag adds the flag that tells whose pages may read the graph's answers.
@@ -335,6 +342,7 @@ type serverConfig struct {
 	mempoolActions int
 	signInKeyFile  string // "" for a key that ends with the process
 	walletConnect  *connectrpc.WalletConnect
+	wizardConnect  *connectrpc.WizardConnect
 	listen         listenConfig
 	origins        []string         // as rpc.Config.Origins
 	admission      *admission.Gate  // before all wires; nil: each has its own, with the default limits
@@ -409,7 +417,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		}
 		defer func() { err = errors.Join(err, index.close()) }()
 		config.Graph, config.Indexer, config.IndexPart = index.graph, index, &index.part.Part
-		config.DialLinks, config.WalletConnect = c.dialLinks, c.walletConnect
+		config.DialLinks, config.WalletConnect, config.WizardConnect = c.dialLinks, c.walletConnect, c.wizardConnect
 		if err := index.openStateLog(); err != nil {
 			return err
 		}

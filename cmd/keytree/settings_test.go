@@ -79,7 +79,7 @@ func TestBadSettings(t *testing.T) {
 				o.wantError(t, exitUsage, "keyserver-domain, keyserver-key-file, keyserver-link-authority, keyserver-listen, keyserver-rate, keyserver-store, keyserver-tls-cert, keyserver-tls-key, keyserver-tokens, keyserver-uri, limit-bytes-in, limit-bytes-out, limit-connections, limit-long-answers, limit-requests, limit-streams, limit-work, log-format, log-level, mail-from, memory, mempool, mempool-max-actions, metrics-listen")
 				o.wantError(t, exitUsage, "network, node, passphrase-file, plaintext, server, server-ca, signin-key-file, smtp")
 				o.wantError(t, exitUsage, "standby, start-height, state-log-host, state-log-key, state-root, state-witness-policy")
-				o.wantError(t, exitUsage, "tls-cert, tls-key, tokens, trusted-proxy, unlimited, user-dir, verify, walletconnect-project-id, walletconnect-relay, witness-interval, witness-policy, witness-timeout")
+				o.wantError(t, exitUsage, "tls-cert, tls-key, tokens, trusted-proxy, unlimited, user-dir, verify, walletconnect-project-id, walletconnect-relay, witness-interval, witness-policy, witness-timeout, wizardconnect-relay")
 				o.wantError(t, exitUsage, `unknown key "sever"`)
 				return
 			}

@@ -64,6 +64,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"serve", "--node", goodURL, "--walletconnect-relay", "https://relay.example.org"}, "--walletconnect-relay: expected the address of a relay such as wss://"},
 		{[]string{"serve", "--node", goodURL, "--walletconnect-relay", "wss://relay.example.org; script-src *"}, "--walletconnect-relay: expected the address of a relay"},
 		{[]string{"serve", "--node", goodURL, "--walletconnect-relay", "wss://relay.example.org"}, "--walletconnect-relay: goes with --walletconnect-project-id"},
+		{[]string{"serve", "--node", goodURL, "--wizardconnect-relay", "wss://relay.example.org/path"}, "--wizardconnect-relay: expected the address of a relay without a path"},
 		{[]string{"serve", "--node", goodURL, "--limit-bytes-in", "2/2"}, "--limit-bytes-in: expected ALL/ONE, the first from 4 to"},
 		{[]string{"serve", "--node", goodURL, "--limit-connections", "100/10"}, "--limit-connections: expected more of all clients than --limit-requests and --limit-streams have together, 1024, got 100"},
 		{[]string{"serve", "--node", goodURL, "--timeout-take", "30"}, "--timeout-take: expected a duration from 1s to 10m0s"},

@@ -3,13 +3,13 @@
 //
 // A service sends a person to /connect?request=TXID&redirect_uri=https://…&state=…. The page says who asks, in whose
 // name that would speak, what it means, how to undo it, and where its button leads. What is signed is signed in a
-// wallet, which is copied into or asked over a relay (wc.js); the page takes the answer, compares it with what was asked, and has the server send it. What the page shows is made of
+// wallet, which is copied into or asked over a relay (wc.js, wiz.js); the page takes the answer, compares it with what was asked, and has the server send it. What the page shows is made of
 // the chain and the mempool alone, so that it is right when it is read again, after a reorganisation too. When the
 // link is there it offers to go back, with state, request_tx_hash, accept_tx_hash and id_tx_hash, or with error=access_denied: nothing of that is
 // secret or proves anything, and the service resolves the key itself. /connect/revoke?accept=TXID does the same for a
 // revoke, with revoke_tx_hash.
 //
-// Nobody is sent anywhere without a click. A page loads nothing of another origin, connects to nobody but the relay that the
+// Nobody is sent anywhere without a click. A page loads nothing of another origin, connects to nobody but a relay that the
 // operator has named, when it is told to, and cannot be framed.
 // What strangers wrote is shown as signing.CallsItself has it.
 //
@@ -40,12 +40,15 @@ import (
 //go:embed pages
 var pages embed.FS
 
-// policy lets a page load nothing but this server's files, ask nobody but this server and the relay, if there is one, send
+// policy lets a page load nothing but this server's files, ask nobody but this server and the relays, if there are some, send
 // no form, and be in no frame.
-func policy(w *WalletConnect) string {
+func (c Config) policy() string {
 	connect := "'self'"
-	if w != nil {
-		connect += " " + w.origin()
+	if c.WalletConnect != nil {
+		connect += " " + originOf(c.WalletConnect.Relay)
+	}
+	if c.WizardConnect != nil {
+		connect += " " + originOf(c.WizardConnect.Relay)
 	}
 	return "default-src 'none'; style-src 'self'; script-src 'self'; connect-src " + connect + "; img-src 'self' data:; " +
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -58,6 +61,8 @@ type Config struct {
 	Version    string // of the server
 	// WalletConnect lets wallets be asked over a relay; nil: they are not.
 	WalletConnect *WalletConnect
+	// WizardConnect is the same over a relay of WizardConnect.
+	WizardConnect *WizardConnect
 }
 
 // Pages serves the pages. It may be used concurrently, and keeps nothing between requests.
@@ -70,7 +75,7 @@ type Pages struct {
 
 // New reads the pages that are built in.
 func New(c Config) (*Pages, error) {
-	p := &Pages{Config: c, files: make(map[string]rest.File), policy: policy(c.WalletConnect)}
+	p := &Pages{Config: c, files: make(map[string]rest.File), policy: c.policy()}
 	var err error
 	p.template, err = template.New("page.html").Funcs(template.FuncMap{"picture": explorer.Picture}).ParseFS(pages, "pages/page.html")
 	if err != nil {
@@ -78,8 +83,14 @@ func New(c Config) (*Pages, error) {
 	}
 	const script = "text/javascript; charset=utf-8"
 	kinds := map[string]string{"connect.css": "text/css; charset=utf-8", "connect.js": script}
+	if c.WalletConnect != nil || c.WizardConnect != nil {
+		kinds["aead.js"], kinds["vendor/uqr.mjs"] = script, script
+	}
 	if c.WalletConnect != nil {
-		kinds["wc.js"], kinds["aead.js"], kinds["vendor/uqr.mjs"] = script, script, script
+		kinds["wc.js"] = script
+	}
+	if c.WizardConnect != nil {
+		kinds["wiz.js"], kinds["ripemd160.js"], kinds["vendor/secp256k1.js"] = script, script, script
 	}
 	for name, kind := range kinds {
 		text, err := pages.ReadFile("pages/" + name)
@@ -140,7 +151,7 @@ type visit struct {
 // page returns a handler that answers with what fill makes of the transaction that a parameter names.
 func (p *Pages) page(name string, fill func(v *visit, txid string) error) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-		v := &visit{Request: r, pages: p, page: page{Version: p.Version, WalletConnect: p.WalletConnect}}
+		v := &visit{Request: r, pages: p, page: page{Version: p.Version, WalletConnect: p.WalletConnect, WizardConnect: p.WizardConnect}}
 		p.guard(w.Header())
 		txid, err := v.begin(name)
 		if err == nil {

@@ -37,6 +37,7 @@ type page struct {
 	Consent *consent // ask, done, over
 
 	WalletConnect *WalletConnect
+	WizardConnect *WizardConnect
 }
 
 // leads is where the buttons lead.

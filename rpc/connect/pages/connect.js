@@ -65,6 +65,7 @@ const satoshis = (text) => /^<bigint: ([0-9]+)n>$/.exec(text)[1];
 // prepared is what decode gives for what a wallet is asked to sign.
 function prepared(params) {
   if (typeof params === "string") return decode(params);
+  if (params.inputPaths) return decode(params.transaction.transaction);
   const { version, inputs, outputs, locktime } = params.transaction;
   return {
     version: little(version, 4),
@@ -127,10 +128,10 @@ function coin() {
   return [{ tx_hash: parts[1], output_index: Number(parts[2]), value_satoshi: parts[3] }];
 }
 
-// make has the server make what is to be signed.
-async function make(format) {
+// make has the server make what is to be signed, by the key at a path if the wallet is to be told.
+async function make(format, path = "") {
   const { kind, author, ref } = element("sign").dataset;
-  const answer = await call("/v1/links:prepare", { kind, author_address: author, ref_tx_hash: ref, format, coins: coin() });
+  const answer = await call("/v1/links:prepare", { kind, author_address: author, ref_tx_hash: ref, format, key_path: path, coins: coin() });
   made = prepared(answer.params);
   return answer;
 }
@@ -153,7 +154,7 @@ async function send(text) {
   await refresh();
 }
 
-// --- WalletConnect
+// --- Wallets over a relay
 
 let wallet = null; // the session, from when somebody asks for one until it is closed
 
@@ -161,12 +162,6 @@ let wallet = null; // the session, from when somebody asks for one until it is c
 function release() {
   wallet?.close();
   wallet = null;
-}
-
-// show tells how far it is.
-function show(text) {
-  const now = element("wc-now");
-  if (now) now.textContent = text;
 }
 
 // draw shows a text as a picture for a camera.
@@ -184,39 +179,63 @@ async function draw(into, text) {
   into.replaceChildren(svg);
 }
 
-// ask has a wallet sign over WalletConnect, and sends that.
-async function ask() {
-  const { relay, project } = element("walletconnect").dataset;
-  const { author } = element("sign").dataset;
+// over are the ways to a wallet: each opens a session, and has it sign once the wallet is there.
+const over = {
+  async walletconnect({ relay, project }, author) {
+    const { WalletConnect } = await import("./wc.js");
+    const session = new WalletConnect({
+      relay, project, chain: `bch:${author.split(":")[0]}`,
+      metadata: { name: `keytree at ${location.host}`, description: "Answer a link request of MIP-0003", url: location.origin, icons: [] },
+    });
+    const sign = async (accounts) => {
+      if (accounts[0] !== author) {
+        throw new Error(`Your wallet uses ${accounts[0] ?? "no address of this network"}. The key that is asked is ${author}: choose that in your wallet, and connect again.`);
+      }
+      const { params } = await make("walletconnect");
+      return () => session.request("bch_signTransaction", params);
+    };
+    return { session, sign };
+  },
+  async wizardconnect({ relay }, author) {
+    const { WizardConnect, find } = await import("./wiz.js");
+    const session = new WizardConnect({ relay, name: `keytree at ${location.host}` });
+    const sign = async (paths) => {
+      const path = await find(paths, author);
+      if (!path) throw new Error(`Your wallet does not have the key that is asked, ${author}, or not among the first of its keys: connect the one that has it.`);
+      const { params } = await make("wizardconnect", path);
+      return async () => ({ signedTransaction: await session.request(params) });
+    };
+    return { session, sign };
+  },
+};
+
+// ask has a wallet sign over a relay, and sends that.
+async function ask(section) {
+  const part = (name) => section.querySelector(`.${name}`);
+  const show = (text) => { part("now").textContent = text; };
   release();
-  const { WalletConnect } = await import("./wc.js");
-  const mine = new WalletConnect({
-    relay, project, chain: `bch:${author.split(":")[0]}`,
-    metadata: { name: `keytree at ${location.host}`, description: "Answer a link request of MIP-0003", url: location.origin, icons: [] },
-  });
-  wallet = mine;
+  const { session, sign } = await over[section.id](section.dataset, element("sign").dataset.author);
+  wallet = session;
   try {
     show("Connecting.");
-    const { uri, approved } = await mine.pair();
-    element("wc-uri").value = uri;
-    element("wc-open").href = uri;
-    await draw(element("wc-code"), uri);
-    element("wc-pair").hidden = false;
+    const { uri, approved } = await session.pair();
+    part("uri").value = uri;
+    part("open").href = uri;
+    await draw(part("code"), uri);
+    part("pair").hidden = false;
     show("Waiting for your wallet.");
-    const accounts = await approved;
-    element("wc-pair").hidden = true;
-    if (accounts[0] !== author) {
-      throw new Error(`Your wallet uses ${accounts[0] ?? "no address of this network"}. The key that is asked is ${author}: choose that in your wallet, and connect again.`);
-    }
-    const { params } = await make("walletconnect");
+    const there = await approved;
+    part("pair").hidden = true;
+    show("Your wallet is there.");
+    const request = await sign(there);
     show("Sign it in your wallet.");
-    const answer = await mine.request("bch_signTransaction", params);
-    if (wallet !== mine) return; // the page has become another one meanwhile
+    const answer = await request();
+    if (wallet !== session) return; // the page has become another one meanwhile
     await send(JSON.stringify(answer ?? {}));
   } finally {
-    if (wallet === mine) release();
+    if (wallet === session) release();
     show("");
-    if (element("wc-pair")) element("wc-pair").hidden = true;
+    part("pair").hidden = true;
   }
 }
 
@@ -241,18 +260,20 @@ function on(form, act) {
 function enhance() {
   on(element("prepare"), prepare);
   on(element("send"), () => send(element("signed").value));
-  const begin = element("wc-begin");
-  begin?.addEventListener("click", async () => {
-    begin.disabled = true;
-    complain("");
-    try {
-      await ask();
-    } catch (error) {
-      if (begin.isConnected) complain(error.message);
-    } finally {
-      begin.disabled = false;
-    }
-  });
+  for (const section of Object.keys(over).map(element).filter(Boolean)) {
+    const begin = section.querySelector(".begin");
+    begin.addEventListener("click", async () => {
+      begin.disabled = true;
+      complain("");
+      try {
+        await ask(section);
+      } catch (error) {
+        if (begin.isConnected) complain(error.message);
+      } finally {
+        begin.disabled = false;
+      }
+    });
+  }
   element("copy")?.addEventListener("click", async () => {
     element("asked").select();
     await navigator.clipboard?.writeText(element("asked").value).then(() => tell("Copied."), () => {});

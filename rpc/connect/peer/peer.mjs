@@ -1,13 +1,19 @@
-// What the connect pages talk to, for a test: a relay of WalletConnect on this machine, and a wallet that has the client
-// that wallets have. A line of JSON on standard input is an order, a line of JSON the answer; the first line says where
-// the relay is. The test decides what is right.
+// What the connect pages talk to, for a test: relays of WalletConnect and WizardConnect on this machine, and a wallet that
+// has the clients that wallets have. A line of JSON on standard input is an order, a line of JSON the answer; the first line says where
+// the relays are. The test decides what is right.
 //
 // @walletconnect/sign-client stays at 2.21.8: later versions have another licence.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { once } from "node:events";
+import { createHash, randomBytes } from "node:crypto";
 import { WebSocketServer } from "ws";
+import { binToHex, deriveHdPath, deriveHdPrivateNodeChild, deriveHdPrivateNodeFromSeed, deriveHdPublicNode, encodeHdPublicKey } from "@bitauth/libauth";
 import client from "@walletconnect/sign-client";
+import { initiateWalletRelay } from "@wizardconnect/core";
+
+// What the clients tell of themselves is for nobody: standard output is for answers.
+for (const level of ["debug", "log", "info", "warn", "error"]) console[level] = () => {};
 
 // --- The relay: it keeps a message until somebody else who is subscribed to its topic has taken it.
 
@@ -74,10 +80,10 @@ server.on("connection", (connection, request) => {
 
 // --- The wallet
 
-// sign has another program sign as Cashonize does, with libauth.
-async function sign(privateKey, params) {
+// sign has another program sign as wallets do, with libauth.
+async function sign(privateKey, params, as = "cashonize") {
   const program = spawn(process.execPath, ["wallet.mjs"], { cwd: new URL("../../../scripts/wallettest/", import.meta.url), stdio: ["pipe", "pipe", "inherit"] });
-  program.stdin.end(JSON.stringify({ wallet: "cashonize", privateKey, params }) + "\n");
+  program.stdin.end(JSON.stringify({ wallet: as, privateKey, params }) + "\n");
   for await (const line of createInterface({ input: program.stdout })) return JSON.parse(line);
 }
 
@@ -114,7 +120,85 @@ wallet.on("session_request", async ({ id, topic, params: { request } }) => {
   if (person.does === "twice") await wallet.core.relayer.publish(topic, await wallet.core.crypto.encode(topic, answer.response), { ttl: 300, tag: 1109 });
 });
 
+// --- WizardConnect: a relay of Nostr, which keeps what it was sent, and throws garbage in.
+
+const nostr = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+await once(nostr, "listening");
+const wizard = `ws://127.0.0.1:${nostr.address().port}`;
+const events = [];
+const wants = (connection, event) => (connection.filter ?? []).includes(event.tags.find(([name]) => name === "p")?.[1]);
+
+nostr.on("connection", (connection) => {
+  connection.on("message", async (data) => {
+    const [what, first, second] = JSON.parse(data);
+    if (delay) await new Promise((done) => { setTimeout(done, delay); });
+    if (what === "REQ") {
+      connection.subscription = first;
+      connection.filter = second["#p"];
+      const garbage = { id: "x", kind: 1059, pubkey: "00".repeat(32), created_at: 0, tags: [["p", second["#p"][0]]], content: "AAAA", sig: "" };
+      if (first === "page") for (const one of [garbage, { ...garbage, id: "y", content: 7 }, 5, null]) connection.send(JSON.stringify(["EVENT", first, one]));
+      if (first === "page") connection.send("no JSON");
+      for (const event of events) if (wants(connection, event)) connection.send(JSON.stringify(["EVENT", first, event]));
+      connection.send(JSON.stringify(["EOSE", first]));
+    }
+    if (what !== "EVENT") return;
+    events.push(first);
+    connection.send(JSON.stringify(["OK", first.id, true, ""]));
+    for (const one of nostr.clients) if (wants(one, first)) one.send(JSON.stringify(["EVENT", one.subscription, first]));
+  });
+});
+
+// hd is a wallet of many keys.
+function hd(seed) {
+  const account = deriveHdPath(deriveHdPrivateNodeFromSeed(createHash("sha512").update(seed).digest(), { throwErrors: true }), "m/44'/145'/0'");
+  const chain = { receive: deriveHdPrivateNodeChild(account, 0), change: deriveHdPrivateNodeChild(account, 1) };
+  return {
+    paths: Object.entries(chain).map(([name, node]) => ({ name, xpub: encodeHdPublicKey({ network: "mainnet", node: deriveHdPublicNode(node) }, { throwErrors: true }).hdPublicKey })),
+    key: (name, index) => binToHex(deriveHdPrivateNodeChild(chain[name], index).privateKey),
+  };
+}
+
+let wizardWallet = null;
+
+function pairWizard({ uri, seed, does }) {
+  wizardWallet?.cleanup();
+  const keys = hd(seed);
+  const now = () => Math.floor(Date.now() / 1000);
+  let heardOf = false;
+  const mine = initiateWalletRelay(({ client: relayed, status }) => {
+    if (status.status !== "connected" || heardOf) return;
+    heardOf = true;
+    relayed.on("message", async (message) => {
+      heard.push(message.action);
+      if (message.action === "disconnect") ended++;
+      if (message.action !== "sign_transaction_request") return;
+      const { transaction, inputPaths, sequence } = message;
+      asked.push({ transaction, inputPaths });
+      const answer = { action: "sign_transaction_response", time: now(), sequence };
+      if (does === "refuse") {
+        await relayed.relay({ ...answer, signedTransaction: "", error: "User rejected." });
+        return;
+      }
+      const [, name, index] = inputPaths[0];
+      const { signedTransaction, error } = await sign(keys.key(name, index), { transaction, inputPaths }, "paytaca-wizard"); // bchd takes no 0x61
+      if (error) throw new Error(error);
+      const changed = does === "change" ? signedTransaction.replace(/00000000$/, "01000000") : signedTransaction;
+      if (does === "lose") for (const connection of nostr.clients) if (connection.subscription === "page") connection.terminate();
+      await relayed.relay({ ...answer, signedTransaction: changed });
+      if (does === "twice") await relayed.relay({ ...answer, signedTransaction: "00" });
+    });
+    relayed.relay({
+      action: "wallet_ready", time: now(), wallet_name: "a wallet", wallet_icon: "", dapp_discovered: false, supported_protocols: ["hdwalletv1"],
+      session: { hdwalletv1: { paths: keys.paths } }, public_key: binToHex(mine.walletPublicKey), secret: does === "guess" ? "00".repeat(8) : mine.secret,
+    });
+  }, { uri, walletPrivateKey: Uint8Array.from(randomBytes(32)) });
+  wizardWallet = mine;
+}
+
 const orders = {
+  // key tells a private key of a wallet of many.
+  async key({ seed, name, index }) { return { key: hd(seed).key(name, index) }; },
+  async pairWizard(order) { asked = []; pairWizard(order); return {}; },
   // pair gives the wallet what the page shows.
   async pair({ uri, ...who }) { person = who; asked = []; await wallet.pair({ uri }); return {}; },
   async slow({ milliseconds }) { delay = milliseconds; return {}; },
@@ -122,7 +206,7 @@ const orders = {
   async seen() { return { asked: asked.map((one) => JSON.stringify(one)), heard, ended }; },
 };
 
-process.stdout.write(JSON.stringify({ relay }) + "\n");
+process.stdout.write(JSON.stringify({ relay, wizard }) + "\n");
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line);
   let answer;

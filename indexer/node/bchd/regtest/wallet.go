@@ -42,6 +42,12 @@ func KeyFromSeed(seed string) *Key {
 	return &Key{private: private}
 }
 
+// KeyOf returns the key of 32 bytes.
+func KeyOf(private []byte) *Key {
+	key, _ := bchec.PrivKeyFromBytes(bchec.S256(), private)
+	return &Key{key}
+}
+
 // PrivateKey returns the private key itself.
 func (k *Key) PrivateKey() *bchec.PrivateKey { return k.private }
 

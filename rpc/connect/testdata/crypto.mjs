@@ -1,10 +1,11 @@
-// Compares aead.js with OpenSSL's ChaCha20-Poly1305, and with the example of RFC 8439 §2.8.2 that has no additional data
+// Compares ripemd160.js with OpenSSL's, and aead.js with OpenSSL's ChaCha20-Poly1305, and with the example of RFC 8439 §2.8.2 that has no additional data
 // left: its ciphertext is the same.
-import { createCipheriv, randomBytes } from "node:crypto";
+import { createCipheriv, createHash, randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 
-const source = await readFile(new URL("../pages/aead.js", import.meta.url));
-const { seal, open } = await import(`data:text/javascript;base64,${source.toString("base64")}`);
+const load = async (name) => import(`data:text/javascript;base64,${(await readFile(new URL(`../pages/${name}`, import.meta.url))).toString("base64")}`);
+const { seal, open } = await load("aead.js");
+const { ripemd160 } = await load("ripemd160.js");
 
 const fail = (text) => { console.error(text); process.exit(1); };
 const unhex = (text) => Uint8Array.from(text.match(/../g), (byte) => parseInt(byte, 16));
@@ -36,3 +37,10 @@ const text = new TextEncoder().encode("Ladies and Gentlemen of the class of '99:
 const key = Uint8Array.from({ length: 32 }, (_, i) => 0x80 + i);
 const sealed = Buffer.from(seal(key, unhex("070000004041424344454647"), text)).toString("hex");
 if (!sealed.startsWith("d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6")) fail(`the example of RFC 8439 is ${sealed}`);
+
+for (let i = 0; i < 200; i++) {
+  const bytes = randomBytes(32);
+  const want = createHash("ripemd160").update(bytes).digest("hex");
+  const got = Buffer.from(ripemd160(Uint8Array.from(bytes))).toString("hex");
+  if (got !== want) fail(`RIPEMD-160 of ${bytes.toString("hex")}: ${got}, want ${want}`);
+}

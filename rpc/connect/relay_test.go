@@ -38,6 +38,27 @@ func TestWalletConnect(t *testing.T) {
 	}
 }
 
+// TestWizardConnect looks at the same for WizardConnect: the page says what becomes of a wallet's addresses.
+func TestWizardConnect(t *testing.T) {
+	block := new(rpctest.Chain).Block(rpctest.MLR("open", "service", "person", ""))
+	with := rpctest.NewOf(t, rpc.Config{WizardConnect: &connect.WizardConnect{Relay: "wss://relay.example.org:444"}}, block)
+	response, body := with.Send(t, "GET", asking("/connect", "request", txid("open")), "")
+	if !strings.Contains(body, `data-relay="wss://relay.example.org:444"`) || !strings.Contains(body, "neither they nor your addresses go to this server or to anybody else") {
+		t.Errorf("the page is %s", body)
+	}
+	if policy := response.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "connect-src 'self' wss://relay.example.org:444;") {
+		t.Errorf("the policy is %q", policy)
+	}
+	for file, want := range map[string]int{"wiz.js": 200, "aead.js": 200, "ripemd160.js": 200, "secp256k1.js": 200, "uqr.mjs": 200, "wc.js": 404} {
+		if response, _ := with.Send(t, "GET", "/connect/files/"+file, ""); response.StatusCode != want {
+			t.Errorf("%s: %d", file, response.StatusCode)
+		}
+	}
+	if got, err := connect.ParseWizardRelay("wss://relay.example.org/path"); err == nil {
+		t.Errorf("an address with a path is taken as %s", got)
+	}
+}
+
 // TestParseRelay has addresses of relays, good and bad ones.
 func TestParseRelay(t *testing.T) {
 	for _, good := range []string{"wss://relay.example.org", "wss://relay.example.org:444/path", "ws://127.0.0.1:99", "ws://localhost", "ws://[::1]:5"} {

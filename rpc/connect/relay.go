@@ -39,14 +39,33 @@ func ParseProject(s string) (string, error) {
 }
 
 // Host is whom a page connects to.
-func (w *WalletConnect) Host() string {
-	_, rest, _ := strings.Cut(w.Relay, "://")
+func (w *WalletConnect) Host() string { return hostOf(w.Relay) }
+
+// WizardConnect is how wallets are asked over a relay of WizardConnect, as over one of WalletConnect.
+type WizardConnect struct {
+	Relay string // its address, as ParseWizardRelay has it
+}
+
+// Host is whom a page connects to.
+func (w *WizardConnect) Host() string { return hostOf(w.Relay) }
+
+// ParseWizardRelay is ParseRelay for an address that a wallet can be told of: without a path.
+func ParseWizardRelay(s string) (string, error) {
+	relay, err := ParseRelay(s)
+	if err == nil && relay != originOf(relay) {
+		return "", fmt.Errorf("expected the address of a relay without a path, which wallets are not told, got %q", fault.Shortened(s))
+	}
+	return relay, err
+}
+
+func hostOf(relay string) string {
+	_, rest, _ := strings.Cut(relay, "://")
 	host, _, _ := strings.Cut(rest, "/")
 	return host
 }
 
-// origin is the source of a policy.
-func (w *WalletConnect) origin() string {
-	scheme, _, _ := strings.Cut(w.Relay, "://")
-	return scheme + "://" + w.Host()
+// originOf is a relay as a source of a policy.
+func originOf(relay string) string {
+	scheme, _, _ := strings.Cut(relay, "://")
+	return scheme + "://" + hostOf(relay)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/keytree-bch/keytree/rpc/explorer/browser"
 )
 
-// TestSealing compares how a page seals what goes to a wallet with how others do.
-func TestSealing(t *testing.T) {
+// TestCryptography compares what browsers do not have, and pages have of their own, with how others do it.
+func TestCryptography(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it has nothing to do with races")
 	}
@@ -20,7 +20,7 @@ func TestSealing(t *testing.T) {
 	if err != nil {
 		t.Skipf("%v; .ci/run installs Node", err)
 	}
-	if out, err := exec.CommandContext(t.Context(), node, "testdata/aead.mjs").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), node, "testdata/crypto.mjs").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }
