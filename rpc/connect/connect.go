@@ -201,14 +201,14 @@ func (v *visit) fail(h http.Header, err error) (code int) {
 		code = refusal.HTTPStatus()
 		h.Set("Retry-After", fmt.Sprint(refusal.Seconds()))
 	}
-	v.page.State, v.page.Live, v.page.Consent, v.page.Problem = "failed", nil, nil, upper(st.Message())
+	v.page.State, v.page.Live, v.page.Consent, v.page.Problem = "failed", nil, nil, st.Message()
 	switch st.Code() {
 	case codes.NotFound:
 		v.page.State, v.page.Title = "unknown", "This is not known yet"
 	case codes.InvalidArgument:
 		v.page.Title = "This link is wrong"
 	default:
-		v.page.State, v.page.Title = "unknown", "Not just now"
+		v.page.State, v.page.Title, v.page.Problem = "unknown", "Not just now", upper(st.Message())
 	}
 	return code
 }

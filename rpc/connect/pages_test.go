@@ -83,11 +83,11 @@ func TestPages(t *testing.T) {
 		"/connect?request=" + txid("open"): {[]string{"Nowhere: no address to go back to was given"}, "ask", ""},
 		"/connect":                         {[]string{"expected the txid of a link request"}, "failed", ""},
 		"/connect?request=x":               {[]string{"expected the txid of a link request"}, "failed", ""},
-		accept("open") + "&state=t":        {[]string{"State: expected it once, got it 2 times"}, "failed", ""},
-		accept("open") + "&request=" + txid("pending"):                        {[]string{"Request: expected it once"}, "failed", ""},
-		accept("open") + "&lang=en":                                           {[]string{"Expected the parameters request, redirect_uri and state"}, "failed", ""},
-		accept("open") + "&%zz":                                               {[]string{"Expected parameters of names and values"}, "failed", ""},
-		"/connect?request=" + txid("open") + "&redirect_uri=http://evil.com/": {[]string{"This link is wrong", "Redirect_uri: expected https"}, "failed", ""},
+		accept("open") + "&state=t":        {[]string{"state: expected it once, got it 2 times"}, "failed", ""},
+		accept("open") + "&request=" + txid("pending"):                        {[]string{"request: expected it once"}, "failed", ""},
+		accept("open") + "&lang=en":                                           {[]string{"expected the parameters request, redirect_uri and state"}, "failed", ""},
+		accept("open") + "&%zz":                                               {[]string{"expected parameters of names and values"}, "failed", ""},
+		"/connect?request=" + txid("open") + "&redirect_uri=http://evil.com/": {[]string{"This link is wrong", "redirect_uri: expected https"}, "failed", ""},
 	} {
 		response, body := r.Send(t, "GET", path, "")
 		_, text := get(t, r, path)

@@ -220,7 +220,7 @@ async function ask(section) {
     show("Connecting.");
     const { uri, approved } = await session.pair();
     part("uri").value = uri;
-    part("open").href = uri;
+    part("launch").href = uri;
     await draw(part("code"), uri);
     part("pair").hidden = false;
     show("Waiting for your wallet.");
