@@ -10,6 +10,7 @@ package links
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -173,8 +174,12 @@ func (s *Service) fault(err error) error {
 		return fault.Field(codes.InvalidArgument, "coins", "%v", err)
 	case errors.Is(err, signing.ErrRefused):
 		return fault.Field(codes.InvalidArgument, "signed_transaction", "%v", err)
-	case errors.Is(err, protocol.ErrInsufficientFunds), errors.As(err, new(*linkcheck.Refusal)), errors.Is(err, node.ErrRejected):
+	case errors.Is(err, protocol.ErrInsufficientFunds), errors.As(err, new(*linkcheck.Refusal)):
 		return status.Errorf(codes.FailedPrecondition, "%v", err)
+	case errors.Is(err, node.ErrRejected):
+		// Before that stands which node it was, and addresses of the operator's machines are not for strangers.
+		_, why, _ := strings.Cut(err.Error(), node.ErrRejected.Error())
+		return status.Errorf(codes.FailedPrecondition, "%v%s", node.ErrRejected, why)
 	case errors.Is(err, linkcheck.ErrNoAction):
 		return fault.Field(codes.NotFound, "ref_tx_hash", "%v", err)
 	case errors.Is(err, node.ErrUnavailable), errors.Is(err, node.ErrUnsuitable), errors.Is(err, node.ErrInvalid), errors.Is(err, node.ErrNotFound):
