@@ -103,6 +103,9 @@ func TestUserWrongUsage(t *testing.T) {
 // TestUserLife is the use-case of two users, with a keyserver that wants tokens and
 // speaks https.
 func TestUserLife(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one command runs after the other")
+	}
 	withPassphrase(t)
 	server := t.TempDir()
 	cert, key, _ := certificateFiles(t)

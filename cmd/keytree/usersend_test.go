@@ -41,6 +41,9 @@ func (s *sender) must(args ...string) string {
 
 // TestSendAndReceive has two users write to each other, by mail and by file.
 func TestSendAndReceive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one command runs after the other")
+	}
 	dir := t.TempDir()
 	k := startKeyserver(t, "keyserver", "serve", "--data-dir", filepath.Join(dir, "server"), "--keyserver-tokens", "open")
 	mix, err := demo.StartMix()
