@@ -226,7 +226,7 @@ func TestLaggingReplica(t *testing.T) {
 	m := message(s, "waits@example.org", newKey(99))
 	created := make(chan error, 1)
 	go func() { _, err := s.CreateUID(t.Context(), m, ""); created <- err }()
-	primary.Await(t, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')")
+	primary.Await(t, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')", created)
 	select {
 	case err := <-created:
 		t.Fatalf("acknowledged without the replica: %v", err)

@@ -386,16 +386,16 @@ func replicaAway(t *testing.T, w *world) {
 	const waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
 	for _, replaced := range []bool{false, true} {
 		p := w.newPlace(t)
-		p.pace.landing = 100 * time.Millisecond
+		p.pace.landing = time.Second // in which a slow machine has to begin the commit
 		d := p.open(t)
 		w.cluster.Set(t, "synchronous_standby_names = 'nobody'")
 		committed := make(chan error, 1)
 		go func() { committed <- d.Commit([]store.Write{set("a", "1")}) }()
-		w.cluster.Await(t, waiting)
+		w.cluster.Await(t, waiting, committed)
 		select {
 		case err := <-committed:
 			t.Errorf("it did not wait: %v", err)
-		case <-time.After(3 * p.pace.landing):
+		case <-time.After(p.pace.landing * 3 / 2):
 		}
 		if replaced {
 			d.lose()

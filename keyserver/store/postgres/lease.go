@@ -166,12 +166,8 @@ func (l *lease) keep(ctx context.Context) {
 // renew renews the lease once.
 func (l *lease) renew(ctx context.Context) (err error) {
 	began := time.Since(l.of.place.began)
-	if l.conn == nil || l.conn.IsClosed() {
-		if l.conn, err = l.of.place.connect(ctx, func(c *pgx.ConnConfig) {
-			c.RuntimeParams["synchronous_commit"] = "off" // no promise hangs on it, and it must not wait for replicas
-		}); err != nil {
-			return err
-		}
+	if err := l.connect(ctx); err != nil {
+		return err
 	}
 	var set settings
 	err = l.conn.QueryRow(ctx, renew, l.epoch).Scan(&set.fsync, &set.pages)
@@ -188,15 +184,26 @@ func (l *lease) renew(ctx context.Context) (err error) {
 	return nil
 }
 
+// connect sees to it that there is a connection.
+func (l *lease) connect(ctx context.Context) (err error) {
+	if l.conn != nil && !l.conn.IsClosed() {
+		return nil
+	}
+	l.conn, err = l.of.place.connect(ctx, func(c *pgx.ConnConfig) {
+		c.RuntimeParams["synchronous_commit"] = "off" // no promise hangs on it, and it must not wait for replicas
+	})
+	return err
+}
+
 // end gives the lease back.
 func (l *lease) end() error {
 	l.stop()
-	<-l.done
-	if l.conn == nil {
-		return nil
-	}
+	<-l.done // a renewal that was under way has lost its connection then
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	_, _ = l.conn.Exec(ctx, release, l.epoch) // else it is over in a few seconds
+	if l.connect(ctx) != nil {
+		return nil // the lease is over in a few seconds
+	}
+	_, _ = l.conn.Exec(ctx, release, l.epoch) // likewise
 	return closeConn(l.conn)
 }

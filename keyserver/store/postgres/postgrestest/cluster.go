@@ -147,14 +147,26 @@ func (c *Cluster) DemandPassword(t testing.TB, role, password string) {
 	c.Exec(t, "SELECT pg_reload_conf()")
 }
 
-// Await waits until a query answers true.
-func (c *Cluster) Await(t testing.TB, sql string) {
+// Await waits until the answer to SQL is true. It fails the test if something comes from ended before.
+func (c *Cluster) Await(t testing.TB, sql string, ended ...<-chan error) {
 	t.Helper()
 	conn := c.Connect(t, "postgres", nil)
-	for is := false; !is; {
+	for {
+		var is bool
 		if err := conn.QueryRow(t.Context(), sql).Scan(&is); err != nil {
 			t.Fatalf("%s: %v", sql, err)
 		}
+		if is {
+			return
+		}
+		for _, c := range ended {
+			select {
+			case err := <-c:
+				t.Fatalf("%s: this has not come, but %v", sql, err)
+			default:
+			}
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
