@@ -78,11 +78,23 @@ Everything is in a temporary folder, which is removed at the end.`,
 	return cmd
 }
 
-func (a *app) demoAnchorCommand() *cobra.Command {
+// chainDemoCommand makes the command of a play on a private bchd: what it is called, and says of itself.
+func (a *app) chainDemoCommand(play func(ctx context.Context, h demo.Host, binary, dir string) error, use, short, long string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "anchor",
-		Short: "Show how a keyserver that tells two stories is found out",
-		Long: `demo anchor starts a private bchd and a keytree server whose keyserver anchors its
+		Use: use, Short: short, Long: long, Args: takes(),
+		Example: fmt.Sprintf(`  go run ./cmd/keytree demo %[1]s
+  keytree demo %[1]s --bchd /usr/local/bin/bchd`, use),
+	}
+	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
+	setting(cmd.Flags(), "bchd")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return inTempDir(func(dir string) error { return play(cmd.Context(), a.demoHost(), *binary, dir) })
+	}
+	return cmd
+}
+
+func (a *app) demoAnchorCommand() *cobra.Command {
+	return a.chainDemoCommand(demo.PlayAnchor, "anchor", "Show how a keyserver that tells two stories is found out", `demo anchor starts a private bchd and a keytree server whose keyserver anchors its
 hashchain there. An auditor, who trusts none of them but asks the node, finds it
 sound. Then the operator forks the keyserver: a twin, made from a backup, shows another
 history to a second client. That client's auditor, with nothing but the same pinned
@@ -91,24 +103,11 @@ nothing else. The first thing that is not as it must be ends the demo with exit
 code 1.
 
 bchd is built as keytree demo does. Everything is in a temporary folder, which is
-removed at the end.`,
-		Example: `  go run ./cmd/keytree demo anchor
-  keytree demo anchor --bchd /usr/local/bin/bchd`,
-		Args: takes(),
-	}
-	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
-	setting(cmd.Flags(), "bchd")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return inTempDir(func(dir string) error { return demo.PlayAnchor(cmd.Context(), a.demoHost(), *binary, dir) })
-	}
-	return cmd
+removed at the end.`)
 }
 
 func (a *app) demoWitnessCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "witness",
-		Short: "Show what witnesses see of a keyserver that forks its log",
-		Long: `demo witness starts a private bchd, a keytree server whose keyserver anchors its hashchain
+	return a.chainDemoCommand(demo.PlayWitness, "witness", "Show what witnesses see of a keyserver that forks its log", `demo witness starts a private bchd, a keytree server whose keyserver anchors its hashchain
 there, and two witnesses that cosign the keyserver's transparency log. An auditor
 finds all of it sound. Then the operator forks the keyserver: a twin, made from a
 backup, signs another history with the same keys. One witness refuses it. The other,
@@ -118,47 +117,21 @@ verified with nothing else. The first thing that is not as it must be ends the d
 with exit code 1.
 
 bchd is built as keytree demo does. Everything is in a temporary folder, which is
-removed at the end.`,
-		Example: `  go run ./cmd/keytree demo witness
-  keytree demo witness --bchd /usr/local/bin/bchd`,
-		Args: takes(),
-	}
-	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
-	setting(cmd.Flags(), "bchd")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return inTempDir(func(dir string) error { return demo.PlayWitness(cmd.Context(), a.demoHost(), *binary, dir) })
-	}
-	return cmd
+removed at the end.`)
 }
 
 func (a *app) demoWebCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "web",
-		Short: "Look at the flows of MIP-0003 in a browser",
-		Long: `demo web starts a private bchd and a keytree server as keytree demo does, plays
+	return a.chainDemoCommand(demo.PlayWeb, "web", "Look at the flows of MIP-0003 in a browser", `demo web starts a private bchd and a keytree server as keytree demo does, plays
 the flows of MIP-0003 there with real transactions, and prints the address of the
 explorer, on which all of them can be looked at. Everything is left running until
 Ctrl-C: blocks come for whatever is sent, and pages show it when it comes.
 
 bchd is built as keytree demo does. Everything is in a temporary folder, which is
-removed at the end.`,
-		Example: `  go run ./cmd/keytree demo web
-  keytree demo web --bchd /usr/local/bin/bchd`,
-		Args: takes(),
-	}
-	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
-	setting(cmd.Flags(), "bchd")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return inTempDir(func(dir string) error { return demo.PlayWeb(cmd.Context(), a.demoHost(), *binary, dir) })
-	}
-	return cmd
+removed at the end.`)
 }
 
 func (a *app) demoSignupCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "signup",
-		Short: "Sign up at a service, in a browser, with a wallet of the demo's",
-		Long: `demo signup starts a private bchd, a keytree server on it, an example service, and a
+	return a.chainDemoCommand(demo.PlaySignup, "signup", "Sign up at a service, in a browser, with a wallet of the demo's", `demo signup starts a private bchd, a keytree server on it, an example service, and a
 wallet whose key lives in the demo's own process, and prints the addresses of service and
 wallet, to be opened in one browser. You sign in at the service with the wallet's
 address; the service makes a key for you, which asks to be one of your identity, and sends
@@ -166,17 +139,7 @@ you to the server's page where that is accepted, and from there back. It can be 
 same way. Everything is left running until Ctrl-C.
 
 bchd is built as keytree demo does. Everything is in a temporary folder, which is
-removed at the end.`,
-		Example: `  go run ./cmd/keytree demo signup
-  keytree demo signup --bchd /usr/local/bin/bchd`,
-		Args: takes(),
-	}
-	binary := cmd.Flags().String("bchd", "", "`PATH` of a bchd to use instead of building one")
-	setting(cmd.Flags(), "bchd")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return inTempDir(func(dir string) error { return demo.PlaySignup(cmd.Context(), a.demoHost(), *binary, dir) })
-	}
-	return cmd
+removed at the end.`)
 }
 
 // inTempDir plays in a temporary folder, and removes it.
