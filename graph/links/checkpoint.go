@@ -162,9 +162,9 @@ func (s *State) readRecords(r *bufio.Reader, txn *store.Txn, records int32) erro
 		b.AddEncoded(d.Rest)
 	}
 	l := s.ledger(txn, never)
-	m, err := b.Map(func(ref int32) (statemap.Key, error) {
+	m, err := b.Map(func(ref int32) (protocol.MapKey, error) {
 		if ref >= s.keys.Len() {
-			return statemap.Key{}, fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, ref, s.keys.Len())
+			return protocol.MapKey{}, fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, ref, s.keys.Len())
 		}
 		return s.keyByRef(&l)(ref)
 	})

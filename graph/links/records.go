@@ -40,8 +40,8 @@ func (s *State) StateRoot() [32]byte {
 }
 
 // keyRecordOf returns the record of a key that is in an identity.
-func (s *State) keyRecordOf(key int32) statemap.KeyRecord {
-	r, name := statemap.KeyRecord{Key: s.keys.Key(key), Height: s.places.Ref(key).stands}, s.namedBy.Ref(key).tx
+func (s *State) keyRecordOf(key int32) protocol.KeyRecord {
+	r, name := protocol.KeyRecord{Key: s.keys.Key(key), Height: s.places.Ref(key).stands}, s.namedBy.Ref(key).tx
 	if parent := s.forest.Parent(key); parent != none {
 		r.Parent, r.Accept = s.keys.Key(parent), name
 	} else {
@@ -52,31 +52,36 @@ func (s *State) keyRecordOf(key int32) statemap.KeyRecord {
 
 // leafOfKey returns the leaf of a key that is in an identity.
 func (s *State) leafOfKey(key int32) statemap.Change {
+	var space [protocol.KeyRecordSize]byte
 	r := s.keyRecordOf(key)
-	return r.Leaf(key)
+	return statemap.NewChange(r.MapKey(), key, r.AppendTo(space[:0]))
 }
 
 // leafOfIdentity returns the leaf of the identity of a root.
 func (s *State) leafOfIdentity(root int32) statemap.Change {
 	id := s.namedBy.Ref(root)
-	r := statemap.IDRecord{ID: id.tx, Root: s.keys.Key(root)}
-	return r.Leaf(^id.number)
+	return leafOfID(protocol.IDRecord{ID: id.tx, Root: s.keys.Key(root)}, id.number)
 }
 
 // leafOfMerged returns the leaf of an id that merged.
 func leafOfMerged(id chainhash.Hash, record identityRecord) statemap.Change {
-	r := statemap.IDRecord{ID: id, Merged: true, Into: record.into}
-	return r.Leaf(^record.number)
+	return leafOfID(protocol.IDRecord{ID: id, Merged: true, Into: record.into}, record.number)
+}
+
+// leafOfID returns the leaf of an id that the action of a number names.
+func leafOfID(r protocol.IDRecord, number int32) statemap.Change {
+	var space [protocol.IDRecordSize]byte
+	return statemap.NewChange(r.MapKey(), ^number, r.AppendTo(space[:0]))
 }
 
 // keyByRef returns what finds the map key of a record, with the actions of a book.
 func (s *State) keyByRef(actions book) statemap.KeyByRef {
-	return func(ref int32) (statemap.Key, error) {
+	return func(ref int32) (protocol.MapKey, error) {
 		if ref >= 0 {
-			return statemap.KeyOf(s.keys.Key(ref)), nil
+			return protocol.MapKeyOf(s.keys.Key(ref)), nil
 		}
 		a, err := actions.action(^ref)
-		return statemap.IDKey(a.txid), err
+		return protocol.MapKeyOfID(a.txid), err
 	}
 }
 
@@ -124,7 +129,7 @@ func (s *State) takeBackRecords(txn *store.Txn, actions book, keys, identities [
 		if n := s.inIdentity(hash); n != none {
 			changes = append(changes, s.leafOfKey(n))
 		} else {
-			changes = append(changes, statemap.Change{Key: statemap.KeyOf(hash), Gone: true})
+			changes = append(changes, statemap.Change{Key: protocol.MapKeyOf(hash), Gone: true})
 		}
 	}
 	for _, stored := range identities {
@@ -134,7 +139,7 @@ func (s *State) takeBackRecords(txn *store.Txn, actions book, keys, identities [
 			return err
 		}
 		if value == nil {
-			changes = append(changes, statemap.Change{Key: statemap.IDKey(id), Gone: true})
+			changes = append(changes, statemap.Change{Key: protocol.MapKeyOfID(id), Gone: true})
 			continue
 		}
 		r, err := decodeIdentityRecord(value)

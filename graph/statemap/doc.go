@@ -2,7 +2,6 @@
 // Patricia trie of records, one version of which shares with the next all that a block does not
 // change.
 //
-//	record.go  records, their map keys and hashes
 //	map.go     the trie: a version from another and a block's changes
 //	page.go    the leaves below a node, and their hash
 //	path.go    the way to a record, or to where there is none

@@ -46,7 +46,7 @@ func (b *Builder) Add(c Change) { b.leaves = append(b.leaves, c.leaf()) }
 
 // AddEncoded adds a leaf as Leaves encodes it.
 func (b *Builder) AddEncoded(encoded []byte) {
-	b.leaves = append(b.leaves, leaf{[8]byte(encoded), int32(binary.BigEndian.Uint32(encoded[8:])), Hash(encoded[12:])})
+	b.leaves = append(b.leaves, leaf{[8]byte(encoded), int32(binary.BigEndian.Uint32(encoded[8:])), [32]byte(encoded[12:])})
 }
 
 // Len returns how many leaves were added.

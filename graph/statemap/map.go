@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"sort"
+
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // Map is a version of the map. It never changes: any number of goroutines may read it. The zero Map has no
@@ -22,7 +24,7 @@ const pageLeaves = 24
 // node is what is below some bits of a map key: more leaves than a page has, by the next bit; or a
 // page. nil has none.
 type node struct {
-	hash   Hash
+	hash   [32]byte
 	sides  [2]*node
 	leaves []leaf // of a page, in order of map keys
 }
@@ -31,29 +33,30 @@ type node struct {
 type leaf struct {
 	head [8]byte // of its map key
 	ref  int32   // by which its owner finds it
-	hash Hash
+	hash [32]byte
 }
 
 // Change is what becomes of a record: another leaf, or none.
 type Change struct {
-	Key  Key
-	Ref  int32 // by which its owner finds the record, always the same; of one that is gone it means nothing
-	Hash Hash  // of the leaf
-	Gone bool  // there is no record any more
+	Key  protocol.MapKey
+	Ref  int32    // by which its owner finds the record, always the same; of one that is gone it means nothing
+	Hash [32]byte // of the leaf
+	Gone bool     // there is no record any more
 }
 
-func newChange(key Key, ref int32, record []byte) Change {
-	return Change{Key: key, Ref: ref, Hash: LeafHash(key, record)}
+// NewChange returns the change to a record, which its owner finds by a number.
+func NewChange(key protocol.MapKey, ref int32, record []byte) Change {
+	return Change{Key: key, Ref: ref, Hash: protocol.MapLeafHash(key, record)}
 }
 
 func (c *Change) leaf() leaf { return leaf{[8]byte(c.Key[:]), c.Ref, c.Hash} }
 
 // KeyByRef returns the map key of a record that its owner finds by a number. It is asked only of records whose
 // map keys begin with the same eight bytes.
-type KeyByRef func(ref int32) (Key, error)
+type KeyByRef func(ref int32) (protocol.MapKey, error)
 
 // Root returns the hash of the map: the state root.
-func (m *Map) Root() Hash { return m.root.hashOf() }
+func (m *Map) Root() [32]byte { return m.root.hashOf() }
 
 // Len returns how many records there are.
 func (m *Map) Len() int { return m.len }
@@ -93,7 +96,7 @@ func (u *update) apply(n *node, depth int, changes []Change) *node {
 		u.len += len(leaves) - len(before)
 		return u.build(leaves, depth)
 	}
-	right := sort.Search(len(changes), func(i int) bool { return changes[i].Key.bit(depth) == 1 })
+	right := sort.Search(len(changes), func(i int) bool { return changes[i].Key.Bit(depth) == 1 })
 	sides := [2]*node{u.apply(n.sides[0], depth+1, changes[:right]), u.apply(n.sides[1], depth+1, changes[right:])}
 	if sides == n.sides {
 		return n
@@ -113,7 +116,7 @@ func (u *update) join(sides [2]*node, depth int) *node {
 	case sides[1] == nil:
 		n.hash = sides[0].hash
 	default:
-		n.hash = NodeHash(depth, sides[0].hash, sides[1].hash)
+		n.hash = protocol.MapNodeHash(depth, sides[0].hash, sides[1].hash)
 	}
 	return n
 }
@@ -149,15 +152,12 @@ func (u *update) build(leaves []leaf, depth int) *node {
 
 func (n *node) isPage() bool { return n.leaves != nil }
 
-func (n *node) hashOf() Hash {
+func (n *node) hashOf() [32]byte {
 	if n == nil {
-		return Empty()
+		return protocol.EmptyMapHash()
 	}
 	return n.hash
 }
-
-// bit returns a bit of a map key; that of number 0 is the most significant of the first byte.
-func (k *Key) bit(n int) byte { return k[n/8] >> (7 - n%8) & 1 }
 
 // headBits is how many bits of a map key are held.
 const headBits = 64
@@ -175,7 +175,7 @@ func (u *update) order(l *leaf, c *Change) int {
 }
 
 // compare compares the map key of a leaf with another.
-func (u *update) compare(l *leaf, key *Key) int {
+func (u *update) compare(l *leaf, key *protocol.MapKey) int {
 	if order := cmp.Compare(l.number(), binary.BigEndian.Uint64(key[:])); order != 0 {
 		return order
 	}
@@ -184,7 +184,7 @@ func (u *update) compare(l *leaf, key *Key) int {
 }
 
 // key returns the map key of a leaf.
-func (u *update) key(l *leaf) (key Key) {
+func (u *update) key(l *leaf) (key protocol.MapKey) {
 	if u.err == nil {
 		key, u.err = u.keyOf(l.ref)
 	}

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"slices"
 	"sort"
+
+	"github.com/keytree-bch/keytree/protocol"
 )
 
 // page returns the page of some leaves, which are sorted and of which it keeps a copy; nil for none.
@@ -42,7 +44,7 @@ func (u *update) merge(before []leaf, changes []Change) (leaves []leaf, changed 
 
 // hash returns the hash of one or more leaves, which are sorted. Only the lowest bit in which they differ
 // counts, wherever they are.
-func (u *update) hash(leaves []leaf) Hash {
+func (u *update) hash(leaves []leaf) [32]byte {
 	last := len(leaves) - 1
 	if last == 0 || u.err != nil {
 		return leaves[0].hash
@@ -52,7 +54,7 @@ func (u *update) hash(leaves []leaf) Hash {
 	if right == 0 || right > last { // of an error: what comes of it is dropped
 		return leaves[0].hash
 	}
-	return NodeHash(bit, u.hash(leaves[:right]), u.hash(leaves[right:]))
+	return protocol.MapNodeHash(bit, u.hash(leaves[:right]), u.hash(leaves[right:]))
 }
 
 // differ returns the lowest bit in which the map keys of two leaves differ.
@@ -62,7 +64,7 @@ func (u *update) differ(a, b *leaf) int {
 	}
 	x, y := u.key(a), u.key(b)
 	for n := headBits; n < 8*len(x); n++ {
-		if x.bit(n) != y.bit(n) {
+		if x.Bit(n) != y.Bit(n) {
 			return n
 		}
 	}
@@ -77,6 +79,6 @@ func (u *update) firstWith(leaves []leaf, bit int) int {
 			return leaves[i].number()>>(headBits-1-bit)&1 == 1
 		}
 		key := u.key(&leaves[i])
-		return key.bit(bit) == 1
+		return key.Bit(bit) == 1
 	})
 }

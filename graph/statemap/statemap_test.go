@@ -23,7 +23,7 @@ import (
 
 // naive is the hash of a map as protocol/SPEC.md §12 says it, bit by bit, with nothing in common with the one
 // that is tested.
-func naive(records map[Key][]byte, bit int) [32]byte {
+func naive(records map[protocol.MapKey][]byte, bit int) [32]byte {
 	switch len(records) {
 	case 0:
 		return sha256.Sum256(nil)
@@ -34,7 +34,7 @@ func naive(records map[Key][]byte, bit int) [32]byte {
 			return sha256.Sum256(b)
 		}
 	}
-	sides := [2]map[Key][]byte{{}, {}}
+	sides := [2]map[protocol.MapKey][]byte{{}, {}}
 	for key, value := range records {
 		sides[key[bit/8]>>(7-bit%8)&1][key] = value
 	}
@@ -48,15 +48,15 @@ func naive(records map[Key][]byte, bit int) [32]byte {
 
 // owner gives records numbers.
 type owner struct {
-	keys    []Key
-	numbers map[Key]int32
+	keys    []protocol.MapKey
+	numbers map[protocol.MapKey]int32
 }
 
-func (o *owner) ref(key Key) int32 {
+func (o *owner) ref(key protocol.MapKey) int32 {
 	n, ok := o.numbers[key]
 	if !ok {
 		if o.numbers == nil {
-			o.numbers = make(map[Key]int32)
+			o.numbers = make(map[protocol.MapKey]int32)
 		}
 		n = int32(len(o.keys))
 		o.keys, o.numbers[key] = append(o.keys, key), n
@@ -64,9 +64,11 @@ func (o *owner) ref(key Key) int32 {
 	return n
 }
 
-func (o *owner) key(ref int32) (Key, error) { return o.keys[ref], nil }
+func (o *owner) key(ref int32) (protocol.MapKey, error) { return o.keys[ref], nil }
 
-func (o *owner) set(key Key, value []byte) Change { return newChange(key, o.ref(key), value) }
+func (o *owner) set(key protocol.MapKey, value []byte) Change {
+	return NewChange(key, o.ref(key), value)
+}
 
 func apply(t rapid.TB, m *Map, o *owner, changes []Change) Map {
 	t.Helper()
@@ -102,7 +104,7 @@ ffffffffffffffffffffffffffffffff80000000000000000000000000000000 4f02252ceaba90d
 		var changes []Change
 		for _, line := range strings.Split(v.records, "\n") {
 			if key, value, ok := strings.Cut(line, " "); ok {
-				changes = append(changes, o.set(Key(unhex(t, key)), unhex(t, value)))
+				changes = append(changes, o.set(protocol.MapKey(unhex(t, key)), unhex(t, value)))
 			}
 		}
 		m := apply(t, &Map{}, &o, changes)
@@ -133,26 +135,26 @@ func TestExample(t *testing.T) {
 			t.Errorf("root %x, expected %s", m.Root(), want)
 		}
 	}
-	ofKey := func(r KeyRecord) Change { return r.Leaf(o.ref(KeyOf(r.Key))) }
-	ofID := func(r IDRecord) Change { return r.Leaf(o.ref(IDKey(r.ID))) }
+	ofKey := func(r protocol.KeyRecord) Change { return o.set(r.MapKey(), r.AppendTo(nil)) }
+	ofID := func(r protocol.IDRecord) Change { return o.set(r.MapKey(), r.AppendTo(nil)) }
 	next("5d752d9222a57f5c034b37cfca29acc1aff0f724e48be17d7206d69164094fdb",
-		ofKey(KeyRecord{Key: key(0x11), Parent: key(0x22), Accept: tx(0xbb), Height: 100}),
-		ofKey(KeyRecord{Key: key(0x22), ID: tx(0xaa), Height: 100}),
-		ofID(IDRecord{ID: tx(0xaa), Root: key(0x22)}))
+		ofKey(protocol.KeyRecord{Key: key(0x11), Parent: key(0x22), Accept: tx(0xbb), Height: 100}),
+		ofKey(protocol.KeyRecord{Key: key(0x22), ID: tx(0xaa), Height: 100}),
+		ofID(protocol.IDRecord{ID: tx(0xaa), Root: key(0x22)}))
 	next("f6a2836a0d7a09ecb0935c11359ca1e1f8f867d81cf8cf1200ebaa6a5a2c3a3b",
-		ofKey(KeyRecord{Key: key(0x11), ID: tx(0xcc), Height: 102}),
-		ofID(IDRecord{ID: tx(0xcc), Root: key(0x11)}))
+		ofKey(protocol.KeyRecord{Key: key(0x11), ID: tx(0xcc), Height: 102}),
+		ofID(protocol.IDRecord{ID: tx(0xcc), Root: key(0x11)}))
 	next("e9c49d0ad68ff4a963a2e9c413cfa1333658f8216545f5de7d3f8c43d0e1d495",
-		ofKey(KeyRecord{Key: key(0x22), Parent: key(0x11), Accept: tx(0xee), Height: 103}),
-		ofKey(KeyRecord{Key: key(0x11), ID: tx(0xaa), Height: 103}),
-		ofID(IDRecord{ID: tx(0xaa), Root: key(0x11)}),
-		ofID(IDRecord{ID: tx(0xcc), Merged: true, Into: tx(0xaa)}))
+		ofKey(protocol.KeyRecord{Key: key(0x22), Parent: key(0x11), Accept: tx(0xee), Height: 103}),
+		ofKey(protocol.KeyRecord{Key: key(0x11), ID: tx(0xaa), Height: 103}),
+		ofID(protocol.IDRecord{ID: tx(0xaa), Root: key(0x11)}),
+		ofID(protocol.IDRecord{ID: tx(0xcc), Merged: true, Into: tx(0xaa)}))
 }
 
-func sliced(h Hash) []byte { return h[:] }
+func sliced(h [32]byte) []byte { return h[:] }
 
 // drawKey draws a map key; many have long beginnings in common, as an attacker would make them.
-func drawKey(t *rapid.T) (key Key) {
+func drawKey(t *rapid.T) (key protocol.MapKey) {
 	n := rapid.IntRange(0, 400).Draw(t, "key")
 	key = sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(n)))
 	if n%4 == 0 {
@@ -169,15 +171,15 @@ func TestAnyOrder(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		var o owner
-		records := make(map[Key][]byte)
+		records := make(map[protocol.MapKey][]byte)
 		var m Map
 		type version struct {
 			Map
-			root Hash
+			root [32]byte
 		}
 		var versions []version
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			changes := make(map[Key]Change)
+			changes := make(map[protocol.MapKey]Change)
 			for range rapid.IntRange(0, 60).Draw(t, "changes") {
 				key := drawKey(t)
 				if rapid.IntRange(0, 2).Draw(t, "what") == 0 {
@@ -212,7 +214,7 @@ func TestAnyOrder(t *testing.T) {
 			}
 		}
 		for n := range 420 {
-			key := Key(sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(n))))
+			key := protocol.MapKey(sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(n))))
 			if n%4 == 0 {
 				clear(key[:8+n%5*5])
 			}
@@ -222,7 +224,7 @@ func TestAnyOrder(t *testing.T) {
 }
 
 // checkPath checks the path of a map key as who has only the root would.
-func checkPath(t rapid.TB, m *Map, o *owner, records map[Key][]byte, key Key) {
+func checkPath(t rapid.TB, m *Map, o *owner, records map[protocol.MapKey][]byte, key protocol.MapKey) {
 	t.Helper()
 	path, ok, err := m.Path(key, o.key)
 	value, is := records[key]
@@ -241,11 +243,11 @@ func checkPath(t rapid.TB, m *Map, o *owner, records map[Key][]byte, key Key) {
 	if !is {
 		value = records[at]
 	}
-	if leaf := LeafHash(at, value); path.Leaf != leaf || path.Root(key, leaf) != m.Root() {
+	if leaf := protocol.MapLeafHash(at, value); path.Leaf != leaf || path.Root(key, leaf) != m.Root() {
 		t.Fatalf("path of %x does not lead to the root", key)
 	}
 	for i, s := range path.Steps {
-		if i > 0 && s.Bit >= path.Steps[i-1].Bit || at.bit(s.Bit) != key.bit(s.Bit) {
+		if i > 0 && s.Bit >= path.Steps[i-1].Bit || at.Bit(s.Bit) != key.Bit(s.Bit) {
 			t.Fatalf("path of %x has bit %d at step %d, %+v", key, s.Bit, i, path.Steps)
 		}
 	}
@@ -265,10 +267,10 @@ func shape(n *node) string {
 // TestKeyByRefFails: an error of the owner's comes out.
 func TestKeyByRefFails(t *testing.T) {
 	var o owner
-	a, b := Key{31: 1}, Key{31: 2}
+	a, b := protocol.MapKey{31: 1}, protocol.MapKey{31: 2}
 	m := apply(t, &Map{}, &o, []Change{o.set(a, []byte("a"))})
 	broken := errors.New("the store is damaged")
-	fails := func(int32) (Key, error) { return Key{}, broken }
+	fails := func(int32) (protocol.MapKey, error) { return protocol.MapKey{}, broken }
 	if next, err := m.Apply([]Change{o.set(a, []byte("another"))}, fails); err != nil || next.Root() == m.Root() {
 		t.Errorf("Apply to what is there, which is found by its number: %v", err)
 	}
@@ -292,11 +294,11 @@ func TestKeyByRefFails(t *testing.T) {
 // blocks of few and of many, and per path.
 func BenchmarkMap(b *testing.B) {
 	const records = 1_000_000
-	keys := make([]Key, records)
+	keys := make([]protocol.MapKey, records)
 	for i := range keys {
 		keys[i] = sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(i)))
 	}
-	keyOf := func(ref int32) (Key, error) { return keys[ref], nil }
+	keyOf := func(ref int32) (protocol.MapKey, error) { return keys[ref], nil }
 	record := make([]byte, 109)
 	heap := func() uint64 {
 		var m runtime.MemStats
@@ -308,7 +310,7 @@ func BenchmarkMap(b *testing.B) {
 	start := time.Now()
 	builder := NewBuilder(records)
 	for i := range keys {
-		builder.Add(newChange(keys[i], int32(i), record))
+		builder.Add(NewChange(keys[i], int32(i), record))
 	}
 	m, err := builder.Map(keyOf)
 	if err != nil {
@@ -330,7 +332,7 @@ func BenchmarkMap(b *testing.B) {
 					}
 					chosen[at] = true
 					binary.BigEndian.PutUint32(record, uint32(n))
-					changes[i] = newChange(keys[at], int32(at), record)
+					changes[i] = NewChange(keys[at], int32(at), record)
 				}
 				if m, err = m.Apply(changes, keyOf); err != nil {
 					b.Fatal(err)
