@@ -3,6 +3,8 @@ package protocol
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 )
@@ -57,4 +59,17 @@ func StateOrigin(host, network string, epoch uint32) string { return host + Stat
 // StatePath is where a state log is on its host: /state/NETWORK/RULES/EPOCH.
 func StatePath(network string, epoch uint32) string {
 	return fmt.Sprintf("/state/%s/%d/%d", network, RulesVersion, epoch)
+}
+
+// ParseStateOrigin reads the name of a state log as StateOrigin writes it. The error says what was expected.
+func ParseStateOrigin(origin string) (host, network string, epoch uint32, err error) {
+	parts := strings.Split(origin, "/")
+	if len(parts) == 5 && parts[0] != "" {
+		n, err := strconv.ParseUint(parts[4], 10, 32)
+		_, unknown := Network(parts[2])
+		if host, network, epoch = parts[0], parts[2], uint32(n); err == nil && unknown == nil && epoch > 0 && StateOrigin(host, network, epoch) == origin {
+			return host, network, epoch, nil
+		}
+	}
+	return "", "", 0, fmt.Errorf("name of a state log: expected HOST/state/NETWORK/%d/EPOCH, got %.120q", RulesVersion, origin)
 }

@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -99,9 +97,8 @@ func OpenCosigner(opt CosignerOptions) (*Cosigner, error) {
 
 // hostOf returns the host of a state log's name; "" if it is none of a network.
 func hostOf(origin, network string) string {
-	host, digits, ok := strings.Cut(origin, strings.TrimSuffix(protocol.StatePath(network, 1), "1"))
-	epoch, err := strconv.ParseUint(digits, 10, 32)
-	if !ok || err != nil || epoch == 0 || protocol.StateOrigin(host, network, uint32(epoch)) != origin {
+	host, of, _, err := protocol.ParseStateOrigin(origin)
+	if err != nil || of != network {
 		return ""
 	}
 	return host

@@ -89,13 +89,16 @@ type BundleItem struct {
 
 // Append appends the item as a bundle has it. ErrFormat if it cannot be in one.
 func (it *BundleItem) Append(b []byte) ([]byte, error) {
+	return it.appendUnmarked(append(b, markItem))
+}
+
+func (it *BundleItem) appendUnmarked(b []byte) ([]byte, error) {
 	if len(it.Branch) > protocol.MaxBranch {
 		return b, fmt.Errorf("%w: a branch has at most %d hashes, got %d", ErrFormat, protocol.MaxBranch, len(it.Branch))
 	}
 	if err := checkSize(uint64(len(it.Raw))); err != nil {
 		return b, err
 	}
-	b = append(b, markItem)
 	b = binary.LittleEndian.AppendUint32(b, it.Height)
 	b = append(b, it.Header[:]...)
 	b = binary.LittleEndian.AppendUint32(b, it.Index)

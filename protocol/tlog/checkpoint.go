@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -105,6 +107,9 @@ func openNote(signed []byte, keys ...note.Verifier) (*note.Note, error) {
 	if len(signed) > MaxCheckpoint {
 		return nil, fmt.Errorf("%w: expected a note of at most %d bytes, got %d", ErrFormat, MaxCheckpoint, len(signed))
 	}
+	if !strictSignatures(signed) {
+		return nil, fmt.Errorf("%w: expected signatures as base64 with padding, unused bits zero", ErrFormat)
+	}
 	n, err := note.Open(signed, note.VerifierList(keys...))
 	var (
 		unverified *note.UnverifiedNoteError
@@ -117,6 +122,48 @@ func openNote(signed []byte, keys ...note.Verifier) (*note.Note, error) {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	return n, nil
+}
+
+// signatureLines visits the lines with signatures of a note.
+func signatureLines(signed []byte) iter.Seq2[string, string] {
+	return func(yield func(name, encoded string) bool) {
+		for line := range strings.Lines(string(signed[bytes.LastIndex(signed, []byte("\n\n"))+1:])) {
+			name, encoded, _ := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(line, "\n"), "— "), " ")
+			if line != "\n" && !yield(name, encoded) {
+				return
+			}
+		}
+	}
+}
+
+// strictSignatures tells whether signatures are encoded in the one form that they should have. What else is wrong with a
+// note, package note says.
+func strictSignatures(signed []byte) bool {
+	for _, encoded := range signatureLines(signed) {
+		if _, err := base64.StdEncoding.Strict().DecodeString(encoded); err != nil || strings.Contains(encoded, "\r") {
+			return false
+		}
+	}
+	return true
+}
+
+// repeatedSigner returns the name of one of some keys under whose name and id two lines of a note are signed, "" if there
+// is none. The note was opened before.
+func repeatedSigner(signed []byte, keys []note.Verifier) string {
+	seen := make(map[note.Verifier]bool, len(keys))
+	for name, encoded := range signatureLines(signed) {
+		id, err := base64.StdEncoding.DecodeString(encoded)
+		for _, key := range keys {
+			if err != nil || name != key.Name() || len(id) < 4 || binary.BigEndian.Uint32(id) != key.KeyHash() {
+				continue
+			}
+			if seen[key] {
+				return name
+			}
+			seen[key] = true
+		}
+	}
+	return ""
 }
 
 // CheckConsistency checks that the tree of a checkpoint begins with that of an older one:

@@ -238,6 +238,8 @@ type Opened struct {
 	policy     *Policy
 	// times are when witnesses have cosigned, in Unix seconds, by their index in the policy.
 	times map[int]uint64
+	// repeated is the name of a key of the policy under which two lines are signed; "" if there is none.
+	repeated string
 }
 
 // Open opens a checkpoint: it has to be signed by one of the policy's logs. It does not ask for
@@ -262,7 +264,7 @@ func (p *Policy) open(signed []byte, logs []PolicyLog) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Opened{policy: p, times: make(map[int]uint64)}
+	o := &Opened{policy: p, times: make(map[int]uint64), repeated: repeatedSigner(signed, keys)}
 	if o.Checkpoint, err = ParseCheckpoint(n.Text); err != nil {
 		return nil, err
 	}
@@ -309,4 +311,27 @@ func (o *Opened) Quorum(since uint64) error {
 	}
 	return fmt.Errorf("%w: expected the quorum %q of the policy, got %q%s for the checkpoint of %d entries of %s",
 		ErrQuorum, o.policy.quorum.name, o.Cosigners(), after, o.Checkpoint.Size, o.Checkpoint.Origin)
+}
+
+// CosignedSince returns the latest time, in Unix seconds, at or after which enough witnesses have cosigned: what Quorum
+// accepts as since. It is zero if the policy demands none; call Quorum first.
+func (o *Opened) CosignedSince() (at uint64) {
+	if o.policy.quorum == nil {
+		return 0
+	}
+	for _, since := range o.times {
+		if since > at && o.Quorum(since) == nil {
+			at = since
+		}
+	}
+	return at
+}
+
+// SignedOnce returns ErrFormat if two lines are signed under the name and id of one of the policy's keys: only the first
+// of them was verified.
+func (o *Opened) SignedOnce() error {
+	if o.repeated != "" {
+		return fmt.Errorf("%w: expected one signature by %s", ErrFormat, o.repeated)
+	}
+	return nil
 }
