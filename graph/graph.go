@@ -78,6 +78,11 @@ type Options struct {
 	BlockCache int64  // bytes; 0: as Memory allows
 	// NoStateRoot: blocks that come get no state root (protocol/SPEC.md §12), which saves time and memory.
 	NoStateRoot bool
+	// ProofRebuildKeys is how many keys are read again for a proof as of an older block at most; 0: DefaultProofRebuildKeys.
+	ProofRebuildKeys int
+	// ProofMemory is what maps as of older blocks may take, in bytes, so that proofs as of them need not make them again;
+	// 0: an eighth of Memory. One that was made again is kept beyond that as long as there is room.
+	ProofMemory int64
 	Log         zerolog.Logger
 
 	stageBytes        int // 0: the constant; tests have many stages of few bytes
@@ -90,6 +95,8 @@ func (opt Options) withDefaults() Options {
 	opt.Memory = cmp.Or(opt.Memory, DefaultMemory)
 	opt.MemTable = cmp.Or(opt.MemTable, store.MemTable(opt.Memory))
 	opt.BlockCache = cmp.Or(opt.BlockCache, store.BlockCache(opt.Memory))
+	opt.ProofRebuildKeys = cmp.Or(opt.ProofRebuildKeys, DefaultProofRebuildKeys)
+	opt.ProofMemory = cmp.Or(opt.ProofMemory, opt.Memory/8)
 	opt.recentActions = cmp.Or(opt.recentActions, recentActions)
 	return opt
 }
@@ -112,6 +119,7 @@ type Graph struct {
 
 	followers *followers
 	recent    recentTouches
+	proofMaps *proofMaps
 
 	tallying sync.Mutex
 	tally    links.Tally // tallying
@@ -142,7 +150,7 @@ type dependencies struct {
 
 func open(dir string, params Params, opt Options, s dependencies) (*Graph, error) {
 	opt = opt.withDefaults()
-	g := &Graph{params: params, opt: opt, tally: make(links.Tally), followers: newFollowers()}
+	g := &Graph{params: params, opt: opt, tally: make(links.Tally), followers: newFollowers(), proofMaps: newProofMaps(opt.ProofMemory)}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the graph's folder: %w", err)
 	}

@@ -37,6 +37,7 @@ type MemoryUse struct {
 	Links   int64 // keys that are or were in links, and what the state root is made of, which nothing but memory bounds
 	Waiting int64 // what actions wait for, and open chains of anchors
 	Pending int64 // what is supposed of the next block; it gives way to blocks
+	Proofs  int64 // maps as of older blocks, for proofs (Options.ProofMemory); they give way to all else
 	// Followed is what is followed (Graph.Follow), and what is noted of it: a fourth of Most at most.
 	Followed int64
 	Fixed    int64 // memtables, caches, and filters of txids, whatever there is
@@ -47,7 +48,7 @@ type MemoryUse struct {
 
 // Left is about how many more keys have room, 0 at least.
 func (m MemoryUse) Left() int64 {
-	return max(0, m.Most-m.all()-stagesMemory) / m.key
+	return max(0, m.Most-(m.all()-m.Proofs)-stagesMemory) / m.key
 }
 
 // Memory returns what the graph takes of memory.
@@ -55,7 +56,7 @@ func (g *Graph) Memory() MemoryUse { return g.current.Load().memory(g) }
 
 func (s *snapshot) memory(g *Graph) MemoryUse {
 	m := g.memoryOf(s.state)
-	m.Pending, m.Followed = s.pending.Load().bytes, g.followers.bytes.Load()
+	m.Pending, m.Followed, m.Proofs = s.pending.Load().bytes, g.followers.bytes.Load(), g.proofMaps.bytes()
 	return m
 }
 
@@ -96,10 +97,21 @@ func copiedRecords(s *state.State, actions int) int64 {
 	return min(recordMemory*int64(s.Links.Records()), 4*change*int64(actions))
 }
 
-// hasMemory returns ErrMemory if there is no room for a step that connects blocks to a snapshot. What is
-// pending gives way to them.
+// memoryWith is base.memory, once maps for proofs have given way to what needs so much, if they have to.
+func (g *Graph) memoryWith(base *snapshot, need int64) MemoryUse {
+	m := base.memory(g)
+	if m.all()+need > m.Most && m.Proofs > 0 {
+		g.proofMaps.giveWay()
+		m.Proofs = 0
+	}
+	return m
+}
+
+// hasMemory returns ErrMemory if there is no room for a step that connects blocks to a snapshot. Maps for proofs, and then
+// what is pending, give way to them.
 func (g *Graph) hasMemory(base *snapshot, blocks []Block) error {
-	need, m := stepNeeds(blocks)+copiedRecords(base.state, workOf(blocks).actions), base.memory(g)
+	need := stepNeeds(blocks) + copiedRecords(base.state, workOf(blocks).actions)
+	m := g.memoryWith(base, need)
 	if m.all()+need > m.Most && m.Pending > 0 && g.setPending(base, nothingPending()) == nil {
 		m.Pending = 0
 	}
@@ -112,13 +124,14 @@ func (g *Graph) hasMemory(base *snapshot, blocks []Block) error {
 }
 
 // all is what is taken.
-func (m MemoryUse) all() int64 { return m.Links + m.Waiting + m.Pending + m.Followed + m.Fixed }
+func (m MemoryUse) all() int64 { return m.Links + m.Waiting + m.Pending + m.Proofs + m.Followed + m.Fixed }
 
 // pendingNeeds returns what a block takes that is supposed to follow a snapshot, in bytes, or ErrMemory if
 // there is no room for it beside what is pending.
 func (g *Graph) pendingNeeds(base *snapshot, b *Block) (int64, error) {
 	m := base.memory(g)
 	need := stepNeeds([]Block{*b}) - stagesMemory + min(m.Links, copiedMemory*int64(len(b.Actions)))
+	m = g.memoryWith(base, need)
 	if all := m.all() + need; all > m.Most {
 		const mib = 1 << 20
 		return 0, fmt.Errorf("%w: %d pending actions and %d pending anchors need %d MiB, all else %d MiB, together more than the %d MiB that can be used of %d MiB: suppose fewer, or allow %d MiB",

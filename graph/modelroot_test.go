@@ -48,7 +48,10 @@ func (s *modelState) recordHeights(before *modelState) {
 }
 
 // stateRoot returns R after the block.
-func (s *modelState) stateRoot() [32]byte {
+func (s *modelState) stateRoot() [32]byte { return modelTrie(s.records(), 0) }
+
+// records are all that the map has after the block, by map key.
+func (s *modelState) records() map[[32]byte]string {
 	records := make(map[[32]byte]string)
 	for _, key := range s.recorded() {
 		records[sha256.Sum256(append([]byte("keytree/key\x00"), key[:]...))] = string(binary.LittleEndian.AppendUint32([]byte(s.fields(key)), s.heights[key]))
@@ -62,7 +65,7 @@ func (s *modelState) stateRoot() [32]byte {
 	for id, into := range s.merged {
 		ofID(id, 1, protocol.KeyHash{}, into)
 	}
-	return modelTrie(records, 0)
+	return records
 }
 
 // modelTrie hashes records whose map keys have so many bits in common.

@@ -22,6 +22,7 @@ import (
 type pair struct {
 	start uint32
 	dir   string
+	opt   graph.Options
 	graph *graph.Graph
 	model *model
 	stale []graph.Disconnected // in the order in which they were taken off
@@ -36,12 +37,16 @@ type heldView struct {
 }
 
 // newPair opens a graph, which is closed and removed when the test ends.
-func newPair(t rapid.TB, start uint32) *pair {
+func newPair(t rapid.TB, start uint32) *pair { return newPairWith(t, start, graph.Options{}) }
+
+// newPairWith is newPair with options, but for what small tests want of the store.
+func newPairWith(t rapid.TB, start uint32, opt graph.Options) *pair {
 	dir, err := os.MkdirTemp("", "keytree-graph-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{start: start, dir: dir, model: &model{}}
+	opt.MemTable, opt.BlockCache = 8<<20, 4<<20
+	p := &pair{start: start, dir: dir, opt: opt, model: &model{}}
 	t.(interface{ Cleanup(func()) }).Cleanup(func() {
 		p.letGo()
 		if p.graph != nil {
@@ -58,8 +63,7 @@ func newPair(t rapid.TB, start uint32) *pair {
 }
 
 func (p *pair) open(t rapid.TB) {
-	g, err := graph.Open(p.dir, graph.Params{Network: "regtest", StartHeight: p.start},
-		graph.Options{MemTable: 8 << 20, BlockCache: 4 << 20})
+	g, err := graph.Open(p.dir, graph.Params{Network: "regtest", StartHeight: p.start}, p.opt)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

@@ -100,6 +100,7 @@ func (g *Graph) publish(next *snapshot) {
 		next.broken = last.broken
 	}
 	g.replace(last, next)
+	g.proofMaps.published(next)
 }
 
 // giveUp lets the graph answer nothing from now on, but for what it was.

@@ -4,7 +4,7 @@
 //
 //	map.go     the trie: a version from another and a block's changes
 //	page.go    the leaves below a node, and their hash
-//	path.go    the way to a record, or to where there is none
+//	show.go    where the search for a record ends, and the tree that shows some (protocol/SPEC.md §13)
 //	load.go    a version from all its leaves
 //
 // What never belongs here: what blocks do to records, and where they are stored.

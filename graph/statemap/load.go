@@ -62,7 +62,7 @@ func (b *Builder) Map(keyOf KeyByRef) (Map, error) {
 		p, q := u.key(&x), u.key(&y)
 		return bytes.Compare(p[:], q[:])
 	})
-	m := Map{u.build(b.leaves, 0), len(b.leaves)}
+	m := Map{root: u.build(b.leaves, 0), len: len(b.leaves)}
 	b.leaves = nil
 	return m, u.err
 }

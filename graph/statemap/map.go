@@ -15,6 +15,8 @@ import (
 type Map struct {
 	root *node
 	len  int
+	// replaced is the size of all nodes that Apply has replaced, in this version and those before it.
+	replaced int64
 }
 
 // pageLeaves is how many leaves a page has at most. A change of one copies its page, and hashes what is in
@@ -65,17 +67,28 @@ func (m *Map) Len() int { return m.len }
 // those of keyOf.
 func (m *Map) Apply(changes []Change, keyOf KeyByRef) (Map, error) {
 	slices.SortFunc(changes, func(a, b Change) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-	u := update{keyOf: keyOf, len: m.len, merged: make([]leaf, 0, pageLeaves+1)}
+	u := update{keyOf: keyOf, len: m.len, replaced: m.replaced, merged: make([]leaf, 0, pageLeaves+1)}
 	root := u.apply(m.root, 0, changes)
-	return Map{root, u.len}, u.err
+	return Map{root, u.len, u.replaced}, u.err
+}
+
+// Beside returns about how many bytes it takes to hold a version from which, step by step, Apply has made m, beside m: at
+// most what the nodes take that they do not share.
+func (m *Map) Beside(before *Map) int64 { return min(m.replaced-before.replaced, before.Bytes()) }
+
+// Bytes returns about how many bytes the map takes.
+func (m *Map) Bytes() int64 {
+	const record = 60 // with its share of pages and nodes
+	return record * int64(m.len)
 }
 
 // update makes a version of another.
 type update struct {
-	keyOf  KeyByRef
-	len    int
-	merged []leaf // space for merge
-	err    error  // the first of keyOf; what follows it does not count
+	keyOf    KeyByRef
+	len      int
+	replaced int64  // Map.replaced
+	merged   []leaf // space for merge
+	err      error  // the first of keyOf; what follows it does not count
 }
 
 // apply returns what is below a node, or a place without one, after changes that are below it as well. depth is
@@ -94,6 +107,7 @@ func (u *update) apply(n *node, depth int, changes []Change) *node {
 			return n
 		}
 		u.len += len(leaves) - len(before)
+		u.replace(n)
 		return u.build(leaves, depth)
 	}
 	right := sort.Search(len(changes), func(i int) bool { return changes[i].Key.Bit(depth) == 1 })
@@ -101,7 +115,22 @@ func (u *update) apply(n *node, depth int, changes []Change) *node {
 	if sides == n.sides {
 		return n
 	}
-	return u.join(sides, depth)
+	u.replace(n)
+	joined := u.join(sides, depth)
+	for i, side := range sides {
+		if side != nil && side == n.sides[i] && joined != nil && joined.isPage() {
+			u.replace(side) // its leaves are in one page with the others
+		}
+	}
+	return joined
+}
+
+// replace counts a node that is replaced, nil for none, as the heap has it.
+func (u *update) replace(n *node) {
+	if n != nil {
+		const itself, leaf = 80, 48 // unsafe.Sizeof, rounded up as the allocator does
+		u.replaced += itself + leaf*int64(len(n.leaves))
+	}
 }
 
 // join returns what has two sides, by the bit of a number: a page if they fit into one.

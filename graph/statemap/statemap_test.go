@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
 )
 
 // naive is the hash of a map as protocol/SPEC.md §12 says it, bit by bit, with nothing in common with the one
@@ -213,44 +214,110 @@ func TestAnyOrder(t *testing.T) {
 				t.Fatal("a version has changed")
 			}
 		}
+		var keys []protocol.MapKey
 		for n := range 420 {
 			key := protocol.MapKey(sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(n))))
 			if n%4 == 0 {
 				clear(key[:8+n%5*5])
 			}
-			checkPath(t, &m, &o, records, key)
+			checkShown(t, &m, &o, records, key)
+			keys = append(keys, key)
 		}
+		checkShown(t, &m, &o, records, keys...)
+		checkShown(t, &m, &o, records, rapid.SliceOfN(rapid.SampledFrom(keys), 1, 30).Draw(t, "shown")...)
 	})
 }
 
-// checkPath checks the path of a map key as who has only the root would.
-func checkPath(t rapid.TB, m *Map, o *owner, records map[protocol.MapKey][]byte, key protocol.MapKey) {
+// checkFound checks where the search for a map key ends.
+func checkFound(t rapid.TB, m *Map, o *owner, records map[protocol.MapKey][]byte, key protocol.MapKey) (at protocol.MapKey, ok bool) {
 	t.Helper()
-	path, ok, err := m.Path(key, o.key)
+	found, ok, err := m.Find(key, o.key)
 	value, is := records[key]
 	switch {
 	case err != nil:
 		t.Fatal(err)
-	case ok != (len(records) > 0) || path.Found != is:
-		t.Fatalf("path of %x: %v, found %v, expected %v", key, ok, path.Found, is)
+	case ok != (len(records) > 0):
+		t.Fatalf("search for %x: %v of %d records", key, ok, len(records))
 	case !ok:
-		return
+		return at, false
 	}
-	at := o.keys[path.Ref]
-	if is && at != key || !is && at == key {
-		t.Fatalf("path of %x leads to %x", key, at)
+	at = o.keys[found.Ref]
+	if is != (at == key) {
+		t.Fatalf("search for %x leads to %x", key, at)
 	}
 	if !is {
 		value = records[at]
 	}
-	if leaf := protocol.MapLeafHash(at, value); path.Leaf != leaf || path.Root(key, leaf) != m.Root() {
-		t.Fatalf("path of %x does not lead to the root", key)
+	if found.Hash != protocol.MapLeafHash(at, value) {
+		t.Fatalf("search for %x leads to another hash", key)
 	}
-	for i, s := range path.Steps {
-		if i > 0 && s.Bit >= path.Steps[i-1].Bit || at.Bit(s.Bit) != key.Bit(s.Bit) {
-			t.Fatalf("path of %x has bit %d at step %d, %+v", key, s.Bit, i, path.Steps)
+	return at, true
+}
+
+// checkShown checks the tree that shows where the search for some map keys ends, as who has only the root would.
+func checkShown(t rapid.TB, m *Map, o *owner, records map[protocol.MapKey][]byte, keys ...protocol.MapKey) {
+	t.Helper()
+	shown := make(map[protocol.MapKey]bool)
+	for _, key := range keys {
+		if at, ok := checkFound(t, m, o, records, key); ok {
+			shown[at] = true
 		}
 	}
+	var list []Shown
+	for _, key := range slices.SortedFunc(maps.Keys(shown), func(a, b protocol.MapKey) int { return bytes.Compare(a[:], b[:]) }) {
+		list = append(list, Shown{key, records[key]})
+	}
+	var tree proof.StateTree
+	if err := m.Show(&tree, list, o.key); err != nil {
+		t.Fatal(err)
+	}
+	r := treeReader{rest: tree.Bytes(), records: list}
+	if root := r.node(t, nil); root != m.Root() || len(r.rest) > 0 || len(r.records) > 0 {
+		t.Fatalf("the tree that shows %d records leads to %x, and has %d bytes and %d records left", len(list), root, len(r.rest), len(r.records))
+	}
+}
+
+// treeReader reads a tree whose records have one byte.
+type treeReader struct {
+	rest    []byte
+	records []Shown
+}
+
+func (r *treeReader) take(n int) []byte {
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+// node reads a node below some bits, each with the side that is taken.
+func (r *treeReader) node(t rapid.TB, above [][2]int) [32]byte {
+	kind := r.take(1)[0]
+	switch kind {
+	case 0:
+		return protocol.EmptyMapHash()
+	case 1:
+		record := r.records[0]
+		r.records = r.records[1:]
+		for _, taken := range above {
+			if int(record.Key.Bit(taken[0])) != taken[1] {
+				t.Fatalf("map key %x is on side %d of a node with bit %d", record.Key, taken[1], taken[0])
+			}
+		}
+		return protocol.MapLeafHash(record.Key, r.take(len(record.Record)))
+	}
+	bit := int(r.take(1)[0])
+	if len(above) > 0 && bit <= above[len(above)-1][0] {
+		t.Fatalf("a node with bit %d is below %v", bit, above)
+	}
+	var sides [2][32]byte
+	for side := range 2 {
+		if kind == 3 && side == 0 || kind == 4 && side == 1 {
+			sides[side] = [32]byte(r.take(32))
+		} else {
+			sides[side] = r.node(t, append(slices.Clip(above), [2]int{bit, side}))
+		}
+	}
+	return protocol.MapNodeHash(bit, sides[0], sides[1])
 }
 
 // shape describes what nodes there are.
@@ -278,8 +345,11 @@ func TestKeyByRefFails(t *testing.T) {
 		t.Errorf("Apply: %v", err)
 	}
 	two := apply(t, &m, &o, []Change{o.set(b, []byte("b"))})
-	if _, _, err := two.Path(b, fails); !errors.Is(err, broken) {
-		t.Errorf("Path: %v", err)
+	if _, _, err := two.Find(b, fails); !errors.Is(err, broken) {
+		t.Errorf("Find: %v", err)
+	}
+	if err := two.Show(new(proof.StateTree), []Shown{{b, []byte("b")}}, fails); !errors.Is(err, broken) {
+		t.Errorf("Show: %v", err)
 	}
 	builder := NewBuilder(2)
 	for leaf := range two.Leaves() {
@@ -340,9 +410,9 @@ func BenchmarkMap(b *testing.B) {
 			}
 		})
 	}
-	b.Run("path", func(b *testing.B) {
+	b.Run("find", func(b *testing.B) {
 		for b.Loop() {
-			if _, ok, err := m.Path(keys[random.IntN(records)], keyOf); !ok || err != nil {
+			if _, ok, err := m.Find(keys[random.IntN(records)], keyOf); !ok || err != nil {
 				b.Fatal(ok, err)
 			}
 		}

@@ -86,6 +86,40 @@ func EachNewest(txn *Txn, prefix byte, stemSize int, visit func(key, value []byt
 	return nil
 }
 
+// EachVersionAt visits the version as of a height of each thing under a prefix, whose stems have stemSize bytes, that has
+// one. The slices are the store's. What it costs does not depend on how many versions a thing has.
+func EachVersionAt(txn *Txn, prefix byte, stemSize int, height uint32, visit func(stem, value []byte) error) error {
+	it := NewIterator(txn, []byte{prefix})
+	defer it.Close()
+	const few = 8 // versions are passed over as soon as looked for
+	var stem []byte
+	passed, done := 0, false // versions of the stem; it was visited
+	for it.Rewind(); it.Valid(); {
+		key := it.Item().Key()
+		if len(key) != stemSize+4 {
+			return fmt.Errorf("%w: the key of a version has the wrong length", ErrDamaged)
+		}
+		if !bytes.Equal(key[:stemSize], stem) {
+			stem, passed, done = append(stem[:0], key[:stemSize]...), 0, false
+		}
+		if !done && VersionHeight(key) <= height {
+			done, passed = true, 0
+			if err := Visit(it.Item(), func(value []byte) error { return visit(stem, value) }); err != nil {
+				return err
+			}
+		}
+		switch passed++; {
+		case passed < few:
+			it.Next()
+		case done:
+			it.Seek(append(Version(slices.Clip(stem), 0), 0)) // behind all of them
+		default:
+			it.Seek(Version(slices.Clip(stem), height))
+		}
+	}
+	return nil
+}
+
 // VersionBefore reads the version before the one with a key, and the height from
 // which on it holds; nil if there is none.
 func VersionBefore(txn *Txn, key []byte) (value []byte, since uint32, err error) {

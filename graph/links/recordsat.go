@@ -1,0 +1,272 @@
+package links
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
+	"github.com/keytree-bch/keytree/graph/statemap"
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/proof"
+)
+
+// RecordMap returns the records as of the state's block; nil if none are kept. It never changes.
+func (s *State) RecordMap() *statemap.Map { return s.records }
+
+// ActionsAbove returns how many actions came in blocks above a height.
+func (s *State) ActionsAbove(height uint32) int {
+	above := search(s.blocks.Len(), func(i int32) bool { return s.blocks.Ref(i).height > height })
+	if above == s.blocks.Len() {
+		return 0
+	}
+	return int(s.actions - s.blocks.Ref(above).first)
+}
+
+// PastRecords are the records of the state root as of a block of the state's chain. It is not safe for concurrent use.
+type PastRecords struct {
+	state  *State
+	store  *store.Iterators
+	ledger ledger
+	height uint32
+}
+
+// NewPastRecords returns the records as of a height, up to the state's own. The iterators read what the state is of.
+func NewPastRecords(s *State, it *store.Iterators, height uint32) *PastRecords {
+	return &PastRecords{s, it, s.ledger(it.Txn(), never), height}
+}
+
+// keyOf implements statemap.KeyByRef.
+func (p *PastRecords) keyOf(ref int32) (protocol.MapKey, error) {
+	return p.state.keyByRef(&p.ledger)(ref)
+}
+
+// PastRecord is a record of the state root as of a block.
+type PastRecord struct {
+	statemap.Shown
+	Next *protocol.MapKey // of the parent's record, or of that of the id that it merged into; nil if there is none
+}
+
+// Find returns the record at which the search for a map key ends in the map as of the height: its own, if there is one;
+// else another that shows that there is none. ok is false of a map without records. What the store has is compared with
+// the map's hash: ErrDamaged. Other errors are the store's.
+func (p *PastRecords) Find(m *statemap.Map, key protocol.MapKey) (found PastRecord, ok bool, err error) {
+	leaf, ok, err := m.Find(key, p.keyOf)
+	if err != nil || !ok {
+		return found, false, err
+	}
+	if found, err = p.read(leaf.Ref); err != nil {
+		return found, false, err
+	}
+	if protocol.MapLeafHash(found.Key, found.Record) != leaf.Hash {
+		return found, false, fmt.Errorf("%w: the record %x as of block %d is not what the state root was made of", store.ErrDamaged, found.Record, p.height)
+	}
+	return found, true, nil
+}
+
+// Show adds to an empty tree what shows some records (statemap.Map.Show).
+func (p *PastRecords) Show(m *statemap.Map, t *proof.StateTree, records []statemap.Shown) error {
+	return m.Show(t, records, p.keyOf)
+}
+
+// read reads the record that is found by a number.
+func (p *PastRecords) read(ref int32) (r PastRecord, err error) {
+	if ref >= 0 {
+		if ref >= p.state.keys.Len() {
+			return r, fmt.Errorf("%w: there is a record of key %d, there are %d keys", store.ErrDamaged, ref, p.state.keys.Len())
+		}
+		key := p.state.keys.Key(ref)
+		of, ok, err := p.ofKey(key)
+		if err == nil && !ok {
+			err = fmt.Errorf("%w: there is no record of key %x as of block %d", store.ErrDamaged, key, p.height)
+		}
+		r.Shown = statemap.Shown{Key: of.MapKey(), Record: of.AppendTo(nil)}
+		if of.HasParent() {
+			next := protocol.MapKeyOf(of.Parent)
+			r.Next = &next
+		}
+		return r, err
+	}
+	a, err := p.ledger.action(^ref)
+	if err != nil {
+		return r, err
+	}
+	of, _, ok, err := p.ofID(a.txid)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: there is no record of identity %v as of block %d", store.ErrDamaged, a.txid, p.height)
+	}
+	r.Shown = statemap.Shown{Key: of.MapKey(), Record: of.AppendTo(nil)}
+	if of.Merged {
+		next := protocol.MapKeyOfID(of.Into)
+		r.Next = &next
+	}
+	return r, err
+}
+
+// stored reads the record of a key from the store, as of the height; ok is false if there is none.
+func (p *PastRecords) stored(key protocol.KeyHash) (r keyRecord, ok bool, err error) {
+	value, err := p.store.Version(store.KeyStem(key), p.height)
+	if err != nil || value == nil {
+		return r, false, err
+	}
+	r, err = decodeKeyRecord(value)
+	return r, err == nil, err
+}
+
+// ofKey returns the record of a key; ok is false if there is none.
+func (p *PastRecords) ofKey(key protocol.KeyHash) (protocol.KeyRecord, bool, error) {
+	r, ok, err := p.stored(key)
+	return r.ofKey(key), ok, err
+}
+
+// ofKey returns the record of the state root of a key that has this record.
+func (r *keyRecord) ofKey(key protocol.KeyHash) protocol.KeyRecord {
+	record := protocol.KeyRecord{Key: key, Height: r.since}
+	if r.hasParent {
+		record.Parent, record.Accept = r.parent, r.accept.tx
+	} else {
+		record.ID = r.id.tx
+	}
+	return record
+}
+
+// ofID returns the record of an id, and the number of the action that names it; ok is false if there is none.
+func (p *PastRecords) ofID(id chainhash.Hash) (record protocol.IDRecord, number int32, ok bool, err error) {
+	value, err := p.store.Version(store.IdentityStem(id), p.height)
+	if err != nil || value == nil {
+		return record, none, false, err
+	}
+	r, err := decodeIdentityRecord(value)
+	if err != nil {
+		return record, none, false, err
+	}
+	if r.merged() {
+		return protocol.IDRecord{ID: id, Merged: true, Into: r.into}, r.number, true, nil
+	}
+	root, ok, err := p.stored(r.root)
+	if err == nil && (!ok || root.id.tx != id) {
+		err = fmt.Errorf("%w: as of block %d identity %v has root %x, which is not its root", store.ErrDamaged, p.height, id, r.root)
+	}
+	return protocol.IDRecord{ID: id, Root: r.root}, root.id.number, err == nil, err
+}
+
+// undoPerRecord is how many keys of undo records take as long to read as it takes to make one record again.
+const undoPerRecord = 10
+
+// Back makes the map as of the height from that of a newer block, by what the blocks above the height have added to the
+// store: their undo records have to be there. done is false, and nothing was made, if that is more work than most, in
+// records made again; work is what it was. Errors are the context's or the store's.
+func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint32, most int) (m statemap.Map, work int, done bool, err error) {
+	added := make(map[string]bool) // stems of keys and identities
+	read := 0
+	for ; height > p.height; height-- {
+		err := store.EachAdded(p.store.Txn(), height, func(key []byte) error {
+			if read++; read%1024 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if key[0] == store.PrefixKey || key[0] == store.PrefixIdentity {
+				added[string(key[:len(key)-4])] = true
+			}
+			if work = len(added) + read/undoPerRecord; work > most {
+				return errTooMuch
+			}
+			return nil
+		})
+		if err == errTooMuch {
+			return m, work, false, nil
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return m, work, false, err
+		}
+	}
+	changes := make([]statemap.Change, 0, len(added))
+	for stem := range added {
+		if len(changes)%1024 == 0 && ctx.Err() != nil {
+			return m, work, false, ctx.Err()
+		}
+		c, err := p.change(stem)
+		if err != nil {
+			return m, work, false, err
+		}
+		changes = append(changes, c)
+	}
+	m, err = newer.Apply(changes, p.keyOf)
+	return m, work, err == nil, err
+}
+
+// errTooMuch ends a visit.
+var errTooMuch = errors.New("too much work")
+
+// change returns what a record is as of the height, by its stem.
+func (p *PastRecords) change(stem string) (c statemap.Change, err error) {
+	if stem[0] == store.PrefixKey {
+		key := protocol.KeyHash([]byte(stem[1:]))
+		r, ok, err := p.ofKey(key)
+		if err != nil || !ok {
+			return statemap.Change{Key: protocol.MapKeyOf(key), Gone: true}, err
+		}
+		n := p.state.keys.Find(key)
+		if n == none {
+			return c, fmt.Errorf("%w: key %x has been in a link, but is not known", store.ErrDamaged, key)
+		}
+		var space [protocol.KeyRecordSize]byte
+		return statemap.NewChange(r.MapKey(), n, r.AppendTo(space[:0])), nil
+	}
+	id := chainhash.Hash([]byte(stem[1:]))
+	r, number, ok, err := p.ofID(id)
+	if err != nil || !ok {
+		return statemap.Change{Key: protocol.MapKeyOfID(id), Gone: true}, err
+	}
+	return leafOfID(r, number), nil
+}
+
+// Rebuild makes the map as of the height from all that the store has. Errors are the context's or the store's.
+func (p *PastRecords) Rebuild(ctx context.Context) (m statemap.Map, err error) {
+	b := statemap.NewBuilder(0)
+	visited := 0
+	visit := func(prefix byte, stem int, each func(stem, value []byte) error) error {
+		return store.EachVersionAt(p.store.Txn(), prefix, stem, p.height, func(stem, value []byte) error {
+			if visited++; visited%1024 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return each(stem, value)
+		})
+	}
+	err = visit(store.PrefixKey, store.KeyStemSize, func(stem, value []byte) error {
+		key := protocol.KeyHash(stem[1:])
+		stored, err := decodeKeyRecord(value)
+		if err != nil {
+			return err
+		}
+		n := p.state.keys.Find(key)
+		if n == none {
+			return fmt.Errorf("%w: key %x has been in a link, but is not known", store.ErrDamaged, key)
+		}
+		var space [protocol.KeyRecordSize]byte
+		r := stored.ofKey(key)
+		b.Add(statemap.NewChange(r.MapKey(), n, r.AppendTo(space[:0])))
+		if !stored.hasParent {
+			b.Add(leafOfID(protocol.IDRecord{ID: stored.id.tx, Root: key}, stored.id.number))
+		}
+		return nil
+	})
+	if err != nil {
+		return m, err
+	}
+	err = visit(store.PrefixIdentity, store.IdentityStemSize, func(stem, value []byte) error {
+		r, err := decodeIdentityRecord(value)
+		if err == nil && r.merged() {
+			b.Add(leafOfMerged(chainhash.Hash(stem[1:]), r))
+		}
+		return err
+	})
+	if err != nil {
+		return m, err
+	}
+	return b.Map(p.keyOf)
+}
