@@ -124,7 +124,9 @@ func (g *Graph) hasMemory(base *snapshot, blocks []Block) error {
 }
 
 // all is what is taken.
-func (m MemoryUse) all() int64 { return m.Links + m.Waiting + m.Pending + m.Proofs + m.Followed + m.Fixed }
+func (m MemoryUse) all() int64 {
+	return m.Links + m.Waiting + m.Pending + m.Proofs + m.Followed + m.Fixed
+}
 
 // pendingNeeds returns what a block takes that is supposed to follow a snapshot, in bytes, or ErrMemory if
 // there is no room for it beside what is pending.

@@ -2,6 +2,10 @@ package proof_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -100,20 +104,29 @@ type stateLog struct {
 
 const cosignedAt = 1_700_000_000
 
-func newStateLog(t testing.TB, witnesses int) *stateLog {
+// fixedKey returns the same key whenever it is asked for one of a name.
+func fixedKey(t testing.TB, name, seed string) *tlog.Key {
 	t.Helper()
-	key := func(name string) *tlog.Key {
-		k, err := tlog.GenerateKey(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
+	secret := sha256.Sum256([]byte(seed))
+	public := ed25519.NewKeyFromSeed(secret[:]).Public().(ed25519.PublicKey)
+	id := sha256.Sum256(append([]byte(name+"\n\x01"), public...))
+	k, err := tlog.ParseKey(fmt.Sprintf("PRIVATE+KEY+%s+%x+%s", name, id[:4], base64.StdEncoding.EncodeToString(append([]byte{1}, secret[:]...))))
+	if err != nil {
+		t.Fatal(err)
 	}
-	l := &stateLog{log: key("log.example/state/regtest/1/1")}
+	return k
+}
+
+const regtestLog = "log.example/state/regtest/1/1"
+
+// newStateLog returns a log of a name, and a policy that demands some of so many witnesses; none if there are none.
+func newStateLog(t testing.TB, name, seed string, witnesses, quorum int) *stateLog {
+	t.Helper()
+	l := &stateLog{log: fixedKey(t, name, seed+" log")}
 	l.text = fmt.Sprintf("log %s\n", l.log.Log())
-	group := "group all all"
+	group := fmt.Sprintf("group enough %d", quorum)
 	for i := range witnesses {
-		w := key(fmt.Sprintf("witness%d.example", i))
+		w := fixedKey(t, fmt.Sprintf("witness%d.example", i), fmt.Sprintf("%s witness %d", seed, i))
 		l.witnesses = append(l.witnesses, w)
 		l.text += fmt.Sprintf("witness w%d %s\n", i, w.Witness())
 		group += fmt.Sprintf(" w%d", i)
@@ -121,7 +134,7 @@ func newStateLog(t testing.TB, witnesses int) *stateLog {
 	if witnesses == 0 {
 		l.text += "quorum none\n"
 	} else {
-		l.text += group + "\nquorum all\n"
+		l.text += group + "\nquorum enough\n"
 	}
 	var err error
 	if l.policy, err = tlog.ParsePolicy([]byte(l.text)); err != nil {
@@ -130,8 +143,8 @@ func newStateLog(t testing.TB, witnesses int) *stateLog {
 	return l
 }
 
-// prove returns the file that shows the entry of a number, of all that are in the log, with the extra data.
-func (l *stateLog) prove(t testing.TB, entries []protocol.StateEntry, index int, extra []byte) []byte {
+// prove returns what shows the entry of a number, of all that are in the log, with the extra data.
+func (l *stateLog) prove(t testing.TB, entries []protocol.StateEntry, index int, extra []byte) *tlog.Proof {
 	t.Helper()
 	var stored []sumdb.Hash
 	read := sumdb.HashReaderFunc(func(indexes []int64) (hashes []sumdb.Hash, err error) {
@@ -152,16 +165,22 @@ func (l *stateLog) prove(t testing.TB, entries []protocol.StateEntry, index int,
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := tlog.Proof{Extra: extra, Index: uint64(index)}
+	p := &tlog.Proof{Extra: extra, Index: uint64(index)}
 	if p.Hashes, err = sumdb.ProveRecord(int64(len(entries)), int64(index), read); err != nil {
 		t.Fatal(err)
 	}
 	p.Checkpoint = l.log.Sign(tlog.Checkpoint{Origin: l.log.Name(), Size: uint64(len(entries)), Root: root})
-	signed := p.Checkpoint
-	for i, w := range l.witnesses {
-		p.Checkpoint = append(p.Checkpoint, w.Cosign(signed, time.Unix(cosignedAt+int64(i), 0))...)
+	p.Checkpoint = l.cosign(p.Checkpoint, len(l.witnesses))
+	return p
+}
+
+// cosign adds the cosignatures of some of the witnesses.
+func (l *stateLog) cosign(signed []byte, by int) []byte {
+	cosigned := slices.Clone(signed)
+	for i, w := range l.witnesses[:by] {
+		cosigned = append(cosigned, w.Cosign(signed, time.Unix(cosignedAt+int64(i), 0))...)
 	}
-	return p.Marshal()
+	return cosigned
 }
 
 func repeated[T ~[20]byte | ~[32]byte](b byte) (x T) {
@@ -197,7 +216,7 @@ func exampleProof(t testing.TB, l *stateLog, subjects []proof.StateSubject, show
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l.prove(t, entries, 4, extra)
+	return l.prove(t, entries, 4, extra).Marshal()
 }
 
 func ofKey(b byte) proof.StateSubject { return proof.StateSubject{Key: aKey(b)} }
@@ -205,7 +224,7 @@ func ofID(b byte) proof.StateSubject  { return proof.StateSubject{IsID: true, ID
 
 // TestVerifyState: what is shown is what the map has.
 func TestVerifyState(t *testing.T) {
-	l := newStateLog(t, 3)
+	l := newStateLog(t, regtestLog, "one", 3, 3)
 	two, one := protocol.MapKeyOf(aKey(0x22)), protocol.MapKeyOf(aKey(0x11))
 	aa, cc := protocol.MapKeyOfID(anID(0xaa)), protocol.MapKeyOfID(anID(0xcc))
 	file := exampleProof(t, l, []proof.StateSubject{ofKey(0x22), ofID(0xcc), ofKey(0x33)}, two, one, aa, cc)
@@ -225,7 +244,7 @@ func TestVerifyState(t *testing.T) {
 	if s := got.Subjects[2]; s.Cut || s.Keys != nil {
 		t.Errorf("key 33: %+v", s)
 	}
-	if other := newStateLog(t, 3); !fails(file, other.policy, 2) {
+	if other := newStateLog(t, regtestLog, "another", 3, 3); !fails(file, other.policy, 2) {
 		t.Error("another policy accepts it")
 	}
 	for _, hidden := range []protocol.MapKey{two, one, cc, aa} {
@@ -252,4 +271,10 @@ func fails(file []byte, policy *tlog.Policy, check int) bool {
 	_, err := proof.VerifyState(file, policy)
 	var failed *proof.StateError
 	return errors.Is(err, proof.ErrState) && errors.As(err, &failed) && failed.Check == check
+}
+
+// noteLine is a signature of a text by a log's key.
+func noteLine(key *tlog.PublicKey, secret []byte, text string) string {
+	signed := append(binary.BigEndian.AppendUint32(nil, key.KeyHash()), ed25519.Sign(ed25519.NewKeyFromSeed(secret), []byte(text))...)
+	return fmt.Sprintf("— %s %s\n", key.Name(), base64.StdEncoding.EncodeToString(signed))
 }

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -65,7 +66,7 @@ func VerifyState(file []byte, policy *tlog.Policy) (*ProvenState, error) {
 	}
 	opened, network, err := openState(p, policy)
 	if err != nil {
-		return nil, &StateError{2, err}
+		return nil, err
 	}
 	entry := state.Entry.Bytes()
 	if err := tlog.CheckInclusion(opened.Checkpoint, p.Index, entry[:], p.Hashes); err != nil {
@@ -89,24 +90,30 @@ func VerifyState(file []byte, policy *tlog.Policy) (*ProvenState, error) {
 	return proven, nil
 }
 
-// openState opens the checkpoint of a proof (check 2).
+// openState opens the checkpoint of a proof (check 2, and the form of it).
 func openState(p *tlog.Proof, policy *tlog.Policy) (*tlog.Opened, *chaincfg.Params, error) {
 	opened, err := policy.Open(p.Checkpoint)
+	if errors.Is(err, tlog.ErrFormat) {
+		return nil, nil, &StateError{1, err}
+	}
 	if err == nil {
 		err = opened.SignedOnce()
 	}
+	if err == nil {
+		err = opened.Quorum(0)
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &StateError{2, err}
 	}
 	_, name, _, err := protocol.ParseStateOrigin(opened.Checkpoint.Origin)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &StateError{2, err}
 	}
 	network, err := protocol.Network(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &StateError{2, err}
 	}
-	return opened, network, opened.Quorum(0)
+	return opened, network, nil
 }
 
 // Walk returns what the proof's tree shows of its subjects, and checks that it shows nothing else (checks 1, 5 and 6).
