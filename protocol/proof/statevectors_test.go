@@ -97,7 +97,7 @@ func TestVectors(t *testing.T) {
 			t.Errorf("%s: %v", c.about, err)
 		case c.check != 0 && err == nil:
 			t.Errorf("%s: it is accepted", c.about)
-	case c.check != 0 && (!errors.As(err, &failed) || failed.Check != c.check):
+		case c.check != 0 && (!errors.As(err, &failed) || failed.Check != c.check):
 			t.Errorf("%s: expected that check %d fails, got %v", c.about, c.check, err)
 		case err == nil:
 			v.expect(got)
