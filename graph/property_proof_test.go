@@ -195,3 +195,32 @@ func TestProveStateRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestPropertyProofsBeyondHorizon: where there are no undo records any more, the map is made of all that is stored.
+func TestPropertyProofsBeyondHorizon(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
+	checks(t, 3, 14, 100)
+	l := newTestLog(t)
+	rapid.Check(t, func(t *rapid.T) {
+		p := newPairWith(t, 0, graph.Options{UndoBlocks: 1, ProofMemory: rapid.SampledFrom([]int64{1, 0}).Draw(t, "memory for maps")})
+		w := newWorld(4 + pick(t, "keys beyond four", 9))
+		for range 12 {
+			p.connect(t, w.blocks(t, p.next(), 2)...)
+		}
+		states := slices.Clone(p.model.states)
+		for range 2 * 101 { // undo records are dropped 100 at a time
+			p.connect(t, w.emptyBlock(p.next()))
+		}
+		if from := p.graph.UndoFrom(); from < states[len(states)-1].block.Height {
+			t.Fatalf("undo records from %d on are there, expected none of those with actions", from)
+		}
+		for range 2 {
+			for range 12 {
+				p.prove(t, w, l, rapid.SampledFrom(states).Draw(t, "height"))
+			}
+			p.restart(t)
+		}
+	})
+}
