@@ -164,7 +164,7 @@ func TestCheckpointOfNoUse(t *testing.T) {
 	// One that says something else, with a checksum that is right, is believed until fsck looks
 	// at it: here the secret of what is waited for is another.
 	forged := append([]byte(nil), right[:len(right)-sha256.Size]...)
-	forged[bytes.IndexByte(forged, '\n')+1+5*4] ^= 1
+	forged[bytes.IndexByte(forged, '\n')+1+7*4] ^= 1
 	sum := sha256.Sum256(forged)
 	if err := os.WriteFile(file, append(forged, sum[:]...), 0o600); err != nil {
 		t.Fatal(err)

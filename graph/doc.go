@@ -42,22 +42,23 @@
 //
 // The database only grows. A block brings its actions, in chunks; its effects; and a
 // new version of each thing that it changed: a key's links, an identity's tree (keyed by
-// id_tx_hash), a name that merged. Versions sort newest first under the height at which
-// they came. So a question reads the state as of any height without replaying, in one
-// seek per key on the path whose link has changed since. The tip says up to which block
+// id_tx_hash), a name that merged. Those of identities and names sort newest first under the height at which
+// they came. Those of keys are many, and are in chunks: each says which one of its key was before it, and from its fourth on
+// they are listed by key. So a question reads the state as of any height without replaying, in a
+// few reads per key on the path whose link has changed since. The tip says up to which block
 // all that counts.
 //
-// Badger takes some 3.5 µs of processor time per record, so few are written: one half
-// to one per action. That is why actions share values, why what they are found by stands in
+// Badger takes some 3.5 µs of processor time per record, so few are written: fewer than one
+// for ten actions. That is why the actions of a block share values, and its keys do, why what actions are found by stands in
 // runs, and why little is written about
 // them afterwards: an action says itself what its own block made of it. Only what a
 // later block decided, and a link that was cut, have records of their own. TestRecords
 // counts, in blocks of 1,000 actions, per action:
 //
 //	links                            a      k      x      o        e, i, b, u, T
-//	of a path                        0.032  0.501         0.009    0.005
-//	of a random tree                 0.032  0.975         0.009    0.005
-//	of one, requests blocks before   0.032  0.951  0.019  0.010    0.005
+//	of a path                        0.032  0.016         0.009    0.005
+//	of a random tree                 0.032  0.030         0.009    0.005
+//	of one, requests blocks before   0.032  0.030  0.019  0.010    0.005
 //
 // Held in memory is what has been paid for by a link, and little else: where each key
 // stands that is or was in one, some 150 bytes; what the state root is made of, some 60 bytes for each of these
@@ -69,7 +70,7 @@
 //
 // The start reads the state back from a checkpoint, which is written when the graph is
 // closed and now and then, and applies the blocks since once more. Without a checkpoint it
-// reads the keys from their newest records, and the ends of their lists from all actions.
+// reads the keys from all versions of their records, and the ends of their lists from all actions.
 //
 // A step makes a change: another version of what is in memory, and what has to be
 // written. The version shares with the one before all pages that it does not change. While

@@ -15,7 +15,7 @@ const (
 	recordsPerTwoKeys = 3
 	wantedMemory      = 24 // what somebody waits for
 	batonMemory       = 48 // an open chain of anchors
-	spanMemory        = 8  // a block with actions
+	spanMemory        = 16 // a block with actions
 	// stepMemory is what an action takes while its step is made, what is given with it
 	// included, but not its message.
 	stepMemory = 600

@@ -10,9 +10,9 @@ func TestRecords(t *testing.T) {
 	}
 	const blocks = 40
 	for name, most := range map[string]map[byte]int{ // records per 1,000 actions
-		"path":  {'a': 32, 'k': 502, 'o': 20},
-		"tree":  {'a': 32, 'k': 985, 'o': 20},
-		"apart": {'a': 32, 'k': 965, 'x': 25, 'o': 20},
+		"path":  {'a': 32, 'k': 17, 'o': 20},
+		"tree":  {'a': 32, 'k': 31, 'o': 20},
+		"apart": {'a': 32, 'k': 31, 'x': 25, 'o': 20},
 	} {
 		opt := testOptions()
 		opt.stageBytes, opt.recentActions = 0, 5000

@@ -336,8 +336,8 @@ func (l *mentionList) merge(chain []mentioned, late *store.Iterator, end int32, 
 // records returns an iterator over the key's records under a prefix, from the first
 // action of interest on.
 func (l *mentionList) records(prefix byte) *store.Iterator {
-	it := store.NewIterator(l.txn, store.MentionKey(prefix, l.key, 0)[:21])
-	it.Seek(store.MentionKey(prefix, l.key, l.from))
+	it := store.NewIterator(l.txn, store.NumberedKey(prefix, l.key, 0)[:21])
+	it.Seek(store.NumberedKey(prefix, l.key, l.from))
 	return it
 }
 

@@ -183,6 +183,40 @@ func TestAdversaryChangedLinks(t *testing.T) {
 	c.spent(v, fmt.Sprintf("Members, %d of 1000", len(members)), start, limit())
 }
 
+// TestAdversaryVersions links a key again and again, below one key and another: as of each block, few versions of its
+// record are read.
+func TestAdversaryVersions(t *testing.T) {
+	c := newChain(t)
+	c.link(1, 0)
+	c.link(2, 0)
+	first := c.block()
+	c.link(3, 1)
+	c.block()
+	const most = 4
+	for n := range 50 {
+		c.cut(3, 1+n%2)
+		c.link(3, 2-n%2)
+		c.block()
+	}
+	for height := first; height < c.height; height++ {
+		v := c.at(height)
+		r, err := v.Resolve(t.Context(), key(3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case height == first && r.Parent == nil && r.Root == key(3):
+		case height > first && r.Parent != nil && *r.Parent == key(1+int(height-first-1)%2) && r.Root == key(0):
+		default:
+			t.Errorf("as of block %d: %+v", height, r)
+		}
+		// Key 0 may be read as well.
+		if asked := v.VersionsAsked(); asked > 2*most {
+			t.Errorf("as of block %d: %d versions were read", height, asked)
+		}
+	}
+}
+
 // TestAdversaryLinksBeside adds keys beside a path after the block that is asked about: nodes of the
 // forest that hold the path hold newer links as well.
 func TestAdversaryLinksBeside(t *testing.T) {

@@ -8,29 +8,30 @@ import (
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
+	"github.com/keytree-bch/keytree/graph/cow"
 	"github.com/keytree-bch/keytree/graph/forest"
 	"github.com/keytree-bch/keytree/graph/statemap"
 	"github.com/keytree-bch/keytree/graph/store"
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// A state in a checkpoint: how many keys, blocks with actions, actions, things that are waited
-// for, and records of the state root there are, none if they are not kept; and the secret of the hashes of what is
-// waited for; each key, by number; each block; each thing that is waited for; the leaf of each record. Integers are
+// A state in a checkpoint: how many keys, blocks with actions, actions, versions
+// of keys, blocks that have some, things that are waited for, and records of the state root there are, none if they are not
+// kept; and the secret of the hashes of what is waited for; each key, by number; each block with actions, and with versions; each thing that is waited for; the leaf of each record. Integers are
 // big-endian.
 
 // checkpointKeySize and the next two are what each takes, in bytes.
 const (
-	checkpointKeySize   = len(protocol.KeyHash{}) + chainhash.HashSize + 10*4 + 1
+	checkpointKeySize   = len(protocol.KeyHash{}) + chainhash.HashSize + 10*4 + 2
 	checkpointBlockSize = 4 + 4
 	checkpointWaitSize  = 8 + 4
-	checkpointHeadSize  = 5*4 + len(waiting{}.secret)
+	checkpointHeadSize  = 7*4 + len(waiting{}.secret)
 )
 
 // CheckpointSize is how many bytes WriteCheckpoint writes.
 func (s *State) CheckpointSize() int {
 	return checkpointHeadSize + checkpointKeySize*int(s.keys.Len()) +
-		checkpointBlockSize*int(s.blocks.Len()) + checkpointWaitSize*int(s.waiting.counts.Len()) +
+		checkpointBlockSize*int(s.blocks.Len()+s.versions.blocks.Len()) + checkpointWaitSize*int(s.waiting.counts.Len()) +
 		statemap.LeafSize*s.Records()
 }
 
@@ -46,7 +47,7 @@ func (s *State) WriteCheckpoint(w *bufio.Writer) error {
 	if s.records != nil {
 		records = int32(s.records.Len())
 	}
-	for _, n := range []int32{s.keys.Len(), s.blocks.Len(), s.actions, s.waiting.counts.Len(), records} {
+	for _, n := range []int32{s.keys.Len(), s.blocks.Len(), s.actions, s.versions.blocks.Len(), s.versions.count, s.waiting.counts.Len(), records} {
 		b = binary.BigEndian.AppendUint32(b, uint32(n))
 	}
 	b = append(b, s.waiting.secret[:]...)
@@ -59,11 +60,13 @@ func (s *State) WriteCheckpoint(w *bufio.Writer) error {
 			return err
 		}
 	}
-	for i := range s.blocks.Len() {
-		block := s.blocks.Ref(i)
-		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, block.height), uint32(block.first))
-		if err := write(); err != nil {
-			return err
+	for _, blocks := range [...]*cow.Array[blockSpan]{&s.blocks, &s.versions.blocks} {
+		for i := range blocks.Len() {
+			block := blocks.Ref(i)
+			b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, block.height), uint32(block.first))
+			if err := write(); err != nil {
+				return err
+			}
 		}
 	}
 	for hash, count := range s.waiting.counts.All() {
@@ -88,11 +91,11 @@ func (s *State) appendKey(b []byte, n int32) []byte {
 	p, name := s.places.Ref(n), s.namedBy.Ref(n)
 	b = append(append(b, s.keys.Ref(n)[:]...), name.tx[:]...)
 	for _, v := range [...]int32{
-		name.number, p.request, int32(p.stands), p.first, p.last, p.next, p.previous, int32(p.moved), p.mentioned, s.forest.Parent(n),
+		name.number, p.request, int32(p.stands), p.first, p.last, p.next, p.previous, p.version, p.mentioned, s.forest.Parent(n),
 	} {
 		b = binary.BigEndian.AppendUint32(b, uint32(v))
 	}
-	return append(b, p.since)
+	return append(b, p.since, p.nth)
 }
 
 // ReadCheckpoint reads what WriteCheckpoint wrote into a state that was new. It is as sound as the
@@ -107,6 +110,8 @@ func (s *State) ReadCheckpoint(r *bufio.Reader, txn *store.Txn, counts store.Cou
 	}
 	keys, blocks := head.Action(), head.Action()
 	s.actions = head.Action()
+	blocksOfKeys := head.Action()
+	s.versions.count = head.Action()
 	waits, records := head.Action(), int32(head.Uint32())
 	copy(s.waiting.secret[:], head.Take(len(s.waiting.secret)))
 	switch {
@@ -120,16 +125,11 @@ func (s *State) ReadCheckpoint(r *bufio.Reader, txn *store.Txn, counts store.Cou
 	if err := s.readKeys(r, keys); err != nil {
 		return err
 	}
-	for i := range blocks {
-		d, err := fields(r, checkpointBlockSize)
-		if err != nil {
-			return err
-		}
-		block := blockSpan{d.Uint32(), d.Action()}
-		if i > 0 && (block.height <= s.blocks.Ref(i-1).height || block.first <= s.blocks.Ref(i-1).first) || i == 0 && block.first != 0 || block.first >= s.actions {
-			return fmt.Errorf("%w: block %d of a checkpoint is not in order", store.ErrDamaged, block.height)
-		}
-		s.blocks.Append(block)
+	if err := readSpans(r, &s.blocks, blocks, s.actions); err != nil {
+		return err
+	}
+	if err := readSpans(r, &s.versions.blocks, blocksOfKeys, s.versions.count); err != nil {
+		return err
 	}
 	waiting := uint32(0)
 	for range waits {
@@ -146,6 +146,22 @@ func (s *State) ReadCheckpoint(r *bufio.Reader, txn *store.Txn, counts store.Cou
 			store.ErrDamaged, links, waiting, counts.Links, counts.Waiting)
 	}
 	return s.readRecords(r, txn, records)
+}
+
+// readSpans reads so many blocks, which have so many things together.
+func readSpans(r *bufio.Reader, spans *cow.Array[blockSpan], blocks, count int32) error {
+	for i := range blocks {
+		d, err := fields(r, checkpointBlockSize)
+		if err != nil {
+			return err
+		}
+		block := blockSpan{d.Uint32(), d.Action()}
+		if i > 0 && (block.height <= spans.Ref(i-1).height || block.first <= spans.Ref(i-1).first) || i == 0 && block.first != 0 || block.first >= count {
+			return fmt.Errorf("%w: block %d of a checkpoint is not in order", store.ErrDamaged, block.height)
+		}
+		spans.Append(block)
+	}
+	return nil
 }
 
 // readRecords reads the leaves of so many records; none: they were not kept.
@@ -211,13 +227,16 @@ func (s *State) readKeys(r *bufio.Reader, keys int32) error {
 		name := naming{tx: d.Hash(), number: number()}
 		p := keyPlace{request: number(), stands: d.Uint32(), named: !name.none()}
 		p.first, p.last, p.next, p.previous = number(), number(), number(), number()
-		p.moved, p.mentioned = d.Uint32(), number()
+		p.version, p.mentioned = number(), number()
 		parent := number()
-		p.since = d.Byte()
+		p.since, p.nth = d.Byte(), d.Byte()
 		for _, key := range [...]int32{p.first, p.last, p.next, p.previous, parent} {
 			if key < none || key >= keys {
 				return fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, key, keys)
 			}
+		}
+		if p.version < none || p.version >= s.versions.count {
+			return fmt.Errorf("%w: a checkpoint refers to version %d of keys, there are %d", store.ErrDamaged, p.version, s.versions.count)
 		}
 		for _, action := range [...]int32{name.number, p.request, p.mentioned} {
 			if action < none || action >= s.actions {

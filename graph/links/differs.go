@@ -23,6 +23,18 @@ func sameMap[K, V comparable](a, b *cow.Map[K, V]) bool {
 	return maps.Equal(maps.Collect(a.All()), maps.Collect(b.All()))
 }
 
+func sameSpans(a, b *cow.Array[blockSpan]) bool {
+	if a.Len() != b.Len() {
+		return false
+	}
+	for n := range a.Len() {
+		if a.At(n) != b.At(n) {
+			return false
+		}
+	}
+	return true
+}
+
 // Differs says in what two states are not the same, "" if they are. The numbers of keys
 // may differ.
 func (s *State) Differs(t *State) string {
@@ -43,7 +55,7 @@ func (s *State) Differs(t *State) string {
 		}
 		p, q := s.places.Ref(n), t.places.Ref(m)
 		if s.keyOr(p.last) != t.keyOr(q.last) || s.keyOr(p.previous) != t.keyOr(q.previous) ||
-			p.mentioned != q.mentioned || p.since != q.since {
+			p.mentioned != q.mentioned || p.since != q.since || p.version != q.version || p.nth != q.nth {
 			return fmt.Sprintf("places of key %x", key)
 		}
 	}
@@ -55,13 +67,11 @@ func (s *State) Differs(t *State) string {
 	if inIdentities != 0 {
 		return "keys"
 	}
-	if s.actions != t.actions || s.blocks.Len() != t.blocks.Len() {
+	if s.actions != t.actions || !sameSpans(&s.blocks, &t.blocks) {
 		return "actions"
 	}
-	for n := range s.blocks.Len() {
-		if s.blocks.At(n) != t.blocks.At(n) {
-			return "actions"
-		}
+	if s.versions.count != t.versions.count || !sameSpans(&s.versions.blocks, &t.versions.blocks) {
+		return "versions of keys"
 	}
 	if !sameMap(&s.waiting.counts, &t.waiting.counts) {
 		return "waiting actions"

@@ -11,6 +11,7 @@
 //	ledger.go       what the store has of actions and names
 //	draft.go        what a change adds to it
 //	record.go       the values in the store
+//	keyversion.go   where keys stood as of each block that changed that
 //	write.go        what a block writes
 //	undo.go         taking a block back
 //	load.go         the state in memory, from the store

@@ -1,9 +1,5 @@
 package links
 
-import (
-	"github.com/gcash/bchd/chaincfg/chainhash"
-)
-
 // join puts the link of an MLA that accepts request in force: from its child, a
 // root, to its parent. They have these numbers, none if they were in no link. It decides the id of the joined tree (protocol/SPEC.md §5).
 func (s *Step) join(accept, request *acted, child, parent int32) {
@@ -18,7 +14,8 @@ func (s *Step) join(accept, request *acted, child, parent int32) {
 	s.forest.Link(child, parent, s.height)
 	s.nameKey(child, naming{accept.txid, accept.number}, s.height)
 	s.places.Edit(child).request = request.number
-	s.changed = append(s.changed, child, s.addChild(child, parent, s.height))
+	s.change(child)
+	s.change(s.addChild(child, parent))
 	s.Counts.Links++
 
 	hasChildID, hasRootID := !childID.none(), !rootID.none()
@@ -38,7 +35,7 @@ func (s *Step) join(accept, request *acted, child, parent int32) {
 		&Effect{Tx: accept.txid, Ref: request.txid, Child: request.child, Parent: request.parent, ID: id.tx})
 	if rootID != id {
 		s.nameKey(root, id, s.height)
-		s.changed = append(s.changed, root)
+		s.change(root)
 	}
 	s.sized[id.tx] = root
 	switch {
@@ -62,9 +59,6 @@ func (s *Step) join(accept, request *acted, child, parent int32) {
 	}
 }
 
-// none reports whether it names nothing.
-func (n *naming) none() bool { return n.tx == chainhash.Hash{} }
-
 // part cuts the link of the MLA accept, which is about some keys. The trunk keeps its
 // id; the branch becomes the identity named by the revoke (protocol/SPEC.md §5).
 func (s *Step) part(revoke, accept *acted, of about) {
@@ -77,7 +71,8 @@ func (s *Step) part(revoke, accept *acted, of about) {
 	id := naming{revoke.txid, revoke.number}
 	p.request = none
 	s.nameKey(child, id, s.height)
-	s.changed = append(s.changed, child, s.removeChild(child, parent, s.height))
+	s.change(child)
+	s.change(s.removeChild(child, parent))
 	s.Counts.Links--
 	s.Counts.Identities++
 

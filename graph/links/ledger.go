@@ -23,10 +23,7 @@ type ledger struct {
 	next   uint32                // height of the first block that it does not see
 	asked  int                   // how many actions, and what became of them, were asked for
 
-	chunk struct { // the one of actions that was read last
-		height, number uint32
-		value          []byte // nil before the first
-	}
+	chunk lastChunk // of actions
 }
 
 // ledger returns what the store has of what the state knows, with blocks up to one.
@@ -107,9 +104,7 @@ func (l *ledger) numbersOf(count int, txid func(i int) chainhash.Hash) (numbers 
 }
 
 // span returns the block that an action is in.
-func (l *ledger) span(action int32) blockSpan {
-	return l.blocks.At(search(l.blocks.Len(), func(i int32) bool { return l.blocks.Ref(i).first > action }) - 1)
-}
+func (l *ledger) span(action int32) blockSpan { return spanOf(l.blocks, action) }
 
 // heightOf returns the height of the block that an action is in.
 func (l *ledger) heightOf(action int32) uint32 { return l.span(action).height }
@@ -121,16 +116,12 @@ func (l *ledger) action(n int32) (storedAction, error) {
 		return storedAction{}, fmt.Errorf("%w: action %d is referred to, there are %d", store.ErrDamaged, n, l.known)
 	}
 	span := l.span(n)
-	within := uint32(n - span.first)
-	c := &l.chunk
-	if number := within / ActionsPerChunk; c.value == nil || c.height != span.height || c.number != number {
-		value, err := store.Read(l.txn, store.ChunkKey(store.PrefixActions, span.height, number))
-		if err != nil {
-			return storedAction{}, err
-		}
-		c.height, c.number, c.value = span.height, number, value
+	within := n - span.first
+	chunk, err := l.chunk.read(l.txn, store.PrefixActions, span.height, uint32(within/ActionsPerChunk))
+	if err != nil {
+		return storedAction{}, err
 	}
-	a, err := actionInChunk(c.value, int(within%ActionsPerChunk))
+	a, err := decodeAction(inChunk(chunk, int(within%ActionsPerChunk)))
 	if err != nil {
 		err = fmt.Errorf("action %d of block %d: %w", within, span.height, err)
 	}
@@ -239,4 +230,22 @@ func aboutOf(b book, a *storedAction, o *fate) (about, error) {
 		return about{}, err
 	}
 	return aboutOf(b, &target, &of)
+}
+
+// lastChunk is a chunk of a block's that was read, and is kept until another is.
+type lastChunk struct {
+	height, number uint32
+	value          []byte // nil before the first
+}
+
+// read returns a chunk; nil if it is not there, of which nothing can be decoded.
+func (c *lastChunk) read(txn *store.Txn, prefix byte, height, number uint32) ([]byte, error) {
+	if c.value == nil || c.height != height || c.number != number {
+		value, err := store.Read(txn, store.ChunkKey(prefix, height, number))
+		if err != nil {
+			return nil, err
+		}
+		c.height, c.number, c.value = height, number, value
+	}
+	return c.value, nil
 }

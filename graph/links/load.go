@@ -81,57 +81,75 @@ func (s *State) Hashes(txn *store.Txn) func(number int32) ([]uint32, error) {
 	}
 }
 
-// loadKeys derives where the keys stand from their newest records.
+// loadKeys derives where the keys stand from all versions of their records: the newest of each counts.
 func (s *State) loadKeys(txn *store.Txn, most int) error {
 	var parents []int32 // by key; the forest is built of them in the end
-	records := 0
-	err := store.EachNewest(txn, store.PrefixKey, store.KeyStemSize, func(key, value []byte) error {
-		r, err := decodeKeyRecord(value)
+	it := store.NewReader(txn, []byte{store.PrefixKey})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		d := store.Decoder{Rest: it.Item().Key()[1:]}
+		height := d.Uint32()
+		d.Uint32()
+		err := d.Finish("key of a chunk of versions of keys")
+		if err == nil {
+			err = store.Visit(it.Item(), func(chunk []byte) error {
+				return keyVersionsIn(chunk, func(v *keyVersion) (err error) {
+					parents, err = s.loadVersion(v, height, parents)
+					return err
+				})
+			})
+		}
 		if err != nil {
 			return err
 		}
-		n := s.place(protocol.KeyHash(key[1:store.KeyStemSize]))
-		p := s.places.Edit(n)
-		if p.named || r.id.none() == !r.hasParent {
-			return fmt.Errorf("%w: key %x is neither in a link nor the root of an identity", store.ErrDamaged, key[1:store.KeyStemSize])
-		}
-		if records++; records > most {
+		if int(s.keys.Len()) > most {
 			return fmt.Errorf("%w: there is room for %d keys in links, there are more", store.ErrMemory, most)
 		}
-		parent := none
-		p.moved = store.VersionHeight(key)
-		s.nameKey(n, r.id, r.since)
-		if r.hasParent {
-			parent = s.place(r.parent)
-			s.nameKey(n, r.accept, r.since)
-			s.places.Edit(n).request = r.request
+	}
+	for n := range s.keys.Len() {
+		p := s.places.Ref(n)
+		switch {
+		case p.version == none:
+			return fmt.Errorf("%w: there is no record of key %x, another refers to it", store.ErrDamaged, s.keys.Key(n))
+		case p.next != none:
+			s.places.Edit(p.next).previous = n
+		case parents[n] != none:
+			s.places.Edit(parents[n]).last = n
 		}
-		if r.hasFirst {
-			first := s.place(r.first)
-			s.places.Edit(n).first = first
-		}
-		if r.hasNext {
-			next := s.place(r.next)
-			s.places.Edit(n).next, s.places.Edit(next).previous = next, n
-		} else if r.hasParent {
-			s.places.Edit(parent).last = n
-		}
-		for int(n) >= len(parents) {
-			parents = append(parents, none)
-		}
-		parents[n] = parent
-		return nil
-	})
-	switch {
-	case err != nil:
-		return err
-	case int(s.keys.Len()) != records:
-		return fmt.Errorf("%w: there are records of %d keys, they refer to %d", store.ErrDamaged, records, s.keys.Len())
-	case !forest.Rooted(parents):
+	}
+	if !forest.Rooted(parents) {
 		return fmt.Errorf("%w: the links in force form a cycle", store.ErrDamaged)
 	}
 	s.build(parents)
 	return nil
+}
+
+// loadVersion puts a key where the next of all versions says, but for what follows from those of other
+// keys. parents are those of all keys so far, by their numbers.
+func (s *State) loadVersion(v *keyVersion, height uint32, parents []int32) ([]int32, error) {
+	number := func(has bool, key protocol.KeyHash) int32 {
+		if !has {
+			return none
+		}
+		return s.place(key)
+	}
+	n := s.place(v.key)
+	parent, first, next := number(v.hasParent, v.parent), number(v.hasFirst, v.first), number(v.hasNext, v.next)
+	p := s.places.Edit(n)
+	if v.previous != p.version {
+		return parents, fmt.Errorf("%w: a version of key %x comes after version %d, it says after %d", store.ErrDamaged, v.key, p.version, v.previous)
+	}
+	p.request, p.first, p.next = none, first, next
+	p.version, p.nth = s.versions.add(height), v.nth
+	if s.nameKey(n, v.id, v.since); v.hasParent {
+		s.nameKey(n, v.accept, v.since)
+		p.request = v.request
+	}
+	for int(s.keys.Len()) > len(parents) {
+		parents = append(parents, none)
+	}
+	parents[n] = parent
+	return parents, nil
 }
 
 // build builds the forest of the keys, whose places are known, and their parents.

@@ -76,10 +76,10 @@ type standing struct {
 	linked              uint32 // height; means nothing without a parent
 }
 
-// standing returns where a key stands. That is in memory, unless the key has moved since.
+// standing returns where a key stands. That is in memory, unless the key has another record since.
 func (v *Identities) standing(n int32) (standing, error) {
 	s := v.state
-	if p := s.places.Ref(n); p.moved <= v.height {
+	if p := s.places.Ref(n); p.version < v.past.versions {
 		return standing{s.forest.Parent(n), p.first, p.next, s.namedBy.Ref(n).tx, p.stands}, v.spend(1)
 	}
 	r, err := v.storedKey(n)

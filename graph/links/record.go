@@ -168,6 +168,15 @@ func (a *storedAction) appendKey(b []byte, has bool, key protocol.KeyHash, flag,
 	return append(b, key[:]...)
 }
 
+// inChunk returns the n-th of the things in a chunk, each behind its length.
+func inChunk(chunk []byte, n int) []byte {
+	d := store.Decoder{Rest: chunk}
+	for range n {
+		d.Take(d.Length())
+	}
+	return d.Take(d.Length())
+}
+
 // decodeActions reads all actions of a chunk. They share its memory.
 func decodeActions(chunk []byte) ([]storedAction, error) {
 	actions := make([]storedAction, 0, ActionsPerChunk)
@@ -180,15 +189,6 @@ func decodeActions(chunk []byte) ([]storedAction, error) {
 		actions = append(actions, a)
 	}
 	return actions, d.Finish("chunk of actions")
-}
-
-// actionInChunk reads the n-th action of a chunk.
-func actionInChunk(chunk []byte, n int) (storedAction, error) {
-	d := store.Decoder{Rest: chunk}
-	for range n {
-		d.Take(d.Length())
-	}
-	return decodeAction(d.Take(d.Length()))
 }
 
 func decodeAction(b []byte) (storedAction, error) {
@@ -274,87 +274,6 @@ func decodeCutLink(b []byte) (cutLink, error) {
 	d := store.Decoder{Rest: b}
 	c := cutLink{accept: d.Action(), linked: d.Uint32(), revoke: d.Action(), cut: d.Uint32()}
 	return c, d.Finish("cut link")
-}
-
-// keyRecord is one version of a key that has been in a link, the value under
-// 'k'.
-type keyRecord struct {
-	hasParent bool
-	parent    protocol.KeyHash
-	accept    naming // the MLA of the link to parent
-	request   int32  // the MLR that it accepted
-
-	// Children stand in the order in which they were linked.
-	hasFirst bool
-	first    protocol.KeyHash // of its children
-	hasNext  bool
-	next     protocol.KeyHash // of its parent's children, after it
-
-	id naming // of the tree whose root it is; zero if it has a parent
-
-	since uint32 // height at which the link came into force; of a root, from which on it has been that of this id
-}
-
-// naming is an action that something is named by.
-type naming struct {
-	tx     chainhash.Hash
-	number int32
-}
-
-const (
-	flagParent = 1 << iota
-	flagFirst
-	flagNext
-	flagID
-)
-
-func (r *keyRecord) appendTo(b []byte) []byte {
-	at := len(b)
-	b = append(b, 0)
-	if r.hasParent {
-		b[at] |= flagParent
-		b = r.accept.appendTo(append(b, r.parent[:]...))
-		b = binary.BigEndian.AppendUint32(b, uint32(r.request))
-		b = binary.BigEndian.AppendUint32(b, r.since)
-	}
-	if r.hasFirst {
-		b[at] |= flagFirst
-		b = append(b, r.first[:]...)
-	}
-	if r.hasNext {
-		b[at] |= flagNext
-		b = append(b, r.next[:]...)
-	}
-	if r.id.tx != (chainhash.Hash{}) {
-		b[at] |= flagID
-		b = r.id.appendTo(b)
-		b = binary.BigEndian.AppendUint32(b, r.since)
-	}
-	return b
-}
-
-func (n naming) appendTo(b []byte) []byte {
-	return binary.BigEndian.AppendUint32(append(b, n.tx[:]...), uint32(n.number))
-}
-
-func readNaming(d *store.Decoder) naming { return naming{d.Hash(), d.Action()} }
-
-func decodeKeyRecord(b []byte) (r keyRecord, err error) {
-	d := store.Decoder{Rest: b}
-	flags := d.Byte()
-	if r.hasParent = flags&flagParent != 0; r.hasParent {
-		r.parent, r.accept, r.request, r.since = d.Key(), readNaming(&d), d.Action(), d.Uint32()
-	}
-	if r.hasFirst = flags&flagFirst != 0; r.hasFirst {
-		r.first = d.Key()
-	}
-	if r.hasNext = flags&flagNext != 0; r.hasNext {
-		r.next = d.Key()
-	}
-	if flags&flagID != 0 {
-		r.id, r.since = readNaming(&d), d.Uint32()
-	}
-	return r, d.Finish("key record")
 }
 
 // identityRecord is one version of an identity, the value under 'i': as it holds a tree, or the last

@@ -100,11 +100,10 @@ func (s *Step) UpdateRecords() error {
 	if s.records == nil || len(s.changed) == 0 {
 		return nil
 	}
-	s.changed = distinct(s.changed)
 	changes := make([]statemap.Change, 0, len(s.changed)+len(s.sized))
-	for _, key := range s.changed {
-		if s.places.Ref(key).stands == s.height { // else only its place among others is another
-			changes = append(changes, s.leafOfKey(key))
+	for _, c := range s.changed {
+		if s.places.Ref(c.key).stands == s.height { // else only its place among others is another
+			changes = append(changes, s.leafOfKey(c.key))
 		}
 	}
 	for id, root := range s.sized {
@@ -117,15 +116,14 @@ func (s *Step) UpdateRecords() error {
 	return s.changeRecords(changes, s.Draft)
 }
 
-// takeBackRecords gives the state the records as of the block before the one that is taken back, which added
-// versions of some keys and identities to the store. All else of the state has been taken back.
-func (s *State) takeBackRecords(txn *store.Txn, actions book, keys, identities [][]byte) error {
+// takeBackRecords gives the state the records as of the block before the one that is taken back, which changed some
+// keys, and added versions of identities to the store. All else of the state has been taken back.
+func (s *State) takeBackRecords(txn *store.Txn, actions book, keys []protocol.KeyHash, identities [][]byte) error {
 	if s.records == nil {
 		return nil
 	}
 	changes := make([]statemap.Change, 0, len(keys)+len(identities))
-	for _, stored := range keys {
-		hash := protocol.KeyHash(stored[1 : len(stored)-4])
+	for _, hash := range keys {
 		if n := s.inIdentity(hash); n != none {
 			changes = append(changes, s.leafOfKey(n))
 		} else {

@@ -1,6 +1,7 @@
 package links
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,12 +31,13 @@ type PastRecords struct {
 	state  *State
 	store  *store.Iterators
 	ledger ledger
+	keys   pastKeys
 	height uint32
 }
 
 // NewPastRecords returns the records as of a height, up to the state's own. The iterators read what the state is of.
 func NewPastRecords(s *State, it *store.Iterators, height uint32) *PastRecords {
-	return &PastRecords{s, it, s.ledger(it.Txn(), never), height}
+	return &PastRecords{s, it, s.ledger(it.Txn(), never), newPastKeys(s, it, height), height}
 }
 
 // keyOf implements statemap.KeyByRef.
@@ -78,7 +80,7 @@ func (p *PastRecords) read(ref int32) (r PastRecord, err error) {
 			return r, fmt.Errorf("%w: there is a record of key %d, there are %d keys", store.ErrDamaged, ref, p.state.keys.Len())
 		}
 		key := p.state.keys.Key(ref)
-		of, ok, err := p.ofKey(key)
+		of, ok, err := p.ofKey(ref)
 		if err == nil && !ok {
 			err = fmt.Errorf("%w: there is no record of key %x as of block %d", store.ErrDamaged, key, p.height)
 		}
@@ -105,20 +107,10 @@ func (p *PastRecords) read(ref int32) (r PastRecord, err error) {
 	return r, err
 }
 
-// stored reads the record of a key from the store, as of the height; ok is false if there is none.
-func (p *PastRecords) stored(key protocol.KeyHash) (r keyRecord, ok bool, err error) {
-	value, err := p.store.Version(store.KeyStem(key), p.height)
-	if err != nil || value == nil {
-		return r, false, err
-	}
-	r, err = decodeKeyRecord(value)
-	return r, err == nil, err
-}
-
 // ofKey returns the record of a key; ok is false if there is none.
-func (p *PastRecords) ofKey(key protocol.KeyHash) (protocol.KeyRecord, bool, error) {
-	r, ok, err := p.stored(key)
-	return r.ofKey(key), ok, err
+func (p *PastRecords) ofKey(n int32) (record protocol.KeyRecord, ok bool, err error) {
+	r, err := p.keys.record(n)
+	return r.ofKey(p.state.keys.Key(n)), err == nil && (r.hasParent || !r.id.none()), err
 }
 
 // ofKey returns the record of the state root of a key that has this record.
@@ -145,8 +137,11 @@ func (p *PastRecords) ofID(id chainhash.Hash) (record protocol.IDRecord, number 
 	if r.merged() {
 		return protocol.IDRecord{ID: id, Merged: true, Into: r.into}, r.number, true, nil
 	}
-	root, ok, err := p.stored(r.root)
-	if err == nil && (!ok || root.id.tx != id) {
+	var root keyRecord
+	if n := p.state.keys.Find(r.root); n != none {
+		root, err = p.keys.record(n)
+	}
+	if err == nil && root.id.tx != id {
 		err = fmt.Errorf("%w: as of block %d identity %v has root %x, which is not its root", store.ErrDamaged, p.height, id, r.root)
 	}
 	return protocol.IDRecord{ID: id, Root: r.root}, root.id.number, err == nil, err
@@ -159,21 +154,34 @@ const undoPerRecord = 10
 // store: their undo records have to be there. done is false, and nothing was made, if that is more work than most, in
 // records made again; work is what it was. Errors are the context's or the store's.
 func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint32, most int) (m statemap.Map, work int, done bool, err error) {
-	added := make(map[string]bool) // stems of keys and identities
+	keys, ids := make(map[int32]bool), make(map[chainhash.Hash]bool)
 	read := 0
+	count := func() error {
+		if read++; read%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if work = len(keys) + len(ids) + read/undoPerRecord; work > most {
+			return errTooMuch
+		}
+		return nil
+	}
 	for ; height > p.height; height-- {
-		err := store.EachAdded(p.store.Txn(), height, func(key []byte) error {
-			if read++; read%1024 == 0 && ctx.Err() != nil {
-				return ctx.Err()
+		err := eachKeyVersion(p.store.Txn(), height, func(v *keyVersion) error {
+			n := p.state.keys.Find(v.key)
+			if n == none {
+				return unknownKey(v.key)
 			}
-			if key[0] == store.PrefixKey || key[0] == store.PrefixIdentity {
-				added[string(key[:len(key)-4])] = true
-			}
-			if work = len(added) + read/undoPerRecord; work > most {
-				return errTooMuch
-			}
-			return nil
+			keys[n] = true
+			return count()
 		})
+		if err == nil {
+			err = store.EachAdded(p.store.Txn(), height, func(key []byte) error {
+				if key[0] == store.PrefixIdentity {
+					ids[chainhash.Hash(key[1:])] = true
+				}
+				return count()
+			})
+		}
 		if err == errTooMuch {
 			return m, work, false, nil
 		}
@@ -184,16 +192,22 @@ func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint
 			return m, work, false, err
 		}
 	}
-	changes := make([]statemap.Change, 0, len(added))
-	for stem := range added {
-		if len(changes)%1024 == 0 && ctx.Err() != nil {
-			return m, work, false, ctx.Err()
+	changes := make([]statemap.Change, 0, len(keys)+len(ids))
+	note := func(c statemap.Change, err error) error {
+		if changes = append(changes, c); err == nil && len(changes)%1024 == 0 {
+			err = ctx.Err()
 		}
-		c, err := p.change(stem)
-		if err != nil {
+		return err
+	}
+	for n := range keys {
+		if err := note(p.changeOfKey(n)); err != nil {
 			return m, work, false, err
 		}
-		changes = append(changes, c)
+	}
+	for id := range ids {
+		if err := note(p.changeOfID(id)); err != nil {
+			return m, work, false, err
+		}
 	}
 	m, err = newer.Apply(changes, p.keyOf)
 	return m, work, err == nil, err
@@ -202,22 +216,27 @@ func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint
 // errTooMuch ends a visit.
 var errTooMuch = errors.New("too much work")
 
-// change returns what a record is as of the height, by its stem.
-func (p *PastRecords) change(stem string) (c statemap.Change, err error) {
-	if stem[0] == store.PrefixKey {
-		key := protocol.KeyHash([]byte(stem[1:]))
-		r, ok, err := p.ofKey(key)
-		if err != nil || !ok {
-			return statemap.Change{Key: protocol.MapKeyOf(key), Gone: true}, err
-		}
-		n := p.state.keys.Find(key)
-		if n == none {
-			return c, fmt.Errorf("%w: key %x has been in a link, but is not known", store.ErrDamaged, key)
-		}
-		var space [protocol.KeyRecordSize]byte
-		return statemap.NewChange(r.MapKey(), n, r.AppendTo(space[:0])), nil
+func unknownKey(key protocol.KeyHash) error {
+	return fmt.Errorf("%w: key %x has been in a link, but is not known", store.ErrDamaged, key)
+}
+
+// changeOfKey returns what the record of a key is as of the height.
+func (p *PastRecords) changeOfKey(n int32) (statemap.Change, error) {
+	r, ok, err := p.ofKey(n)
+	if err != nil || !ok {
+		return statemap.Change{Key: protocol.MapKeyOf(p.state.keys.Key(n)), Gone: true}, err
 	}
-	id := chainhash.Hash([]byte(stem[1:]))
+	return leafOf(&r, n), nil
+}
+
+// leafOf returns the leaf of a record of a key.
+func leafOf(r *protocol.KeyRecord, n int32) statemap.Change {
+	var space [protocol.KeyRecordSize]byte
+	return statemap.NewChange(r.MapKey(), n, r.AppendTo(space[:0]))
+}
+
+// changeOfID returns what the record of an id is as of the height.
+func (p *PastRecords) changeOfID(id chainhash.Hash) (statemap.Change, error) {
 	r, number, ok, err := p.ofID(id)
 	if err != nil || !ok {
 		return statemap.Change{Key: protocol.MapKeyOfID(id), Gone: true}, err
@@ -229,41 +248,39 @@ func (p *PastRecords) change(stem string) (c statemap.Change, err error) {
 func (p *PastRecords) Rebuild(ctx context.Context) (m statemap.Map, err error) {
 	b := statemap.NewBuilder(0)
 	visited := 0
-	visit := func(prefix byte, stem int, each func(stem, value []byte) error) error {
-		return store.EachVersionAt(p.store.Txn(), prefix, stem, p.height, func(stem, value []byte) error {
-			if visited++; visited%1024 == 0 && ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return each(stem, value)
-		})
-	}
-	err = visit(store.PrefixKey, store.KeyStemSize, func(stem, value []byte) error {
-		key := protocol.KeyHash(stem[1:])
-		stored, err := decodeKeyRecord(value)
-		if err != nil {
-			return err
-		}
-		n := p.state.keys.Find(key)
-		if n == none {
-			return fmt.Errorf("%w: key %x has been in a link, but is not known", store.ErrDamaged, key)
-		}
-		var space [protocol.KeyRecordSize]byte
-		r := stored.ofKey(key)
-		b.Add(statemap.NewChange(r.MapKey(), n, r.AppendTo(space[:0])))
-		if !stored.hasParent {
-			b.Add(leafOfID(protocol.IDRecord{ID: stored.id.tx, Root: key}, stored.id.number))
+	visit := func() error {
+		if visited++; visited%1024 == 0 {
+			return ctx.Err()
 		}
 		return nil
-	})
-	if err != nil {
-		return m, err
 	}
-	err = visit(store.PrefixIdentity, store.IdentityStemSize, func(stem, value []byte) error {
+	blocks := &p.state.versions.blocks
+	seen := make([]bool, p.state.keys.Len())
+	for at := search(blocks.Len(), func(i int32) bool { return blocks.Ref(i).height > p.height }) - 1; at >= 0; at-- { // from the newest block on: of a key the first counts
+		err := eachKeyVersion(p.store.Txn(), blocks.Ref(at).height, func(v *keyVersion) error {
+			n := p.state.keys.Find(v.key)
+			if n == none {
+				return unknownKey(v.key)
+			}
+			if !seen[n] {
+				seen[n] = true
+				r := v.ofKey(v.key)
+				if b.Add(leafOf(&r, n)); !v.hasParent {
+					b.Add(leafOfID(protocol.IDRecord{ID: v.id.tx, Root: v.key}, v.id.number))
+				}
+			}
+			return visit()
+		})
+		if err != nil {
+			return m, err
+		}
+	}
+	err = store.EachVersionAt(p.store.Txn(), store.PrefixIdentity, store.IdentityStemSize, p.height, func(stem, value []byte) error {
 		r, err := decodeIdentityRecord(value)
 		if err == nil && r.merged() {
 			b.Add(leafOfMerged(chainhash.Hash(stem[1:]), r))
 		}
-		return err
+		return cmp.Or(err, visit())
 	})
 	if err != nil {
 		return m, err

@@ -227,8 +227,8 @@ func (l *mentionList) eachBack(end int32, visit func(n int32, stored *storedActi
 		}
 		return more, err
 	}
-	prefix := store.MentionKey(store.PrefixLandmark, l.key, 0)[:21]
-	err = store.EachKeyBefore(l.txn, prefix, store.MentionKey(store.PrefixLandmark, l.key, end), func(key []byte) (bool, error) {
+	prefix := store.NumberedKey(store.PrefixLandmark, l.key, 0)[:21]
+	err = store.EachKeyBefore(l.txn, prefix, store.NumberedKey(store.PrefixLandmark, l.key, end), func(key []byte) (bool, error) {
 		return look(int32(binary.BigEndian.Uint32(key[21:])))
 	})
 	if err == nil && more && l.first != none && l.first < end {
@@ -239,9 +239,9 @@ func (l *mentionList) eachBack(end int32, visit func(n int32, stored *storedActi
 
 // lastBelow returns the last action of the key's chain below a number; none if there is none.
 func (l *mentionList) lastBelow(end int32) (int32, error) {
-	landmarks := store.NewIterator(l.txn, store.MentionKey(store.PrefixLandmark, l.key, 0)[:21])
+	landmarks := store.NewIterator(l.txn, store.NumberedKey(store.PrefixLandmark, l.key, 0)[:21])
 	defer landmarks.Close()
-	landmarks.Seek(store.MentionKey(store.PrefixLandmark, l.key, end))
+	landmarks.Seek(store.NumberedKey(store.PrefixLandmark, l.key, end))
 	n := l.at(landmarks)
 	if n == none {
 		n = l.last

@@ -33,6 +33,7 @@ type Step struct {
 	err    error        // the first of the store; what follows it does not count
 
 	first         int32     // the number of the first of the block's own actions
+	firstVersion  int32     // the number of the first of the versions of keys that it makes
 	hashes        []uint32  // of their txids
 	effects       hash.Hash // takes their canonical encoding
 	space         []byte    // where that is made
@@ -42,7 +43,7 @@ type Step struct {
 
 	decided []int32                  // actions of earlier blocks
 	cutNow  []int32                  // requests whose links were cut
-	changed []int32                  // keys whose record is another, some more than once
+	changed []changedKey             // in the order of their versions
 	sized   map[chainhash.Hash]int32 // roots of the identities whose record is another; none: merged
 	merged  map[chainhash.Hash]identityRecord
 	renamed []chainhash.Hash // names whose record is another, some more than once
@@ -62,7 +63,7 @@ type mention struct {
 // canonical encoding. ErrBlock if the block has a transaction twice, or one that is on the
 // chain already; other errors are the store's. The state is to be dropped then.
 func Apply(s *State, d *Draft, height uint32, actions []Action, counts store.Counts, effects hash.Hash) (*Step, error) {
-	step := &Step{State: s, Draft: d, height: height, Counts: counts, first: s.actions, effects: effects, sized: make(map[chainhash.Hash]int32), merged: make(map[chainhash.Hash]identityRecord)}
+	step := &Step{State: s, Draft: d, height: height, Counts: counts, first: s.actions, firstVersion: s.versions.count, effects: effects, sized: make(map[chainhash.Hash]int32), merged: make(map[chainhash.Hash]identityRecord)}
 	if err := step.admit(actions); err != nil {
 		return nil, err
 	}

@@ -32,6 +32,8 @@ type State struct {
 	namedBy cow.Array[naming]   // by key: seldom changed, so apart from what is copied often; see nameKey
 	forest  *forest.Forest      // by key
 
+	versions keyVersions // of keys
+
 	blocks  cow.Array[blockSpan] // those that have actions, in order
 	actions int32                // how many there are
 	index   txids.Index          // of their txids, and of who is the first to mention a key
@@ -53,7 +55,7 @@ func NewState() *State {
 func (s *State) Fork() *State {
 	return &State{
 		keys: s.keys.Fork(), places: s.places.Fork(), namedBy: s.namedBy.Fork(), forest: s.forest.Fork(),
-		blocks: s.blocks.Fork(), actions: s.actions, index: s.index, waiting: s.waiting.fork(),
+		versions: s.versions.fork(), blocks: s.blocks.Fork(), actions: s.actions, index: s.index, waiting: s.waiting.fork(),
 		records: s.records,
 	}
 }
@@ -67,11 +69,9 @@ type keyPlace struct {
 	first, last    int32 // of its children
 	next, previous int32 // of its parent's children
 
-	// moved is a height from which on its parent, first child and next sibling have
-	// been as they are.
-	moved uint32
-
+	version   int32 // last of its versions (keyVersion)
 	mentioned int32 // last action of the chain of those that mention it (mentioning)
+	nth       uint8 // of that version
 	since     uint8 // of that action
 	named     bool  // it is in an identity
 }
@@ -84,10 +84,15 @@ func (s *State) nameKey(key int32, by naming, since uint32) {
 	p.stands, p.named = since, !by.none()
 }
 
-// blockSpan is a block and its first action.
+// blockSpan is a block and the number of the first of what it has.
 type blockSpan struct {
 	height uint32
 	first  int32
+}
+
+// spanOf returns the block that has the thing of a number.
+func spanOf(blocks *cow.Array[blockSpan], number int32) blockSpan {
+	return blocks.At(search(blocks.Len(), func(i int32) bool { return blocks.Ref(i).first > number }) - 1)
 }
 
 // search returns the first number below n of which is holds, as it does of all that
@@ -109,7 +114,7 @@ func (s *State) enter(hash protocol.KeyHash) int32 {
 func (s *State) place(hash protocol.KeyHash) int32 {
 	n := s.keys.Add(hash)
 	if n == s.places.Len() {
-		s.places.Append(keyPlace{request: none, first: none, last: none, next: none, previous: none, mentioned: none})
+		s.places.Append(keyPlace{request: none, first: none, last: none, next: none, previous: none, version: none, mentioned: none})
 		s.namedBy.Append(naming{})
 	}
 	return n
@@ -153,10 +158,9 @@ func (s *State) IdentityOf(hash protocol.KeyHash) (id chainhash.Hash, root proto
 	return s.identity(top).tx, s.keys.Key(top)
 }
 
-// addChild makes child the last of parent's children, at a height, and returns the key whose
+// addChild makes child the last of parent's children, and returns the key whose
 // record says so: the sibling before it, else the parent.
-func (s *State) addChild(child, parent int32, height uint32) (changed int32) {
-	defer func() { s.places.Edit(child).moved, s.places.Edit(changed).moved = height, height }()
+func (s *State) addChild(child, parent int32) (changed int32) {
 	p := s.places.Edit(parent)
 	before := p.last
 	s.places.Edit(child).previous, p.last = before, child
@@ -169,8 +173,7 @@ func (s *State) addChild(child, parent int32, height uint32) (changed int32) {
 }
 
 // removeChild is the reverse of addChild, for any of parent's children.
-func (s *State) removeChild(child, parent int32, height uint32) (changed int32) {
-	defer func() { s.places.Edit(child).moved, s.places.Edit(changed).moved = height, height }()
+func (s *State) removeChild(child, parent int32) (changed int32) {
 	c := s.places.Edit(child)
 	if c.next == none {
 		s.places.Edit(parent).last = c.previous

@@ -9,9 +9,9 @@ import (
 )
 
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads
-// the store with the block; changed and identities are the keys that the block added under store.PrefixKey and
-// store.PrefixIdentity. After an error, which is the store's, the state is to be dropped.
-func (s *State) TakeBack(txn *store.Txn, height uint32, changed, identities [][]byte) error {
+// the store with the block; identities are the keys that the block added under store.PrefixIdentity. After an
+// error, which is the store's, the state is to be dropped.
+func (s *State) TakeBack(txn *store.Txn, height uint32, identities [][]byte) error {
 	l := s.ledger(txn, height+1)
 	first := s.actions // the number of the block's first action, or of the next block's
 	if n := s.blocks.Len(); n > 0 && s.blocks.At(n-1).height == height {
@@ -33,10 +33,9 @@ func (s *State) TakeBack(txn *store.Txn, height uint32, changed, identities [][]
 	if err := s.forgetMentions(&l, first); err != nil {
 		return err
 	}
-	for _, key := range changed {
-		if err := s.reload(txn, key); err != nil {
-			return err
-		}
+	changed, err := s.reload(txn, height)
+	if err != nil {
+		return err
 	}
 	if err := s.takeBackRecords(txn, &l, changed, identities); err != nil {
 		return err
@@ -124,26 +123,29 @@ func (s *State) undo(l *ledger, o *storedEffect, first int32) error {
 	return nil
 }
 
-// reload sets what the record of a key says that is taken back to what the version
-// before it says.
-func (s *State) reload(txn *store.Txn, removed []byte) error {
-	value, since, err := store.VersionBefore(txn, removed)
-	if err != nil {
-		return err
-	}
-	var r keyRecord
-	if value != nil {
-		if r, err = decodeKeyRecord(value); err != nil {
-			return err
+// reload puts the keys that the block at height has changed where the versions before those say. It returns these
+// keys.
+func (s *State) reload(txn *store.Txn, height uint32) (changed []protocol.KeyHash, err error) {
+	reader := keyReader{txn: txn, versions: &s.versions}
+	err = eachKeyVersion(txn, height, func(v *keyVersion) (err error) {
+		key := s.keys.Find(v.key)
+		if key == none {
+			return unknownKey(v.key)
 		}
-	}
-	key := s.keys.Find(protocol.KeyHash(removed[1 : len(removed)-4]))
-	if key == none {
-		return fmt.Errorf("%w: key %x has been in a link, but is not known", store.ErrDamaged, removed[1:len(removed)-4])
-	}
-	s.setPlace(key, &r)
-	s.places.Edit(key).moved = since // or earlier: that version may have brought an id alone
-	return nil
+		var before keyVersion
+		if v.previous != none {
+			if before, err = reader.read(v.previous); err != nil {
+				return err
+			}
+		}
+		s.setPlace(key, &before.keyRecord)
+		p := s.places.Edit(key)
+		p.version, p.nth = v.previous, before.nth
+		changed = append(changed, v.key)
+		return nil
+	})
+	s.versions.takeBack(height)
+	return changed, err
 }
 
 // setPlace puts a key where a record says. The keys beside it whose own record changes

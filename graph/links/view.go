@@ -19,6 +19,8 @@ type Identities struct {
 	height uint32
 	tip    bool // the state is as of height: nothing came later
 
+	past pastKeys
+
 	// stillThere returns an error if the view's block is not on the chain any more.
 	stillThere func() error
 
@@ -31,7 +33,10 @@ type Identities struct {
 // the iterators read. They are the caller's to close, when the view is not asked any more.
 // What stillThere returns if the view's block is not on the chain any more, questions return as well.
 func NewIdentities(s *State, it *store.Iterators, height, tip uint32, stillThere func() error) *Identities {
-	return &Identities{state: s, store: it, ledger: s.ledger(it.Txn(), tip+1), height: height, tip: height == tip, stillThere: stillThere, most: MaxWork}
+	return &Identities{
+		state: s, store: it, ledger: s.ledger(it.Txn(), tip+1), height: height, tip: height == tip,
+		past: newPastKeys(s, it, height), stillThere: stillThere, most: MaxWork,
+	}
 }
 
 // Resolve says which identity is behind a key (protocol/SPEC.md §5, §6). A key

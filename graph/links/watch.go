@@ -88,7 +88,7 @@ func (s *State) stayed(key protocol.KeyHash, height uint32) (name chainhash.Hash
 		return name, false
 	}
 	root := s.forest.Root(n)
-	return s.identity(root).tx, s.places.Ref(root).moved <= height
+	return s.identity(root).tx, s.places.Ref(root).version < s.versions.upTo(height)
 }
 
 // Stayed tells whether the way from a key to its root is what it was as of the view, and has been since, and what its

@@ -1,7 +1,6 @@
 package links
 
 import (
-	"bytes"
 	"maps"
 	"slices"
 
@@ -20,17 +19,7 @@ func (s *Step) Write(w *store.Writes) {
 		}
 		w.Set(store.ChunkKey(store.PrefixEffects, s.height, uint32(chunk)), s.storedEffects[from:until])
 	}
-	s.changed = distinct(s.changed)
-	changed := slices.Clone(s.changed)
-	slices.SortFunc(changed, func(a, b int32) int { return bytes.Compare(s.keys.Ref(a)[:], s.keys.Ref(b)[:]) })
-	for _, key := range changed {
-		r, hash := s.record(key), s.keys.Key(key)
-		w.Add(
-			w.Make(func(b []byte) []byte {
-				return store.Version(append(append(b, store.PrefixKey), hash[:]...), s.height)
-			}),
-			w.Make(r.appendTo))
-	}
+	s.writeKeys(w)
 	for _, id := range slices.SortedFunc(maps.Keys(s.sized), store.CompareHashes) {
 		r := s.merged[id]
 		if root := s.sized[id]; root != none {
@@ -44,10 +33,24 @@ func (s *Step) Write(w *store.Writes) {
 	}
 }
 
-// distinct sorts numbers and drops those that come again.
-func distinct(numbers []int32) []int32 {
-	slices.Sort(numbers)
-	return slices.Compact(numbers)
+// writeKeys adds the versions of keys.
+func (s *Step) writeKeys(w *store.Writes) {
+	chunk := uint32(0)
+	for changed := range slices.Chunk(s.changed, KeysPerChunk) {
+		w.Set(store.ChunkKey(store.PrefixKey, s.height, chunk), w.Make(func(b []byte) []byte {
+			for _, c := range changed {
+				v := keyVersion{s.keys.Key(c.key), c.versionPlace, s.record(c.key)}
+				b = v.appendTo(b)
+			}
+			return b
+		}))
+		chunk++
+	}
+	for i, c := range s.changed {
+		if c.listed() {
+			w.Add(store.NumberedKey(store.PrefixVersion, s.keys.Key(c.key), s.firstVersion+int32(i)), []byte{})
+		}
+	}
 }
 
 func (s *Step) writeActions(w *store.Writes) {
@@ -80,10 +83,10 @@ func (s *Step) writeActions(w *store.Writes) {
 		}
 	}
 	for _, m := range s.landmarks {
-		w.Add(store.MentionKey(store.PrefixLandmark, m.key, m.action), []byte{})
+		w.Add(store.NumberedKey(store.PrefixLandmark, m.key, m.action), []byte{})
 	}
 	for _, m := range s.lateMention {
-		w.Add(store.MentionKey(store.PrefixLate, m.key, m.action), []byte{})
+		w.Add(store.NumberedKey(store.PrefixLate, m.key, m.action), []byte{})
 	}
 }
 

@@ -29,7 +29,7 @@ import (
 const CheckpointFile = "checkpoint"
 
 // checkpointVersion is raised with every change of what a checkpoint holds.
-const checkpointVersion = 2
+const checkpointVersion = 3
 
 // checkpointLine is a checkpoint's first line. Hashes are as people write them.
 type checkpointLine struct {

@@ -85,11 +85,9 @@ func (s *State) DiffersFromStore(txn *store.Txn) (what string, err error) {
 // TakeBack reverses what the block at height did, which is the last that the state has. txn reads
 // the store with the block. After an error, which is the store's, the state is to be dropped.
 func (s *State) TakeBack(txn *store.Txn, height uint32) error {
-	var keys, identities, chains [][]byte // that the block has changed
+	var identities, chains [][]byte // that the block has changed
 	err := store.EachAdded(txn, height, func(key []byte) error {
 		switch key[0] {
-		case store.PrefixKey:
-			keys = append(keys, key)
 		case store.PrefixIdentity:
 			identities = append(identities, key)
 		case store.PrefixChain:
@@ -100,7 +98,7 @@ func (s *State) TakeBack(txn *store.Txn, height uint32) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Links.TakeBack(txn, height, keys, identities); err != nil {
+	if err := s.Links.TakeBack(txn, height, identities); err != nil {
 		return err
 	}
 	return s.Anchors.TakeBack(txn, height, chains)

@@ -23,8 +23,9 @@ type Params struct {
 // author's identity; the undo record leaves out what follows from the block's records. Version 7: the
 // numbers of actions by txid are in runs (package txids). Version 8: so is the first action that mentions a key
 // in no identity; a chunk of effects has so many. Version 9: a block has its state root; a root's record says
-// since when it has been that of its id, a merged identity's into which it merged.
-const formatVersion = 9
+// since when it has been that of its id, a merged identity's into which it merged. Version 10: where keys stand
+// is in chunks of the block that has changed it.
+const formatVersion = 10
 
 // Format is the value under 'M', in JSON.
 type Format struct {

@@ -14,7 +14,8 @@ import (
 // The keys of the database. Integers are big-endian, so that keys sort by them;
 // ^height is its complement, so that the newest version of a thing comes first
 // and the version as of h is the first at or after ^h. Hashes are in internal
-// byte order. Actions go by their numbers, from 0 on, in order of position.
+// byte order. Actions go by their numbers, from 0 on, in order of position; versions of keys by theirs, in the
+// order in which they came.
 //
 //	prefix  rest of the key                value                       what
 //	'M'     -                              JSON of the format record   format version, network, start height
@@ -23,7 +24,9 @@ import (
 //	'a'     height 4, chunk 4              storedActions, up to 32     actions of the block, in order of position
 //	'm'     height 4, index 4, chunk 4     message, cut in chunks      a message too long for its action
 //	'e'     height 4, chunk 4              storedEffects, up to 4096   effects of the block, by number
-//	'k'     key 20, ^height 4              keyRecord                   a key's parent, children and id from then on
+//	'k'     height 4, chunk 4              keyVersions, up to 32       keys that the block changed: their parents, children and ids from then
+//	                                                                   on, and which version of each was before
+//	'v'     key 20, version 4              empty                       a version of a key, from its 4th on
 //	'i'     id 32, ^height 4               root 20, keys 4; or         an identity's tree; or the one that it merged into, and the action
 //	                                       id 32, action 4             that it was named by
 //	'n'     id 32, ^height 4               nameRecord                  where to look for the identity that a name merged into
@@ -52,7 +55,7 @@ import (
 //
 //	'o'     run 4, chunk 4                 entries 8, checksum 4       numbers of actions by hashes of txids and keys (package txids)
 //	'r'     -                              list of runs, checksum 4    which of these runs and chunks count
-//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under k, i, n, l, f, w, x, y and c; under h,
+//	'u'     height 4, chunk 4              keys, cut in chunks         what the block added under v, i, n, l, f, w, x, y and c; under h,
 //	                                                                   t, j and g that follows from its anchors
 //	'U'     -                              height 4                    the lowest block that can be taken back
 //	'd'     height 4, hash 32              seq 8, previous hash 32     a block that was taken off the chain
@@ -79,8 +82,9 @@ import (
 //	children of a key (k)      the key, which accepts each     constant each; 150 bytes held  Members: a page, and the way up from
 //	                                                           per key                        the end of a branch, links.MaxWork at most;
 //	                                                                                          LinksBelow: a page
-//	links above a key (k)      each key above it               constant each                  Resolve: as of the tip logarithmic, else one seek
-//	                                                                                          for each that changed since, links.MaxWork
+//	links above a key (k)      each key above it               constant each                  Resolve: as of the tip logarithmic, else a seek
+//	                                                                                          and a chunk or two for each that changed
+//	                                                                                          since, links.MaxWork
 //	mentions of a key (x, o)   fees: anybody, of any key       constant each; the first of a  ActionsOf: a page, 63 more, and a chunk of each
 //	                                                           key as a number by key         run; Requests: these, and 4,096 that are passed
 //	                                                                                          over
@@ -89,7 +93,8 @@ import (
 //	what checkpoints hold      keys in links, waiting actions  400 bytes written at most      none
 //	names that merged (n)      fees: two links each            logarithmic in the merges; 60  logarithmic in the merges
 //	                                                           bytes held for the state root
-//	versions of a thing        fees: an action each            constant each                  one seek
+//	versions of a key (k, v)   fees: its links                 constant each                  a seek and two chunks, or three chunks
+//	versions of another thing  fees: an action each            constant each                  one seek
 //	anchors, chains (h, j, g)  fees: anybody, for any domain   constant each                  a page
 //	open chains                fees: anybody                   constant; some 50 bytes held   Batons copies 32 bytes of each
 //	breaks of a block (B)      fees: an input each             constant each                  Events reads those of the block
@@ -107,6 +112,7 @@ const (
 	PrefixMessage  = 'm'
 	PrefixEffects  = 'e'
 	PrefixKey      = 'k'
+	PrefixVersion  = 'v'
 	PrefixIdentity = 'i'
 	PrefixName     = 'n'
 	PrefixFate     = 'l'
@@ -139,11 +145,11 @@ const (
 
 // StatePrefixes are those of the first table: two graphs of the same chain hold
 // the same bytes under them (protocol/SPEC.md §8).
-const StatePrefixes = "MTbamekinlfwxyHAPNBchtjg"
+const StatePrefixes = "MTbamekvinlfwxyHAPNBchtjg"
 
 // blockPrefixes are those whose keys go on with the height of the block that
 // they belong to, the undo record aside.
-const blockPrefixes = "bameHAPNB"
+const blockPrefixes = "bamekHAPNB"
 
 // ChunkSize is where long values are cut, in bytes, so that they stay in the
 // LSM tree and below Badger's limits.
@@ -168,10 +174,10 @@ func MessageKey(at Position, chunk uint32) []byte {
 	return binary.BigEndian.AppendUint32(at.Append([]byte{PrefixMessage}), chunk)
 }
 
-// MentionKey is a key under PrefixLandmark or PrefixLate.
-func MentionKey(prefix byte, key protocol.KeyHash, action int32) []byte {
+// NumberedKey is a key under PrefixLandmark, PrefixLate or PrefixVersion.
+func NumberedKey(prefix byte, key protocol.KeyHash, number int32) []byte {
 	b := append(append(make([]byte, 0, 25), prefix), key[:]...)
-	return binary.BigEndian.AppendUint32(b, uint32(action))
+	return binary.BigEndian.AppendUint32(b, uint32(number))
 }
 
 // RunKey is the key of a chunk of a run of txids.
@@ -195,14 +201,6 @@ func CutKey(request int32) []byte {
 }
 
 // The stems of versioned keys: what stands before ^height.
-
-// KeyStemSize is the size of a key's stem in bytes.
-const KeyStemSize = 1 + len(protocol.KeyHash{})
-
-// KeyStem is the stem of a key that is or was in a link.
-func KeyStem(key protocol.KeyHash) []byte {
-	return append(append(make([]byte, 0, KeyStemSize+4), PrefixKey), key[:]...)
-}
 
 // IdentityStemSize is the size of an identity's stem in bytes.
 const IdentityStemSize = 1 + chainhash.HashSize
@@ -303,7 +301,9 @@ func RecordName(prefix byte) string {
 	case PrefixEffects:
 		return "effects"
 	case PrefixKey:
-		return "key"
+		return "versions of keys"
+	case PrefixVersion:
+		return "listed version"
 	case PrefixIdentity:
 		return "identity"
 	case PrefixName:

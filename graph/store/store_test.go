@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/gcash/bchd/chaincfg/chainhash"
 )
 
 // TestDecoder reads values that are too short, too long and as they should be.
@@ -109,8 +110,8 @@ func TestVersions(t *testing.T) {
 	defer db.Close()
 	err = db.Update(func(txn *badger.Txn) error {
 		for _, height := range []uint32{3, 7, 9} {
-			for _, key := range [][20]byte{{1}, {2}} {
-				if err := txn.Set(Version(KeyStem(key), height), fmt.Append(nil, key[0], height)); err != nil {
+			for _, key := range []chainhash.Hash{{1}, {2}} {
+				if err := txn.Set(Version(IdentityStem(key), height), fmt.Append(nil, key[0], height)); err != nil {
 					return err
 				}
 			}
@@ -131,8 +132,8 @@ func TestVersions(t *testing.T) {
 				newest = h
 			}
 		}
-		for _, key := range [][20]byte{{1}, {2}, {3}} {
-			value, err := all.Version(KeyStem(key), height)
+		for _, key := range []chainhash.Hash{{1}, {2}, {3}} {
+			value, err := all.Version(IdentityStem(key), height)
 			want := fmt.Append(nil, key[0], newest)
 			if newest == 0 || key[0] == 3 {
 				want = nil
@@ -142,12 +143,12 @@ func TestVersions(t *testing.T) {
 			}
 		}
 	}
-	value, since, err := VersionBefore(txn, Version(KeyStem([20]byte{1}), 9))
+	value, since, err := VersionBefore(txn, Version(IdentityStem(chainhash.Hash{1}), 9))
 	if err != nil || since != 7 || string(value) != string(fmt.Append(nil, 1, 7)) {
 		t.Errorf("before 9: %q since %d, %v", value, since, err)
 	}
 	n := 0
-	err = EachNewest(txn, PrefixKey, KeyStemSize, func(key, value []byte) error {
+	err = EachNewest(txn, PrefixIdentity, IdentityStemSize, func(key, value []byte) error {
 		n++
 		if VersionHeight(key) != 9 {
 			t.Errorf("the newest version of %x is of %d", key, VersionHeight(key))

@@ -54,7 +54,7 @@ const entryBytes = 48
 
 // Make returns what fill appends to a slice.
 func (w *Writes) Make(fill func(b []byte) []byte) []byte {
-	const page, most = 256 << 10, 4 << 10
+	const page, most = 256 << 10, 8 << 10
 	if cap(w.space)-len(w.space) < most {
 		w.space = make([]byte, 0, page)
 	}
