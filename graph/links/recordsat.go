@@ -107,8 +107,11 @@ func (p *PastRecords) read(ref int32) (r PastRecord, err error) {
 	return r, err
 }
 
-// ofKey returns the record of a key; ok is false if there is none.
+// ofKey returns the record of a key; ok is false if there is none. What has not changed since the height is in memory.
 func (p *PastRecords) ofKey(n int32) (record protocol.KeyRecord, ok bool, err error) {
+	if place := p.state.places.Ref(n); place.named && place.stands <= p.height {
+		return p.state.keyRecordOf(n), true, nil
+	}
 	r, err := p.keys.record(n)
 	return r.ofKey(p.state.keys.Key(n)), err == nil && (r.hasParent || !r.id.none()), err
 }
