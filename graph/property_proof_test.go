@@ -56,7 +56,7 @@ func TestPropertyProofs(t *testing.T) {
 
 // prove has the graph prove something as of a block, and compares what is shown with the model.
 func (p *pair) prove(t *rapid.T, w *world, l *testLog, s *modelState) {
-	subjects := w.subjects(t)
+	subjects := w.subjects(t, s)
 	made, err := p.graph.ProveState(context.Background(), s.block.Height, subjects)
 	if err != nil {
 		t.Fatalf("ProveState as of %d: %v", s.block.Height, err)
@@ -85,19 +85,20 @@ func (p *pair) prove(t *rapid.T, w *world, l *testLog, s *modelState) {
 	}
 }
 
-// subjects draws what a proof is about: keys, and ids that there are, may be, or are none.
-func (w *world) subjects(t *rapid.T) []proof.StateSubject {
+// subjects draws what a proof is about: keys, and ids that there are as of a block, may be, or are none.
+func (w *world) subjects(t *rapid.T, s *modelState) []proof.StateSubject {
 	var all []proof.StateSubject
 	for _, key := range w.keys {
 		all = append(all, proof.StateSubject{Key: key})
 	}
-	for _, tx := range w.txs {
-		all = append(all, proof.StateSubject{IsID: true, ID: tx.TxID})
+	for i, tx := range w.txs {
+		_, merged := s.merged[tx.TxID]
+		if merged || i%8 == 0 || s.identity(tx.TxID) != nil {
+			all = append(all, proof.StateSubject{IsID: true, ID: tx.TxID})
+		}
 	}
-	for i := range 3 {
-		none := sum("nobody", i)
-		all = append(all, proof.StateSubject{Key: protocol.KeyHash(none[:20])}, proof.StateSubject{IsID: true, ID: none})
-	}
+	none := sum("nobody", len(w.txs))
+	all = append(all, proof.StateSubject{Key: protocol.KeyHash(none[:20])}, proof.StateSubject{IsID: true, ID: none})
 	all = rapid.Permutation(all).Draw(t, "subjects")
 	return all[:1+pick(t, "subjects beyond one", min(len(all), 12))]
 }
@@ -140,6 +141,7 @@ func modelWalk(records map[[32]byte]string, s proof.StateSubject) (walk []string
 type testLog struct {
 	key    *tlog.Key
 	policy *tlog.Policy
+	text   string // of the policy
 }
 
 func newTestLog(t testing.TB) *testLog {
@@ -147,11 +149,12 @@ func newTestLog(t testing.TB) *testLog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy, err := tlog.ParsePolicy(fmt.Appendf(nil, "log %s\nquorum none\n", key.Log()))
+	text := fmt.Sprintf("log %s\nquorum none\n", key.Log())
+	policy, err := tlog.ParsePolicy([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &testLog{key, policy}
+	return &testLog{key, policy, text}
 }
 
 // file returns the file of a proof, under a checkpoint that has its entry alone.

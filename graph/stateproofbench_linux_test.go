@@ -55,13 +55,15 @@ func benchmarkStateProof(b *testing.B, keys int) {
 	run("make", func(b *testing.B, i int) { prove(tip.Height) })
 	l := newBenchLog(b)
 	var files [][]byte
-	size := 0
+	size, largest := 0, 0
 	for range 100 {
 		files = append(files, l.file(b, prove(tip.Height)))
 		size += len(files[len(files)-1])
+		largest = max(largest, len(files[len(files)-1]))
 	}
 	run("check", func(b *testing.B, i int) {
 		b.ReportMetric(float64(size)/float64(len(files)), "bytes")
+		b.ReportMetric(float64(largest), "bytes-at-most")
 		proven, err := proof.VerifyState(files[i%len(files)], l.policy)
 		if err != nil || len(proven.Subjects[0].Keys) != 2 {
 			b.Fatal(err, proven)

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -116,7 +117,7 @@ func (v *PublicKey) encoded() []byte { return append([]byte{v.kind}, v.key...) }
 // Verify implements note.Verifier.
 func (v *PublicKey) Verify(text, signature []byte) bool {
 	if v.kind == kindWitness {
-		if len(signature) != 8+ed25519.SignatureSize {
+		if len(signature) != 8+ed25519.SignatureSize || binary.BigEndian.Uint64(signature) > math.MaxInt64 {
 			return false
 		}
 		text, signature = cosigned(binary.BigEndian.Uint64(signature), text), signature[8:]

@@ -610,3 +610,66 @@ func TestVectors(t *testing.T) {
 		t.Errorf("got %+v (%v)", o, err)
 	}
 }
+
+// TestOpened tells how old a quorum is, and who has signed twice.
+func TestOpened(t *testing.T) {
+	log := newKey(t, origin)
+	keys := []*tlog.Key{newKey(t, "a.example"), newKey(t, "b.example"), newKey(t, "c.example")}
+	signed := log.Sign(newTree(t, 3, "").checkpoint(t, 3))
+	cosigned := bytes.Clone(signed)
+	for i, key := range keys {
+		cosigned = append(cosigned, key.Cosign(signed, time.Unix([]int64{3000, 1000, 2000}[i], 0))...)
+	}
+	for lines, want := range map[string]uint64{
+		"quorum none":                              0,
+		"quorum w0":                                3000,
+		"group g any w0 w1 w2\nquorum g":           3000,
+		"group g 2 w0 w1 w2\nquorum g":             2000,
+		"group g all w0 w1 w2\nquorum g":           1000,
+		"group g any w1\nquorum g":                 1000,
+		"group g 1 w2\ngroup h all g w0\nquorum h": 2000,
+	} {
+		o, err := policyOf(t, log, keys, lines).Open(cosigned)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := o.CosignedSince(); got != want || o.Quorum(want) != nil || want > 0 && o.Quorum(want+1) == nil {
+			t.Errorf("%q: cosigned since %d, expected %d", lines, got, want)
+		}
+		if err := o.SignedOnce(); err != nil {
+			t.Errorf("%q: %v", lines, err)
+		}
+	}
+	p := policyOf(t, log, keys, "quorum none")
+	unknown := newKey(t, "a.example").Cosign(signed, time.Unix(1, 0))
+	for _, test := range []struct {
+		about string
+		more  []byte
+		once  bool
+	}{
+		{"by one whom the policy does not name", append(bytes.Clone(unknown), unknown...), true},
+		{"by a witness", keys[0].Cosign(signed, time.Unix(3001, 0)), false},
+		{"by the log", signed[bytes.LastIndexByte(signed[:len(signed)-1], '\n')+1:], false},
+	} {
+		o, err := p.Open(append(bytes.Clone(cosigned), test.more...))
+		if err != nil {
+			t.Fatalf("again %s: %v", test.about, err)
+		}
+		if err := o.SignedOnce(); (err == nil) != test.once {
+			t.Errorf("again %s: %v", test.about, err)
+		}
+	}
+	// Another last digit of base64, whose bits are not used.
+	last := bytes.LastIndexByte(cosigned, '=') - 2
+	if cosigned[last+1] != '=' || cosigned[last] == 'B' {
+		t.Fatalf("the last signature ends in %q", cosigned[last:])
+	}
+	cosigned[last]++
+	if _, err := p.Open(cosigned); !errors.Is(err, tlog.ErrFormat) {
+		t.Errorf("bits that are not used: %v", err)
+	}
+	late := keys[0].Cosign(signed, time.Unix(1<<62, 0))
+	if _, err := p.Open(append(bytes.Clone(signed), late...)); err != nil {
+		t.Errorf("a time that is late: %v", err)
+	}
+}
