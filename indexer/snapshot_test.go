@@ -1,17 +1,24 @@
 package indexer_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/gcash/bchd/wire"
 	"github.com/klauspost/compress/zstd"
 	"github.com/rs/zerolog"
 
@@ -404,5 +411,152 @@ func must2(_ snapshot.Head, blocks []*snapshot.Block, err error) func(*testing.T
 			t.Fatal(err)
 		}
 		return blocks
+	}
+}
+
+// TestSnapshotOfANode makes a snapshot of what a real node's chain has, with anchors in blocks that are ordered by txid; the
+// index that begins with it follows that node, through a reorganisation.
+func TestSnapshotOfANode(t *testing.T) {
+	w := newWorld(t, 1005, "K", "L", "A", "B")
+	w.link("B", "A")
+	genesis := w.anchor("K", 0)
+	w.mine(genesis, w.request("A", "B"))
+	second, third := w.anchor("K", 7), w.anchor("K", 9)
+	w.mine(second, third)
+	gone := w.spend("K")
+	w.mine(gone, w.anchor("L", 1))
+	must(w.node.Mine(t.Context(), snapshot.Depth))(t)
+	w.follow(w.graph)
+	var graphs []*graph.Graph
+	var stops []func() error
+	for _, spent := range []bool{false, true} {
+		var file bytes.Buffer
+		head := must(snapshot.Create(t.Context(), &file, w.graph, w.client, snapshot.CreateOptions{Spent: spent}))(t)
+		dir := filepath.Join(t.TempDir(), "graph")
+		path := filepath.Join(t.TempDir(), "snapshot")
+		if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		g := must(snapshot.Open(t.Context(), snapshot.Config{
+			Dir: dir, Params: testParams, Graph: testOptions(), From: path, Log: zerolog.Nop(),
+			Expected: snapshot.Expected{State: &snapshot.State{Height: head.State.Height, Hash: head.State.StateHash}},
+		}))(t)
+		t.Cleanup(func() { g.Close() })
+		v := must(g.At(nil))(t)
+		for _, tx := range []*wire.MsgTx{genesis, second, third} {
+			got, want := must(v.AnchorProof(tx.TxHash()))(t), must(w.view(nil).AnchorProof(tx.TxHash()))(t)
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("anchor %v is shown by %+v, expected %+v", tx.TxHash(), got, want)
+			}
+		}
+		if chain := must(v.AnchorChain(genesis.TxHash()))(t); chain.Anchors != 3 || chain.BrokenBy != gone.TxHash() {
+			t.Errorf("chain %+v", chain)
+		}
+		v.Close()
+		_, stop := w.run(g)
+		stops = append(stops, stop)
+		w.follow(g)
+		graphs = append(graphs, g)
+	}
+	// The blocks of the last anchors are taken back.
+	must(w.node.Reorg(t.Context(), snapshot.Depth+2, make([][]*wire.MsgTx, snapshot.Depth+3)...))(t)
+	want := w.follow(w.graph)
+	for i, g := range graphs {
+		if got := w.follow(g); got != want {
+			t.Errorf("after a reorganisation: tip %+v, expected %+v", got, want)
+		}
+		if err := stops[i](); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// asLoader, in the environment, makes the test executable a process that opens the graph in the folder that it
+// names, with the snapshot in the file, which comes to the state.
+const asLoader = "KEYTREE_TEST_LOADER"
+
+// TestSnapshotLoader is not a test but the process that TestSnapshotKilled kills.
+func TestSnapshotLoader(t *testing.T) {
+	args := strings.Split(os.Getenv(asLoader), "\n")
+	if len(args) != 3 {
+		t.Skip("part of TestSnapshotKilled")
+	}
+	fmt.Println("begin")
+	state := must(snapshot.ParseState(args[2]))(t)
+	g := must(snapshot.Open(t.Context(), snapshot.Config{
+		Dir: args[0], Params: testParams, Graph: testOptions(), From: args[1], Log: zerolog.Nop(), Expected: snapshot.Expected{State: &state},
+	}))(t)
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println("done")
+}
+
+// TestSnapshotKilled kills processes that load a snapshot with SIGKILL until one gets to the end. After each
+// there is no index, or a whole one.
+func TestSnapshotKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a process for each kill")
+	}
+	s := newSnapshot(t, anchorStory(t, 150), snapshot.CreateOptions{})
+	path, dir := filepath.Join(t.TempDir(), "snapshot"), filepath.Join(t.TempDir(), "graph")
+	if err := os.WriteFile(path, s.file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	killed, amid := 0, 0
+	for done := false; !done; {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSnapshotLoader$", "-test.v")
+		cmd.Env = append(os.Environ(), asLoader+"="+dir+"\n"+path+"\n"+s.expected().State.String())
+		out := must(cmd.StdoutPipe())(t)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// The time that it may have grows by a third with each kill, so that a slow machine comes to the end.
+		delay := time.Duration(random.Float64() * 30 * math.Pow(1.3, float64(killed)) * float64(time.Millisecond))
+		var kill *time.Timer
+		var said strings.Builder
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			fmt.Fprintln(&said, lines.Text())
+			switch lines.Text() {
+			case "begin":
+				kill = time.AfterFunc(delay, func() { cmd.Process.Kill() }) // it may have ended
+			case "done":
+				done = true
+			}
+		}
+		err := cmd.Wait()
+		if kill != nil {
+			kill.Stop()
+		}
+		if err != nil && strings.Contains(said.String(), "FAIL") {
+			t.Fatal(said.String())
+		}
+		if err != nil {
+			killed++
+			done = false
+		}
+		if _, err := os.Stat(dir + ".loading"); err == nil {
+			amid++
+		}
+		if _, err := os.Stat(dir); err == nil { // then it is whole
+			g := must(graph.Open(dir, testParams, testOptions()))(t)
+			tip, _ := g.Tip()
+			if tip.Height != s.head.State.Height || tip.StateHash != s.head.State.StateHash {
+				t.Errorf("after %d kills there is an index of block %d, expected none, or one of %d", killed, tip.Height, s.head.State.Height)
+			}
+			if err := g.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("%d kills, %d of them while the index was being made", killed, amid)
+	if amid < 2 {
+		t.Errorf("only %d kills hit amid: this shows too little", amid)
+	}
+	if left := must(filepath.Glob(dir + ".*"))(t); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }

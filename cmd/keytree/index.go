@@ -29,11 +29,10 @@ type runningIndex struct {
 	mempool  atomic.Pointer[mempool.Follower]
 }
 
-func (x *runningIndex) open() (err error) {
+func (x *runningIndex) open(ctx context.Context) (err error) {
 	c := x.config
 	dir := filepath.Join(c.dataDir, "graph")
-	x.graph, err = graph.Open(dir,
-		graph.Params{Network: c.network.Name, StartHeight: c.startHeight}, graph.Options{Memory: c.memory, NoStateRoot: c.noStateRoot, Log: c.log})
+	x.graph, err = c.openGraph(ctx, dir)
 	if errors.Is(err, graph.ErrMismatch) {
 		err = fmt.Errorf("%w; keytree serve --reindex-into DIR indexes again while the version that made it goes on serving it", err)
 	}

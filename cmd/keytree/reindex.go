@@ -27,7 +27,7 @@ func reindex(ctx context.Context, c serverConfig, into string) (err error) {
 	served := c.dataDir
 	c.dataDir, c.mempoolActions = into, 0
 	x := &runningIndex{part: (&parts{log: c.log, end: end}).add("index"), config: c}
-	if err := x.open(); err != nil {
+	if err := x.open(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.close()) }()

@@ -109,6 +109,7 @@ link transactions of MIP-0003 from a node and answers over gRPC and REST.
   keytree demo      everything at work on a private network, nothing to set up;
                     demo keyserver does it for the keyserver
   keytree serve     index a node's chain and answer questions
+  keytree snapshot  make a file with which others begin, and trust nobody for it
   keytree import    index a node's block files first, much faster
   keytree resolve   ask a server which identity is behind an address
   keytree compare   tell whether servers agree
@@ -134,7 +135,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 audit found misbehaviour.
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
-		a.serveCommand(), a.importCommand(), a.demoCommand(),
+		a.serveCommand(), a.importCommand(), a.snapshotCommand(), a.demoCommand(),
 		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.inboxCommand(), a.watchCommand(), a.compareCommand(),
 		a.linkCommand(), a.signInCommand(), a.fsckCommand(), a.keyserverCommand(), a.witnessCommand(), a.anchorCommand(), a.userCommand(), a.auditCommand(), a.verifyProofCommand(), a.versionCommand(),
 	)

@@ -118,6 +118,15 @@ With --cosign-key and --cosign-logs it is a witness of others' state logs, which
 One that differs it refuses, finds out at which block, and keeps in DIR/state-evidence, for
 keytree audit verify-evidence.
 
+With --from-snapshot it begins with what keytree snapshot create has made of another index, from
+a file or a URL, instead of reading the chain. It believes nothing of it: it applies the rules to
+the transactions in it, and compares the state hash after each block, and at the end with
+--expect-state, or with what a state log has stated and witnesses have cosigned (--snapshot-policy). What
+differs is refused, with the block's name. Nothing is answered before; then it follows the node,
+whose chain has to have these blocks. If it is killed meanwhile, the next start begins anew. A data
+folder that has an index goes on with it: so the flags can stay; with --expect-state that index
+must have this state.
+
 With --metrics-listen it tells Prometheus how it fares, and has Go's profiles, there
 alone. METRICS.md beside the source lists the metrics, scripts/grafana has a dashboard.
 
@@ -150,6 +159,7 @@ does, and for the watchdog that its index goes on.`,
 	unconfirmed := newMempoolFlags(flags)
 	memory, stateRoot := memoryFlag(flags), stateRootFlag(flags)
 	states := newStateLogFlags(flags)
+	snapshots := newSnapshotFlags(flags)
 	into := flags.String("reindex-into", "", "index into this data `DIR` instead, without answering, until it has come to the node's tip, and end; "+
 		"an earlier version can go on serving the data folder meanwhile")
 	log := newLogFlags(flags)
@@ -178,6 +188,9 @@ does, and for the watchdog that its index goes on.`,
 			return err
 		}
 		if c.stateLog, err = states.config(*dataDir, network.value.Name, stateRoot.value); err != nil {
+			return err
+		}
+		if c.snapshot, err = snapshots.config(); err != nil {
 			return err
 		}
 		if err := wallets.into(&c); err != nil {
@@ -338,6 +351,7 @@ type serverConfig struct {
 	memory      int64 // what the process may take, in bytes
 	noStateRoot bool
 	stateLog    *stateLogConfig // nil: no state is published
+	snapshot    *snapshotSource // nil: an index begins with the node's first block
 	// mempoolActions is how many transactions of the node's mempool are shown; 0: it is not followed.
 	mempoolActions int
 	signInKeyFile  string // "" for a key that ends with the process
@@ -412,7 +426,11 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		keyserverPart = all.add("keyserver")
 	}
 	if index != nil {
-		if err := index.part.begun(index.open()); err != nil {
+		if err := index.part.begun(index.open(ctx)); err != nil {
+			if ctx.Err() != nil { // while a snapshot was loaded
+				c.log.Info().Msg("stopped")
+				return nil
+			}
 			return err
 		}
 		defer func() { err = errors.Join(err, index.close()) }()

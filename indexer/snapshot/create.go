@@ -29,38 +29,58 @@ var ErrHeight = errors.New("no snapshot of this height")
 
 // CreateOptions tune Create; the zero value is fine.
 type CreateOptions struct {
-	Height *uint32 // of the last block; nil: Depth below the tip
+	Height *uint32 // of the last block; nil: the highest that there can be
 	// Spent has the outputs in it that the authors' signatures cover, where the node tells.
 	Spent bool
-	// Prove, if not nil, makes the proof that an entry is in a state log.
-	Prove      func(ctx context.Context, index uint64, entry protocol.StateEntry) ([]byte, error)
+	// StateLog, if not nil, is a state log that has to have the last block.
+	StateLog   StateLog
 	OnProgress OnProgress
+}
+
+// StateLog is a state log as of a checkpoint: a statelog.Published.
+type StateLog interface {
+	// Size is how many entries the checkpoint covers, one at least.
+	Size() uint64
+	// Prove returns a C2SP tlog-proof that an entry is at an index below Size. It fails if another
+	// is there.
+	Prove(ctx context.Context, index uint64, entry protocol.StateEntry) ([]byte, error)
+}
+
+// Index is what a snapshot is made of: a graph.Graph, or a graph.Archive. It is asked by one goroutine at a time.
+type Index interface {
+	Params() graph.Params
+	Tip() (tip graph.Tip, ok bool)
+	Recorded(height uint32) (graph.Recorded, error)
 }
 
 // Create writes a snapshot of an index to w. The node, which is on the index's chain, is asked for the headers of all
 // blocks, and for those blocks that have something in them; what it says is held against the
 // index. ErrHeight; node.ErrInvalid if the node says something else than the index has; or an error of the
 // node, the graph or w.
-func Create(ctx context.Context, w io.Writer, g *graph.Graph, n node.Node, opt CreateOptions) (*Head, error) {
-	net, err := protocol.Network(g.Params().Network)
+func Create(ctx context.Context, w io.Writer, index Index, n node.Node, opt CreateOptions) (*Head, error) {
+	net, err := protocol.Network(index.Params().Network)
 	if err != nil {
 		return nil, err
 	}
-	height, err := heightOf(g, opt.Height)
+	height, err := heightOf(index, opt)
 	if err != nil {
 		return nil, err
 	}
-	head := &Head{Network: g.Params().Network, Start: g.Params().StartHeight}
-	if head.State, err = stateOf(g, height); err != nil {
-		return nil, err
-	}
-	first, err := g.BlockHeader(head.Start)
+	params := index.Params()
+	first, err := index.Recorded(params.StartHeight)
 	if err != nil {
 		return nil, err
 	}
-	head.Before = first.PrevBlock
-	if opt.Prove != nil {
-		if head.Proof, err = opt.Prove(ctx, uint64(height-head.Start), head.State); err != nil {
+	last, err := index.Recorded(height)
+	if err != nil {
+		return nil, err
+	}
+	head := &Head{
+		Network: params.Network, Start: params.StartHeight, Before: first.Prev,
+		State: protocol.StateEntry{Height: height, Block: last.Hash, StateHash: last.StateHash, StateRoot: last.StateRoot},
+	}
+	if opt.StateLog != nil {
+		if head.Proof, err = opt.StateLog.Prove(ctx, uint64(height-head.Start), head.State); err != nil {
 			return nil, err
 		}
 	}
@@ -68,7 +88,7 @@ func Create(ctx context.Context, w io.Writer, g *graph.Graph, n node.Node, opt C
 	if err != nil {
 		return nil, err
 	}
-	c := &creating{graph: g, node: n, net: net, opt: opt, head: head}
+	c := &creating{index: index, node: n, net: net, opt: opt, head: head}
 	if err := c.write(ctx, out); err != nil {
 		out.Abandon()
 		return nil, err
@@ -77,24 +97,30 @@ func Create(ctx context.Context, w io.Writer, g *graph.Graph, n node.Node, opt C
 }
 
 // heightOf returns the height of the last block of a snapshot.
-func heightOf(g *graph.Graph, asked *uint32) (uint32, error) {
-	tip, started := g.Tip()
-	start := g.Params().StartHeight
+func heightOf(index Index, opt CreateOptions) (uint32, error) {
+	tip, started := index.Tip()
+	start := index.Params().StartHeight
 	if !started || int64(tip.Height)-Depth < int64(start) {
 		return 0, fmt.Errorf("%w: the index has fewer than %d blocks", ErrHeight, Depth+1)
 	}
-	if asked == nil {
-		return tip.Height - Depth, nil
+	last, why := tip.Height-Depth, fmt.Sprintf("%d below the index's tip", Depth)
+	if opt.StateLog != nil {
+		if covered := opt.StateLog.Size() - 1; covered < uint64(last-start) {
+			last, why = start+uint32(covered), "the last one that the state log's checkpoint covers"
+		}
 	}
-	if *asked < start || *asked > tip.Height-Depth {
-		return 0, fmt.Errorf("%w: expected %d to %d, %d below the index's tip, got %d", ErrHeight, start, tip.Height-Depth, Depth, *asked)
+	if opt.Height == nil {
+		return last, nil
 	}
-	return *asked, nil
+	if *opt.Height < start || *opt.Height > last {
+		return 0, fmt.Errorf("%w: expected %d to %d, %s, got %d", ErrHeight, start, last, why, *opt.Height)
+	}
+	return *opt.Height, nil
 }
 
 // creating is a Create under way.
 type creating struct {
-	graph *graph.Graph
+	index Index
 	node  node.Node
 	net   *chaincfg.Params
 	opt   CreateOptions
@@ -187,18 +213,16 @@ func (c *creating) eachHeader(ctx context.Context, do func(*Block) error) error 
 // indexed fills in the block's state hash, and returns what the index has of it, which has to be the block
 // at its height.
 func (c *creating) indexed(b *Block) ([]graph.Transaction, error) {
-	view, err := c.graph.At(&b.Height)
+	r, err := c.index.Recorded(b.Height)
 	if err != nil {
 		return nil, err
 	}
-	defer view.Close()
-	if view.Hash() != b.Header.Hash {
+	if r.Hash != b.Header.Hash {
 		return nil, fmt.Errorf("%w: its block at height %d is %v, the index has %v: is it the node of this index, and not behind it?",
-			node.ErrInvalid, b.Height, b.Header.Hash, view.Hash())
+			node.ErrInvalid, b.Height, b.Header.Hash, r.Hash)
 	}
-	at, _ := view.Block()
-	b.StateHash = at.StateHash
-	return view.Transactions()
+	b.StateHash = r.StateHash
+	return r.Txs, nil
 }
 
 // fetch gets the block from the node, and takes out of it what the index has.

@@ -90,7 +90,7 @@ func (c *Config) agrees(g *graph.Graph, tip graph.Tip) error {
 	if want.Height < c.Params.StartHeight {
 		return fmt.Errorf("the index in %s begins at height %d, above that of the state that is expected, %d: %s", c.Dir, c.Params.StartHeight, want.Height, do)
 	}
-	has, err := stateOf(g, want.Height)
+	has, err := tipAt(g, want.Height)
 	if err == nil && has.StateHash != want.Hash {
 		err = fmt.Errorf("the index in %s has state hash %s at height %d, expected %x: %s", c.Dir, hex.EncodeToString(has.StateHash[:]), want.Height, want.Hash, do)
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer/claims"
-	"github.com/keytree-bch/keytree/protocol"
 )
 
 // How blocks are grouped into steps of the graph. Three are under way at most: one is read, one
@@ -244,25 +243,24 @@ func (l *loading) apply(ctx context.Context, steps <-chan step) error {
 
 // compare compares a block that was applied with what the snapshot says.
 func (l *loading) compare(b *graph.Block, c check) error {
-	view, err := l.graph.At(&b.Height)
+	at, err := tipAt(l.graph, b.Height)
 	if err != nil {
 		return err
 	}
-	defer view.Close()
-	if at, _ := view.Block(); at.StateHash != c.stateHash {
+	if at.StateHash != c.stateHash {
 		return fmt.Errorf("%w: block %v at height %d: by the rules its state hash is %x, the snapshot says %x: "+
 			"an action was left out, added or changed in this block", ErrRefused, b.Hash, b.Height, at.StateHash, c.stateHash)
 	}
 	if c.anchors == 0 {
 		return nil
 	}
-	txs, err := view.Transactions()
+	recorded, err := l.graph.Recorded(b.Height)
 	if err != nil {
 		return err
 	}
 	counted := 0
-	for i := range txs {
-		if txs[i].Anchors {
+	for i := range recorded.Txs {
+		if recorded.Txs[i].Anchors {
 			counted++
 		}
 	}
@@ -273,13 +271,13 @@ func (l *loading) compare(b *graph.Block, c check) error {
 	return nil
 }
 
-// stateOf returns the state of a block that an index has.
-func stateOf(g *graph.Graph, height uint32) (e protocol.StateEntry, err error) {
+// tipAt is what a graph adds up to at a height.
+func tipAt(g *graph.Graph, height uint32) (graph.Tip, error) {
 	view, err := g.At(&height)
 	if err != nil {
-		return e, err
+		return graph.Tip{}, err
 	}
 	defer view.Close()
 	at, _ := view.Block()
-	return protocol.StateEntry{Height: height, Block: at.Hash, StateHash: at.StateHash, StateRoot: at.StateRoot}, nil
+	return at, nil
 }

@@ -16,8 +16,12 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/protocol"
 )
+
+// blockShare is the part of the memory that the transactions of one block may take.
+const blockShare = 4
 
 // txMemory is what a transaction takes in memory besides its bytes, until the graph has it.
 const txMemory = 512
@@ -54,7 +58,7 @@ func (p *packed) Read(b []byte) (int, error) {
 }
 
 // NewReader reads the head of a snapshot of size bytes, in file. memory is what the process may
-// take, in bytes: a part of it bounds what a block may take. ErrRefused; other errors are the
+// take, in bytes, 0 for graph.DefaultMemory: a part of it bounds what a block may take. ErrRefused; other errors are the
 // file's. Close the reader.
 func NewReader(file io.ReaderAt, size, memory int64) (*Reader, error) {
 	var begin [len(magic)]byte
@@ -67,7 +71,7 @@ func NewReader(file io.ReaderAt, size, memory int64) (*Reader, error) {
 	if string(begin[:]) != magic {
 		return nil, fmt.Errorf("%w: expected it to begin with %x, got %x: it is no snapshot, or of another version", ErrRefused, magic, begin)
 	}
-	s := &Reader{most: int(min(memory/4, math.MaxInt32))}
+	s := &Reader{most: int(min(cmp.Or(memory, graph.DefaultMemory)/blockShare, math.MaxInt32))}
 	if _, err := file.ReadAt(s.sum[:], size-sumSize); err != nil {
 		return nil, err
 	}
@@ -192,7 +196,7 @@ func (s *Reader) uvarint() (n uint64, err error) {
 
 // Next returns the next block, io.EOF if there is none and the snapshot was whole. It has checked
 // that the block follows the one before, has the work that it claims, and that its transactions are
-// in it, at their indices. What it returns holds until the next call. ErrRefused.
+// in it, at their indices. What it returns holds until the next call. ErrRefused; graph.ErrMemory.
 func (s *Reader) Next() (*Block, error) {
 	if s.height > int64(s.head.State.Height) {
 		return nil, s.end()
@@ -203,7 +207,11 @@ func (s *Reader) Next() (*Block, error) {
 		if b.Header.Hash != (chainhash.Hash{}) {
 			name = "block " + b.Header.Hash.String()
 		}
-		return nil, fmt.Errorf("%w: %s at height %d: %w", ErrRefused, name, b.Height, err)
+		why := ErrRefused
+		if errors.Is(err, graph.ErrMemory) {
+			why = errors.New("snapshot") // whether it is as it should be is not known
+		}
+		return nil, fmt.Errorf("%w: %s at height %d: %w", why, name, b.Height, err)
 	}
 	s.last, s.state = b.Header.Hash, b.StateHash
 	s.height++
@@ -258,7 +266,7 @@ func (s *Reader) txs(b *Block, count uint64) error {
 		}
 		b.Txs, ends = append(b.Txs, t), append(ends, len(s.arena))
 		if len(s.arena)+len(b.Txs)*txMemory > s.most {
-			return fmt.Errorf("its transactions take more than %d bytes: allow the process more (--memory)", s.most)
+			return fmt.Errorf("%w: its transactions take more than %d bytes", graph.ErrMemory, s.most)
 		}
 	}
 	leaves := make([]protocol.MerkleNode, len(b.Txs))
@@ -330,7 +338,7 @@ func (s *Reader) tx(t *Tx) error {
 			return err
 		}
 		if taken += len(script) + txMemory/8; taken > s.most {
-			return fmt.Errorf("the outputs that it spends take more than %d bytes: allow the process more (--memory)", s.most)
+			return fmt.Errorf("%w: the outputs that it spends take more than %d bytes", graph.ErrMemory, s.most)
 		}
 		t.Spent = append(t.Spent, protocol.Output{Value: int64(binary.LittleEndian.Uint64(value[:])), Script: script})
 	}
