@@ -57,6 +57,8 @@ func shownCommands() []shown {
 		{line: "cmd → rpc → {indexer, keyserver} → graph → protocol", why: "no command"},
 
 		{line: "keytree serve … --state-log-key state.key --state-log-host keys.example.org --state-witness-policy witnesses.policy", why: "TestStateLog plays it"},
+		{line: "keytree serve … --from-snapshot https://keys.example.org/mainnet.snapshot --expect-state HEIGHT:HASH", why: "TestSnapshot plays it"},
+		{line: "keytree snapshot create --out mainnet.snapshot --node 'http://127.0.0.1:8332?cookie=/home/me/.bitcoin/.cookie'", why: "TestSnapshot plays it"},
 		{line: "keytree audit verify-evidence 7a0e5d21c9b4f386.json --log-key keys.example.org/state/… --state BLOCK:STATE_HASH:STATE_ROOT", why: "TestVerifyStateEvidence plays it"},
 
 		{line: "keytree keyserver serve --keyserver-domain example.org --keyserver-store postgres://keys@db.example.org/keys …", why: postgres},

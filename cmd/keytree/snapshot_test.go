@@ -114,7 +114,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatalf("ended with %d: %s", code, s.errors())
 	}
 	s = startProgram(t, nil, first...)
-	server, rest = s.awaitServing()
+	server, _ = s.awaitServing()
 	if got := ask(server); got != reorganised {
 		t.Errorf("after a reorganisation the index of a snapshot answers %+v\nthe other one %+v", reorganised, got)
 	}

@@ -91,8 +91,8 @@ func touchings() map[string]touching {
 		"signin": {args: []string{"--domain", "memo.cash", "--uri", "https://memo.cash/", "--network", "regtest", "--server", "GRPC", "--key-file", "KEYFILE"},
 			stopped: noServer},
 
-		"fsck":   {args: []string{"--network", "regtest"}, beside: open, kind: looks},
-		"import": {args: []string{"--network", "regtest", "--blocks", "BLOCKS"}, beside: open, stoppedWrites: true, kind: writes},
+		"fsck":            {args: []string{"--network", "regtest"}, beside: open, kind: looks},
+		"import":          {args: []string{"--network", "regtest", "--blocks", "BLOCKS"}, beside: open, stoppedWrites: true, kind: writes},
 		"snapshot create": {args: []string{"--network", "regtest", "--node", "NODE", "--out", "NEW"}, beside: open, kind: looks},
 		"serve": {args: []string{"--network", "regtest", "--node", "NODE", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"},
 			beside: open, stopped: unrun, kind: writes},

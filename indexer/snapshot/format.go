@@ -19,8 +19,6 @@ const magic = "KTSNAP\x00\x01"
 
 const (
 	sumSize = 32 // SHA-256 of all that stands before it
-	// headerRest is how many bytes of a block's header there are: all but the hash of the block before.
-	headerRest = protocol.HeaderSize - chainhash.HashSize
 
 	maxNetwork = 32       // bytes of a network's name
 	maxProof   = 1 << 20  // bytes of a proof of the state log
