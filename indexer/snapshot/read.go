@@ -23,8 +23,11 @@ import (
 // blockShare is the part of the memory that the transactions of one block may take.
 const blockShare = 4
 
-// txMemory is what a transaction takes in memory besides its bytes, until the graph has it.
-const txMemory = 512
+// What takes memory besides its bytes, until the graph has it.
+const (
+	txMemory     = 512 // a transaction
+	outputMemory = 64  // an output that it spends
+)
 
 // Reader reads a snapshot, block by block. It belongs to one goroutine.
 type Reader struct {
@@ -41,6 +44,7 @@ type Reader struct {
 	last   chainhash.Hash
 	state  [32]byte // after the block last
 	arena  []byte   // what the current block's transactions are made of
+	taken  int      // bytes that the current block takes
 }
 
 // packed is a snapshot as it is read: but for its last bytes, which are its checksum.
@@ -248,7 +252,7 @@ func (s *Reader) block(b *Block) (err error) {
 
 // txs reads the block's transactions, and what shows that they are in it.
 func (s *Reader) txs(b *Block, count uint64) error {
-	s.arena = s.arena[:0]
+	s.arena, s.taken = s.arena[:0], 0
 	var ends []int
 	next := uint64(0) // lowest index that can follow
 	for i := range count {
@@ -265,9 +269,6 @@ func (s *Reader) txs(b *Block, count uint64) error {
 			return fmt.Errorf("transaction %d: %w", t.Index, err)
 		}
 		b.Txs, ends = append(b.Txs, t), append(ends, len(s.arena))
-		if len(s.arena)+len(b.Txs)*txMemory > s.most {
-			return fmt.Errorf("%w: its transactions take more than %d bytes", graph.ErrMemory, s.most)
-		}
 	}
 	leaves := make([]protocol.MerkleNode, len(b.Txs))
 	begin := 0
@@ -312,6 +313,9 @@ func (s *Reader) tx(t *Tx) error {
 	if err != nil {
 		return err
 	}
+	if err := s.takes(txMemory + size); err != nil {
+		return err
+	}
 	begin := len(s.arena)
 	s.arena = append(s.arena, make([]byte, size)...)
 	if _, err := io.ReadFull(s.r, s.arena[begin:]); err != nil {
@@ -328,7 +332,7 @@ func (s *Reader) tx(t *Tx) error {
 	if count == 0 {
 		return errors.New("expected outputs that it spends, got none")
 	}
-	for taken := 0; len(t.Spent) < count; {
+	for range count {
 		var value [8]byte
 		if _, err := io.ReadFull(s.r, value[:]); err != nil {
 			return cutOff(err)
@@ -337,10 +341,18 @@ func (s *Reader) tx(t *Tx) error {
 		if err != nil {
 			return err
 		}
-		if taken += len(script) + txMemory/8; taken > s.most {
-			return fmt.Errorf("%w: the outputs that it spends take more than %d bytes", graph.ErrMemory, s.most)
+		if err := s.takes(outputMemory + len(script)); err != nil {
+			return err
 		}
 		t.Spent = append(t.Spent, protocol.Output{Value: int64(binary.LittleEndian.Uint64(value[:])), Script: script})
+	}
+	return nil
+}
+
+// takes notes that the current block takes so many bytes more. graph.ErrMemory.
+func (s *Reader) takes(bytes int) error {
+	if s.taken += bytes; s.taken > s.most {
+		return fmt.Errorf("%w: its block takes more than %d bytes", graph.ErrMemory, s.most)
 	}
 	return nil
 }
