@@ -1,6 +1,6 @@
 /**
  * keytree.js asks a keytree server, from a page or from Node: which identity is behind a
- * Bitcoin Cash address, what changes, and who signs in. It is one file without dependencies,
+ * Bitcoin Cash address, what changes, and who signs in; and checks what it is told. It is one file without dependencies,
  * which every server has at /keytree.js:
  *
  *     import { Keytree } from "https://keytree.example/keytree.js";
@@ -278,6 +278,37 @@ export declare class Keytree {
     status({ signal }?: AsOf): Promise<any>;
     /** identity describes an identity. @param {string} id @param {AsOf} [asOf] @returns {Promise<Identity>} */
     identity(id: string, asOf?: AsOf): Promise<Identity>;
+    /**
+     * proveAddress asks for the state proof of a key, for verifyStateProof or to be kept: left out, as of the newest
+     * block that a cosigned checkpoint covers, which is not the tip.
+     * @param {string} address
+     * @param {ProofOf} [of]
+     * @returns {Promise<StateProofFile>}
+     */
+    proveAddress(address: string, { atHeight, transactions, signal }?: ProofOf): Promise<StateProofFile>;
+    /** proveAddresses asks for one state proof of up to 1,000 keys. @param {string[]} addresses @param {ProofOf} [of] @returns {Promise<StateProofFile>} */
+    proveAddresses(addresses: string[], { atHeight, transactions, signal }?: ProofOf): Promise<StateProofFile>;
+    /** proveIdentity asks for the state proof of an identity's id. @param {string} id @param {Omit<ProofOf, "transactions">} [of] @returns {Promise<StateProofFile>} */
+    proveIdentity(id: string, { atHeight, signal }?: Omit<ProofOf, "transactions">): Promise<StateProofFile>;
+    /**
+     * resolveProven tells which identity is behind an address, and believes nothing of the server that it has not proven
+     * by a policy (see verifyStateProof). It throws a StateProofError, with the reason DIFFERS if the server's answer
+     * as of that block is another than what it has proven. What came after that block is not in it.
+     * @param {string} address CashAddr.
+     * @param {{ policy: string, atHeight?: number, maxAge?: number, signal?: AbortSignal }} options
+     * @returns {Promise<{ state: ProvenState, key: ProvenKey, resolution: Readonly<Resolution> }>} The resolution is as of the
+     *   proven block.
+     */
+    resolveProven(address: string, { policy, atHeight, maxAge, signal }: {
+        policy: string;
+        atHeight?: number;
+        maxAge?: number;
+        signal?: AbortSignal;
+    }): Promise<{
+        state: ProvenState;
+        key: ProvenKey;
+        resolution: Readonly<Resolution>;
+    }>;
     /** action tells what has become of an action. @param {string} tx @param {AsOf} [asOf] @returns {Promise<Action>} */
     action(tx: string, asOf?: AsOf): Promise<Action>;
     /** keys lists the keys of an identity, from its root on. @param {string} id @param {AsOf} [asOf] @returns {AsyncGenerator<IdentityKey>} */
@@ -563,8 +594,386 @@ export declare function verifyMessage({ address, message, signature }: {
     message: string;
     signature: string;
 }): boolean;
-/** sha256 is here because pages on plain http beyond loopback have no WebCrypto. @param {Uint8Array} bytes @returns {Uint8Array} */
+/**
+ * sha256 is here because pages on plain http beyond loopback have no WebCrypto, and because WebCrypto's takes
+ * longer for the many short texts of a state proof.
+ * @param {Uint8Array} bytes
+ * @returns {Uint8Array}
+ */
 export declare function sha256(bytes: Uint8Array): Uint8Array;
 /** @param {Uint8Array} bytes @returns {Uint8Array} */
 export declare function ripemd160(bytes: Uint8Array): Uint8Array;
+export type KeyRecord = {
+    address: string;
+    /**
+     * "" for a root.
+     */
+    parent_address: string;
+    /**
+     * The MLA of the link to the parent; "" for a root.
+     */
+    accept_tx_hash: string;
+    /**
+     * Of the tree of which the key is the root; "" for another key.
+     */
+    id_tx_hash: string;
+    /**
+     * Of the last block that changed this.
+     */
+    height: number;
+};
+export type IDRecord = {
+    id_tx_hash: string;
+    /**
+     * The id that it merged into; "" if it is current.
+     */
+    merged_into: string;
+    /**
+     * The root of its tree; "" if it has merged.
+     */
+    main_address: string;
+};
+export type ProvenKey = {
+    kind: "key";
+    address: string;
+    /**
+     * Whether it was ever in a link; undefined if the proof does not come to it.
+     */
+    found: boolean | undefined;
+    /**
+     * Whether the way up is longer than what a proof may show: then the root and the identity are not proven.
+     */
+    cut: boolean;
+    /**
+     * "" for a key without a parent.
+     */
+    parent_address: string;
+    /**
+     * From the key up to the root, or as far as it is proven.
+     */
+    path: string[];
+    /**
+     * The root; the key itself if it has no parent; "" if that is not proven.
+     */
+    main_address: string;
+    /**
+     * The identity; "" for a key that was never in a link, or if that is not proven.
+     */
+    id_tx_hash: string;
+    /**
+     * The MLA of the link to the parent.
+     */
+    accept_tx_hash: string;
+    /**
+     * From the key's up to the root's; none if it was never in a link.
+     */
+    records: KeyRecord[];
+};
+export type ProvenIdentity = {
+    kind: "identity";
+    id_tx_hash: string;
+    /**
+     * Whether it ever named an identity; undefined if the proof does not come to it.
+     */
+    found: boolean | undefined;
+    /**
+     * Whether it has merged more often than a proof may show: then what it is now is not proven.
+     */
+    cut: boolean;
+    /**
+     * "" if it was not found.
+     */
+    state: "CURRENT" | "MERGED" | "";
+    /**
+     * The identity that it is part of now; "" if it is current, or if that is not proven.
+     */
+    merged_into: string;
+    /**
+     * The root of the identity that it is or is part of; "" if that is not proven.
+     */
+    main_address: string;
+    /**
+     * From the id's to that of the identity that it is part of now.
+     */
+    records: IDRecord[];
+};
+export type ShownTransaction = {
+    tx_hash: string;
+    kind: "MLA" | "MLR";
+    /**
+     * Of its block, as the proof claims.
+     */
+    height: number;
+    /**
+     * Whose header the transaction is under. That the block is on the chain is not proven.
+     */
+    block_hash: string;
+    tx_index: number;
+};
+export type ProvenState = {
+    network: string;
+    as_of_height: number;
+    /**
+     * Whether that block is on the best chain is the witnesses' word.
+     */
+    as_of_hash: string;
+    /**
+     * After the block (protocol/SPEC.md §9).
+     */
+    state_hash: string;
+    /**
+     * After the block (protocol/SPEC.md §12).
+     */
+    state_root: string;
+    /**
+     * The name of the state log.
+     */
+    log: string;
+    /**
+     * Of the block's entry.
+     */
+    log_index: string;
+    /**
+     * Of the checkpoint.
+     */
+    log_size: string;
+    /**
+     * The witnesses that have cosigned it, by the names that the policy gives them.
+     */
+    cosigners: string[];
+    /**
+     * The latest time at which, or later, as many witnesses as the policy asks for have
+     * cosigned it, in Unix seconds; 0 if it asks for none.
+     */
+    cosigned_at: number;
+    /**
+     * Whether that is longer ago than maxAge, or not known: what is proven may have changed since.
+     */
+    old: boolean;
+    subjects: (ProvenKey | ProvenIdentity)[];
+    transactions: ShownTransaction[];
+    /**
+     * What a server says of an identity, and no such file can show.
+     */
+    unproven: string[];
+};
+export type VerifyOptions = {
+    /**
+     * Of what keys it must be a proof, as CashAddr.
+     */
+    addresses?: string[];
+    /**
+     * Of what ids.
+     */
+    ids?: string[];
+    /**
+     * After how many milliseconds a cosignature is old. Default a day.
+     */
+    maxAge?: number;
+    /**
+     * The time in milliseconds; left out, the clock's.
+     */
+    now?: number;
+};
+export type ProofOf = {
+    /**
+     * As of which block.
+     */
+    atHeight?: number;
+    /**
+     * Whether to bring the MLAs and MLRs of the links along.
+     */
+    transactions?: boolean;
+    /**
+     * Ends the call.
+     */
+    signal?: AbortSignal;
+};
+export type StateProofFile = {
+    as_of_height: number;
+    as_of_hash: string;
+    log: string;
+    log_size: string;
+    /**
+     * The file. Only what verifyStateProof finds in it is proven.
+     */
+    proof: string;
+    /**
+     * Which of the subjects are cut short.
+     */
+    cut: number[];
+};
+/**
+ * @typedef {object} KeyRecord What the map has of a key (protocol/SPEC.md §12).
+ * @property {string} address
+ * @property {string} parent_address "" for a root.
+ * @property {string} accept_tx_hash The MLA of the link to the parent; "" for a root.
+ * @property {string} id_tx_hash Of the tree of which the key is the root; "" for another key.
+ * @property {number} height Of the last block that changed this.
+ */
+/**
+ * @typedef {object} IDRecord What the map has of an id (protocol/SPEC.md §12).
+ * @property {string} id_tx_hash
+ * @property {string} merged_into The id that it merged into; "" if it is current.
+ * @property {string} main_address The root of its tree; "" if it has merged.
+ */
+/**
+ * @typedef {object} ProvenKey What is proven of a key.
+ * @property {"key"} kind
+ * @property {string} address
+ * @property {boolean | undefined} found Whether it was ever in a link; undefined if the proof does not come to it.
+ * @property {boolean} cut Whether the way up is longer than what a proof may show: then the root and the identity are not proven.
+ * @property {string} parent_address "" for a key without a parent.
+ * @property {string[]} path From the key up to the root, or as far as it is proven.
+ * @property {string} main_address The root; the key itself if it has no parent; "" if that is not proven.
+ * @property {string} id_tx_hash The identity; "" for a key that was never in a link, or if that is not proven.
+ * @property {string} accept_tx_hash The MLA of the link to the parent.
+ * @property {KeyRecord[]} records From the key's up to the root's; none if it was never in a link.
+ */
+/**
+ * @typedef {object} ProvenIdentity What is proven of an id.
+ * @property {"identity"} kind
+ * @property {string} id_tx_hash
+ * @property {boolean | undefined} found Whether it ever named an identity; undefined if the proof does not come to it.
+ * @property {boolean} cut Whether it has merged more often than a proof may show: then what it is now is not proven.
+ * @property {"CURRENT" | "MERGED" | ""} state "" if it was not found.
+ * @property {string} merged_into The identity that it is part of now; "" if it is current, or if that is not proven.
+ * @property {string} main_address The root of the identity that it is or is part of; "" if that is not proven.
+ * @property {IDRecord[]} records From the id's to that of the identity that it is part of now.
+ */
+/**
+ * @typedef {object} ShownTransaction A transaction that a proof brings along.
+ * @property {string} tx_hash
+ * @property {"MLA" | "MLR"} kind
+ * @property {number} height Of its block, as the proof claims.
+ * @property {string} block_hash Whose header the transaction is under. That the block is on the chain is not proven.
+ * @property {number} tx_index
+ */
+/**
+ * @typedef {object} ProvenState What a state proof shows: what was so after one block, and nothing of what came later.
+ * @property {string} network
+ * @property {number} as_of_height
+ * @property {string} as_of_hash Whether that block is on the best chain is the witnesses' word.
+ * @property {string} state_hash After the block (protocol/SPEC.md §9).
+ * @property {string} state_root After the block (protocol/SPEC.md §12).
+ * @property {string} log The name of the state log.
+ * @property {string} log_index Of the block's entry.
+ * @property {string} log_size Of the checkpoint.
+ * @property {string[]} cosigners The witnesses that have cosigned it, by the names that the policy gives them.
+ * @property {number} cosigned_at The latest time at which, or later, as many witnesses as the policy asks for have
+ *   cosigned it, in Unix seconds; 0 if it asks for none.
+ * @property {boolean} old Whether that is longer ago than maxAge, or not known: what is proven may have changed since.
+ * @property {(ProvenKey | ProvenIdentity)[]} subjects
+ * @property {ShownTransaction[]} transactions
+ * @property {string[]} unproven What a server says of an identity, and no such file can show.
+ */
+/**
+ * @typedef {object} VerifyOptions
+ * @property {string[]} [addresses] Of what keys it must be a proof, as CashAddr.
+ * @property {string[]} [ids] Of what ids.
+ * @property {number} [maxAge] After how many milliseconds a cosignature is old. Default a day.
+ * @property {number} [now] The time in milliseconds; left out, the clock's.
+ */
+/**
+ * @typedef {object} ProofOf What a proof is asked to be.
+ * @property {number} [atHeight] As of which block.
+ * @property {boolean} [transactions] Whether to bring the MLAs and MLRs of the links along.
+ * @property {AbortSignal} [signal] Ends the call.
+ */
+/**
+ * @typedef {object} StateProofFile A state proof, and what the server says of it.
+ * @property {number} as_of_height
+ * @property {string} as_of_hash
+ * @property {string} log
+ * @property {string} log_size
+ * @property {string} proof The file. Only what verifyStateProof finds in it is proven.
+ * @property {number[]} cut Which of the subjects are cut short.
+ */
+/** StateProofError is what the check of a state proof ends with that shows nothing. */
+export declare class StateProofError extends Error {
+    /**
+     * INVALID: the file proves nothing. POLICY: the policy cannot be used. SUBJECT: the file is about somebody
+     * else. DIFFERS: the server's answer is another than what it has proven. UNSUPPORTED: nothing
+     * was found out, since there is no Ed25519 here.
+     */
+    reason: "DIFFERS" | "INVALID" | "POLICY" | "SUBJECT" | "UNSUPPORTED";
+    /**
+     * @param {string} message
+     * @param {"INVALID" | "POLICY" | "SUBJECT" | "DIFFERS" | "UNSUPPORTED"} reason
+     * @param {{ cause?: unknown }} [options]
+     */
+    constructor(message: string, reason: "INVALID" | "POLICY" | "SUBJECT" | "DIFFERS" | "UNSUPPORTED", options?: {
+        cause?: unknown;
+    });
+}
+export type NoteKey = {
+    name: string;
+    /**
+     * In hex.
+     */
+    id: string;
+    key: Uint8Array;
+    /**
+     * The name that the policy gives a witness.
+     */
+    called: string;
+};
+export type Quorum = (times: Map<string, bigint>) => bigint | undefined;
+export type Checkpoint = {
+    origin: string;
+    network: string;
+    size: bigint;
+    root: Uint8Array;
+    /**
+     * What is signed.
+     */
+    text: string;
+    signatures: {
+        name: string;
+        id: string;
+        bytes: Uint8Array;
+    }[];
+};
+export type Leaf = {
+    /**
+     * Its map key.
+     */
+    key: Uint8Array;
+    /**
+     * The map key of the record that comes next on a walk; empty if it is the last.
+     */
+    next: Uint8Array;
+    /**
+     * Whether a look-up has ended at it.
+     */
+    reached: boolean;
+    record: KeyRecord | IDRecord;
+    /**
+     * Of a key's record; empty of an id's.
+     */
+    parent: Uint8Array;
+    /**
+     * What was found at next.
+     */
+    after?: Leaf;
+};
+export type Branch = {
+    bit: number;
+    left: Tree | undefined;
+    right: Tree | undefined;
+};
+export type Tree = Branch | Leaf;
+/**
+ * verifyStateProof finds what a state proof shows (protocol/SPEC.md §13), by a policy that says which log and
+ * which witnesses are believed (C2SP's tlog-policy), and nothing else: no server is asked. It throws a
+ * StateProofError for a file that shows nothing.
+ *
+ * What it shows is what was so after one block. Look how old that is, and give the addresses that you asked for: the
+ * proof for another address is as valid.
+ * @param {string | Uint8Array} file
+ * @param {string} policy
+ * @param {VerifyOptions} [options]
+ * @returns {Promise<ProvenState>}
+ */
+export declare function verifyStateProof(file: string | Uint8Array, policy: string, { addresses, ids, maxAge, now }?: VerifyOptions): Promise<ProvenState>;
 export {};

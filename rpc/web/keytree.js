@@ -1,6 +1,6 @@
 /**
  * keytree.js asks a keytree server, from a page or from Node: which identity is behind a
- * Bitcoin Cash address, what changes, and who signs in. It is one file without dependencies,
+ * Bitcoin Cash address, what changes, and who signs in; and checks what it is told. It is one file without dependencies,
  * which every server has at /keytree.js:
  *
  *     import { Keytree } from "https://keytree.example/keytree.js";
@@ -302,6 +302,46 @@ export class Keytree {
   /** identity describes an identity. @param {string} id @param {AsOf} [asOf] @returns {Promise<Identity>} */
   identity(id, asOf = {}) {
     return this.#get(`/v1/identities/${encodeURIComponent(id)}`, query(asOf), asOf.signal);
+  }
+
+  /**
+   * proveAddress asks for the state proof of a key, for verifyStateProof or to be kept: left out, as of the newest
+   * block that a cosigned checkpoint covers, which is not the tip.
+   * @param {string} address
+   * @param {ProofOf} [of]
+   * @returns {Promise<StateProofFile>}
+   */
+  proveAddress(address, { atHeight, transactions, signal } = {}) {
+    return this.#get(`/v1/addresses/${encodeURIComponent(address)}/proof`, { at_height: atHeight, transactions: transactions || undefined }, signal);
+  }
+
+  /** proveAddresses asks for one state proof of up to 1,000 keys. @param {string[]} addresses @param {ProofOf} [of] @returns {Promise<StateProofFile>} */
+  proveAddresses(addresses, { atHeight, transactions, signal } = {}) {
+    return this.#post("/v1/addresses:prove", { addresses, at_height: atHeight, transactions: transactions || undefined }, signal);
+  }
+
+  /** proveIdentity asks for the state proof of an identity's id. @param {string} id @param {Omit<ProofOf, "transactions">} [of] @returns {Promise<StateProofFile>} */
+  proveIdentity(id, { atHeight, signal } = {}) {
+    return this.#get(`/v1/identities/${encodeURIComponent(id)}/proof`, { at_height: atHeight }, signal);
+  }
+
+  /**
+   * resolveProven tells which identity is behind an address, and believes nothing of the server that it has not proven
+   * by a policy (see verifyStateProof). It throws a StateProofError, with the reason DIFFERS if the server's answer
+   * as of that block is another than what it has proven. What came after that block is not in it.
+   * @param {string} address CashAddr.
+   * @param {{ policy: string, atHeight?: number, maxAge?: number, signal?: AbortSignal }} options
+   * @returns {Promise<{ state: ProvenState, key: ProvenKey, resolution: Readonly<Resolution> }>} The resolution is as of the
+   *   proven block.
+   */
+  async resolveProven(address, { policy, atHeight, maxAge, signal }) {
+    const { proof } = await this.proveAddress(address, { atHeight, signal });
+    const state = await verifyStateProof(proof, policy, { addresses: [address], maxAge }), key = provenOf(state, address);
+    if (atHeight !== undefined && state.as_of_height !== atHeight) throw new StateProofError(`it is a proof of block ${state.as_of_height}, not ${atHeight}`, "SUBJECT");
+    const resolution = await this.resolve(address, { atHeight: state.as_of_height, paths: true, signal });
+    const differs = differences(resolution, key, state);
+    if (differs.length > 0) throw new StateProofError(`the server says another ${differs.join(" and ")} of ${key.address} than it has proven as of block ${state.as_of_height}`, "DIFFERS");
+    return { state, key, resolution };
   }
 
   /** action tells what has become of an action. @param {string} tx @param {AsOf} [asOf] @returns {Promise<Action>} */
@@ -1185,17 +1225,27 @@ const prefixes = ["bitcoincash", "bchtest", "bchreg"];
 const alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"; // of CashAddr
 const kinds = ["P2PKH", "P2SH", "P2PKH", "P2SH"]; // by version; the last two take tokens
 
-/** checksum is CashAddr's: 0 for an address that has its own at its end. @param {number[]} values Of 5 bits. */
+/** The generators of CashAddr's checksum, by their upper and their lower 20 bits. */
+const generators = [[0x98f2b, 0xc8e61], [0x79b76, 0xd99e2], [0xf33e5, 0xfb3c4], [0xae2ea, 0xbe2a8], [0x1e4f4, 0x3e470]];
+
+/** checksum is CashAddr's: 0 for an address that has its own at its end. @param {ArrayLike<number>} values Of 5 bits. */
 function checksum(values) {
-  const generators = [0x98f2bc8e61n, 0x79b76d99e2n, 0xf33e5fb3c4n, 0xae2eabe2a8n, 0x1e4f43e470n];
-  let c = 1n;
-  for (const value of values) {
-    const top = c >> 35n;
-    c = ((c & 0x07ffffffffn) << 5n) ^ BigInt(value);
-    generators.forEach((generator, i) => { if ((top >> BigInt(i)) & 1n) c ^= generator; });
+  let upper = 0, lower = 1; // 20 bits each
+  for (let at = 0; at < values.length; at++) {
+    const top = upper >> 15;
+    upper = ((upper & 0x7fff) << 5) | (lower >> 15);
+    lower = ((lower & 0x7fff) << 5) ^ values[at];
+    for (let i = 0; i < 5; i++) {
+      if (!((top >> i) & 1)) continue;
+      upper ^= generators[i][0];
+      lower ^= generators[i][1];
+    }
   }
-  return c ^ 1n;
+  return upper * 2 ** 20 + (lower ^ 1);
 }
+
+/** prefixValues are what a prefix adds to what is summed. @param {string} prefix */
+const prefixValues = (prefix) => [...Array.from(prefix, (c) => c.charCodeAt(0) & 31), 0];
 
 /**
  * decodeAddress reads a CashAddr, with or without prefix, of any kind. It throws a KeytreeError
@@ -1211,7 +1261,7 @@ export function decodeAddress(address) {
   if (lower !== address && address.toUpperCase() !== address) throw refuse("expected one case");
   const colon = lower.indexOf(":"), values = [...lower.slice(colon + 1)].map((c) => alphabet.indexOf(c));
   if (values.length < 9 || values.includes(-1)) throw refuse("expected the characters of CashAddr");
-  const prefix = (colon >= 0 ? [lower.slice(0, colon)] : prefixes).find((p) => checksum([...[...p].map((c) => c.charCodeAt(0) & 31), 0, ...values]) === 0n);
+  const prefix = (colon >= 0 ? [lower.slice(0, colon)] : prefixes).find((p) => checksum([...prefixValues(p), ...values]) === 0);
   if (!prefix) throw refuse("expected the checksum of another address, or another prefix");
   let bits = 0, n = 0;
   const bytes = [];
@@ -1370,7 +1420,7 @@ export function verifyMessage({ address, message, signature }) {
 }
 
 /** The first 32 bits of the fractional parts of the roots of primes (FIPS 180-4 §4.2.2 and §5.3.3). */
-const cubeRoots = [
+const cubeRoots = Int32Array.of(
   0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
   0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
   0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -1379,10 +1429,10 @@ const cubeRoots = [
   0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
   0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
   0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
-];
-const squareRoots = [
+);
+const squareRoots = Int32Array.of(
   0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
-];
+);
 
 /**
  * padded is what SHA-256 and RIPEMD-160 hash of some bytes.
@@ -1397,29 +1447,42 @@ function padded(bytes, littleEndian) {
   return whole;
 }
 
-/** sha256 is here because pages on plain http beyond loopback have no WebCrypto. @param {Uint8Array} bytes @returns {Uint8Array} */
-export function sha256(bytes) {
-  const rotate = (/** @type {number} */ x, /** @type {number} */ by) => (x >>> by) | (x << (32 - by));
-  const whole = padded(bytes, false), state = Uint32Array.from(squareRoots), w = new Uint32Array(64);
-  for (let at = 0; at < whole.byteLength; at += 64) {
-    for (let i = 0; i < 64; i++) {
-      if (i < 16) {
-        w[i] = whole.getUint32(at + 4 * i);
-        continue;
-      }
-      const x = w[i - 15], y = w[i - 2];
-      w[i] = w[i - 16] + (rotate(x, 7) ^ rotate(x, 18) ^ (x >>> 3)) + w[i - 7] + (rotate(y, 17) ^ rotate(y, 19) ^ (y >>> 10));
-    }
-    let [a, b, c, d, e, f, g, h] = state;
-    for (let i = 0; i < 64; i++) {
-      const t1 = (h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + cubeRoots[i] + w[i]) | 0;
-      const t2 = ((rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c))) | 0;
-      [a, b, c, d, e, f, g, h] = [(t1 + t2) | 0, a, b, c, (d + t1) | 0, e, f, g];
-    }
-    [a, b, c, d, e, f, g, h].forEach((x, i) => { state[i] += x; });
+const schedule = new Int32Array(64); // of one block of SHA-256
+
+/**
+ * compress takes a block of 64 bytes into a state of SHA-256 (FIPS 180-4 §6.2.2).
+ * @param {Int32Array} state
+ * @param {DataView} whole
+ * @param {number} at Where the block begins.
+ */
+function compress(state, whole, at) {
+  const w = schedule;
+  for (let i = 0; i < 16; i++) w[i] = whole.getInt32(at + 4 * i);
+  for (let i = 16; i < 64; i++) {
+    const x = w[i - 15], y = w[i - 2];
+    w[i] = w[i - 16] + (((x >>> 7) | (x << 25)) ^ ((x >>> 18) | (x << 14)) ^ (x >>> 3)) +
+      w[i - 7] + (((y >>> 17) | (y << 15)) ^ ((y >>> 19) | (y << 13)) ^ (y >>> 10));
   }
+  let a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f = state[5], g = state[6], h = state[7];
+  for (let i = 0; i < 64; i++) {
+    const t1 = (h + (((e >>> 6) | (e << 26)) ^ ((e >>> 11) | (e << 21)) ^ ((e >>> 25) | (e << 7))) + ((e & f) ^ (~e & g)) + cubeRoots[i] + w[i]) | 0;
+    const t2 = ((((a >>> 2) | (a << 30)) ^ ((a >>> 13) | (a << 19)) ^ ((a >>> 22) | (a << 10))) + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+    h = g, g = f, f = e, e = (d + t1) | 0, d = c, c = b, b = a, a = (t1 + t2) | 0;
+  }
+  state[0] += a, state[1] += b, state[2] += c, state[3] += d, state[4] += e, state[5] += f, state[6] += g, state[7] += h;
+}
+
+/**
+ * sha256 is here because pages on plain http beyond loopback have no WebCrypto, and because WebCrypto's takes
+ * longer for the many short texts of a state proof.
+ * @param {Uint8Array} bytes
+ * @returns {Uint8Array}
+ */
+export function sha256(bytes) {
+  const whole = padded(bytes, false), state = Int32Array.from(squareRoots);
+  for (let at = 0; at < whole.byteLength; at += 64) compress(state, whole, at);
   const out = new DataView(new ArrayBuffer(32));
-  state.forEach((x, i) => out.setUint32(4 * i, x));
+  for (let i = 0; i < 8; i++) out.setInt32(4 * i, state[i]);
   return new Uint8Array(out.buffer);
 }
 
@@ -1458,4 +1521,873 @@ export function ripemd160(bytes) {
   const out = new DataView(new ArrayBuffer(20));
   state.forEach((x, i) => out.setUint32(4 * i, x, true));
   return new Uint8Array(out.buffer);
+}
+
+// State proofs (protocol/SPEC.md §13): what is so of a key, shown to who trusts nobody but the witnesses of a policy.
+
+/**
+ * @typedef {object} KeyRecord What the map has of a key (protocol/SPEC.md §12).
+ * @property {string} address
+ * @property {string} parent_address "" for a root.
+ * @property {string} accept_tx_hash The MLA of the link to the parent; "" for a root.
+ * @property {string} id_tx_hash Of the tree of which the key is the root; "" for another key.
+ * @property {number} height Of the last block that changed this.
+ */
+
+/**
+ * @typedef {object} IDRecord What the map has of an id (protocol/SPEC.md §12).
+ * @property {string} id_tx_hash
+ * @property {string} merged_into The id that it merged into; "" if it is current.
+ * @property {string} main_address The root of its tree; "" if it has merged.
+ */
+
+/**
+ * @typedef {object} ProvenKey What is proven of a key.
+ * @property {"key"} kind
+ * @property {string} address
+ * @property {boolean | undefined} found Whether it was ever in a link; undefined if the proof does not come to it.
+ * @property {boolean} cut Whether the way up is longer than what a proof may show: then the root and the identity are not proven.
+ * @property {string} parent_address "" for a key without a parent.
+ * @property {string[]} path From the key up to the root, or as far as it is proven.
+ * @property {string} main_address The root; the key itself if it has no parent; "" if that is not proven.
+ * @property {string} id_tx_hash The identity; "" for a key that was never in a link, or if that is not proven.
+ * @property {string} accept_tx_hash The MLA of the link to the parent.
+ * @property {KeyRecord[]} records From the key's up to the root's; none if it was never in a link.
+ */
+
+/**
+ * @typedef {object} ProvenIdentity What is proven of an id.
+ * @property {"identity"} kind
+ * @property {string} id_tx_hash
+ * @property {boolean | undefined} found Whether it ever named an identity; undefined if the proof does not come to it.
+ * @property {boolean} cut Whether it has merged more often than a proof may show: then what it is now is not proven.
+ * @property {"CURRENT" | "MERGED" | ""} state "" if it was not found.
+ * @property {string} merged_into The identity that it is part of now; "" if it is current, or if that is not proven.
+ * @property {string} main_address The root of the identity that it is or is part of; "" if that is not proven.
+ * @property {IDRecord[]} records From the id's to that of the identity that it is part of now.
+ */
+
+/**
+ * @typedef {object} ShownTransaction A transaction that a proof brings along.
+ * @property {string} tx_hash
+ * @property {"MLA" | "MLR"} kind
+ * @property {number} height Of its block, as the proof claims.
+ * @property {string} block_hash Whose header the transaction is under. That the block is on the chain is not proven.
+ * @property {number} tx_index
+ */
+
+/**
+ * @typedef {object} ProvenState What a state proof shows: what was so after one block, and nothing of what came later.
+ * @property {string} network
+ * @property {number} as_of_height
+ * @property {string} as_of_hash Whether that block is on the best chain is the witnesses' word.
+ * @property {string} state_hash After the block (protocol/SPEC.md §9).
+ * @property {string} state_root After the block (protocol/SPEC.md §12).
+ * @property {string} log The name of the state log.
+ * @property {string} log_index Of the block's entry.
+ * @property {string} log_size Of the checkpoint.
+ * @property {string[]} cosigners The witnesses that have cosigned it, by the names that the policy gives them.
+ * @property {number} cosigned_at The latest time at which, or later, as many witnesses as the policy asks for have
+ *   cosigned it, in Unix seconds; 0 if it asks for none.
+ * @property {boolean} old Whether that is longer ago than maxAge, or not known: what is proven may have changed since.
+ * @property {(ProvenKey | ProvenIdentity)[]} subjects
+ * @property {ShownTransaction[]} transactions
+ * @property {string[]} unproven What a server says of an identity, and no such file can show.
+ */
+
+/**
+ * @typedef {object} VerifyOptions
+ * @property {string[]} [addresses] Of what keys it must be a proof, as CashAddr.
+ * @property {string[]} [ids] Of what ids.
+ * @property {number} [maxAge] After how many milliseconds a cosignature is old. Default a day.
+ * @property {number} [now] The time in milliseconds; left out, the clock's.
+ */
+
+/**
+ * @typedef {object} ProofOf What a proof is asked to be.
+ * @property {number} [atHeight] As of which block.
+ * @property {boolean} [transactions] Whether to bring the MLAs and MLRs of the links along.
+ * @property {AbortSignal} [signal] Ends the call.
+ */
+
+/**
+ * @typedef {object} StateProofFile A state proof, and what the server says of it.
+ * @property {number} as_of_height
+ * @property {string} as_of_hash
+ * @property {string} log
+ * @property {string} log_size
+ * @property {string} proof The file. Only what verifyStateProof finds in it is proven.
+ * @property {number[]} cut Which of the subjects are cut short.
+ */
+
+/** StateProofError is what the check of a state proof ends with that shows nothing. */
+export class StateProofError extends Error {
+  /**
+   * @param {string} message
+   * @param {"INVALID" | "POLICY" | "SUBJECT" | "DIFFERS" | "UNSUPPORTED"} reason
+   * @param {{ cause?: unknown }} [options]
+   */
+  constructor(message, reason, options) {
+    super(message, options);
+    this.name = "StateProofError";
+    /**
+     * INVALID: the file proves nothing. POLICY: the policy cannot be used. SUBJECT: the file is about somebody
+     * else. DIFFERS: the server's answer is another than what it has proven. UNSUPPORTED: nothing
+     * was found out, since there is no Ed25519 here.
+     */
+    this.reason = reason;
+  }
+}
+
+/** invalid is the error of a file. @param {number} check Which one of protocol/SPEC.md §13 fails. @param {string} message */
+const invalid = (check, message) => new StateProofError(`check ${check} of a state proof: ${message}`, "INVALID");
+
+const mostOfFile = 64 << 20, mostOfCheckpoint = 64 << 10; // bytes
+const mostSignatures = 100, mostSubjects = 1000, mostRecords = 10_000, mostTransactions = 2000;
+const mostNumber = 2n ** 63n - 1n; // of an index, a size, a time
+
+/** The networks with the prefix of their addresses. @type {Record<string, string>} */
+const networks = { mainnet: "bitcoincash", testnet3: "bchtest", testnet4: "bchtest", chipnet: "bchtest", regtest: "bchreg" };
+
+/** @param {Uint8Array} bytes */
+const toHex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** toDisplay writes a hash as explorers do. @param {Uint8Array} hash */
+const toDisplay = (hash) => toHex(hash.slice().reverse());
+
+/** @param {Uint8Array} a @param {Uint8Array} b */
+const same = (a, b) => a.length === b.length && a.every((byte, i) => byte === b[i]);
+
+/** @param {Uint8Array} bytes */
+const isZero = (bytes) => bytes.every((byte) => byte === 0);
+
+/** @param {string} text */
+const toUTF8 = (text) => new TextEncoder().encode(text);
+
+/** hash256 is SHA-256 twice. @param {Uint8Array} bytes */
+const hash256 = (bytes) => sha256(sha256(bytes));
+
+/** formatAddress is the CashAddr of a key. @param {Uint8Array} key @param {string} prefix */
+function formatAddress(key, prefix) {
+  const values = [];
+  let bits = 0, n = 0;
+  for (const byte of [0, ...key]) {
+    bits = ((bits << 8) | byte) & 0xfff;
+    for (n += 8; n >= 5;) values.push((bits >> (n -= 5)) & 31);
+  }
+  if (n > 0) values.push((bits << (5 - n)) & 31);
+  const sum = checksum([...prefixValues(prefix), ...values, 0, 0, 0, 0, 0, 0, 0, 0]);
+  for (let i = 7; i >= 0; i--) values.push(Math.floor(sum / 32 ** i) & 31);
+  return `${prefix}:${values.map((value) => alphabet[value]).join("")}`;
+}
+
+/** The values of base64's characters by their codes, and 255. */
+const base64 = new Uint8Array(128).fill(255);
+for (let i = 0; i < 64; i++) base64["ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".charCodeAt(i)] = i;
+
+/**
+ * fromBase64 reads what is written in the one way that there is (RFC 4648 §4), and undefined for another text.
+ * @param {string} text
+ */
+function fromBase64(text) {
+  const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0, digits = text.length - padding;
+  if (text.length % 4 !== 0) return undefined;
+  const bytes = new Uint8Array((text.length / 4) * 3 - padding);
+  let bits = 0, n = 0, at = 0;
+  for (let i = 0; i < digits; i++) {
+    const value = base64[text.charCodeAt(i)] ?? 255;
+    if (value === 255) return undefined;
+    bits = ((bits << 6) | value) & 0xffff;
+    if ((n += 6) >= 8) bytes[at++] = bits >> (n -= 8);
+  }
+  return (bits & ((1 << n) - 1)) === 0 ? bytes : undefined;
+}
+
+/** toNumberUpTo reads a decimal without leading zeros, and undefined for another text. @param {string} text @param {bigint} most */
+function toNumberUpTo(text, most) {
+  if (!/^(0|[1-9][0-9]{0,18})$/.test(text)) return undefined;
+  const number = BigInt(text);
+  return number <= most ? number : undefined;
+}
+
+/**
+ * @typedef {object} NoteKey A key of a policy.
+ * @property {string} name
+ * @property {string} id In hex.
+ * @property {Uint8Array} key
+ * @property {string} called The name that the policy gives a witness.
+ */
+
+/** @typedef {(times: Map<string, bigint>) => bigint | undefined} Quorum Since when there is one, by when each witness has cosigned. */
+
+/**
+ * readKey reads a verifier key of the signed notes.
+ * @param {string} text
+ * @param {number} algorithm
+ * @param {string} called
+ * @returns {NoteKey}
+ */
+function readKey(text, algorithm, called) {
+  const [, name, id, encoded] = /^([^+]+)\+([0-9a-f]{8})\+(.*)$/.exec(text) ?? [], bytes = encoded === undefined ? undefined : fromBase64(encoded);
+  if (!bytes || /\p{White_Space}/u.test(name)) throw new Error(`expected a key as NAME+ID+BASE64, got ${text}`);
+  if (bytes[0] !== algorithm || bytes.length !== 33) throw new Error(`expected an Ed25519 key of type ${algorithm}, got ${text}`);
+  if (toHex(sha256(join(toUTF8(name), [10], bytes)).subarray(0, 4)) !== id) throw new Error(`the id of ${text} is not that of its name and key`);
+  return { name, id, key: bytes.subarray(1), called };
+}
+
+/**
+ * Policy says which log and which witnesses are believed (C2SP's tlog-policy).
+ */
+class Policy {
+  /** @type {NoteKey[]} */
+  logs = [];
+  /** @type {NoteKey[]} */
+  witnesses = [];
+  /** @type {Quorum | undefined} */
+  quorum;
+  /** @type {Map<string, Quorum>} Of witnesses and groups, by their names; each may be in one group. */
+  #named = new Map();
+  #members = new Set();
+
+  /** @param {string} text */
+  constructor(text) {
+    if (typeof text !== "string") throw new StateProofError("expected the text of a policy", "POLICY");
+    for (const [i, line] of text.split("\n").entries()) {
+      try {
+        if (/[^\t\x20-\x7e\x80-\u{10ffff}]/u.test(line)) throw new Error("expected no control characters");
+        const [kind, ...rest] = line.split(/[ \t]+/).filter((word) => word !== "");
+        if (kind !== undefined && !kind.startsWith("#")) this.#add(kind, rest);
+      } catch (error) {
+        throw new StateProofError(`line ${i + 1} of the policy: ${/** @type {Error} */ (error).message}`, "POLICY");
+      }
+    }
+    if (!this.#quorum) throw new StateProofError('the policy has no line "quorum NAME"', "POLICY");
+    if (this.logs.length === 0) throw new StateProofError('the policy has no line "log KEY", which a state proof needs', "POLICY");
+    this.quorum = this.#quorum === "none" ? undefined : this.#named.get(this.#quorum);
+  }
+
+  #quorum = "";
+
+  /** @param {string} kind @param {string[]} words */
+  #add(kind, words) {
+    const [name, ...rest] = words;
+    switch (kind) {
+      case "log":
+        if (words.length < 1 || words.length > 2) throw new Error("expected log KEY [URL]");
+        this.#addKey(this.logs, readKey(name, 1, ""));
+        return;
+      case "witness":
+        if (words.length < 2 || words.length > 3) throw new Error("expected witness NAME KEY [URL]");
+        this.#addKey(this.witnesses, readKey(rest[0], 4, name));
+        this.#name(name, (times) => times.get(name));
+        return;
+      case "group":
+        this.#addGroup(name, rest);
+        return;
+      case "quorum":
+        if (words.length !== 1) throw new Error("expected quorum NAME");
+        if (this.#quorum) throw new Error("expected one quorum");
+        if (name !== "none" && !this.#named.has(name)) throw new Error(`expected a witness or group of a line above, or none, got ${name}`);
+        this.#quorum = name;
+        return;
+      default:
+        throw new Error(`expected log, witness, group or quorum, got ${kind}`);
+    }
+  }
+
+  /** @param {NoteKey[]} keys @param {NoteKey} key */
+  #addKey(keys, key) {
+    if (keys.some((other) => same(other.key, key.key))) throw new Error(`the key of ${key.name} is there twice`);
+    keys.push(key);
+  }
+
+  /** @param {string} name @param {string[]} words */
+  #addGroup(name, [threshold, ...members]) {
+    if (members.length === 0) throw new Error("expected group NAME all|any|NUMBER MEMBER...");
+    const least = threshold === "any" ? 1 : threshold === "all" ? members.length : /^[1-9][0-9]{0,8}$/.test(threshold) ? Number(threshold) : 0;
+    if (least < 1 || least > members.length) throw new Error(`expected all, any or a number of 1 to ${members.length}, got ${threshold}`);
+    const quorums = members.map((member) => {
+      const quorum = this.#named.get(member);
+      if (!quorum) throw new Error(`expected a witness or group of a line above, got ${member}`);
+      if (this.#members.has(member)) throw new Error(`${member} is a member twice`);
+      this.#members.add(member);
+      return quorum;
+    });
+    this.#name(name, (times) => {
+      const since = /** @type {bigint[]} */ (quorums.map((quorum) => quorum(times)).filter((time) => time !== undefined));
+      return since.sort((a, b) => (a < b ? 1 : -1))[least - 1];
+    });
+  }
+
+  /** @param {string} name @param {Quorum} quorum */
+  #name(name, quorum) {
+    if (name === "none" || this.#named.has(name)) throw new Error(`the name ${name} is taken`);
+    this.#named.set(name, quorum);
+  }
+}
+
+/**
+ * verifyEd25519 tells whether a key has signed a text. Only this takes WebCrypto.
+ * @param {Uint8Array} key
+ * @param {Uint8Array} signature
+ * @param {Uint8Array} text
+ */
+async function verifyEd25519(key, signature, text) {
+  const { subtle } = globalThis.crypto ?? {};
+  const bytes = (/** @type {Uint8Array} */ array) => /** @type {BufferSource} */ (array);
+  try {
+    if (!subtle) throw new Error("no WebCrypto: a page needs https, or loopback");
+    return await subtle.verify("Ed25519", await subtle.importKey("raw", bytes(key), "Ed25519", false, ["verify"]), bytes(signature), bytes(text));
+  } catch (cause) {
+    if (cause instanceof Error && cause.name === "DataError") return false; // it is no key
+    throw new StateProofError(`state proofs cannot be checked here, since there is no Ed25519: ${/** @type {any} */ (cause).message}`, "UNSUPPORTED", { cause });
+  }
+}
+
+/**
+ * @typedef {object} Checkpoint
+ * @property {string} origin
+ * @property {string} network
+ * @property {bigint} size
+ * @property {Uint8Array} root
+ * @property {string} text What is signed.
+ * @property {{ name: string, id: string, bytes: Uint8Array }[]} signatures
+ */
+
+/** readCheckpoint reads a signed note, of whose signatures none is checked. @param {string} note @returns {Checkpoint} */
+function readCheckpoint(note) {
+  if (note.length > mostOfCheckpoint || toUTF8(note).length > mostOfCheckpoint) throw invalid(1, `the checkpoint has more than ${mostOfCheckpoint} bytes`);
+  if (/[\0-\x09\x0b-\x1f\p{Surrogate}]/u.test(note)) throw invalid(1, "the checkpoint has a control character, or is not Unicode");
+  const end = note.lastIndexOf("\n\n") + 1;
+  if (end === 0 || !note.endsWith("\n")) throw invalid(1, "the checkpoint has no signatures behind an empty line");
+  const text = note.slice(0, end), lines = text.slice(0, -1).split("\n");
+  if (lines.length < 3 || lines.includes("")) throw invalid(1, "expected origin, size, root and no empty line in the checkpoint");
+  const size = toNumberUpTo(lines[1], mostNumber), root = fromBase64(lines[2]);
+  if (size === undefined) throw invalid(1, "the size in the checkpoint is no number");
+  if (root?.length !== 32) throw invalid(1, "the root in the checkpoint is not 32 bytes in base64");
+  const signatures = note.slice(end + 1, -1).split("\n").map((line) => {
+    const [, name, encoded] = /^— ([^ ]+) ([^ ]+)$/.exec(line) ?? [], bytes = encoded === undefined ? undefined : fromBase64(encoded);
+    if (!bytes || bytes.length < 5 || /[\p{White_Space}+]/u.test(name)) throw invalid(1, "a line of the checkpoint is no signature");
+    return { name, id: toHex(bytes.subarray(0, 4)), bytes: bytes.subarray(4) };
+  });
+  if (signatures.length > mostSignatures) throw invalid(1, `the checkpoint has more than ${mostSignatures} signatures`);
+  const [, network, epoch] = /^[^/]+\/state\/([a-z0-9]+)\/1\/([1-9][0-9]{0,9})$/.exec(lines[0]) ?? [];
+  if (!Object.hasOwn(networks, network ?? "") || Number(epoch) >= 2 ** 32) throw invalid(2, `${JSON.stringify(lines[0].slice(0, 100))} is no state log of these rules`);
+  return { origin: lines[0], network, size, root, text, signatures };
+}
+
+/**
+ * checkSignatures finds that a checkpoint is signed as a policy wants it.
+ * @param {Checkpoint} checkpoint
+ * @param {Policy} policy
+ * @returns {Promise<{ cosigners: string[], since: bigint }>} Who has cosigned, and since when that is enough.
+ */
+async function checkSignatures({ origin, text, signatures }, policy) {
+  const whole = toUTF8(text), seen = new Set(), times = /** @type {Map<string, bigint>} */ (new Map());
+  let signed = false;
+  for (const { name, id, bytes } of signatures) {
+    const by = (/** @type {NoteKey} */ key) => key.name === name && key.id === id, log = policy.logs.find(by), witness = policy.witnesses.find(by);
+    if (!log && !witness) continue;
+    let signature = bytes, said = whole;
+    if (witness) {
+      if (bytes.length !== 72) throw invalid(2, `the signature of ${name} is not by it`);
+      const time = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0);
+      if (time > mostNumber) throw invalid(2, `${name} has cosigned at no time`);
+      signature = bytes.subarray(8);
+      said = join(toUTF8(`cosignature/v1\ntime ${time}\n`), whole);
+      times.set(witness.called, time);
+    }
+    const { key } = /** @type {NoteKey} */ (log ?? witness);
+    if (signature.length !== 64 || !(await verifyEd25519(key, signature, said))) throw invalid(2, `the signature of ${name} is not by it`);
+    if (seen.has(key)) throw invalid(2, `${name} has signed twice`);
+    seen.add(key);
+    signed ||= Boolean(log) && name === origin;
+  }
+  if (!signed) throw invalid(2, `no log that the policy names has signed the checkpoint of ${origin}`);
+  const since = policy.quorum ? policy.quorum(times) : 0n;
+  if (since === undefined) throw invalid(2, "the witnesses that have cosigned the checkpoint are no quorum of the policy");
+  return { cosigners: [...times.keys()], since };
+}
+
+/**
+ * rootOf is the root to which an inclusion proof leads (RFC 9162 §2.1.3.2), and undefined if it has not as many
+ * hashes as it must.
+ * @param {Uint8Array} leaf
+ * @param {bigint} index
+ * @param {bigint} size
+ * @param {Uint8Array[]} proof
+ */
+function rootOf(leaf, index, size, proof) {
+  let hash = leaf, at = index, last = size - 1n;
+  for (const sibling of proof) {
+    if (last === 0n) return undefined;
+    if ((at & 1n) === 1n || at === last) {
+      hash = sha256(join([1], sibling, hash));
+      while ((at & 1n) === 0n && at !== 0n) at >>= 1n, last >>= 1n;
+    } else hash = sha256(join([1], hash, sibling));
+    at >>= 1n, last >>= 1n;
+  }
+  return last === 0n ? hash : undefined;
+}
+
+/** Bytes are read from their beginning on. */
+class Bytes {
+  #at = 0;
+
+  /** @param {Uint8Array} bytes @param {string} what */
+  constructor(bytes, what) {
+    this.bytes = bytes;
+    this.what = what;
+  }
+
+  /** @param {number} n */
+  take(n) {
+    if (n > this.left()) throw invalid(1, `${this.what} ends too early`);
+    return this.bytes.subarray(this.#at, this.#at += n);
+  }
+
+  /** number is one of up to 6 bytes, little-endian. @param {number} n */
+  number(n) {
+    return this.take(n).reduceRight((number, byte) => number * 256 + byte, 0);
+  }
+
+  /** size is a CompactSize, which must be the shortest. */
+  size() {
+    const first = this.number(1);
+    if (first < 0xfd) return first;
+    const [lower, upper] = first === 0xfd ? [this.number(2), 0] : first === 0xfe ? [this.number(4), 0] : [this.number(4), this.number(4)];
+    const size = upper * 2 ** 32 + lower;
+    if (size < [0xfd, 0x10000, 2 ** 32][first - 0xfd]) throw invalid(1, `${this.what} has a CompactSize that is not the shortest`);
+    return size;
+  }
+
+  /** left is how many bytes are still to be read. */
+  left() {
+    return this.bytes.length - this.#at;
+  }
+
+  /** end has nothing come behind. */
+  end() {
+    if (this.left() > 0) throw invalid(1, `something is behind ${this.what}`);
+  }
+}
+
+const keyPrefix = toUTF8("keytree/key\0"), idPrefix = toUTF8("keytree/id\0");
+
+/** mapKey is where the map has a record (protocol/SPEC.md §12). @param {Uint8Array} prefix @param {Uint8Array} of */
+const mapKey = (prefix, of) => sha256(join(prefix, of));
+
+/** isRight tells the side of a map key. @param {Uint8Array} key @param {number} bit */
+const isRight = (key, bit) => ((key[bit >> 3] >> (7 - (bit & 7))) & 1) === 1;
+
+/**
+ * @typedef {object} Leaf A record that is shown.
+ * @property {Uint8Array} key Its map key.
+ * @property {Uint8Array} next The map key of the record that comes next on a walk; empty if it is the last.
+ * @property {boolean} reached Whether a look-up has ended at it.
+ * @property {KeyRecord | IDRecord} record
+ * @property {Uint8Array} parent Of a key's record; empty of an id's.
+ * @property {Leaf} [after] What was found at next.
+ */
+
+/** @typedef {{ bit: number, left: Tree | undefined, right: Tree | undefined }} Branch What is undefined is not shown. */
+/** @typedef {Branch | Leaf} Tree */
+
+/** ShownMap is that part of the map which a proof shows. */
+class ShownMap {
+  /** @type {Leaf[]} */
+  leaves = [];
+  /** @type {Tree | undefined} */
+  #whole; // undefined if the map is empty
+  #prefix;
+  #height;
+  #from;
+  /** @type {{ bit: number, right: boolean }[]} */
+  #way = []; // down to what is read
+
+  /**
+   * @param {Bytes} from
+   * @param {number} height Of the entry.
+   * @param {string} prefix Of addresses.
+   */
+  constructor(from, height, prefix) {
+    this.#from = from;
+    this.#height = height;
+    this.#prefix = prefix;
+    const [whole, hash] = this.#read();
+    this.#whole = whole;
+    /** The state root. */
+    this.root = hash;
+  }
+
+  /** @returns {[Tree | undefined, Uint8Array]} What it is, and its hash. */
+  #read() {
+    const kind = this.#from.number(1);
+    if (kind === 0 && this.#way.length === 0) return [undefined, sha256(new Uint8Array(0))];
+    if (kind === 1) return this.#readLeaf();
+    if (kind < 2 || kind > 4) throw invalid(1, `a node of the tree begins with ${kind}`);
+    const bit = this.#from.number(1), above = this.#way.at(-1);
+    if (above && bit <= above.bit) throw invalid(1, `bit ${bit} of the tree is below bit ${above.bit}`);
+    const [left, leftHash] = kind === 3 ? [undefined, this.#from.take(32)] : this.#readSide(bit, false);
+    const [right, rightHash] = kind === 4 ? [undefined, this.#from.take(32)] : this.#readSide(bit, true);
+    return [{ bit, left, right }, sha256(join([1], bit < 128 ? [bit] : [bit, 1], leftHash, rightHash))];
+  }
+
+  /** @param {number} bit @param {boolean} right */
+  #readSide(bit, right) {
+    this.#way.push({ bit, right });
+    const read = this.#read();
+    this.#way.pop();
+    return read;
+  }
+
+  /** @returns {[Leaf, Uint8Array]} */
+  #readLeaf() {
+    if (this.leaves.length === mostRecords) throw invalid(1, `it shows more than ${mostRecords} records`);
+    const kind = this.#from.number(1);
+    if (kind !== 1 && kind !== 2) throw invalid(1, `a record begins with ${kind}`);
+    const fields = this.#from.take(kind === 1 ? 108 : 85), leaf = kind === 1 ? this.#readKey(fields) : this.#readID(fields);
+    for (const { bit, right } of this.#way) if (isRight(leaf.key, bit) !== right) throw invalid(1, `a record is on the wrong side of bit ${bit}`);
+    this.leaves.push(leaf);
+    return [leaf, sha256(join([0, 32], leaf.key, [fields.length + 1, kind], fields))];
+  }
+
+  /** @param {Uint8Array} fields @returns {Leaf} */
+  #readKey(fields) {
+    const from = new Bytes(fields, "a record"), key = from.take(20), parent = from.take(20), accept = from.take(32), id = from.take(32), height = from.number(4);
+    const isRoot = isZero(parent);
+    if (isZero(accept) !== isRoot || isZero(id) === isRoot || height > this.#height) throw invalid(1, "there is no such record of a key");
+    return {
+      key: mapKey(keyPrefix, key), next: isRoot ? fields.subarray(0, 0) : mapKey(keyPrefix, parent), reached: false, parent,
+      record: {
+        address: formatAddress(key, this.#prefix), parent_address: isRoot ? "" : formatAddress(parent, this.#prefix),
+        accept_tx_hash: isRoot ? "" : toDisplay(accept), id_tx_hash: isRoot ? toDisplay(id) : "", height,
+      },
+    };
+  }
+
+  /** @param {Uint8Array} fields @returns {Leaf} */
+  #readID(fields) {
+    const from = new Bytes(fields, "a record"), id = from.take(32), state = from.number(1), root = from.take(20), into = from.take(32);
+    if (state > 1 || isZero(root) !== (state === 1) || isZero(into) !== (state === 0) || same(into, id)) throw invalid(1, "there is no such record of an id");
+    return {
+      key: mapKey(idPrefix, id), next: state === 0 ? fields.subarray(0, 0) : mapKey(idPrefix, into), reached: false, parent: fields.subarray(0, 0),
+      record: { id_tx_hash: toDisplay(id), merged_into: state === 1 ? toDisplay(into) : "", main_address: state === 0 ? formatAddress(root, this.#prefix) : "" },
+    };
+  }
+
+  /** find looks a map key up. @param {Uint8Array} key @returns {Leaf | "ABSENT" | "NOT SHOWN"} */
+  #find(key) {
+    let at = this.#whole;
+    while (at && "bit" in at) {
+      at = isRight(key, at.bit) ? at.right : at.left;
+      if (!at) return "NOT SHOWN";
+    }
+    if (at) at.reached = true;
+    return at && same(at.key, key) ? at : "ABSENT";
+  }
+
+  /**
+   * walk looks a map key up, and then what comes next, up to the last.
+   * @param {Uint8Array} key
+   * @returns {{ leaves: Leaf[], cut: boolean }}
+   */
+  walk(key) {
+    const leaves = [];
+    for (let found = this.#find(key); ;) {
+      if (found === "NOT SHOWN") {
+        if (this.leaves.length !== mostRecords) throw invalid(5, `a walk comes to what is not shown, though there are only ${this.leaves.length} records`);
+        return { leaves, cut: true };
+      }
+      if (found === "ABSENT") {
+        if (leaves.length > 0) throw invalid(5, "a walk comes to what has no record");
+        return { leaves, cut: false };
+      }
+      if (leaves.push(found) > this.leaves.length) throw invalid(5, "a walk goes round");
+      if (found.next.length === 0) return { leaves, cut: false };
+      /** @type {Leaf | "ABSENT" | "NOT SHOWN"} */
+      const next = found.after ?? this.#find(found.next);
+      if (typeof next === "object") found.after = next; // many walks may come by
+      found = next;
+    }
+  }
+}
+
+/** provenKey is what a walk shows of a key. @param {string} address @param {{ leaves: Leaf[], cut: boolean }} walk @returns {ProvenKey} */
+function provenKey(address, { leaves, cut }) {
+  const records = leaves.map(({ record }) => /** @type {KeyRecord} */ (record)), first = records[0], last = records.at(-1);
+  const path = last ? records.map((record) => record.address) : [address];
+  if (cut && last) path.push(last.parent_address);
+  return {
+    kind: "key", address, found: last ? true : cut ? undefined : false, cut, parent_address: first?.parent_address ?? "", path,
+    main_address: cut ? "" : last?.address ?? address, id_tx_hash: cut ? "" : last?.id_tx_hash ?? "", accept_tx_hash: first?.accept_tx_hash ?? "", records,
+  };
+}
+
+/** provenIdentity is what a walk shows of an id. @param {string} id @param {{ leaves: Leaf[], cut: boolean }} walk @returns {ProvenIdentity} */
+function provenIdentity(id, { leaves, cut }) {
+  const records = leaves.map(({ record }) => /** @type {IDRecord} */ (record)), last = records.at(-1), merged = records[0]?.merged_into;
+  return {
+    kind: "identity", id_tx_hash: id, found: last ? true : cut ? undefined : false, cut, state: merged === undefined ? "" : merged ? "MERGED" : "CURRENT",
+    merged_into: merged && last && !cut ? last.id_tx_hash : "", main_address: cut ? "" : last?.main_address ?? "", records,
+  };
+}
+
+/** withoutToken is a script without its prefix of CashTokens (CHIP-2022-02), if it has a valid one. @param {Uint8Array} script */
+function withoutToken(script) {
+  if (script[0] !== 0xef) return script;
+  const from = new Bytes(script, "a script");
+  try {
+    from.take(33);
+    const bits = from.number(1), has = { amount: bits & 0x10, nft: bits & 0x20, commitment: bits & 0x40 }, capability = bits & 15;
+    if (bits & 0x80 || capability > 2 || !has.nft && (has.commitment || capability || !has.amount)) return script;
+    if (has.commitment) {
+      const size = from.size();
+      if (size === 0 || size > 128) return script;
+      from.take(size);
+    }
+    if (has.amount) {
+      const amount = script.subarray(script.length - from.left());
+      if (from.size() === 0 || amount[0] === 0xff && amount[8] >= 0x80) return script; // which is 2⁶³ or more
+    }
+    return from.take(from.left());
+  } catch (error) {
+    if (error instanceof StateProofError) return script; // which ends too early
+    throw error;
+  }
+}
+
+/**
+ * itemsOf are what a script pushes, the first three; undefined if it does anything else.
+ * @param {Uint8Array} script
+ */
+function itemsOf(script) {
+  const from = new Bytes(script, "a script"), items = [];
+  try {
+    while (from.left() > 0 && items.length < 3) {
+      const op = from.number(1);
+      if (op <= 0x4b) items.push(from.take(op));
+      else if (op <= 0x4e) items.push(from.take(from.number(1 << (op - 0x4c))));
+      else if (op === 0x4f || op >= 0x51 && op <= 0x60) items.push(Uint8Array.of(op === 0x4f ? 0x81 : op - 0x50));
+      else return undefined;
+    }
+  } catch (error) {
+    if (error instanceof StateProofError) return undefined; // it ends within a push
+    throw error;
+  }
+  return items;
+}
+
+/**
+ * actionOf is the action that a transaction carries (protocol/SPEC.md §1): undefined if there is none, or if it is malformed.
+ * @param {Uint8Array} raw
+ * @returns {{ kind: string, of: Uint8Array } | undefined} Of: the parent, or the transaction referred to.
+ */
+function actionOf(raw) {
+  const from = new Bytes(raw, "a transaction"), scripts = [];
+  from.take(4);
+  for (let inputs = from.size(); inputs > 0; inputs--) from.take(36), from.take(from.size()), from.take(4);
+  for (let outputs = from.size(); outputs > 0; outputs--) from.take(8), scripts.push(from.take(from.size()));
+  from.take(4);
+  from.end();
+  for (const script of scripts.map(withoutToken)) {
+    const kind = ["MLR", "MLA", "MCR"][script[3] - 0x20];
+    if (!kind || script[0] !== 0x6a || script[1] !== 0x02 || script[2] !== 0x6d) continue;
+    const items = itemsOf(script.subarray(4));
+    return items && (items.length === 1 || items.length === 2) && items[0].length === (kind === "MLR" ? 20 : 32) ? { kind, of: items[0] } : undefined;
+  }
+  return undefined;
+}
+
+/**
+ * hasWork tells whether the hash of a block's header meets the target that its bits claim, and whether that is one of
+ * its network.
+ * @param {Uint8Array} header
+ * @param {Uint8Array} hash
+ * @param {string} network
+ */
+function hasWork(header, hash, network) {
+  const target = targetOf(header[75], header[72] | (header[73] << 8) | (header[74] << 16)), easiest = network === "regtest" ? targetOf(0x20, 0x7fffff) : targetOf(0x1d, 0xffff);
+  return target <= easiest && toNumber(hash.slice().reverse()) <= target;
+}
+
+/** targetOf is what the bits of a header claim; 0, which no hash meets, if that is negative. @param {number} size @param {number} mantissa */
+const targetOf = (size, mantissa) => (mantissa >= 0x800000 ? 0n : size <= 3 ? BigInt(mantissa >> (8 * (3 - size))) : BigInt(mantissa) << BigInt(8 * (size - 3)));
+
+/**
+ * readTransaction reads a transaction that a proof brings along, which must be in the block that it names.
+ * @param {Bytes} from
+ * @param {string} network
+ */
+function readTransaction(from, network) {
+  const height = from.number(4), header = from.take(80), index = from.number(4), count = from.number(1);
+  if (count > 32) throw invalid(1, `a merkle branch has ${count} hashes`);
+  const branch = Array.from({ length: count }, () => from.take(32)), size = from.number(4);
+  if (size < 65 || size > 1_000_000) throw invalid(1, `a transaction has ${size} bytes`);
+  const raw = from.take(size), txid = hash256(raw), block = hash256(header);
+  let hash = txid, at = index;
+  for (const sibling of branch) {
+    if (at & 1 && same(sibling, hash)) throw invalid(7, "a transaction is the copy that fills a level of its block's merkle tree");
+    hash = hash256(at & 1 ? join(sibling, hash) : join(hash, sibling));
+    at >>>= 1;
+  }
+  if (at !== 0 || !same(hash, header.subarray(36, 68))) throw invalid(7, "a transaction is not under the merkle root of its block");
+  if (!hasWork(header, block, network)) throw invalid(7, "the header of a block has not the work that it claims");
+  return { height, index, txid, block: toDisplay(block), action: actionOf(raw) };
+}
+
+/**
+ * readTransactions reads the pairs of an accept and its request.
+ * @param {Bytes} from
+ * @param {ShownMap} map
+ * @param {{ network: string, as_of_height: number, as_of_hash: string }} asOf
+ * @returns {ShownTransaction[]}
+ */
+function readTransactions(from, map, { network, as_of_height, as_of_hash }) {
+  const count = from.number(2), shown = /** @type {ShownTransaction[]} */ ([]), accepts = new Set();
+  if (count > mostTransactions || count % 2 !== 0) throw invalid(1, `it has ${count} transactions`);
+  /** @type {Map<string, Leaf>} */
+  const links = new Map(count === 0 ? [] : map.leaves.flatMap((leaf) => ("address" in leaf.record ? [[leaf.record.accept_tx_hash, leaf]] : [])));
+  for (let i = 0; i < count; i += 2) {
+    const accept = readTransaction(from, network), request = readTransaction(from, network), txid = toDisplay(accept.txid), link = links.get(txid);
+    const height = /** @type {KeyRecord | undefined} */ (link?.record)?.height;
+    if (!link || height === undefined || accept.action?.kind !== "MLA") throw invalid(7, `transaction ${txid} is not the MLA of a record that is shown`);
+    if (accepts.has(txid)) throw invalid(7, `transaction ${txid} is there twice`);
+    accepts.add(txid);
+    const refersTo = accept.action.of;
+    if (request.action?.kind !== "MLR" || !same(refersTo, request.txid) && !same(refersTo, request.txid.slice().reverse())) throw invalid(7, `what is behind MLA ${txid} is not its MLR`);
+    if (!same(request.action.of, link.parent)) throw invalid(7, `MLR ${toDisplay(request.txid)} names another parent`);
+    if (accept.height > height || request.height > height) throw invalid(7, `MLA ${txid} and its MLR claim to be later than their link`);
+    for (const [kind, one] of /** @type {const} */ ([["MLA", accept], ["MLR", request]])) {
+      if (one.height === as_of_height && one.block !== as_of_hash) throw invalid(7, `${kind} ${toDisplay(one.txid)} is in another block than that of the entry, which has its height`);
+      shown.push({ tx_hash: toDisplay(one.txid), kind, height: one.height, block_hash: one.block, tx_index: one.index });
+    }
+  }
+  return shown;
+}
+
+/**
+ * readProven reads what a proof shows.
+ * @param {Uint8Array} extra
+ * @param {string} network
+ */
+function readProven(extra, network) {
+  const from = new Bytes(extra, "what is shown"), prefix = networks[network];
+  if (!same(from.take(5), Uint8Array.of(0x4b, 0x54, 0x50, 0, 1))) throw invalid(1, "it is no state proof of version 1");
+  const entry = from.take(105), fields = new Bytes(entry, "the entry");
+  if (!same(fields.take(5), Uint8Array.of(0x4b, 0x54, 0x53, 0, 1))) throw invalid(1, "its entry is none of a state log");
+  const height = fields.number(4), block = fields.take(32), stateHash = fields.take(32), root = fields.take(32);
+  const count = from.number(2), seen = new Set();
+  if (count < 1 || count > mostSubjects) throw invalid(1, `it has ${count} subjects`);
+  const subjects = Array.from({ length: count }, () => {
+    const kind = from.number(1);
+    if (kind !== 1 && kind !== 2) throw invalid(1, `a subject begins with ${kind}`);
+    const of = from.take(kind === 1 ? 20 : 32), name = toHex(of);
+    if (seen.has(name)) throw invalid(1, "a subject is there twice");
+    seen.add(name);
+    return { kind, of };
+  });
+  const map = new ShownMap(from, height, prefix);
+  if (!same(map.root, root)) throw invalid(4, "the tree's hash is not the entry's state root");
+  const proven = subjects.map(({ kind, of }) => {
+    const walk = map.walk(mapKey(kind === 1 ? keyPrefix : idPrefix, of));
+    return kind === 1 ? provenKey(formatAddress(of, prefix), walk) : provenIdentity(toDisplay(of), walk);
+  });
+  if (!map.leaves.every(({ reached }) => reached)) throw invalid(6, "it shows a record that says nothing of its subjects");
+  const asOf = { network, as_of_height: height, as_of_hash: toDisplay(block) }, transactions = readTransactions(from, map, asOf);
+  from.end();
+  return {
+    leaf: sha256(join([0], entry)), transactions, subjects: proven,
+    entry: { ...asOf, state_hash: toHex(stateHash), state_root: toHex(root) },
+  };
+}
+
+/**
+ * verifyStateProof finds what a state proof shows (protocol/SPEC.md §13), by a policy that says which log and
+ * which witnesses are believed (C2SP's tlog-policy), and nothing else: no server is asked. It throws a
+ * StateProofError for a file that shows nothing.
+ *
+ * What it shows is what was so after one block. Look how old that is, and give the addresses that you asked for: the
+ * proof for another address is as valid.
+ * @param {string | Uint8Array} file
+ * @param {string} policy
+ * @param {VerifyOptions} [options]
+ * @returns {Promise<ProvenState>}
+ */
+export async function verifyStateProof(file, policy, { addresses = [], ids = [], maxAge = 24 * 60 * 60 * 1000, now = Date.now() } = {}) {
+  const believed = new Policy(policy);
+  if (file.length > mostOfFile) throw invalid(1, `it has more than ${mostOfFile} bytes`);
+  let text = file;
+  if (typeof text !== "string") {
+    try {
+      text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(text);
+    } catch {
+      throw invalid(1, "it is no text");
+    }
+  }
+  let at = 0;
+  const line = () => {
+    const end = text.indexOf("\n", at);
+    if (end < 0) throw invalid(1, "it ends too early");
+    const read = text.slice(at, end);
+    at = end + 1;
+    return read;
+  };
+  if (line() !== "c2sp.org/tlog-proof@v1") throw invalid(1, "it is no tlog-proof");
+  const extraLine = line(), extra = extraLine.startsWith("extra ") ? fromBase64(extraLine.slice(6)) : undefined;
+  if (!extra) throw invalid(1, "it has no extra data in base64");
+  const indexLine = line(), index = indexLine.startsWith("index ") ? toNumberUpTo(indexLine.slice(6), mostNumber) : undefined;
+  if (index === undefined) throw invalid(1, "it has no index");
+  const inclusion = [];
+  for (let next = line(); next !== ""; next = line()) {
+    const hash = fromBase64(next);
+    if (hash?.length !== 32 || inclusion.push(hash) > 63) throw invalid(1, "it has no inclusion proof of up to 63 hashes");
+  }
+  const checkpoint = readCheckpoint(text.slice(at)), { network, origin, size } = checkpoint;
+  if (at + toUTF8(text.slice(at)).length > mostOfFile) throw invalid(1, `it has more than ${mostOfFile} bytes`);
+  const { cosigners, since } = await checkSignatures(checkpoint, believed);
+  const { leaf, entry, subjects, transactions } = readProven(extra, network);
+  const root = index < size ? rootOf(leaf, index, size, inclusion) : undefined;
+  if (!root || !same(root, checkpoint.root)) throw invalid(3, "the entry is not in the log at its index");
+  /** @type {ProvenState} */
+  const proven = {
+    ...entry, log: origin, log_index: String(index), log_size: String(size), cosigners, cosigned_at: Number(since),
+    old: since === 0n || now - Number(since) * 1000 > maxAge, subjects, transactions,
+    unproven: transactions.length > 0 ? ["key_count", "named_by", "transactions.height", "transactions.block_hash"] : ["key_count", "named_by"],
+  };
+  for (const address of addresses) provenOf(proven, address);
+  for (const id of ids) if (!subjects.some((one) => one.kind === "identity" && one.id_tx_hash === id.toLowerCase())) throw new StateProofError(`it is no proof of identity ${id}`, "SUBJECT");
+  return proven;
+}
+
+/** provenOf is what a proof shows of an address. @param {ProvenState} proven @param {string} address @returns {ProvenKey} */
+function provenOf({ network, subjects }, address) {
+  const { prefix, kind, hash } = decodeAddress(address);
+  if (kind !== "P2PKH" || hash.length !== 20) throw wrong("address", `expected that of a key (P2PKH), got ${address}`);
+  const whole = formatAddress(hash, prefix), found = subjects.find((one) => one.kind === "key" && one.address === whole);
+  if (!found || prefix !== networks[network]) throw new StateProofError(`it is no proof of ${whole}, of ${network}`, "SUBJECT");
+  return /** @type {ProvenKey} */ (found);
+}
+
+/**
+ * differences names what a server says of a key otherwise than was proven as of the same block.
+ * @param {Readonly<Resolution>} resolution
+ * @param {ProvenKey} key
+ * @param {ProvenState} state
+ */
+function differences(resolution, key, state) {
+  const { path, path_truncated: truncated } = resolution, both = Math.min(path.length, key.path.length);
+  const hasLength = path.length === key.path.length || (path.length < key.path.length ? truncated : key.cut);
+  const differs = Object.entries({
+    address: resolution.address === key.address,
+    as_of_height: resolution.as_of_height === state.as_of_height,
+    as_of_hash: resolution.as_of_hash === state.as_of_hash,
+    parent_address: resolution.parent_address === key.parent_address || key.found === undefined,
+    accept_tx_hash: resolution.accept_tx_hash === key.accept_tx_hash || key.found === undefined,
+    path: hasLength && path.slice(0, both).every((address, i) => address === key.path[i]),
+    main_address: resolution.main_address === key.main_address || key.cut,
+    id_tx_hash: resolution.id_tx_hash === key.id_tx_hash || key.cut,
+    depth: resolution.depth === key.path.length - 1 || key.cut,
+  });
+  return differs.flatMap(([field, agrees]) => (agrees ? [] : [field]));
 }

@@ -54,6 +54,15 @@ func newJSWorld(t *testing.T) *jsWorld {
 	w.stand = newStand(t, rig, c)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /control/{what}", w.control)
+	mux.HandleFunc("POST /control/note", func(rw http.ResponseWriter, r *http.Request) {
+		var note struct{ Text string }
+		if err := json.NewDecoder(r.Body).Decode(&note); err != nil {
+			t.Error(err)
+		}
+		t.Log(note.Text)
+		rw.Write([]byte("{}"))
+	})
+	mux.HandleFunc("GET /keytree.js", func(rw http.ResponseWriter, r *http.Request) { http.ServeFile(rw, r, "keytree.js") }) // of what makes state proofs
 	mux.HandleFunc("POST /ended", func(_ http.ResponseWriter, r *http.Request) {
 		ends := make(map[string]string)
 		if err := json.NewDecoder(r.Body).Decode(&ends); err != nil {

@@ -2,8 +2,9 @@
 import { test } from "node:test";
 import * as module from "../keytree.js";
 import { cases } from "./cases.js";
+import "./proofcases.js";
 
-const { SERVER: server, HOME_URL: home } = process.env;
+const { SERVER: server, HOME_URL: home, KEYTREE_EXHAUSTIVE: exhaustive } = process.env;
 
 async function control(what, args = {}) {
   const response = await fetch(`${home}/control/${what}`, { method: "POST", body: JSON.stringify(args) });
@@ -11,4 +12,4 @@ async function control(what, args = {}) {
   return response.json();
 }
 
-for (const [name, run] of Object.entries(cases)) test(name, { timeout: 60_000 }, () => run({ module, server, control }));
+for (const [name, run] of Object.entries(cases)) test(name, { timeout: 60_000 }, () => run({ module, server, control, exhaustive, note: (text) => control("note", { text }) }));
