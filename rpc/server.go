@@ -74,6 +74,8 @@ type Config struct {
 
 	// State answers, over HTTP, what is below statelog.Path; nil: nothing is there.
 	State http.Handler
+	// StatePolicy is explorer.Config's: by what the explorer's pages check state proofs.
+	StatePolicy func() string
 	// WalletConnect lets the pages on which link requests are answered ask wallets over a relay; nil: they do not.
 	WalletConnect *connect.WalletConnect
 	WizardConnect *connect.WizardConnect // the same over a relay of WizardConnect
@@ -157,7 +159,7 @@ func NewServer(c Config) (*Server, error) {
 	if s.signIn, err = signin.New(signin.Config{Net: c.Net, Index: services.Answers(), Key: c.SignInKey}); err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
-	if s.explorer, err = explorer.New(explorer.Config{Identities: services.Identities(), Anchors: services.Anchors(), Version: c.Version}); err != nil {
+	if s.explorer, err = explorer.New(explorer.Config{Identities: services.Identities(), Anchors: services.Anchors(), Version: c.Version, StatePolicy: c.StatePolicy}); err != nil {
 		return nil, fmt.Errorf("rpc: %w", err)
 	}
 	if s.connect, err = connect.New(connect.Config{Identities: services.Identities(), Version: c.Version, WalletConnect: c.WalletConnect, WizardConnect: c.WizardConnect}); err != nil {

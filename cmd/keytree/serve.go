@@ -441,6 +441,7 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		}
 		if index.stateLog != nil {
 			config.State = statelogrpc.NewHandler(c.network.Name, index.stateLog, index.stateLog.witness(), c.log)
+			config.StatePolicy = func() string { return index.stateLog.publicPolicy(c.stateLog) }
 		}
 		if c.signInKeyFile != "" {
 			if config.SignInKey, err = signin.OpenKey(c.signInKeyFile); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,6 +47,7 @@ type stateLogConfig struct {
 	keyFile string // "": no log is signed
 	host    string
 	policy  *format.Policy // nil: no witness is asked
+	believe string         // what that is made of
 	anchor  string         // file with the key of anchors; "": none is made
 
 	cosignKey  string // "": none is cosigned
@@ -85,9 +87,11 @@ func (f stateLogFlags) config(dataDir, network string, stateRoot bool) (*stateLo
 		return nil, usagef("--anchor-state: anchors of the state log are under the domain %s, which has more than %d bytes: expected a shorter --state-log-host", domain, protocol.MaxAnchorDomain)
 	}
 	if *f.policy != "" {
-		if c.policy, err = readPolicy(*f.policy); err != nil {
+		var text []byte
+		if c.policy, text, err = readPolicyText(*f.policy); err != nil {
 			return nil, err
 		}
+		c.believe = string(text)
 	}
 	if *f.cosignKey == "" {
 		return c, nil
@@ -143,6 +147,25 @@ func (x *runningIndex) openStateLog() (err error) {
 	}
 	log.Info().Stringer("key", s.witness().Key()).Strs("logs", origins(c.cosignLogs)).Msg("witness of state logs")
 	return nil
+}
+
+// publicPolicy is by what the explorer checks the proofs of this index: the present epoch's log, and the witnesses that
+// its operator names, as --state-witness-policy has them; none if it has none. "" if no log is signed.
+func (s *stateLog) publicPolicy(c *stateLogConfig) string {
+	if c.keyFile == "" {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "log %v\n", s.Log(s.Status().Epoch).Key())
+	if c.policy == nil {
+		b.WriteString("quorum none\n")
+	}
+	for line := range strings.Lines(c.believe) {
+		if words := strings.Fields(line); len(words) == 0 || words[0] != "log" { // others' logs say nothing of this one
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // witness is what answers logs that want to be cosigned; nil if none is.

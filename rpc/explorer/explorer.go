@@ -43,6 +43,9 @@ type Config struct {
 	Identities keytreev1.IdentityServiceServer
 	Anchors    keytreev1.AnchorServiceServer
 	Version    string // of the server
+	// StatePolicy returns by what policy the server's state proofs can be checked (C2SP's tlog-policy): its log and the
+	// witnesses that its operator believes. Nil, or "", if it has no state log. It may be called concurrently.
+	StatePolicy func() string
 }
 
 // Explorer serves the pages. It may be used concurrently, and keeps nothing between requests.
@@ -88,7 +91,7 @@ func New(c Config) (*Explorer, error) {
 
 // kinds are the types of the files that are no pages.
 func kinds() map[string]string {
-	return map[string]string{"explorer.css": "text/css; charset=utf-8", "explorer.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"}
+	return map[string]string{"explorer.css": "text/css; charset=utf-8", "explorer.js": "text/javascript; charset=utf-8", "proof.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"}
 }
 
 // Paths are those under which there are pages, as a runtime.ServeMux has them.
@@ -98,6 +101,9 @@ func Paths() []string {
 }
 
 const filePath = "/explorer/{file}"
+
+// statePolicyFile is where pages find Config.StatePolicy.
+const statePolicyFile = "state-policy"
 
 // Register adds the pages to a server's.
 func (e *Explorer) Register(mux *runtime.ServeMux) error {
@@ -116,12 +122,23 @@ func (e *Explorer) Register(mux *runtime.ServeMux) error {
 // file answers with a style, script or picture.
 func (e *Explorer) file(w http.ResponseWriter, r *http.Request, path map[string]string) {
 	f, ok := e.files[path["file"]]
+	if policy := e.statePolicy(); path["file"] == statePolicyFile && policy != "" {
+		f, ok = rest.NewFile("text/plain; charset=utf-8", []byte(policy)), true
+	}
 	if !ok {
 		rest.WriteError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "no such file: %q", fault.Shortened(path["file"])))
 		return
 	}
 	guard(w.Header())
 	f.Answer(w, r)
+}
+
+// statePolicy is Config.StatePolicy.
+func (e *Explorer) statePolicy() string {
+	if e.StatePolicy == nil {
+		return ""
+	}
+	return e.StatePolicy()
 }
 
 // guard tells browsers what a page may do.

@@ -16,7 +16,7 @@ func functions() template.FuncMap {
 		"count":   count,
 		"plural":  plural,
 		"bytes":   func(n uint64) string { return humanize.IBytes(n) },
-		"live":    func(l live) (string, error) { text, err := json.Marshal(l); return string(text), err },
+		"json":    func(v any) (string, error) { text, err := json.Marshal(v); return string(text), err },
 		"follows": func(l live) bool { return l.All || len(l.Addresses)+len(l.IDs) > 0 },
 		"at": func(at *uint32) string {
 			if at == nil {

@@ -248,6 +248,7 @@ type keyPage struct {
 	Actions  []acted
 	Page     string
 	Pending  *pending
+	Proof    *proof
 }
 
 // requested is a link request that a key was asked.
@@ -284,6 +285,7 @@ func (e *Explorer) key(q *request) error {
 	if data.Pending = q.supposed(r.Unconfirmed); data.Pending != nil && r.Unconfirmed.GetResolution() != nil {
 		data.Pending.Changes = append(data.Pending.Changes, s.would(s.who(r.Unconfirmed.Resolution)))
 	}
+	data.Proof = q.proofOfKey(r)
 	if r.IdTxHash != "" {
 		if data.Links, err = q.branch(r.IdTxHash, r.Address, ""); err != nil {
 			return err
@@ -358,6 +360,7 @@ type identityPage struct {
 	Tree    *tree
 	Outside bool // the key that the tree was to begin with is not of this identity
 	Pending *pending
+	Proof   *proof
 }
 
 func (e *Explorer) identity(q *request) error {
@@ -383,6 +386,7 @@ func (e *Explorer) identity(q *request) error {
 		return nil
 	}
 	data.Main = s.key(i.MainAddress)
+	data.Proof = q.proofOfIdentity(id, i)
 	if i.MergedInto != "" {
 		data.Merged = say("It merged into identity ", s.identity(i.MergedInto), ". The keys below are those of that one.")
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
@@ -24,7 +25,9 @@ type world struct {
 	breaker string // what broke another one
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldOf(t, rpc.Config{}) }
+
+func newWorldOf(t *testing.T, config rpc.Config) *world {
 	c, blocks := rpctest.Family()
 	genesis := rpctest.AnchorOf(t, "child", rpctest.Record(rpctest.Domain, 1))
 	broken := rpctest.AnchorOf(t, "grandchild", rpctest.Record(rpctest.Domain, 2))
@@ -33,7 +36,7 @@ func newWorld(t *testing.T) *world {
 		c.Block(rpctest.MLR("hostile", "stranger", "parent", hostile+strings.Repeat("z", 100_000))),
 		c.Anchored(t, nil, genesis, broken),
 		c.Anchored(t, nil, rpctest.AnchorOf(t, "child", rpctest.Record(rpctest.Domain, 3), genesis), breaker))
-	w := &world{rpctest.New(t, blocks...), c, rpctest.ID(genesis), rpctest.ID(breaker)}
+	w := &world{rpctest.NewOf(t, config, blocks...), c, rpctest.ID(genesis), rpctest.ID(breaker)}
 	w.Suppose(t, "cut", nil, rpctest.MCR("cut", "parent", "mla3"), rpctest.MLR("pending", "lone", "parent", hostile))
 	return w
 }

@@ -295,19 +295,26 @@ export declare class Keytree {
      * by a policy (see verifyStateProof). It throws a StateProofError, with the reason DIFFERS if the server's answer
      * as of that block is another than what it has proven. What came after that block is not in it.
      * @param {string} address CashAddr.
-     * @param {{ policy: string, atHeight?: number, maxAge?: number, signal?: AbortSignal }} options
+     * @param {Believing} options
      * @returns {Promise<{ state: ProvenState, key: ProvenKey, resolution: Readonly<Resolution> }>} The resolution is as of the
      *   proven block.
      */
-    resolveProven(address: string, { policy, atHeight, maxAge, signal }: {
-        policy: string;
-        atHeight?: number;
-        maxAge?: number;
-        signal?: AbortSignal;
-    }): Promise<{
+    resolveProven(address: string, { policy, atHeight, maxAge, signal }: Believing): Promise<{
         state: ProvenState;
         key: ProvenKey;
         resolution: Readonly<Resolution>;
+    }>;
+    /**
+     * identityProven describes an identity as resolveProven does a key. An id that names nothing, which the server has
+     * to prove as well, has no answer beside it.
+     * @param {string} id
+     * @param {Believing} options
+     * @returns {Promise<{ state: ProvenState, proven: ProvenIdentity, identity?: Identity }>}
+     */
+    identityProven(id: string, { policy, atHeight, maxAge, signal }: Believing): Promise<{
+        state: ProvenState;
+        proven: ProvenIdentity;
+        identity?: Identity;
     }>;
     /** action tells what has become of an action. @param {string} tx @param {AsOf} [asOf] @returns {Promise<Action>} */
     action(tx: string, asOf?: AsOf): Promise<Action>;
@@ -789,6 +796,24 @@ export type ProofOf = {
      */
     signal?: AbortSignal;
 };
+export type Believing = {
+    /**
+     * Whom to believe (C2SP's tlog-policy).
+     */
+    policy: string;
+    /**
+     * As of which block; left out, the newest that can be proven.
+     */
+    atHeight?: number;
+    /**
+     * After how many milliseconds a cosignature is old. Default a day.
+     */
+    maxAge?: number;
+    /**
+     * Ends the call.
+     */
+    signal?: AbortSignal;
+};
 export type StateProofFile = {
     as_of_height: number;
     as_of_hash: string;
@@ -878,6 +903,13 @@ export type StateProofFile = {
  * @typedef {object} ProofOf What a proof is asked to be.
  * @property {number} [atHeight] As of which block.
  * @property {boolean} [transactions] Whether to bring the MLAs and MLRs of the links along.
+ * @property {AbortSignal} [signal] Ends the call.
+ */
+/**
+ * @typedef {object} Believing How something is asked that must be proven.
+ * @property {string} policy Whom to believe (C2SP's tlog-policy).
+ * @property {number} [atHeight] As of which block; left out, the newest that can be proven.
+ * @property {number} [maxAge] After how many milliseconds a cosignature is old. Default a day.
  * @property {AbortSignal} [signal] Ends the call.
  */
 /**
@@ -976,4 +1008,12 @@ export type Tree = Branch | Leaf;
  * @returns {Promise<ProvenState>}
  */
 export declare function verifyStateProof(file: string | Uint8Array, policy: string, { addresses, ids, maxAge, now }?: VerifyOptions): Promise<ProvenState>;
+/**
+ * differences names the fields in which what a server says of a key or an identity as of a block is another than what
+ * was proven as of the same block: none if there is nothing that is not so. What is not proven differs in nothing.
+ * @param {Readonly<Resolution> | Identity} said
+ * @param {ProvenKey | ProvenIdentity} proven
+ * @returns {string[]}
+ */
+export declare function differences(said: Readonly<Resolution> | Identity, proven: ProvenKey | ProvenIdentity): string[];
 export {};

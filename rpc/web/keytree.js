@@ -330,18 +330,40 @@ export class Keytree {
    * by a policy (see verifyStateProof). It throws a StateProofError, with the reason DIFFERS if the server's answer
    * as of that block is another than what it has proven. What came after that block is not in it.
    * @param {string} address CashAddr.
-   * @param {{ policy: string, atHeight?: number, maxAge?: number, signal?: AbortSignal }} options
+   * @param {Believing} options
    * @returns {Promise<{ state: ProvenState, key: ProvenKey, resolution: Readonly<Resolution> }>} The resolution is as of the
    *   proven block.
    */
   async resolveProven(address, { policy, atHeight, maxAge, signal }) {
     const { proof } = await this.proveAddress(address, { atHeight, signal });
     const state = await verifyStateProof(proof, policy, { addresses: [address], maxAge }), key = provenOf(state, address);
-    if (atHeight !== undefined && state.as_of_height !== atHeight) throw new StateProofError(`it is a proof of block ${state.as_of_height}, not ${atHeight}`, "SUBJECT");
+    checkHeight(state, atHeight);
     const resolution = await this.resolve(address, { atHeight: state.as_of_height, paths: true, signal });
-    const differs = differences(resolution, key, state);
-    if (differs.length > 0) throw new StateProofError(`the server says another ${differs.join(" and ")} of ${key.address} than it has proven as of block ${state.as_of_height}`, "DIFFERS");
+    agree(resolution, key, state);
     return { state, key, resolution };
+  }
+
+  /**
+   * identityProven describes an identity as resolveProven does a key. An id that names nothing, which the server has
+   * to prove as well, has no answer beside it.
+   * @param {string} id
+   * @param {Believing} options
+   * @returns {Promise<{ state: ProvenState, proven: ProvenIdentity, identity?: Identity }>}
+   */
+  async identityProven(id, { policy, atHeight, maxAge, signal }) {
+    const { proof } = await this.proveIdentity(id, { atHeight, signal });
+    const state = await verifyStateProof(proof, policy, { ids: [id], maxAge });
+    checkHeight(state, atHeight);
+    const proven = /** @type {ProvenIdentity} */ (state.subjects.find((one) => one.kind === "identity" && one.id_tx_hash === id.toLowerCase()));
+    try {
+      const identity = await this.identity(id, { atHeight: state.as_of_height, signal });
+      agree(identity, proven, state);
+      return { state, proven, identity };
+    } catch (error) {
+      if (!(error instanceof KeytreeError && error.status === 404)) throw error;
+      if (proven.found !== false) throw new StateProofError(`the server knows no identity ${id} as of block ${state.as_of_height}, and has proven it`, "DIFFERS", { cause: error });
+      return { state, proven };
+    }
   }
 
   /** action tells what has become of an action. @param {string} tx @param {AsOf} [asOf] @returns {Promise<Action>} */
@@ -1611,6 +1633,14 @@ export function ripemd160(bytes) {
  */
 
 /**
+ * @typedef {object} Believing How something is asked that must be proven.
+ * @property {string} policy Whom to believe (C2SP's tlog-policy).
+ * @property {number} [atHeight] As of which block; left out, the newest that can be proven.
+ * @property {number} [maxAge] After how many milliseconds a cosignature is old. Default a day.
+ * @property {AbortSignal} [signal] Ends the call.
+ */
+
+/**
  * @typedef {object} StateProofFile A state proof, and what the server says of it.
  * @property {number} as_of_height
  * @property {string} as_of_hash
@@ -2370,24 +2400,53 @@ function provenOf({ network, subjects }, address) {
 }
 
 /**
- * differences names what a server says of a key otherwise than was proven as of the same block.
- * @param {Readonly<Resolution>} resolution
- * @param {ProvenKey} key
+ * differences names the fields in which what a server says of a key or an identity as of a block is another than what
+ * was proven as of the same block: none if there is nothing that is not so. What is not proven differs in nothing.
+ * @param {Readonly<Resolution> | Identity} said
+ * @param {ProvenKey | ProvenIdentity} proven
+ * @returns {string[]}
+ */
+export function differences(said, proven) {
+  /** @type {Record<string, boolean>} */
+  let agrees;
+  if (proven.kind === "identity") {
+    const { id_tx_hash, state, merged_into, main_address } = /** @type {Identity} */ (said);
+    agrees = {
+      id_tx_hash: id_tx_hash === proven.id_tx_hash,
+      state: proven.found === undefined || (state === "UNCONFIRMED" ? "" : state) === proven.state,
+      merged_into: proven.cut || merged_into === proven.merged_into,
+      main_address: proven.cut || main_address === proven.main_address,
+    };
+  } else {
+    const { path, path_truncated: truncated, ...one } = /** @type {Resolution} */ (said), both = Math.min(path.length, proven.path.length);
+    const hasLength = path.length === proven.path.length || (path.length < proven.path.length ? truncated : proven.cut);
+    agrees = {
+      address: one.address === proven.address,
+      parent_address: proven.found === undefined || one.parent_address === proven.parent_address,
+      accept_tx_hash: proven.found === undefined || one.accept_tx_hash === proven.accept_tx_hash,
+      path: hasLength && path.slice(0, both).every((address, i) => address === proven.path[i]),
+      main_address: proven.cut || one.main_address === proven.main_address,
+      id_tx_hash: proven.cut || one.id_tx_hash === proven.id_tx_hash,
+      depth: proven.cut || one.depth === proven.path.length - 1,
+    };
+  }
+  return Object.entries(agrees).flatMap(([field, does]) => (does ? [] : [field]));
+}
+
+/**
+ * agree throws unless what a server says as of a block is what was proven as of that block.
+ * @param {Readonly<Resolution> | Identity} said
+ * @param {ProvenKey | ProvenIdentity} proven
  * @param {ProvenState} state
  */
-function differences(resolution, key, state) {
-  const { path, path_truncated: truncated } = resolution, both = Math.min(path.length, key.path.length);
-  const hasLength = path.length === key.path.length || (path.length < key.path.length ? truncated : key.cut);
-  const differs = Object.entries({
-    address: resolution.address === key.address,
-    as_of_height: resolution.as_of_height === state.as_of_height,
-    as_of_hash: resolution.as_of_hash === state.as_of_hash,
-    parent_address: resolution.parent_address === key.parent_address || key.found === undefined,
-    accept_tx_hash: resolution.accept_tx_hash === key.accept_tx_hash || key.found === undefined,
-    path: hasLength && path.slice(0, both).every((address, i) => address === key.path[i]),
-    main_address: resolution.main_address === key.main_address || key.cut,
-    id_tx_hash: resolution.id_tx_hash === key.id_tx_hash || key.cut,
-    depth: resolution.depth === key.path.length - 1 || key.cut,
-  });
-  return differs.flatMap(([field, agrees]) => (agrees ? [] : [field]));
+function agree(said, proven, { as_of_height, as_of_hash }) {
+  const differs = differences(said, proven);
+  if (said.as_of_height !== as_of_height) differs.push("as_of_height");
+  if (said.as_of_hash !== as_of_hash) differs.push("as_of_hash");
+  if (differs.length > 0) throw new StateProofError(`the server says another ${differs.join(" and ")} as of block ${as_of_height} than it has proven`, "DIFFERS");
+}
+
+/** checkHeight throws unless a proof is as of the block that was asked for. @param {ProvenState} state @param {number} [atHeight] */
+function checkHeight({ as_of_height }, atHeight) {
+  if (atHeight !== undefined && as_of_height !== atHeight) throw new StateProofError(`it is a proof of block ${as_of_height}, not ${atHeight}`, "SUBJECT");
 }

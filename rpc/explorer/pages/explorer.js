@@ -1,5 +1,7 @@
-// What the pages do besides showing: branches open in place, a slider moves through time, and a
-// page that is as of now follows what happens. Everything works without, by links and forms.
+// What the pages do besides showing: branches open in place, a slider moves through time, a page that is as of now
+// follows what happens, and what the server can prove is checked. Everything works without, by links and forms.
+
+import { prove } from "./proof.js";
 
 const main = () => document.getElementById("main");
 
@@ -194,6 +196,7 @@ async function look(height) {
     settling = setTimeout(() => {
       main().classList.remove("moving");
       reopen(document);
+      check();
     }, 150);
   } catch {
     location.assign(here(at));
@@ -326,11 +329,18 @@ function follow() {
 addEventListener("pagehide", () => { stream?.source.close(); stream = null; });
 addEventListener("pageshow", (event) => { if (event.persisted) follow(); });
 
+// check has what the page shows proven, unless it is on the way to another block.
+function check() {
+  const section = document.querySelector("section.proof");
+  if (section && !moving) prove(section);
+}
+
 // enhance does it all for what is on the page.
 function enhance() {
   enhanceTree(document.querySelector(".tree"));
   for (const form of document.querySelectorAll("form.slider")) slide(form);
   follow();
+  check();
 }
 
 enhance();

@@ -339,6 +339,21 @@ provenOnly("resolves what a server has proven, and finds out who lies", async ({
   await server({ path: [a2], path_truncated: true }).resolveProven(a2, { policy });
   equal((await failure(server({}, await world.proof(world.extra([keySubject(k1)]))).resolveProven(a2, { policy }))).reason, "SUBJECT", "another's proof");
   equal((await failure(server({}, proof.replace("index 5", "index 4")).resolveProven(a2, { policy }))).reason, "INVALID", "a broken proof");
+
+  // The same of an identity.
+  const [merged, unknown] = [await world.proof(world.extra([idSubject(cc)])), await world.proof(world.extra([idSubject(hash(3))]))];
+  const ids = (says, file = merged) => new module.Keytree("https://keytree.example", {
+    retries: 0, fetch: async (url) => (String(url).includes("/proof") ? Response.json({ proof: file }) : says === undefined ? Response.json({ code: 5 }, { status: 404 }) : Response.json(says)),
+  });
+  const identity = { id_tx_hash: hex(cc), state: "MERGED", merged_into: hex(aa), main_address: a1, as_of_height: 103, as_of_hash: honest.as_of_hash };
+  equal((await ids(identity).identityProven(hex(cc), { policy })).proven.merged_into, hex(aa));
+  for (const [field, lie] of Object.entries({ state: "CURRENT", merged_into: hex(bb), main_address: a2, as_of_hash: hex(bb) })) {
+    const error = await failure(ids({ ...identity, [field]: lie }).identityProven(hex(cc), { policy }));
+    equal([error.reason, error.message.includes(field)], ["DIFFERS", true], `identity's ${field}`);
+  }
+  equal((await failure(ids(undefined).identityProven(hex(cc), { policy }))).reason, "DIFFERS", "an identity that it has proven, and does not know");
+  equal((await ids(undefined, unknown).identityProven(hex(hash(3)), { policy })).proven.found, false, "an id that names nothing");
+  equal((await failure(ids(identity, unknown).identityProven(hex(cc), { policy }))).reason, "SUBJECT", "another id's proof");
   const posted = server({});
   await posted.proveAddresses([a1, a2], { atHeight: 7, transactions: true }).catch(() => {});
   await posted.proveIdentity(hex(aa)).catch(() => {});
