@@ -310,11 +310,16 @@ func TestBrowserProof(t *testing.T) {
 	b.Do("click", browser.Order{"selector": ".proof button:has-text(\"Believe this server's\")"})
 	see("", proven, "Proven as of block 9", "By this server's own word")
 
-	// A block comes, and the page follows.
+	// A block comes, and the page follows. What the reader is writing stays.
 	see(child, proven, "Proven as of block 9")
 	b.Do("wait", browser.Order{"selector": "html[data-following]"})
+	b.Do("click", browser.Order{"selector": ".proof summary"})
+	b.Do("fill", browser.Order{"selector": "#policy", "text": "half of a pol"})
 	w.Connect(t, w.chain.Block(rpctest.MCR("cut", "parent", "mla3")))
 	see("", unproven, "Not proven: this page shows what has changed since")
+	if same := b.Do("evaluate", browser.Order{"script": `document.activeElement?.id === "policy" && document.activeElement.value === "half of a pol"`}); same.Value != true {
+		t.Error("what the reader was writing is gone")
+	}
 	n.set(func() { n.covered = 10 })
 	see(child, proven, "Proven as of block 10", "is the main key of identity "+short(txid("cut")))
 

@@ -46,6 +46,8 @@ function replace(page) {
   if (!next) return;
   if (moving) next.classList.add("moving");
   const at = document.activeElement?.closest?.("#main") ? document.activeElement : null;
+  const believed = main().querySelector(".proof .believed");
+  if (believed) next.querySelector(".proof .believed")?.replaceWith(document.adoptNode(believed)); // what the reader writes there is not lost
   const time = main().querySelector("section.time");
   const its = next.querySelector("section.time");
   if (time && its) around(time, next, its);
@@ -53,7 +55,7 @@ function replace(page) {
   document.title = page.title;
   const footer = page.querySelector("footer");
   if (footer) document.querySelector("footer").replaceWith(document.adoptNode(footer));
-  if (at?.id && !at.isConnected) document.getElementById(at.id)?.focus();
+  if (at?.id && document.activeElement !== at) document.getElementById(at.id)?.focus();
   enhance();
 }
 

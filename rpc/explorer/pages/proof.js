@@ -74,11 +74,20 @@ function failed(error, { own }) {
   return { kind: error.reason === "DIFFERS" ? "refuted" : "unproven", title, body: [make("p", {}, `${error.message[0]?.toUpperCase() ?? ""}${error.message.slice(1)}.`)] };
 }
 
-// believing lets the reader say who is to be believed.
+// believe lets the reader say who is to be believed. Where that is said already nothing is touched: he may be writing.
+function believe(section, own, policy) {
+  const place = section.querySelector(".believed"), by = JSON.stringify([own, policy]);
+  if (place.dataset.by === by) return;
+  const details = believing(own, policy, () => prove(document.querySelector("section.proof")));
+  details.open = place.querySelector("details")?.open ?? false;
+  place.replaceChildren(details);
+  place.dataset.by = by;
+}
+
 function believing(own, policy, again) {
   const text = make("textarea", { id: "policy", rows: "6", spellcheck: "false", autocapitalize: "off", autocomplete: "off" }), problem = make("p", { role: "status" });
   text.value = policy;
-  const believe = (wanted) => () => {
+  const keep = (wanted) => () => {
     try {
       store(wanted());
       again();
@@ -87,8 +96,8 @@ function believing(own, policy, again) {
     }
   };
   const mine = make("button", { type: "button" }, "Believe these"), theirs = make("button", { type: "button" }, "Believe this server's");
-  mine.addEventListener("click", believe(() => text.value));
-  theirs.addEventListener("click", believe(() => ""));
+  mine.addEventListener("click", keep(() => text.value));
+  theirs.addEventListener("click", keep(() => ""));
   return make("details", {}, make("summary", {}, own ? "By your policy" : "By this server's own word of whom to believe"),
     make("p", {}, own ? "It is kept in this browser alone." : "Who runs this server has named the log and its witnesses. To believe others, ask somebody else for a policy, and put it here: it is kept in this browser alone."),
     make("label", { for: "policy" }, "Policy: which log, which witnesses, how many of them"), text, make("p", { class: "pager" }, mine, ...(own ? [theirs] : [])), problem);
@@ -112,11 +121,9 @@ export async function prove(section) {
     answer = failed(error, { own });
   }
   if (mine !== round || !section.isConnected) return;
-  const open = section.querySelector("details")?.open ?? false, details = believing(own, policy, () => prove(section));
-  details.open = open;
   section.className = `card proof ${answer.kind}`;
   section.querySelector("h2").textContent = answer.title;
   section.querySelector(".shown").replaceChildren(...answer.body);
-  section.querySelector(".believed").replaceChildren(details);
+  believe(section, own, policy);
   section.dataset.state = answer.kind;
 }
