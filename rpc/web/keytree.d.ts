@@ -1,6 +1,6 @@
 /**
  * keytree.js asks a keytree server, from a page or from Node: which identity is behind a
- * Bitcoin Cash address, what changes, and who signs in; and checks what it is told. It is one file without dependencies,
+ * Bitcoin Cash address, what changes, and who signs in; and checks what is proven. It is one file without dependencies,
  * which every server has at /keytree.js:
  *
  *     import { Keytree } from "https://keytree.example/keytree.js";

@@ -1,6 +1,6 @@
 /**
  * keytree.js asks a keytree server, from a page or from Node: which identity is behind a
- * Bitcoin Cash address, what changes, and who signs in; and checks what it is told. It is one file without dependencies,
+ * Bitcoin Cash address, what changes, and who signs in; and checks what is proven. It is one file without dependencies,
  * which every server has at /keytree.js:
  *
  *     import { Keytree } from "https://keytree.example/keytree.js";
@@ -2275,7 +2275,8 @@ function readTransaction(from, network) {
  */
 function readTransactions(from, map, { network, as_of_height, as_of_hash }) {
   const count = from.number(2), shown = /** @type {ShownTransaction[]} */ ([]), accepts = new Set();
-  if (count > mostTransactions || count % 2 !== 0) throw invalid(1, `it has ${count} transactions`);
+  if (count > mostTransactions) throw invalid(1, `it has ${count} transactions`);
+  if (count % 2 !== 0) throw invalid(7, `it has ${count} transactions, which are no pairs`);
   /** @type {Map<string, Leaf>} */
   const links = new Map(count === 0 ? [] : map.leaves.flatMap((leaf) => ("address" in leaf.record ? [[leaf.record.accept_tx_hash, leaf]] : [])));
   for (let i = 0; i < count; i += 2) {

@@ -219,7 +219,7 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("%v\n%s", err, said)
 	}
 	parent := rpctest.Address("parent")
-	for _, line := range []string{"resolved " + parent, "history MLR USED", "told open " + parent, "verified true"} {
+	for _, line := range []string{"resolved " + parent, "history MLR USED", "told open " + parent, "not proven KeytreeError", "verified true"} {
 		if !strings.Contains(string(said), line+"\n") {
 			t.Errorf("they say %q, want %q", said, line)
 		}
