@@ -149,18 +149,22 @@ func (x *runningIndex) openStateLog() (err error) {
 	return nil
 }
 
-// publicPolicy is by what the explorer checks the proofs of this index: the present epoch's log, and the witnesses that
-// its operator names, as --state-witness-policy has them; none if it has none. "" if no log is signed.
+// publicPolicy is by what the explorer checks the proofs of this index; "" if no log is signed.
 func (s *stateLog) publicPolicy(c *stateLogConfig) string {
 	if c.keyFile == "" {
 		return ""
 	}
+	return policyOf(s.Log(s.Status().Epoch).Key(), c.believe)
+}
+
+// policyOf is a policy that names a log, and the witnesses that another policy does; none if that is "".
+func policyOf(log *format.PublicKey, witnesses string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "log %v\n", s.Log(s.Status().Epoch).Key())
-	if c.policy == nil {
+	fmt.Fprintf(&b, "log %v\n", log)
+	if witnesses == "" {
 		b.WriteString("quorum none\n")
 	}
-	for line := range strings.Lines(c.believe) {
+	for line := range strings.Lines(witnesses) {
 		if words := strings.Fields(line); len(words) == 0 || words[0] != "log" { // others' logs say nothing of this one
 			b.WriteString(line)
 		}

@@ -255,3 +255,29 @@ func TestAnchorState(t *testing.T) {
 		t.Errorf("ended with %d: %s", code, s.errors())
 	}
 }
+
+// TestPolicyOfStateLog makes the policy by which pages check the proofs of a server of what its operator has: it names
+// that server's log alone, and the operator's witnesses.
+func TestPolicyOfStateLog(t *testing.T) {
+	key := func(name string) *format.Key {
+		k, err := format.GenerateKey(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	log, other, witness := key("log.example/state/regtest/1/1").Log(), key("other.example/state/regtest/1/1").Log(), key("witness.example").Witness()
+	for _, witnesses := range []string{
+		"", fmt.Sprintf("# ours\n log %v https://other.example\nlog %v\nwitness w %v https://witness.example\nquorum w", other, log, witness),
+	} {
+		text := policyOf(log, witnesses)
+		p, err := format.ParsePolicy([]byte(text))
+		if err != nil {
+			t.Errorf("%v:\n%s", err, text)
+			continue
+		}
+		if len(p.Logs) != 1 || p.Log(log.Name()) == nil || p.Demands() != (witnesses != "") {
+			t.Errorf("of the witnesses %q a policy is made that says\n%s", witnesses, text)
+		}
+	}
+}

@@ -12,4 +12,4 @@ async function control(what, args = {}) {
   return response.json();
 }
 
-for (const [name, run] of Object.entries(cases)) test(name, { timeout: 60_000 }, () => run({ module, server, control, exhaustive, note: (text) => control("note", { text }) }));
+for (const [name, run] of Object.entries(cases)) test(name, { timeout: exhaustive ? 3_600_000 : 60_000 }, () => run({ module, server, control, exhaustive, note: (text) => control("note", { text }) }));
