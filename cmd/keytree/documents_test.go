@@ -300,6 +300,7 @@ func shownCode() map[string]string {
 		"// Follow is a program":              "TestFollowers of scripts/follow runs it",
 		"// node follow.mjs":                  "TestFollowers of scripts/follow runs it",
 		"import { Keytree":                    script,
+		"import { verifyStateProof":           script,
 		"const signed = {":                    script,
 		"for await (const { type }":           script,
 		"log keys.example.org/state/mainnet/": "TestStateLog reads such a file",

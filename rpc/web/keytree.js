@@ -2276,11 +2276,12 @@ function readTransaction(from, network) {
 function readTransactions(from, map, { network, as_of_height, as_of_hash }) {
   const count = from.number(2), shown = /** @type {ShownTransaction[]} */ ([]), accepts = new Set();
   if (count > mostTransactions) throw invalid(1, `it has ${count} transactions`);
+  const transactions = Array.from({ length: count }, () => readTransaction(from, network));
   if (count % 2 !== 0) throw invalid(7, `it has ${count} transactions, which are no pairs`);
   /** @type {Map<string, Leaf>} */
   const links = new Map(count === 0 ? [] : map.leaves.flatMap((leaf) => ("address" in leaf.record ? [[leaf.record.accept_tx_hash, leaf]] : [])));
   for (let i = 0; i < count; i += 2) {
-    const accept = readTransaction(from, network), request = readTransaction(from, network), txid = toDisplay(accept.txid), link = links.get(txid);
+    const [accept, request] = transactions.slice(i, i + 2), txid = toDisplay(accept.txid), link = links.get(txid);
     const height = /** @type {KeyRecord | undefined} */ (link?.record)?.height;
     if (!link || height === undefined || accept.action?.kind !== "MLA") throw invalid(7, `transaction ${txid} is not the MLA of a record that is shown`);
     if (accepts.has(txid)) throw invalid(7, `transaction ${txid} is there twice`);

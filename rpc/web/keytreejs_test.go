@@ -90,6 +90,19 @@ func TestNode(t *testing.T) {
 	}
 }
 
+// TestProofCorpus has keytree.js verify the corpus of state proofs: each has to be refused because of the check that it is
+// there for, or to show what it says.
+func TestProofCorpus(t *testing.T) {
+	said, err := exec.CommandContext(t.Context(), installed(t, "node"), "testdata/corpus.mjs", "../../protocol/testdata/stateproofs.json").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	var counts struct{ Proofs, Refused int }
+	if err := json.Unmarshal(said, &counts); err != nil || counts.Refused < 50 || counts.Proofs-counts.Refused < 20 {
+		t.Errorf("%v: %s", err, said)
+	}
+}
+
 // plainHost is a name that is none of the loopback interface for a browser: a page of it on plain http
 // has no WebCrypto and no locks.
 const plainHost = "plain.example"

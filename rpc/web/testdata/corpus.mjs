@@ -1,6 +1,8 @@
-// Verifies state proofs that another implementation has made or changed, a line of JSON each on standard input: the
-// file, the policy, whether it must verify ("ok"), and what it must show then. Prints how many there were; the first of
-// which this implementation thinks otherwise ends it.
+// Verifies state proofs that another implementation has made: those of the files that are named, in the form of
+// protocol/testdata/stateproofs.json, or a line of JSON each on standard input. Each says whether it must verify ("ok"),
+// which check fails if not, and what it must show. Prints how many there were, and those of which keytree.js,
+// which was written from protocol/SPEC.md alone, thinks otherwise.
+import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { decodeAddress, StateProofError, verifyStateProof } from "../keytree.js";
 
@@ -23,25 +25,38 @@ const shown = ({ as_of_height, subjects }) => JSON.stringify([as_of_height, subj
 const wanted = ({ as_of_height, subjects }) => JSON.stringify([as_of_height, subjects.map((one) =>
   (one.key ? ["key", one.key, Boolean(one.cut), one.keys ?? []] : ["id", one.id, Boolean(one.cut), one.ids ?? []]))]);
 
-const counts = { proofs: 0, refused: 0, subjects: 0, absent: 0, merged: 0, cut: 0 };
-for await (const line of createInterface({ input: process.stdin })) {
-  const one = JSON.parse(line);
+/** proofs are those of the files that are named, and of standard input if none are. */
+async function* proofs() {
+  for (const file of process.argv.slice(2)) yield* JSON.parse(await readFile(file, "utf8")).proofs;
+  if (process.argv.length === 2) for await (const line of createInterface({ input: process.stdin })) yield JSON.parse(line);
+}
+
+const counts = { proofs: 0, refused: 0, subjects: 0, absent: 0, linked: 0, merged: 0, cut: 0, transactions: 0 };
+for await (const one of proofs()) {
   counts.proofs++;
   let proven, refusal;
   try {
-    proven = await verifyStateProof(one.base64 ? Buffer.from(one.file, "base64") : one.file, one.policy);
+    proven = await verifyStateProof(one.file, one.policy);
   } catch (error) {
     if (!(error instanceof StateProofError && error.reason === "INVALID")) throw error;
     refusal = error;
   }
-  if (Boolean(proven) !== one.ok || proven && shown(proven) !== wanted(one)) {
-    console.error(`proof ${counts.proofs}: ${refusal?.message ?? shown(proven)}, want ${one.ok ? wanted(one) : "it to be refused"}\n${line}`);
-    process.exit(1);
+  const txids = proven?.transactions.map(({ tx_hash }) => hash(tx_hash)) ?? [];
+  const differs = Boolean(proven) !== one.ok ? `${refusal?.message ?? shown(proven)}, want ${one.ok ? wanted(one) : "it to be refused"}`
+    : refusal && one.check && !refusal.message.startsWith(`check ${one.check} of`) ? `${refusal.message}, want check ${one.check}`
+    : proven && shown(proven) !== wanted(one) ? `${shown(proven)}, want ${wanted(one)}`
+    : proven && one.cosigned_at !== undefined && proven.cosigned_at !== one.cosigned_at ? `cosigned at ${proven.cosigned_at}, want ${one.cosigned_at}`
+    : proven && one.txids && txids.join() !== one.txids.join() ? `transactions ${txids}, want ${one.txids}` : "";
+  if (differs) {
+    console.error(`proof ${counts.proofs}, ${one.about ?? ""}: ${differs}`);
+    process.exitCode = 1;
   }
   if (refusal) counts.refused++;
-  for (const { records, cut, state } of proven?.subjects ?? []) {
+  counts.transactions += txids.length;
+  for (const { records, cut, state, parent_address } of proven?.subjects ?? []) {
     counts.subjects++;
     if (records.length === 0) counts.absent++;
+    if (parent_address) counts.linked++;
     if (state === "MERGED") counts.merged++;
     if (cut) counts.cut++;
   }
