@@ -20,18 +20,24 @@ const (
 	// merkleNodesPerChunk is how many nodes of a block share a value: more than the
 	// branch of one transaction has.
 	merkleNodesPerChunk = 96
-	// merkleNodeSize is how many bytes a stored node has.
-	merkleNodeSize = 1 + 4 + chainhash.HashSize
+	// merklePlaceSize is how many bytes say where a node is, merkleNodeSize how many the node has
+	// with them.
+	merklePlaceSize = 1 + 4
+	merkleNodeSize  = merklePlaceSize + chainhash.HashSize
 )
 
+// appendMerklePlace appends where a node is. Nodes are in the order of that.
+func appendMerklePlace(b []byte, level uint8, index uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(b, level), index)
+}
+
 func appendMerkleNode(b []byte, n *protocol.MerkleNode) []byte {
-	b = binary.BigEndian.AppendUint32(append(b, n.Level), n.Index)
-	return append(b, n.Hash[:]...)
+	return append(appendMerklePlace(b, n.Level, n.Index), n.Hash[:]...)
 }
 
 func decodeMerkleNode(b []byte) (n protocol.MerkleNode) {
 	n.Level, n.Index = b[0], binary.BigEndian.Uint32(b[1:])
-	copy(n.Hash[:], b[5:])
+	copy(n.Hash[:], b[merklePlaceSize:])
 	return n
 }
 
@@ -67,51 +73,61 @@ func (c merkleChunk) len() int { return len(c) / merkleNodeSize }
 
 func (c merkleChunk) at(i int) protocol.MerkleNode { return decodeMerkleNode(c[i*merkleNodeSize:]) }
 
+// place returns where node i is in the tree, as appendMerklePlace writes it.
+func (c merkleChunk) place(i int) []byte { return c[i*merkleNodeSize:][:merklePlaceSize] }
+
 // find returns the hash of a node; ok is false if it is not in the chunk.
 func (c merkleChunk) find(level uint8, index uint32) (hash chainhash.Hash, ok bool) {
-	wanted := protocol.MerkleNode{Level: level, Index: index}
-	i := sort.Search(c.len(), func(i int) bool { return c.at(i).Compare(wanted) >= 0 })
-	if i == c.len() {
+	wanted := appendMerklePlace(make([]byte, 0, merklePlaceSize), level, index)
+	i := sort.Search(c.len(), func(i int) bool { return bytes.Compare(c.place(i), wanted) >= 0 })
+	if i == c.len() || !bytes.Equal(c.place(i), wanted) {
 		return hash, false
 	}
-	n := c.at(i)
-	return n.Hash, n.Compare(wanted) == 0
+	return chainhash.Hash(c[i*merkleNodeSize+merklePlaceSize:]), true
 }
 
-// readBranch reads the merkle branch of the transaction at index of the block at height,
-// whose tree has so many levels. It moves the iterator, which is over 'N': in the usual
-// block, which has one anchor, to one chunk.
-func readBranch(it *store.Iterator, height, index uint32, levels int) ([]chainhash.Hash, error) {
-	branch := make([]chainhash.Hash, 0, levels)
-	for len(branch) < levels {
-		level := len(branch)
+// branches reads the merkle branches of a block's transactions, one after the other: what they have in common it
+// mostly reads once, whatever the block's size. It holds 32 chunks at most.
+type branches struct {
+	nodes  *store.Iterator // the caller's, over 'N'
+	height uint32
+	levels int                             // of the block's merkle tree, below the root
+	chunks [protocol.MaxBranch]merkleChunk // by level: where the last node of it was found
+}
+
+// appendTo appends the branch of the transaction at index.
+func (b *branches) appendTo(branch []chainhash.Hash, index uint32) ([]chainhash.Hash, error) {
+	for level := range b.levels {
 		beside := index>>level ^ 1
-		wanted := store.AppendMerkleKey(make([]byte, 0, 10), height, uint8(level), beside)
-		if store.Seek(it, wanted); it.Valid() && bytes.HasPrefix(it.Item().Key(), wanted[:5]) { // of the same block
-			err := store.Visit(it.Item(), func(value []byte) (err error) {
-				branch, err = merkleChunk(value).goOn(branch, index, levels)
-				return err
-			})
-			if err != nil {
+		hash, ok := b.chunks[level].find(uint8(level), beside)
+		if !ok && level > 0 { // in the usual block, which has one anchor, one chunk has all
+			b.chunks[level] = b.chunks[level-1]
+			hash, ok = b.chunks[level].find(uint8(level), beside)
+		}
+		if !ok {
+			var err error
+			if b.chunks[level], err = b.read(uint8(level), beside); err != nil {
 				return nil, err
 			}
+			if hash, ok = b.chunks[level].find(uint8(level), beside); !ok {
+				return nil, fmt.Errorf("%w: block %d lacks merkle node %d of level %d", store.ErrDamaged, b.height, beside, level)
+			}
 		}
-		if len(branch) == level {
-			return nil, fmt.Errorf("%w: block %d lacks merkle node %d of level %d", store.ErrDamaged, height, beside, level)
-		}
+		branch = append(branch, hash)
 	}
 	return branch, nil
 }
 
-// goOn appends to the beginning of the branch of the transaction at index what the chunk
-// holds of the rest.
-func (c merkleChunk) goOn(branch []chainhash.Hash, index uint32, levels int) ([]chainhash.Hash, error) {
-	for len(branch) < levels {
-		hash, ok := c.find(uint8(len(branch)), index>>len(branch)^1)
-		if !ok {
-			break
-		}
-		branch = append(branch, hash)
+// read reads the chunk that holds a node, an empty one if none of the block's does.
+func (b *branches) read(level uint8, index uint32) (merkleChunk, error) {
+	wanted := store.AppendMerkleKey(make([]byte, 0, 10), b.height, level, index)
+	store.Seek(b.nodes, wanted)
+	if !b.nodes.Valid() || !bytes.HasPrefix(b.nodes.Item().Key(), wanted[:5]) { // of another block
+		return nil, nil
 	}
-	return branch, c.check()
+	value, err := store.Value(b.nodes.Item())
+	if err == nil {
+		err = merkleChunk(value).check()
+	}
+	return value, err
 }

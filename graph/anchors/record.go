@@ -224,9 +224,9 @@ func decodeChainRecord(b []byte) (r chainRecord, err error) {
 	return r, nil
 }
 
-// readRawTx reads the serialized transaction at a place. It moves the iterator, which is
-// over 'P'.
-func readRawTx(it *store.Iterator, p place) (raw protocol.Tx, err error) {
+// readRawTx appends the serialized transaction at a place to nothing, whose memory it uses. It moves the
+// iterator, which is over 'P'.
+func readRawTx(it *store.Iterator, p place, raw protocol.Tx) (protocol.Tx, error) {
 	for n := uint32(0); len(raw) == int(n)*store.ChunkSize; n++ { // a shorter chunk is the last
 		key := store.AppendRawTxKey(make([]byte, 0, 13), p.height, p.number, n)
 		if store.Seek(it, key); !it.Valid() || !bytes.Equal(it.Item().Key(), key) {
@@ -239,7 +239,7 @@ func readRawTx(it *store.Iterator, p place) (raw protocol.Tx, err error) {
 			return nil, err
 		}
 	}
-	if raw == nil {
+	if len(raw) == 0 {
 		return nil, fmt.Errorf("%w: block %d lacks transaction %d of its anchors", store.ErrDamaged, p.height, p.number)
 	}
 	return raw, nil

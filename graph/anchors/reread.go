@@ -92,7 +92,7 @@ func (r *rereading) readTxs(stored []storedTx) error {
 			a.Author = &t.author
 		}
 		var err error
-		if a.Raw, err = readRawTx(raws, at); err == nil && a.Raw.TxID() != t.txid {
+		if a.Raw, err = readRawTx(raws, at, nil); err == nil && a.Raw.TxID() != t.txid {
 			err = fmt.Errorf("%w: it is transaction %v, expected %v", store.ErrDamaged, a.Raw.TxID(), t.txid)
 		}
 		if err != nil {

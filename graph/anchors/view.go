@@ -209,7 +209,9 @@ func (v *Chains) AnchorProof(txid chainhash.Hash) (Proof, error) {
 		return Proof{}, err
 	}
 	block := v.anchorBlock()
-	return block.proof(p)
+	var proof Proof
+	err = block.proof(p, &proof)
+	return proof, err
 }
 
 func (v *Chains) placeOf(txid chainhash.Hash) (place, error) {

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -29,8 +28,8 @@ import (
 const bundlePath = "/v1/anchors/chains/{chain_tx_hash}/bundle"
 
 // bundleWriter writes the proof bundle of a chain of anchors as of one block. It
-// holds a piece of it at a time, and no view while it writes: whoever reads slowly holds
-// up nobody else.
+// holds a piece of it at a time, and one transaction more, whose size whoever pays for it decides. It holds no
+// view while it writes: whoever reads slowly holds up nobody else.
 type bundleWriter struct {
 	*graphReader
 	chain  anchors.Chain
@@ -41,10 +40,6 @@ type bundleWriter struct {
 
 // unitAnchors is how many anchors of a bundle are as much work as another call.
 const unitAnchors = 10
-
-// anchorsRead is how many anchors are held at once: fewer, down to one, if their
-// transactions have more than admission.Piece bytes, which whoever pays for them decides.
-const anchorsRead = 100
 
 // bundleOf prepares the bundle of a chain, from the anchor of a number on.
 func (s *anchorService) bundleOf(ctx context.Context, chainTxHash string, first uint32) (*bundleWriter, error) {
@@ -69,22 +64,22 @@ func (s *anchorService) bundleOf(ctx context.Context, chainTxHash string, first 
 	return &bundleWriter{&s.graphReader, chain, first, view.Height(), view.Hash()}, nil
 }
 
+// write writes the bundle to out piece by piece, each at once.
 func (b *bundleWriter) write(ctx context.Context, out io.Writer) error {
-	w, err := proof.NewBundleWriter(out, proof.BundleHeader{Network: b.net.Name, Chain: b.chain.ID, First: b.first})
+	piece := bytes.NewBuffer(make([]byte, 0, admission.Piece+usualItem))
+	w, err := proof.NewBundleWriter(piece, proof.BundleHeader{Network: b.net.Name, Chain: b.chain.ID, First: b.first})
 	if err != nil {
 		return err
 	}
 	for number := b.first; number < b.chain.Anchors; {
-		items, err := b.items(ctx, number)
+		anchors, err := b.fill(ctx, piece, w, number)
 		if err != nil {
 			return err
 		}
-		for i := range items {
-			if err := w.Write(&items[i]); err != nil {
-				return err
-			}
+		number += anchors
+		if _, err := piece.WriteTo(out); err != nil {
+			return err
 		}
-		number += uint32(len(items))
 	}
 	if breaker := b.chain.BrokenBy; breaker != b.chain.Last.TxID && breaker != (chainhash.Hash{}) {
 		view, err := b.view()
@@ -96,37 +91,40 @@ func (b *bundleWriter) write(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		item := bundleItem(proof)
-		if err := w.Write(&item); err != nil {
+		if err := w.Write(bundleItem(&proof)); err != nil {
 			return err
 		}
 	}
-	return w.Close()
+	if err := w.Close(); err != nil {
+		return err
+	}
+	_, err = piece.WriteTo(out)
+	return err
 }
 
-// items reads the anchors from a number on, at least one and at most so many as are held
-// at once.
-func (b *bundleWriter) items(ctx context.Context, number uint32) (items []proof.BundleItem, err error) {
+// usualItem is more than most items of a bundle have, in bytes.
+const usualItem = 2 << 10
+
+// fill has w write the anchors from a number on, one at least, until there is a piece, and returns how many.
+func (b *bundleWriter) fill(ctx context.Context, piece *bytes.Buffer, w *proof.BundleWriter, number uint32) (written uint32, err error) {
 	view, err := b.view()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer view.Close()
-	proofs, err := view.AnchorProofs(ctx, b.chain.ID, number, anchorsRead, admission.Piece)
-	if err != nil {
-		return nil, err
+	err = view.EachAnchorProof(ctx, b.chain.ID, number, func(p *anchors.Proof) (more bool, err error) {
+		written++
+		err = w.Write(bundleItem(p))
+		return piece.Len() < admission.Piece, err
+	})
+	if err == nil && written == 0 {
+		err = fmt.Errorf("chain of anchors %v has no anchor %d: %w", b.chain.ID, number, graph.ErrNotFound)
 	}
-	if len(proofs) == 0 {
-		return nil, fmt.Errorf("chain of anchors %v has no anchor %d: %w", b.chain.ID, number, graph.ErrNotFound)
-	}
-	for _, p := range proofs {
-		items = append(items, bundleItem(p))
-	}
-	return items, nil
+	return written, err
 }
 
-func bundleItem(p anchors.Proof) proof.BundleItem {
-	return proof.BundleItem{Height: p.Height, Header: p.Header, Index: p.Index, Branch: p.Branch, Raw: p.Raw}
+func bundleItem(p *anchors.Proof) *proof.BundleItem {
+	return &proof.BundleItem{Height: p.Height, Header: p.Header, Index: p.Index, Branch: p.Branch, Raw: p.Raw}
 }
 
 // view opens a view as of the bundle's block: graph.ErrReorganised if that has left the
@@ -152,14 +150,11 @@ func (s *anchorService) GetProofBundle(request *keytreev1.GetProofBundleRequest,
 	if err != nil {
 		return err
 	}
-	out := bufio.NewWriterSize(chunkWriter{stream}, admission.Piece)
-	if err := b.write(stream.Context(), out); err != nil {
-		if status.Code(err) != codes.Unknown { // the stream's own
-			return err
-		}
+	err = b.write(stream.Context(), chunkWriter{stream})
+	if err != nil && status.Code(err) == codes.Unknown { // else the stream's own
 		return s.fault(err)
 	}
-	return out.Flush()
+	return err
 }
 
 // chunkWriter sends what is written to it, each piece in a message.
@@ -185,14 +180,9 @@ func (s *anchorService) download(w http.ResponseWriter, r *http.Request, path ma
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.bundle"`, b.chain.ID))
-	out := bufio.NewWriterSize(w, admission.Piece)
 	// It outlives the call's time: admission has the client take each piece in time, and
 	// when the connection ends, every write fails.
-	err = b.write(context.WithoutCancel(r.Context()), out)
-	if err == nil {
-		err = out.Flush()
-	}
-	if err != nil {
+	if err := b.write(context.WithoutCancel(r.Context()), w); err != nil {
 		s.log.Debug().Err(err).Msg("a proof bundle was broken off")
 		panic(http.ErrAbortHandler)
 	}
