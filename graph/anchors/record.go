@@ -164,28 +164,10 @@ func (o *storedBreak) appendTo(b []byte) []byte {
 // storedBreakSize is how many bytes a storedBreak has.
 const storedBreakSize = 4 + chainhash.HashSize + 1
 
-// nextBreak returns which transaction, by its number, made the next break of a reader; more is false at the end.
-func nextBreak(r *store.ChunkReader) (tx uint32, more bool, err error) {
-	if more, err = r.Fill(storedBreakSize); err != nil || !more {
-		return 0, false, err
-	}
-	next := store.Decoder{Rest: r.Rest}
-	return next.Uint32(), true, nil
-}
-
-// breaksBy reads the breaks by the transaction of a number, from a reader of a block's that has
-// come to them.
-func breaksBy(r *store.ChunkReader, tx uint32) (breaks []storedBreak, err error) {
-	for {
-		by, more, err := nextBreak(r)
-		if err != nil || !more || by != tx {
-			return breaks, err
-		}
-		breaks = append(breaks, storedBreak{tx: r.Uint32(), chain: r.Hash(), how: protocol.Break(r.Byte())})
-		if r.Short() {
-			return nil, r.Finish("list of broken chains")
-		}
-	}
+func decodeBreak(b []byte) (storedBreak, error) {
+	d := store.Decoder{Rest: b}
+	o := storedBreak{d.Uint32(), d.Hash(), protocol.Break(d.Byte())}
+	return o, d.Finish("break of a chain of anchors")
 }
 
 // chainRecord is one version of a chain of anchors, the value under 'c'.

@@ -63,14 +63,7 @@ func NewChains(it *store.Iterators, height uint32) *Chains {
 // AnchorChain describes a chain of anchors by the txid of its genesis anchor.
 // ErrNotFound if there is none as of the view. It reads 5 records.
 func (v *Chains) AnchorChain(id chainhash.Hash) (Chain, error) {
-	value, err := v.store.Version(store.ChainStem(id), v.height)
-	if err == nil && value == nil {
-		err = fmt.Errorf("chain of anchors %v as of height %d: %w", id, v.height, store.ErrNotFound)
-	}
-	if err != nil {
-		return Chain{}, err
-	}
-	r, err := decodeChainRecord(value)
+	r, err := v.chain(id)
 	if err != nil {
 		return Chain{}, err
 	}
@@ -79,6 +72,24 @@ func (v *Chains) AnchorChain(id chainhash.Hash) (Chain, error) {
 		c.Last, err = v.Anchor(r.last)
 	}
 	return c, err
+}
+
+// ChainBreak tells how a chain of anchors was broken, and by which transaction; Unbroken if it was not. ErrNotFound
+// if there is none as of the view. It reads a record.
+func (v *Chains) ChainBreak(id chainhash.Hash) (how protocol.Break, by chainhash.Hash, err error) {
+	r, err := v.chain(id)
+	return r.how, r.by, err
+}
+
+func (v *Chains) chain(id chainhash.Hash) (chainRecord, error) {
+	value, err := v.store.Version(store.ChainStem(id), v.height)
+	if err == nil && value == nil {
+		err = fmt.Errorf("chain of anchors %v as of height %d: %w", id, v.height, store.ErrNotFound)
+	}
+	if err != nil {
+		return chainRecord{}, err
+	}
+	return decodeChainRecord(value)
 }
 
 // AnchorChainsOf lists up to limit chains of anchors of a domain, in order of

@@ -41,7 +41,7 @@
 //	Request       15 records and the message
 //	Touched       four records for each of 1,000 actions
 //	LinksBelow    a page: recordWork for each, less than MaxWork up to 4,000
-//	Effects       those of the block up to the end of the page, 10 ns each, and 7 records for each on it
+//	Effects       a chunk of 4,096 of those of the block before the page, 10 ns each, and 7 records for each on it
 //
 // The tests named Adversary reach the first three, and Requests, with identities that are made for that.
 package links

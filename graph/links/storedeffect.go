@@ -142,9 +142,11 @@ func (v *Identities) Effects(first, limit int) (effects []Effect, passed int, er
 	if err := v.stillThere(); err != nil {
 		return nil, 0, err
 	}
-	chunk, err := v.effectChunk(uint32(first / effectsPerChunk))
-	if err != nil {
-		return nil, 0, err
+	var chunk uint32 // with which to begin; the last one, if there are not so many effects
+	if first >= effectsPerChunk {
+		if chunk, _, err = store.LastChunk(v.ledger.txn, store.PrefixEffects, v.height, uint32(first/effectsPerChunk)); err != nil {
+			return nil, 0, err
+		}
 	}
 	stored := store.NewChunkReader(v.ledger.txn, store.PrefixEffects, v.height)
 	stored.SkipTo(chunk)
@@ -168,21 +170,6 @@ func (v *Identities) Effects(first, limit int) (effects []Effect, passed int, er
 		effects = append(effects, effect)
 	}
 	return effects, passed, nil
-}
-
-// effectChunk returns the number of a chunk of effects of the view's block, or that of the last if there are
-// fewer.
-func (v *Identities) effectChunk(number uint32) (last uint32, err error) {
-	if number == 0 {
-		return 0, nil
-	}
-	of := store.HeightKey(store.PrefixEffects, v.height)
-	err = store.EachKeyBefore(v.ledger.txn, of, store.ChunkKey(store.PrefixEffects, v.height, number+1), func(key []byte) (bool, error) {
-		d := store.Decoder{Rest: key[len(of):]}
-		last = d.Uint32()
-		return false, d.Finish("key of a chunk of effects")
-	})
-	return last, err
 }
 
 // EffectsDiffer says where two lists of effects part, as they are stored, of a block up to which

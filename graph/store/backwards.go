@@ -48,3 +48,16 @@ func EachKeyBefore(txn *Txn, prefix, before []byte, visit func(key []byte) (more
 	}
 	return nil
 }
+
+// LastChunk returns the number of the last chunk under a prefix of the block at height, of those up to a number; any is
+// false if there is none.
+func LastChunk(txn *Txn, prefix byte, height, upTo uint32) (last uint32, any bool, err error) {
+	of := HeightKey(prefix, height)
+	before := append(ChunkKey(prefix, height, upTo), 0)
+	err = EachKeyBefore(txn, of, before, func(key []byte) (bool, error) {
+		d := Decoder{Rest: key[len(of):]}
+		last, any = d.Uint32(), true
+		return false, d.Finish("key of a chunk")
+	})
+	return last, any, err
+}

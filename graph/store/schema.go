@@ -71,8 +71,7 @@ import (
 //
 //	list                       made longer by                  adding, taking away            one question
 //	actions, effects (a, e)    fees: the block's actions, and  some 300 bytes each while the  Events reads of a block those of
-//	                           all that they release           step is made, none afterwards  its page, a chunk before it, and broken
-//	                                                                                          chains of anchors, 20 ns each
+//	                           all that they release           step is made, none afterwards  its page, and a chunk before it
 //	numbers by txid, by key    fees: anybody                   8 bytes written for each       a chunk of each run: some ten for each
 //	(o, r)                                                     factor of 8 in their number;   factor of 8; one, and one in a thousand of
 //	                                                           2 bytes held, up to a bound    the others, as long as 2 bytes of each are held
@@ -97,7 +96,8 @@ import (
 //	versions of another thing  fees: an action each            constant each                  one seek
 //	anchors, chains (h, j, g)  fees: anybody, for any domain   constant each                  a page
 //	open chains                fees: anybody                   constant; some 50 bytes held   Batons copies 32 bytes of each
-//	breaks of a block (B)      fees: an input each             constant each                  Events reads those of the block
+//	breaks of a block (B)      fees: an input each             constant each                  Events: a page, and two chunks for each
+//	                                                                                          bit of their number
 //	what a block added (u)     fees                            written and removed by the     none
 //	                                                           stage and the chunk
 //	stale blocks (d)           miners and the node, down to    each reads all of them         Disconnects: those of its heights

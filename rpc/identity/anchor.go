@@ -157,7 +157,7 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 	answer := &keytreev1.ListAnchorsResponse{AsOfHeight: at.height, AsOfHash: at.hash}
 	authors := s.authorsAsOf(list.view)
 	for i := range anchors {
-		anchor, err := authors.anchor(&anchors[i], nil)
+		anchor, err := authors.anchor(&anchors[i])
 		if err != nil {
 			return nil, s.fault(err)
 		}
@@ -267,7 +267,7 @@ func (s *anchorService) GetAnchor(ctx context.Context, request *keytreev1.GetAnc
 		return nil, s.fault(err)
 	}
 	authors := s.authorsAsOf(view)
-	if answer.Anchor, err = authors.anchor(&anchor, nil); err == nil {
+	if answer.Anchor, err = authors.anchor(&anchor); err == nil {
 		err = authors.settled()
 	}
 	if err != nil {
@@ -290,19 +290,25 @@ func parseAnchorDomain(field, domain string) (string, error) {
 type anchorAuthors struct {
 	*graphReader
 	view   *graph.View // the confirmed one
-	asked  chainReader // view, or what is pending after it
+	asked  breakReader // view, or what is pending after it
 	at     asOf
-	chains map[chainhash.Hash]*anchors.Chain
+	breaks map[chainhash.Hash]chainBreak // those that were looked up
 }
 
-// chainReader tells of a chain of anchors.
-type chainReader interface {
-	AnchorChain(id chainhash.Hash) (anchors.Chain, error)
+// breakReader tells how a chain of anchors was broken, and by which transaction.
+type breakReader interface {
+	ChainBreak(id chainhash.Hash) (how protocol.Break, by chainhash.Hash, err error)
+}
+
+// chainBreak is what a breakReader tells.
+type chainBreak struct {
+	how protocol.Break
+	by  chainhash.Hash
 }
 
 // authorsAsOf returns a renderer for anchors of a view, which stays the caller's.
 func (r *graphReader) authorsAsOf(view *graph.View) *anchorAuthors {
-	return &anchorAuthors{graphReader: r, view: view, asked: view, at: asOfView(view), chains: make(map[chainhash.Hash]*anchors.Chain)}
+	return &anchorAuthors{graphReader: r, view: view, asked: view, at: asOfView(view), breaks: make(map[chainhash.Hash]chainBreak)}
 }
 
 // settled returns graph.ErrReorganised unless the view's block, and so those of all
@@ -324,28 +330,28 @@ func (a *anchorAuthors) chain(in *anchors.Chain) (*keytreev1.AnchorChain, error)
 		out.State, out.BreakReason, out.BrokenByTxHash, out.BrokenHeight = "BROKEN", breakName(in.Break), in.BrokenBy.String(), in.BrokenAt
 	}
 	var err1, err2 error
-	out.Genesis, err1 = a.anchor(&in.Genesis, in)
-	out.Last, err2 = a.anchor(&in.Last, in)
+	a.breaks[in.ID] = chainBreak{in.Break, in.BrokenBy}
+	out.Genesis, err1 = a.anchor(&in.Genesis)
+	out.Last, err2 = a.anchor(&in.Last)
 	return out, errors.Join(err1, err2)
 }
 
-// anchor renders an anchor of a chain; nil if that has to be looked up.
-func (a *anchorAuthors) anchor(in *anchors.Status, chain *anchors.Chain) (*keytreev1.Anchor, error) {
-	if chain == nil {
-		if chain = a.chains[in.Chain]; chain == nil {
-			c, err := a.asked.AnchorChain(in.Chain)
-			if err != nil {
-				return nil, fmt.Errorf("the chain of anchor %v: %w", in.TxID, err)
-			}
-			chain, a.chains[in.Chain] = &c, &c
+// anchor renders an anchor.
+func (a *anchorAuthors) anchor(in *anchors.Status) (*keytreev1.Anchor, error) {
+	broken, known := a.breaks[in.Chain]
+	if !known {
+		var err error
+		if broken.how, broken.by, err = a.asked.ChainBreak(in.Chain); err != nil {
+			return nil, fmt.Errorf("the chain of anchor %v: %w", in.TxID, err)
 		}
+		a.breaks[in.Chain] = broken
 	}
 	out := &keytreev1.Anchor{
 		TxHash: in.TxID.String(), Height: in.Height, TxIndex: in.Index, ChainTxHash: in.Chain.String(), Number: in.Number,
 		Domain: in.Domain, Position: in.Position, Head: in.Head[:], Root: in.Root[:], AuthorAddress: a.render().addressOrNone(in.Author),
 	}
-	if chain.BrokenBy == in.TxID && chain.Break.BelongsToChain() {
-		out.BreakReason = breakName(chain.Break)
+	if broken.by == in.TxID && broken.how.BelongsToChain() {
+		out.BreakReason = breakName(broken.how)
 	}
 	if in.Author == nil {
 		return out, nil

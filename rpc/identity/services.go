@@ -27,16 +27,16 @@
 //	ListAddressRequests  a page of up to 15 records each, or 1 MB of messages; 4,096 actions passed over, two records each
 //	ListAddressLinks     a page of a record each
 //	ListMempool          a page of 14 records each, or 1 MB of messages; it passes over 100,000 other transactions, 10 ns each
-//	ListEvents           a page of 7 records for each event; for every 100 of them it goes through those of their block that
-//	                     come before, but for anchors, 10 ns each. More than 1,000 events count as more calls (unitEvents)
+//	ListEvents           a page of 7 records for each event; for every 100 of them two records for each bit of how many events their
+//	                     block has. More than 1,000 events count as more calls (unitEvents)
 //	GET /v1/export       the same for each event of up to 100,000 blocks, 500 of them at a time; 50 events, or blocks without, count as
 //	                     another call, and it ends when the client may ask for no more
 //	Watch                the same for every message, of 20 events, in turns with other calls. Up to the block that was the tip when it began,
 //	                     50 events, or blocks without, or 20 answers that are compared, count as another call: it goes on when
 //	                     the client may ask for more
-//	ListAnchorChains     a page of 5 records each
+//	ListAnchorChains     a page of 6 records each
 //	GetAnchorChain       5 records
-//	ListAnchors          a page of 7 records each
+//	ListAnchors          a page of 3 records each
 //	GetAnchor            10 records, 32 merkle nodes, and the transaction
 //	GetProofBundle       what GetAnchor takes for each anchor. Ten count as another call (unitAnchors)
 //

@@ -146,7 +146,7 @@ func (s *supposition) anchorsIn(ctx context.Context, id chainhash.Hash, limit in
 func (s *supposition) addAnchors(out *keytreev1.UnconfirmedAnchors, added []anchors.Status) error {
 	authors, size := s.authors(), 0
 	for i := range added {
-		rendered, err := authors.anchor(&added[i], nil)
+		rendered, err := authors.anchor(&added[i])
 		if err != nil {
 			return err
 		}
