@@ -23,9 +23,9 @@ import (
 
 var proofLinesFile = flag.String("prooflines", "", "write proofs and what they show into this file, a line of JSON each")
 
-// verifiers are programs, other implementations of protocol/SPEC.md §13, that read lines of JSON (proofLine) and fail if
-// they think otherwise of one.
-var verifiers = []string{"../rpc/web/testdata/corpus.mjs", "../protocol/vectors/second/proofs.mjs"}
+// verifiers are programs that read lines of JSON (proofLine) and fail if they think otherwise of one: that of keytree.js
+// was written from protocol/SPEC.md §13 alone.
+var verifiers = []string{"../rpc/web/testdata/corpus.mjs"}
 
 // proofLine is a proof, and what a verifier has to make of it.
 type proofLine struct {
@@ -144,9 +144,6 @@ func elsewhere(t *testing.T) (out io.Writer, end func()) {
 	var all []io.Writer
 	var ends []func()
 	for _, program := range verifiers {
-		if _, err := os.Stat(program); err != nil {
-			continue
-		}
 		cmd := exec.CommandContext(t.Context(), node, filepath.Base(program))
 		cmd.Dir = filepath.Dir(program)
 		var said bytes.Buffer
@@ -167,9 +164,6 @@ func elsewhere(t *testing.T) (out io.Writer, end func()) {
 				t.Logf("%s: %s", program, said.String())
 			}
 		})
-	}
-	if len(all) == 0 {
-		t.Skip("no other verifier is there")
 	}
 	return io.MultiWriter(all...), func() {
 		for _, end := range ends {
