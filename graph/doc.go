@@ -61,7 +61,7 @@
 //	of one, requests blocks before   0.032  0.030  0.019  0.010    0.005
 //
 // Held in memory is what has been paid for by a link, and little else: where each key
-// stands that is or was in one, some 150 bytes; what the state root is made of, some 60 bytes for each of these
+// stands that is or was in one, some 140 bytes; what the state root is made of, some 60 bytes for each of these
 // keys and for each id that a link or a cut has named; a hash of what each waiting action waits
 // for; and the txid of each open chain of anchors. All else, refused, open, used and cut
 // actions and the keys that they mention, is found in the store, so that fees alone buy

@@ -9,7 +9,7 @@ import (
 
 // What is held takes about so many bytes.
 const (
-	keyMemory    = 150 // a key that is or was in a link
+	keyMemory    = 140 // a key that is or was in a link
 	recordMemory = 60  // a record of the state root: one for each key, and one for each id
 	// recordsPerTwoKeys is how many there are of a link alone.
 	recordsPerTwoKeys = 3

@@ -14,7 +14,8 @@ import "iter"
 
 // A page holds pageLen items, a middle middleLen pages. Small ones make a change
 // of something at random cheap. Large pages take less room beside the items; large middles leave
-// a short top, which each version that changes anything copies.
+// a short top, which each version that changes anything copies. A page has nothing but items: a few bytes more would
+// make the runtime give it a tenth more.
 const (
 	pageBits   = 4
 	pageLen    = 1 << pageBits
@@ -26,7 +27,7 @@ const (
 type Array[T any] struct {
 	top []*middle[T]
 	len int32
-	// version tells what may be changed in place: pages and middles that were made in
+	// version tells which middles may be changed in place: those that were made in
 	// this version. It grows from fork to fork, and nothing that an array refers to is
 	// younger than the array.
 	version uint64
@@ -35,13 +36,11 @@ type Array[T any] struct {
 
 type middle[T any] struct {
 	version uint64
+	own     uint64 // bits: which pages were made in this version
 	pages   [middleLen]*page[T]
 }
 
-type page[T any] struct {
-	version uint64
-	items   [pageLen]T
-}
+type page[T any] [pageLen]T
 
 // Fork returns a new version, which is as a is now. a must not be changed any more.
 func (a *Array[T]) Fork() Array[T] {
@@ -56,31 +55,32 @@ func (a *Array[T]) At(i int32) T { return *a.Ref(i) }
 
 // Ref returns an item for reading, 0 <= i < Len. It does not follow later changes.
 func (a *Array[T]) Ref(i int32) *T {
-	return &a.top[uint32(i)>>(pageBits+middleBits)].pages[uint32(i)>>pageBits%middleLen].items[uint32(i)%pageLen]
+	return &a.top[uint32(i)>>(pageBits+middleBits)].pages[uint32(i)>>pageBits%middleLen][uint32(i)%pageLen]
 }
 
 // Edit returns an item for changing it, 0 <= i < Len. It remains the item until a is
 // forked.
 func (a *Array[T]) Edit(i int32) *T {
-	p := a.top[uint32(i)>>(pageBits+middleBits)].pages[uint32(i)>>pageBits%middleLen]
-	if p.version != a.version {
+	m, at := a.top[uint32(i)>>(pageBits+middleBits)], uint32(i)>>pageBits%middleLen
+	p := m.pages[at]
+	if m.version != a.version || m.own>>at&1 == 0 {
 		p = a.copyPage(i)
 	}
-	return &p.items[uint32(i)%pageLen]
+	return &p[uint32(i)%pageLen]
 }
 
 // copyPage makes the page of item i one of this version.
 func (a *Array[T]) copyPage(i int32) *page[T] {
-	m := a.middle(i)
-	at := &m.pages[uint32(i)>>pageBits%middleLen]
-	if *at == nil {
-		*at = &page[T]{version: a.version}
-	} else if (*at).version != a.version {
-		copied := **at
-		copied.version = a.version
-		*at = &copied
+	m, at := a.middle(i), uint32(i)>>pageBits%middleLen
+	if m.own>>at&1 == 0 {
+		made := new(page[T])
+		if before := m.pages[at]; before != nil {
+			*made = *before
+		}
+		m.pages[at] = made
+		m.own |= 1 << at
 	}
-	return *at
+	return m.pages[at]
 }
 
 // middle returns the middle of item i, which is made one of this version.
@@ -93,7 +93,7 @@ func (a *Array[T]) middle(i int32) *middle[T] {
 		a.top = append(a.top, &middle[T]{version: a.version})
 	} else if a.top[at].version != a.version {
 		copied := *a.top[at]
-		copied.version = a.version
+		copied.version, copied.own = a.version, 0
 		a.top[at] = &copied
 	}
 	return a.top[at]

@@ -21,7 +21,7 @@ type Map struct {
 
 // pageLeaves is how many leaves a page has at most. A change of one copies its page, and hashes what is in
 // it: few are quick, many take less room beside the leaves.
-const pageLeaves = 24
+const pageLeaves = 16
 
 // node is what is below some bits of a map key: more leaves than a page has, by the next bit; or a
 // page. nil has none.

@@ -78,7 +78,7 @@ import (
 //	waiting for one reference  fees: anybody                   constant each; released once;  none lists them
 //	(w, l)                                                     24 bytes held per reference
 //	links that were cut (f)    the key that accepted them      constant each                  one read
-//	children of a key (k)      the key, which accepts each     constant each; 150 bytes held  Members: a page, and the way up from
+//	children of a key (k)      the key, which accepts each     constant each; 140 bytes held  Members: a page, and the way up from
 //	                                                           per key                        the end of a branch, links.MaxWork at most;
 //	                                                                                          LinksBelow: a page
 //	links above a key (k)      each key above it               constant each                  Resolve: as of the tip logarithmic, else a seek
