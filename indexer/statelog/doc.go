@@ -4,6 +4,7 @@
 //
 //	publisher.go  follows the chain: which entries are published, when an epoch ends
 //	tree.go       the entries of an epoch and their Merkle tree, in files
+//	prove.go      the entry of a height, with the proof that the checkpoint covers it
 //	known.go      since when headers are known
 //	anchored.go   what anchors of it commit to
 //	cosign.go     cosigns what was computed here, too, and keeps what differs as evidence

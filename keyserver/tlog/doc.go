@@ -6,6 +6,7 @@
 //	publish.go    which checkpoint is served, and with whose cosignatures
 //	submit.go     asking witnesses
 //	tiles.go      tiles and entry bundles
+//	prove.go      proofs that entries are in the log
 //	hashchain.go  a keyserver's hashchain as a Tree
 //	export.go     a log as files
 //
