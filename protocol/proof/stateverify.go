@@ -68,26 +68,58 @@ func VerifyState(file []byte, policy *tlog.Policy) (*ProvenState, error) {
 	if err != nil {
 		return nil, err
 	}
+	proven, err := showState(p, state, tree, opened.Checkpoint, network)
+	if err != nil {
+		return nil, err
+	}
+	proven.Cosigners = opened.Cosigners()
+	if at := opened.CosignedSince(); at > 0 {
+		const year9999 = 253402300799
+		proven.CosignedAt = time.Unix(int64(min(at, year9999)), 0).UTC()
+	}
+	return proven, nil
+}
+
+// ShowState makes all checks of a state proof but those of signatures, for who has no policy. What it returns, without
+// cosigners, is true if the checkpoint in the file is, which nothing vouches for. The error is a StateError.
+func ShowState(file []byte) (*ProvenState, error) {
+	p, err := tlog.ParseProof(file)
+	if err != nil {
+		return nil, &StateError{1, err}
+	}
+	state, tree, err := parseState(p.Extra)
+	if err != nil {
+		return nil, err
+	}
+	checkpoint, err := tlog.Stated(p.Checkpoint)
+	if err != nil {
+		return nil, &StateError{1, err}
+	}
+	network, err := networkOf(checkpoint.Origin)
+	if err != nil {
+		return nil, &StateError{2, err}
+	}
+	return showState(p, state, tree, checkpoint, network)
+}
+
+// showState returns what a state proof shows under its checkpoint (checks 3 to 7).
+func showState(p *tlog.Proof, state *StateProof, tree *shownTree, checkpoint tlog.Checkpoint, network *chaincfg.Params) (*ProvenState, error) {
 	entry := state.Entry.Bytes()
-	if err := tlog.CheckInclusion(opened.Checkpoint, p.Index, entry[:], p.Hashes); err != nil {
+	if err := tlog.CheckInclusion(checkpoint, p.Index, entry[:], p.Hashes); err != nil {
 		return nil, &StateError{3, err}
 	}
 	if tree.hash != state.Entry.StateRoot {
 		return nil, failed(4, "the tree has the hash %x, the entry of block %d the state root %x", tree.hash, state.Entry.Height, state.Entry.StateRoot)
 	}
-	proven := &ProvenState{Entry: state.Entry, Network: network.Name, Checkpoint: opened.Checkpoint, Cosigners: opened.Cosigners()}
-	if at := opened.CosignedSince(); at > 0 {
-		const year9999 = 253402300799
-		proven.CosignedAt = time.Unix(int64(min(at, year9999)), 0).UTC()
-	}
-	if proven.Subjects, err = tree.walkAll(state.Subjects); err != nil {
+	shown := &ProvenState{Entry: state.Entry, Network: network.Name, Checkpoint: checkpoint}
+	var err error
+	if shown.Subjects, err = tree.walkAll(state.Subjects); err != nil {
 		return nil, err
 	}
-	proven.Transactions, err = tree.transactions(state.Transactions, &state.Entry, network)
-	if err != nil {
+	if shown.Transactions, err = tree.transactions(state.Transactions, &state.Entry, network); err != nil {
 		return nil, &StateError{7, err}
 	}
-	return proven, nil
+	return shown, nil
 }
 
 // openState opens the checkpoint of a proof (check 2, and the form of it).
@@ -105,15 +137,20 @@ func openState(p *tlog.Proof, policy *tlog.Policy) (*tlog.Opened, *chaincfg.Para
 	if err != nil {
 		return nil, nil, &StateError{2, err}
 	}
-	_, name, _, err := protocol.ParseStateOrigin(opened.Checkpoint.Origin)
-	if err != nil {
-		return nil, nil, &StateError{2, err}
-	}
-	network, err := protocol.Network(name)
+	network, err := networkOf(opened.Checkpoint.Origin)
 	if err != nil {
 		return nil, nil, &StateError{2, err}
 	}
 	return opened, network, nil
+}
+
+// networkOf returns the network of a state log's name.
+func networkOf(origin string) (*chaincfg.Params, error) {
+	_, name, _, err := protocol.ParseStateOrigin(origin)
+	if err != nil {
+		return nil, err
+	}
+	return protocol.Network(name)
 }
 
 // Walk returns what the proof's tree shows of its subjects, and checks that it shows nothing else (checks 1, 5 and 6).
