@@ -72,6 +72,9 @@ type Config struct {
 	// to know each other's challenges; nil: one of the server's own.
 	SignInKey []byte
 
+	// StateLog publishes the graph's states; nil: none is published. Blocks are read again for proofs that have transactions; nil: nobody has any.
+	StateLog identity.StateLog
+	Blocks   identity.Blocks
 	// State answers, over HTTP, what is below statelog.Path; nil: nothing is there.
 	State http.Handler
 	// StatePolicy is explorer.Config's: by what the explorer's pages check state proofs.
@@ -144,7 +147,9 @@ func NewServer(c Config) (*Server, error) {
 	if c.TLS != nil {
 		wire = credentials.NewTLS(c.TLS)
 	}
-	services := identity.New(identity.Config{Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, Log: c.Log})
+	services := identity.New(identity.Config{
+		Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, StateLog: c.StateLog, Blocks: c.Blocks, Log: c.Log,
+	})
 	least := awaited{services}
 	s.grpc = grpc.NewServer(append(s.admission.ServerOptions(s.kind),
 		grpc.Creds(wire),

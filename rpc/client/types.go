@@ -26,6 +26,8 @@ type (
 	Block = keytreev1.BlockEvents
 	// Event is one change.
 	Event = keytreev1.Event
+	// StateProof is a state proof, with what it says of itself.
+	StateProof = keytreev1.StateProof
 	// Anchor is one anchor of a keyserver.
 	Anchor = keytreev1.Anchor
 	// AnchorChain is one chain of anchors.

@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -19,8 +21,8 @@ const (
 )
 
 // cached tells caches what to make of answers: what is as of a settled block they may
-// keep; what is as of the tip they keep, too, but ask whether it is still that; the rest they
-// never keep.
+// keep; what is as of the tip, and a state proof, they keep, too, but ask whether it is still that; the
+// rest they never keep.
 type cached struct {
 	graphReader        // its graph is nil if none is served
 	version     string // of the server: another may answer in another form
@@ -40,6 +42,9 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := &cachedWriter{ResponseWriter: w}
 	switch etag := fmt.Sprintf(`W/"%s-%s"`, c.version, tip.Hash); {
 	case !ok:
+	case isProof(path):
+		c.proofs(w, r)
+		return
 	case settled(r, tip):
 		answer.cache = func(h http.Header) {
 			h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d, immutable", settledAge))
@@ -55,6 +60,33 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.cache = func(h http.Header) {
 			h.Set("Cache-Control", "no-cache")
 			if now, _ := c.graph.Tip(); now.Hash == tip.Hash { // so it was while the answer was made
+				h.Set("Etag", etag)
+			}
+		}
+	}
+	c.next.ServeHTTP(answer, r)
+}
+
+// isProof tells whether a path is that of a state proof.
+func isProof(path string) bool {
+	return strings.HasSuffix(path, "/proof") && (strings.HasPrefix(path, "/v1/addresses/") || strings.HasPrefix(path, "/v1/identities/"))
+}
+
+// proofs answers what asks for a state proof: as of a height, and as of the newest, it changes with the checkpoint alone.
+func (c *cached) proofs(w http.ResponseWriter, r *http.Request) {
+	answer := &cachedWriter{ResponseWriter: w}
+	if served, err := c.served(); err == nil {
+		sum := sha256.Sum256(served.Signed)
+		etag := fmt.Sprintf(`W/"%s-%x"`, c.version, sum[:16])
+		if has(r.Header.Values("If-None-Match"), etag) {
+			w.Header().Set("Cache-Control", "no-cache")
+			w.Header().Set("Etag", etag)
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		answer.cache = func(h http.Header) {
+			h.Set("Cache-Control", "no-cache")
+			if now, err := c.served(); err == nil && bytes.Equal(now.Signed, served.Signed) { // so it was while the answer was made
 				h.Set("Etag", etag)
 			}
 		}

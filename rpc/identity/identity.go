@@ -19,6 +19,7 @@ type identityService struct {
 	keytreev1.UnimplementedIdentityServiceServer
 	graphReader
 	pool      *push.Mempool
+	readers   chan struct{} // holds a value for each proof that reads blocks
 	heartbeat time.Duration // how often a follower is told what it has
 }
 

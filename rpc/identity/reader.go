@@ -21,6 +21,8 @@ type graphReader struct {
 	graph   *graph.Graph
 	indexer Indexer
 	net     *chaincfg.Params
+	states  StateLog // nil: none is published
+	blocks  Blocks   // nil: nobody has any
 	log     zerolog.Logger
 }
 

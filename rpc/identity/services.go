@@ -38,6 +38,11 @@
 //	GetAnchorChain       5 records
 //	ListAnchors          a page of 3 records each
 //	GetAnchor            10 records, 32 merkle nodes, and the transaction
+//	ProveAddress         what the graph's ProveState takes: 10,000 records, and for an older block its map, which it makes anew out of no more
+//	                     keys than the operator has said; ten records, and 25 of that map, count as another call. With
+//	                     transactions up to 2,000 blocks of the node's, each of which counts as 100 calls (provetxs.go)
+//	ProveAddresses       the same for up to 1,000 addresses. Two count as another call (unitProven)
+//	ProveIdentity        the same, without transactions
 //	GetProofBundle       what GetAnchor takes for each anchor. Ten count as another call (unitAnchors)
 //
 // With unconfirmed, a call asks twice: of the tip, and of what is pending. Where the two differ it names 100
@@ -79,7 +84,11 @@ type Config struct {
 	Graph   *graph.Graph // nil for none: then nobody may call
 	Indexer Indexer
 	Net     *chaincfg.Params // the graph's network
-	Log     zerolog.Logger
+	// StateLog publishes the graph's states: to it proofs lead; nil: none is published.
+	StateLog StateLog
+	// Blocks are read again for proofs that have transactions; nil: nobody has any.
+	Blocks Blocks
+	Log    zerolog.Logger
 	// Heartbeat is how often a follower is told what it has, for want of other news; 0 is DefaultHeartbeat.
 	Heartbeat time.Duration
 }
@@ -98,8 +107,10 @@ type Services struct {
 
 // New returns the services of a graph.
 func New(c Config) *Services {
-	reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, log: c.Log}
-	identities := &identityService{graphReader: reader, pool: push.NewMempool(c.Graph), heartbeat: cmp.Or(c.Heartbeat, DefaultHeartbeat)}
+	reader := graphReader{graph: c.Graph, indexer: c.Indexer, net: c.Net, states: c.StateLog, blocks: c.Blocks, log: c.Log}
+	identities := &identityService{
+		graphReader: reader, pool: push.NewMempool(c.Graph), readers: make(chan struct{}, readersAtOnce), heartbeat: cmp.Or(c.Heartbeat, DefaultHeartbeat),
+	}
 	return &Services{reader, identities, &anchorService{graphReader: reader}, push.NewHandler(identities)}
 }
 

@@ -74,7 +74,8 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { service.Close() })
 	w := &world{keyserver: service, chain: rpctest.ID(genesis), breaker: rpctest.ID(breaker), first: blocks[1].Hash.String(), stale: make(map[string]string)}
-	w.Rig = rpctest.NewOf(t, rpc.Config{Keyserver: service, Origins: []string{"*"}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial, SignInKey: signInKey()}, blocks...)
+	states := new(rpctest.StateLog)
+	w.Rig = rpctest.NewOf(t, rpc.Config{Keyserver: service, StateLog: states, Origins: []string{"*"}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial, SignInKey: signInKey()}, blocks...)
 
 	limits := admission.DefaultLimits()
 	limits.Work = admission.Budget{All: 1000, One: 1}
@@ -109,6 +110,8 @@ func newWorld(t *testing.T) *world {
 	w.Connect(t, c.Block())
 	pending := rpctest.AnchorOf(t, "lone", rpctest.Record(rpctest.Domain, 4))
 	w.pending = rpctest.ID(pending)
+	states.Follow(t, w.Graph)
+	states.Publish(t, 0)
 	w.Suppose(t, "cut", []rpctest.AnchorTx{pending}, rpctest.MCR("cut", "parent", "mla3"), rpctest.MLR("pending", "lone", "child", ""))
 	return w
 }
@@ -161,6 +164,12 @@ func (w *world) asks(t *testing.T) map[string][]ask {
 			{status: 400, path: "/v1/addresses:changed", body: rpctest.Object{"addresses": []string{child}}},
 			{status: 409, path: "/v1/addresses:changed", body: rpctest.Object{"addresses": []string{child}, "since_height": 2, "since_hash": w.first}},
 		},
+		"ProveAddress": append(get("/v1/addresses/"+child+"/proof"), ask{status: 400, path: "/v1/addresses/" + child + "/proof?at_height=99999"}),
+		"ProveAddresses": {
+			{status: 200, path: "/v1/addresses:prove", body: rpctest.Object{"addresses": []string{child, rpctest.Address("nobody")}, "at_height": 0}},
+			{status: 400, path: "/v1/addresses:prove", body: rpctest.Object{"addresses": []string{child, "x"}}},
+		},
+		"ProveIdentity": append(get("/v1/identities/"+tx("mlr1")+"/proof"), ask{status: 200, path: "/v1/identities/" + unknown + "/proof"}),
 		"GetIdentity": append(get("/v1/identities/"+tx("mlr1")), ask{status: 200, path: "/v1/identities/" + tx("mcr1")},
 			ask{status: 404, path: "/v1/identities/" + unknown}, ask{status: 400, path: "/v1/identities/" + tx("mlr1") + "?at_height=99999"}),
 		"ListIdentityKeys": append(get("/v1/identities/"+tx("mlr1")+"/keys"), ask{status: 404, path: "/v1/identities/" + unknown + "/keys"}),

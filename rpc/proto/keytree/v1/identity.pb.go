@@ -4106,6 +4106,285 @@ func (x *ChildLink) GetHasLinks() bool {
 	return false
 }
 
+type ProveAddressRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// From start_height of GetStatus to the newest that the checkpoint covers. Absent means that one.
+	AtHeight *uint32 `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	// Put the MLR and the MLA of the links that are shown into the proof, each with what shows that it is in its block.
+	// The server asks its node for those blocks, which takes time. Of up to 1,000 links, and 8 MB.
+	Transactions  bool `protobuf:"varint,3,opt,name=transactions,proto3" json:"transactions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveAddressRequest) Reset() {
+	*x = ProveAddressRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveAddressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveAddressRequest) ProtoMessage() {}
+
+func (x *ProveAddressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveAddressRequest.ProtoReflect.Descriptor instead.
+func (*ProveAddressRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ProveAddressRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ProveAddressRequest) GetAtHeight() uint32 {
+	if x != nil && x.AtHeight != nil {
+		return *x.AtHeight
+	}
+	return 0
+}
+
+func (x *ProveAddressRequest) GetTransactions() bool {
+	if x != nil {
+		return x.Transactions
+	}
+	return false
+}
+
+type ProveAddressesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1,000 addresses. One that occurs more than once is proven once.
+	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// As in ProveAddressRequest.
+	AtHeight *uint32 `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	// As in ProveAddressRequest.
+	Transactions  bool `protobuf:"varint,3,opt,name=transactions,proto3" json:"transactions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveAddressesRequest) Reset() {
+	*x = ProveAddressesRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveAddressesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveAddressesRequest) ProtoMessage() {}
+
+func (x *ProveAddressesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveAddressesRequest.ProtoReflect.Descriptor instead.
+func (*ProveAddressesRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ProveAddressesRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *ProveAddressesRequest) GetAtHeight() uint32 {
+	if x != nil && x.AtHeight != nil {
+		return *x.AtHeight
+	}
+	return 0
+}
+
+func (x *ProveAddressesRequest) GetTransactions() bool {
+	if x != nil {
+		return x.Transactions
+	}
+	return false
+}
+
+type ProveIdentityRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	IdTxHash string                 `protobuf:"bytes,1,opt,name=id_tx_hash,json=idTxHash,proto3" json:"id_tx_hash,omitempty"`
+	// As in ProveAddressRequest.
+	AtHeight      *uint32 `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveIdentityRequest) Reset() {
+	*x = ProveIdentityRequest{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveIdentityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveIdentityRequest) ProtoMessage() {}
+
+func (x *ProveIdentityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveIdentityRequest.ProtoReflect.Descriptor instead.
+func (*ProveIdentityRequest) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ProveIdentityRequest) GetIdTxHash() string {
+	if x != nil {
+		return x.IdTxHash
+	}
+	return ""
+}
+
+func (x *ProveIdentityRequest) GetAtHeight() uint32 {
+	if x != nil && x.AtHeight != nil {
+		return *x.AtHeight
+	}
+	return 0
+}
+
+// StateProof is a state proof, and what it says of itself. Nothing here is to be believed but what the file proves.
+type StateProof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The block that the proof is about.
+	AsOfHeight uint32 `protobuf:"varint,1,opt,name=as_of_height,json=asOfHeight,proto3" json:"as_of_height,omitempty"`
+	AsOfHash   string `protobuf:"bytes,2,opt,name=as_of_hash,json=asOfHash,proto3" json:"as_of_hash,omitempty"`
+	// The origin of the state log, as HOST/state/mainnet/1/1.
+	Log string `protobuf:"bytes,3,opt,name=log,proto3" json:"log,omitempty"`
+	// How many entries the checkpoint in the proof covers.
+	LogSize uint32 `protobuf:"varint,4,opt,name=log_size,json=logSize,proto3" json:"log_size,omitempty"`
+	// The file, as text: a C2SP tlog-proof whose extra data are those of protocol/SPEC.md §13.
+	Proof string `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
+	// Which of the addresses, counted from 0, or 0 for the one address or id, the proof shows only the beginning of: a proof shows 10,000
+	// records, and these have longer ways to their roots. Ask for those alone.
+	Cut []uint32 `protobuf:"varint,6,rep,packed,name=cut,proto3" json:"cut,omitempty"`
+	// How many links are shown without their transactions, though these were asked for: those have no room.
+	LinksWithoutTransactions uint32 `protobuf:"varint,7,opt,name=links_without_transactions,json=linksWithoutTransactions,proto3" json:"links_without_transactions,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *StateProof) Reset() {
+	*x = StateProof{}
+	mi := &file_keytree_v1_identity_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateProof) ProtoMessage() {}
+
+func (x *StateProof) ProtoReflect() protoreflect.Message {
+	mi := &file_keytree_v1_identity_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
+func (*StateProof) Descriptor() ([]byte, []int) {
+	return file_keytree_v1_identity_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *StateProof) GetAsOfHeight() uint32 {
+	if x != nil {
+		return x.AsOfHeight
+	}
+	return 0
+}
+
+func (x *StateProof) GetAsOfHash() string {
+	if x != nil {
+		return x.AsOfHash
+	}
+	return ""
+}
+
+func (x *StateProof) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *StateProof) GetLogSize() uint32 {
+	if x != nil {
+		return x.LogSize
+	}
+	return 0
+}
+
+func (x *StateProof) GetProof() string {
+	if x != nil {
+		return x.Proof
+	}
+	return ""
+}
+
+func (x *StateProof) GetCut() []uint32 {
+	if x != nil {
+		return x.Cut
+	}
+	return nil
+}
+
+func (x *StateProof) GetLinksWithoutTransactions() uint32 {
+	if x != nil {
+		return x.LinksWithoutTransactions
+	}
+	return 0
+}
+
 var File_keytree_v1_identity_proto protoreflect.FileDescriptor
 
 const file_keytree_v1_identity_proto_rawDesc = "" +
@@ -4530,7 +4809,36 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"\x0eaccept_tx_hash\x18\x02 \x01(\tR\facceptTxHash\x12#\n" +
 	"\rlinked_height\x18\x03 \x01(\rR\flinkedHeight\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x1b\n" +
-	"\thas_links\x18\x05 \x01(\bR\bhasLinks2\xe9\f\n" +
+	"\thas_links\x18\x05 \x01(\bR\bhasLinks\"\x83\x01\n" +
+	"\x13ProveAddressRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12 \n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\"\n" +
+	"\ftransactions\x18\x03 \x01(\bR\ftransactionsB\f\n" +
+	"\n" +
+	"_at_height\"\x89\x01\n" +
+	"\x15ProveAddressesRequest\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\x12 \n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01\x12\"\n" +
+	"\ftransactions\x18\x03 \x01(\bR\ftransactionsB\f\n" +
+	"\n" +
+	"_at_height\"d\n" +
+	"\x14ProveIdentityRequest\x12\x1c\n" +
+	"\n" +
+	"id_tx_hash\x18\x01 \x01(\tR\bidTxHash\x12 \n" +
+	"\tat_height\x18\x02 \x01(\rH\x00R\batHeight\x88\x01\x01B\f\n" +
+	"\n" +
+	"_at_height\"\xdf\x01\n" +
+	"\n" +
+	"StateProof\x12 \n" +
+	"\fas_of_height\x18\x01 \x01(\rR\n" +
+	"asOfHeight\x12\x1c\n" +
+	"\n" +
+	"as_of_hash\x18\x02 \x01(\tR\basOfHash\x12\x10\n" +
+	"\x03log\x18\x03 \x01(\tR\x03log\x12\x19\n" +
+	"\blog_size\x18\x04 \x01(\rR\alogSize\x12\x14\n" +
+	"\x05proof\x18\x05 \x01(\tR\x05proof\x12\x10\n" +
+	"\x03cut\x18\x06 \x03(\rR\x03cut\x12<\n" +
+	"\x1alinks_without_transactions\x18\a \x01(\rR\x18linksWithoutTransactions2\xbc\x0f\n" +
 	"\x0fIdentityService\x12\\\n" +
 	"\tGetStatus\x12\x1c.keytree.v1.GetStatusRequest\x1a\x1d.keytree.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x12l\n" +
@@ -4548,7 +4856,10 @@ const file_keytree_v1_identity_proto_rawDesc = "" +
 	"/v1/events\x12>\n" +
 	"\x05Watch\x12\x18.keytree.v1.WatchRequest\x1a\x19.keytree.v1.WatchResponse0\x01\x12\x90\x01\n" +
 	"\x13ListAddressRequests\x12&.keytree.v1.ListAddressRequestsRequest\x1a'.keytree.v1.ListAddressRequestsResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/addresses/{address}/requests\x12\x84\x01\n" +
-	"\x10ListAddressLinks\x12#.keytree.v1.ListAddressLinksRequest\x1a$.keytree.v1.ListAddressLinksResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/addresses/{address}/linksB?Z=github.com/keytree-bch/keytree/rpc/proto/keytree/v1;keytreev1b\x06proto3"
+	"\x10ListAddressLinks\x12#.keytree.v1.ListAddressLinksRequest\x1a$.keytree.v1.ListAddressLinksResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/addresses/{address}/links\x12n\n" +
+	"\fProveAddress\x12\x1f.keytree.v1.ProveAddressRequest\x1a\x16.keytree.v1.StateProof\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/addresses/{address}/proof\x12k\n" +
+	"\x0eProveAddresses\x12!.keytree.v1.ProveAddressesRequest\x1a\x16.keytree.v1.StateProof\"\x1e\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/addresses:prove\x12t\n" +
+	"\rProveIdentity\x12 .keytree.v1.ProveIdentityRequest\x1a\x16.keytree.v1.StateProof\")\x82\xd3\xe4\x93\x02#\x12!/v1/identities/{id_tx_hash}/proofB?Z=github.com/keytree-bch/keytree/rpc/proto/keytree/v1;keytreev1b\x06proto3"
 
 var (
 	file_keytree_v1_identity_proto_rawDescOnce sync.Once
@@ -4562,7 +4873,7 @@ func file_keytree_v1_identity_proto_rawDescGZIP() []byte {
 	return file_keytree_v1_identity_proto_rawDescData
 }
 
-var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_keytree_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_keytree_v1_identity_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),            // 0: keytree.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),           // 1: keytree.v1.GetStatusResponse
@@ -4609,6 +4920,10 @@ var file_keytree_v1_identity_proto_goTypes = []any{
 	(*ListAddressLinksRequest)(nil),     // 42: keytree.v1.ListAddressLinksRequest
 	(*ListAddressLinksResponse)(nil),    // 43: keytree.v1.ListAddressLinksResponse
 	(*ChildLink)(nil),                   // 44: keytree.v1.ChildLink
+	(*ProveAddressRequest)(nil),         // 45: keytree.v1.ProveAddressRequest
+	(*ProveAddressesRequest)(nil),       // 46: keytree.v1.ProveAddressesRequest
+	(*ProveIdentityRequest)(nil),        // 47: keytree.v1.ProveIdentityRequest
+	(*StateProof)(nil),                  // 48: keytree.v1.StateProof
 }
 var file_keytree_v1_identity_proto_depIdxs = []int32{
 	4,  // 0: keytree.v1.GetStatusResponse.counts:type_name -> keytree.v1.Counts
@@ -4667,22 +4982,28 @@ var file_keytree_v1_identity_proto_depIdxs = []int32{
 	35, // 53: keytree.v1.IdentityService.Watch:input_type -> keytree.v1.WatchRequest
 	39, // 54: keytree.v1.IdentityService.ListAddressRequests:input_type -> keytree.v1.ListAddressRequestsRequest
 	42, // 55: keytree.v1.IdentityService.ListAddressLinks:input_type -> keytree.v1.ListAddressLinksRequest
-	1,  // 56: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
-	6,  // 57: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
-	10, // 58: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
-	12, // 59: keytree.v1.IdentityService.ResolveChanged:output_type -> keytree.v1.ResolveChangedResponse
-	14, // 60: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
-	17, // 61: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
-	20, // 62: keytree.v1.IdentityService.ListIdentityChanges:output_type -> keytree.v1.ListIdentityChangesResponse
-	23, // 63: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
-	25, // 64: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
-	27, // 65: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
-	31, // 66: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
-	36, // 67: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
-	40, // 68: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
-	43, // 69: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
-	56, // [56:70] is the sub-list for method output_type
-	42, // [42:56] is the sub-list for method input_type
+	45, // 56: keytree.v1.IdentityService.ProveAddress:input_type -> keytree.v1.ProveAddressRequest
+	46, // 57: keytree.v1.IdentityService.ProveAddresses:input_type -> keytree.v1.ProveAddressesRequest
+	47, // 58: keytree.v1.IdentityService.ProveIdentity:input_type -> keytree.v1.ProveIdentityRequest
+	1,  // 59: keytree.v1.IdentityService.GetStatus:output_type -> keytree.v1.GetStatusResponse
+	6,  // 60: keytree.v1.IdentityService.ResolveAddress:output_type -> keytree.v1.Resolution
+	10, // 61: keytree.v1.IdentityService.BatchResolve:output_type -> keytree.v1.BatchResolveResponse
+	12, // 62: keytree.v1.IdentityService.ResolveChanged:output_type -> keytree.v1.ResolveChangedResponse
+	14, // 63: keytree.v1.IdentityService.GetIdentity:output_type -> keytree.v1.Identity
+	17, // 64: keytree.v1.IdentityService.ListIdentityKeys:output_type -> keytree.v1.ListIdentityKeysResponse
+	20, // 65: keytree.v1.IdentityService.ListIdentityChanges:output_type -> keytree.v1.ListIdentityChangesResponse
+	23, // 66: keytree.v1.IdentityService.GetAction:output_type -> keytree.v1.Action
+	25, // 67: keytree.v1.IdentityService.ListAddressActions:output_type -> keytree.v1.ListAddressActionsResponse
+	27, // 68: keytree.v1.IdentityService.ListMempool:output_type -> keytree.v1.ListMempoolResponse
+	31, // 69: keytree.v1.IdentityService.ListEvents:output_type -> keytree.v1.ListEventsResponse
+	36, // 70: keytree.v1.IdentityService.Watch:output_type -> keytree.v1.WatchResponse
+	40, // 71: keytree.v1.IdentityService.ListAddressRequests:output_type -> keytree.v1.ListAddressRequestsResponse
+	43, // 72: keytree.v1.IdentityService.ListAddressLinks:output_type -> keytree.v1.ListAddressLinksResponse
+	48, // 73: keytree.v1.IdentityService.ProveAddress:output_type -> keytree.v1.StateProof
+	48, // 74: keytree.v1.IdentityService.ProveAddresses:output_type -> keytree.v1.StateProof
+	48, // 75: keytree.v1.IdentityService.ProveIdentity:output_type -> keytree.v1.StateProof
+	59, // [59:76] is the sub-list for method output_type
+	42, // [42:59] is the sub-list for method input_type
 	42, // [42:42] is the sub-list for extension type_name
 	42, // [42:42] is the sub-list for extension extendee
 	0,  // [0:42] is the sub-list for field type_name
@@ -4717,13 +5038,16 @@ func file_keytree_v1_identity_proto_init() {
 	file_keytree_v1_identity_proto_msgTypes[41].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[42].OneofWrappers = []any{}
 	file_keytree_v1_identity_proto_msgTypes[43].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[45].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[46].OneofWrappers = []any{}
+	file_keytree_v1_identity_proto_msgTypes[47].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keytree_v1_identity_proto_rawDesc), len(file_keytree_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -83,6 +83,9 @@ const (
 	IdentityService_Watch_FullMethodName               = "/keytree.v1.IdentityService/Watch"
 	IdentityService_ListAddressRequests_FullMethodName = "/keytree.v1.IdentityService/ListAddressRequests"
 	IdentityService_ListAddressLinks_FullMethodName    = "/keytree.v1.IdentityService/ListAddressLinks"
+	IdentityService_ProveAddress_FullMethodName        = "/keytree.v1.IdentityService/ProveAddress"
+	IdentityService_ProveAddresses_FullMethodName      = "/keytree.v1.IdentityService/ProveAddresses"
+	IdentityService_ProveIdentity_FullMethodName       = "/keytree.v1.IdentityService/ProveIdentity"
 )
 
 // IdentityServiceClient is the client API for IdentityService service.
@@ -171,6 +174,22 @@ type IdentityServiceClient interface {
 	// ListAddressLinks lists the links in force directly below a key, in the order in which they came: what
 	// its wallet may revoke. Every page is as of the block that the first page was as of.
 	ListAddressLinks(ctx context.Context, in *ListAddressLinksRequest, opts ...grpc.CallOption) (*ListAddressLinksResponse, error)
+	// ProveAddress makes a state proof of which identity is behind one key: a file that anybody can check
+	// offline who trusts nobody but the witnesses of a policy (protocol/SPEC.md §13). It proves also that a
+	// key was in no link, and that no link that it shows was revoked up to its block.
+	//
+	// A proof is as of at_height, or else of the newest block that the server's state log, with cosignatures, covers: some hours
+	// behind the tip, and the answer as of the tip may be another. OUT_OF_RANGE for a height beyond it.
+	// FAILED_PRECONDITION if the server publishes no state log, or would have to make the map of an old block out of
+	// more keys than it does that for: ask as of a later block. UNAVAILABLE if the log has no checkpoint yet, or,
+	// with transactions, if the node cannot be asked. An answer has some 20 MB at most; gRPC clients accept 4 MB by default.
+	ProveAddress(ctx context.Context, in *ProveAddressRequest, opts ...grpc.CallOption) (*StateProof, error)
+	// ProveAddresses makes one state proof of up to 1,000 addresses, as of one block. One bad address refuses the whole call;
+	// the error names it as addresses[i].
+	ProveAddresses(ctx context.Context, in *ProveAddressesRequest, opts ...grpc.CallOption) (*StateProof, error)
+	// ProveIdentity makes a state proof of what an id names: nothing, an identity's root, or into which identity it
+	// was merged, and that one's root. It never answers NOT_FOUND.
+	ProveIdentity(ctx context.Context, in *ProveIdentityRequest, opts ...grpc.CallOption) (*StateProof, error)
 }
 
 type identityServiceClient struct {
@@ -330,6 +349,36 @@ func (c *identityServiceClient) ListAddressLinks(ctx context.Context, in *ListAd
 	return out, nil
 }
 
+func (c *identityServiceClient) ProveAddress(ctx context.Context, in *ProveAddressRequest, opts ...grpc.CallOption) (*StateProof, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StateProof)
+	err := c.cc.Invoke(ctx, IdentityService_ProveAddress_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) ProveAddresses(ctx context.Context, in *ProveAddressesRequest, opts ...grpc.CallOption) (*StateProof, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StateProof)
+	err := c.cc.Invoke(ctx, IdentityService_ProveAddresses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *identityServiceClient) ProveIdentity(ctx context.Context, in *ProveIdentityRequest, opts ...grpc.CallOption) (*StateProof, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StateProof)
+	err := c.cc.Invoke(ctx, IdentityService_ProveIdentity_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IdentityServiceServer is the server API for IdentityService service.
 // All implementations must embed UnimplementedIdentityServiceServer
 // for forward compatibility.
@@ -416,6 +465,22 @@ type IdentityServiceServer interface {
 	// ListAddressLinks lists the links in force directly below a key, in the order in which they came: what
 	// its wallet may revoke. Every page is as of the block that the first page was as of.
 	ListAddressLinks(context.Context, *ListAddressLinksRequest) (*ListAddressLinksResponse, error)
+	// ProveAddress makes a state proof of which identity is behind one key: a file that anybody can check
+	// offline who trusts nobody but the witnesses of a policy (protocol/SPEC.md §13). It proves also that a
+	// key was in no link, and that no link that it shows was revoked up to its block.
+	//
+	// A proof is as of at_height, or else of the newest block that the server's state log, with cosignatures, covers: some hours
+	// behind the tip, and the answer as of the tip may be another. OUT_OF_RANGE for a height beyond it.
+	// FAILED_PRECONDITION if the server publishes no state log, or would have to make the map of an old block out of
+	// more keys than it does that for: ask as of a later block. UNAVAILABLE if the log has no checkpoint yet, or,
+	// with transactions, if the node cannot be asked. An answer has some 20 MB at most; gRPC clients accept 4 MB by default.
+	ProveAddress(context.Context, *ProveAddressRequest) (*StateProof, error)
+	// ProveAddresses makes one state proof of up to 1,000 addresses, as of one block. One bad address refuses the whole call;
+	// the error names it as addresses[i].
+	ProveAddresses(context.Context, *ProveAddressesRequest) (*StateProof, error)
+	// ProveIdentity makes a state proof of what an id names: nothing, an identity's root, or into which identity it
+	// was merged, and that one's root. It never answers NOT_FOUND.
+	ProveIdentity(context.Context, *ProveIdentityRequest) (*StateProof, error)
 	mustEmbedUnimplementedIdentityServiceServer()
 }
 
@@ -467,6 +532,15 @@ func (UnimplementedIdentityServiceServer) ListAddressRequests(context.Context, *
 }
 func (UnimplementedIdentityServiceServer) ListAddressLinks(context.Context, *ListAddressLinksRequest) (*ListAddressLinksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAddressLinks not implemented")
+}
+func (UnimplementedIdentityServiceServer) ProveAddress(context.Context, *ProveAddressRequest) (*StateProof, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveAddress not implemented")
+}
+func (UnimplementedIdentityServiceServer) ProveAddresses(context.Context, *ProveAddressesRequest) (*StateProof, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveAddresses not implemented")
+}
+func (UnimplementedIdentityServiceServer) ProveIdentity(context.Context, *ProveIdentityRequest) (*StateProof, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveIdentity not implemented")
 }
 func (UnimplementedIdentityServiceServer) mustEmbedUnimplementedIdentityServiceServer() {}
 func (UnimplementedIdentityServiceServer) testEmbeddedByValue()                         {}
@@ -734,6 +808,60 @@ func _IdentityService_ListAddressLinks_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IdentityService_ProveAddress_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveAddressRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ProveAddress(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ProveAddress_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ProveAddress(ctx, req.(*ProveAddressRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_ProveAddresses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveAddressesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ProveAddresses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ProveAddresses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ProveAddresses(ctx, req.(*ProveAddressesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IdentityService_ProveIdentity_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveIdentityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).ProveIdentity(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_ProveIdentity_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).ProveIdentity(ctx, req.(*ProveIdentityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IdentityService_ServiceDesc is the grpc.ServiceDesc for IdentityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -792,6 +920,18 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAddressLinks",
 			Handler:    _IdentityService_ListAddressLinks_Handler,
+		},
+		{
+			MethodName: "ProveAddress",
+			Handler:    _IdentityService_ProveAddress_Handler,
+		},
+		{
+			MethodName: "ProveAddresses",
+			Handler:    _IdentityService_ProveAddresses_Handler,
+		},
+		{
+			MethodName: "ProveIdentity",
+			Handler:    _IdentityService_ProveIdentity_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

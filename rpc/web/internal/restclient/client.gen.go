@@ -982,6 +982,18 @@ type PrepareLinkResponse struct {
 	Params GoogleProtobufValue `json:"params"`
 }
 
+// ProveAddressesRequest defines model for ProveAddressesRequest.
+type ProveAddressesRequest struct {
+	// Addresses 1 to 1,000 addresses. One that occurs more than once is proven once.
+	Addresses *[]string `json:"addresses,omitempty"`
+
+	// AtHeight As in ProveAddressRequest.
+	AtHeight *uint32 `json:"at_height,omitempty"`
+
+	// Transactions As in ProveAddressRequest.
+	Transactions *bool `json:"transactions,omitempty"`
+}
+
 // Readiness defines model for Readiness.
 type Readiness struct {
 	// Parts The same of each part that the server runs.
@@ -1085,6 +1097,30 @@ type SignedHead struct {
 
 	// TreeRoot Merkle tree hash over all entries.
 	TreeRoot []byte `json:"tree_root"`
+}
+
+// StateProof StateProof is a state proof, and what it says of itself. Nothing here is to be believed but what the file proves.
+type StateProof struct {
+	AsOfHash string `json:"as_of_hash"`
+
+	// AsOfHeight The block that the proof is about.
+	AsOfHeight uint32 `json:"as_of_height"`
+
+	// Cut Which of the addresses, counted from 0, or 0 for the one address or id, the proof shows only the beginning of: a proof shows 10,000
+	// records, and these have longer ways to their roots. Ask for those alone.
+	Cut []uint32 `json:"cut"`
+
+	// LinksWithoutTransactions How many links are shown without their transactions, though these were asked for: those have no room.
+	LinksWithoutTransactions uint32 `json:"links_without_transactions"`
+
+	// Log The origin of the state log, as HOST/state/mainnet/1/1.
+	Log string `json:"log"`
+
+	// LogSize How many entries the checkpoint in the proof covers.
+	LogSize uint32 `json:"log_size"`
+
+	// Proof The file, as text: a C2SP tlog-proof whose extra data are those of protocol/SPEC.md §13.
+	Proof string `json:"proof"`
 }
 
 // SubmitLinkRequest defines model for SubmitLinkRequest.
@@ -1371,6 +1407,19 @@ type ListAddressLinksParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// ProveAddressParams defines parameters for ProveAddress.
+type ProveAddressParams struct {
+	// AtHeight From start_height of GetStatus to the newest that the checkpoint covers. Absent means that one.
+	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
+
+	// Transactions Put the MLR and the MLA of the links that are shown into the proof, each with what shows that it is in its block.
+	// The server asks its node for those blocks, which takes time. Of up to 1,000 links, and 8 MB.
+	Transactions *bool `form:"transactions,omitempty" json:"transactions,omitempty"`
+
+	// IfNoneMatch The ETag of an answer that the client has.
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
 // ListAddressRequestsParams defines parameters for ListAddressRequests.
 type ListAddressRequestsParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
@@ -1550,6 +1599,15 @@ type ListIdentityKeysParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// ProveIdentityParams defines parameters for ProveIdentity.
+type ProveIdentityParams struct {
+	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
+	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
+
+	// IfNoneMatch The ETag of an answer that the client has.
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
 // ListEntriesParams defines parameters for ListEntries.
 type ListEntriesParams struct {
 	// FirstPosition Behind the end of the chain means the last entry.
@@ -1642,6 +1700,9 @@ type BatchResolveJSONRequestBody = BatchResolveRequest
 
 // ResolveChangedJSONRequestBody defines body for ResolveChanged for application/json ContentType.
 type ResolveChangedJSONRequestBody = ResolveChangedRequest
+
+// ProveAddressesJSONRequestBody defines body for ProveAddresses for application/json ContentType.
+type ProveAddressesJSONRequestBody = ProveAddressesRequest
 
 // AddKeyInitJSONRequestBody defines body for AddKeyInit for application/json ContentType.
 type AddKeyInitJSONRequestBody = AddKeyInitRequest
@@ -1779,6 +1840,9 @@ type ClientInterface interface {
 	// ListAddressLinks request
 	ListAddressLinks(ctx context.Context, address string, params *ListAddressLinksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ProveAddress request
+	ProveAddress(ctx context.Context, address string, params *ProveAddressParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAddressRequests request
 	ListAddressRequests(ctx context.Context, address string, params *ListAddressRequestsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1791,6 +1855,11 @@ type ClientInterface interface {
 	ResolveChangedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	ResolveChanged(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProveAddressesWithBody request with any body
+	ProveAddressesWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	ProveAddresses(ctx context.Context, body ProveAddressesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAnchors request
 	ListAnchors(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1821,6 +1890,9 @@ type ClientInterface interface {
 
 	// ListIdentityKeys request
 	ListIdentityKeys(ctx context.Context, idTxHash string, params *ListIdentityKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProveIdentity request
+	ProveIdentity(ctx context.Context, idTxHash string, params *ProveIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCapabilities request
 	GetCapabilities(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2038,6 +2110,18 @@ func (c *Client) ListAddressLinks(ctx context.Context, address string, params *L
 	return c.Client.Do(req)
 }
 
+func (c *Client) ProveAddress(ctx context.Context, address string, params *ProveAddressParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProveAddressRequest(c.Server, address, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 func (c *Client) ListAddressRequests(ctx context.Context, address string, params *ListAddressRequestsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAddressRequestsRequest(c.Server, address, params)
 	if err != nil {
@@ -2088,6 +2172,30 @@ func (c *Client) ResolveChangedWithBody(ctx context.Context, contentType string,
 
 func (c *Client) ResolveChanged(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewResolveChangedRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ProveAddressesWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProveAddressesRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ProveAddresses(ctx context.Context, body ProveAddressesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProveAddressesRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2208,6 +2316,18 @@ func (c *Client) ListIdentityChanges(ctx context.Context, idTxHash string, param
 
 func (c *Client) ListIdentityKeys(ctx context.Context, idTxHash string, params *ListIdentityKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListIdentityKeysRequest(c.Server, idTxHash, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ProveIdentity(ctx context.Context, idTxHash string, params *ProveIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProveIdentityRequest(c.Server, idTxHash, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3265,6 +3385,93 @@ func NewListAddressLinksRequest(server string, address string, params *ListAddre
 	return req, nil
 }
 
+// NewProveAddressRequest generates requests for ProveAddress
+func NewProveAddressRequest(server string, address string, params *ProveAddressParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "address", runtime.ParamLocationPath, address)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/addresses/%s/proof", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.AtHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "at_height", runtime.ParamLocationQuery, *params.AtHeight); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Transactions != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "transactions", runtime.ParamLocationQuery, *params.Transactions); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "If-None-Match", runtime.ParamLocationHeader, *params.IfNoneMatch)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListAddressRequestsRequest generates requests for ListAddressRequests
 func NewListAddressRequestsRequest(server string, address string, params *ListAddressRequestsParams) (*http.Request, error) {
 	var err error
@@ -3461,6 +3668,46 @@ func NewResolveChangedRequestWithBody(server string, contentType string, body io
 	}
 
 	operationPath := fmt.Sprintf("/v1/addresses:changed")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewProveAddressesRequest calls the generic ProveAddresses builder with application/json body
+func NewProveAddressesRequest(server string, body ProveAddressesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewProveAddressesRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewProveAddressesRequestWithBody generates requests for ProveAddresses with any type of body
+func NewProveAddressesRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/addresses:prove")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4461,6 +4708,77 @@ func NewListIdentityKeysRequest(server string, idTxHash string, params *ListIden
 		if params.Unconfirmed != nil {
 
 			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "unconfirmed", runtime.ParamLocationQuery, *params.Unconfirmed); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "If-None-Match", runtime.ParamLocationHeader, *params.IfNoneMatch)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewProveIdentityRequest generates requests for ProveIdentity
+func NewProveIdentityRequest(server string, idTxHash string, params *ProveIdentityParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id_tx_hash", runtime.ParamLocationPath, idTxHash)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/identities/%s/proof", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.AtHeight != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "at_height", runtime.ParamLocationQuery, *params.AtHeight); err != nil {
 				return nil, err
 			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
 				return nil, err
@@ -5648,6 +5966,9 @@ type ClientWithResponsesInterface interface {
 	// ListAddressLinksWithResponse request
 	ListAddressLinksWithResponse(ctx context.Context, address string, params *ListAddressLinksParams, reqEditors ...RequestEditorFn) (*ListAddressLinksAnswer, error)
 
+	// ProveAddressWithResponse request
+	ProveAddressWithResponse(ctx context.Context, address string, params *ProveAddressParams, reqEditors ...RequestEditorFn) (*ProveAddressAnswer, error)
+
 	// ListAddressRequestsWithResponse request
 	ListAddressRequestsWithResponse(ctx context.Context, address string, params *ListAddressRequestsParams, reqEditors ...RequestEditorFn) (*ListAddressRequestsAnswer, error)
 
@@ -5660,6 +5981,11 @@ type ClientWithResponsesInterface interface {
 	ResolveChangedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error)
 
 	ResolveChangedWithResponse(ctx context.Context, body ResolveChangedJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveChangedAnswer, error)
+
+	// ProveAddressesWithBodyWithResponse request with any body
+	ProveAddressesWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ProveAddressesAnswer, error)
+
+	ProveAddressesWithResponse(ctx context.Context, body ProveAddressesJSONRequestBody, reqEditors ...RequestEditorFn) (*ProveAddressesAnswer, error)
 
 	// ListAnchorsWithResponse request
 	ListAnchorsWithResponse(ctx context.Context, params *ListAnchorsParams, reqEditors ...RequestEditorFn) (*ListAnchorsAnswer, error)
@@ -5690,6 +6016,9 @@ type ClientWithResponsesInterface interface {
 
 	// ListIdentityKeysWithResponse request
 	ListIdentityKeysWithResponse(ctx context.Context, idTxHash string, params *ListIdentityKeysParams, reqEditors ...RequestEditorFn) (*ListIdentityKeysAnswer, error)
+
+	// ProveIdentityWithResponse request
+	ProveIdentityWithResponse(ctx context.Context, idTxHash string, params *ProveIdentityParams, reqEditors ...RequestEditorFn) (*ProveIdentityAnswer, error)
 
 	// GetCapabilitiesWithResponse request
 	GetCapabilitiesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetCapabilitiesAnswer, error)
@@ -6069,6 +6398,33 @@ func (r ListAddressLinksAnswer) StatusCode() int {
 	return 0
 }
 
+type ProveAddressAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *StateProof
+	JSON400      *BadRequest
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ProveAddressAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ProveAddressAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type ListAddressRequestsAnswer struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6150,6 +6506,35 @@ func (r ResolveChangedAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r ResolveChangedAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ProveAddressesAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *StateProof
+	JSON400      *BadRequest
+	JSON413      *TooLarge
+	JSON415      *UnsupportedMediaType
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ProveAddressesAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ProveAddressesAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -6431,6 +6816,33 @@ func (r ListIdentityKeysAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r ListIdentityKeysAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ProveIdentityAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	JSON200      *StateProof
+	JSON400      *BadRequest
+	JSON421      *Misdirected
+	JSON429      *TooMany
+	JSON503      *Unavailable
+	JSONDefault  *Error
+}
+
+// Status returns HTTPResponse.Status
+func (r ProveIdentityAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ProveIdentityAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -7132,6 +7544,15 @@ func (c *ClientWithResponses) ListAddressLinksWithResponse(ctx context.Context, 
 	return ParseListAddressLinksAnswer(rsp)
 }
 
+// ProveAddressWithResponse request returning *ProveAddressAnswer
+func (c *ClientWithResponses) ProveAddressWithResponse(ctx context.Context, address string, params *ProveAddressParams, reqEditors ...RequestEditorFn) (*ProveAddressAnswer, error) {
+	rsp, err := c.ProveAddress(ctx, address, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProveAddressAnswer(rsp)
+}
+
 // ListAddressRequestsWithResponse request returning *ListAddressRequestsAnswer
 func (c *ClientWithResponses) ListAddressRequestsWithResponse(ctx context.Context, address string, params *ListAddressRequestsParams, reqEditors ...RequestEditorFn) (*ListAddressRequestsAnswer, error) {
 	rsp, err := c.ListAddressRequests(ctx, address, params, reqEditors...)
@@ -7173,6 +7594,23 @@ func (c *ClientWithResponses) ResolveChangedWithResponse(ctx context.Context, bo
 		return nil, err
 	}
 	return ParseResolveChangedAnswer(rsp)
+}
+
+// ProveAddressesWithBodyWithResponse request with arbitrary body returning *ProveAddressesAnswer
+func (c *ClientWithResponses) ProveAddressesWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ProveAddressesAnswer, error) {
+	rsp, err := c.ProveAddressesWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProveAddressesAnswer(rsp)
+}
+
+func (c *ClientWithResponses) ProveAddressesWithResponse(ctx context.Context, body ProveAddressesJSONRequestBody, reqEditors ...RequestEditorFn) (*ProveAddressesAnswer, error) {
+	rsp, err := c.ProveAddresses(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProveAddressesAnswer(rsp)
 }
 
 // ListAnchorsWithResponse request returning *ListAnchorsAnswer
@@ -7263,6 +7701,15 @@ func (c *ClientWithResponses) ListIdentityKeysWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseListIdentityKeysAnswer(rsp)
+}
+
+// ProveIdentityWithResponse request returning *ProveIdentityAnswer
+func (c *ClientWithResponses) ProveIdentityWithResponse(ctx context.Context, idTxHash string, params *ProveIdentityParams, reqEditors ...RequestEditorFn) (*ProveIdentityAnswer, error) {
+	rsp, err := c.ProveIdentity(ctx, idTxHash, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProveIdentityAnswer(rsp)
 }
 
 // GetCapabilitiesWithResponse request returning *GetCapabilitiesAnswer
@@ -8142,6 +8589,67 @@ func ParseListAddressLinksAnswer(rsp *http.Response) (*ListAddressLinksAnswer, e
 	return response, nil
 }
 
+// ParseProveAddressAnswer parses an HTTP response from a ProveAddressWithResponse call
+func ParseProveAddressAnswer(rsp *http.Response) (*ProveAddressAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ProveAddressAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StateProof
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAddressRequestsAnswer parses an HTTP response from a ListAddressRequestsWithResponse call
 func ParseListAddressRequestsAnswer(rsp *http.Response) (*ListAddressRequestsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8319,6 +8827,81 @@ func ParseResolveChangedAnswer(rsp *http.Response) (*ResolveChangedAnswer, error
 			return nil, err
 		}
 		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseProveAddressesAnswer parses an HTTP response from a ProveAddressesWithResponse call
+func ParseProveAddressesAnswer(rsp *http.Response) (*ProveAddressesAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ProveAddressesAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StateProof
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest TooLarge
@@ -9020,6 +9603,67 @@ func ParseListIdentityKeysAnswer(rsp *http.Response) (*ListIdentityKeysAnswer, e
 			return nil, err
 		}
 		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
+		var dest Misdirected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON421 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseProveIdentityAnswer parses an HTTP response from a ProveIdentityWithResponse call
+func ParseProveIdentityAnswer(rsp *http.Response) (*ProveIdentityAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ProveIdentityAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StateProof
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 421:
 		var dest Misdirected
