@@ -7,40 +7,35 @@ import (
 	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
-// StateStatement is what a state log has said with its signature, in a state proof: which entry its tree has at an index. It is
-// there whether witnesses have cosigned that or not, and whatever else the proof says.
+// StateStatement is what a state log has said with its signature, in a state proof: a checkpoint, and which entry is in its
+// tree. It is there whether witnesses have cosigned that or not, and whatever else the proof says.
 type StateStatement struct {
 	Key        string // of the log, as a policy has it
 	Checkpoint tlog.Checkpoint
-	Index      uint64
-	Entry      protocol.StateEntry
+	Entry      *protocol.StateEntry // nil: the file does not show that the checkpoint has its entry
 }
 
-// ReadStateStatement reads what the log of a policy has said in a state proof. ErrState if none of them has, or what it has signed
-// does not have the entry.
+// ReadStateStatement reads what a log of a policy has said in a state proof. ErrState if none of them has signed its checkpoint.
 func ReadStateStatement(file []byte, policy *tlog.Policy) (*StateStatement, error) {
-	wrong := func(err error) (*StateStatement, error) { return nil, fmt.Errorf("%w: %w", ErrState, err) }
 	f, err := tlog.ParseProof(file)
 	if err != nil {
-		return wrong(err)
+		return nil, &StateError{1, err}
 	}
 	opened, err := policy.Open(f.Checkpoint)
+	if err == nil {
+		_, err = networkOf(opened.Checkpoint.Origin) // of these rules
+	}
 	if err != nil {
-		return wrong(err)
+		return nil, &StateError{2, err}
 	}
-	if _, _, _, err := protocol.ParseStateOrigin(opened.Checkpoint.Origin); err != nil { // of these rules
-		return wrong(err)
+	s := &StateStatement{Key: opened.Log.Key.String(), Checkpoint: opened.Checkpoint}
+	state, err := ParseStateProof(f.Extra)
+	if err != nil {
+		return s, nil
 	}
-	if len(f.Extra) < len(statePrefix)+protocol.StateEntrySize || string(f.Extra[:len(statePrefix)]) != statePrefix {
-		return wrong(fmt.Errorf("expected extra data that begin with %x and an entry", statePrefix))
-	}
-	s := &StateStatement{Key: opened.Log.Key.String(), Checkpoint: opened.Checkpoint, Index: f.Index}
-	entry := f.Extra[len(statePrefix):][:protocol.StateEntrySize]
-	if s.Entry, err = protocol.DecodeStateEntry(entry); err != nil {
-		return wrong(err)
-	}
-	if err := tlog.CheckInclusion(s.Checkpoint, s.Index, entry, f.Hashes); err != nil {
-		return wrong(err)
+	entry := state.Entry.Bytes()
+	if tlog.CheckInclusion(s.Checkpoint, f.Index, entry[:], f.Hashes) == nil {
+		s.Entry = &state.Entry
 	}
 	return s, nil
 }
@@ -49,14 +44,15 @@ func ReadStateStatement(file []byte, policy *tlog.Policy) (*StateStatement, erro
 // checkpoints of one size with two roots convict the log that has signed both. Two entries of one block with another state hash or state
 // root convict that log whose entry is not what the rules make of the chain: which one that is is for those to say who have computed it.
 func (s *StateStatement) Contradicts(other *StateStatement) string {
-	switch a, b := s, other; {
-	case a.Key == b.Key && a.Checkpoint.Size == b.Checkpoint.Size && a.Checkpoint.Root != b.Checkpoint.Root:
-		return fmt.Sprintf("%s has signed two roots of %d entries, %v and %v", a.Checkpoint.Origin, a.Checkpoint.Size, a.Checkpoint.Root, b.Checkpoint.Root)
-	case a.Entry.Height != b.Entry.Height || a.Entry.Block != b.Entry.Block || a.Entry == b.Entry:
-		return ""
-	case a.Entry.StateHash != b.Entry.StateHash:
-		return fmt.Sprintf("after block %d, %v, %s says the state hash %x, and %s %x", a.Entry.Height, a.Entry.Block, a.Checkpoint.Origin, a.Entry.StateHash, b.Checkpoint.Origin, b.Entry.StateHash)
-	default:
-		return fmt.Sprintf("after block %d, %v, %s says the state root %x, and %s %x", a.Entry.Height, a.Entry.Block, a.Checkpoint.Origin, a.Entry.StateRoot, b.Checkpoint.Origin, b.Entry.StateRoot)
+	if s.Key == other.Key && s.Checkpoint.Size == other.Checkpoint.Size && s.Checkpoint.Root != other.Checkpoint.Root {
+		return fmt.Sprintf("%s has signed two roots of %d entries, %v and %v", s.Checkpoint.Origin, s.Checkpoint.Size, s.Checkpoint.Root, other.Checkpoint.Root)
 	}
+	if s.Entry == nil || other.Entry == nil || s.Entry.Height != other.Entry.Height || s.Entry.Block != other.Entry.Block || *s.Entry == *other.Entry {
+		return ""
+	}
+	what, one, two := "state hash", s.Entry.StateHash, other.Entry.StateHash
+	if one == two {
+		what, one, two = "state root", s.Entry.StateRoot, other.Entry.StateRoot
+	}
+	return fmt.Sprintf("after block %d, %v, %s says the %s %x, and %s %x", s.Entry.Height, s.Entry.Block, s.Checkpoint.Origin, what, one, other.Checkpoint.Origin, two)
 }

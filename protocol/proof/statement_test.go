@@ -89,11 +89,13 @@ func TestContradicts(t *testing.T) {
 	forged := stated(t, one, truth, 1)
 	e := otherRoot
 	liar := stated(t, one, e, 1)
-	from := strings.LastIndex(string(forged), "\n\n")
+	from := strings.Index(string(forged), "\n\n")
+	if s := read(append(liar[:strings.Index(string(liar), "\n\n")], forged[from:]...)); s.Entry != nil || s.Contradicts(of) != "" {
+		t.Errorf("an entry that is not in the tree: %+v", s)
+	}
 	for name, file := range map[string][]byte{
-		"a log of no policy":   stated(t, stranger, truth, 1),
-		"an entry that is not": append(liar[:strings.LastIndex(string(liar), "\n\n")], forged[from:]...),
-		"nothing":              nil,
+		"a log of no policy": stated(t, stranger, truth, 1),
+		"nothing":            nil,
 	} {
 		if s, err := ReadStateStatement(file, policy); !errors.Is(err, ErrState) {
 			t.Errorf("%s: %+v, %v", name, s, err)
