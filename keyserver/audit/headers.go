@@ -122,10 +122,37 @@ func (f *HeaderFile) Time() time.Time { return f.time }
 // Work is how many hashes it takes on average to find all of these headers.
 func (f *HeaderFile) Work() *big.Int { return new(big.Int).Set(f.work) }
 
+// WorkFrom is how many hashes it takes on average to find the headers from that at a height on to the last. ErrNoHeader if the file
+// does not have that one.
+func (f *HeaderFile) WorkFrom(height uint32) (*big.Int, error) {
+	if height < f.first || height > f.last {
+		return nil, f.noHeader()
+	}
+	work := new(big.Int)
+	at := int64(height-f.first) * protocol.HeaderSize
+	in := bufio.NewReaderSize(io.NewSectionReader(f.in, at, int64(f.last-f.first+1)*protocol.HeaderSize-at), 1<<16)
+	for range f.last - height + 1 {
+		h, err := readHeader(in)
+		if err != nil {
+			return nil, err
+		}
+		one, err := h.Work()
+		if err != nil {
+			return nil, err
+		}
+		work.Add(work, one)
+	}
+	return work, nil
+}
+
+func (f *HeaderFile) noHeader() error {
+	return fmt.Errorf("%w: the file has the headers of blocks %d to %d", ErrNoHeader, f.first, f.last)
+}
+
 // OnBestChain implements Headers.
 func (f *HeaderFile) OnBestChain(_ context.Context, height uint32, block chainhash.Hash) error {
 	if height < f.first || height > f.last {
-		return fmt.Errorf("%w: the file has the headers of blocks %d to %d", ErrNoHeader, f.first, f.last)
+		return f.noHeader()
 	}
 	var raw [protocol.HeaderSize]byte
 	if _, err := f.in.ReadAt(raw[:], int64(height-f.first)*protocol.HeaderSize); err != nil {

@@ -39,6 +39,9 @@ func TestReadHeaders(t *testing.T) {
 				t.Errorf("height %d, work %v", f.Height(), f.Work())
 			}
 			for n := first; n < 7; n++ {
+				if work, err := f.WorkFrom(uint32(100 + n)); err != nil || work.Int64() != int64(2*(7-n)) {
+					t.Errorf("work from %d on: %v, %v", 100+n, work, err)
+				}
 				if err := f.OnBestChain(t.Context(), uint32(100+n), at(n).Hash); err != nil {
 					t.Error(err)
 				}
@@ -49,6 +52,9 @@ func TestReadHeaders(t *testing.T) {
 			for _, height := range []uint32{uint32(99 + first), 107, 0, 1<<32 - 1} {
 				if err := f.OnBestChain(t.Context(), height, at(first).Hash); !errors.Is(err, ErrNoHeader) {
 					t.Errorf("height %d: got %v, expected %v", height, err, ErrNoHeader)
+				}
+				if _, err := f.WorkFrom(height); !errors.Is(err, ErrNoHeader) {
+					t.Errorf("work from %d on: got %v, expected %v", height, err, ErrNoHeader)
 				}
 			}
 		}

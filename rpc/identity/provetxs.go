@@ -30,7 +30,8 @@ const (
 	// maxTransactionBytes is how many bytes all transactions of a proof have at most: whoever pays for them decides how long
 	// each is.
 	maxTransactionBytes = 8 << 20
-	// blocksTimeout is how long the blocks of a proof may take in all.
+	// blockTimeout is how long the node may take for a block, blocksTimeout for all of a proof.
+	blockTimeout  = 5 * time.Second
 	blocksTimeout = 30 * time.Second
 	// unitBlock is as how many calls a block counts that the node is asked for.
 	unitBlock = 100
@@ -174,7 +175,12 @@ func (s *identityService) readBlock(ctx context.Context, txs []wanted) ([]proof.
 	if s.blocks == nil {
 		return nil, s.blockFault(ctx, height, node.ErrUnavailable)
 	}
-	raw, err := s.blocks.Block(ctx, header.Hash)
+	within, cancel := context.WithTimeout(ctx, blockTimeout)
+	defer cancel()
+	raw, err := s.blocks.Block(within, header.Hash)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: no answer within %v", node.ErrUnavailable, blockTimeout)
+	}
 	if err != nil {
 		return nil, s.blockFault(ctx, height, err)
 	}
