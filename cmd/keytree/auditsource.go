@@ -65,21 +65,26 @@ func (h headerFlags) open(ctx context.Context, a *app, net *chaincfg.Params) (_ 
 		}
 		return sources.Node{NodeClient: n}, n.Close, nil
 	case *h.file != "":
-		file, err := os.Open(*h.file)
-		if err != nil {
-			return nil, nil, fmt.Errorf("--headers: %w", err)
-		}
-		info, err := file.Stat()
-		var headers *audit.HeaderFile
-		if err == nil {
-			headers, err = audit.ReadHeaders(ctx, file, info.Size(), net, h.checkpoint.value, time.Now())
-		}
-		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("--headers: %s: %w", *h.file, err), file.Close())
-		}
-		return headers, file.Close, nil
+		return openHeaders(ctx, *h.file, h.checkpoint.value, net)
 	}
 	return nil, func() error { return nil }, nil
+}
+
+// openHeaders opens a file of headers behind a block that is known. done ends its use.
+func openHeaders(ctx context.Context, path string, pinned audit.Checkpoint, net *chaincfg.Params) (_ *audit.HeaderFile, done func() error, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--headers: %w", err)
+	}
+	info, err := file.Stat()
+	var headers *audit.HeaderFile
+	if err == nil {
+		headers, err = audit.ReadHeaders(ctx, file, info.Size(), net, pinned, time.Now())
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("--headers: %s: %w", path, err), file.Close())
+	}
+	return headers, file.Close, nil
 }
 
 // auditSources are the flags that say where an audit takes everything from.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/gcash/bchd/chaincfg/chainhash"
+
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/indexer/mempool"
@@ -25,6 +27,7 @@ type runningIndex struct {
 	graph   *graph.Graph     // nil if it could not be opened
 	// stateLog publishes the graph's states, and cosigns others'; nil: neither was asked for, or there is no graph.
 	stateLog *stateLog
+	node     atomic.Pointer[openNode] // that feeds it; nil while it is not connected to one
 	indexer  atomic.Pointer[indexer.Indexer]
 	mempool  atomic.Pointer[mempool.Follower]
 }
@@ -106,7 +109,11 @@ func (x *runningIndex) follow(ctx context.Context) (err error) {
 		}
 		return err
 	}
-	defer func() { err = errors.Join(err, n.Close()) }()
+	defer func() {
+		x.node.Store(nil)
+		err = errors.Join(err, n.Close())
+	}()
+	x.node.Store(&n)
 	opt := indexer.Options{Log: c.log, NodeName: c.node.address(), Memory: c.memory}
 	if x.metrics != nil {
 		opt.Observer = x.metrics
@@ -152,6 +159,15 @@ func (c serverConfig) showProgress(p indexer.Progress) {
 	all, done := float64(p.Target)-float64(p.First)+1, float64(p.Height)-float64(p.First)+1
 	c.line.show("catching up  block %d of %d, %.1f %%  %.0f blocks/s  %.1f MB/s  %v left",
 		p.Height, p.Target, 100*done/all, p.BlocksPerSecond, p.MegabytesPerSecond, p.Left)
+}
+
+// Block implements identity.Blocks.
+func (x *runningIndex) Block(ctx context.Context, hash chainhash.Hash) ([]byte, error) {
+	n := x.node.Load()
+	if n == nil {
+		return nil, fmt.Errorf("%w: %s", node.ErrUnavailable, x.Status().Reason)
+	}
+	return (*n).Block(ctx, hash)
 }
 
 // Status implements rpc.Indexer.

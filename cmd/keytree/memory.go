@@ -47,6 +47,14 @@ func stateRootFlag(flags *pflag.FlagSet) *parsed[bool] {
 	return p
 }
 
+// proofRebuildFlag adds the flag that tells out of how many keys the map of an older block is made anew for a proof.
+func proofRebuildFlag(flags *pflag.FlagSet) *parsed[uint32] {
+	p := numberFlag(flags, "proof-rebuild-keys", graph.DefaultProofRebuildKeys, 1, math.MaxInt32,
+		"keys in links up to which the map under the state root of an older block is made anew for a proof, one at a time: some 0.7 s and 200 MB for a million")
+	setting(flags, "proof-rebuild-keys")
+	return p
+}
+
 // limitMemory returns how many bytes of memory the process may take, and has the garbage
 // collector keep to it.
 func limitMemory(given *int64) int64 {

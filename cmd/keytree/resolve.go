@@ -29,10 +29,18 @@ An address that was never linked is its own identity.
 
 With several addresses, or - for a list on standard input (separated by white
 space), all answers are as of the same block. --json then prints the answer of
-addresses:batchResolve, one for each 10,000 addresses.`,
+addresses:batchResolve, one for each 10,000 addresses.
+
+With --proof FILE the answer is a state proof of up to 1,000 addresses, which is saved
+in the file: anybody can check it offline (keytree verify). It is as of --at, or of the
+newest block that the server's state log covers, which is some hours behind the tip. What
+it shows is printed as keytree verify prints it, with --json, too; with --policy it is
+checked like that, else it is still the server's word. --transactions has the request and
+the accept of the links in it, of which the server asks its node for the blocks.`,
 		Example: `  keytree resolve bitcoincash:qz...
   keytree resolve bitcoincash:qz... --at 800000 --json
   keytree resolve bitcoincash:qz... --unconfirmed
+  keytree resolve bitcoincash:qz... --proof alice.proof --policy witnesses.policy
   keytree resolve - < addresses.txt`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -43,22 +51,26 @@ addresses:batchResolve, one for each 10,000 addresses.`,
 	}
 	at := heightFlag(cmd.Flags(), "at", "as of this block (default the tip)")
 	unconfirmed := newUnconfirmedFlag(cmd.Flags(), at)
+	proven := newProofFlags(cmd.Flags())
 	asks(cmd, func(ctx context.Context, c *server, args []string, asJSON bool) error {
-		if err := unconfirmed.use(c); err != nil {
+		if err := errors.Join(unconfirmed.use(c), proven.check(c)); err != nil {
 			return err
 		}
 		fromStdin := len(args) == 1 && args[0] == "-"
-		if len(args) > 1 || fromStdin {
-			words := func(yield func(string, error) bool) {
-				for _, arg := range args {
-					if !yield(arg, nil) {
-						return
-					}
+		words := func(yield func(string, error) bool) {
+			for _, arg := range args {
+				if !yield(arg, nil) {
+					return
 				}
 			}
-			if fromStdin {
-				words = readWords(a.stdin)
-			}
+		}
+		if fromStdin {
+			words = readWords(a.stdin)
+		}
+		switch {
+		case *proven.file != "":
+			return a.resolveProven(ctx, c, words, at.value, proven, asJSON)
+		case len(args) > 1 || fromStdin:
 			return a.resolveMany(ctx, c, words, at.value, asJSON)
 		}
 		r, err := c.asOf(at.value).Resolve(ctx, args[0])

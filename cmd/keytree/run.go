@@ -18,7 +18,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1 // the job failed
 	exitUsage  = 2 // it was asked for in a way that is not understood
-	// exitMisbehaviour is audit's: it has evidence.
+	// exitMisbehaviour is audit's and verify's: there is evidence.
 	exitMisbehaviour = 3
 )
 
@@ -112,6 +112,7 @@ link transactions of MIP-0003 from a node and answers over gRPC and REST.
   keytree snapshot  make a file with which others begin, and trust nobody for it
   keytree import    index a node's block files first, much faster
   keytree resolve   ask a server which identity is behind an address
+  keytree verify    check offline what a server has proven
   keytree compare   tell whether servers agree
   keytree link      publish link transactions
   keytree signin    sign in by a key, as apps have people do it
@@ -127,7 +128,7 @@ config file is YAML, one "flag: value" a line; it is --config FILE, or
 keytree.yaml in the data folder if that exists. Flags that say what one call is
 about (--at, --json, --dry-run, ...) are taken from the command line alone.
 
-Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 audit found misbehaviour.`,
+Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 audit or verify found misbehaviour.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -136,7 +137,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 audit found misbehaviour.
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		a.serveCommand(), a.importCommand(), a.snapshotCommand(), a.demoCommand(),
-		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.inboxCommand(), a.watchCommand(), a.compareCommand(),
+		a.statusCommand(), a.resolveCommand(), a.treeCommand(), a.historyCommand(), a.inboxCommand(), a.watchCommand(), a.compareCommand(), a.verifyCommand(),
 		a.linkCommand(), a.signInCommand(), a.fsckCommand(), a.keyserverCommand(), a.witnessCommand(), a.anchorCommand(), a.userCommand(), a.auditCommand(), a.verifyProofCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())

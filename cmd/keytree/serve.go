@@ -158,7 +158,7 @@ does, and for the watchdog that its index goes on.`,
 	newVerifiedFlag(flags)
 	unconfirmed := newMempoolFlags(flags)
 	memory, stateRoot := memoryFlag(flags), stateRootFlag(flags)
-	states := newStateLogFlags(flags)
+	states, rebuild := newStateLogFlags(flags), proofRebuildFlag(flags)
 	snapshots := newSnapshotFlags(flags)
 	into := flags.String("reindex-into", "", "index into this data `DIR` instead, without answering, until it has come to the node's tip, and end; "+
 		"an earlier version can go on serving the data folder meanwhile")
@@ -181,7 +181,7 @@ does, and for the watchdog that its index goes on.`,
 			network: network.value, node: node.value, electrum: asked.value, dataDir: *dataDir,
 			startHeight:   protocol.StartHeight(network.value),
 			signInKeyFile: *signInKey,
-			origins:       origins.value, memory: limitMemory(memory.value), noStateRoot: !stateRoot.value, mempoolActions: unconfirmed.actions(),
+			origins:       origins.value, memory: limitMemory(memory.value), noStateRoot: !stateRoot.value, proofRebuildKeys: int(rebuild.value), mempoolActions: unconfirmed.actions(),
 		}
 		var err error
 		if c.admission, err = limits.gate(); err != nil {
@@ -350,8 +350,10 @@ type serverConfig struct {
 	startHeight uint32
 	memory      int64 // what the process may take, in bytes
 	noStateRoot bool
-	stateLog    *stateLogConfig // nil: no state is published
-	snapshot    *snapshotSource // nil: an index begins with the node's first block
+	// proofRebuildKeys is out of how many keys the map of an older block is made anew for a proof; 0: the graph's default.
+	proofRebuildKeys int
+	stateLog         *stateLogConfig // nil: no state is published
+	snapshot         *snapshotSource // nil: an index begins with the node's first block
 	// mempoolActions is how many transactions of the node's mempool are shown; 0: it is not followed.
 	mempoolActions int
 	signInKeyFile  string // "" for a key that ends with the process
@@ -435,9 +437,13 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 		}
 		defer func() { err = errors.Join(err, index.close()) }()
 		config.Graph, config.Indexer, config.IndexPart = index.graph, index, &index.part.Part
+		config.Blocks = index
 		config.DialLinks, config.WalletConnect, config.WizardConnect = c.dialLinks, c.walletConnect, c.wizardConnect
 		if err := index.openStateLog(); err != nil {
 			return err
+		}
+		if index.stateLog != nil && c.stateLog.keyFile != "" {
+			config.StateLog = index.stateLog
 		}
 		if index.stateLog != nil {
 			config.State = statelogrpc.NewHandler(c.network.Name, index.stateLog, index.stateLog.witness(), c.log)

@@ -136,6 +136,7 @@ func touchings() map[string]touching {
 		"audit bundle":          {args: append([]string{"--out", "NEW", "--server", nowhere}, audits[:2]...), beside: noServer, stopped: noServer},
 		"audit headers":         {args: []string{"--out", "NEW", "--node", "NODE", "--from", "0", "--network", "regtest"}},
 		"verify-proof":          {args: append([]string{"KEYFILE", "--policy", "KEYFILE", "--node", "NODE"}, audits...), beside: fails, stopped: fails},
+		"verify":                {args: []string{"KEYFILE", "--policy", "KEYFILE"}, beside: fails, stopped: fails},
 		"audit verify-evidence": {args: append([]string{"KEYFILE", "--node", "NODE"}, audits...), beside: fails, stopped: fails},
 	}
 }

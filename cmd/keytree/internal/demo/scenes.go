@@ -193,6 +193,12 @@ func (s *FlowsPlay) Close() {
 	s.server.Close()
 }
 
+// Address is that of a key, by its name.
+func (s *FlowsPlay) Address(name string) string { return s.keys[name].Address() }
+
+// TxID is that of the last transaction of a step.
+func (s *FlowsPlay) TxID(step Step) string { return s.txid[step] }
+
 // mine mines a block and returns its height when the server has it.
 func (s *FlowsPlay) mine(ctx context.Context) (uint32, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the server did not index a block within a minute"))
