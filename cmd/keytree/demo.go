@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/keytree-bch/keytree/cmd/keytree/internal/demo"
@@ -37,8 +41,9 @@ needs the Go toolchain and the project's folder; otherwise give a bchd with
 
 keytree demo keyserver plays the use-case of the keyserver instead, which needs no
 node; demo anchor shows how a keyserver that tells two stories is found out, demo
-witness what witnesses of its log see of that; demo web has it all in a browser, and in
-demo signup you sign up at a service.`,
+witness what witnesses of its log see of that; demo proof has an indexer lie about an
+address, which a wallet notices offline; demo web has it all in a browser, and in demo
+signup you sign up at a service.`,
 		Example: `  go run ./cmd/keytree demo
   keytree demo --keep
   keytree demo --bchd /usr/local/bin/bchd`,
@@ -53,7 +58,7 @@ demo signup you sign up at a service.`,
 			return demo.PlayFlows(cmd.Context(), a.demoHost(), *binary, dir, *keep)
 		})
 	}
-	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand(), a.demoWitnessCommand(), a.demoWebCommand(), a.demoSignupCommand())
+	cmd.AddCommand(a.demoKeyserverCommand(), a.demoAnchorCommand(), a.demoWitnessCommand(), a.demoProofCommand(), a.demoWebCommand(), a.demoSignupCommand())
 	return cmd
 }
 
@@ -120,6 +125,23 @@ bchd is built as keytree demo does. Everything is in a temporary folder, which i
 removed at the end.`)
 }
 
+func (a *app) demoProofCommand() *cobra.Command {
+	return a.chainDemoCommand(demo.PlayProof, "proof", "Show how a wallet finds out, offline, that an indexer lies", `demo proof starts a private bchd and three indexers of it, each with a state log and
+each a witness of the others'. Alice takes a link back. The operator of the third indexer
+leaves that out: he takes the revocation out of a block file, and imports it. A wallet
+that knows nothing but a policy, a text file with the keys of the three, asks all of
+them, and decides offline: two answers are proven, the third is not, since nobody
+cosigns what he has not computed; and beside an honest one it is evidence. The
+commands that it prints are those that a user would type, and are run as printed.
+The first thing that is not as it must be ends the demo with exit code 1.
+
+Blocks get into a state log after two hours. Here the clocks of the state logs are
+moved instead; nothing else is other than in earnest.
+
+bchd is built as keytree demo does. Everything is in a temporary folder, which is
+removed at the end.`)
+}
+
 func (a *app) demoWebCommand() *cobra.Command {
 	return a.chainDemoCommand(demo.PlayWeb, "web", "Look at the flows of MIP-0003 in a browser", `demo web starts a private bchd and a keytree server as keytree demo does, plays
 the flows of MIP-0003 there with real transactions, and prints the address of the
@@ -157,6 +179,9 @@ func (a *app) demoHost() demo.Host {
 	return demo.Host{
 		Out: a.stdout, Progress: a.stderr, Log: newLog(a.stderr, "auto", "error"), Servers: demoServers{a},
 		PrintReport: printReport, QRCode: qrCode, Interrupted: errInterrupted,
+		Run: func(ctx context.Context, args ...string) int {
+			return run(ctx, args, strings.NewReader(""), a.stdout, a.stdout)
+		},
 	}
 }
 
@@ -171,6 +196,23 @@ func (s demoServers) StartIndex(ctx context.Context, fail context.CancelCauseFun
 	if k != nil {
 		c.keyserver = demoKeyserverConfig(k)
 	}
+	return serveDemo(ctx, fail, c)
+}
+
+// StartStateIndex implements demo.Servers.
+func (s demoServers) StartStateIndex(ctx context.Context, fail context.CancelCauseFunc, node bchd.Config, of *demo.StateIndex) (demo.Addresses, <-chan struct{}, error) {
+	c := serverConfig{network: regtest.Params, node: nodeConfig{bchd: &node}, dataDir: of.Dir, log: zerolog.Nop()} // a lie is an error in its log
+	c.listen.grpc, c.listen.http = "127.0.0.1:0", of.Address
+	c.stateLog = &stateLogConfig{
+		dir: filepath.Join(of.Dir, "state-log"), keyFile: of.LogKey, host: of.Host, policy: of.Policy,
+		cosignKey: of.WitnessKey, cosignLogs: of.Policy, evidence: filepath.Join(of.Dir, "state-evidence"),
+		now: of.Now, every: 100 * time.Millisecond, witnessInterval: time.Second,
+	}
+	return serveDemo(ctx, fail, c)
+}
+
+// serveDemo runs a server until ctx ends, and returns when it answers.
+func serveDemo(ctx context.Context, fail context.CancelCauseFunc, c serverConfig) (demo.Addresses, <-chan struct{}, error) {
 	serving, done := make(chan addresses, 1), make(chan struct{})
 	go func() {
 		defer close(done)

@@ -335,3 +335,21 @@ func keytreeOf(p *program) string {
 	line := p.await(&p.stdout, "to the keytree server at ")
 	return strings.Fields(line[strings.Index(line, "http://"):])[0]
 }
+
+// TestDemoProof runs the demo of state proofs: the wallet must find the liar out, and nothing be left behind.
+func TestDemoProof(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestProofOfAnswer does the same without the play")
+	}
+	tmp := t.TempDir()
+	p := startProgram(t, []string{"TMPDIR=" + tmp}, "demo", "proof")
+	if code := p.end(); code != exitDone {
+		t.Fatalf("exit code %d; standard error:\n%s\nstandard output:\n%s", code, p.errors(), p.output())
+	}
+	wantParts(t, p.output(),
+		"── 1. Three indexers", "quorum two-of-three", "── 3. The operator of the third indexer", "--verify actions", "child of",
+		"── 4. The state logs publish", "of three: ", "with too few cosignatures", "── 5. A wallet asks all three", "not checked against a policy",
+		"── 6. The wallet decides, offline", "exit code 0", "too few witnesses have cosigned", "exit code 1", "on the chain of the headers, with 10 blocks on top",
+		"── 7. Two that contradict", "evidence  ", "exit code 3", "✓ who answers need not be trusted")
+	wantGone(t, tmp, demoNode(t, p))
+}

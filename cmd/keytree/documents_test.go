@@ -39,7 +39,8 @@ type shown struct {
 // shownCommands are all that the documents show, in an order in which they can be run: one
 // node, one server with a keyserver, two users and an auditor.
 func shownCommands() []shown {
-	const demos = "TestDemo, TestDemoKeyserver, TestDemoAnchor and TestDemoWitness play it"
+	const demos = "TestDemo, TestDemoKeyserver, TestDemoAnchor, TestDemoWitness and TestDemoProof play it"
+	const proofs = "TestProofOfAnswer plays it"
 	const postgres = "it takes a PostgreSQL; TestKeyserverOnPostgres plays it"
 	return []shown{
 		{line: "go run ./cmd/keytree demo", why: demos},
@@ -59,6 +60,9 @@ func shownCommands() []shown {
 		{line: "keytree serve … --state-log-key state.key --state-log-host keys.example.org --state-witness-policy witnesses.policy", why: "TestStateLog plays it"},
 		{line: "keytree serve … --from-snapshot https://keys.example.org/mainnet.snapshot --expect-state HEIGHT:HASH", why: "TestSnapshot plays it"},
 		{line: "keytree snapshot create --out mainnet.snapshot --node 'http://127.0.0.1:8332?cookie=/home/me/.bitcoin/.cookie'", why: "TestSnapshot plays it"},
+		{line: "keytree resolve ADDRESS --proof alice.proof", why: proofs},
+		{line: "keytree verify alice.proof --policy wallet.policy --address ADDRESS", why: proofs},
+		{line: "keytree verify one.proof two.proof --policy wallet.policy", why: proofs},
 		{line: "keytree audit verify-evidence 7a0e5d21c9b4f386.json --log-key keys.example.org/state/… --state BLOCK:STATE_HASH:STATE_ROOT", why: "TestVerifyStateEvidence plays it"},
 
 		{line: "keytree keyserver serve --keyserver-domain example.org --keyserver-store postgres://keys@db.example.org/keys …", why: postgres},

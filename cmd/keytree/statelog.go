@@ -54,6 +54,10 @@ type stateLogConfig struct {
 	cosignName string
 	cosignLogs *format.Policy
 	evidence   string // folder
+
+	// A demo does not wait two hours: its clock, and how often it and witnesses are asked. Zero elsewhere.
+	now                    func() time.Time
+	every, witnessInterval time.Duration
 }
 
 // config returns what was asked for, nil if neither log nor witness was. stateRoot tells whether blocks get a state
@@ -121,7 +125,9 @@ func (x *runningIndex) openStateLog() (err error) {
 		return nil
 	}
 	s := new(stateLog)
-	s.Publisher, err = statelog.Open(statelog.Options{Chain: x.graph, Dir: c.dir, KeyFile: c.keyFile, Host: c.host, Policy: c.policy, Log: log})
+	s.Publisher, err = statelog.Open(statelog.Options{
+		Chain: x.graph, Dir: c.dir, KeyFile: c.keyFile, Host: c.host, Policy: c.policy, WitnessInterval: c.witnessInterval, Now: c.now, Every: c.every, Log: log,
+	})
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,7 @@ func touchings() map[string]touching {
 		"demo":                  {why: "it works in a temporary folder of its own"},
 		"demo anchor":           {why: "it works in a temporary folder of its own"},
 		"demo keyserver":        {why: "it works in a temporary folder of its own"},
+		"demo proof":            {why: "it works in a temporary folder of its own"},
 		"demo witness":          {why: "it works in a temporary folder of its own"},
 		"demo web":              {why: "it works in a temporary folder of its own"},
 		"demo signup":           {why: "it works in a temporary folder of its own"},

@@ -38,6 +38,8 @@ type Host struct {
 	PrintReport func(io.Writer, *audit.Report) // for people
 	QRCode      func(text string) string       // for a terminal
 	Interrupted error                          // the cause of a context that the user has ended
+	// Run runs a command line of keytree, without the program's name, with what it says on Out, and returns its exit code.
+	Run func(ctx context.Context, args ...string) int
 }
 
 // Servers starts servers on the local machine, as keytree serve does.
@@ -46,10 +48,23 @@ type Servers interface {
 	// it answers; with a keyserver if that is not nil. ended is closed when the server has
 	// ended, also if there was an error; if it fails, fail is told.
 	StartIndex(ctx context.Context, fail context.CancelCauseFunc, node bchd.Config, dataDir string, k *Keyserver) (at Addresses, ended <-chan struct{}, err error)
+	// StartStateIndex is StartIndex for an index that publishes its states.
+	StartStateIndex(ctx context.Context, fail context.CancelCauseFunc, node bchd.Config, of *StateIndex) (at Addresses, ended <-chan struct{}, err error)
 	// StartKeyserver runs a keyserver alone, until it is stopped.
 	StartKeyserver(ctx context.Context, k *Keyserver) (*RunningKeyserver, error)
 	// StartWitness runs a witness of transparency logs, until it is stopped.
 	StartWitness(ctx context.Context, w *Witness) (*RunningWitness, error)
+}
+
+// StateIndex says where an index with a state log keeps what it has, and whom it asks to cosign and cosigns.
+type StateIndex struct {
+	Dir        string // of its data
+	Address    string // of REST, HOST:PORT
+	Host       string // in the log's name
+	LogKey     string // file
+	WitnessKey string // file
+	Policy     *tlog.Policy
+	Now        func() time.Time // the state log's clock
 }
 
 // Witness says where a witness keeps what it has, and which logs it takes.
