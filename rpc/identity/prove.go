@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	// longProof is above how many addresses a proof is long work, and its answer a long one.
+	// longProof is above how many addresses a proof is long work, longText above how many bytes it is a long answer.
 	longProof = 100
+	longText  = 1 << 20
 	// A proof counts as another call for so many subjects, for so many records that it shows, and for so many that have to be made
 	// again for the map of an older block.
 	unitProven  = 2
@@ -85,7 +86,7 @@ func (s *identityService) prove(ctx context.Context, asked []proof.StateSubject,
 		return nil, err
 	}
 	if len(asked) > longProof {
-		if err := admission.Long(ctx); err != nil {
+		if err := admission.Turn(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -231,11 +232,27 @@ func records(shown []proof.ProvenSubject) (n int) {
 	return n
 }
 
-// writeProof writes a state proof in JSON, piece by piece, unless there is an error.
-func writeProof(p *keytreev1.StateProof, err error, out *rest.Answer) error {
+// sendProof writes a state proof over REST, unless there is an error. It is held, and counted, until its client has taken it; a
+// long one as a long answer.
+func sendProof(ctx context.Context, p *keytreev1.StateProof, err error, out *rest.Answer) error {
 	if err != nil {
 		return err
 	}
+	held := admission.Make(ctx)
+	defer held.Release()
+	if err := held.Grow(len(p.Proof)); err != nil {
+		return err
+	}
+	if len(p.Proof) > longText {
+		if err := admission.Long(ctx); err != nil {
+			return err
+		}
+	}
+	return writeProof(p, out)
+}
+
+// writeProof writes a state proof in JSON, piece by piece.
+func writeProof(p *keytreev1.StateProof, out *rest.Answer) error {
 	o := jsonObject(append(out.Text, '{'))
 	o.number("as_of_height", p.AsOfHeight)
 	o.text("as_of_hash", p.AsOfHash)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -286,5 +287,37 @@ func TestProofWithoutNode(t *testing.T) {
 	}
 	if now := nodeOf.asked.Load(); now != asked {
 		t.Errorf("the node was asked %d times for no transactions", now-asked)
+	}
+}
+
+// TestTooOldToProve asks for a proof as of a block whose map would have to be made of more keys than the operator allows.
+func TestTooOldToProve(t *testing.T) {
+	dir, params := t.TempDir(), graph.Params{Network: rpctest.Net.Name}
+	open := func() *graph.Graph {
+		t.Helper()
+		g, err := graph.Open(dir, params, graph.Options{MemTable: 8 << 20, UndoBlocks: 5, ProofRebuildKeys: 1, Log: zerolog.Nop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	chain, blocks := rpctest.Family()
+	for range 20 {
+		blocks = append(blocks, chain.Block())
+	}
+	g := open()
+	if err := errors.Join(g.Connect(blocks...), g.Close()); err != nil {
+		t.Fatal(err)
+	}
+	g = open()
+	t.Cleanup(func() { g.Close() })
+	log, r := new(rpctest.StateLog), &rpctest.Rig{Graph: g, Follower: &rpctest.Follower{}}
+	r.Follower.Set(indexer.Status{Checked: true, Synced: true})
+	log.Follow(t, g)
+	log.Publish(t, 16)
+	r.Serve(t, rpc.Config{Graph: g, Indexer: r.Follower, Net: rpctest.Net, StateLog: log})
+	_, err := r.Client.ProveAddress(t.Context(), &keytreev1.ProveAddressRequest{Address: rpctest.Address("child"), AtHeight: proto.Uint32(2)})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "at_height: ") || !strings.Contains(err.Error(), graph.ErrRebuild.Error()) {
+		t.Error(err)
 	}
 }

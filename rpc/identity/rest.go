@@ -55,17 +55,17 @@ func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 		handle(http.MethodGet, "/v1/addresses/{address}/proof", func() proto.Message { return new(keytreev1.ProveAddressRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				p, err := s.ProveAddress(r.Context(), request.(*keytreev1.ProveAddressRequest))
-				return writeProof(p, err, out)
+				return sendProof(r.Context(), p, err, out)
 			}),
 		handle(http.MethodPost, "/v1/addresses:prove", func() proto.Message { return new(keytreev1.ProveAddressesRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				p, err := s.ProveAddresses(r.Context(), request.(*keytreev1.ProveAddressesRequest))
-				return writeProof(p, err, out)
+				return sendProof(r.Context(), p, err, out)
 			}),
 		handle(http.MethodGet, "/v1/identities/{id_tx_hash}/proof", func() proto.Message { return new(keytreev1.ProveIdentityRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				p, err := s.ProveIdentity(r.Context(), request.(*keytreev1.ProveIdentityRequest))
-				return writeProof(p, err, out)
+				return sendProof(r.Context(), p, err, out)
 			}),
 		handle(http.MethodGet, "/v1/events", func() proto.Message { return new(keytreev1.ListEventsRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
