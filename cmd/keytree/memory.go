@@ -47,12 +47,25 @@ func stateRootFlag(flags *pflag.FlagSet) *parsed[bool] {
 	return p
 }
 
-// proofRebuildFlag adds the flag that tells out of how many keys the map of an older block is made anew for a proof.
-func proofRebuildFlag(flags *pflag.FlagSet) *parsed[uint32] {
-	p := numberFlag(flags, "proof-rebuild-keys", graph.DefaultProofRebuildKeys, 1, math.MaxInt32,
-		"keys in links up to which the map under the state root of an older block is made anew for a proof, one at a time: some 0.7 s and 200 MB for a million")
-	setting(flags, "proof-rebuild-keys")
-	return p
+// proofMapFlags tell what proofs as of older blocks may take.
+type proofMapFlags struct {
+	rebuild *parsed[uint32] // keys
+	memory  *parsed[int64]  // bytes; 0: what the graph takes of all
+}
+
+func newProofMapFlags(flags *pflag.FlagSet) proofMapFlags {
+	f := proofMapFlags{rebuild: numberFlag(flags, "proof-rebuild-keys", graph.DefaultProofRebuildKeys, 1, math.MaxInt32,
+		"keys in links up to which the map under the state root of an older block is made anew for a proof, one at a time: some 2 s and 200 MB for a million")}
+	f.memory = newParsed("SIZE", "", func(s string) (int64, error) {
+		n, err := humanize.ParseBytes(s)
+		if err != nil || n == 0 || n > math.MaxInt64 {
+			return 0, fmt.Errorf("expected a size such as 64MiB, got %q", shortened(s))
+		}
+		return int64(n), nil
+	})
+	flags.Var(f.memory, "proof-memory", "what maps under the state root of older blocks may take of the memory, so that proofs need not make them anew (default an eighth of --memory)")
+	setting(flags, "proof-rebuild-keys", "proof-memory")
+	return f
 }
 
 // limitMemory returns how many bytes of memory the process may take, and has the garbage

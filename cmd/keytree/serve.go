@@ -158,7 +158,7 @@ does, and for the watchdog that its index goes on.`,
 	newVerifiedFlag(flags)
 	unconfirmed := newMempoolFlags(flags)
 	memory, stateRoot := memoryFlag(flags), stateRootFlag(flags)
-	states, rebuild := newStateLogFlags(flags), proofRebuildFlag(flags)
+	states, maps := newStateLogFlags(flags), newProofMapFlags(flags)
 	snapshots := newSnapshotFlags(flags)
 	into := flags.String("reindex-into", "", "index into this data `DIR` instead, without answering, until it has come to the node's tip, and end; "+
 		"an earlier version can go on serving the data folder meanwhile")
@@ -181,7 +181,7 @@ does, and for the watchdog that its index goes on.`,
 			network: network.value, node: node.value, electrum: asked.value, dataDir: *dataDir,
 			startHeight:   protocol.StartHeight(network.value),
 			signInKeyFile: *signInKey,
-			origins:       origins.value, memory: limitMemory(memory.value), noStateRoot: !stateRoot.value, proofRebuildKeys: int(rebuild.value), mempoolActions: unconfirmed.actions(),
+			origins:       origins.value, memory: limitMemory(memory.value), noStateRoot: !stateRoot.value, proofRebuildKeys: int(maps.rebuild.value), proofMemory: maps.memory.value, mempoolActions: unconfirmed.actions(),
 		}
 		var err error
 		if c.admission, err = limits.gate(); err != nil {
@@ -352,6 +352,7 @@ type serverConfig struct {
 	noStateRoot bool
 	// proofRebuildKeys is out of how many keys the map of an older block is made anew for a proof; 0: the graph's default.
 	proofRebuildKeys int
+	proofMemory      int64           // what maps of older blocks may take, in bytes; 0: likewise
 	stateLog         *stateLogConfig // nil: no state is published
 	snapshot         *snapshotSource // nil: an index begins with the node's first block
 	// mempoolActions is how many transactions of the node's mempool are shown; 0: it is not followed.

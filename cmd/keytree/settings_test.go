@@ -77,7 +77,7 @@ func TestBadSettings(t *testing.T) {
 			if test.name == "unknown key" {
 				o.wantError(t, exitUsage, "expected some of acme, acme-cache, acme-directory, anchor-chain, anchor-fee-rate, anchor-heartbeat, anchor-interval, anchor-key-file, anchor-max-entries, anchor-state, checkpoint-interval, coins, cors-origin, cosign-key, cosign-logs, cosign-name, data-dir, expect-state, fee-rate, from-snapshot, grpc-listen, http-host, http-listen, keyinit-fetch, keyserver")
 				o.wantError(t, exitUsage, "keyserver-domain, keyserver-key-file, keyserver-link-authority, keyserver-listen, keyserver-rate, keyserver-store, keyserver-tls-cert, keyserver-tls-key, keyserver-tokens, keyserver-uri, limit-bytes-in, limit-bytes-out, limit-connections, limit-long-answers, limit-requests, limit-streams, limit-work, log-format, log-level, mail-from, memory, mempool, mempool-max-actions, metrics-listen")
-				o.wantError(t, exitUsage, "network, node, passphrase-file, plaintext, proof-rebuild-keys, server, server-ca, signin-key-file, smtp")
+				o.wantError(t, exitUsage, "network, node, passphrase-file, plaintext, proof-memory, proof-rebuild-keys, server, server-ca, signin-key-file, smtp")
 				o.wantError(t, exitUsage, "snapshot-policy, standby, start-height, state-log-host, state-log-key, state-root, state-witness-policy")
 				o.wantError(t, exitUsage, "tls-cert, tls-key, tokens, trusted-proxy, unlimited, user-dir, verify, walletconnect-project-id, walletconnect-relay, witness-interval, witness-policy, witness-timeout, wizardconnect-relay")
 				o.wantError(t, exitUsage, `unknown key "sever"`)

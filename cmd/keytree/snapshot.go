@@ -225,7 +225,7 @@ func (f snapshotFlags) config() (*snapshotSource, error) {
 // none.
 func (c serverConfig) openGraph(ctx context.Context, dir string) (*graph.Graph, error) {
 	params := graph.Params{Network: c.network.Name, StartHeight: c.startHeight}
-	opt := graph.Options{Memory: c.memory, NoStateRoot: c.noStateRoot, ProofRebuildKeys: c.proofRebuildKeys, Log: c.log}
+	opt := graph.Options{Memory: c.memory, NoStateRoot: c.noStateRoot, ProofRebuildKeys: c.proofRebuildKeys, ProofMemory: c.proofMemory, Log: c.log}
 	if c.snapshot == nil {
 		return graph.Open(dir, params, opt)
 	}
