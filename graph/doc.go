@@ -23,6 +23,8 @@
 //	followers.go  all that is followed; roll.go: by whom
 //	notes.go      what the last steps have changed of that, found once for each
 //	touches.go    which identities a block touches
+//	stateproof.go proofs of what the state root commits to
+//	proofmaps.go  the maps that they are made of
 //
 //	links/        links: their rules, state, records, questions
 //	anchors/      the same of anchors
@@ -101,6 +103,18 @@
 // leaves of the trie, and opening from it compares the root as well. Without one the leaves are made from the
 // keys and from the identities that merged. What is pending has no root. Without the state root (Options) none of that
 // is done, and blocks that come have none; package fsck makes each block's again, and compares those that are stored.
+//
+// # State proofs
+//
+// A proof shows records of the trie as of a block (protocol/SPEC.md §13). Versions of the trie share what no step has
+// changed: so those of the last steps stay, as long as what they do not share fits into Options.ProofMemory. The trie as of
+// an older block is made again from the nearest newer one, by what the undo records say that blocks have added. Beyond
+// the undo horizon, or if that is more work, it is made of all keys that are stored. One is made at a time, the last few
+// are kept, and more than Options.ProofRebuildKeys are refused: ProofWork tells who lets others ask, before, what
+// it takes. Blocks never wait for any of that nor are refused because of the memory: it gives way, also while a trie is made.
+//
+// What records have in them comes from the keys, if they have not changed since the block, or from the store. Each is
+// compared with the hash of its leaf, and the root with that of the block: what does not verify is not shown.
 //
 // # Anchors
 //

@@ -233,7 +233,7 @@ func (g *Graph) makeMap(ctx context.Context, s *snapshot, past *links.PastRecord
 func (g *Graph) remake(ctx context.Context, s *snapshot, past *links.PastRecords, height uint32, newer mapVersion) (m statemap.Map, fromNewer bool, err error) {
 	most := g.opt.ProofRebuildKeys
 	if height+1 >= s.undoFrom {
-		const few, dear = 10_000, 4 // to look for a record takes so many times as long as to pass it
+		const few, dear = 10_000, 8 // to look for a record takes so many times as long as to pass it
 		m, _, done, err := past.Back(ctx, newer.Map, newer.height, min(most, max(few, newer.Len()/dear)))
 		if done || err != nil {
 			return m, true, err

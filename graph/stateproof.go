@@ -22,7 +22,7 @@ var (
 	ErrRebuild = errors.New("too many keys for a proof as of an older block")
 )
 
-// DefaultProofRebuildKeys is how many keys are read again for a proof as of an older block: it takes a second or two.
+// DefaultProofRebuildKeys is how many keys are read again for a proof as of an older block: it takes a few seconds.
 const DefaultProofRebuildKeys = 1_000_000
 
 // ProveState shows what the map under the state root has of some keys and ids as of a height (protocol/SPEC.md §13),
@@ -68,7 +68,7 @@ func (g *Graph) ProveState(ctx context.Context, height uint32, subjects []proof.
 }
 
 // ProofWork returns about how many records ProveState would have to make again for a height, beside those that it shows: 0
-// if the map is at hand. It takes a microsecond or two for each, and no other caller gets such a map meanwhile: who lets
+// if the map is at hand. It takes some microseconds for each, and no other caller gets such a map meanwhile: who lets
 // others ask makes them pay for it. Errors are those of ProveState.
 func (g *Graph) ProofWork(height uint32) (int, error) {
 	v, err := g.At(&height)

@@ -1,12 +1,12 @@
 package graph
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"testing"
 	"time"
-
-	sumdb "golang.org/x/mod/sumdb/tlog"
 
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/protocol/proof"
@@ -81,15 +81,13 @@ func benchmarkStateProof(b *testing.B, keys int) {
 	})
 }
 
-// benchLog is a state log of 400,000 entries and three witnesses.
+// benchLog is a state log and three witnesses.
 type benchLog struct {
 	log       *tlog.Key
 	witnesses []*tlog.Key
 	policy    *tlog.Policy
-	stored    []sumdb.Hash // of all proofs, which have one entry
+	others    map[int]tlog.Hash // of trees of so many entries whose hashes are zero
 }
-
-const benchEntries = 400_000
 
 func newBenchLog(b *testing.B) *benchLog {
 	generate := func(name string) *tlog.Key {
@@ -99,7 +97,7 @@ func newBenchLog(b *testing.B) *benchLog {
 		}
 		return k
 	}
-	l := &benchLog{log: generate(protocol.StateOrigin("keys.example.org", "mainnet", 1))}
+	l := &benchLog{log: generate(protocol.StateOrigin("keys.example.org", "mainnet", 1)), others: map[int]tlog.Hash{1: {}}}
 	text := fmt.Sprintf("log %s\n", l.log.Log())
 	for i := range 3 {
 		l.witnesses = append(l.witnesses, generate(fmt.Sprintf("witness%d.example.org", i)))
@@ -112,41 +110,54 @@ func newBenchLog(b *testing.B) *benchLog {
 	return l
 }
 
-// file returns the file of a proof whose entry is in the middle of the log.
+// file returns the file of a proof whose entry is in the middle of a log of 400,000.
 func (l *benchLog) file(b *testing.B, p *proof.StateProof) []byte {
+	const entries = 400_000
 	entry := p.Entry.Bytes()
-	read := sumdb.HashReaderFunc(func(indexes []int64) (hashes []sumdb.Hash, err error) {
-		for _, i := range indexes {
-			hashes = append(hashes, l.stored[i])
-		}
-		return hashes, nil
-	})
-	for i := int64(0); i < benchEntries && int64(len(l.stored)) < sumdb.StoredHashCount(benchEntries); i++ { // once
-		hash := sumdb.Hash{} // but for that one
-		if i == benchEntries/2 {
-			hash = sumdb.RecordHash(entry[:])
-		}
-		more, err := sumdb.StoredHashesForRecordHash(i, hash, read)
-		if err != nil {
-			b.Fatal(err)
-		}
-		l.stored = append(l.stored, more...)
-	}
-	root, err := sumdb.TreeHash(benchEntries, read)
-	if err != nil {
-		b.Fatal(err)
-	}
-	file := tlog.Proof{Index: benchEntries / 2}
-	if file.Hashes, err = sumdb.ProveRecord(benchEntries, benchEntries/2, read); err != nil {
-		b.Fatal(err)
-	}
+	file := tlog.Proof{Index: entries / 2}
+	root := l.prove(&file, entries, entries/2, sha256.Sum256(append([]byte{0}, entry[:]...)))
+	var err error
 	if file.Extra, err = p.Marshal(); err != nil {
 		b.Fatal(err)
 	}
-	signed := l.log.Sign(tlog.Checkpoint{Origin: l.log.Name(), Size: benchEntries, Root: root})
+	signed := l.log.Sign(tlog.Checkpoint{Origin: l.log.Name(), Size: entries, Root: root})
 	file.Checkpoint = signed
 	for _, w := range l.witnesses {
 		file.Checkpoint = append(file.Checkpoint, w.Cosign(signed, time.Now())...)
 	}
 	return file.Marshal()
+}
+
+// half is the size of the left one of two trees that make one (RFC 6962 §2.1).
+func half(entries int) int { return 1 << (bits.Len(uint(entries-1)) - 1) }
+
+func join(left, right tlog.Hash) tlog.Hash {
+	return sha256.Sum256(append(append([]byte{1}, left[:]...), right[:]...))
+}
+
+// prove adds the hashes that lead from a leaf to the root of a tree of so many entries, which it returns.
+func (l *benchLog) prove(file *tlog.Proof, entries, index int, leaf tlog.Hash) tlog.Hash {
+	if entries == 1 {
+		return leaf
+	}
+	k := half(entries)
+	var left, right tlog.Hash
+	if index < k {
+		left, right = l.prove(file, k, index, leaf), l.other(entries-k)
+		file.Hashes = append(file.Hashes, right)
+	} else {
+		left, right = l.other(k), l.prove(file, entries-k, index-k, leaf)
+		file.Hashes = append(file.Hashes, left)
+	}
+	return join(left, right)
+}
+
+func (l *benchLog) other(entries int) tlog.Hash {
+	hash, ok := l.others[entries]
+	if !ok {
+		k := half(entries)
+		hash = join(l.other(k), l.other(entries-k))
+		l.others[entries] = hash
+	}
+	return hash
 }

@@ -2,7 +2,8 @@
 // who their author is, keyservers' anchors, the walk over raw serialized blocks
 // that finds them, addresses, and the transactions that publish links and
 // anchors: there is one builder and one signer for both. It also judges headers: whether
-// they carry the work that a network asks for, and are of its chain.
+// they carry the work that a network asks for, and are of its chain. The records under the state
+// root, and entries of state logs, are here as well.
 //
 // It works on bytes that its callers hold: no I/O, no clock, no state, no
 // goroutines. What never belongs here: what an action brings about, which the graph decides

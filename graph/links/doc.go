@@ -16,6 +16,7 @@
 //	undo.go         taking a block back
 //	load.go         the state in memory, from the store
 //	records.go      the records of the state root
+//	pastrecords.go  the same as of an older block
 //	answers.go      what is answered
 //	view.go         questions as of a block: resolving, identities
 //	past.go         resolving as of an older block, and what a question may cost
@@ -41,6 +42,7 @@
 //	Request       15 records and the message
 //	Touched       four records for each of 1,000 actions
 //	LinksBelow    a page: recordWork for each, less than MaxWork up to 4,000
+//	PastRecords   a record: Find two records and an action, Back and Rebuild what they say
 //	Effects       a chunk of 4,096 of those of the block before the page, 10 ns each, and 7 records for each on it
 //
 // The tests named Adversary reach the first three, and Requests, with identities that are made for that.

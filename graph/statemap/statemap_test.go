@@ -419,3 +419,70 @@ func BenchmarkMap(b *testing.B) {
 	})
 	runtime.KeepAlive(builder)
 }
+
+// TestBeside: what versions are said to take beside the last one is about what the heap has for them.
+func TestBeside(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures the heap")
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	const records = 60_000
+	keys := make([]protocol.MapKey, 2*records)
+	for i := range keys {
+		keys[i] = sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(i)))
+	}
+	keyOf := func(ref int32) (protocol.MapKey, error) { return keys[ref], nil }
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, what := range []string{"changes", "additions", "removals"} {
+		b := NewBuilder(records)
+		for i := range records {
+			b.Add(NewChange(keys[i], int32(i), []byte("a record")))
+		}
+		m, err := b.Map(keyOf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions := []Map{m}
+		said := int64(0)
+		for n := range 20 {
+			chosen := make(map[int]bool)
+			var changes []Change
+			for range 500 {
+				at := random.IntN(records)
+				switch what {
+				case "additions":
+					at = records + 500*n + len(changes)
+				case "removals":
+					at = 500*n + len(changes)
+				}
+				if !chosen[at] {
+					c := NewChange(keys[at], int32(at), binary.BigEndian.AppendUint32(nil, uint32(n)))
+					c.Gone = what == "removals"
+					chosen[at], changes = true, append(changes, c)
+				}
+			}
+			next, err := m.Apply(changes, keyOf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said += next.Beside(&m)
+			m = next
+			versions = append(versions, m)
+		}
+		with := heap()
+		runtime.KeepAlive(versions)
+		versions = nil
+		took := with - heap()
+		runtime.KeepAlive(m)
+		t.Logf("%s: 20 versions take %d kB, it is said %d kB", what, took>>10, said>>10)
+		if ratio := float64(said) / float64(took); ratio < 0.8 || ratio > 2 {
+			t.Errorf("%s: 20 versions take %d bytes, it is said %d", what, took, said)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -157,5 +158,54 @@ func TestVersions(t *testing.T) {
 	})
 	if err != nil || n != 2 {
 		t.Errorf("%d things, %v", n, err)
+	}
+}
+
+// TestEachVersionAt visits the version as of a height of each thing, however many versions there are.
+func TestEachVersionAt(t *testing.T) {
+	db, err := badger.Open(badger.DefaultOptions("").WithInMemory(true).WithLogger(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	has := map[chainhash.Hash][]uint32{{1}: {5}, {2}: nil, {3}: {0, 8}, {4}: {9}, {0: 0xff, 31: 5}: {2, 3}}
+	for h := range uint32(60) {
+		has[chainhash.Hash{2}] = append(has[chainhash.Hash{2}], h)
+	}
+	err = db.Update(func(txn *badger.Txn) error {
+		for key, heights := range has {
+			for _, height := range heights {
+				if err := txn.Set(Version(IdentityStem(key), height), fmt.Append(nil, key, height)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	txn := NewTxn(db.NewTransaction(false))
+	defer txn.Discard()
+	for height := range uint32(64) {
+		want := make(map[string]string)
+		for key, heights := range has {
+			for _, h := range heights {
+				if h <= height {
+					want[string(IdentityStem(key))] = fmt.Sprint(key, h)
+				}
+			}
+		}
+		got := make(map[string]string)
+		err := EachVersionAt(txn, PrefixIdentity, IdentityStemSize, height, func(stem, value []byte) error {
+			if got[string(stem)] != "" {
+				t.Errorf("%x is visited twice", stem)
+			}
+			got[string(stem)] = string(value)
+			return nil
+		})
+		if err != nil || !maps.Equal(got, want) {
+			t.Errorf("as of %d: %v, %v, expected %v", height, got, err, want)
+		}
 	}
 }

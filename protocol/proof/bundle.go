@@ -1,6 +1,12 @@
-// Package proof is what anybody can check offline, without trusting whoever sent it. Today
-// that is the proof bundle, a file format that shows that transactions are in blocks and
-// follow each other as a chain of anchors (protocol/ANCHORS.md §4).
+// Package proof is what anybody can check offline, without trusting whoever sent it: the proof
+// bundle, a file format that shows that transactions are in blocks and follow each other as a chain
+// of anchors (protocol/ANCHORS.md §4); and the state proof, which shows what an index has of keys and
+// ids as of a block, and that no later revocation up to that block exists (protocol/SPEC.md §13).
+//
+//	bundle.go      proof bundles
+//	state.go       the form of state proofs
+//	statetree.go   the part of the map that one shows
+//	stateverify.go what it shows, and whether that is so
 //
 // What never belongs here: a check of what the items of a bundle say about a keyserver,
 // which is the auditor's (package keyserver/audit); the network; files.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
@@ -202,7 +204,7 @@ func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint
 		}
 		return err
 	}
-	for n := range keys {
+	for _, n := range slices.Sorted(maps.Keys(keys)) { // keys of one block mostly have numbers that are close
 		if err := note(p.changeOfKey(n)); err != nil {
 			return m, work, false, err
 		}
