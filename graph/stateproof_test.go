@@ -95,6 +95,51 @@ func TestProofCutShort(t *testing.T) {
 	}
 }
 
+// TestProofMergesCutShort: the same of a chain of merges. Each identity merges into the one that is a little older.
+func TestProofMergesCutShort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine does it all")
+	}
+	inMemory(t)
+	g, err := Open(t.TempDir(), testParams, Options{MemTable: 8 << 20, BlockCache: 4 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	const ids = proof.MaxStateRecords + 5
+	root := func(n int) int { return 2 * n }
+	name := func(n int) chainhash.Hash { return tx(fmt.Sprint("request", root(n)+1)) } // of the link that made it
+	made := Block{Hash: tx("made")}
+	merged := Block{Height: 1, PrevHash: made.Hash, Hash: tx("merged")}
+	join := func(b *Block, child, parent int) {
+		link := grow(0, chainhash.Hash{}, func(int) int { return parent }, child, child+1)
+		for _, a := range link.Actions {
+			a.Index = uint32(len(b.Actions))
+			b.Actions = append(b.Actions, a)
+		}
+	}
+	for n := range ids {
+		join(&made, root(n)+1, root(n))
+	}
+	for n := ids - 1; n > 0; n-- {
+		join(&merged, root(n), root(n-1))
+	}
+	if err := g.Connect(made, merged); err != nil {
+		t.Fatal(err)
+	}
+	of := func(n int) proof.StateSubject { return proof.StateSubject{IsID: true, ID: name(n)} }
+	got := g.proven(t, 1, of(ids-1), of(3), proof.StateSubject{Key: key("1")})
+	if s := got.Subjects[0]; !s.Cut || len(s.IDs) < proof.MaxStateRecords-10 || len(s.IDs) > proof.MaxStateRecords {
+		t.Errorf("a chain of %d merges: cut %t, %d records", ids-1, s.Cut, len(s.IDs))
+	}
+	if s := got.Subjects[1]; s.Cut || len(s.IDs) != 4 || s.IDs[3].Root != key("0") {
+		t.Errorf("a chain of 3 merges: cut %t, %d records", s.Cut, len(s.IDs))
+	}
+	if s := g.proven(t, 0, of(ids-1)).Subjects[0]; s.Cut || len(s.IDs) != 1 || s.IDs[0].Root != key(fmt.Sprint(root(ids-1))) {
+		t.Errorf("before the merges: %+v", s)
+	}
+}
+
 // TestProofsGiveWay: blocks are connected that need the memory which maps for proofs hold, also while one is made.
 func TestProofsGiveWay(t *testing.T) {
 	inMemory(t)
