@@ -231,15 +231,19 @@ func (g *Graph) makeMap(ctx context.Context, s *snapshot, past *links.PastRecord
 // remake makes the map as of a height: from a newer one, as long as there are undo records, if that is less work than
 // from all that is stored.
 func (g *Graph) remake(ctx context.Context, s *snapshot, past *links.PastRecords, height uint32, newer mapVersion) (m statemap.Map, fromNewer bool, err error) {
-	most := g.opt.ProofRebuildKeys
+	most, keys := g.opt.ProofRebuildKeys, s.state.Links.Keys()
 	if height+1 >= s.undoFrom {
-		const few, dear = 10_000, 8 // to look for a record takes so many times as long as to pass it
-		m, _, done, err := past.Back(ctx, newer.Map, newer.height, min(most, max(few, newer.Len()/dear)))
+		limit := most
+		if keys <= most { // else there is no other way
+			const few, dear = 10_000, 8 // to look for a record takes so many times as long as to pass it
+			limit = min(most, max(few, newer.Len()/dear))
+		}
+		m, done, err := past.Back(ctx, newer.Map, newer.height, limit)
 		if done || err != nil {
 			return m, true, err
 		}
 	}
-	if keys := s.state.Links.Keys(); keys > most {
+	if keys > most {
 		return m, false, fmt.Errorf("%w: %d keys would have to be read again, at most %d are: ask as of a later block, or allow more (Options.ProofRebuildKeys)", ErrRebuild, keys, most)
 	}
 	m, err = past.Rebuild(ctx)

@@ -157,15 +157,15 @@ const undoPerRecord = 10
 
 // Back makes the map as of the height from that of a newer block, by what the blocks above the height have added to the
 // store: their undo records have to be there. done is false, and nothing was made, if that is more work than most, in
-// records made again; work is what it was. Errors are the context's or the store's.
-func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint32, most int) (m statemap.Map, work int, done bool, err error) {
+// records made again. Errors are the context's or the store's.
+func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint32, most int) (m statemap.Map, done bool, err error) {
 	keys, ids := make(map[int32]bool), make(map[chainhash.Hash]bool)
 	read := 0
 	count := func() error {
 		if read++; read%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if work = len(keys) + len(ids) + read/undoPerRecord; work > most {
+		if len(keys)+len(ids)+read/undoPerRecord > most {
 			return errTooMuch
 		}
 		return nil
@@ -188,13 +188,13 @@ func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint
 			})
 		}
 		if err == errTooMuch {
-			return m, work, false, nil
+			return m, false, nil
 		}
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
-			return m, work, false, err
+			return m, false, err
 		}
 	}
 	changes := make([]statemap.Change, 0, len(keys)+len(ids))
@@ -206,16 +206,16 @@ func (p *PastRecords) Back(ctx context.Context, newer *statemap.Map, height uint
 	}
 	for _, n := range slices.Sorted(maps.Keys(keys)) { // keys of one block mostly have numbers that are close
 		if err := note(p.changeOfKey(n)); err != nil {
-			return m, work, false, err
+			return m, false, err
 		}
 	}
 	for id := range ids {
 		if err := note(p.changeOfID(id)); err != nil {
-			return m, work, false, err
+			return m, false, err
 		}
 	}
 	m, err = newer.Apply(changes, p.keyOf)
-	return m, work, err == nil, err
+	return m, err == nil, err
 }
 
 // errTooMuch ends a visit.
