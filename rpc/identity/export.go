@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
 	"google.golang.org/grpc/codes"
@@ -24,7 +25,7 @@ const (
 	maxExport     = 100_000
 	// exportFormat is raised when the bytes of a line change that a block has had.
 	exportFormat = "1"
-	// exportAtOnce is how many events of a block are held at a time. Each time those before are passed over.
+	// exportAtOnce is how many events of a block are held at a time.
 	exportAtOnce = 500
 )
 
@@ -34,6 +35,7 @@ type exporter struct {
 	*graphReader
 	next, last uint32
 	have       *chainhash.Hash // of the block before next; nil if the client named none
+	owed       int             // events, or blocks without, that are not counted as work yet
 }
 
 // exportAsked reads a request.
@@ -123,29 +125,54 @@ func (s *identityService) export(w http.ResponseWriter, r *http.Request, _ map[s
 }
 
 func (e *exporter) write(ctx context.Context, out *rest.Answer) error {
-	done := 0 // events, since work was counted
 	for ; e.next <= e.last; e.next++ {
-		events, err := e.line(out)
+		events, err := e.line(ctx, out)
 		if errors.Is(err, errFork) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if done += max(1, events); done < unitEvents {
-			continue
+		if events == 0 {
+			e.owed++
 		}
-		if admission.Work(ctx, done/unitEvents) != nil {
+		if e.pay(ctx) > 0 {
 			return nil
 		}
-		done %= unitEvents
 	}
 	return nil
 }
 
+// pay takes what was written out of the budget of work of the client, and returns how long to wait until there is as
+// much.
+func (e *exporter) pay(ctx context.Context) (wait time.Duration) {
+	var refusal *admission.Refusal
+	if errors.As(admission.Work(ctx, e.owed/unitEvents), &refusal) {
+		return refusal.After
+	}
+	e.owed %= unitEvents
+	return 0
+}
+
+// payWithin pays for a part of a line. A line is not broken off, however many events payers of fees put into a block:
+// it waits until the client may ask for more. That is not long for a part, and who has gone is found by writing.
+func (e *exporter) payWithin(ctx context.Context) error {
+	wait := e.pay(ctx)
+	if wait == 0 {
+		return nil
+	}
+	admission.EndTurn(ctx)
+	ended := admission.Wait(ctx)
+	for ; wait > 0; wait = e.pay(ctx) {
+		time.Sleep(wait)
+	}
+	ended()
+	return admission.Turn(ctx)
+}
+
 // line writes the next block, and returns how many events it has. errFork if it is not to be written; else a gRPC status,
 // or what writing fails with.
-func (e *exporter) line(out *rest.Answer) (events int, err error) {
+func (e *exporter) line(ctx context.Context, out *rest.Answer) (events int, err error) {
 	block, err := e.graph.Events(e.next, 0, exportAtOnce)
 	if graph.OffChain(err) || err == nil && e.have != nil && block.PrevHash != *e.have {
 		return 0, errFork
@@ -167,9 +194,13 @@ func (e *exporter) line(out *rest.Answer) (events int, err error) {
 				return events, err
 			}
 		}
+		e.owed += len(rendered.Events)
 		if !block.More {
 			out.Text = append(appendBlockEnd(out.Text, false), '\n')
 			return events, out.Pass()
+		}
+		if err := e.payWithin(ctx); err != nil {
+			return events, err
 		}
 		if block, err = e.graph.Events(e.next, events, exportAtOnce); graph.OffChain(err) || err == nil && block.Hash != hash {
 			err = graph.ErrReorganised

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -132,6 +134,23 @@ func TestExportOfMuchWork(t *testing.T) {
 	response, text := r.Send(t, "GET", "/v1/export", "")
 	if blocks := blocksIn(t, text); response.StatusCode != 200 || len(blocks) != 2 || len(blocks[1].Events) != 400 {
 		t.Errorf("%s, %d blocks", response.Status, len(blocks))
+	}
+}
+
+// TestExportOfALongBlock has a client export a block of more events than he may ask for at once: the line is whole,
+// and he has nothing left afterwards, so that he cannot have it again and again for the price of a call.
+func TestExportOfALongBlock(t *testing.T) {
+	c := &rpctest.Chain{}
+	limits := admission.DefaultLimits()
+	limits.Work = admission.Budget{All: 1000, One: 8} // 80 calls at once, or 4,000 events
+	r := rpctest.NewOf(t, rpc.Config{Admission: admission.New(admission.Config{Limits: limits})}, rpctest.RequestsOf(c, 4200))
+	response, text := r.Send(t, "GET", "/v1/export", "")
+	if blocks := blocksIn(t, text); response.StatusCode != 200 || len(blocks) != 1 || len(blocks[0].Events) != 4200 {
+		t.Fatalf("%s, %d blocks", response.Status, len(blocks))
+	}
+	all := slices.Repeat([]string{strconv.Quote(rpctest.Address("somebody"))}, 800) // what there is again after five seconds
+	if response, _ := r.Send(t, "POST", "/v1/addresses:batchResolve", `{"addresses":[`+strings.Join(all, ",")+`]}`, "Content-Type: application/json"); response.StatusCode != 429 {
+		t.Errorf("afterwards: %s, expected 429", response.Status)
 	}
 }
 

@@ -30,7 +30,7 @@
 //	ListEvents           a page of 7 records for each event; for every 100 of them two records for each bit of how many events their
 //	                     block has. More than 1,000 events count as more calls (unitEvents)
 //	GET /v1/export       the same for each event of up to 100,000 blocks, 500 of them at a time; 50 events, or blocks without, count as
-//	                     another call, and it ends when the client may ask for no more
+//	                     another call. When the client may ask for no more, it ends with a line, and waits within one
 //	Watch                the same for every message, of 20 events, in turns with other calls. Up to the block that was the tip when it began,
 //	                     50 events, or blocks without, or 20 answers that are compared, count as another call: it goes on when
 //	                     the client may ask for more
