@@ -363,3 +363,151 @@ func TestAdversaryRequests(t *testing.T) {
 		}
 	}
 }
+
+// TestAdversaryCutStar lists the keys of a star, and the links below its middle, as of a block after which all of them
+// were cut: each has to be read, wherever a page begins.
+func TestAdversaryCutStar(t *testing.T) {
+	c := newChain(t)
+	children := 2 * limit() / links.RecordWork
+	for n := range children {
+		c.link(n+1, 0)
+	}
+	then := c.block()
+	for n := range children {
+		if c.cut(n+1, 0); len(c.actions) == 10_000 {
+			c.block()
+		}
+	}
+	c.block()
+	v := c.at(then)
+	r, err := v.Resolve(t.Context(), key(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, pages := 0, 0
+	for cursor, first := (*links.MemberCursor)(nil), true; cursor != nil || first; pages++ {
+		start := processorTime()
+		members, next, err := v.Members(t.Context(), r.ID, cursor, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.spent(v, fmt.Sprintf("Members, page %d", pages), start, limit())
+		seen, cursor, first = seen+len(members), next, false
+	}
+	if seen != children+1 || pages < 3 {
+		t.Errorf("%d keys on %d pages, expected %d on three or more", seen, pages, children+1)
+	}
+	page, seen := min(1000, limit()/links.RecordWork-3), 0
+	for after, first := (*protocol.KeyHash)(nil), true; after != nil || first; {
+		start := processorTime()
+		below, next, err := v.LinksBelow(t.Context(), key(0), after, page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.spent(v, fmt.Sprintf("LinksBelow, %d", len(below)), start, (page+3)*links.RecordWork)
+		seen, after, first = seen+len(below), next, false
+	}
+	if seen != children {
+		t.Errorf("%d links below the middle, expected %d", seen, children)
+	}
+}
+
+// many is how many actions somebody pays for.
+func many(exhaustive int) int {
+	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
+		return exhaustive
+	}
+	return 10_000
+}
+
+// TestAdversaryActions lists the actions of a key about which strangers have made as many as they like to pay for,
+// from the beginning, the middle and the end.
+func TestAdversaryActions(t *testing.T) {
+	c := newChain(t)
+	count := many(1_000_000)
+	const page, coming = 1000, 64
+	perBlock := count / 10
+	for n := range count {
+		if c.add(n+1, protocol.Action{Kind: protocol.MLR, Parent: key(0)}); len(c.actions) == perBlock {
+			c.block()
+		}
+	}
+	v := c.at(c.height - 1)
+	for _, deep := range []int{0, count / 2, count - page} {
+		after := &store.Position{Height: uint32(deep / perBlock), Index: uint32(deep % perBlock)}
+		if deep == 0 {
+			after = nil
+		}
+		before, start := v.Asked(), processorTime()
+		found, _, err := v.ActionsOf(t.Context(), key(0), after, page)
+		if err != nil || len(found) < page-1 {
+			t.Fatalf("from %d: %d actions, %v", deep, len(found), err)
+		}
+		asked, took := v.Asked()-before, processorTime()-start
+		t.Logf("%d of %d actions from %d: %d records in %v", len(found), count, deep, asked, took)
+		// To find where a page begins takes some reads more, one for each bit of the number of a block's actions.
+		if most := coming + 14*page + 2*20; asked > most {
+			t.Errorf("from %d: %d records, expected %d at most", deep, asked, most)
+		}
+	}
+}
+
+// TestAdversaryEffects reads pages of the effects of one block that has as many as fit into it.
+func TestAdversaryEffects(t *testing.T) {
+	c := newChain(t)
+	count := many(200_000)
+	for n := range count {
+		request := c.add(n+1, protocol.Action{Kind: protocol.MLR, Parent: key(0)})
+		c.add(0, protocol.Action{Kind: protocol.MLA, Ref: protocol.RefersTo(request)})
+	}
+	v := c.at(c.block())
+	for _, page := range []int{1, 100, 1000} {
+		for _, first := range []int{0, 4095, count, 2*count - page} {
+			before, start := v.Asked(), processorTime()
+			effects, passed, err := v.Effects(first, page)
+			if err != nil || len(effects) != page || passed != first {
+				t.Fatalf("from %d: %d effects behind %d, %v", first, len(effects), passed, err)
+			}
+			asked, took := v.Asked()-before, processorTime()-start
+			t.Logf("%d of %d effects from %d: %d records in %v", page, 2*count, first, asked, took)
+			if asked > 7*page {
+				t.Errorf("%d effects from %d took %d records, expected %d at most", page, first, asked, 7*page)
+			}
+		}
+	}
+}
+
+// TestAdversaryChanges lists how an identity changed that somebody changes in every block: pages, and an overview of as
+// many parts as there may be.
+func TestAdversaryChanges(t *testing.T) {
+	c := newChain(t)
+	blocks := 600
+	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
+		blocks = 20_000
+	}
+	id := c.link(1, 0)
+	c.block()
+	for n := range blocks {
+		c.link(n+2, n+1)
+		c.block()
+	}
+	tip := c.height - 1
+	v := c.at(tip)
+	const page = 500
+	for _, upTo := range []uint32{tip, page} {
+		start := processorTime()
+		versions, more, err := v.IdentityVersions(id, upTo, page)
+		if err != nil || len(versions) != page || versions[0].Since != upTo || !more {
+			t.Fatalf("up to %d: %d versions, more: %t, %v", upTo, len(versions), more, err)
+		}
+		t.Logf("%d of %d versions up to %d in %v", page, blocks, upTo, processorTime()-start)
+	}
+	start := processorTime()
+	for part := range uint32(page) {
+		upTo := tip * (part + 1) / page
+		if versions, _, err := v.IdentityVersions(id, upTo, 1); err != nil || len(versions) != 1 || versions[0].Since != upTo {
+			t.Fatalf("up to %d: %v, %v", upTo, versions, err)
+		}
+	}
+	t.Logf("an overview of %d parts in %v", page, processorTime()-start)
+}
