@@ -1,6 +1,7 @@
 package anchors
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -68,9 +69,11 @@ func (v *Chains) AnchorChain(id chainhash.Hash) (Chain, error) {
 		return Chain{}, err
 	}
 	c := Chain{ID: id, Domain: r.anchor.Domain, Anchors: r.anchors, Break: r.how, BrokenBy: r.by, BrokenAt: r.at}
-	if c.Genesis, err = v.Anchor(id); err == nil {
-		c.Last, err = v.Anchor(r.last)
+	if c.Genesis, err = v.Anchor(id); err != nil || r.last == id {
+		c.Last = c.Genesis
+		return c, err
 	}
+	c.Last, err = v.Anchor(r.last)
 	return c, err
 }
 
@@ -234,7 +237,7 @@ func (v *Chains) placeOf(txid chainhash.Hash) (place, error) {
 }
 
 func (v *Chains) anchorAt(p place) (Status, error) {
-	t, err := readTx(v.ledger.txn, p)
+	t, err := v.tx(p)
 	if err != nil {
 		return Status{}, err
 	}
@@ -243,4 +246,17 @@ func (v *Chains) anchorAt(p place) (Status, error) {
 		a.Author = &t.author
 	}
 	return a, nil
+}
+
+// tx reads the transaction at a place. Those of a page are mostly beside each other.
+func (v *Chains) tx(p place) (t storedTx, err error) {
+	it, key := v.store.Over(store.PrefixAnchorTxs), txsKey(p)
+	if store.Seek(it, key); !it.Valid() || !bytes.Equal(it.Item().Key(), key) {
+		return t, fmt.Errorf("%w: block %d lacks transaction %d of its anchors", store.ErrDamaged, p.height, p.number)
+	}
+	err = store.Visit(it.Item(), func(chunk []byte) (err error) {
+		t, err = txInChunk(chunk, p.number%TxsPerChunk)
+		return err
+	})
+	return t, err
 }

@@ -19,6 +19,11 @@ func NewIdentityService(g *graph.Graph, indexer Indexer) keytreev1.IdentityServi
 	return newServices(g, indexer).identities
 }
 
+// NewAnchorService returns the service without a network before it.
+func NewAnchorService(g *graph.Graph, indexer Indexer) keytreev1.AnchorServiceServer {
+	return newServices(g, indexer).anchors
+}
+
 // NewExport returns what answers GET /v1/export without a network before it.
 func NewExport(g *graph.Graph, indexer Indexer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { newServices(g, indexer).identities.export(w, r, nil) }
