@@ -56,7 +56,9 @@ func TestAttacked(t *testing.T) {
 		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))
 	}
 	gate := admission.New(admission.Config{Limits: attackedLimits()})
-	rig := rpctest.NewOf(t, rpc.Config{Admission: gate}, c.Block(requests...), c.Block(accepts...), rpctest.RequestsOf(c, 20_000))
+	blocks := []graph.Block{c.Block(requests...), c.Block(accepts...), rpctest.RequestsOf(c, 20_000)}
+	anchored, _ := rpctest.Long(t, c, 8000)
+	rig := rpctest.NewOf(t, rpc.Config{Admission: gate}, append(blocks, anchored...)...)
 	out := json.NewEncoder(os.Stdout)
 	say := func(v any) {
 		if err := out.Encode(v); err != nil {
