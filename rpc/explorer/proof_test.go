@@ -1,51 +1,45 @@
 package explorer_test
 
 import (
-	"cmp"
+	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
+	stdlog "log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/gcash/bchd/chaincfg/chainhash"
-	sumdb "golang.org/x/mod/sumdb/tlog"
-
-	"github.com/keytree-bch/keytree/protocol"
-	"github.com/keytree-bch/keytree/protocol/proof"
 	"github.com/keytree-bch/keytree/protocol/tlog"
 	"github.com/keytree-bch/keytree/rpc"
 	"github.com/keytree-bch/keytree/rpc/explorer/browser"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
-// notary stands before a server, and proves what that says as of a block; or lies, or has nothing to say, as a
-// test wants it.
+// notary stands before a server with a state log, whose checkpoints it cosigns as two witnesses do; and spoils the proofs,
+// or the answers beside them, as a test wants it.
 type notary struct {
 	URL      string
-	log      *tlog.Key
-	one, two *tlog.Key // its witnesses
+	log      *rpctest.StateLog
+	one, two *tlog.Key         // witnesses
+	policies map[string]string // by the names of who is believed
 
 	mu       sync.Mutex
-	rig      *rpctest.Rig
-	covered  uint32            // mu; the newest block that it proves
-	cosigned time.Time         // mu; when its witnesses have
-	lied     *chainhash.Hash   // mu; the id that it says all roots have
-	broken   bool              // mu; its proofs have an entry that is not in the log
-	policies map[string]string // by the names of who is believed
+	cosigned time.Time // mu; when its witnesses have
+	broken   bool      // mu; its proofs are of another index
+	lies     bool      // mu; the server says that every key is its own root
 }
 
-func newNotary(t *testing.T) *notary {
+// newNotary stands before a server that publishes the blocks of a world, of which ten are empty at the end.
+func newNotary(t *testing.T) (*notary, *world) {
 	t.Helper()
 	key := func(name string) *tlog.Key {
 		k, err := tlog.GenerateKey(name)
@@ -54,179 +48,70 @@ func newNotary(t *testing.T) *notary {
 		}
 		return k
 	}
-	n := &notary{log: key("log.example/state/regtest/1/1"), one: key("one.example"), two: key("two.example"), cosigned: time.Now()}
-	n.policies = map[string]string{
-		"both":     fmt.Sprintf("log %v\nwitness Alice %v\nwitness Bob %v\ngroup both all Alice Bob\nquorum both\n", n.log.Log(), n.one.Witness(), n.two.Witness()),
-		"stranger": fmt.Sprintf("log %v\nquorum none\n", key("other.example/state/regtest/1/1").Log()),
-		"log":      fmt.Sprintf("log %v\nquorum none\n", n.log.Log()),
+	n := &notary{log: new(rpctest.StateLog), one: key("one.example"), two: key("two.example"), cosigned: time.Now(), policies: make(map[string]string)}
+	w := newWorldOf(t, rpc.Config{StateLog: n.log, StatePolicy: func() string { return n.policies["both"] }})
+	for range 10 {
+		w.Connect(t, w.chain.Block())
 	}
-	return n
-}
+	n.log.Follow(t, w.Graph)
+	n.log.Publish(t, 9)
+	log := n.log.Policy(t).Logs[0].Key
+	n.policies["both"] = fmt.Sprintf("log %v\nwitness Alice %v\nwitness Bob %v\ngroup both all Alice Bob\nquorum both\n", log, n.one.Witness(), n.two.Witness())
+	n.policies["log"] = fmt.Sprintf("log %v\nquorum none\n", log)
+	n.policies["stranger"] = fmt.Sprintf("log %v\nquorum none\n", key("other.example/state/regtest/1/1").Log())
 
-// serve puts it before a server.
-func (n *notary) serve(t *testing.T, rig *rpctest.Rig) {
-	t.Helper()
-	n.rig = rig
-	to, err := url.Parse(rig.URL)
+	to, err := url.Parse(w.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	proxy.FlushInterval = -1
-	mux := http.NewServeMux()
-	mux.Handle("/", proxy)
-	mux.HandleFunc("GET /v1/{kind}/{name}/proof", func(w http.ResponseWriter, r *http.Request) {
-		file, err := n.prove(r.PathValue("kind"), r.PathValue("name"), r.URL.Query().Get("at_height"))
-		if err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			json.NewEncoder(w).Encode(map[string]any{"code": 9, "message": err.Error()})
-			return
-		}
-		json.NewEncoder(w).Encode(map[string]any{"proof": file})
-	})
-	front := httptest.NewServer(mux)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Header.Set("Accept-Encoding", "identity") }, FlushInterval: -1, ModifyResponse: n.change,
+		ErrorLog: stdlog.New(io.Discard, "", 0), // streams end when a page does
+	}
+	front := httptest.NewServer(proxy)
 	t.Cleanup(front.Close)
 	n.URL = front.URL
+	return n, w
 }
 
-// ask asks the server, and takes its word.
-func (n *notary) ask(path string, height uint32, answer any) (found bool, err error) {
-	response, err := http.Get(n.rig.URL + path + "?at_height=" + strconv.Itoa(int(height)))
-	if err != nil {
-		return false, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode == http.StatusNotFound {
-		return false, nil
-	}
-	return true, json.NewDecoder(response.Body).Decode(answer)
-}
-
-// said is what the server says of a key or an identity.
-type said struct {
-	Parent string   `json:"parent_address"`
-	Accept string   `json:"accept_tx_hash"`
-	ID     string   `json:"id_tx_hash"`
-	Main   string   `json:"main_address"`
-	Merged string   `json:"merged_into"`
-	Path   []string `json:"path"`
-	Block  string   `json:"as_of_hash"`
-}
-
-func (n *notary) prove(kind, name, at string) (file string, err error) {
+// change changes what the server answers.
+func (n *notary) change(response *http.Response) error {
+	path := response.Request.URL.Path
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	height := n.covered
-	if at != "" {
-		asked, _ := strconv.ParseUint(at, 10, 32)
-		if height = uint32(asked); height > n.covered {
-			return "", fmt.Errorf("block %d is not covered by a cosigned checkpoint yet: the newest that is is %d", height, n.covered)
-		}
+	resolves := path == "/v1/addresses:batchResolve" && n.lies
+	if response.StatusCode != http.StatusOK || !strings.HasSuffix(path, "/proof") && !resolves {
+		return nil
 	}
-	var first said
-	found, err := n.ask("/v1/"+kind+"/"+name, height, &first)
+	var answer map[string]any
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return err
+	}
+	response.Body.Close()
+	if resolves {
+		one := answer["resolutions"].([]any)[0].(map[string]any)
+		one["main_address"] = one["address"]
+	} else {
+		answer["proof"] = n.cosign(answer["proof"].(string))
+	}
+	text, err := json.Marshal(answer)
 	if err != nil {
-		return "", err
+		return err
 	}
-	var subject proof.StateSubject
-	var records [][]byte
-	switch {
-	case kind == "identities":
-		subject.IsID = true
-		subject.ID, err = hashOf(name)
-		if found && first.Merged != "" {
-			into, _ := hashOf(first.Merged)
-			records = append(records, (&protocol.IDRecord{ID: subject.ID, Merged: true, Into: into}).AppendTo(nil), (&protocol.IDRecord{ID: into, Root: keyOf(first.Main)}).AppendTo(nil))
-		} else if found {
-			records = append(records, (&protocol.IDRecord{ID: subject.ID, Root: keyOf(first.Main)}).AppendTo(nil))
-		}
-	default:
-		subject.Key = keyOf(name)
-		for i := 0; first.ID != "" && i < len(first.Path) && err == nil; i++ {
-			var one said
-			_, err = n.ask("/v1/addresses/"+first.Path[i], height, &one)
-			record := protocol.KeyRecord{Key: keyOf(first.Path[i]), Parent: keyOf(one.Parent)}
-			record.Accept, _ = hashOf(one.Accept)
-			if one.Parent == "" {
-				if record.ID, _ = hashOf(one.ID); n.lied != nil {
-					record.ID = *n.lied
-				}
-			}
-			records = append(records, record.AppendTo(nil))
-		}
-	}
-	if err != nil {
-		return "", err
-	}
-	if first.Block == "" { // of what there is not
-		if _, err := n.ask("/v1/addresses/"+rpctest.Address("nobody"), height, &first); err != nil {
-			return "", err
-		}
-	}
-	p := proof.StateProof{Entry: protocol.StateEntry{Height: height}, Subjects: []proof.StateSubject{subject}}
-	p.Entry.Block, _ = hashOf(first.Block)
-	p.Tree, p.Entry.StateRoot = treeOf(records)
-	extra, err := p.Marshal()
-	if err != nil {
-		return "", err
-	}
-	entry := p.Entry.Bytes()
+	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+	response.Header.Set("Content-Length", strconv.Itoa(len(text)))
+	response.Header.Del("Etag")
+	return nil
+}
+
+// cosign adds the lines of the two witnesses to a proof. The mutex is held.
+func (n *notary) cosign(file string) string {
+	_, checkpoint, _ := strings.Cut(file, "\n\n")
+	file += string(n.one.Cosign([]byte(checkpoint), n.cosigned)) + string(n.two.Cosign([]byte(checkpoint), n.cosigned))
 	if n.broken {
-		entry[0]++
+		file = strings.Replace(file, "\nindex 9\n", "\nindex 8\n", 1)
 	}
-	signed := n.log.Sign(tlog.Checkpoint{Origin: n.log.Name(), Size: 1, Root: sumdb.RecordHash(entry[:])})
-	checkpoint := slices.Concat(signed, n.one.Cosign(signed, n.cosigned), n.two.Cosign(signed, n.cosigned))
-	return string((&tlog.Proof{Extra: extra, Checkpoint: checkpoint}).Marshal()), nil
-}
-
-func hashOf(s string) (h chainhash.Hash, err error) {
-	if s == "" {
-		return h, errors.New("no hash")
-	}
-	err = chainhash.Decode(&h, s)
-	return h, err
-}
-
-func keyOf(address string) (key protocol.KeyHash) {
-	if address != "" {
-		key, _ = protocol.ParseAddress(address, rpctest.Net)
-	}
-	return key
-}
-
-// treeOf is the map of some records, all of it, and its root.
-func treeOf(records [][]byte) (tree []byte, root [32]byte) {
-	var t proof.StateTree
-	if len(records) == 0 {
-		t.Empty()
-		return t.Bytes(), protocol.EmptyMapHash()
-	}
-	mapKey := func(record []byte) protocol.MapKey {
-		if record[0] == protocol.RecordOfID {
-			return protocol.MapKeyOfID(chainhash.Hash(record[1:33]))
-		}
-		return protocol.MapKeyOf(protocol.KeyHash(record[1:21]))
-	}
-	var show func(records [][]byte, bit int) [32]byte
-	show = func(records [][]byte, bit int) [32]byte {
-		if len(records) == 1 {
-			t.Record(records[0])
-			return protocol.MapLeafHash(mapKey(records[0]), records[0])
-		}
-		of := func(record []byte) byte { key := mapKey(record); return key.Bit(bit) }
-		for of(records[0]) == of(records[len(records)-1]) {
-			bit++
-		}
-		middle := slices.IndexFunc(records, func(record []byte) bool { return of(record) == 1 })
-		t.Both(bit)
-		return protocol.MapNodeHash(bit, show(records[:middle], bit+1), show(records[middle:], bit+1))
-	}
-	slices.SortFunc(records, func(a, b []byte) int {
-		x, y := mapKey(a), mapKey(b)
-		return cmp.Compare(string(x[:]), string(y[:]))
-	})
-	root = show(records, 0)
-	return t.Bytes(), root
+	return file
 }
 
 // set changes what it does.
@@ -238,10 +123,7 @@ func (n *notary) set(change func()) {
 
 // TestBrowserProof looks at what pages say of proofs: what is proven, and never more than that.
 func TestBrowserProof(t *testing.T) {
-	n := newNotary(t)
-	w := newWorldOf(t, rpc.Config{StatePolicy: func() string { return n.policies["both"] }})
-	n.covered = 9
-	n.serve(t, w.Rig)
+	n, w := newNotary(t)
 	b := browser.Start(t, "browser", n.URL)
 	child, parent := "/key/"+rpctest.Address("child"), rpctest.Address("parent")
 	looked, shown := make(map[string]bool), 0
@@ -261,33 +143,24 @@ func TestBrowserProof(t *testing.T) {
 			b.Do("picture", browser.Order{"file": filepath.Join(pictures, fmt.Sprint("proof-", shown, ".png"))})
 		}
 	}
-	see(child, proven, "Proven as of block 9", "log log.example/state/regtest/1/1, cosigned by Alice and Bob", "the key is directly below "+short(parent)+", the main key of identity "+short(txid("mlr1")),
-		"No such proof shows who the key was before", "By this server's own word of whom to believe")
+	see(child, proven, "Proven as of block 9, 10 blocks ago", "cosigned by Alice and Bob", "the key is directly below "+short(parent)+", the main key of identity "+short(txid("mlr1")),
+		"This page is as of 10 blocks later. What those have brought is not proven", "No such proof shows who the key was before", "By this server's own word of whom to believe")
 	see("/key/"+rpctest.Address("grandchild"), proven, "directly below "+short(rpctest.Address("child"))+" and 2 links below "+short(parent))
 	see("/key/"+parent, proven, "the key has no key above it, and is the main key of identity "+short(txid("mlr1")))
 	see("/key/"+rpctest.Address("nobody"), proven, "the key was in no link")
 	see("/identity/"+txid("mlr1"), proven, "the main key of the identity is "+short(parent), "No such proof shows how many keys")
 	see("/identity/"+txid("mcr1"), proven, "the identity has merged into "+short(txid("mlr1")))
 	see(child+"?at=5", proven, "Proven as of block 5", "is the main key of identity "+short(txid("mcr1")))
+	see(child+"?at=12", unproven, "Not proven", "(the newest that the state log's checkpoint covers), got 12")
 
-	// A checkpoint does not cover the last blocks.
-	n.set(func() { n.covered = 7 })
-	see(child, proven, "Proven as of block 7, 2 blocks ago", "What those have brought is not proven")
-	see(child+"?at=8", unproven, "Not proven", "Block 8 is not covered by a cosigned checkpoint yet")
-	n.set(func() { n.covered = 5 })
-	see(child, unproven, "Not proven: this page shows what has changed since", "As of block 5", "is the main key of identity "+short(txid("mcr1")))
-	n.set(func() { n.covered = 1 })
-	see("/identity/"+txid("mlr1"), unproven, "Not proven: this page shows what has changed since", "there is no such identity")
-
-	// An old cosignature, a broken file, and a log that has proven something else than the server says.
-	n.set(func() { n.covered, n.cosigned = 9, time.Now().Add(-50*time.Hour) })
+	// An old cosignature, a broken file, and a server that says otherwise than it has proven.
+	n.set(func() { n.cosigned = time.Now().Add(-50 * time.Hour) })
 	see(child, unproven, "An old proof as of block 9", "2 days ago", "That is old")
 	n.set(func() { n.cosigned, n.broken = time.Now(), true })
 	see(child, unproven, "Not proven", "Check 3 of a state proof")
-	lie := rpctest.HashOf("a lie")
-	n.set(func() { n.broken, n.lied = false, &lie })
-	see(child, refuted, "Refuted: this server contradicts what it has proven", "another id_tx_hash as of block 9")
-	n.set(func() { n.lied = nil })
+	n.set(func() { n.broken, n.lies = false, true })
+	see(child, refuted, "Refuted: this server contradicts what it has proven", "another main_address as of block 9")
+	n.set(func() { n.lies = false })
 
 	// The reader's own policy is kept, and what it does not bear is not proven.
 	see(child, proven, "Proven as of block 9")
@@ -316,12 +189,16 @@ func TestBrowserProof(t *testing.T) {
 	b.Do("click", browser.Order{"selector": ".proof summary"})
 	b.Do("fill", browser.Order{"selector": "#policy", "text": "half of a pol"})
 	w.Connect(t, w.chain.Block(rpctest.MCR("cut", "parent", "mla3")))
-	see("", unproven, "Not proven: this page shows what has changed since")
+	see("", unproven, "Not proven: this page shows what has changed since", "the key is directly below "+short(parent))
 	if same := b.Do("evaluate", browser.Order{"script": `document.activeElement?.id === "policy" && document.activeElement.value === "half of a pol"`}); same.Value != true {
 		t.Error("what the reader was writing is gone")
 	}
-	n.set(func() { n.covered = 10 })
-	see(child, proven, "Proven as of block 10", "is the main key of identity "+short(txid("cut")))
+	see("/identity/"+txid("cut"), unproven, "Not proven: this page shows what has changed since", "there is no such identity")
+	for range 10 {
+		w.Connect(t, w.chain.Block())
+	}
+	n.log.Publish(t, 20)
+	see(child, proven, "Proven as of block 20, 10 blocks ago", "is the main key of identity "+short(txid("cut")))
 
 	// Without scripts a page says that nothing of it is proven.
 	b.Open(child, browser.Order{"scripts": false})
@@ -332,7 +209,7 @@ func TestBrowserProof(t *testing.T) {
 
 // TestStatePolicy fetches by what policy a server's proofs can be checked, where it has proofs.
 func TestStatePolicy(t *testing.T) {
-	policy := newNotary(t).policies["both"]
+	const policy = "log …\nquorum none\n"
 	for _, want := range []string{policy, ""} {
 		w := newWorldOf(t, rpc.Config{StatePolicy: func() string { return want }})
 		response, body := w.Send(t, "GET", "/explorer/state-policy", "")

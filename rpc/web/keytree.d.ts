@@ -283,13 +283,13 @@ export declare class Keytree {
      * block that a cosigned checkpoint covers, which is not the tip.
      * @param {string} address
      * @param {ProofOf} [of]
-     * @returns {Promise<StateProofFile>}
+     * @returns {Promise<StateProof>}
      */
-    proveAddress(address: string, { atHeight, transactions, signal }?: ProofOf): Promise<StateProofFile>;
-    /** proveAddresses asks for one state proof of up to 1,000 keys. @param {string[]} addresses @param {ProofOf} [of] @returns {Promise<StateProofFile>} */
-    proveAddresses(addresses: string[], { atHeight, transactions, signal }?: ProofOf): Promise<StateProofFile>;
-    /** proveIdentity asks for the state proof of an identity's id. @param {string} id @param {Omit<ProofOf, "transactions">} [of] @returns {Promise<StateProofFile>} */
-    proveIdentity(id: string, { atHeight, signal }?: Omit<ProofOf, "transactions">): Promise<StateProofFile>;
+    proveAddress(address: string, { atHeight, transactions, signal }?: ProofOf): Promise<StateProof>;
+    /** proveAddresses asks for one state proof of up to 1,000 keys. @param {string[]} addresses @param {ProofOf} [of] @returns {Promise<StateProof>} */
+    proveAddresses(addresses: string[], { atHeight, transactions, signal }?: ProofOf): Promise<StateProof>;
+    /** proveIdentity asks for the state proof of an identity's id. @param {string} id @param {Omit<ProofOf, "transactions">} [of] @returns {Promise<StateProof>} */
+    proveIdentity(id: string, { atHeight, signal }?: Omit<ProofOf, "transactions">): Promise<StateProof>;
     /**
      * resolveProven tells which identity is behind an address, and believes nothing of the server that it has not proven
      * by a policy (see verifyStateProof). It throws a StateProofError, with the reason DIFFERS if the server's answer
@@ -814,19 +814,20 @@ export type Believing = {
      */
     signal?: AbortSignal;
 };
-export type StateProofFile = {
+export type StateProof = {
     as_of_height: number;
     as_of_hash: string;
     log: string;
-    log_size: string;
+    log_size: number;
     /**
      * The file. Only what verifyStateProof finds in it is proven.
      */
     proof: string;
     /**
-     * Which of the subjects are cut short.
+     * Which of the addresses that were asked for, from 0 on, are cut short.
      */
     cut: number[];
+    links_without_transactions: number;
 };
 /**
  * @typedef {object} KeyRecord What the map has of a key (protocol/SPEC.md §12).
@@ -913,13 +914,14 @@ export type StateProofFile = {
  * @property {AbortSignal} [signal] Ends the call.
  */
 /**
- * @typedef {object} StateProofFile A state proof, and what the server says of it.
+ * @typedef {object} StateProof A state proof, and what the server says of it.
  * @property {number} as_of_height
  * @property {string} as_of_hash
  * @property {string} log
- * @property {string} log_size
+ * @property {number} log_size
  * @property {string} proof The file. Only what verifyStateProof finds in it is proven.
- * @property {number[]} cut Which of the subjects are cut short.
+ * @property {number[]} cut Which of the addresses that were asked for, from 0 on, are cut short.
+ * @property {number} links_without_transactions
  */
 /** StateProofError is what the check of a state proof ends with that shows nothing. */
 export declare class StateProofError extends Error {

@@ -309,18 +309,18 @@ export class Keytree {
    * block that a cosigned checkpoint covers, which is not the tip.
    * @param {string} address
    * @param {ProofOf} [of]
-   * @returns {Promise<StateProofFile>}
+   * @returns {Promise<StateProof>}
    */
   proveAddress(address, { atHeight, transactions, signal } = {}) {
     return this.#get(`/v1/addresses/${encodeURIComponent(address)}/proof`, { at_height: atHeight, transactions: transactions || undefined }, signal);
   }
 
-  /** proveAddresses asks for one state proof of up to 1,000 keys. @param {string[]} addresses @param {ProofOf} [of] @returns {Promise<StateProofFile>} */
+  /** proveAddresses asks for one state proof of up to 1,000 keys. @param {string[]} addresses @param {ProofOf} [of] @returns {Promise<StateProof>} */
   proveAddresses(addresses, { atHeight, transactions, signal } = {}) {
     return this.#post("/v1/addresses:prove", { addresses, at_height: atHeight, transactions: transactions || undefined }, signal);
   }
 
-  /** proveIdentity asks for the state proof of an identity's id. @param {string} id @param {Omit<ProofOf, "transactions">} [of] @returns {Promise<StateProofFile>} */
+  /** proveIdentity asks for the state proof of an identity's id. @param {string} id @param {Omit<ProofOf, "transactions">} [of] @returns {Promise<StateProof>} */
   proveIdentity(id, { atHeight, signal } = {}) {
     return this.#get(`/v1/identities/${encodeURIComponent(id)}/proof`, { at_height: atHeight }, signal);
   }
@@ -1641,13 +1641,14 @@ export function ripemd160(bytes) {
  */
 
 /**
- * @typedef {object} StateProofFile A state proof, and what the server says of it.
+ * @typedef {object} StateProof A state proof, and what the server says of it.
  * @property {number} as_of_height
  * @property {string} as_of_hash
  * @property {string} log
- * @property {string} log_size
+ * @property {number} log_size
  * @property {string} proof The file. Only what verifyStateProof finds in it is proven.
- * @property {number[]} cut Which of the subjects are cut short.
+ * @property {number[]} cut Which of the addresses that were asked for, from 0 on, are cut short.
+ * @property {number} links_without_transactions
  */
 
 /** StateProofError is what the check of a state proof ends with that shows nothing. */

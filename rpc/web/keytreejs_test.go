@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -42,16 +43,25 @@ func installed(t *testing.T, program string) string {
 // jsWorld is a server with a Family, what stands before it, and a home for pages of another origin.
 type jsWorld struct {
 	*stand
-	home  *httptest.Server
-	ended chan map[string]string // by case, what a page says of it
+	home   *httptest.Server
+	ended  chan map[string]string // by case, what a page says of it
+	family uint32                 // the last block of the Family, and the newest one that is proven
 }
 
 func newJSWorld(t *testing.T) *jsWorld {
 	t.Helper()
 	c, blocks := rpctest.Family()
-	w := &jsWorld{ended: make(chan map[string]string, 1)}
-	rig := rpctest.NewOf(t, rpc.Config{Origins: []string{"*"}, Hosts: []string{plainHost}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial, SignInKey: signInKey()}, blocks...)
+	family := blocks[len(blocks)-1].Height // ten blocks are on top of what is published
+	for range 10 {
+		blocks = append(blocks, c.Block())
+	}
+	w := &jsWorld{ended: make(chan map[string]string, 1), family: family}
+	states := new(rpctest.StateLog)
+	rig := rpctest.NewOf(t, rpc.Config{StateLog: states, Origins: []string{"*"}, Hosts: []string{plainHost}, Version: "test", DialLinks: purse{someLink(t).Raw()}.dial, SignInKey: signInKey()}, blocks...)
+	states.Follow(t, rig.Graph)
+	states.Publish(t, family)
 	w.stand = newStand(t, rig, c)
+	w.stand.statePolicy = fmt.Sprintf("log %v\nquorum none\n", states.Policy(t).Logs[0].Key)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /control/{what}", w.control)
 	mux.HandleFunc("POST /control/note", func(rw http.ResponseWriter, r *http.Request) {
@@ -216,6 +226,11 @@ func TestReadme(t *testing.T) {
 	for _, change := range [][2]string{
 		{`"@keytree-bch/keytree"`, `"file://` + library + `"`},
 		{`"https://keytree.example"`, `"` + w.URL + `"`},
+		{`log keytree.example/state/mainnet/1/1+…
+witness alice alice.example/witness+…
+witness bob bob.example/witness+…
+group both all alice bob
+quorum both`, w.statePolicy},
 		{`"bitcoincash:qpm2qsznhks23z7629mms6s4cwef74vcwvy22gdx6a"`, `"` + rpctest.Address("child") + `"`},
 	} {
 		if !strings.Contains(script.String(), change[0]) {
@@ -232,7 +247,7 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("%v\n%s", err, said)
 	}
 	parent := rpctest.Address("parent")
-	for _, line := range []string{"resolved " + parent, "history MLR USED", "told open " + parent, "not proven KeytreeError", "verified true"} {
+	for _, line := range []string{"resolved " + parent, "history MLR USED", "told open " + parent, fmt.Sprintf("proven as of block %d true %s", w.family, parent), "proven offline 2", "verified true"} {
 		if !strings.Contains(string(said), line+"\n") {
 			t.Errorf("they say %q, want %q", said, line)
 		}

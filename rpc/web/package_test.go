@@ -117,7 +117,7 @@ func TestTypesAreTheDocuments(t *testing.T) {
 	}
 	document := readDocument(t)
 	types["VerifySignInResponse"] = types["SignedIn"]
-	for _, name := range []string{"VerifySignInResponse", "Resolution", "Unconfirmed", "Identity", "IdentityKey", "Action", "LinkRequest", "ChildLink"} {
+	for _, name := range []string{"VerifySignInResponse", "Resolution", "Unconfirmed", "Identity", "IdentityKey", "Action", "LinkRequest", "ChildLink", "StateProof"} {
 		schema := document.Components.Schemas[name]
 		if schema == nil {
 			t.Errorf("%s: the document has no such message", name)

@@ -31,8 +31,9 @@ type stand struct {
 	URL string
 	rig *rpctest.Rig
 
-	linkInHex string       // of a transaction that the node knows
-	person    *regtest.Key // who signs in
+	linkInHex   string       // of a transaction that the node knows
+	person      *regtest.Key // who signs in
+	statePolicy string       // that its proofs are checked by
 
 	mu      sync.Mutex
 	chain   *rpctest.Chain    // mu
@@ -219,6 +220,8 @@ func (s *stand) obey(what string, o order) (answer any, err error) {
 		return map[string]any{"signature": signature}, err
 	case "reorganise":
 		return nil, s.reorganise(o.Blocks)
+	case "state-policy":
+		return map[string]any{"policy": s.statePolicy}, nil
 	case "link-in-hex":
 		return map[string]any{"hex": s.linkInHex}, nil
 	case "signatures":

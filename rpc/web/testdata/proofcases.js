@@ -312,6 +312,21 @@ provenOnly("checks a state proof of depth 1 among 1,000,000 keys", async ({ modu
   note(`a state proof of depth 1 among 2^20 keys has ${file.length} bytes, and is checked in ${median.toFixed(2)} ms (median of 51; the first one ${first.toFixed(2)} ms)`);
 });
 
+provenOnly("resolves what this server has proven of a chain", async ({ module, server, control }) => {
+  const keytree = new module.Keytree(server), { policy } = await control("state-policy"), { addresses: [child, parent, nobody] } = await control("addresses", { names: ["child", "parent", "nobody"] });
+  const { state, key: proven, resolution } = await keytree.resolveProven(child, { policy });
+  equal([proven.found, proven.main_address, proven.path, resolution.id_tx_hash === proven.id_tx_hash, state.network, state.old], [true, parent, [child, parent], true, "regtest", true]);
+  equal((await keytree.resolveProven(child, { policy, atHeight: 1 })).key.found, false, "before it was in a link");
+  equal((await keytree.resolveProven(nobody, { policy })).key.main_address, nobody, "who was never in one");
+  equal((await keytree.resolveProven(child, { policy, atHeight: 5 })).key.main_address, child, "after it was cut off");
+  const own = (await keytree.resolve(child, { atHeight: 5 })).id_tx_hash;
+  equal((await keytree.identityProven(own, { policy })).proven.merged_into, proven.id_tx_hash, "the identity that it was then");
+  equal((await keytree.identityProven("ab".repeat(32), { policy })).proven.found, false, "an id that names nothing");
+  const { proof, cut } = await keytree.proveAddresses([child, parent, nobody]);
+  equal([(await module.verifyStateProof(proof, policy, { addresses: [nobody, parent] })).subjects.length, cut], [3, []], "of three");
+  equal((await failure(keytree.resolveProven(child, { policy, atHeight: 1e6 }))).code, "OUT_OF_RANGE", "of a block that is not covered");
+});
+
 provenOnly("resolves what a server has proven, and finds out who lies", async ({ module }) => {
   const world = await World.make(last), proof = await world.proof(world.extra([keySubject(k2)])), asked = [];
   const honest = {
