@@ -1675,7 +1675,7 @@ const invalid = (check, message) => new StateProofError(`check ${check} of a sta
 
 const mostOfFile = 64 << 20, mostOfCheckpoint = 64 << 10; // bytes
 const mostSignatures = 100, mostSubjects = 1000, mostRecords = 10_000, mostTransactions = 2000;
-const mostNumber = 2n ** 63n - 1n; // of an index, a size, a time
+const mostNumber = 2n ** 63n - 1n; // of a size, a time
 
 /** The networks with the prefix of their addresses. @type {Record<string, string>} */
 const networks = { mainnet: "bitcoincash", testnet3: "bchtest", testnet4: "bchtest", chipnet: "bchtest", regtest: "bchreg" };
@@ -1736,7 +1736,7 @@ function fromBase64(text) {
 
 /** toNumberUpTo reads a decimal without leading zeros, and undefined for another text. @param {string} text @param {bigint} most */
 function toNumberUpTo(text, most) {
-  if (!/^(0|[1-9][0-9]{0,18})$/.test(text)) return undefined;
+  if (!/^(0|[1-9][0-9]{0,19})$/.test(text)) return undefined;
   const number = BigInt(text);
   return number <= most ? number : undefined;
 }
@@ -2369,7 +2369,7 @@ export async function verifyStateProof(file, policy, { addresses = [], ids = [],
   if (line() !== "c2sp.org/tlog-proof@v1") throw invalid(1, "it is no tlog-proof");
   const extraLine = line(), extra = extraLine.startsWith("extra ") ? fromBase64(extraLine.slice(6)) : undefined;
   if (!extra) throw invalid(1, "it has no extra data in base64");
-  const indexLine = line(), index = indexLine.startsWith("index ") ? toNumberUpTo(indexLine.slice(6), mostNumber) : undefined;
+  const indexLine = line(), index = indexLine.startsWith("index ") ? toNumberUpTo(indexLine.slice(6), 2n ** 64n - 1n) : undefined;
   if (index === undefined) throw invalid(1, "it has no index");
   const inclusion = [];
   for (let next = line(); next !== ""; next = line()) {

@@ -157,6 +157,8 @@ const wrongs = (w) => {
     "another time": [2, file((text) => text.replace(/(two.example\/w \S{7})(.)/, (_, before, c) => `${before}${c === "A" ? "B" : "A"}`))],
     "another entry": [3, swapped((bytes) => (bytes[5 + 9]++, bytes))],
     "another index": [3, file((text) => text.replace("index 5", "index 4"))],
+    "an index of 2^64": [1, file((text) => text.replace("index 5", `index ${2n ** 64n}`))],
+    "an index of 2^64 - 1": [3, file((text) => text.replace("index 5", `index ${2n ** 64n - 1n}`))],
     "an index that is not in the log": [3, file((text) => text.replace("index 5", "index 7"))],
     "a hash less": [3, file((text) => text.replace(/(index 5\n).*\n/, "$1"))],
     "a hash more": [3, file((text) => text.replace("\n\n", `\n${base64(hash(1))}\n\n`))],
