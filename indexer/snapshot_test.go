@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -218,8 +219,11 @@ func TestSnapshotDamaged(t *testing.T) {
 	l := anchorStory(t, 24)
 	s := newSnapshot(t, l, snapshot.CreateOptions{})
 	stride := 13 // of the bytes; all of them take minutes
-	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
+	switch {
+	case os.Getenv("KEYTREE_EXHAUSTIVE") != "":
 		stride = 1
+	case testing.Short():
+		stride = 131
 	}
 	for i := 0; i < len(s.file); i += stride {
 		file := bytes.Clone(s.file)
@@ -353,8 +357,8 @@ func TestSnapshotForged(t *testing.T) {
 	}
 }
 
-// recompute sets the state hashes of the blocks to what the rules make of them, and returns the last one. ok is false if the
-// blocks are not of the form that the rules are asked about.
+// recompute sets the state hashes of the blocks to what the rules make of them, and returns the last one. ok is
+// false if the blocks are not of the form that the rules are asked about.
 func (s *snapshotOf) recompute(blocks []*snapshot.Block) (last [32]byte, ok bool) {
 	s.t.Helper()
 	g := newGraph(s.t)
@@ -414,8 +418,8 @@ func must2(_ snapshot.Head, blocks []*snapshot.Block, err error) func(*testing.T
 	}
 }
 
-// TestSnapshotOfANode makes a snapshot of what a real node's chain has, with anchors in blocks that are ordered by txid; the
-// index that begins with it follows that node, through a reorganisation.
+// TestSnapshotOfANode makes a snapshot of what a real node's chain has, with anchors in blocks that are ordered
+// by txid; the index that begins with it follows that node, through a reorganisation.
 func TestSnapshotOfANode(t *testing.T) {
 	w := newWorld(t, 1005, "K", "L", "A", "B")
 	w.link("B", "A")
@@ -428,6 +432,7 @@ func TestSnapshotOfANode(t *testing.T) {
 	must(w.node.Mine(t.Context(), snapshot.Depth))(t)
 	w.follow(w.graph)
 	var graphs []*graph.Graph
+	var dirs []string
 	var stops []func() error
 	for _, spent := range []bool{false, true} {
 		var file bytes.Buffer
@@ -456,7 +461,7 @@ func TestSnapshotOfANode(t *testing.T) {
 		_, stop := w.run(g)
 		stops = append(stops, stop)
 		w.follow(g)
-		graphs = append(graphs, g)
+		graphs, dirs = append(graphs, g), append(dirs, dir)
 	}
 	// The blocks of the last anchors are taken back.
 	must(w.node.Reorg(t.Context(), snapshot.Depth+2, make([][]*wire.MsgTx, snapshot.Depth+3)...))(t)
@@ -466,6 +471,26 @@ func TestSnapshotOfANode(t *testing.T) {
 			t.Errorf("after a reorganisation: tip %+v, expected %+v", got, want)
 		}
 		if err := stops[i](); err != nil {
+			t.Error(err)
+		}
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+		// What is only read of a folder says the same as an open graph.
+		archive := must(graph.OpenArchive(t.Context(), dirs[i], testParams, testOptions()))(t)
+		if tip, ok := archive.Tip(); !ok || tip != want {
+			t.Errorf("read from the folder: tip %+v, expected %+v", tip, want)
+		}
+		for height := range want.Height + 1 {
+			got, want := must(archive.Recorded(height))(t), must(w.graph.Recorded(height))(t)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("read from the folder: block %+v, expected %+v", got, want)
+			}
+		}
+		if _, err := archive.Recorded(want.Height + 1); !errors.Is(err, graph.ErrHeight) {
+			t.Errorf("a block above the tip: %v", err)
+		}
+		if err := archive.Close(); err != nil {
 			t.Error(err)
 		}
 	}

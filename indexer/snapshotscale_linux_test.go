@@ -20,8 +20,8 @@ import (
 	"github.com/keytree-bch/keytree/protocol"
 )
 
-// made makes a long chain of made-up blocks with actions, as a snapshot has them: nobody has signed their transactions,
-// and what else is in the blocks are hashes.
+// made makes a long chain of made-up blocks with actions, as a snapshot has them: nobody has signed their
+// transactions, and what else is in the blocks are hashes.
 type made struct {
 	t     *testing.T
 	rng   *rand.Rand
@@ -123,7 +123,8 @@ func (m *made) block(actions int) *snapshot.Block {
 	return b
 }
 
-// TestSnapshotScale loads a snapshot of 1,000,000 actions, by 200,000 keys, and tells how long that takes and how large it is:
+// TestSnapshotScale loads a snapshot of 1,000,000 actions, by 200,000 keys, and tells how long that takes and
+// how large it is:
 //
 //	KEYTREE_EXHAUSTIVE=1 go test ./indexer -run TestSnapshotScale -v -timeout 1h
 //

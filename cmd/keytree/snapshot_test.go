@@ -20,9 +20,9 @@ import (
 	format "github.com/keytree-bch/keytree/protocol/tlog"
 )
 
-// TestSnapshot makes a snapshot of an index with the commands alone, has other servers begin with it, from a file and from
-// a URL, by a state that they were told and by what a state log has signed, and has them follow the node on,
-// through a reorganisation.
+// TestSnapshot makes a snapshot of an index with the commands alone, has other servers begin with it, from a
+// file and from a URL, by a state that they were told and by what a state log has signed, and has them follow
+// the node on, through a reorganisation.
 func TestSnapshot(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts processes")

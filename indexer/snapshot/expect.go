@@ -78,8 +78,10 @@ func (e Expected) Check(head *Head, network string, start uint32) error {
 		return refuse("its proof: %w", err)
 	}
 	// A policy may name logs of several networks.
-	if place := fmt.Sprintf("/state/%s/%d/", network, protocol.RulesVersion); !strings.Contains(opened.Checkpoint.Origin, place) {
-		return refuse("its proof is of the log %s, expected one of %s", opened.Checkpoint.Origin, place)
+	origin := opened.Checkpoint.Origin
+	epoch, err := strconv.ParseUint(origin[strings.LastIndex(origin, "/")+1:], 10, 32)
+	if err != nil || !strings.HasSuffix(origin, protocol.StatePath(network, uint32(epoch))) {
+		return refuse("its proof is of the log %s, expected one of the states of %s, HOST%s and so on", origin, network, protocol.StatePath(network, 1))
 	}
 	return nil
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/keytree-bch/keytree/graph/durable"
 )
 
-// What stands beside the graph's folder while it is made of a snapshot. The graph is made in a folder of its own, which gets
-// the right name when it is whole and checked: whenever the process is killed, there is either no
-// graph, or that.
+// What stands beside the graph's folder while it is made of a snapshot. The graph is made in a folder of its
+// own, which gets the right name when it is whole and checked: whenever the process is killed, there is either
+// no graph, or that.
 const (
 	loadingSuffix  = ".loading"  // a graph in the making
 	downloadSuffix = ".download" // the snapshot, as far as it is there

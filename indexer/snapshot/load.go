@@ -150,9 +150,9 @@ const (
 	nodeMemory   = 40  // of a merkle tree
 )
 
-// Graph is the block as the graph is given it. Nothing of it aliases the block. The error
-// says what a transaction is said to be and is not: one that matters, for the chains of anchors or not, with an author, that spends
-// what it is said to.
+// Graph is the block as the graph is given it. Nothing of it aliases the block. The error says what a
+// transaction is said to be and is not: one that matters, for the chains of anchors or not, with an author,
+// that spends what it is said to.
 func (b *Block) Graph(net *chaincfg.Params) (block graph.Block, err error) {
 	h := &b.Header
 	block = graph.Block{Height: b.Height, Hash: h.Hash, PrevHash: h.PrevBlock, Time: h.Time, Bits: h.Bits}

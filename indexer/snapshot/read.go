@@ -61,8 +61,8 @@ func (p *packed) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// NewReader reads the head of a snapshot of size bytes, in file. memory is what the process may
-// take, in bytes, 0 for graph.DefaultMemory: a part of it bounds what a block may take. ErrRefused; other errors are the
+// NewReader reads the head of a snapshot of size bytes, in file. memory is what the process may take, in bytes,
+// 0 for graph.DefaultMemory: a part of it bounds what a block may take. ErrRefused; other errors are the
 // file's. Close the reader.
 func NewReader(file io.ReaderAt, size, memory int64) (*Reader, error) {
 	var begin [len(magic)]byte
