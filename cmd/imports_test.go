@@ -118,7 +118,7 @@ func house() ([]room, []exception) {
 			rooms:  []string{"rpc/admission", "rpc/keyserver", "indexer", "keyserver", "graph"},
 			tests:  served,
 		},
-		{folder: "rpc/operator", rooms: []string{"keyserver", "protocol/tlog"}, tests: served},
+		{folder: "rpc/operator", rooms: []string{"keyserver", "graph", "protocol/tlog"}, tests: served},
 		{folder: "rpc/tlog", rooms: []string{"rpc/admission", "keyserver", "protocol/tlog"}},                                                   // what readers of logs are told
 		{folder: "rpc/statelog", rooms: []string{"rpc/tlog", "rpc/witness", "keyserver/tlog", "keyserver/witness", "protocol"}, tests: served}, // and those of state logs
 		{folder: "rpc/witness", rooms: []string{"keyserver", "protocol/tlog"}},                                                                 // what logs are told that want to be cosigned

@@ -9,21 +9,21 @@ import (
 	"sync"
 	"time"
 
-	"github.com/keytree-bch/keytree/rpc/operator"
+	"github.com/rs/zerolog"
 )
 
-// OperatorServer does for a keyserver's operator what cannot be done from outside
-// while a server has the database open. It asks nobody who he is: whoever reaches
+// OperatorServer does for an operator what cannot be done from outside while a server has the
+// database open. It asks nobody who he is: whoever reaches
 // its listener is the operator, so that must be a socket that only he can open.
 type OperatorServer struct {
 	http *http.Server
 	gate sync.RWMutex // read-locked by every handler, locked for good when Serve has ended
 }
 
-// NewOperatorServer prepares a server. Nothing is running before Serve.
-func NewOperatorServer(c operator.Config) *OperatorServer {
+// NewOperatorServer prepares a server of requests of package operator. Nothing is running before
+// Serve.
+func NewOperatorServer(requests http.Handler, log zerolog.Logger) *OperatorServer {
 	s := new(OperatorServer)
-	requests := operator.NewHandler(c)
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !s.gate.TryRLock() {
@@ -35,7 +35,7 @@ func NewOperatorServer(c operator.Config) *OperatorServer {
 		}),
 		ReadHeaderTimeout: 5 * time.Second,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          newHTTPLog(c.Log, "operator"),
+		ErrorLog:          newHTTPLog(log, "operator"),
 	}
 	return s
 }

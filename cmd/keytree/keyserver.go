@@ -467,17 +467,18 @@ func (k *runningKeyserver) run(ctx context.Context, indexFailed <-chan struct{})
 			}
 		}
 	})
-	operator := operator.Config{Service: k.service, TLog: k.tlog, Log: k.log}
+	config := operator.Config{Service: k.service, TLog: k.tlog, Log: k.log}
 	if k.anchors != nil {
-		operator.Anchors = k.anchors.Publisher
+		config.Anchors = k.anchors.Publisher
 	}
+	requests := operator.NewHandler(config)
 	parts.Go(func() {
 		if err := k.work(running, func() { close(writes) }); err != nil {
 			fail(err)
 		}
 	})
 	if k.operator != nil {
-		serve(rpc.NewOperatorServer(operator), k.operator)
+		serve(rpc.NewOperatorServer(requests, k.log), k.operator)
 	}
 	for running.Err() == nil {
 		select {

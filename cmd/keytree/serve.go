@@ -29,6 +29,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	connectrpc "github.com/keytree-bch/keytree/rpc/connect"
 	"github.com/keytree-bch/keytree/rpc/metrics"
+	"github.com/keytree-bch/keytree/rpc/operator"
 	"github.com/keytree-bch/keytree/rpc/signin"
 	statelogrpc "github.com/keytree-bch/keytree/rpc/statelog"
 )
@@ -384,6 +385,9 @@ func (c serverConfig) databases() (dirs []string) {
 	return dirs
 }
 
+// indexOperator is the socket on which the operator of an index asks its server.
+func indexOperator(dataDir string) string { return filepath.Join(dataDir, "index-operator", "socket") }
+
 // addresses are where a server answers.
 type addresses struct {
 	grpc, http net.Addr
@@ -507,6 +511,18 @@ func serve(ctx context.Context, c serverConfig, serving func(addresses)) (err er
 	defer context.AfterFunc(ctx, func() { c.log.Info().Msg("stopping") })()
 	var working sync.WaitGroup
 	at := addresses{grpc: grpcListener.Addr(), http: httpListener.Addr()}
+	if index != nil && index.graph != nil {
+		operators, err := listenOperator(indexOperator(c.dataDir))
+		if err != nil {
+			c.log.Warn().Err(err).Msg("index: snapshot create has to wait until it is stopped")
+		} else {
+			working.Go(func() {
+				if err := rpc.NewOperatorServer(operator.NewIndexHandler(index.graph, c.log), c.log).Serve(running, operators); err != nil {
+					c.log.Warn().Err(err).Msg("index: snapshot create has to wait until it is stopped")
+				}
+			})
+		}
+	}
 	line := c.log.Info().Stringer("grpc", at.grpc).Stringer("http", at.http)
 	if index != nil {
 		line = line.Str("network", c.network.Name).Str("node", c.node.address()).Str("memory", humanize.IBytes(uint64(c.memory)))

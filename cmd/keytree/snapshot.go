@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/keytree-bch/keytree/indexer/snapshot"
 	"github.com/keytree-bch/keytree/indexer/statelog"
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc/operator"
 )
 
 func (a *app) snapshotCommand() *cobra.Command {
@@ -47,10 +49,11 @@ several servers (keytree status, keytree compare), not only who gave you the fil
 --state-log the file has a proof instead that this state is in a state log, and who
 loads it needs that log's key and its witnesses', as a policy.
 
-The transactions come from the node: it is asked for all headers, and for those blocks that have
-something in them, so it must not have pruned them away. The index is only read, and
-stays as it is, to the last byte; no server may be running on the data folder meanwhile:
-make snapshots beside one that can be stopped, or of a copy.`,
+The transactions come from the node: it is asked for all headers, and for those blocks
+that have something in them, so it must not have pruned them away. The index is only
+read. A running server does that itself, asked through a socket in the data folder that
+only its owner can open, and goes on meanwhile; without one, the database is read, and
+stays as it is, to the last byte.`,
 		Example: `  keytree snapshot create --out keytree-mainnet.snapshot --node 'bchd://127.0.0.1:8335?cert=/home/me/.bchd/rpc.cert'
   keytree snapshot create --out keytree-mainnet.snapshot --node 'http://127.0.0.1:8332?cookie=/home/me/.bitcoin/.cookie' --at 900000
   keytree snapshot create --out keytree-mainnet.snapshot --config /etc/keytree.yaml --state-log https://keys.example.org/state/mainnet/1/1`,
@@ -79,7 +82,7 @@ make snapshots beside one that can be stopped, or of a copy.`,
 			return usagef("no data folder given, and the system has no home folder to find it in: expected --data-dir DIR")
 		}
 		c := snapshotConfig{
-			dir: filepath.Join(*dataDir, "graph"), params: graph.Params{Network: network.value.Name, StartHeight: protocol.StartHeight(network.value)},
+			dataDir: *dataDir, params: graph.Params{Network: network.value.Name, StartHeight: protocol.StartHeight(network.value)},
 			network: network.value, node: node.value, memory: limitMemory(memory.value), out: *out, stateLog: *stateLog,
 			options: snapshot.CreateOptions{Height: at.value, Spent: *spent},
 		}
@@ -99,7 +102,7 @@ make snapshots beside one that can be stopped, or of a copy.`,
 
 // snapshotConfig is what a snapshot is made of.
 type snapshotConfig struct {
-	dir      string // of the graph
+	dataDir  string
 	params   graph.Params
 	network  *chaincfg.Params
 	node     nodeConfig
@@ -113,7 +116,7 @@ type snapshotConfig struct {
 
 // create writes the snapshot, which is there as a whole or not at all.
 func (c snapshotConfig) create(ctx context.Context) (head *snapshot.Head, err error) {
-	index, err := graph.OpenArchive(ctx, c.dir, c.params, graph.Options{Memory: c.memory, Log: c.log})
+	index, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +148,29 @@ func (c snapshotConfig) create(ctx context.Context) (head *snapshot.Head, err er
 	c.log.Info().Str("file", c.out).Str("size", humanize.IBytes(uint64(size))).Uint32("height", head.State.Height).Stringer("block", head.State.Block).
 		Bool("proof", head.Proof != nil).Stringer("took", time.Since(began).Round(time.Millisecond)).Msg("snapshot")
 	return head, nil
+}
+
+// openIndex is an index that can be read, by asking the server that has it or without one.
+type openIndex interface {
+	snapshot.Index
+	io.Closer
+}
+
+// open asks the running server, or opens the database that none has open.
+func (c snapshotConfig) open(ctx context.Context) (openIndex, error) {
+	index, err := operator.NewClient(indexOperator(c.dataDir)).Index(ctx)
+	// Who may not ask a server may read a database that none has open.
+	if notRunning(err) || errors.Is(err, fs.ErrPermission) {
+		return graph.OpenArchive(ctx, filepath.Join(c.dataDir, "graph"), c.params, graph.Options{Memory: c.memory, Log: c.log})
+	}
+	if err == nil && index.Params() != c.params {
+		err = errors.Join(fmt.Errorf("the server that has %s open indexes %s from height %d on, expected %s from height %d on",
+			c.dataDir, index.Params().Network, index.Params().StartHeight, c.params.Network, c.params.StartHeight), index.Close())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return index, nil
 }
 
 // counter counts what is written to it, in bytes.

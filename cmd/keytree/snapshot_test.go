@@ -46,8 +46,13 @@ func TestSnapshot(t *testing.T) {
 	awaitTip(t, server, n)
 	shot := file("shot")
 	create := []string{"snapshot", "create", "--out", shot, "--network", "regtest", "--node", n.URL(), "--data-dir", data}
-	if o := keytree(t, create...); o.code != exitFailed || !strings.Contains(o.stderr, "has it open") {
-		t.Errorf("beside the server: %+v", o)
+	beside := mustKeytree(t, create...)
+	besideFile, err := os.ReadFile(shot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := keytree(t, append(create, "--start-height", "7")...); o.code != exitFailed || !strings.Contains(o.stderr, "expected regtest from height 7 on") {
+		t.Errorf("of another index than the server's: %+v", o)
 	}
 	type answers struct{ status, tree, inbox string }
 	ask := func(server string) (got answers) {
@@ -70,6 +75,9 @@ func TestSnapshot(t *testing.T) {
 	}
 
 	state := strings.TrimSpace(mustKeytree(t, create...))
+	if stopped, err := os.ReadFile(shot); err != nil || state != strings.TrimSpace(beside) || !bytes.Equal(stopped, besideFile) {
+		t.Errorf("beside the server it was state %s in %d bytes, without one %s in %d (%v)", beside, len(besideFile), state, len(stopped), err)
+	}
 	height, _, err := n.Tip(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -114,18 +114,28 @@ func readJSON(into any) func(io.Reader) error {
 }
 
 func (o *Client) request(ctx context.Context, method, path string, read func(io.Reader) error) error {
-	request, err := http.NewRequestWithContext(ctx, method, "http://operator"+path, nil)
-	if err != nil {
-		return err
-	}
-	response, err := o.client.Do(request)
+	response, err := o.open(ctx, method, path)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		problem, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10)) // whatever came of it
-		return fmt.Errorf("the running keyserver refused: %s", bytes.TrimSpace(problem))
-	}
 	return read(response.Body)
+}
+
+// open makes a request, which the server has granted. Close the body of the answer.
+func (o *Client) open(ctx context.Context, method, path string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://operator"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := o.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		defer response.Body.Close()
+		problem, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10)) // whatever came of it
+		return nil, fmt.Errorf("the running server refused: %s", bytes.TrimSpace(problem))
+	}
+	return response, nil
 }

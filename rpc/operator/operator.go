@@ -1,5 +1,6 @@
-// Package operator is for a keyserver's operator: what cannot be done from outside while a
-// server has the database open, as requests over HTTP, and the client that makes them.
+// Package operator is for the operator of a keyserver or of an index: what cannot be done from
+// outside while a server has the database open, as requests over HTTP, and the client that makes
+// them. The two have a socket each.
 //
 // What never belongs here: anything for somebody who is not the operator. Whoever reaches
 // the requests is taken for him.

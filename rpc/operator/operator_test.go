@@ -27,7 +27,7 @@ func TestHeldOperator(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() {
-		served <- rpc.NewOperatorServer(operator.Config{Service: r.Service, Log: zerolog.Nop()}).Serve(ctx, listener)
+		served <- rpc.NewOperatorServer(operator.NewHandler(operator.Config{Service: r.Service, Log: zerolog.Nop()}), zerolog.Nop()).Serve(ctx, listener)
 	}()
 	operator := operator.NewClient(socket)
 	if _, err := operator.RotateKey(t.Context()); err == nil || !strings.Contains(err.Error(), "held back") {
