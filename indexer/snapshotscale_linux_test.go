@@ -130,6 +130,9 @@ func (m *made) block(actions int) *snapshot.Block {
 //
 // Otherwise it is one of a hundredth of that, and tells nothing.
 func TestSnapshotScale(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it is about what it takes")
+	}
 	blocks, perBlock, keys := 100, 100, 2000
 	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
 		blocks, keys = 10_000, 200_000

@@ -136,20 +136,10 @@ func TestSnapshot(t *testing.T) {
 		t.Fatalf("ended with %d: %s", code, s.errors())
 	}
 	write(t, file("state-log/known.json"), fmt.Sprintf(`[{"time":%d,"height":%d,"block":"%v"}]`, time.Now().Add(-2*time.Hour).Unix(), tip, hash))
-	// The server has the data folder, so the snapshot is made of a copy.
-	if err := os.CopyFS(file("copy"), os.DirFS(file("graph"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(file("elsewhere"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(file("copy"), file("elsewhere/graph")); err != nil {
-		t.Fatal(err)
-	}
 	s = startProgram(t, nil, first...)
 	_, rest = s.awaitServing()
 	log := "http://" + rest + "/state/regtest/1/1"
-	proven := []string{"snapshot", "create", "--out", file("proven"), "--network", "regtest", "--node", n.URL(), "--data-dir", file("elsewhere"), "--state-log", log}
+	proven := []string{"snapshot", "create", "--out", file("proven"), "--network", "regtest", "--node", n.URL(), "--data-dir", data, "--state-log", log}
 	regtest.Await(t, func() string {
 		if o := keytree(t, proven...); o.code != exitDone {
 			return o.stderr

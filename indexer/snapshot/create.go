@@ -46,7 +46,8 @@ type StateLog interface {
 	Prove(ctx context.Context, index uint64, entry protocol.StateEntry) ([]byte, error)
 }
 
-// Index is what a snapshot is made of: a graph.Graph, or a graph.Archive. It is asked by one goroutine at a time.
+// Index is what a snapshot is made of: a graph.Graph, a graph.Archive, or what asks a server. One
+// goroutine asks at a time, after the first questions in order of height.
 type Index interface {
 	Params() graph.Params
 	Tip() (tip graph.Tip, ok bool)
