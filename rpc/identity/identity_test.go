@@ -58,7 +58,7 @@ func TestAnswers(t *testing.T) {
 		want: `{"network": "regtest", "start_height": 0, "tip_height": 6, "tip_hash": "@block6", "node_height": 6, "node_headers": 8, "node_peers": 3, "synced": true, "unsynced": "",
 			"node_version": "/a node:1/", "node_answered_ago": 0,
 			"state_hash": "@state", "state_root": "@root", "counts": {"links": 2, "identities": 1, "refused": 1, "waiting": 1},
-			"memory": {"links": "750", "waiting": "72", "fixed": "92274688", "most": "402653184", "keys_left": "1153430", "pending": "0", "followed": "0"},
+			"memory": {"links": "720", "waiting": "120", "fixed": "92274688", "most": "402653184", "keys_left": "1203579", "pending": "0", "followed": "0"},
 			"mempool": {"available": false, "hints": "", "double_spend_proofs": false, "listed": 0, "conflicts": 0, "unestablished": 0, "unread": 0, "reason": "the node's mempool is not known as of the tip: the node is behind or elsewhere, was not asked yet since the tip came, or the server does not watch its mempool",
 				"transactions": 0, "omitted": 0, "complete": false}}`,
 	}, {
