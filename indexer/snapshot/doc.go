@@ -12,6 +12,7 @@
 //	load.go      making an index of one, by the rules
 //	folder.go    a data folder that gets its index from one
 //	download.go  fetching one
+//	progress.go  how far that is
 //
 // A snapshot comes from anybody. What is read of it at a time has a bound, which the
 // memory that the process may take decides.
