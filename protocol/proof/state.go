@@ -9,6 +9,7 @@ import (
 	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/protocol/tlog"
 )
 
 // A state proof shows what the map under the state root has of some keys and ids as of a block (protocol/SPEC.md §13,
@@ -78,9 +79,19 @@ const (
 type StateProof struct {
 	Entry        protocol.StateEntry
 	Subjects     []StateSubject
-	Tree         []byte       // StateTree.Bytes
-	Transactions []BundleItem // MLAs, each with its MLR behind it
+	Tree         []byte             // StateTree.Bytes
+	Transactions []StateTransaction // MLAs, each with its MLR behind it
 }
+
+// StateTransaction shows that a transaction is in a block that the state log has.
+type StateTransaction struct {
+	BundleItem
+	StateHash, StateRoot [32]byte    // H and R of the entry of the block
+	Inclusion            []tlog.Hash // of that entry in the checkpoint's tree, from the leaf's sibling up
+}
+
+// maxInclusion is how many hashes an inclusion proof has at most.
+const maxInclusion = 63
 
 // CheckSubjects returns ErrState unless so many subjects may be in one proof, each once.
 func CheckSubjects(subjects []StateSubject) error {
@@ -122,8 +133,16 @@ func (p *StateProof) Marshal() ([]byte, error) {
 	b = binary.LittleEndian.AppendUint16(b, uint16(len(p.Transactions)))
 	for i := range p.Transactions {
 		var err error
-		if b, err = p.Transactions[i].appendUnmarked(b); err != nil {
+		tx := &p.Transactions[i]
+		if b, err = tx.appendUnmarked(b); err != nil {
 			return nil, err
+		}
+		if len(tx.Inclusion) > maxInclusion {
+			return nil, failed(1, "an inclusion proof has at most %d hashes, got %d", maxInclusion, len(tx.Inclusion))
+		}
+		b = append(append(append(b, tx.StateHash[:]...), tx.StateRoot[:]...), byte(len(tx.Inclusion)))
+		for _, h := range tx.Inclusion {
+			b = append(b, h[:]...)
 		}
 	}
 	return b, nil
@@ -214,20 +233,21 @@ func (r *stateReader) subjects() (subjects []StateSubject) {
 	return subjects
 }
 
-func (r *stateReader) transactions() (items []BundleItem) {
+func (r *stateReader) transactions() (txs []StateTransaction) {
 	count := r.uint16("count of transactions")
 	if count > MaxStateTransactions {
 		r.fail("expected at most %d transactions, got %d", MaxStateTransactions, count)
 	}
 	for range count {
 		const what = "transactions"
-		it := BundleItem{Height: r.uint32(what), Header: [protocol.HeaderSize]byte(r.take(protocol.HeaderSize, what)), Index: r.uint32(what)}
+		var tx StateTransaction
+		tx.BundleItem = BundleItem{Height: r.uint32(what), Header: [protocol.HeaderSize]byte(r.take(protocol.HeaderSize, what)), Index: r.uint32(what)}
 		hashes := int(r.byte(what))
 		if hashes > protocol.MaxBranch {
 			r.fail("a branch has at most %d hashes, got %d", protocol.MaxBranch, hashes)
 		}
 		for range hashes {
-			it.Branch = append(it.Branch, chainhash.Hash(r.take(chainhash.HashSize, what)))
+			tx.Branch = append(tx.Branch, chainhash.Hash(r.take(chainhash.HashSize, what)))
 		}
 		size := uint64(r.uint32(what))
 		if err := checkSize(size); err != nil {
@@ -236,8 +256,18 @@ func (r *stateReader) transactions() (items []BundleItem) {
 		if r.err != nil {
 			return nil
 		}
-		it.Raw = r.take(int(size), what)
-		items = append(items, it)
+		tx.Raw = r.take(int(size), what)
+		tx.StateHash, tx.StateRoot = [32]byte(r.take(32, what)), [32]byte(r.take(32, what))
+		if hashes = int(r.byte(what)); hashes > maxInclusion {
+			r.fail("an inclusion proof has at most %d hashes, got %d", maxInclusion, hashes)
+		}
+		for range hashes {
+			tx.Inclusion = append(tx.Inclusion, tlog.Hash(r.take(len(tlog.Hash{}), what)))
+		}
+		txs = append(txs, tx)
 	}
-	return items
+	if r.err != nil {
+		return nil
+	}
+	return txs
 }

@@ -134,17 +134,21 @@ type making struct {
 	subjects  []proof.StateSubject
 	shown     []protocol.MapKey
 	txs       []proof.BundleItem
+	editTxs   func(txs []proof.StateTransaction)
 	editTree  func(tree []byte) []byte
 	editExtra func(extra []byte) []byte
 	editProof func(p *tlog.Proof)
 	editFile  func(file string) string
 }
 
+// logStart is the height of the first entry.
+const logStart = 490
+
 // newMaking returns one of a path of three keys, of which the last one's id merged into another's.
 func newMaking(t testing.TB) *making {
-	m := &making{t: t, log: newStateLog(t, regtestLog, "vectors", 3, 2), records: make(records), index: 4}
-	for i := range 9 {
-		m.entries = append(m.entries, protocol.StateEntry{Height: 500 + uint32(i), Block: anID(byte(0xb0 + i)), StateHash: anID(byte(0x50 + i)), StateRoot: anID(byte(i))})
+	m := &making{t: t, log: newStateLog(t, regtestLog, "vectors", 3, 2), records: make(records), index: 14}
+	for i := range 19 {
+		m.entries = append(m.entries, protocol.StateEntry{Height: logStart + uint32(i), Block: anID(byte(0xb0 + i)), StateHash: anID(byte(0x50 + i)), StateRoot: anID(byte(i))})
 	}
 	m.records.addKey(protocol.KeyRecord{Key: aKey(1), Parent: aKey(2), Accept: anID(0x12), Height: 490})
 	m.records.addKey(protocol.KeyRecord{Key: aKey(2), Parent: aKey(3), Accept: anID(0x23), Height: 504})
@@ -215,7 +219,7 @@ func (m *making) file() string {
 	if m.editTree != nil {
 		tree = m.editTree(tree)
 	}
-	p := proof.StateProof{Entry: m.entries[m.index], Subjects: m.subjects, Tree: tree, Transactions: m.txs}
+	p := proof.StateProof{Entry: m.entries[m.index], Subjects: m.subjects, Tree: tree, Transactions: m.transactions()}
 	extra, err := p.Marshal()
 	if err != nil {
 		m.t.Fatal(err)
@@ -232,6 +236,30 @@ func (m *making) file() string {
 		file = m.editFile(file)
 	}
 	return file
+}
+
+// transactions gives the transactions what shows that the log has their blocks.
+func (m *making) transactions() (txs []proof.StateTransaction) {
+	for i := range m.txs {
+		if at := int(m.txs[i].Height - logStart); at != m.index {
+			header, err := protocol.ParseHeader(m.txs[i].Header[:])
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			m.entries[at].Block = header.Hash
+		}
+	}
+	for i := range m.txs {
+		at := int(m.txs[i].Height - logStart)
+		e := &m.entries[at]
+		txs = append(txs, proof.StateTransaction{
+			BundleItem: m.txs[i], StateHash: e.StateHash, StateRoot: e.StateRoot, Inclusion: m.log.prove(m.t, m.entries, at, nil).Hashes,
+		})
+	}
+	if m.editTxs != nil {
+		m.editTxs(txs)
+	}
+	return txs
 }
 
 // replace replaces the only place where something is.
@@ -376,8 +404,8 @@ func validCases() []stateCase {
 			}
 			m.about(ofKey(250))
 		}},
-		{"a log of one entry: no hashes", 0, func(m *making) { m.entries, m.index = m.entries[:1], 0; m.about(ofKey(9)) }},
-		{"the last entry of the log", 0, func(m *making) { m.index = 8 }},
+		{"a log of one entry: no hashes", 0, func(m *making) { m.entries, m.index = m.entries[10:11], 0; m.about(ofKey(9)) }},
+		{"the last entry of the log", 0, func(m *making) { m.index = len(m.entries) - 1 }},
 		{"a policy that demands no witness", 0, func(m *making) { m.log = newStateLog(m.t, regtestLog, "vectors", 0, 0) }},
 		{"two of three witnesses are enough, one has not cosigned", 0, func(m *making) {
 			m.editProof = func(p *tlog.Proof) { p.Checkpoint = m.log.cosign(m.unsigned(p), 2) }
@@ -397,7 +425,7 @@ func validCases() []stateCase {
 		{"an MLA that refers to its MLR in internal byte order", 0, func(m *making) { m.accepted(true) }},
 		{"two pairs, of two keys", 0, func(m *making) {
 			first := m.accepted(false)
-			second := link(m.t, 100, aKey(7), false, 0x41)
+			second := link(m.t, 492, aKey(7), false, 0x41)
 			m.records.addKey(protocol.KeyRecord{Key: aKey(6), Parent: aKey(7), Accept: protocol.Tx(second[0].Raw).TxID(), Height: 495})
 			m.about(ofKey(6))
 			m.txs = slices.Concat(first[:], second[:])
@@ -408,7 +436,8 @@ func validCases() []stateCase {
 			if err != nil {
 				m.t.Fatal(err)
 			}
-			m.entries[m.index].Height, m.entries[m.index].Block = 495, h.Hash
+			m.index = 495 - logStart
+			m.entries[m.index].Block = h.Hash
 			m.records = records{}
 			m.records.addKey(protocol.KeyRecord{Key: aKey(7), Parent: aKey(9), Accept: protocol.Tx(pair[0].Raw).TxID(), Height: 495})
 			m.records.addKey(protocol.KeyRecord{Key: aKey(9), ID: anID(0xa9), Height: 480})
@@ -447,8 +476,8 @@ func formCases() []stateCase {
 			}
 		}},
 		encoded("extra data in base64 for URLs", func(e string) string { return strings.NewReplacer("+", "-", "/", "_").Replace(e) }),
-		file("an index with a zero in front", "\nindex 4\n", "\nindex 04\n"),
-		file("a line that ends in 0d 0a", "\nindex 4\n", "\nindex 4\r\n"),
+		file("an index with a zero in front", "\nindex 14\n", "\nindex 014\n"),
+		file("a line that ends in 0d 0a", "\nindex 14\n", "\nindex 14\r\n"),
 		{"64 hashes", 1, func(m *making) {
 			m.editProof = func(p *tlog.Proof) {
 				for len(p.Hashes) < 64 {
@@ -588,7 +617,7 @@ func checkpointCases() []stateCase {
 		{"a size with a zero in front", 1, func(m *making) {
 			m.editProof = func(p *tlog.Proof) {
 				text := string(p.Checkpoint[:bytes.LastIndex(p.Checkpoint, []byte("\n\n"))+1])
-				p.Checkpoint = m.log.signText(m.t, strings.Replace(text, "\n9\n", "\n09\n", 1))
+				p.Checkpoint = m.log.signText(m.t, strings.Replace(text, "\n19\n", "\n019\n", 1))
 			}
 		}},
 	}
@@ -667,8 +696,8 @@ func mapCases() []stateCase {
 				return fewer.tree(of.walks()...)
 			}
 		}},
-		{"another index", 3, func(m *making) { m.replaceInFile("\nindex 4\n", "\nindex 5\n") }},
-		{"an index beyond the log", 3, func(m *making) { m.replaceInFile("\nindex 4\n", "\nindex 9\n") }},
+		{"another index", 3, func(m *making) { m.replaceInFile("\nindex 14\n", "\nindex 15\n") }},
+		{"an index beyond the log", 3, func(m *making) { m.replaceInFile("\nindex 14\n", "\nindex 19\n") }},
 		{"another hash of the inclusion proof", 3, func(m *making) { m.editProof = func(p *tlog.Proof) { p.Hashes[1][0] ^= 1 } }},
 		{"a hash too few", 3, func(m *making) { m.editProof = func(p *tlog.Proof) { p.Hashes = p.Hashes[:len(p.Hashes)-1] } }},
 		{"a hash too many", 3, func(m *making) { m.editProof = func(p *tlog.Proof) { p.Hashes = append(p.Hashes, p.Hashes[0]) } }},
@@ -747,6 +776,12 @@ func transactionCases() []stateCase {
 			m.txs = edit(m, slices.Clone(m.txs))
 		}}
 	}
+	unlogged := func(about string, edit func(tx *proof.StateTransaction)) stateCase {
+		return stateCase{about, 7, func(m *making) {
+			m.accepted(false)
+			m.editTxs = func(txs []proof.StateTransaction) { edit(&txs[0]) }
+		}}
+	}
 	return []stateCase{
 		wrong("an MLA without its MLR", func(_ *making, txs []proof.BundleItem) []proof.BundleItem { return txs[:1] }),
 		wrong("the MLR before the MLA", func(_ *making, txs []proof.BundleItem) []proof.BundleItem {
@@ -805,6 +840,26 @@ func transactionCases() []stateCase {
 			m.records.addKey(protocol.KeyRecord{Key: aKey(7), Parent: aKey(9), Accept: protocol.Tx(pair[0].Raw).TxID(), Height: 495})
 			return pair[:]
 		}),
+		unlogged("another height", func(tx *proof.StateTransaction) { tx.Height = 494 }),
+		unlogged("a height before the log's first block", func(tx *proof.StateTransaction) { tx.Height = logStart - 1 }),
+		unlogged("another block with that transaction", func(tx *proof.StateTransaction) {
+			for tx.Header[0]++; !worked(tx.Header); {
+				tx.Header[76]++
+			}
+		}),
+		unlogged("another state hash of its block", func(tx *proof.StateTransaction) { tx.StateHash[0] ^= 1 }),
+		unlogged("another state root of its block", func(tx *proof.StateTransaction) { tx.StateRoot[31] ^= 1 }),
+		unlogged("another inclusion proof of its block", func(tx *proof.StateTransaction) { tx.Inclusion[1][3] ^= 1 }),
+		unlogged("an inclusion proof that is too short", func(tx *proof.StateTransaction) { tx.Inclusion = tx.Inclusion[1:] }),
+		unlogged("an inclusion proof that is too long", func(tx *proof.StateTransaction) { tx.Inclusion = append(tx.Inclusion, tlog.Hash{}) }),
+		{"an inclusion proof of 64 hashes", 1, func(m *making) {
+			m.accepted(false)
+			m.editExtra = func(extra []byte) []byte {
+				last := m.transactions()[1].Inclusion
+				extra[len(extra)-32*len(last)-1] = 64
+				return append(extra, make([]byte, 32*(64-len(last)))...)
+			}
+		}},
 		wrong("an MLA at the entry's height, in another block", func(m *making, txs []proof.BundleItem) []proof.BundleItem {
 			m.records.addKey(protocol.KeyRecord{Key: aKey(7), Parent: aKey(9), Accept: protocol.Tx(txs[0].Raw).TxID(), Height: 504})
 			txs[0].Height = 504

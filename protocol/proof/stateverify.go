@@ -41,11 +41,10 @@ type ProvenSubject struct {
 	IDs []*protocol.IDRecord
 }
 
-// ProvenTransaction is an MLA or MLR that is in a block with a header that carries the work that it claims. That there is
-// such a block on the chain, and at which height, is shown by headers alone.
+// ProvenTransaction is an MLA or MLR that is in a block that the log has, with a header that carries the work that it claims.
 type ProvenTransaction struct {
 	TxID   chainhash.Hash
-	Height uint32 // as the file claims
+	Height uint32
 	Header protocol.Header
 	Index  uint32 // in the block
 }
@@ -116,7 +115,7 @@ func showState(p *tlog.Proof, state *StateProof, tree *shownTree, checkpoint tlo
 	if shown.Subjects, err = tree.walkAll(state.Subjects); err != nil {
 		return nil, err
 	}
-	if shown.Transactions, err = tree.transactions(state.Transactions, &state.Entry, network); err != nil {
+	if shown.Transactions, err = tree.transactions(state, p.Index, checkpoint, network); err != nil {
 		return nil, &StateError{7, err}
 	}
 	return shown, nil
@@ -260,7 +259,8 @@ func (w *walker) walk(s *ProvenSubject, number int32) error {
 }
 
 // transactions checks the transactions of a proof (check 7).
-func (t *shownTree) transactions(items []BundleItem, entry *protocol.StateEntry, network *chaincfg.Params) ([]ProvenTransaction, error) {
+func (t *shownTree) transactions(state *StateProof, index uint64, checkpoint tlog.Checkpoint, network *chaincfg.Params) ([]ProvenTransaction, error) {
+	items := state.Transactions
 	if len(items)%2 != 0 {
 		return nil, fmt.Errorf("expected an MLR behind each MLA, got %d transactions", len(items))
 	}
@@ -273,7 +273,10 @@ func (t *shownTree) transactions(items []BundleItem, entry *protocol.StateEntry,
 	proven := make([]ProvenTransaction, 0, len(items))
 	for i := 0; i < len(items); i += 2 {
 		for n := range 2 {
-			tx, err := inBlock(&items[i+n], entry, network)
+			tx, err := inBlock(&items[i+n], network)
+			if err == nil {
+				err = items[i+n].inLog(&tx, &state.Entry, index, checkpoint)
+			}
 			if err != nil {
 				return nil, fmt.Errorf("transaction %d: %w", i+n, err)
 			}
@@ -288,7 +291,7 @@ func (t *shownTree) transactions(items []BundleItem, entry *protocol.StateEntry,
 		if accept.Height > r.Height || request.Height > r.Height {
 			return nil, fmt.Errorf("the record of key %x is of height %d, its MLA of %d and its MLR of %d", r.Key[:], r.Height, accept.Height, request.Height)
 		}
-		mla, mlr := action(&items[i]), action(&items[i+1])
+		mla, mlr := action(items[i].Raw), action(items[i+1].Raw)
 		switch {
 		case mla.Kind != protocol.MLA || mla.Malformed != nil:
 			return nil, fmt.Errorf("transaction %d, %v, is no MLA", i, accept.TxID)
@@ -301,14 +304,11 @@ func (t *shownTree) transactions(items []BundleItem, entry *protocol.StateEntry,
 	return proven, nil
 }
 
-// inBlock checks that a transaction is in the block with a header.
-func inBlock(it *BundleItem, entry *protocol.StateEntry, network *chaincfg.Params) (ProvenTransaction, error) {
+// inBlock checks that a transaction is in the block with its header.
+func inBlock(it *StateTransaction, network *chaincfg.Params) (ProvenTransaction, error) {
 	h, err := protocol.ParseHeader(it.Header[:])
 	if err == nil {
 		err = h.CheckWork(network.PowLimit)
-	}
-	if err == nil && it.Height == entry.Height && h.Hash != entry.Block {
-		err = fmt.Errorf("it is said to be in block %d, which is %v, and not in %v", it.Height, entry.Block, h.Hash)
 	}
 	if err == nil {
 		err = protocol.CheckMerkleBranch(it.Raw, it.Index, it.Branch, h.MerkleRoot)
@@ -319,8 +319,19 @@ func inBlock(it *BundleItem, entry *protocol.StateEntry, network *chaincfg.Param
 	return ProvenTransaction{TxID: protocol.Tx(it.Raw).TxID(), Height: it.Height, Header: h, Index: it.Index}, nil
 }
 
+// inLog checks that the state log has the block of a transaction. entry is the one that the proof is about, and has the index.
+func (it *StateTransaction) inLog(tx *ProvenTransaction, entry *protocol.StateEntry, index uint64, checkpoint tlog.Checkpoint) error {
+	below := uint64(entry.Height) - uint64(tx.Height)
+	if tx.Height > entry.Height || below > index {
+		return fmt.Errorf("it is said to be in block %d, of which the log, with block %d at index %d, has no entry", tx.Height, entry.Height, index)
+	}
+	e := protocol.StateEntry{Height: tx.Height, Block: tx.Header.Hash, StateHash: it.StateHash, StateRoot: it.StateRoot}
+	b := e.Bytes()
+	return tlog.CheckInclusion(checkpoint, index-below, b[:], it.Inclusion)
+}
+
 // action returns the action of a transaction that was checked.
-func action(it *BundleItem) protocol.Action {
-	a, _ := protocol.Tx(it.Raw).Action()
+func action(raw []byte) protocol.Action {
+	a, _ := protocol.Tx(raw).Action()
 	return a
 }

@@ -128,7 +128,7 @@ func (s *identityService) prove(ctx context.Context, asked []proof.StateSubject,
 		AsOfHeight: at, AsOfHash: entry.Block.String(), Log: served.Origin, LogSize: uint32(served.Size), Cut: cut(asked, shown),
 	}
 	if transactions {
-		if answer.LinksWithoutTransactions, err = s.addTransactions(ctx, p, shown, held); err != nil {
+		if answer.LinksWithoutTransactions, err = s.addTransactions(ctx, p, served, shown, held); err != nil {
 			return nil, err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/indexer/node"
+	"github.com/keytree-bch/keytree/indexer/statelog"
 	"github.com/keytree-bch/keytree/protocol"
 	"github.com/keytree-bch/keytree/protocol/proof"
 	"github.com/keytree-bch/keytree/rpc/admission"
@@ -50,7 +51,7 @@ type pair struct{ accept, request wanted }
 
 // addTransactions adds to a proof the MLA and MLR of the links that it shows, as far as they have room, and returns how many links
 // are left without. No more than one block is in memory at a time, and each is read once.
-func (s *identityService) addTransactions(ctx context.Context, p *proof.StateProof, shown []proof.ProvenSubject, held *admission.Making) (without uint32, err error) {
+func (s *identityService) addTransactions(ctx context.Context, p *proof.StateProof, served *statelog.Served, shown []proof.ProvenSubject, held *admission.Making) (without uint32, err error) {
 	pairs, without, err := s.pairs(p.Entry.Height, shown)
 	if err != nil || len(pairs) == 0 {
 		return without, err
@@ -79,13 +80,13 @@ func (s *identityService) addTransactions(ctx context.Context, p *proof.StatePro
 	case <-ctx.Done():
 		return 0, s.blockFault(ctx, 0, ctx.Err())
 	}
-	items, room := make(map[chainhash.Hash]proof.BundleItem, len(all)), maxTransactionBytes
+	items, room := make(map[chainhash.Hash]proof.StateTransaction, len(all)), maxTransactionBytes
 	for len(all) > 0 && room > 0 {
 		n := 1
 		for n < len(all) && all[n].height == all[0].height {
 			n++
 		}
-		found, err := s.readBlock(ctx, all[:n])
+		found, err := s.readBlock(ctx, served, all[:n])
 		if err != nil {
 			return 0, err
 		}
@@ -162,14 +163,18 @@ func linkOf(view *graph.View, accept chainhash.Hash) (pair, error) {
 	return pair{wanted{accept, mla.Height, mla.Index}, wanted{mlr.TxID, mlr.Height, mlr.Index}}, err
 }
 
-// readBlock reads transactions of one block, in their order.
-func (s *identityService) readBlock(ctx context.Context, txs []wanted) ([]proof.BundleItem, error) {
+// readBlock reads transactions of one block, in their order, with what shows that the state log has it.
+func (s *identityService) readBlock(ctx context.Context, served *statelog.Served, txs []wanted) ([]proof.StateTransaction, error) {
 	height := txs[0].height
-	header, err := s.graph.BlockHeader(height)
-	if graph.OffChain(err) {
-		return nil, errMoved
-	}
+	entry, inLog, err := served.Entry(ctx, height)
 	if err != nil {
+		return nil, s.fault(err)
+	}
+	header, err := s.graph.BlockHeader(height)
+	switch {
+	case graph.OffChain(err), err == nil && header.Hash != entry.Block:
+		return nil, errMoved
+	case err != nil:
 		return nil, s.fault(err)
 	}
 	if s.blocks == nil {
@@ -188,7 +193,11 @@ func (s *identityService) readBlock(ctx context.Context, txs []wanted) ([]proof.
 	if err != nil {
 		return nil, s.blockFault(ctx, height, fmt.Errorf("%w: %w", node.ErrInvalid, err))
 	}
-	return items, nil
+	found := make([]proof.StateTransaction, len(items))
+	for i := range items {
+		found[i] = proof.StateTransaction{BundleItem: items[i], StateHash: entry.StateHash, StateRoot: entry.StateRoot, Inclusion: inLog.Hashes}
+	}
+	return found, nil
 }
 
 // inBlock shows of transactions that they are in a block: what is made is checked as who gets the proof does.
