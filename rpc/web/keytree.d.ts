@@ -708,11 +708,11 @@ export type ShownTransaction = {
     tx_hash: string;
     kind: "MLA" | "MLR";
     /**
-     * Of its block, as the proof claims.
+     * Of its block.
      */
     height: number;
     /**
-     * Whose header the transaction is under. That the block is on the chain is not proven.
+     * Of its block, which is the one that the state log has at that height.
      */
     block_hash: string;
     tx_index: number;
@@ -871,8 +871,8 @@ export type StateProof = {
  * @typedef {object} ShownTransaction A transaction that a proof brings along.
  * @property {string} tx_hash
  * @property {"MLA" | "MLR"} kind
- * @property {number} height Of its block, as the proof claims.
- * @property {string} block_hash Whose header the transaction is under. That the block is on the chain is not proven.
+ * @property {number} height Of its block.
+ * @property {string} block_hash Of its block, which is the one that the state log has at that height.
  * @property {number} tx_index
  */
 /**
@@ -955,6 +955,9 @@ export type NoteKey = {
 export type Quorum = (times: Map<string, bigint>) => bigint | undefined;
 export type Checkpoint = {
     origin: string;
+    /**
+     * "" if the origin is no state log of these rules.
+     */
     network: string;
     size: bigint;
     root: Uint8Array;

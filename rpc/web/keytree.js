@@ -1593,8 +1593,8 @@ export function ripemd160(bytes) {
  * @typedef {object} ShownTransaction A transaction that a proof brings along.
  * @property {string} tx_hash
  * @property {"MLA" | "MLR"} kind
- * @property {number} height Of its block, as the proof claims.
- * @property {string} block_hash Whose header the transaction is under. That the block is on the chain is not proven.
+ * @property {number} height Of its block.
+ * @property {string} block_hash Of its block, which is the one that the state log has at that height.
  * @property {number} tx_index
  */
 
@@ -1674,7 +1674,7 @@ export class StateProofError extends Error {
 const invalid = (check, message) => new StateProofError(`check ${check} of a state proof: ${message}`, "INVALID");
 
 const mostOfFile = 64 << 20, mostOfCheckpoint = 64 << 10; // bytes
-const mostSignatures = 100, mostSubjects = 1000, mostRecords = 10_000, mostTransactions = 2000;
+const mostSignatures = 100, mostSubjects = 1000, mostRecords = 10_000, mostTransactions = 2000, mostInclusion = 63;
 const mostNumber = 2n ** 63n - 1n; // of a size, a time
 
 /** The networks with the prefix of their addresses. @type {Record<string, string>} */
@@ -1878,7 +1878,7 @@ async function verifyEd25519(key, signature, text) {
 /**
  * @typedef {object} Checkpoint
  * @property {string} origin
- * @property {string} network
+ * @property {string} network "" if the origin is no state log of these rules.
  * @property {bigint} size
  * @property {Uint8Array} root
  * @property {string} text What is signed.
@@ -1903,8 +1903,8 @@ function readCheckpoint(note) {
   });
   if (signatures.length > mostSignatures) throw invalid(1, `the checkpoint has more than ${mostSignatures} signatures`);
   const [, network, epoch] = /^[^/]+\/state\/([a-z0-9]+)\/1\/([1-9][0-9]{0,9})$/.exec(lines[0]) ?? [];
-  if (!Object.hasOwn(networks, network ?? "") || Number(epoch) >= 2 ** 32) throw invalid(2, `${JSON.stringify(lines[0].slice(0, 100))} is no state log of these rules`);
-  return { origin: lines[0], network, size, root, text, signatures };
+  const isOfRules = network !== undefined && Object.hasOwn(networks, network) && Number(epoch) < 2 ** 32;
+  return { origin: lines[0], network: isOfRules ? network : "", size, root, text, signatures };
 }
 
 /**
@@ -1913,7 +1913,8 @@ function readCheckpoint(note) {
  * @param {Policy} policy
  * @returns {Promise<{ cosigners: string[], since: bigint }>} Who has cosigned, and since when that is enough.
  */
-async function checkSignatures({ origin, text, signatures }, policy) {
+async function checkSignatures({ origin, network, text, signatures }, policy) {
+  if (network === "") throw invalid(2, `${JSON.stringify(origin.slice(0, 100))} is no state log of these rules`);
   const whole = toUTF8(text), seen = new Set(), times = /** @type {Map<string, bigint>} */ (new Map());
   let signed = false;
   for (const { name, id, bytes } of signatures) {
@@ -1941,24 +1942,24 @@ async function checkSignatures({ origin, text, signatures }, policy) {
 }
 
 /**
- * rootOf is the root to which an inclusion proof leads (RFC 9162 §2.1.3.2), and undefined if it has not as many
- * hashes as it must.
- * @param {Uint8Array} leaf
- * @param {bigint} index
- * @param {bigint} size
+ * isIncluded tells whether an inclusion proof leads from an entry to a checkpoint's root (RFC 9162 §2.1.3.2).
+ * @param {Checkpoint} checkpoint
+ * @param {bigint} index Of the entry; one that the log does not have, as one below 0, has no proof.
+ * @param {Uint8Array} entry
  * @param {Uint8Array[]} proof
  */
-function rootOf(leaf, index, size, proof) {
-  let hash = leaf, at = index, last = size - 1n;
+function isIncluded({ size, root }, index, entry, proof) {
+  if (index < 0n || index >= size) return false;
+  let hash = sha256(join([0], entry)), at = index, last = size - 1n;
   for (const sibling of proof) {
-    if (last === 0n) return undefined;
+    if (last === 0n) return false;
     if ((at & 1n) === 1n || at === last) {
       hash = sha256(join([1], sibling, hash));
       while ((at & 1n) === 0n && at !== 0n) at >>= 1n, last >>= 1n;
     } else hash = sha256(join([1], hash, sibling));
     at >>= 1n, last >>= 1n;
   }
-  return last === 0n ? hash : undefined;
+  return last === 0n && same(hash, root);
 }
 
 /** Bytes are read from their beginning on. */
@@ -1980,6 +1981,13 @@ class Bytes {
   /** number is one of up to 6 bytes, little-endian. @param {number} n */
   number(n) {
     return this.take(n).reduceRight((number, byte) => number * 256 + byte, 0);
+  }
+
+  /** hashes are as many as the byte before them says. @param {number} most @param {string} what They are. */
+  hashes(most, what) {
+    const count = this.number(1);
+    if (count > most) throw invalid(1, `${what} has ${count} hashes`);
+    return Array.from({ length: count }, () => this.take(32));
   }
 
   /** size is a CompactSize, which must be the shortest. */
@@ -2245,17 +2253,29 @@ function hasWork(header, hash, network) {
 /** targetOf is what the bits of a header claim; 0, which no hash meets, if that is negative. @param {number} size @param {number} mantissa */
 const targetOf = (size, mantissa) => (mantissa >= 0x800000 ? 0n : size <= 3 ? BigInt(mantissa >> (8 * (3 - size))) : BigInt(mantissa) << BigInt(8 * (size - 3)));
 
+/** What the entry of a block in a state log begins with: id and version (protocol/STATELOG.md §1). */
+const entryPrefix = Uint8Array.of(0x4b, 0x54, 0x53, 0, 1);
+
 /**
- * readTransaction reads a transaction that a proof brings along, which must be in the block that it names.
+ * readTransaction reads a transaction that a proof brings along.
  * @param {Bytes} from
- * @param {string} network
  */
-function readTransaction(from, network) {
-  const height = from.number(4), header = from.take(80), index = from.number(4), count = from.number(1);
-  if (count > 32) throw invalid(1, `a merkle branch has ${count} hashes`);
-  const branch = Array.from({ length: count }, () => from.take(32)), size = from.number(4);
+function readTransaction(from) {
+  const height = from.take(4), header = from.take(80), index = from.number(4), branch = from.hashes(32, "a merkle branch"), size = from.number(4);
   if (size < 65 || size > 1_000_000) throw invalid(1, `a transaction has ${size} bytes`);
-  const raw = from.take(size), txid = hash256(raw), block = hash256(header);
+  const raw = from.take(size), stateHash = from.take(32), root = from.take(32), inclusion = from.hashes(mostInclusion, "an inclusion proof"), block = hash256(header);
+  return {
+    height: new Bytes(height, "a height").number(4), header, block, index, branch, txid: hash256(raw), action: actionOf(raw),
+    entry: join(entryPrefix, height, block, stateHash, root), inclusion,
+  };
+}
+
+/**
+ * checkBlock finds that a transaction is in the block that the log has at its height.
+ * @param {ReturnType<typeof readTransaction>} transaction
+ * @param {{ checkpoint: Checkpoint, index: bigint, height: number }} of The proof: the index of its entry, and the height.
+ */
+function checkBlock({ height, header, block, index, branch, txid, entry, inclusion }, of) {
   let hash = txid, at = index;
   for (const sibling of branch) {
     if (at & 1 && same(sibling, hash)) throw invalid(7, "a transaction is the copy that fills a level of its block's merkle tree");
@@ -2263,52 +2283,50 @@ function readTransaction(from, network) {
     at >>>= 1;
   }
   if (at !== 0 || !same(hash, header.subarray(36, 68))) throw invalid(7, "a transaction is not under the merkle root of its block");
-  if (!hasWork(header, block, network)) throw invalid(7, "the header of a block has not the work that it claims");
-  return { height, index, txid, block: toDisplay(block), action: actionOf(raw) };
+  if (!hasWork(header, block, of.checkpoint.network)) throw invalid(7, "the header of a block has not the work that it claims");
+  if (!isIncluded(of.checkpoint, of.index - BigInt(of.height - height), entry, inclusion)) throw invalid(7, `the log has not block ${toDisplay(block)} at height ${height}`);
 }
 
 /**
- * readTransactions reads the pairs of an accept and its request.
- * @param {Bytes} from
- * @param {ShownMap} map
- * @param {{ network: string, as_of_height: number, as_of_hash: string }} asOf
+ * checkTransactions finds that the transactions of a proof are the pairs of an accept and its request of links that it shows.
+ * @param {ReturnType<typeof readShown>} shown
+ * @param {Checkpoint} checkpoint
+ * @param {bigint} index Of the proof's entry.
  * @returns {ShownTransaction[]}
  */
-function readTransactions(from, map, { network, as_of_height, as_of_hash }) {
-  const count = from.number(2), shown = /** @type {ShownTransaction[]} */ ([]), accepts = new Set();
-  if (count > mostTransactions) throw invalid(1, `it has ${count} transactions`);
-  const transactions = Array.from({ length: count }, () => readTransaction(from, network));
+function checkTransactions({ transactions, map, height }, checkpoint, index) {
+  const count = transactions.length, checked = /** @type {ShownTransaction[]} */ ([]), accepts = new Set();
   if (count % 2 !== 0) throw invalid(7, `it has ${count} transactions, which are no pairs`);
   /** @type {Map<string, Leaf>} */
   const links = new Map(count === 0 ? [] : map.leaves.flatMap((leaf) => ("address" in leaf.record ? [[leaf.record.accept_tx_hash, leaf]] : [])));
   for (let i = 0; i < count; i += 2) {
     const [accept, request] = transactions.slice(i, i + 2), txid = toDisplay(accept.txid), link = links.get(txid);
-    const height = /** @type {KeyRecord | undefined} */ (link?.record)?.height;
-    if (!link || height === undefined || accept.action?.kind !== "MLA") throw invalid(7, `transaction ${txid} is not the MLA of a record that is shown`);
+    const linked = /** @type {KeyRecord | undefined} */ (link?.record)?.height;
+    if (!link || linked === undefined || accept.action?.kind !== "MLA") throw invalid(7, `transaction ${txid} is not the MLA of a record that is shown`);
     if (accepts.has(txid)) throw invalid(7, `transaction ${txid} is there twice`);
     accepts.add(txid);
     const refersTo = accept.action.of;
     if (request.action?.kind !== "MLR" || !same(refersTo, request.txid) && !same(refersTo, request.txid.slice().reverse())) throw invalid(7, `what is behind MLA ${txid} is not its MLR`);
     if (!same(request.action.of, link.parent)) throw invalid(7, `MLR ${toDisplay(request.txid)} names another parent`);
-    if (accept.height > height || request.height > height) throw invalid(7, `MLA ${txid} and its MLR claim to be later than their link`);
+    if (accept.height > linked || request.height > linked) throw invalid(7, `MLA ${txid} and its MLR claim to be later than their link`);
     for (const [kind, one] of /** @type {const} */ ([["MLA", accept], ["MLR", request]])) {
-      if (one.height === as_of_height && one.block !== as_of_hash) throw invalid(7, `${kind} ${toDisplay(one.txid)} is in another block than that of the entry, which has its height`);
-      shown.push({ tx_hash: toDisplay(one.txid), kind, height: one.height, block_hash: one.block, tx_index: one.index });
+      checkBlock(one, { checkpoint, index, height });
+      checked.push({ tx_hash: toDisplay(one.txid), kind, height: one.height, block_hash: toDisplay(one.block), tx_index: one.index });
     }
   }
-  return shown;
+  return checked;
 }
 
 /**
- * readProven reads what a proof shows.
+ * readShown reads what a proof shows, and checks nothing but its form.
  * @param {Uint8Array} extra
- * @param {string} network
+ * @param {string} prefix Of addresses.
  */
-function readProven(extra, network) {
-  const from = new Bytes(extra, "what is shown"), prefix = networks[network];
+function readShown(extra, prefix) {
+  const from = new Bytes(extra, "what is shown");
   if (!same(from.take(5), Uint8Array.of(0x4b, 0x54, 0x50, 0, 1))) throw invalid(1, "it is no state proof of version 1");
   const entry = from.take(105), fields = new Bytes(entry, "the entry");
-  if (!same(fields.take(5), Uint8Array.of(0x4b, 0x54, 0x53, 0, 1))) throw invalid(1, "its entry is none of a state log");
+  if (!same(fields.take(5), entryPrefix)) throw invalid(1, "its entry is none of a state log");
   const height = fields.number(4), block = fields.take(32), stateHash = fields.take(32), root = fields.take(32);
   const count = from.number(2), seen = new Set();
   if (count < 1 || count > mostSubjects) throw invalid(1, `it has ${count} subjects`);
@@ -2320,19 +2338,26 @@ function readProven(extra, network) {
     seen.add(name);
     return { kind, of };
   });
-  const map = new ShownMap(from, height, prefix);
+  const map = new ShownMap(from, height, prefix), carried = from.number(2);
+  if (carried > mostTransactions) throw invalid(1, `it has ${carried} transactions`);
+  const transactions = Array.from({ length: carried }, () => readTransaction(from));
+  from.end();
+  return { entry, height, block, stateHash, root, subjects, map, transactions };
+}
+
+/**
+ * checkSubjects walks what is shown from each subject.
+ * @param {ReturnType<typeof readShown>} shown
+ * @param {string} prefix Of addresses.
+ */
+function checkSubjects({ root, subjects, map }, prefix) {
   if (!same(map.root, root)) throw invalid(4, "the tree's hash is not the entry's state root");
   const proven = subjects.map(({ kind, of }) => {
     const walk = map.walk(mapKey(kind === 1 ? keyPrefix : idPrefix, of));
     return kind === 1 ? provenKey(formatAddress(of, prefix), walk) : provenIdentity(toDisplay(of), walk);
   });
   if (!map.leaves.every(({ reached }) => reached)) throw invalid(6, "it shows a record that says nothing of its subjects");
-  const asOf = { network, as_of_height: height, as_of_hash: toDisplay(block) }, transactions = readTransactions(from, map, asOf);
-  from.end();
-  return {
-    leaf: sha256(join([0], entry)), transactions, subjects: proven,
-    entry: { ...asOf, state_hash: toHex(stateHash), state_root: toHex(root) },
-  };
+  return proven;
 }
 
 /**
@@ -2374,19 +2399,19 @@ export async function verifyStateProof(file, policy, { addresses = [], ids = [],
   const inclusion = [];
   for (let next = line(); next !== ""; next = line()) {
     const hash = fromBase64(next);
-    if (hash?.length !== 32 || inclusion.push(hash) > 63) throw invalid(1, "it has no inclusion proof of up to 63 hashes");
+    if (hash?.length !== 32 || inclusion.push(hash) > mostInclusion) throw invalid(1, `it has no inclusion proof of up to ${mostInclusion} hashes`);
   }
   const checkpoint = readCheckpoint(text.slice(at)), { network, origin, size } = checkpoint;
   if (at + toUTF8(text.slice(at)).length > mostOfFile) throw invalid(1, `it has more than ${mostOfFile} bytes`);
+  const prefix = networks[network] ?? "", shown = readShown(extra, prefix);
   const { cosigners, since } = await checkSignatures(checkpoint, believed);
-  const { leaf, entry, subjects, transactions } = readProven(extra, network);
-  const root = index < size ? rootOf(leaf, index, size, inclusion) : undefined;
-  if (!root || !same(root, checkpoint.root)) throw invalid(3, "the entry is not in the log at its index");
+  if (!isIncluded(checkpoint, index, shown.entry, inclusion)) throw invalid(3, "the entry is not in the log at its index");
+  const subjects = checkSubjects(shown, prefix), transactions = checkTransactions(shown, checkpoint, index);
   /** @type {ProvenState} */
   const proven = {
-    ...entry, log: origin, log_index: String(index), log_size: String(size), cosigners, cosigned_at: Number(since),
-    old: since === 0n || now - Number(since) * 1000 > maxAge, subjects, transactions,
-    unproven: transactions.length > 0 ? ["key_count", "named_by", "transactions.height", "transactions.block_hash"] : ["key_count", "named_by"],
+    network, as_of_height: shown.height, as_of_hash: toDisplay(shown.block), state_hash: toHex(shown.stateHash), state_root: toHex(shown.root),
+    log: origin, log_index: String(index), log_size: String(size), cosigners, cosigned_at: Number(since),
+    old: since === 0n || now - Number(since) * 1000 > maxAge, subjects, transactions, unproven: ["key_count", "named_by"],
   };
   for (const address of addresses) provenOf(proven, address);
   for (const id of ids) if (!subjects.some((one) => one.kind === "identity" && one.id_tx_hash === id.toLowerCase())) throw new StateProofError(`it is no proof of identity ${id}`, "SUBJECT");

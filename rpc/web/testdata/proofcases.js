@@ -32,7 +32,8 @@ cases["says that it cannot check a state proof where there is no Ed25519"] = asy
   if (hasEd25519) return;
   const note = `log.example/state/regtest/1/1\n1\n${base64(hash(1))}\n\n— log.example/state/regtest/1/1 `;
   const vkey = join([1], hash(5)), id = module.sha256(join(new TextEncoder().encode("log.example/state/regtest/1/1\n"), vkey)).subarray(0, 4);
-  const file = `c2sp.org/tlog-proof@v1\nextra AAAA\nindex 0\n\n${note}${base64(join(id, new Uint8Array(64)))}\n`;
+  const { hash: root } = new Trie([]), extra = extraOf({ entry: entryOf({ height: 1, root }), subjects: [keySubject(k1)], tree: new Trie([]).shown() });
+  const file = `c2sp.org/tlog-proof@v1\nextra ${base64(extra)}\nindex 0\n\n${note}${base64(join(id, new Uint8Array(64)))}\n`;
   const error = await failure(module.verifyStateProof(file, `log log.example/state/regtest/1/1+${hex(id)}+${base64(vkey)}\nquorum none\n`));
   equal([error.name, error.reason], ["StateProofError", "UNSUPPORTED"]);
 };
@@ -160,6 +161,7 @@ const wrongs = (w) => {
     "an index of 2^64": [1, file((text) => text.replace("index 5", `index ${2n ** 64n}`))],
     "an index of 2^64 - 1": [3, file((text) => text.replace("index 5", `index ${2n ** 64n - 1n}`))],
     "an index that is not in the log": [3, file((text) => text.replace("index 5", "index 7"))],
+    "an index that is beyond the log by a power of two": [3, file((text) => text.replace("index 5", "index 13"))],
     "a hash less": [3, file((text) => text.replace(/(index 5\n).*\n/, "$1"))],
     "a hash more": [3, file((text) => text.replace("\n\n", `\n${base64(hash(1))}\n\n`))],
     "another tree": [4, shows(subjects, new Trie(last.slice(0, 3)).shown())],
@@ -171,6 +173,11 @@ const wrongs = (w) => {
     "keys in a circle": [5, lied([keyRecord({ of: k2, parent: k1, accept: ee }), keyRecord({ of: k1, parent: k2, accept: bb })], [keySubject(k2)])],
     "ids in a circle": [5, lied([idRecord({ of: cc, into: aa }), idRecord({ of: aa, into: cc })], [idSubject(cc)])],
     "a record that says nothing": [6, shows([keySubject(k2)], tree)],
+    // Where more is wrong, the first check of the list says so.
+    "another version, and a log of another network": [1, () => w.proof(extra.with(4, 2), { origin: "log.example/state/litecoin/1/1" })],
+    "another version, and no signature of the log": [1, () => w.proof(extra.with(4, 2), { signers: w.signers().slice(1) })],
+    "one cosignature, and another entry": [2, () => w.proof(extra.with(5 + 9, extra[5 + 9] ^ 1), { signers: w.signers().slice(0, 3) })],
+    "another index, and another tree": [3, () => shows(subjects, new Trie(last.slice(0, 3)).shown())().then((text) => text.replace("index 5", "index 4"))],
   };
 };
 
@@ -238,41 +245,68 @@ provenOnly("takes the transactions of a link along, and no others", async ({ mod
   const token = (bits, ...more) => join([0xef], hash(4), [bits], ...more), note = new TextEncoder().encode("hello");
   const request = transaction(Uint8Array.of(0x51), action(0x20, k1, note), action(0x21, cc)), mlr = txidOf(request), reversed = mlr.slice().reverse();
   const accept = transaction(join(token(0x72, [2, 7, 7], [0xff], little(5, 7), [0x7f]), action(0x21, reversed)));
-  const world = await World.make([keyRecord({ of: k2, parent: k1, accept: txidOf(accept), height: 95 }), keyRecord({ of: k1, id: aa })]);
-  const verify = async (...transactions) => module.verifyStateProof(await world.proof(world.extra([keySubject(k2)], transactions)), world.policy);
-  const { transactions, unproven } = await verify(mined(accept, { height: 95, index: 3 }), mined(request));
-  equal(transactions.map(({ block_hash, ...one }) => one), [
-    { tx_hash: hex(txidOf(accept).reverse()), kind: "MLA", height: 95, tx_index: 3 }, { tx_hash: hex(reversed), kind: "MLR", height: 90, tx_index: 1 },
+  // The log begins with block 90.
+  const world = await World.make([keyRecord({ of: k2, parent: k1, accept: txidOf(accept), height: 95 }), keyRecord({ of: k1, id: aa })], { size: 16, index: 13 });
+  const show = async (...transactions) => module.verifyStateProof(await world.proof(world.extra([keySubject(k2)], transactions)), world.policy);
+  const verify = (...transactions) => show(...world.logged(...transactions));
+  const good = mined(accept, { height: 95, index: 3 }), asked = mined(request), size = accept.length;
+  const blockOf = (bytes) => hex(txidOf(bytes.subarray(4, 84)).reverse()), { transactions, unproven } = await verify(good, asked);
+  equal(transactions, [
+    { tx_hash: hex(txidOf(accept).reverse()), kind: "MLA", height: 95, block_hash: blockOf(good), tx_index: 3 },
+    { tx_hash: hex(reversed), kind: "MLR", height: 90, block_hash: blockOf(asked), tx_index: 1 },
   ]);
-  equal(unproven, ["key_count", "named_by", "transactions.height", "transactions.block_hash"]);
-  const wrong = async (what, check, ...some) => {
-    const error = await failure(verify(...some)).catch(() => ({ message: "it is taken" }));
+  equal(unproven, ["key_count", "named_by"]);
+  const refused = async (what, check, verified) => {
+    const error = await failure(verified).catch(() => ({ message: "it is taken" }));
     if (!error.message.startsWith(`check ${check} of`)) throw new Error(`${what}: ${error.message}, want check ${check}`);
   };
-  const good = mined(accept), asked = mined(request), size = accept.length;
+  const wrong = (what, check, ...some) => refused(what, check, verify(...some));
   await wrong("one alone", 7, good);
   await wrong("the other way round", 7, asked, good);
   await wrong("twice", 7, good, asked, good, asked);
   await wrong("later than the link", 7, mined(accept, { height: 96 }), asked);
   await wrong("asked later than the link", 7, good, mined(request, { height: 96 }));
-  await wrong("another merkle root", 7, mined(accept, { change: (header) => header.with(36, header[36] ^ 1) }), asked);
-  await wrong("an index beyond the branch", 7, good.with(84, 5), asked);
-  await wrong("a copy", 7, mined(accept, { index: 1, branch: [txidOf(accept)] }), asked);
-  await wrong("33 hashes", 1, mined(accept, { branch: Array.from({ length: 33 }, (_, i) => hash(i + 1)) }), asked);
-  await wrong("a target that is not met", 7, mined(accept, { bits: 0x03000001 }), asked);
-  await wrong("a target below zero", 7, mined(accept, { bits: 0x20ffffff }), asked);
-  await wrong("a target that is too easy", 7, mined(accept, { bits: 0x2100ffff }), asked);
+  await wrong("another merkle root", 7, mined(accept, { height: 95, change: (header) => header.with(36, header[36] ^ 1) }), asked);
+  await wrong("an index beyond the branch", 7, good.with(84, 7), asked);
+  await wrong("a copy", 7, mined(accept, { height: 95, index: 1, branch: [txidOf(accept)] }), asked);
+  await wrong("33 hashes", 1, mined(accept, { height: 95, branch: Array.from({ length: 33 }, (_, i) => hash(i + 1)) }), asked);
+  await wrong("a target that is not met", 7, mined(accept, { height: 95, bits: 0x03000001 }), asked);
+  await wrong("a target below zero", 7, mined(accept, { height: 95, bits: 0x20ffffff }), asked);
+  await wrong("a target that is too easy", 7, mined(accept, { height: 95, bits: 0x2100ffff }), asked);
   await wrong("64 bytes", 1, join(good.subarray(0, -4 - size), little(64, 4), accept.subarray(0, 64)), asked);
-  await wrong("something behind the transaction", 1, mined(join(accept, [0])), asked);
+  await wrong("something behind the transaction", 1, mined(join(accept, [0]), { height: 95 }), asked);
+
+  // Their blocks are those that the log has at their heights.
+  await wrong("below the log's start", 7, good, mined(request, { height: 89 }));
+  const [logged, other] = world.logged(good, asked), behind = good.length, hashes = logged[behind + 64], flip = (at) => logged.with(at, logged[at] ^ 1);
+  equal((await show(logged, other)).transactions, transactions);
+  equal(hashes, 4);
+  const remined = mined(accept, { height: 95, index: 3, change: (header) => header.with(0, 2) });
+  for (const [what, check, changed] of [
+    ["another height", 7, logged.with(0, 94)], ["a height far below", 7, logged.with(0, 0)], ["another header", 7, join(remined, logged.subarray(behind))],
+    ["another H", 7, flip(behind)], ["another R", 7, flip(behind + 32)], ["another hash of the inclusion proof", 7, flip(logged.length - 1)],
+    ["a hash less", 7, logged.with(behind + 64, hashes - 1).subarray(0, -32)], ["a hash more", 7, join(logged.with(behind + 64, hashes + 1), hash(1))],
+    ["no hash", 7, logged.with(behind + 64, 0).subarray(0, behind + 65)], ["63 hashes", 7, join(logged.with(behind + 64, 63).subarray(0, behind + 65), filled(1, 63 * 32))],
+    ["64 hashes", 1, join(logged.with(behind + 64, 64).subarray(0, behind + 65), filled(1, 64 * 32))], ["a count that is not there", 1, logged.with(behind + 64, hashes - 1)],
+    ["the entry of the request's block", 7, join(logged.subarray(0, behind), other.subarray(-hashes * 32 - 65))],
+  ]) await refused(what, check, show(changed, other));
+  await refused("an inclusion proof that is cut", 1, show(logged, other.subarray(0, -1)));
+  await refused("another index, under which nothing is", 3, world.proof(world.extra([keySubject(k2)], [logged, other])).then((text) => module.verifyStateProof(text.replace("index 13", "index 12"), world.policy)));
+  for (const [block, taken] of [[txidOf(mined(accept, { height: 103 }).subarray(4, 84)), true], [hash(5), false]]) {
+    const now = await World.make([keyRecord({ of: k2, parent: k1, accept: txidOf(accept), height: 103 }), keyRecord({ of: k1, id: aa })], { size: 16, index: 13, block });
+    const shown = module.verifyStateProof(await now.proof(now.extra([keySubject(k2)], now.logged(mined(accept, { height: 103 }), asked))), now.policy);
+    if (taken) equal((await shown).transactions[0].block_hash, (await shown).as_of_hash, "in the entry's block");
+    else await refused("another block than the entry's", 7, shown);
+  }
   for (const [what, other] of Object.entries({
     "no action": transaction(Uint8Array.of(0x51)), "a request for another parent": transaction(action(0x20, k2)), "no item": transaction(action(0x20)),
     "three items": transaction(action(0x20, k1, note, note)), "an item of 19 bytes": transaction(action(0x20, k1.subarray(1))), "a revocation": transaction(action(0x22, hash(1))),
     "malformed before well-formed": transaction(action(0x20), action(0x20, k1)), "no valid token": transaction(join(token(0x60, [0]), action(0x20, k1))), "a push that is cut": transaction(join([0x6a, 2, 0x6d, 0x20, 20], k1.subarray(1))),
   })) {
     // The accept is of this request, so that nothing else is wrong.
-    const of = transaction(action(0x21, txidOf(other))), lied = await World.make([keyRecord({ of: k2, parent: k1, accept: txidOf(of) }), keyRecord({ of: k1, id: aa })]);
-    const file = await lied.proof(lied.extra([keySubject(k2)], [mined(of), mined(other)])), error = await failure(module.verifyStateProof(file, lied.policy)).catch(() => ({ message: "it is taken" }));
-    if (!error.message.startsWith("check 7")) throw new Error(`${what}: ${error.message}`);
+    const of = transaction(action(0x21, txidOf(other))), lied = await World.make([keyRecord({ of: k2, parent: k1, accept: txidOf(of) }), keyRecord({ of: k1, id: aa })], { size: 16, index: 13 });
+    const file = await lied.proof(lied.extra([keySubject(k2)], lied.logged(mined(of, { height: 95 }), mined(other))));
+    await refused(what, 7, module.verifyStateProof(file, lied.policy));
   }
 });
 
@@ -285,8 +319,10 @@ const random = (seed) => (most) => {
 };
 
 provenOnly("takes no state proof that was changed anywhere for another one", async ({ module, exhaustive }) => {
-  const world = await World.make([...last, ...chained(50)]), below = random(28);
-  const whole = new TextEncoder().encode(await world.proof(world.extra([keySubject(k2), idSubject(cc), keySubject(key(9)), keySubject(key(1, 5))]), { signers: [[world.log], [world.one, world.time], [world.two, world.time]] }));
+  const request = transaction(action(0x20, key(1, 1))), accept = transaction(action(0x21, txidOf(request)));
+  const linked = keyRecord({ of: key(3), parent: key(1, 1), accept: txidOf(accept) });
+  const world = await World.make([...last, ...chained(50), linked], { size: 16, index: 13 }), below = random(28), transactions = world.logged(mined(accept, { height: 95 }), mined(request));
+  const whole = new TextEncoder().encode(await world.proof(world.extra([keySubject(k2), idSubject(cc), keySubject(key(9)), keySubject(key(1, 5)), keySubject(key(3))], transactions), { signers: [[world.log], [world.one, world.time], [world.two, world.time]] }));
   // The proof of another key that is absent at the same place is as valid: so it is said whose it must be.
   const proven = await module.verifyStateProof(whole, world.policy), { subjects } = proven, of = { addresses: subjects.flatMap(({ address }) => address ?? []), ids: [hex(cc)] };
   const rounds = exhaustive ? 100_000 : 500;

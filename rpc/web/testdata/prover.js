@@ -124,7 +124,10 @@ export const action = (kind, ...items) => join([0x6a, 0x02, 0x6d, kind], ...item
 
 export const txidOf = (raw) => sha256(sha256(raw));
 
-/** mined puts a transaction into a block at an index of a branch, and mines that on regtest; change may spoil the header. */
+/**
+ * mined puts a transaction into a block at an index of a branch, and mines that on regtest; change may spoil the header. What
+ * it makes goes into a proof when its block is in the log: see World.
+ */
 export function mined(raw, { height = 90, index = 1, branch = [hash(8), hash(9)], bits = 0x207fffff, change = (header) => header } = {}) {
   let root = txidOf(raw);
   branch.forEach((sibling, i) => { root = txidOf((index >> i) & 1 ? join(sibling, root) : join(root, sibling)); });
@@ -158,7 +161,7 @@ export class Signer {
   }
 }
 
-const nodeHash = (left, right) => sha256(join([1], left, right));
+const leafHash = (entry) => sha256(join([0], entry)), nodeHash = (left, right) => sha256(join([1], left, right));
 
 /** rootOf and inclusionOf are RFC 6962's §2.1, by its own words. */
 export function rootOf(leaves) {
@@ -186,22 +189,40 @@ export const extraOf = ({ entry, subjects, tree, transactions = [] }) => join(ut
  * witnesses at a time each.
  */
 export async function proofOf({ extra, entry, leaves = [], index = 0, origin = "log.example/state/regtest/1/1", signers, more = "" }) {
-  const all = leaves.with(index, sha256(join([0], entry))), text = `${origin}\n${all.length}\n${base64(rootOf(all))}\n${more}`;
+  const all = leaves.with(index, leafHash(entry)), text = `${origin}\n${all.length}\n${base64(rootOf(all))}\n${more}`;
   const lines = await Promise.all(signers.map(([signer, time]) => signer.sign(text, time)));
   return `c2sp.org/tlog-proof@v1\nextra ${base64(extra)}\nindex ${index}\n${inclusionOf(all, index).map((one) => `${base64(one)}\n`).join("")}\n${text}\n${lines.join("")}`;
 }
 
 /** World is a log of one block with some records, two witnesses, and a policy that wants both. */
 export class World {
-  static async make(records, { height = 103, size = 7, index = 5, origin = "log.example/state/regtest/1/1" } = {}) {
+  static async make(records, { height = 103, block, size = 7, index = 5, origin = "log.example/state/regtest/1/1" } = {}) {
     const [log, one, two, stranger] = await Promise.all([Signer.make(origin, 1), Signer.make("one.example/w", 4), Signer.make("two.example/w", 4), Signer.make("stranger.example", 4)]);
     const policy = `# whom to believe\nlog ${log.vkey}\nwitness one ${one.vkey} https://one.example/\nwitness two ${two.vkey}\ngroup both all one two\nquorum both\n`;
-    const trie = new Trie(records), entry = entryOf({ height, root: trie.hash }), leaves = Array.from({ length: size }, (_, i) => sha256(join([0], hash(7, i + 1))));
-    return Object.assign(new World(), { log, one, two, stranger, policy, trie, entry, leaves, index, origin, time: 1_800_000_000 });
+    const trie = new Trie(records), entry = entryOf({ height, block, root: trie.hash }), leaves = Array.from({ length: size }, (_, i) => leafHash(hash(7, i + 1)));
+    return Object.assign(new World(), { log, one, two, stranger, policy, trie, entry, leaves, height, index, origin, time: 1_800_000_000 });
   }
 
   signers() {
     return [[this.log], [this.stranger, this.time], [this.one, this.time], [this.two, this.time + 60]];
+  }
+
+  /**
+   * logged has the log sign the blocks of transactions that were mined, and puts the entry's H and R and its inclusion proof
+   * behind each. Below its start the log goes on from its end: what takes an index below 0 takes that.
+   */
+  logged(...transactions) {
+    const blocks = transactions.map((bytes) => {
+      const height = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true), size = this.leaves.length;
+      const at = (((this.index + height - this.height) % size) + size) % size;
+      return { bytes, at, entry: entryOf({ height, block: txidOf(bytes.subarray(4, 84)), root: hash(0x5b, height) }) };
+    });
+    for (const { at, entry } of blocks) this.leaves = this.leaves.with(at, leafHash(entry));
+    const all = this.leaves.with(this.index, leafHash(this.entry));
+    return blocks.map(({ bytes, at, entry }) => {
+      const proof = inclusionOf(all, at);
+      return join(bytes, at === this.index ? this.entry.subarray(-64) : entry.subarray(-64), [proof.length], ...proof);
+    });
   }
 
   /** extra is what is shown of subjects. */
