@@ -57,6 +57,8 @@ type attack struct {
 	// anchors has blocks of anchors instead, each of which goes on with a chain of the block
 	// before.
 	anchors bool
+	// links has links in force, which nothing but memory bounds: the graph may refuse more of them, by name.
+	links bool
 }
 
 func request(n int, author *protocol.KeyHash, parent protocol.KeyHash) links.Action {
@@ -85,30 +87,30 @@ var victim = *keyNumber(-7)
 // attacks are those on the graph of links. Half of the actions of some only prepare the
 // others.
 var attacks = []attack{
-	{"refused requests", fullBlock, actionBytes, fullBlock, func(n int) links.Action { return request(n, nil, *keyNumber(n)) }, nil, false},
-	{"requests about one key", 1_000_000, actionBytes, fullBlock, func(n int) links.Action { return request(n, nil, victim) }, nil, false},
-	{"open requests", 4 * fullSigned, signedBytes, fullSigned, func(n int) links.Action { return request(n, keyNumber(2*n), *keyNumber(2*n + 1)) }, nil, false},
+	{"refused requests", fullBlock, actionBytes, fullBlock, func(n int) links.Action { return request(n, nil, *keyNumber(n)) }, nil, false, false},
+	{"requests about one key", 1_000_000, actionBytes, fullBlock, func(n int) links.Action { return request(n, nil, victim) }, nil, false, false},
+	{"open requests", 4 * fullSigned, signedBytes, fullSigned, func(n int) links.Action { return request(n, keyNumber(2*n), *keyNumber(2*n + 1)) }, nil, false, false},
 	{"accepts that wait", 1_000_000, signedBytes, fullSigned, func(n int) links.Action {
 		return refers(n, protocol.MLA, keyNumber(n), number(-2-n))
-	}, nil, false},
+	}, nil, false, false},
 	{"accepts that wait for one", 1_000_000, signedBytes, fullSigned, func(n int) links.Action {
 		return refers(n, protocol.MLA, &victim, number(-2))
-	}, func(int) []links.Action { return []links.Action{request(-2, keyNumber(1), victim)} }, false},
+	}, func(int) []links.Action { return []links.Action{request(-2, keyNumber(1), victim)} }, false, false},
 	{"revokes that wait for one", 1_000_000, signedBytes, fullSigned, func(n int) links.Action {
 		return refers(n, protocol.MCR, &victim, number(-2))
-	}, func(int) []links.Action { return []links.Action{request(-2, keyNumber(1), victim)} }, false},
+	}, func(int) []links.Action { return []links.Action{request(-2, keyNumber(1), victim)} }, false, false},
 	{"refused accepts", 2 * fullSigned, signedBytes, fullSigned, func(n int) links.Action {
 		if n%2 == 0 {
 			return request(n, keyNumber(0), victim)
 		}
 		return refers(n, protocol.MLA, keyNumber(0), number(n-1))
-	}, nil, false},
+	}, nil, false, false},
 	{"star", 2_000_000, signedBytes, fullSigned &^ 1, func(n int) links.Action {
 		if n%2 == 0 {
 			return request(n, keyNumber(n), victim)
 		}
 		return refers(n, protocol.MLA, &victim, number(n-1))
-	}, nil, false},
+	}, nil, false, true},
 	// The branch has an identity of its own from the last cut, which the next link merges.
 	{"merges into one identity", 3_000_000, signedBytes, fullSigned / 3 * 3, func(n int) links.Action {
 		switch n % 3 {
@@ -118,8 +120,8 @@ var attacks = []attack{
 			return refers(n, protocol.MLA, &victim, number(n-1))
 		}
 		return refers(n, protocol.MCR, &victim, number(n-1))
-	}, nil, false},
-	{"anchors", 2 * anchorsPerBlock, 185, anchorsPerBlock, nil, nil, true},
+	}, nil, false, false},
+	{"anchors", 2 * anchorsPerBlock, 185, anchorsPerBlock, nil, nil, true, false},
 }
 
 // blocks makes the blocks of n actions, or anchors.
@@ -191,7 +193,12 @@ func TestVictim(t *testing.T) {
 	var tip Block
 	actions := 0
 	for b := range a.blocks(t, n) {
-		if err := g.Connect(b); err != nil {
+		err := g.Connect(b)
+		if errors.Is(err, ErrMemory) && a.links {
+			fmt.Printf("attack %q: refused beyond %d keys: %v\n", name, g.Memory().Links/(keyMemory+recordMemory), err)
+			break
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		actions += len(b.Actions) + len(b.Anchors.Txs)
