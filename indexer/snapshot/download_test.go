@@ -75,10 +75,11 @@ func TestDownload(t *testing.T) {
 		instead func(*host) []http.HandlerFunc
 		ranges  []string // that are asked for; nil: a clock decides
 		fails   string
+		silent  bool // it falls silent
 	}{
 		{name: "at once", ranges: []string{""}},
 		{name: "in two parts", instead: func(h *host) []http.HandlerFunc { return []http.HandlerFunc{h.half} }, ranges: []string{"", half}},
-		{name: "after a pause", instead: func(h *host) []http.HandlerFunc { return []http.HandlerFunc{says(503), h.hangs, says(502)} }},
+		{name: "after a pause", silent: true, instead: func(h *host) []http.HandlerFunc { return []http.HandlerFunc{says(503), h.hangs, says(502)} }},
 		{name: "another file meanwhile", instead: func(h *host) []http.HandlerFunc {
 			return []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("ETag", `"of another"`)
@@ -117,8 +118,12 @@ func TestDownload(t *testing.T) {
 			}
 			server := httptest.NewServer(h)
 			defer server.Close()
+			silence := time.Minute
+			if test.silent {
+				silence = 200 * time.Millisecond
+			}
 			d := &download{url: server.URL + "/shot?secret=sesame", path: filepath.Join(t.TempDir(), "file"), log: zerolog.Nop(),
-				silence: 200 * time.Millisecond, pause: time.Millisecond, most: 4 << 20}
+				silence: silence, pause: time.Millisecond, most: 4 << 20}
 			err := d.get(t.Context())
 			if test.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), test.fails) || strings.Contains(err.Error(), "sesame") {
