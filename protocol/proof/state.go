@@ -90,9 +90,6 @@ type StateTransaction struct {
 	Inclusion            []tlog.Hash // of that entry in the checkpoint's tree, from the leaf's sibling up
 }
 
-// maxInclusion is how many hashes an inclusion proof has at most.
-const maxInclusion = 63
-
 // CheckSubjects returns ErrState unless so many subjects may be in one proof, each once.
 func CheckSubjects(subjects []StateSubject) error {
 	if len(subjects) == 0 || len(subjects) > MaxStateSubjects {
@@ -137,8 +134,8 @@ func (p *StateProof) Marshal() ([]byte, error) {
 		if b, err = tx.appendUnmarked(b); err != nil {
 			return nil, err
 		}
-		if len(tx.Inclusion) > maxInclusion {
-			return nil, failed(1, "an inclusion proof has at most %d hashes, got %d", maxInclusion, len(tx.Inclusion))
+		if len(tx.Inclusion) > tlog.MaxHashes {
+			return nil, failed(1, "an inclusion proof has at most %d hashes, got %d", tlog.MaxHashes, len(tx.Inclusion))
 		}
 		b = append(append(append(b, tx.StateHash[:]...), tx.StateRoot[:]...), byte(len(tx.Inclusion)))
 		for _, h := range tx.Inclusion {
@@ -258,8 +255,8 @@ func (r *stateReader) transactions() (txs []StateTransaction) {
 		}
 		tx.Raw = r.take(int(size), what)
 		tx.StateHash, tx.StateRoot = [32]byte(r.take(32, what)), [32]byte(r.take(32, what))
-		if hashes = int(r.byte(what)); hashes > maxInclusion {
-			r.fail("an inclusion proof has at most %d hashes, got %d", maxInclusion, hashes)
+		if hashes = int(r.byte(what)); hashes > tlog.MaxHashes {
+			r.fail("an inclusion proof has at most %d hashes, got %d", tlog.MaxHashes, hashes)
 		}
 		for range hashes {
 			tx.Inclusion = append(tx.Inclusion, tlog.Hash(r.take(len(tlog.Hash{}), what)))

@@ -212,12 +212,12 @@ func appendHashes(b []byte, hashes []Hash) []byte {
 	return b
 }
 
-// maxProof is the most hashes of a proof: of a tree of fewer than 1<<63 entries.
-const maxProof = 63
+// MaxHashes is the most hashes of a proof, of inclusion or consistency: the tree has fewer than 1<<63 entries.
+const MaxHashes = 63
 
 // cutHashes reads lines of hashes up to an empty line, and returns what is behind that.
 func cutHashes(text string) (hashes []Hash, rest string, ok bool) {
-	for len(hashes) <= maxProof {
+	for len(hashes) <= MaxHashes {
 		line, below, ended := strings.Cut(text, "\n")
 		if !ended {
 			return nil, "", false

@@ -60,7 +60,7 @@ func ParseProof(b []byte) (*Proof, error) {
 	}
 	hashes, rest, ok := cutHashes(text)
 	if !ok {
-		return wrong(fmt.Sprintf("at most %d hashes as base64 and an empty line", maxProof))
+		return wrong(fmt.Sprintf("at most %d hashes as base64 and an empty line", MaxHashes))
 	}
 	if len(rest) > MaxCheckpoint {
 		return wrong(fmt.Sprintf("a checkpoint of at most %d bytes, got %d", MaxCheckpoint, len(rest)))

@@ -47,7 +47,7 @@ func ParseSubmission(b []byte) (*Submission, error) {
 	}
 	hashes, rest, ok := cutHashes(text)
 	if !ok {
-		return nil, fmt.Errorf("%w: submission: expected at most %d hashes as base64 and an empty line", ErrFormat, maxProof)
+		return nil, fmt.Errorf("%w: submission: expected at most %d hashes as base64 and an empty line", ErrFormat, MaxHashes)
 	}
 	s.Proof, s.Checkpoint = hashes, []byte(rest)
 	return s, nil
