@@ -43,6 +43,32 @@ func TestImporter(t *testing.T) {
 	fmt.Println("done")
 }
 
+// killedAfter runs a process, and kills it so long after it has said "begin", if it has not ended before. It returns what
+// the process said, whether that was "done" as well, and how it ended.
+func killedAfter(t *testing.T, cmd *exec.Cmd, delay time.Duration) (said string, done bool, ended error) {
+	t.Helper()
+	out := must(cmd.StdoutPipe())(t)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	var kill *time.Timer
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		fmt.Fprintln(&all, lines.Text())
+		switch lines.Text() {
+		case "begin":
+			kill = time.AfterFunc(delay, func() { cmd.Process.Kill() }) // it may have ended
+		case "done":
+			done = true
+		}
+	}
+	ended = cmd.Wait()
+	if kill != nil {
+		kill.Stop()
+	}
+	return all.String(), done, ended
+}
+
 // TestImportKilled kills imports with SIGKILL until one gets to the end, and
 // compares what came of it with an import that nobody disturbed.
 func TestImportKilled(t *testing.T) {
@@ -59,35 +85,16 @@ func TestImportKilled(t *testing.T) {
 	for done := false; !done; {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestImporter$", "-test.v")
 		cmd.Env = append(os.Environ(), asImporter+"="+files+"\n"+dir)
-		out := must(cmd.StdoutPipe())(t)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var said strings.Builder
 		// The time that an import may have grows by a fifth with each kill, so that a slow machine
 		// comes to the end after two or three dozen of them too.
-		delay := time.Duration(random.Float64() * 50 * math.Pow(1.2, float64(killed)) * float64(time.Millisecond))
-		var kill *time.Timer
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			fmt.Fprintln(&said, lines.Text())
-			switch lines.Text() {
-			case "begin":
-				kill = time.AfterFunc(delay, func() { cmd.Process.Kill() }) // it may have ended
-			case "done":
-				done = true
-			}
+		said, ended, err := killedAfter(t, cmd, time.Duration(random.Float64()*50*math.Pow(1.2, float64(killed))*float64(time.Millisecond)))
+		if err != nil && strings.Contains(said, "FAIL") {
+			t.Fatalf("after heights %v: %s", heights, said)
 		}
-		err := cmd.Wait()
-		if kill != nil {
-			kill.Stop()
-		}
-		if err == nil {
-			done = true
-		} else if strings.Contains(said.String(), "FAIL") {
-			t.Fatalf("after heights %v: %s", heights, said.String())
-		} else {
+		if err != nil {
 			killed++
 		}
+		done = ended || err == nil
 		g := must(graph.Open(dir, testParams, testOptions()))(t)
 		tip, _ := g.Tip()
 		heights = append(heights, tip.Height)

@@ -1,7 +1,6 @@
 package indexer_test
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"errors"
@@ -538,33 +537,14 @@ func TestSnapshotKilled(t *testing.T) {
 	for done := false; !done; {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSnapshotLoader$", "-test.v")
 		cmd.Env = append(os.Environ(), asLoader+"="+dir+"\n"+path+"\n"+s.expected().State.String())
-		out := must(cmd.StdoutPipe())(t)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
 		// The time that it may have grows by a third with each kill, so that a slow machine comes to the end.
-		delay := time.Duration(random.Float64() * 30 * math.Pow(1.3, float64(killed)) * float64(time.Millisecond))
-		var kill *time.Timer
-		var said strings.Builder
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			fmt.Fprintln(&said, lines.Text())
-			switch lines.Text() {
-			case "begin":
-				kill = time.AfterFunc(delay, func() { cmd.Process.Kill() }) // it may have ended
-			case "done":
-				done = true
-			}
-		}
-		err := cmd.Wait()
-		if kill != nil {
-			kill.Stop()
-		}
-		if err != nil && strings.Contains(said.String(), "FAIL") {
-			t.Fatal(said.String())
+		said, ended, err := killedAfter(t, cmd, time.Duration(random.Float64()*30*math.Pow(1.3, float64(killed))*float64(time.Millisecond)))
+		done = ended && err == nil
+		if err != nil && strings.Contains(said, "FAIL") {
+			t.Fatal(said)
 		}
 		if err != nil {
 			killed++
-			done = false
 		}
 		if _, err := os.Stat(dir + ".loading"); err == nil {
 			amid++

@@ -20,17 +20,10 @@ func TestReadHeaders(t *testing.T) {
 	for range 5 {
 		w.mine()
 	}
-	at := func(n int) protocol.Header {
-		h, err := protocol.ParseHeader(w.headers[n*protocol.HeaderSize:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return h
-	}
 	for _, first := range []int{0, 2} {
 		b := w.headers[first*protocol.HeaderSize:]
 		{
-			checkpoint := Checkpoint{uint32(100 + first), at(first).Hash}
+			checkpoint := Checkpoint{uint32(100 + first), w.header(first).Hash}
 			f, err := ReadHeaders(t.Context(), bytes.NewReader(b), int64(len(b)), testNet, checkpoint, w.now)
 			if err != nil {
 				t.Fatal(err)
@@ -42,7 +35,7 @@ func TestReadHeaders(t *testing.T) {
 				if work, err := f.WorkFrom(uint32(100 + n)); err != nil || work.Int64() != int64(2*(7-n)) {
 					t.Errorf("work from %d on: %v, %v", 100+n, work, err)
 				}
-				if err := f.OnBestChain(t.Context(), uint32(100+n), at(n).Hash); err != nil {
+				if err := f.OnBestChain(t.Context(), uint32(100+n), w.header(n).Hash); err != nil {
 					t.Error(err)
 				}
 				if err := f.OnBestChain(t.Context(), uint32(100+n), chainhash.Hash{1}); !errors.Is(err, ErrNotOnBestChain) {
@@ -50,7 +43,7 @@ func TestReadHeaders(t *testing.T) {
 				}
 			}
 			for _, height := range []uint32{uint32(99 + first), 107, 0, 1<<32 - 1} {
-				if err := f.OnBestChain(t.Context(), height, at(first).Hash); !errors.Is(err, ErrNoHeader) {
+				if err := f.OnBestChain(t.Context(), height, w.header(first).Hash); !errors.Is(err, ErrNoHeader) {
 					t.Errorf("height %d: got %v, expected %v", height, err, ErrNoHeader)
 				}
 				if _, err := f.WorkFrom(height); !errors.Is(err, ErrNoHeader) {
@@ -61,7 +54,7 @@ func TestReadHeaders(t *testing.T) {
 	}
 
 	with := func(change func(b []byte) []byte) []byte { return change(bytes.Clone(w.headers)) }
-	checkpoint := Checkpoint{0, at(0).Hash}
+	checkpoint := Checkpoint{0, w.header(0).Hash}
 	for name, test := range map[string]struct {
 		b    []byte
 		want error
@@ -99,7 +92,7 @@ func TestReadHeaders(t *testing.T) {
 	if _, err := ReadHeaders(t.Context(), bytes.NewReader(headertest.Bytes(weak)), protocol.HeaderSize, testNet, Checkpoint{0, weak.Hash}, w.now); !errors.Is(err, protocol.ErrWork) {
 		t.Errorf("a checkpoint without work: got %v, expected %v", err, protocol.ErrWork)
 	}
-	last := Checkpoint{1<<32 - 2, at(4).Hash} // there is no height for the third header
+	last := Checkpoint{1<<32 - 2, w.header(4).Hash} // there is no height for the third header
 	if _, err := ReadHeaders(t.Context(), bytes.NewReader(w.headers[4*protocol.HeaderSize:]), 3*protocol.HeaderSize, testNet, last, w.now); !errors.Is(err, ErrHeaders) {
 		t.Errorf("more headers than heights: got %v, expected %v", err, ErrHeaders)
 	}

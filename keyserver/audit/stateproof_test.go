@@ -18,14 +18,7 @@ func TestJudgeState(t *testing.T) {
 	for range 5 {
 		w.mine()
 	}
-	at := func(n int) protocol.Header {
-		h, err := protocol.ParseHeader(w.headers[n*protocol.HeaderSize:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return h
-	}
-	headers, err := ReadHeaders(t.Context(), bytes.NewReader(w.headers), int64(len(w.headers)), testNet, Checkpoint{100, at(0).Hash}, w.now)
+	headers, err := ReadHeaders(t.Context(), bytes.NewReader(w.headers), int64(len(w.headers)), testNet, Checkpoint{100, w.header(0).Hash}, w.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +32,7 @@ func TestJudgeState(t *testing.T) {
 		return p
 	}
 	const uncosigned = -1
-	good := proven(103, at(3).Hash, time.Hour)
+	good := proven(103, w.header(3).Hash, time.Hour)
 	for name, test := range map[string]struct {
 		p    *proof.ProvenState
 		d    StateDemands
@@ -51,13 +44,13 @@ func TestJudgeState(t *testing.T) {
 		"another key":         {good, StateDemands{Subjects: []proof.StateSubject{key, {Key: protocol.KeyHash{3}}}}, ErrStateDemand, false},
 		"another id":          {good, StateDemands{Subjects: []proof.StateSubject{{IsID: true, ID: chainhash.Hash{3}}}}, ErrStateDemand, false},
 		"older":               {good, StateDemands{MaxAge: time.Hour - time.Second}, ErrStateDemand, false},
-		"old":                 {proven(103, at(3).Hash, 25*time.Hour), StateDemands{}, nil, true},
-		"of the future":       {proven(103, at(3).Hash, 0), StateDemands{MaxAge: time.Nanosecond}, nil, false},
-		"not cosigned":        {proven(103, at(3).Hash, uncosigned), StateDemands{}, nil, false},
-		"not cosigned, young": {proven(103, at(3).Hash, uncosigned), StateDemands{MaxAge: time.Hour}, ErrStateDemand, false},
-		"another block":       {proven(103, at(4).Hash, 0), StateDemands{Headers: headers}, ErrNotOnBestChain, false},
-		"beyond the headers":  {proven(107, at(3).Hash, 0), StateDemands{Headers: headers}, ErrNoHeader, false},
-		"before the headers":  {proven(99, at(3).Hash, 0), StateDemands{Headers: headers}, ErrNoHeader, false},
+		"old":                 {proven(103, w.header(3).Hash, 25*time.Hour), StateDemands{}, nil, true},
+		"of the future":       {proven(103, w.header(3).Hash, 0), StateDemands{MaxAge: time.Nanosecond}, nil, false},
+		"not cosigned":        {proven(103, w.header(3).Hash, uncosigned), StateDemands{}, nil, false},
+		"not cosigned, young": {proven(103, w.header(3).Hash, uncosigned), StateDemands{MaxAge: time.Hour}, ErrStateDemand, false},
+		"another block":       {proven(103, w.header(4).Hash, 0), StateDemands{Headers: headers}, ErrNotOnBestChain, false},
+		"beyond the headers":  {proven(107, w.header(3).Hash, 0), StateDemands{Headers: headers}, ErrNoHeader, false},
+		"before the headers":  {proven(99, w.header(3).Hash, 0), StateDemands{Headers: headers}, ErrNoHeader, false},
 	} {
 		j, err := JudgeState(t.Context(), test.p, test.d, now)
 		if !errors.Is(err, test.want) || err != nil && !errors.Is(err, ErrStateDemand) {

@@ -227,6 +227,16 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// header is the n-th of the world's, from its first block on.
+func (w *world) header(n int) protocol.Header {
+	w.t.Helper()
+	h, err := protocol.ParseHeader(w.headers[n*protocol.HeaderSize:])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return h
+}
+
 // filler is a transaction that means nothing.
 func (w *world) filler(n int) []byte {
 	return w.tx([]wire.OutPoint{{Hash: chainhash.HashH(fmt.Appendf(nil, "%d %d", w.height, n))}}, nil)
