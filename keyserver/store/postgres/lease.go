@@ -144,11 +144,13 @@ func (l *lease) fresh() bool {
 	return time.Since(l.of.place.began)-time.Duration(l.renewed.Load()) < l.of.place.pace.patience
 }
 
-// keep renews the lease until ctx ends or somebody else has it.
+// keep renews the lease until ctx ends or somebody else has it. While the server is away it tries as
+// often as commits do, so that what was written as soon as it was back can soon be read.
 func (l *lease) keep(ctx context.Context) {
 	defer close(l.done)
 	pace := l.of.place.pace
-	for pause(ctx, pace.beat) == nil {
+	failed := false
+	for pause(ctx, l.next(failed)) == nil {
 		tried, cancel := context.WithTimeout(ctx, pace.patience)
 		err := l.renew(tried)
 		cancel()
@@ -157,10 +159,21 @@ func (l *lease) keep(ctx context.Context) {
 			l.of.place.Log.Error().Stringer("store", l.of.place).Msg("another server has taken over the keyserver's store")
 			l.of.lose()
 			return
-		case err != nil && ctx.Err() == nil:
-			l.of.place.Log.Warn().Err(err).Msg("the lease of the keyserver's store could not be renewed")
+		case err != nil && ctx.Err() == nil && !failed:
+			l.of.place.Log.Warn().Err(err).Msg("the lease of the keyserver's store could not be renewed: it is tried until it is")
+		case err == nil && failed:
+			l.of.place.Log.Info().Stringer("store", l.of.place).Msg("the lease of the keyserver's store was renewed again")
 		}
+		failed = err != nil
 	}
+}
+
+// next is the time until the next renewal.
+func (l *lease) next(failed bool) time.Duration {
+	if failed {
+		return min(retryEvery, l.of.place.pace.beat)
+	}
+	return l.of.place.pace.beat
 }
 
 // renew renews the lease once.
