@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -209,6 +210,25 @@ func (p *packer) pack(content []byte) []byte {
 	return append(file, sum[:]...)
 }
 
+// behindHead is where the first block of the file begins.
+func (s *snapshotOf) behindHead() int {
+	s.t.Helper()
+	head, _, err := s.read(s.file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var file bytes.Buffer
+	w, err := snapshot.NewWriter(&file, &head)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer w.Abandon()
+	if !bytes.HasPrefix(s.file, file.Bytes()) {
+		s.t.Fatal("the snapshot does not begin with its head")
+	}
+	return file.Len()
+}
+
 // TestSnapshotDamaged changes bytes of a snapshot, as they are in the file and as they are packed there, with the
 // checksum made right again: each of them with
 //
@@ -224,11 +244,16 @@ func TestSnapshotDamaged(t *testing.T) {
 	if os.Getenv("KEYTREE_EXHAUSTIVE") != "" {
 		stride = 1
 	}
+	blocks := s.behindHead()
+	named := regexp.MustCompile(`block (behind )?[0-9a-f]{64},? at height \d+`)
 	for i := 0; i < len(s.file); i += stride {
 		file := bytes.Clone(s.file)
 		file[i] ^= byte(1 << (i % 8))
-		if _, _, err := s.read(file); !errors.Is(err, snapshot.ErrRefused) {
+		switch _, _, err := s.read(file); {
+		case !errors.Is(err, snapshot.ErrRefused):
 			t.Errorf("byte %d of %d of the file: %v, expected that it is refused", i, len(s.file), err)
+		case i >= blocks && !named.MatchString(err.Error()):
+			t.Errorf("byte %d of %d of the file: %v, expected that it names the block", i, len(s.file), err)
 		}
 	}
 	for size := 0; size < len(s.file); size += stride {

@@ -207,7 +207,7 @@ func (s *Reader) Next() (*Block, error) {
 	}
 	b := &Block{Height: uint32(s.height)}
 	if err := s.block(b); err != nil {
-		name := "the block"
+		name := fmt.Sprintf("the block behind %v,", s.last)
 		if b.Header.Hash != (chainhash.Hash{}) {
 			name = "block " + b.Header.Hash.String()
 		}

@@ -18,7 +18,7 @@ type Writer struct {
 	out    io.Writer // what is packed, and its checksum
 	sum    hash.Hash // of all that out got
 	packer *zstd.Encoder
-	w      *bufio.Writer // what is to be packed; its errors come with Close
+	w      *bufio.Writer // what is to be packed; its errors come with endPart
 }
 
 // NewWriter begins a snapshot on out. Close it when it has all blocks.
@@ -47,7 +47,19 @@ func NewWriter(out io.Writer, head *Head) (*Writer, error) {
 	s.w.Write(head.State.StateRoot[:])
 	s.uint32(uint32(len(head.Proof)))
 	s.w.Write(head.Proof)
+	if err := s.endPart(); err != nil {
+		s.Abandon()
+		return nil, err
+	}
 	return s, nil
+}
+
+// endPart has what was written be unpacked without what follows, so that who reads a damaged file can tell where.
+func (s *Writer) endPart() error {
+	if err := s.w.Flush(); err != nil {
+		return err
+	}
+	return s.packer.Flush()
 }
 
 // Add adds the next block. protocol.ErrMerkleRoot if its tree is not that of its transactions.
@@ -73,8 +85,8 @@ func (s *Writer) Add(b *Block) error {
 			s.w.Write(beside[i][:])
 		}
 	}
-	_, err := s.w.Write(b.StateHash[:])
-	return err
+	s.w.Write(b.StateHash[:])
+	return s.endPart()
 }
 
 func (s *Writer) tx(t *Tx) {
@@ -111,9 +123,6 @@ func (s *Writer) bytes(b []byte) {
 
 // Close ends the snapshot. It is not whole before that has returned nil.
 func (s *Writer) Close() error {
-	if err := s.w.Flush(); err != nil {
-		return err
-	}
 	if err := s.packer.Close(); err != nil {
 		return err
 	}
