@@ -1,13 +1,17 @@
 package graph
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
 	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/graph/txids"
 )
 
 // load derives the snapshot of the database as it is, from the checkpoint if that is of use.
@@ -46,8 +50,21 @@ func (g *Graph) loadState(s *snapshot) error {
 
 // loadCheckpoint derives the state from the checkpoint, and the blocks since.
 func (g *Graph) loadCheckpoint(s *snapshot, room links.Room) error {
-	loaded, height, err := state.ReadCheckpoint(g.db.Dir(), s.txn, g.params, room)
-	if err != nil {
+	var (
+		loaded *state.State
+		height uint32
+		index  txids.Index
+	)
+	reading, ctx := errgroup.WithContext(context.Background())
+	reading.Go(func() (err error) {
+		loaded, height, err = state.ReadCheckpoint(ctx, g.db.Dir(), s.txn, g.params, room)
+		return err
+	})
+	reading.Go(func() (err error) {
+		index, err = txids.Load(s.txn, room.Filters)
+		return err
+	})
+	if err := reading.Wait(); err != nil {
 		return err
 	}
 	if g.opt.NoStateRoot {
@@ -55,7 +72,7 @@ func (g *Graph) loadCheckpoint(s *snapshot, room links.Room) error {
 	} else if !loaded.Links.KeepsRecords() {
 		return fmt.Errorf("%w: it was written without the state root", state.ErrCheckpoint)
 	}
-	if err := loaded.Links.LoadIndex(s.txn, room.Filters); err != nil {
+	if err := loaded.Links.SetIndex(s.txn, index); err != nil {
 		return err
 	}
 	found := checkpointed{height: height}

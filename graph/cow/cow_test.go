@@ -150,6 +150,36 @@ func TestIndex(t *testing.T) {
 	}
 }
 
+// TestFill gives an index all its keys at once, and one of them twice.
+func TestFill(t *testing.T) {
+	for _, length := range []int32{0, 1, 9, 1000, 5000} {
+		var keys Array[int]
+		for n := range length {
+			keys.Append(int(n) * 7)
+		}
+		x := NewIndex[int]()
+		if !x.Fill(keys) || x.Len() != length {
+			t.Fatalf("%d different keys: there are %d", length, x.Len())
+		}
+		for n := range length {
+			if got := x.Find(int(n) * 7); got != n || x.Key(n) != int(n)*7 {
+				t.Fatalf("key %d of %d has number %d", n, length, got)
+			}
+		}
+		if x.Find(1) != None || x.Add(1) != length || x.Find(1) != length {
+			t.Errorf("the key after %d cannot be added", length)
+		}
+		if length == 0 {
+			continue
+		}
+		keys = x.keys.Fork()
+		keys.Append(7 * int(length/2))
+		if twice := NewIndex[int](); twice.Fill(keys) {
+			t.Errorf("one of %d keys is there twice", length)
+		}
+	}
+}
+
 // TestReadWhileChanging is for the race detector.
 func TestReadWhileChanging(t *testing.T) {
 	m := NewMap[int, int]()

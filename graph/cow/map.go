@@ -56,13 +56,15 @@ func NewIndex[K comparable]() Index[K] {
 	return Index[K]{slots: newTable(pageLen), seed: maphash.MakeSeed()}
 }
 
-// Reserve makes room for n keys in an index without any, so that it does not grow on the way.
-func (x *Index[K]) Reserve(n int32) {
+// Fill gives an index without any these keys, by their numbers in the array, which is the index's from then on. It
+// returns false if one of them is there twice: then the index cannot be used.
+func (x *Index[K]) Fill(keys Array[K]) bool {
 	size := x.slots.mask() + 1
-	for 3*int64(n) > 2*int64(size-1) {
+	for 3*int64(keys.Len()) > 2*int64(size-1) {
 		size *= 2
 	}
-	x.slots = newTable(size)
+	x.keys = keys
+	return x.rehash(size)
 }
 
 // Fork returns a new version (Array.Fork).
@@ -114,23 +116,37 @@ func (x *Index[K]) Add(key K) int32 {
 	x.keys.Append(key)
 	*x.slots.edit(at) = newSlot(n, hash)
 	if 3*int64(n) > 2*int64(x.slots.mask()) {
-		x.grow()
+		x.rehash(2 * (x.slots.mask() + 1))
 	}
 	return n
 }
 
-// grow makes the hash table twice as long.
-func (x *Index[K]) grow() {
-	x.slots = newTable(2 * (x.slots.mask() + 1))
+// rehash makes a hash table of so many slots for all keys. It returns false if one of them is there twice.
+//
+// Wherever a key belongs is a cache miss away. So it hashes many keys before it puts the first one in its place:
+// then the processor waits for several at once.
+func (x *Index[K]) rehash(size int32) bool {
+	x.slots = newTable(size)
 	mask := x.slots.mask()
-	for n := range x.keys.Len() {
-		hash := x.hash(*x.keys.Ref(n))
-		at := x.home(hash)
-		for x.slots.ref(at).number() != None {
-			at = (at + 1) & mask
+	var hashes [256]uint64
+	for n := int32(0); n < x.keys.Len(); {
+		batch := hashes[:min(int32(len(hashes)), x.keys.Len()-n)]
+		for i := range batch {
+			batch[i] = x.hash(*x.keys.Ref(n + int32(i)))
 		}
-		*x.slots.edit(at) = newSlot(n, hash)
+		for _, hash := range batch {
+			at := x.home(hash)
+			for s := x.slots.ref(at); s.number() != None; s = x.slots.ref(at) {
+				if s[4] == byte(hash>>56) && *x.keys.Ref(s.number()) == *x.keys.Ref(n) {
+					return false
+				}
+				at = (at + 1) & mask
+			}
+			*x.slots.edit(at) = newSlot(n, hash)
+			n++
+		}
 	}
+	return true
 }
 
 // Remove forgets the key with a number, which the last key gets.

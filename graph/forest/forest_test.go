@@ -92,11 +92,10 @@ func TestForest(t *testing.T) {
 					f = before.Fork()
 				}
 				if step%500 == 0 {
-					if !Rooted(m.parents) {
-						t.Fatal("a forest without cycles is not rooted")
-					}
 					rebuilt := newOf(c.width, c.drift)
-					rebuilt.Build(m.parents, func(n int32) uint32 { return m.since[n] })
+					if !rebuilt.Build(m.links()) {
+						t.Fatal("a forest without cycles cannot be built")
+					}
 					check(t, rebuilt, m)
 				}
 				if t.Failed() {
@@ -117,7 +116,8 @@ func TestForest(t *testing.T) {
 	}
 }
 
-func TestRooted(t *testing.T) {
+// TestBuildOfCycles: what forms a cycle, or hangs below one, is no forest.
+func TestBuildOfCycles(t *testing.T) {
 	for _, c := range []struct {
 		parents []int32
 		want    bool
@@ -125,12 +125,14 @@ func TestRooted(t *testing.T) {
 		{nil, true},
 		{[]int32{None, 0, 1}, true},
 		{[]int32{2, None, 1}, true},
+		{[]int32{0}, false},
 		{[]int32{None, 2, 1}, false},
 		{[]int32{None, 1}, false},
 		{[]int32{1, 2, 3, 1}, false},
 	} {
-		if Rooted(c.parents) != c.want {
-			t.Errorf("Rooted(%v) is %v", c.parents, !c.want)
+		m := model{parents: c.parents, since: make([]uint32, len(c.parents))}
+		if New().Build(m.links()) != c.want {
+			t.Errorf("Build(%v) is %v", c.parents, !c.want)
 		}
 	}
 }
@@ -153,7 +155,7 @@ func TestForestShapes(t *testing.T) {
 				}
 				check(t, linked, m)
 				built := New()
-				built.Build(m.parents, func(n int32) uint32 { return m.since[n] })
+				built.Build(m.links())
 				check(t, built, m)
 				// One newer link far up takes a way up and one down.
 				for _, f := range []*Forest{linked, built} {
@@ -270,6 +272,16 @@ func (m *model) newer(n int32, height uint32) int32 {
 
 func (m *model) clone() *model {
 	return &model{slices.Clone(m.parents), slices.Clone(m.since), m.height}
+}
+
+func (m *model) links() []Link {
+	links := make([]Link, len(m.parents))
+	for n, parent := range m.parents {
+		if links[n] = (Link{parent, m.since[n]}); parent == None {
+			links[n].Since = 9 // it means nothing
+		}
+	}
+	return links
 }
 
 func (m *model) lone(n int32) bool {
@@ -480,14 +492,14 @@ func checkTour(t *testing.T, f *Forest, m *model, root int32, tour []int32) {
 func BenchmarkForest(b *testing.B) {
 	for name, s := range shapes {
 		for _, keys := range []int{1_000, 10_000, 100_000, 1_000_000} {
-			parents := make([]int32, keys)
-			parents[0] = None
+			links := make([]Link, keys)
+			links[0].Parent = None
 			for n := 1; n < keys; n++ {
-				parents[n] = int32(s(n))
+				links[n] = Link{int32(s(n)), uint32(n)}
 			}
 			before := heap()
 			f := New()
-			f.Build(parents, func(n int32) uint32 { return uint32(n) })
+			f.Build(links)
 			perKey := float64(heap()-before) / float64(keys)
 			r := rand.New(rand.NewPCG(3, 4))
 			size := fmt.Sprintf("%s/%d/", name, keys)
@@ -522,7 +534,7 @@ func BenchmarkForest(b *testing.B) {
 				}
 				b.ReportMetric(float64(heap()-before)/float64(keys), "B/key")
 			})
-			runtime.KeepAlive(parents)
+			runtime.KeepAlive(links)
 		}
 	}
 }
@@ -540,17 +552,17 @@ func heap() uint64 {
 func BenchmarkForestMemory(b *testing.B) {
 	const keys = 1_000_000
 	for _, size := range []int{1, 2, 3, 5, 10, 100} {
-		parents := make([]int32, keys)
-		for n := range parents {
-			if parents[n] = None; n%size != 0 {
-				parents[n] = int32(n - 1)
+		links := make([]Link, keys)
+		for n := range links {
+			if links[n] = (Link{None, uint32(n)}); n%size != 0 {
+				links[n].Parent = int32(n - 1)
 			}
 		}
 		b.Run(fmt.Sprintf("build/%d", size), func(b *testing.B) {
 			for b.Loop() {
 				before := heap()
 				f := New()
-				f.Build(parents, func(n int32) uint32 { return uint32(n) })
+				f.Build(links)
 				b.ReportMetric(float64(heap()-before)/keys, "B/key")
 				runtime.KeepAlive(f)
 			}
@@ -559,15 +571,15 @@ func BenchmarkForestMemory(b *testing.B) {
 			for b.Loop() {
 				before := heap()
 				f := New()
-				for n, p := range parents {
-					if f.Add(); p != None {
-						f.Link(int32(n), p, uint32(n))
+				for n, l := range links {
+					if f.Add(); l.Parent != None {
+						f.Link(int32(n), l.Parent, l.Since)
 					}
 				}
 				b.ReportMetric(float64(heap()-before)/keys, "B/key")
 				runtime.KeepAlive(f)
 			}
 		})
-		runtime.KeepAlive(parents)
+		runtime.KeepAlive(links)
 	}
 }

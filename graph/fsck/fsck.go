@@ -155,7 +155,7 @@ func (r *Report) checkStore(ctx context.Context, db *badgerdb.DB, params store.P
 	if err := first.format(); err != nil {
 		return err
 	}
-	if err := first.readCheckpoint(db.Dir()); err != nil {
+	if err := first.readCheckpoint(ctx, db.Dir()); err != nil {
 		return err
 	}
 	if err := first.run(ctx, progress); err != nil {
@@ -334,8 +334,8 @@ func (i *inspection) format() error {
 
 // readCheckpoint reads the checkpoint, and reports it if it is damaged. One of another database or
 // branch is of no use, and does no harm.
-func (i *inspection) readCheckpoint(dir string) (err error) {
-	i.checkpoint, i.checkpointHeight, err = state.ReadCheckpoint(dir, i.txn, i.params, links.Room{Keys: math.MaxInt, Records: math.MaxInt})
+func (i *inspection) readCheckpoint(ctx context.Context, dir string) (err error) {
+	i.checkpoint, i.checkpointHeight, err = state.ReadCheckpoint(ctx, dir, i.txn, i.params, links.Room{Keys: math.MaxInt, Records: math.MaxInt})
 	switch {
 	case errors.Is(err, store.ErrDamaged):
 		i.add(Finding{File: state.CheckpointFile, Problem: err.Error()})

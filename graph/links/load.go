@@ -36,13 +36,19 @@ func (s *State) Load(txn *store.Txn, room Room) error {
 	return s.LoadRecords(txn, room.Records)
 }
 
-// LoadIndex reads the index of txids from the store, with filters of so many bytes at most, and
-// adds the state's last actions, which are in none of its runs. It may know of later actions, which
-// the state passes over.
-func (s *State) LoadIndex(txn *store.Txn, filters int) (err error) {
-	if s.index, err = txids.Load(txn, filters); err != nil {
+// LoadIndex reads the index of txids from the store, with filters of so many bytes at most, and gives it to the state.
+func (s *State) LoadIndex(txn *store.Txn, filters int) error {
+	index, err := txids.Load(txn, filters)
+	if err != nil {
 		return err
 	}
+	return s.SetIndex(txn, index)
+}
+
+// SetIndex gives the state an index that was loaded, and adds the state's last actions, which are in none of its
+// runs. It may know of later actions, which the state passes over.
+func (s *State) SetIndex(txn *store.Txn, index txids.Index) error {
+	s.index = index
 	from := search(s.blocks.Len(), func(i int32) bool { return s.blocks.Ref(i).first > s.index.Flushed() })
 	for i := max(0, from-1); i < s.blocks.Len(); i++ {
 		var hashes []uint32
@@ -83,7 +89,7 @@ func (s *State) Hashes(txn *store.Txn) func(number int32) ([]uint32, error) {
 
 // loadKeys derives where the keys stand from all versions of their records: the newest of each counts.
 func (s *State) loadKeys(txn *store.Txn, most int) error {
-	var parents []int32 // by key; the forest is built of them in the end
+	var parents []forest.Link // by key; the forest is built of them in the end
 	it := store.NewReader(txn, []byte{store.PrefixKey})
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {
@@ -113,20 +119,19 @@ func (s *State) loadKeys(txn *store.Txn, most int) error {
 			return fmt.Errorf("%w: there is no record of key %x, another refers to it", store.ErrDamaged, s.keys.Key(n))
 		case p.next != none:
 			s.places.Edit(p.next).previous = n
-		case parents[n] != none:
-			s.places.Edit(parents[n]).last = n
+		case parents[n].Parent != none:
+			s.places.Edit(parents[n].Parent).last = n
 		}
 	}
-	if !forest.Rooted(parents) {
+	if !s.forest.Build(parents) {
 		return fmt.Errorf("%w: the links in force form a cycle", store.ErrDamaged)
 	}
-	s.build(parents)
 	return nil
 }
 
 // loadVersion puts a key where the next of all versions says, but for what follows from those of other
 // keys. parents are those of all keys so far, by their numbers.
-func (s *State) loadVersion(v *keyVersion, height uint32, parents []int32) ([]int32, error) {
+func (s *State) loadVersion(v *keyVersion, height uint32, parents []forest.Link) ([]forest.Link, error) {
 	number := func(has bool, key protocol.KeyHash) int32 {
 		if !has {
 			return none
@@ -146,15 +151,10 @@ func (s *State) loadVersion(v *keyVersion, height uint32, parents []int32) ([]in
 		p.request = v.request
 	}
 	for int(s.keys.Len()) > len(parents) {
-		parents = append(parents, none)
+		parents = append(parents, forest.Link{Parent: none})
 	}
-	parents[n] = parent
+	parents[n] = forest.Link{Parent: parent, Since: v.since}
 	return parents, nil
-}
-
-// build builds the forest of the keys, whose places are known, and their parents.
-func (s *State) build(parents []int32) {
-	s.forest.Build(parents, func(n int32) uint32 { return s.places.Ref(n).stands })
 }
 
 // loadActions counts the actions, and finds the end of each key's chain of those that

@@ -3,6 +3,7 @@ package state
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -88,28 +89,50 @@ func (s *State) writeTo(f io.Writer, params store.Params, tip *store.Tip) error 
 // ReadCheckpoint reads the checkpoint of the database in dir that txn reads: a state, and the
 // height of the block that it is of, which is on the chain. It keeps the state root if it did when it was
 // written. ErrCheckpoint; store.ErrMemory if there is no room for it.
-func ReadCheckpoint(dir string, txn *store.Txn, params store.Params, room links.Room) (*State, uint32, error) {
+func ReadCheckpoint(ctx context.Context, dir string, txn *store.Txn, params store.Params, room links.Room) (*State, uint32, error) {
 	f, err := os.Open(filepath.Join(dir, CheckpointFile))
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrCheckpoint, err)
 	}
 	defer f.Close()
-	s, height, err := readFrom(f, txn, params, room)
+	s, height, err := readFrom(ctx, f, txn, params, room)
 	if err != nil && !errors.Is(err, store.ErrMemory) {
 		err = fmt.Errorf("%w: %s: %w", ErrCheckpoint, f.Name(), err)
 	}
 	return s, height, err
 }
 
-// readFrom reads the file twice: what is in it is not looked at before its checksum is known to be
-// right.
-func readFrom(f *os.File, txn *store.Txn, params store.Params, room links.Room) (*State, uint32, error) {
-	size, err := checkSum(f)
+// readFrom reads the file twice at the same time: one compares its checksum. Nothing that comes of the other, not even an
+// error, is believed unless that is right.
+func readFrom(ctx context.Context, f *os.File, txn *store.Txn, params store.Params, room links.Room) (*State, uint32, error) {
+	info, err := f.Stat()
 	if err != nil {
 		return nil, 0, err
 	}
-	r := bufio.NewReaderSize(io.NewSectionReader(f, 0, size), 1<<20)
-	text, err := r.ReadSlice('\n')
+	size := info.Size() - sha256.Size
+	if size < 0 {
+		return nil, 0, fmt.Errorf("%w: it has %d bytes", store.ErrDamaged, info.Size())
+	}
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	sum := make(chan error, 1)
+	go func() {
+		err := checkSum(f, size)
+		if err != nil {
+			stop()
+		}
+		sum <- err
+	}()
+	s, height, err := readState(reading, io.NewSectionReader(f, 0, size), txn, params, room)
+	if err := <-sum; err != nil {
+		return nil, 0, err
+	}
+	return s, height, err
+}
+
+// readState reads what writeTo wrote, but for the checksum.
+func readState(ctx context.Context, from *io.SectionReader, txn *store.Txn, params store.Params, room links.Room) (*State, uint32, error) {
+	text, err := bufio.NewReader(from).ReadSlice('\n')
 	if err != nil {
 		return nil, 0, fmt.Errorf("its first line: %w", err)
 	}
@@ -130,12 +153,16 @@ func readFrom(f *os.File, txn *store.Txn, params store.Params, room links.Room) 
 		return nil, 0, fmt.Errorf("it is of another version, of another database, or of a block that was taken off the chain: %+v, expected %+v", line, want)
 	}
 	s := New(false)
-	if err := s.Links.ReadCheckpoint(r, txn, record.Counts, room); err != nil {
+	behind := func(at int64) *io.SectionReader { return io.NewSectionReader(from, at, from.Size()-at) }
+	at := int64(len(text))
+	size, err := s.Links.ReadCheckpoint(ctx, behind(at), txn, record.Counts, room)
+	if err != nil {
 		return nil, 0, err
 	}
 	if err := s.CheckRoot(&record); err != nil {
 		return nil, 0, err
 	}
+	r := bufio.NewReader(behind(at + size))
 	if err := s.Anchors.ReadCheckpoint(r); err != nil {
 		return nil, 0, err
 	}
@@ -145,28 +172,20 @@ func readFrom(f *os.File, txn *store.Txn, params store.Params, room links.Room) 
 	return s, line.Height, nil
 }
 
-// checkSum compares the checksum at the end of a checkpoint with what stands before it, whose size
-// it returns.
-func checkSum(f *os.File) (size int64, err error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	if size = info.Size() - sha256.Size; size < 0 {
-		return 0, fmt.Errorf("%w: it has %d bytes", store.ErrDamaged, info.Size())
-	}
+// checkSum compares the checksum at the end of a checkpoint with what stands before it, so many bytes.
+func checkSum(f io.ReaderAt, size int64) error {
 	sum := sha256.New()
 	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, size)); err != nil {
-		return 0, err
+		return err
 	}
 	var stored [sha256.Size]byte
 	if _, err := f.ReadAt(stored[:], size); err != nil {
-		return 0, err
+		return err
 	}
 	if !bytes.Equal(sum.Sum(nil), stored[:]) {
-		return 0, fmt.Errorf("%w: its checksum is wrong", store.ErrDamaged)
+		return fmt.Errorf("%w: its checksum is wrong", store.ErrDamaged)
 	}
-	return size, nil
+	return nil
 }
 
 // Again applies the block at height, which follows the state's, as it is stored. before is the

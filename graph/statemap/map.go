@@ -172,7 +172,7 @@ func pagesThatFit(sides [2]*node) (leaves []leaf, fits bool) {
 // build returns what has some leaves, which are sorted and have so many bits in common. It keeps
 // none of the list.
 func (u *update) build(leaves []leaf, depth int) *node {
-	if len(leaves) <= pageLeaves {
+	if len(leaves) <= pageLeaves || u.err != nil {
 		return u.page(leaves)
 	}
 	right := u.firstWith(leaves, depth)

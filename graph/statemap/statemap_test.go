@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"runtime"
@@ -197,18 +198,7 @@ func TestAnyOrder(t *testing.T) {
 			}
 			versions = append(versions, version{m, m.Root()})
 		}
-		b := NewBuilder(0)
-		for leaf := range m.Leaves() {
-			b.AddEncoded(leaf)
-		}
-		rand.New(rand.NewPCG(1, 1)).Shuffle(len(b.leaves), func(i, j int) { b.leaves[i], b.leaves[j] = b.leaves[j], b.leaves[i] })
-		again, err := b.Map(o.key)
-		if err != nil || again.Root() != m.Root() || again.Len() != m.Len() {
-			t.Fatalf("built again: root %x of %d records, %v, expected %x of %d", again.Root(), again.Len(), err, m.Root(), m.Len())
-		}
-		if got, want := shape(again.root), shape(m.root); got != want {
-			t.Fatalf("built again it has the shape %s, not %s", got, want)
-		}
+		checkBuilt(t, &m, &o)
 		for _, v := range versions {
 			if v.Map.Root() != v.root {
 				t.Fatal("a version has changed")
@@ -226,6 +216,100 @@ func TestAnyOrder(t *testing.T) {
 		checkShown(t, &m, &o, records, keys...)
 		checkShown(t, &m, &o, records, rapid.SliceOfN(rapid.SampledFrom(keys), 1, 30).Draw(t, "shown")...)
 	})
+}
+
+// builder returns one that has the leaves of a map, in no order.
+func builder(m *Map) *Builder {
+	b := NewBuilder(m.Len())
+	m.root.each(func(l *leaf) bool {
+		b.leaves = append(b.leaves, *l)
+		return true
+	})
+	rand.New(rand.NewPCG(1, 1)).Shuffle(len(b.leaves), func(i, j int) { b.leaves[i], b.leaves[j] = b.leaves[j], b.leaves[i] })
+	return b
+}
+
+// encode returns the leaves of a map, encoded.
+func encode(m *Map) (all []byte) {
+	for leaf := range m.Leaves() {
+		all = append(all, leaf...)
+	}
+	return all
+}
+
+// checkBuilt builds a map again, of its leaves in no order, and encoded.
+func checkBuilt(t rapid.TB, m *Map, o *owner) {
+	t.Helper()
+	check := func(what string, again Map, err error) {
+		t.Helper()
+		if err != nil || again.Root() != m.Root() || again.Len() != m.Len() {
+			t.Fatalf("%s: root %x of %d records, %v, expected %x of %d", what, again.Root(), again.Len(), err, m.Root(), m.Len())
+		}
+		if got, want := shape(again.root), shape(m.root); got != want {
+			t.Fatalf("%s: it has the shape %s, not %s", what, got, want)
+		}
+	}
+	for _, most := range []int{1, 30, partLeaves} { // few records have many parts
+		again, err := build(unsorted(builder(m).leaves), m.Len(), most, o.key)
+		check(fmt.Sprintf("built in parts of %d", most), again, err)
+		again, err = build(encoded{bytes.NewReader(encode(m))}, m.Len(), most, o.key)
+		check(fmt.Sprintf("read in parts of %d", most), again, err)
+	}
+}
+
+// TestNoLeaves reads and builds what is not the leaves of a map, in one part and in many.
+func TestNoLeaves(t *testing.T) {
+	var o owner
+	var changes []Change
+	for n := range 300 {
+		key := protocol.MapKey(sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(n))))
+		if n%5 == 0 {
+			clear(key[:8]) // they are told apart behind what is held of them
+		}
+		changes = append(changes, o.set(key, nil))
+	}
+	m := apply(t, &Map{}, &o, changes)
+	right := encode(&m)
+	swapped := func(i, j int) []byte {
+		all := slices.Clone(right)
+		copy(all[i*LeafSize:], right[j*LeafSize:(j+1)*LeafSize])
+		copy(all[j*LeafSize:], right[i*LeafSize:(i+1)*LeafSize])
+		return all
+	}
+	twice := func(i, j int) []byte {
+		all := slices.Clone(right)
+		copy(all[j*LeafSize:], right[i*LeafSize:(i+1)*LeafSize])
+		return all
+	}
+	for _, most := range []int{1, 20, partLeaves} {
+		for _, c := range []struct {
+			what   string
+			leaves []byte
+			want   error
+		}{
+			{"as they are", right, nil},
+			{"neighbours swapped", swapped(200, 201), ErrLeaves},
+			{"neighbours swapped whose map keys begin alike", swapped(10, 11), ErrLeaves},
+			{"the ends swapped", swapped(0, 299), ErrLeaves},
+			{"one twice", twice(200, 201), ErrLeaves},
+			{"one twice whose map key begins as others do", twice(10, 11), ErrLeaves},
+			{"one, far from itself, twice", twice(20, 250), ErrLeaves},
+			{"all the same", bytes.Repeat(right[:LeafSize], 300), ErrLeaves},
+			{"cut", right[:len(right)-1], io.ErrUnexpectedEOF},
+			{"none", nil, io.ErrUnexpectedEOF},
+		} {
+			got, err := build(encoded{bytes.NewReader(c.leaves)}, m.Len(), most, o.key)
+			if !errors.Is(err, c.want) || err == nil && got.Root() != m.Root() {
+				t.Errorf("%s, in parts of %d: %v, want %v", c.what, most, err, c.want)
+			}
+		}
+		for _, of := range []int{10, 200} {
+			leaves := builder(&m).leaves
+			if _, err := build(unsorted(append(leaves, leaves[of])), len(leaves)+1, most, o.key); !errors.Is(err, ErrLeaves) {
+				t.Errorf("one twice in no order, in parts of %d: %v", most, err)
+			}
+		}
+	}
 }
 
 // checkFound checks where the search for a map key ends.
@@ -351,12 +435,11 @@ func TestKeyByRefFails(t *testing.T) {
 	if err := two.Show(new(proof.StateTree), []Shown{{b, []byte("b")}}, fails); !errors.Is(err, broken) {
 		t.Errorf("Show: %v", err)
 	}
-	builder := NewBuilder(2)
-	for leaf := range two.Leaves() {
-		builder.AddEncoded(leaf)
-	}
-	if _, err := builder.Map(fails); !errors.Is(err, broken) {
+	if _, err := builder(&two).Map(fails); !errors.Is(err, broken) {
 		t.Errorf("Builder: %v", err)
+	}
+	if _, err := Read(bytes.NewReader(encode(&two)), two.Len(), fails); !errors.Is(err, broken) {
+		t.Errorf("Read: %v", err)
 	}
 }
 
