@@ -2,17 +2,26 @@ package graph
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
+	"go.uber.org/goleak"
 
 	"github.com/keytree-bch/keytree/graph/fsck"
+	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/graph/state"
+	"github.com/keytree-bch/keytree/graph/statemap"
+	"github.com/keytree-bch/keytree/graph/store"
+	"github.com/keytree-bch/keytree/graph/txids"
 )
 
 // checkpointGraph is a graph that writes few checkpoints of itself, in a folder.
@@ -193,4 +202,115 @@ func content(t *testing.T, file string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestCheckpointLies reads checkpoints whose checksum is right, and which are not what was written: they are of no use, or
+// say what a checkpoint could. None is the end of the process, and nothing of it goes on.
+func TestCheckpointLies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it reads thousands of checkpoints")
+	}
+	inMemory(t)
+	g := checkpointGraph(t, t.TempDir(), 1)
+	connectRandom(t, g, newRandomBlocks(41), 12, 21)
+	txn := store.NewTxn(g.db.NewTransaction(false))
+	defer txn.Discard()
+	right := content(t, filepath.Join(g.db.Dir(), state.CheckpointFile))
+	right = right[:len(right)-sha256.Size]
+	dir := t.TempDir()
+	room := g.room()
+	put := func(b []byte) {
+		t.Helper()
+		sum := sha256.Sum256(b)
+		if err := os.WriteFile(filepath.Join(dir, state.CheckpointFile), append(b, sum[:]...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(b []byte) (*state.State, error) {
+		t.Helper()
+		put(b)
+		s, _, err := state.ReadCheckpoint(t.Context(), dir, txn, testParams, room)
+		if err != nil && !errors.Is(err, state.ErrCheckpoint) && !errors.Is(err, ErrMemory) {
+			t.Fatal(err)
+		}
+		return s, err
+	}
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	if _, err := read(bytes.Clone(right)); err != nil {
+		t.Fatal(err)
+	}
+
+	// Counts. That of versions is compared with nothing that is read again.
+	head := bytes.IndexByte(right, '\n') + 1
+	for n, what := range []string{"keys", "blocks", "actions", "blocks with versions", "versions", "waits", "records"} {
+		at := head + 4*n
+		count := binary.BigEndian.Uint32(right[at:])
+		for _, lie := range []uint32{0, 1, count - 1, count + 1, 2 * count, math.MaxInt32, 1 << 31, math.MaxUint32} {
+			if lie == count {
+				continue
+			}
+			b := bytes.Clone(right)
+			binary.BigEndian.PutUint32(b[at:], lie)
+			s, err := read(b)
+			if err == nil {
+				var index txids.Index
+				if index, err = txids.Load(txn, room.Filters); err == nil {
+					err = s.Links.SetIndex(txn, index)
+				}
+			}
+			if err == nil && (what != "versions" || lie < count) {
+				t.Errorf("%d %s instead of %d are believed", lie, what, count)
+			}
+		}
+	}
+
+	// Records whose map keys seem to begin alike: then keys, and actions, are looked up while they are being read.
+	of := g.current.Load().state
+	end := len(right) - of.Anchors.CheckpointSize()
+	begin := end - statemap.LeafSize*of.Links.Records()
+	if of.Links.Records() < 20 || begin <= head {
+		t.Fatalf("there are %d records, at %d", of.Links.Records(), begin)
+	}
+	for at := begin; at+statemap.LeafSize < end; at += statemap.LeafSize {
+		b := bytes.Clone(right)
+		copy(b[at+statemap.LeafSize:], b[at:at+8])
+		if _, err := read(b); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("two records are alike: %v", err)
+		}
+		for _, ref := range []uint32{math.MaxInt32, 1 << 31} {
+			binary.BigEndian.PutUint32(b[at+8:], ref)
+			if _, err := read(b); !errors.Is(err, ErrDamaged) {
+				t.Fatalf("record %#x: %v", ref, err)
+			}
+		}
+	}
+
+	// Anything anywhere.
+	r := rand.New(rand.NewPCG(1, 1))
+	rounds := 3000
+	if exhaustive() {
+		rounds *= 100
+	}
+	for range rounds {
+		b := bytes.Clone(right)
+		at := head + r.IntN(len(b)-head-4)
+		binary.BigEndian.PutUint32(b[at:], []uint32{0, 1, r.Uint32(), r.Uint32N(100), math.MaxUint32, 1 << 31, math.MaxInt32}[r.IntN(7)])
+		read(b)
+	}
+
+	// An error that comes of damage is not believed: not even that there is no room.
+	room = links.Room{}
+	if _, err := read(bytes.Clone(right)); !errors.Is(err, ErrMemory) {
+		t.Errorf("without room: %v", err)
+	}
+	put(bytes.Clone(right))
+	flip(t, filepath.Join(dir, state.CheckpointFile), int64(len(right)))
+	if _, _, err := state.ReadCheckpoint(t.Context(), dir, txn, testParams, room); !errors.Is(err, ErrDamaged) || errors.Is(err, ErrMemory) {
+		t.Errorf("without room, damaged: %v", err)
+	}
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	if _, _, err := state.ReadCheckpoint(over, g.db.Dir(), txn, testParams, g.room()); !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody waits for it any more: %v", err)
+	}
 }

@@ -46,7 +46,8 @@ func (s *State) LoadIndex(txn *store.Txn, filters int) error {
 }
 
 // SetIndex gives the state an index that was loaded, and adds the state's last actions, which are in none of its
-// runs. It may know of later actions, which the state passes over.
+// runs. It may know of later actions, which the state passes over. store.ErrDamaged if the last blocks have other actions
+// than the state says.
 func (s *State) SetIndex(txn *store.Txn, index txids.Index) error {
 	s.index = index
 	from := search(s.blocks.Len(), func(i int32) bool { return s.blocks.Ref(i).first > s.index.Flushed() })
@@ -65,6 +66,13 @@ func (s *State) SetIndex(txn *store.Txn, index txids.Index) error {
 		})
 		if err != nil {
 			return err
+		}
+		end := s.actions
+		if i+1 < s.blocks.Len() {
+			end = s.blocks.Ref(i + 1).first
+		}
+		if int(end-first) != len(hashes) {
+			return fmt.Errorf("%w: block %d has %d actions, the state says %d", store.ErrDamaged, s.blocks.Ref(i).height, len(hashes), end-first)
 		}
 		s.index.Add(first, hashes, mentions)
 	}
