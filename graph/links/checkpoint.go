@@ -189,12 +189,8 @@ func (s *State) ReadCheckpoint(ctx context.Context, from *io.SectionReader, txn 
 	group.Go(func() error {
 		l := s.ledger(txn, never)
 		return s.readRecords(part(waitsEnd, size), h.records, func(ref int32) (key protocol.MapKey, err error) {
-			for _, have := range [...]chan struct{}{haveKeys, haveBlocks} {
-				select {
-				case <-have:
-				case <-ctx.Done():
-					return key, ctx.Err()
-				}
+			if err := wait(ctx, haveKeys, haveBlocks); err != nil {
+				return key, err
 			}
 			switch {
 			case ref < 0:

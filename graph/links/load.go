@@ -1,8 +1,11 @@
 package links
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/keytree-bch/keytree/graph/forest"
 	"github.com/keytree-bch/keytree/graph/store"
@@ -21,19 +24,47 @@ type Room struct {
 // give the same is for package fsck to see. ErrMemory if there is no room for the keys, or for the records of the
 // state root, if the state keeps them.
 func (s *State) Load(txn *store.Txn, room Room) error {
-	if err := s.loadKeys(txn, room.Keys); err != nil {
+	group, ctx := errgroup.WithContext(context.Background())
+	var index txids.Index
+	haveIndex, haveActions := make(chan struct{}), make(chan struct{}) // closed once there are
+	group.Go(func() (err error) {
+		if index, err = txids.Load(txn, room.Filters); err == nil {
+			close(haveIndex)
+		}
 		return err
+	})
+	group.Go(func() error {
+		if err := s.loadKeys(txn, room.Keys); err != nil {
+			return err
+		}
+		if s.records != nil { // they ask nothing that follows from actions
+			group.Go(func() error { return s.loadRecords(ctx, txn, haveActions, room.Records) })
+		}
+		if err := s.loadActions(txn); err != nil {
+			return err
+		}
+		close(haveActions)
+		if err := wait(ctx, haveIndex); err != nil {
+			return err
+		}
+		if err := s.SetIndex(txn, index); err != nil {
+			return err
+		}
+		return s.loadWaiting(txn)
+	})
+	return group.Wait()
+}
+
+// wait waits for what others have to do first, until a context ends.
+func wait(ctx context.Context, all ...<-chan struct{}) error {
+	for _, done := range all {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if err := s.loadActions(txn); err != nil {
-		return err
-	}
-	if err := s.LoadIndex(txn, room.Filters); err != nil {
-		return err
-	}
-	if err := s.loadWaiting(txn); err != nil || s.records == nil {
-		return err
-	}
-	return s.LoadRecords(txn, room.Records)
+	return nil
 }
 
 // LoadIndex reads the index of txids from the store, with filters of so many bytes at most, and gives it to the state.

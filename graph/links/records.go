@@ -1,6 +1,7 @@
 package links
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -153,9 +154,9 @@ func (s *State) takeBackRecords(txn *store.Txn, actions book, keys []protocol.Ke
 	return s.changeRecords(changes, actions)
 }
 
-// LoadRecords derives the records from the rest of the state, which is as of the tip, and from the
-// store. store.ErrMemory if there are more than so many.
-func (s *State) LoadRecords(txn *store.Txn, most int) error {
+// loadRecords derives the records from where the keys stand, as of the tip, and from the store. store.ErrMemory if there
+// are more than so many. It asks for actions, if it has to, once there are those of the state.
+func (s *State) loadRecords(ctx context.Context, txn *store.Txn, haveActions <-chan struct{}, most int) error {
 	b := statemap.NewBuilder(min(most, s.Keys()+s.Keys()/2))
 	tooMany := func() error {
 		if b.Len() > most {
@@ -186,8 +187,13 @@ func (s *State) LoadRecords(txn *store.Txn, most int) error {
 	if err != nil {
 		return err
 	}
-	l := s.ledger(txn, never)
-	m, err := b.Map(s.keyByRef(&l))
+	m, err := b.Map(func(ref int32) (key protocol.MapKey, err error) {
+		if err := wait(ctx, haveActions); err != nil {
+			return key, err
+		}
+		l := s.ledger(txn, never)
+		return s.keyByRef(&l)(ref)
+	})
 	if err == nil {
 		s.records = &m
 	}
