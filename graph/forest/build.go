@@ -36,7 +36,7 @@ func (f *Forest) Build(links []Link) bool {
 // To follow a link is a cache miss, and which link comes next is known only after it. So none is followed: all
 // trees are gone through at once, level by level, in passes whose steps do not wait for each other.
 func tours(links []Link) (tour []entry, ok bool) {
-	keys, up := levels(links)
+	keys, up, tour := levels(links)
 	if len(keys) < len(links) {
 		return nil, false
 	}
@@ -46,7 +46,6 @@ func tours(links []Link) (tour []entry, ok bool) {
 			sizes[up[i]] += sizes[i]
 		}
 	}
-	tour = make([]entry, len(keys))
 	end := int32(0)
 	next := sizes // of a key that has its place: where the next branch below it begins
 	for i, e := range keys {
@@ -62,8 +61,9 @@ func tours(links []Link) (tour []entry, ok bool) {
 }
 
 // levels returns the entries of the keys that reach a root, with their depths, by depth; and of each the number, in that
-// list, of its parent's, None of a root. Whatever is on a cycle, or below one, reaches none.
-func levels(links []Link) (keys []entry, up []int32) {
+// list, of its parent's, None of a root. Whatever is on a cycle, or below one, reaches none. space has room for as many
+// entries as there are links.
+func levels(links []Link) (keys []entry, up []int32, space []entry) {
 	// children[first[n]:first[n+1]] are those of key n, in order of their numbers. The roots are those of a last one.
 	top := len(links)
 	first, children := make([]int32, top+3), make([]entry, len(links))
@@ -97,5 +97,5 @@ func levels(links []Link) (keys []entry, up []int32) {
 	for i := 0; i < len(keys); i++ {
 		add(int(keys[i].ref), int32(i), keys[i].low+1)
 	}
-	return keys, up
+	return keys, up, children
 }
