@@ -19,20 +19,26 @@ import (
 // MaxWork allows: then the page holds fewer than limit, maybe none. What counts is next. With a
 // cursor it resolves that first, which takes what Resolve does, and may fail with ErrWork.
 func (v *Identities) Members(ctx context.Context, id chainhash.Hash, after *MemberCursor, limit int) (members []Member, next *MemberCursor, err error) {
-	identity, err := v.Identity(id)
-	if err != nil {
-		return nil, nil, err
-	}
-	start, depth, below := identity.Root, uint32(0), true // whether those below it are to come
+	start, depth, below := protocol.KeyHash{}, uint32(0), true // whether those below it are to come
 	if after == nil {
-		members = append(members, Member{Key: start})
+		identity, err := v.Identity(id)
+		if err != nil {
+			return nil, nil, err
+		}
+		start, members = identity.Root, append(members, Member{Key: identity.Root})
 	} else {
 		r, err := v.Resolve(ctx, after.Key)
 		if err != nil {
 			return nil, nil, err
 		}
-		if r.Root != identity.Root {
-			return nil, nil, fmt.Errorf("cursor %x in identity %v: %w", after.Key, id, store.ErrNotFound)
+		if r.ID != id || id == (chainhash.Hash{}) { // it may have merged into that of the cursor
+			identity, err := v.Identity(id)
+			if err != nil {
+				return nil, nil, err
+			}
+			if r.Root != identity.Root {
+				return nil, nil, fmt.Errorf("cursor %x in identity %v: %w", after.Key, id, store.ErrNotFound)
+			}
 		}
 		start, depth, below = after.Key, r.Depth, !after.Done
 	}
