@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"iter"
+	"runtime"
 )
 
 // None is what stands for no number.
@@ -123,8 +124,8 @@ func (x *Index[K]) Add(key K) int32 {
 
 // rehash makes a hash table of so many slots for all keys. It returns false if one of them is there twice.
 //
-// Wherever a key belongs is a cache miss away. So it hashes many keys before it puts the first one in its place:
-// then the processor waits for several at once.
+// Wherever a key belongs is a cache miss away. So it looks there for many keys, which do not wait for each other, before
+// it puts the first one in its place.
 func (x *Index[K]) rehash(size int32) bool {
 	x.slots = newTable(size)
 	mask := x.slots.mask()
@@ -134,6 +135,11 @@ func (x *Index[K]) rehash(size int32) bool {
 		for i := range batch {
 			batch[i] = x.hash(*x.keys.Ref(n + int32(i)))
 		}
+		var looked byte
+		for _, hash := range batch {
+			looked |= x.slots.ref(x.home(hash))[0]
+		}
+		runtime.KeepAlive(looked)
 		for _, hash := range batch {
 			at := x.home(hash)
 			for s := x.slots.ref(at); s.number() != None; s = x.slots.ref(at) {
