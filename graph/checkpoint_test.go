@@ -264,7 +264,7 @@ func TestCheckpointLies(t *testing.T) {
 		}
 	}
 
-	// Records whose map keys seem to begin alike: then keys, and actions, are looked up while they are being read.
+	// Records whose map keys seem to begin alike: then keys, and actions, are looked up while they are read.
 	of := g.current.Load().state
 	end := len(right) - of.Anchors.CheckpointSize()
 	begin := end - statemap.LeafSize*of.Links.Records()

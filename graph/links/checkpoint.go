@@ -145,7 +145,8 @@ func (s *State) appendKey(b []byte, n int32) []byte {
 // counts than its block. The state keeps the records of the state root afterwards if the one that was written did;
 // txn reads the store, which has what they are of.
 //
-// Its parts are read at the same time. Whatever the bytes are, they take memory in proportion to their number.
+// What follows from its parts is made at the same time. Whatever the bytes are, they take memory in proportion to their
+// number.
 func (s *State) ReadCheckpoint(ctx context.Context, from *io.SectionReader, txn *store.Txn, counts store.Counts, room Room) (size int64, err error) {
 	h, err := readHead(from)
 	switch {
@@ -157,45 +158,38 @@ func (s *State) ReadCheckpoint(ctx context.Context, from *io.SectionReader, txn 
 		return 0, fmt.Errorf("%w: there is room for %d records of the state root, there are %d", store.ErrMemory, room.Records, h.records)
 	}
 	s.actions, s.versions.count, s.waiting.secret = h.actions, h.versions, h.secret
-	group, ctx := errgroup.WithContext(ctx)
 	keysEnd, waitsEnd, size := h.ends()
-	part := func(at, end int64) *io.SectionReader { return io.NewSectionReader(during{ctx, from}, at, end-at) }
-	var keys cow.Array[protocol.KeyHash]
-	waiting := uint32(0)
-	haveKeys, haveBlocks := make(chan struct{}), make(chan struct{}) // closed once keys, and the blocks of s, are read
+	part := func(ctx context.Context, at, end int64) *io.SectionReader {
+		return io.NewSectionReader(during{ctx, from}, at, end-at)
+	}
+	keys, links, err := s.readKeys(part(ctx, int64(checkpointHeadSize), keysEnd), &h)
+	if err != nil {
+		return 0, err
+	}
+	waiting, err := s.readBlocks(part(ctx, keysEnd, waitsEnd), &h)
+	if err != nil {
+		return 0, err
+	}
+	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		links, err := s.readKeys(part(int64(checkpointHeadSize), keysEnd), &h, &keys)
-		if err != nil {
-			return err
-		}
-		close(haveKeys)
-		group.Go(func() error {
-			if !s.keys.Fill(keys) {
-				return fmt.Errorf("%w: a checkpoint has a key twice", store.ErrDamaged)
-			}
-			return nil
-		})
 		if !s.forest.Build(links) {
 			return fmt.Errorf("%w: the links of a checkpoint form a cycle", store.ErrDamaged)
 		}
 		return nil
 	})
-	group.Go(func() (err error) {
-		if waiting, err = s.readBlocks(part(keysEnd, waitsEnd), &h); err == nil {
-			close(haveBlocks)
+	group.Go(func() error {
+		if !s.keys.Fill(keys) {
+			return fmt.Errorf("%w: a checkpoint has a key twice", store.ErrDamaged)
 		}
-		return err
+		return nil
 	})
 	group.Go(func() error {
 		l := s.ledger(txn, never)
-		return s.readRecords(part(waitsEnd, size), h.records, func(ref int32) (key protocol.MapKey, err error) {
-			if err := wait(ctx, haveKeys, haveBlocks); err != nil {
-				return key, err
-			}
+		return s.readRecords(part(ctx, waitsEnd, size), h.records, func(ref int32) (key protocol.MapKey, err error) {
 			switch {
 			case ref < 0:
 				return s.keyByRef(&l)(ref)
-			case ref < keys.Len():
+			case ref < keys.Len(): // those of s are being filled
 				return protocol.MapKeyOf(keys.At(ref)), nil
 			}
 			return key, fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, ref, keys.Len())
@@ -240,14 +234,14 @@ func fields(r *bufio.Reader, n int) (store.Decoder, error) {
 	return store.Decoder{Rest: b}, err
 }
 
-// readKeys reads the keys, and where they stand. It returns their links.
-func (s *State) readKeys(from io.Reader, h *checkpointHead, keys *cow.Array[protocol.KeyHash]) ([]forest.Link, error) {
+// readKeys reads where the keys stand. It returns them, and their links.
+func (s *State) readKeys(from io.Reader, h *checkpointHead) (keys cow.Array[protocol.KeyHash], links []forest.Link, err error) {
 	r := bufio.NewReaderSize(from, checkpointBuffer)
-	links := make([]forest.Link, 0, h.keys)
+	links = make([]forest.Link, 0, h.keys)
 	for range h.keys {
 		d, err := fields(r, checkpointKeySize)
 		if err != nil {
-			return nil, err
+			return keys, nil, err
 		}
 		number := func() int32 { return int32(d.Uint32()) }
 		keys.Append(d.Key())
@@ -259,22 +253,22 @@ func (s *State) readKeys(from io.Reader, h *checkpointHead, keys *cow.Array[prot
 		p.since, p.nth = d.Byte(), d.Byte()
 		for _, key := range [...]int32{p.first, p.last, p.next, p.previous, link.Parent} {
 			if key < none || key >= h.keys {
-				return nil, fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, key, h.keys)
+				return keys, nil, fmt.Errorf("%w: a checkpoint refers to key %d, there are %d", store.ErrDamaged, key, h.keys)
 			}
 		}
 		if p.version < none || p.version >= h.versions {
-			return nil, fmt.Errorf("%w: a checkpoint refers to version %d of keys, there are %d", store.ErrDamaged, p.version, h.versions)
+			return keys, nil, fmt.Errorf("%w: a checkpoint refers to version %d of keys, there are %d", store.ErrDamaged, p.version, h.versions)
 		}
 		for _, action := range [...]int32{name.number, p.request, p.mentioned} {
 			if action < none || action >= h.actions {
-				return nil, fmt.Errorf("%w: a checkpoint refers to action %d, there are %d", store.ErrDamaged, action, h.actions)
+				return keys, nil, fmt.Errorf("%w: a checkpoint refers to action %d, there are %d", store.ErrDamaged, action, h.actions)
 			}
 		}
 		s.places.Append(p)
 		s.namedBy.Append(name)
 		links = append(links, link)
 	}
-	return links, nil
+	return keys, links, nil
 }
 
 // readBlocks reads the blocks with actions, and with versions, and what is waited for. It returns how many wait.
