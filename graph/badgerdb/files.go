@@ -138,12 +138,13 @@ func (c *check) tables(ctx context.Context, tables map[uint64]badger.TableManife
 	var working sync.WaitGroup
 	for range min(len(ids), runtime.GOMAXPROCS(0)) {
 		working.Go(func() {
+			var space []byte // one table after the other is read into it
 			for ctx.Err() == nil {
 				n := int(next.Add(1)) - 1
 				if n >= len(ids) {
 					return
 				}
-				version, err := checkTable(c.dir, ids[n], tables[ids[n]].Compression)
+				version, err := checkTable(c.dir, ids[n], tables[ids[n]].Compression, &space)
 				if err != nil && !(c.live && c.gone(ids[n])) {
 					c.report(table.IDToFilename(ids[n]), "%v", err)
 				}
@@ -167,9 +168,10 @@ func (c *check) gone(id uint64) bool {
 }
 
 // checkTable reads a table's index and all its blocks, and compares their
-// checksums. It returns the newest version in it.
-func checkTable(dir string, id uint64, compression options.CompressionType) (newest uint64, err error) {
-	content, err := os.ReadFile(table.NewFilename(id, dir))
+// checksums. It returns the newest version in it. The table is read into a space,
+// which grows for it.
+func checkTable(dir string, id uint64, compression options.CompressionType, space *[]byte) (newest uint64, err error) {
+	content, err := readFile(table.NewFilename(id, dir), space)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, errors.New("missing")
 	}
@@ -187,6 +189,24 @@ func checkTable(dir string, id uint64, compression options.CompressionType) (new
 		return 0, err
 	}
 	return t.MaxVersion(), t.VerifyChecksum()
+}
+
+// readFile returns what is in a file, in a space, which grows for it.
+func readFile(name string, space *[]byte) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := int(info.Size())
+	*space = slices.Grow((*space)[:0], size)
+	content := (*space)[:size]
+	_, err = io.ReadFull(f, content)
+	return content, err
 }
 
 func firstLine(s string) string {
