@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/keytree-bch/keytree/keyserver/canonical"
@@ -241,17 +242,39 @@ func (s *Service) readEntries(ctx context.Context, from, count uint64) ([]hashch
 	return entries, err
 }
 
-// LookupUID returns the positions of all entries of an identity (mapped),
-// ascending; none if nobody has registered it.
-func (s *Service) LookupUID(ctx context.Context, identity string) (found []uint64, err error) {
+// MaxPositions is how many positions LookupUID returns at most.
+const MaxPositions = 10_000
+
+// LookupUID returns the positions of the entries of an identity (mapped), up to the position
+// last, ascending; none if nobody has registered it. Of more than MaxPositions it returns the
+// latest, and that there are earlier ones: they are up to the one before the first of these.
+func (s *Service) LookupUID(ctx context.Context, identity string, last uint64) (found []uint64, earlier bool, err error) {
 	if err := uid.CheckMapped(identity); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	err = s.view(ctx, func(view store.Reader) (err error) {
-		found, err = positions(view, identity)
+	err = s.view(ctx, func(view store.Reader) error {
+		found, earlier, err = lastPositions(view, identity, last)
 		return err
 	})
-	return found, err
+	return found, earlier, err
+}
+
+// lastPositions is LookupUID in a view.
+func lastPositions(view store.Reader, identity string, last uint64) (found []uint64, earlier bool, err error) {
+	of := positionsOf(identity)
+	behind := slices.Concat(of, number(last), []byte{0}) // the key of last, and before that of the next position
+	for key, err := range view.KeysBackward(of, behind) {
+		if err != nil {
+			return nil, false, err
+		}
+		if len(found) == MaxPositions {
+			earlier = true
+			break
+		}
+		found = append(found, binary.BigEndian.Uint64(key[len(of):]))
+	}
+	slices.Reverse(found)
+	return found, earlier, nil
 }
 
 // FetchUID returns the canonical uid.Reply under a UIDIndex, exactly as it was

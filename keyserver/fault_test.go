@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -133,7 +134,7 @@ func TestDamageFound(t *testing.T) {
 			if _, err := s.CreateUID(t.Context(), last, ""); !errors.Is(err, ErrFailed) {
 				t.Errorf("a write afterwards: %v", err)
 			}
-			if _, err := s.LookupUID(t.Context(), "alice@example.org"); !errors.Is(err, ErrFailed) {
+			if _, _, err := s.LookupUID(t.Context(), "alice@example.org", math.MaxUint64); !errors.Is(err, ErrFailed) {
 				t.Errorf("a read afterwards: %v", err)
 			}
 		})

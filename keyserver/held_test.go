@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"reflect"
 	"testing"
 
@@ -42,9 +43,12 @@ func TestHeld(t *testing.T) {
 		"SignedHead":   func(ctx context.Context) error { _, err := s.SignedHead(ctx); return err },
 		"LastEntry":    func(ctx context.Context) error { _, _, err := s.LastEntry(ctx); return err },
 		"Entries":      func(ctx context.Context) error { _, _, err := s.Entries(ctx, 0, 0); return err },
-		"LookupUID":    func(ctx context.Context) error { _, err := s.LookupUID(ctx, s.identity()); return err },
-		"FetchUID":     func(ctx context.Context) error { _, err := s.FetchUID(ctx, hashchain.Hash{}); return err },
-		"GetLink":      func(ctx context.Context) error { _, _, err := s.GetLink(ctx, testDomain); return err },
+		"LookupUID": func(ctx context.Context) error {
+			_, _, err := s.LookupUID(ctx, s.identity(), math.MaxUint64)
+			return err
+		},
+		"FetchUID": func(ctx context.Context) error { _, err := s.FetchUID(ctx, hashchain.Hash{}); return err },
+		"GetLink":  func(ctx context.Context) error { _, _, err := s.GetLink(ctx, testDomain); return err },
 		"InclusionProof": func(ctx context.Context) error {
 			_, err := s.InclusionProof(ctx, 0, 1)
 			return err

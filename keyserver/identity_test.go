@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -53,8 +54,8 @@ func TestCreateAndUpdate(t *testing.T) {
 	for identity, want := range map[string][]uint64{
 		alice: {1, 3, 4}, carol: {2, 5}, "keyserver@example.org": {0}, "nobody2@example.org": nil,
 	} {
-		got, err := s.LookupUID(t.Context(), identity)
-		if err != nil || !slices.Equal(got, want) {
+		got, earlier, err := s.LookupUID(t.Context(), identity, math.MaxUint64)
+		if err != nil || earlier || !slices.Equal(got, want) {
 			t.Errorf("%s: %v, %v; want %v", identity, got, err, want)
 		}
 		found, err := hashchain.Search(t.Context(), collect(t, s, 0, 99), identity)
@@ -62,7 +63,7 @@ func TestCreateAndUpdate(t *testing.T) {
 			t.Errorf("%s: searched: %v", identity, found)
 		}
 	}
-	if _, err := s.LookupUID(t.Context(), "Alice@example.org"); !errors.Is(err, uid.ErrInvalid) {
+	if _, _, err := s.LookupUID(t.Context(), "Alice@example.org", math.MaxUint64); !errors.Is(err, uid.ErrInvalid) {
 		t.Errorf("a name that is not mapped: %v", err)
 	}
 	if _, err := s.FetchUID(t.Context(), hashchain.Hash{}); !errors.Is(err, ErrUnknown) {
@@ -238,7 +239,7 @@ func TestUpdateRefuses(t *testing.T) {
 	})
 	c.advance(time.Second)
 	mustCreate(t, s, message(s, "bert@example.org", newKey(6)))
-	if got, err := s.LookupUID(t.Context(), "bert@example.org"); len(got) != 2 || err != nil {
+	if got, _, err := s.LookupUID(t.Context(), "bert@example.org", math.MaxUint64); len(got) != 2 || err != nil {
 		t.Errorf("%v %v", got, err)
 	}
 	if _, err := s.AddKeyInit(t.Context(), public(newKey(5)), keyInits(t, s, newKey(5), 1), free(1)); !errors.Is(err, ErrUnknown) {
@@ -557,5 +558,51 @@ func TestUnfitKeyOfEarlierVersion(t *testing.T) {
 	enter(t, s, bad)
 	if err := s.Check(t.Context()); !errors.Is(err, ErrDamaged) {
 		t.Errorf("got %v, expected %v", err, ErrDamaged)
+	}
+}
+
+// TestLookupUIDOfMany looks an identity up that has more entries than one answer holds. Their records are made
+// without the messages: nobody reads these.
+func TestLookupUIDOfMany(t *testing.T) {
+	s, _ := newTest(t)
+	const alice, all = "alice@example.org", 2*MaxPositions + 100
+	for _, identity := range []string{alice, "alice2@example.org", "alicd@example.org"} {
+		for from := 0; from < all; from += 1000 { // less than a commit takes
+			if err := s.writer.do(t.Context(), func(t *tx) error {
+				for n := from; n < min(from+1000, all); n++ {
+					t.set(append(positionsOf(identity), number(uint64(3*n+1))...), nil)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for last, want := range map[uint64][2]int{ // the first and last of the entries, by their numbers
+		math.MaxUint64: {all - MaxPositions, all}, 3*all - 2: {all - MaxPositions, all}, 3*all - 3: {all - 1 - MaxPositions, all - 1},
+		3 * MaxPositions: {0, MaxPositions}, 3*MaxPositions + 1: {1, MaxPositions + 1}, 1: {0, 1}, 0: {0, 0},
+	} {
+		got, earlier, err := s.LookupUID(t.Context(), alice, last)
+		if err != nil || len(got) != want[1]-want[0] || earlier != (want[0] > 0) {
+			t.Errorf("up to %d: %d positions, earlier %v, %v; want %v", last, len(got), earlier, err, want)
+			continue
+		}
+		for n, position := range got {
+			if position != uint64(3*(want[0]+n)+1) {
+				t.Fatalf("up to %d: position %d is %d", last, n, position)
+			}
+		}
+	}
+	found := 0
+	for last, earlier := uint64(math.MaxUint64), true; earlier; {
+		var got []uint64
+		var err error
+		if got, earlier, err = s.LookupUID(t.Context(), alice, last); err != nil || len(got) == 0 {
+			t.Fatalf("up to %d: %d, %v", last, len(got), err)
+		}
+		found, last = found+len(got), got[0]-1
+	}
+	if found != all {
+		t.Errorf("%d of %d entries", found, all)
 	}
 }

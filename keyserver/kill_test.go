@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -229,7 +230,7 @@ func TestKill(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := s.LookupUID(t.Context(), c.identity); err != nil || len(got) != 1 || got[0] != reply.Entry.HashchainPos {
+			if got, _, err := s.LookupUID(t.Context(), c.identity, math.MaxUint64); err != nil || len(got) != 1 || got[0] != reply.Entry.HashchainPos {
 				t.Fatalf("%s: at %d, is at %v, %v", c.identity, reply.Entry.HashchainPos, got, err)
 			}
 		}

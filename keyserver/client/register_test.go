@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"math"
 	"os"
 	"testing"
 	"time"
@@ -95,8 +96,8 @@ func TestInterruptedCreate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			positions := must(s.service.LookupUID(t.Context(), alice))(t)
-			if len(positions) != 1 || positions[0] != id.Position() || id.Stage() != Registered {
+			positions, _, err := s.service.LookupUID(t.Context(), alice, math.MaxUint64)
+			if err != nil || len(positions) != 1 || positions[0] != id.Position() || id.Stage() != Registered {
 				t.Errorf("entries at %d, it is %s at %d", positions, id.Stage(), id.Position())
 			}
 			if len(printed.keys) != test.shown {

@@ -120,6 +120,10 @@ type Reader interface {
 
 	// Pairs is Keys with the values.
 	Pairs(prefix, from []byte) iter.Seq2[Pair, error]
+
+	// KeysBackward are the keys that begin with prefix and are less than before, which begins with
+	// it, too: the last one first. What Keys says of errors and of keys holds here.
+	KeysBackward(prefix, before []byte) iter.Seq2[[]byte, error]
 }
 
 // SharedPlace is a Place that several processes can reach, of which one writes.

@@ -238,11 +238,15 @@ func bytesOf(hashes []hashchain.Hash) (all [][]byte) {
 
 // LookupUID implements KeyserverService.
 func (s *service) LookupUID(ctx context.Context, request *keytreev1.LookupUIDRequest) (*keytreev1.LookupUIDResponse, error) {
-	positions, err := s.service.LookupUID(ctx, request.GetIdentity())
+	last := uint64(math.MaxUint64)
+	if request.LastPosition != nil {
+		last = request.GetLastPosition()
+	}
+	positions, earlier, err := s.service.LookupUID(ctx, request.GetIdentity(), last)
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	return &keytreev1.LookupUIDResponse{Positions: positions}, nil
+	return &keytreev1.LookupUIDResponse{Positions: positions, Earlier: earlier}, nil
 }
 
 // FetchUID implements KeyserverService.

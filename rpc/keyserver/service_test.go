@@ -148,8 +148,12 @@ func TestKeyserverService(t *testing.T) {
 
 	// Look up and fetch.
 	found, err := r.Client.LookupUID(ctx, &keytreev1.LookupUIDRequest{Identity: "alice@example.org"})
-	if err != nil || len(found.Positions) != 2 || found.Positions[0] != created.HashchainPos {
+	if err != nil || len(found.Positions) != 2 || found.Positions[0] != created.HashchainPos || found.Earlier {
 		t.Errorf("%v, %v", found, err)
+	}
+	found, err = r.Client.LookupUID(ctx, &keytreev1.LookupUIDRequest{Identity: "alice@example.org", LastPosition: &created.HashchainPos})
+	if err != nil || len(found.Positions) != 1 || found.Positions[0] != created.HashchainPos || found.Earlier {
+		t.Errorf("up to the first one: %v, %v", found, err)
 	}
 	index := entries[created.HashchainPos].UIDIndex()
 	fetched, err := r.Client.FetchUID(ctx, &keytreev1.FetchUIDRequest{UidIndex: index[:]})

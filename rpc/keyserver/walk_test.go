@@ -108,6 +108,12 @@ func walk(t *testing.T, r *rpctest.KeyserverRig) {
 	if err != nil || fmt.Sprint(found) != "[1 2]" || string(lookup.HCPositions) != "[1,2]" {
 		t.Errorf("searched %v, %v; looked up %s", found, err, lookup.HCPositions)
 	}
+	for end, want := range map[string]string{"0": "null", "1": "[1]", "2": "[1,2]", "null": "[1,2]"} {
+		r.Call(t, "KeyHashchain.LookupUID", rpctest.Object{"Identity": alice, "EndPosition": json.RawMessage(end)}, &lookup)
+		if string(lookup.HCPositions) != want {
+			t.Errorf("looked up %s to position %s, want %s", lookup.HCPositions, end, want)
+		}
+	}
 
 	// KeyInits: add, fetch, flush.
 	inits := []*keyinit.KeyInit{rpctest.NewKeyInit(t, key, 1, true, now), rpctest.NewKeyInit(t, key, 2, false, now), rpctest.NewKeyInit(t, key, 3, false, now)}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -161,13 +162,15 @@ func (k wire) fetchHashChain(ctx context.Context, p *jsonrpc.Params) (any, error
 
 func (k wire) lookupUID(ctx context.Context, p *jsonrpc.Params) (any, error) {
 	identity := p.Text("Identity")
+	last := p.NumberOr("EndPosition", math.MaxUint64) // which deployed clients do not send
 	if err := p.Done(); err != nil {
 		return nil, err
 	}
-	positions, err := k.service.LookupUID(ctx, identity)
+	positions, earlier, err := k.service.LookupUID(ctx, identity, last)
 	return struct {
 		HCPositions []uint64 // null if there are none
-	}{positions}, err
+		HCEarlier   bool     `json:",omitempty"`
+	}{positions, earlier}, err
 }
 
 func (k wire) fetchUID(ctx context.Context, p *jsonrpc.Params) (any, error) {

@@ -1,6 +1,7 @@
 package badger
 
 import (
+	"bytes"
 	"errors"
 	"iter"
 
@@ -29,14 +30,14 @@ func (r reader) Get(key []byte) ([]byte, bool, error) {
 // Keys implements store.Reader.
 func (r reader) Keys(prefix, from []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		r.items(prefix, from, func(item *badger.Item) bool { return yield(item.Key(), nil) })
+		r.items(badger.DefaultIteratorOptions, prefix, from, func(item *badger.Item) bool { return yield(item.Key(), nil) })
 	}
 }
 
 // Pairs implements store.Reader.
 func (r reader) Pairs(prefix, from []byte) iter.Seq2[store.Pair, error] {
 	return func(yield func(store.Pair, error) bool) {
-		r.items(prefix, from, func(item *badger.Item) (more bool) {
+		r.items(badger.DefaultIteratorOptions, prefix, from, func(item *badger.Item) (more bool) {
 			err := item.Value(func(value []byte) error {
 				more = yield(store.Pair{Key: item.Key(), Value: value}, nil)
 				return nil
@@ -49,9 +50,22 @@ func (r reader) Pairs(prefix, from []byte) iter.Seq2[store.Pair, error] {
 	}
 }
 
+// KeysBackward implements store.Reader.
+func (r reader) KeysBackward(prefix, before []byte) iter.Seq2[[]byte, error] {
+	backward := badger.DefaultIteratorOptions
+	backward.Reverse = true
+	return func(yield func([]byte, error) bool) {
+		if len(before) == 0 { // which Badger takes for the end
+			return
+		}
+		r.items(backward, prefix, before, func(item *badger.Item) bool {
+			return bytes.Equal(item.Key(), before) || yield(item.Key(), nil)
+		})
+	}
+}
+
 // items calls visit with what is under a prefix, from a key on, until it returns false.
-func (r reader) items(prefix, from []byte, visit func(*badger.Item) bool) {
-	opt := badger.DefaultIteratorOptions
+func (r reader) items(opt badger.IteratorOptions, prefix, from []byte, visit func(*badger.Item) bool) {
 	opt.Prefix = prefix
 	opt.PrefetchValues = false // they are beside the keys
 	it := r.txn.NewIterator(opt)

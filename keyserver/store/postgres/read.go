@@ -88,6 +88,19 @@ func (r reader) Keys(prefix, from []byte) iter.Seq2[[]byte, error] {
 	}
 }
 
+// KeysBackward implements store.Reader.
+func (r reader) KeysBackward(prefix, before []byte) iter.Seq2[[]byte, error] {
+	const sql = "SELECT key, ''::bytea, ''::bytea FROM kv WHERE key >= $1 AND key < $3 ORDER BY key DESC LIMIT $2"
+	return func(yield func([]byte, error) bool) {
+		args := []any{append([]byte{}, prefix...), firstPage, before}
+		for row, err := range r.pages(sql, args, func(last []byte) { args[2] = bytes.Clone(last) }) {
+			if !yield(row.key, err) {
+				return
+			}
+		}
+	}
+}
+
 // Pairs implements store.Reader.
 func (r reader) Pairs(prefix, from []byte) iter.Seq2[store.Pair, error] {
 	return func(yield func(store.Pair, error) bool) {
@@ -109,8 +122,7 @@ func (r reader) Pairs(prefix, from []byte) iter.Seq2[store.Pair, error] {
 // row is one of table kv.
 type row struct{ key, value, sum []byte }
 
-// scan reads rows page by page: a connection answers one question at a time, and a sequence
-// may be read within another.
+// scan reads rows from a key on.
 func (r reader) scan(columns string, prefix, from []byte) iter.Seq2[row, error] {
 	return func(yield func(row, error) bool) {
 		if bytes.Compare(from, prefix) < 0 {
@@ -125,6 +137,15 @@ func (r reader) scan(columns string, prefix, from []byte) iter.Seq2[row, error] 
 			sql = "SELECT " + columns + " FROM kv WHERE key >= $1 AND key < $3 ORDER BY key LIMIT $2"
 			args = append(args, behind)
 		}
+		r.pages(sql, args, func(last []byte) { args[0] = append(bytes.Clone(last), 0) })(yield)
+	}
+}
+
+// pages reads rows page by page: a connection answers one question at a time, and a sequence may be
+// read within another. The second argument of sql is how many rows a page has; goOn makes the
+// arguments those of the page after the one that a key is the last of.
+func (r reader) pages(sql string, args []any, goOn func(last []byte)) iter.Seq2[row, error] {
+	return func(yield func(row, error) bool) {
 		for size := firstPage; ; size = min(8*size, mostPage) {
 			args[1] = size
 			page, whole, err := r.page(sql, args)
@@ -140,7 +161,7 @@ func (r reader) scan(columns string, prefix, from []byte) iter.Seq2[row, error] 
 			if whole && len(page) < size {
 				return
 			}
-			args[0] = append(bytes.Clone(page[len(page)-1].key), 0)
+			goOn(page[len(page)-1].key)
 		}
 	}
 }

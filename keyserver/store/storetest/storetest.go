@@ -186,6 +186,23 @@ func wantSpan(t *testing.T, s store.Store, prefix, from string, keys []string, a
 		if !slices.Equal(got, keys) || !slices.Equal(paired, keys) {
 			t.Errorf("under %q from %q: got keys %q and pairs of %q, want %q", prefix, from, got, paired, keys)
 		}
+		if before := from; strings.HasPrefix(before, prefix) {
+			var backward, want []string
+			for k, err := range r.KeysBackward([]byte(prefix), []byte(before)) {
+				if err != nil {
+					t.Error(err)
+				}
+				backward = append(backward, string(k))
+			}
+			for _, k := range slices.Backward(slices.Sorted(maps.Keys(all))) {
+				if strings.HasPrefix(k, prefix) && k < before {
+					want = append(want, k)
+				}
+			}
+			if !slices.Equal(backward, want) {
+				t.Errorf("under %q before %q, backward: got %q, want %q", prefix, before, backward, want)
+			}
+		}
 		if from == "" {
 			has, err1 := store.Has(r, []byte(prefix))
 			n, err2 := store.Count(r, []byte(prefix))

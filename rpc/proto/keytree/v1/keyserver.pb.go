@@ -906,7 +906,9 @@ func (x *ConsistencyProof) GetHashes() [][]byte {
 type LookupUIDRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Mapped, local@domain.
-	Identity      string `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	Identity string `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Entries up to this position; absent: to the end.
+	LastPosition  *uint64 `protobuf:"varint,2,opt,name=last_position,json=lastPosition,proto3,oneof" json:"last_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -948,10 +950,19 @@ func (x *LookupUIDRequest) GetIdentity() string {
 	return ""
 }
 
+func (x *LookupUIDRequest) GetLastPosition() uint64 {
+	if x != nil && x.LastPosition != nil {
+		return *x.LastPosition
+	}
+	return 0
+}
+
 type LookupUIDResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ascending; none if nobody has registered it.
-	Positions     []uint64 `protobuf:"varint,1,rep,packed,name=positions,proto3" json:"positions,omitempty"`
+	Positions []uint64 `protobuf:"varint,1,rep,packed,name=positions,proto3" json:"positions,omitempty"`
+	// There are earlier ones: ask for those up to the position before the first of these.
+	Earlier       bool `protobuf:"varint,2,opt,name=earlier,proto3" json:"earlier,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -991,6 +1002,13 @@ func (x *LookupUIDResponse) GetPositions() []uint64 {
 		return x.Positions
 	}
 	return nil
+}
+
+func (x *LookupUIDResponse) GetEarlier() bool {
+	if x != nil {
+		return x.Earlier
+	}
+	return false
 }
 
 type FetchUIDRequest struct {
@@ -1691,11 +1709,14 @@ const file_keytree_v1_keyserver_proto_rawDesc = "" +
 	"first_size\x18\x01 \x01(\x04R\tfirstSize\x12\x1f\n" +
 	"\vsecond_size\x18\x02 \x01(\x04R\n" +
 	"secondSize\x12\x16\n" +
-	"\x06hashes\x18\x03 \x03(\fR\x06hashes\".\n" +
+	"\x06hashes\x18\x03 \x03(\fR\x06hashes\"j\n" +
 	"\x10LookupUIDRequest\x12\x1a\n" +
-	"\bidentity\x18\x01 \x01(\tR\bidentity\"1\n" +
+	"\bidentity\x18\x01 \x01(\tR\bidentity\x12(\n" +
+	"\rlast_position\x18\x02 \x01(\x04H\x00R\flastPosition\x88\x01\x01B\x10\n" +
+	"\x0e_last_position\"K\n" +
 	"\x11LookupUIDResponse\x12\x1c\n" +
-	"\tpositions\x18\x01 \x03(\x04R\tpositions\".\n" +
+	"\tpositions\x18\x01 \x03(\x04R\tpositions\x12\x18\n" +
+	"\aearlier\x18\x02 \x01(\bR\aearlier\".\n" +
 	"\x0fFetchUIDRequest\x12\x1b\n" +
 	"\tuid_index\x18\x01 \x01(\fR\buidIndex\"\xbe\x01\n" +
 	"\x0fUIDMessageReply\x122\n" +
@@ -1836,6 +1857,7 @@ func file_keytree_v1_keyserver_proto_init() {
 		return
 	}
 	file_keytree_v1_keyserver_proto_msgTypes[6].OneofWrappers = []any{}
+	file_keytree_v1_keyserver_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -182,6 +182,8 @@ func local_request_KeyserverService_GetConsistencyProof_0(ctx context.Context, m
 	return msg, metadata, err
 }
 
+var filter_KeyserverService_LookupUID_0 = &utilities.DoubleArray{Encoding: map[string]int{"identity": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
+
 func request_KeyserverService_LookupUID_0(ctx context.Context, marshaler runtime.Marshaler, client KeyserverServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq LookupUIDRequest
@@ -195,6 +197,12 @@ func request_KeyserverService_LookupUID_0(ctx context.Context, marshaler runtime
 	protoReq.Identity, err = runtime.String(val)
 	if err != nil {
 		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "identity", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_KeyserverService_LookupUID_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	if req.Body != nil {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -216,6 +224,12 @@ func local_request_KeyserverService_LookupUID_0(ctx context.Context, marshaler r
 	protoReq.Identity, err = runtime.String(val)
 	if err != nil {
 		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "identity", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_KeyserverService_LookupUID_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	msg, err := server.LookupUID(ctx, &protoReq)
 	return msg, metadata, err

@@ -89,9 +89,9 @@ type KeyserverServiceClient interface {
 	// GetConsistencyProof proves that the tree over the first first_size entries is
 	// the beginning of that over the first second_size (RFC 6962 §2.1.2).
 	GetConsistencyProof(ctx context.Context, in *GetConsistencyProofRequest, opts ...grpc.CallOption) (*ConsistencyProof, error)
-	// LookupUID tells where in the hashchain the entries of an identity are. The
-	// keyserver learns who is looked for: whoever has a copy of the chain can search
-	// that instead.
+	// LookupUID tells where in the hashchain the entries of an identity are: of more
+	// than 10,000, the latest. The keyserver learns who is looked for: whoever has a
+	// copy of the chain can search that instead.
 	LookupUID(ctx context.Context, in *LookupUIDRequest, opts ...grpc.CallOption) (*LookupUIDResponse, error)
 	// FetchUID returns the keyserver's reply to a UID message, which has that
 	// encrypted.
@@ -292,9 +292,9 @@ type KeyserverServiceServer interface {
 	// GetConsistencyProof proves that the tree over the first first_size entries is
 	// the beginning of that over the first second_size (RFC 6962 §2.1.2).
 	GetConsistencyProof(context.Context, *GetConsistencyProofRequest) (*ConsistencyProof, error)
-	// LookupUID tells where in the hashchain the entries of an identity are. The
-	// keyserver learns who is looked for: whoever has a copy of the chain can search
-	// that instead.
+	// LookupUID tells where in the hashchain the entries of an identity are: of more
+	// than 10,000, the latest. The keyserver learns who is looked for: whoever has a
+	// copy of the chain can search that instead.
 	LookupUID(context.Context, *LookupUIDRequest) (*LookupUIDResponse, error)
 	// FetchUID returns the keyserver's reply to a UID message, which has that
 	// encrypted.

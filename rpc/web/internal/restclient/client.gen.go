@@ -824,6 +824,9 @@ type LogStatement struct {
 
 // LookupUIDResponse defines model for LookupUIDResponse.
 type LookupUIDResponse struct {
+	// Earlier There are earlier ones: ask for those up to the position before the first of these.
+	Earlier bool `json:"earlier"`
+
 	// Positions Ascending; none if nobody has registered it.
 	Positions []string `json:"positions"`
 }
@@ -1617,6 +1620,12 @@ type ListEntriesParams struct {
 	PageSize *uint32 `form:"page_size,omitempty" json:"page_size,omitempty"`
 }
 
+// LookupUIDParams defines parameters for LookupUID.
+type LookupUIDParams struct {
+	// LastPosition Entries up to this position; absent: to the end.
+	LastPosition *string `form:"last_position,omitempty" json:"last_position,omitempty"`
+}
+
 // GetConsistencyProofParams defines parameters for GetConsistencyProof.
 type GetConsistencyProofParams struct {
 	FirstSize *string `form:"first_size,omitempty" json:"first_size,omitempty"`
@@ -1904,7 +1913,7 @@ type ClientInterface interface {
 	GetSignedHead(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// LookupUID request
-	LookupUID(ctx context.Context, identity string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	LookupUID(ctx context.Context, identity string, params *LookupUIDParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetLink request
 	GetLink(ctx context.Context, domain string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2374,8 +2383,8 @@ func (c *Client) GetSignedHead(ctx context.Context, reqEditors ...RequestEditorF
 	return c.Client.Do(req)
 }
 
-func (c *Client) LookupUID(ctx context.Context, identity string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewLookupUIDRequest(c.Server, identity)
+func (c *Client) LookupUID(ctx context.Context, identity string, params *LookupUIDParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLookupUIDRequest(c.Server, identity, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4938,7 +4947,7 @@ func NewGetSignedHeadRequest(server string) (*http.Request, error) {
 }
 
 // NewLookupUIDRequest generates requests for LookupUID
-func NewLookupUIDRequest(server string, identity string) (*http.Request, error) {
+func NewLookupUIDRequest(server string, identity string, params *LookupUIDParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4961,6 +4970,28 @@ func NewLookupUIDRequest(server string, identity string) (*http.Request, error) 
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.LastPosition != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "last_position", runtime.ParamLocationQuery, *params.LastPosition); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
 	}
 
 	req, err := http.NewRequest("GET", queryURL.String(), nil)
@@ -6030,7 +6061,7 @@ type ClientWithResponsesInterface interface {
 	GetSignedHeadWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSignedHeadAnswer, error)
 
 	// LookupUIDWithResponse request
-	LookupUIDWithResponse(ctx context.Context, identity string, reqEditors ...RequestEditorFn) (*LookupUIDAnswer, error)
+	LookupUIDWithResponse(ctx context.Context, identity string, params *LookupUIDParams, reqEditors ...RequestEditorFn) (*LookupUIDAnswer, error)
 
 	// GetLinkWithResponse request
 	GetLinkWithResponse(ctx context.Context, domain string, reqEditors ...RequestEditorFn) (*GetLinkAnswer, error)
@@ -7740,8 +7771,8 @@ func (c *ClientWithResponses) GetSignedHeadWithResponse(ctx context.Context, req
 }
 
 // LookupUIDWithResponse request returning *LookupUIDAnswer
-func (c *ClientWithResponses) LookupUIDWithResponse(ctx context.Context, identity string, reqEditors ...RequestEditorFn) (*LookupUIDAnswer, error) {
-	rsp, err := c.LookupUID(ctx, identity, reqEditors...)
+func (c *ClientWithResponses) LookupUIDWithResponse(ctx context.Context, identity string, params *LookupUIDParams, reqEditors ...RequestEditorFn) (*LookupUIDAnswer, error) {
+	rsp, err := c.LookupUID(ctx, identity, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
