@@ -1,7 +1,9 @@
 package rpc_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"github.com/keytree-bch/keytree/graph/links"
 	"github.com/keytree-bch/keytree/indexer"
 	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
@@ -87,6 +90,28 @@ func TestReflectionListsTheServices(t *testing.T) {
 }
 
 // TestUnavailable asks everything of a server that must not answer yet.
+// TestReflectionIsWork asks many questions in one stream of reflection: each counts as a call.
+func TestReflectionIsWork(t *testing.T) {
+	limits := admission.DefaultLimits()
+	limits.Work = admission.Budget{All: 1000, One: 1} // ten at once
+	r := rpctest.NewOf(t, rpc.Config{Admission: admission.New(admission.Config{Limits: limits})})
+	stream, err := reflectionpb.NewServerReflectionClient(r.Conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const asked = 10_000 // more than there are to be had while it is asked
+	answered := 0
+	for ; err == nil && answered < asked; answered++ {
+		err = stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}})
+		if err == nil || errors.Is(err, io.EOF) { // then receiving says why
+			_, err = stream.Recv()
+		}
+	}
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("after %d answers: %v, want RESOURCE_EXHAUSTED", answered, err)
+	}
+}
+
 func TestUnavailable(t *testing.T) {
 	for name, test := range map[string]struct {
 		blocks []graph.Block

@@ -150,14 +150,30 @@ func (s *grpcGate) stream(service any, stream grpc.ServerStream, _ *grpc.StreamS
 	}
 	defer c.finish()
 	if c.conn != nil {
-		stream = &countedStream{stream, c}
+		stream = &countedStream{ServerStream: stream, call: c}
 	}
 	return handler(service, stream)
 }
 
 type countedStream struct {
 	grpc.ServerStream
-	call *call
+	call  *call
+	asked bool // the first message has come; owned by the goroutine that receives
+}
+
+// RecvMsg implements grpc.ServerStream. Each message after the first asks for something else, as reflection has it: it counts
+// as another call.
+func (s *countedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if s.asked {
+		if refusal := s.call.gate.work.take(s.call.client, 1); refusal != nil {
+			return refusal
+		}
+	}
+	s.asked = true
+	return nil
 }
 
 // SendMsg implements grpc.ServerStream.
