@@ -18,10 +18,9 @@ type RequestChange struct {
 }
 
 // ChangedRequests lists the link requests that name a key as the parent, and would come into one of the states, or leave
-// it: the pending ones first, else the newest first. It lists limit at most, looks at what links.Touched does and at 1 MB of
+// it: the pending ones first, else the newest first. It lists limit at most, looks at what links.Touched does and at links.PageBytes of
 // messages, and takes what two questions of links.Request do for each: more tells whether there may be others.
 func (v *PendingView) ChangedRequests(ctx context.Context, parent protocol.KeyHash, states links.RequestState, limit int) (changes []RequestChange, more bool, err error) {
-	const most = 1 << 20 // bytes of messages
 	size := 0
 	touched, more, err := v.Touched(ctx, parent)
 	for _, txid := range touched {
@@ -31,7 +30,7 @@ func (v *PendingView) ChangedRequests(ctx context.Context, parent protocol.KeyHa
 		if err != nil {
 			return nil, false, err
 		}
-		if len(changes) == limit || size > most {
+		if len(changes) == limit || size > links.PageBytes {
 			more = true
 			break
 		}

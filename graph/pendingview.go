@@ -25,7 +25,8 @@ type PendingView struct {
 	iterators *store.Iterators  // of what is supposed
 	past      *links.Identities // the same, as of the tip
 	tip       *View
-	owned     bool // tip is closed with the view
+	caused    map[cause][]chainhash.Hash // what causes.add has found; no more of them than are pending, twice
+	owned     bool                       // tip is closed with the view
 	closed    bool
 }
 
@@ -113,13 +114,12 @@ func (v *PendingView) Actions(ctx context.Context, after *chainhash.Hash, limit 
 		}
 		txs = txs[n:]
 	}
-	const most = 1 << 20 // bytes of messages
 	size := 0
 	for i := range txs {
 		if !txs[i].action {
 			continue
 		}
-		if len(actions) == limit || size > most {
+		if len(actions) == limit || size > links.PageBytes {
 			return actions, &actions[len(actions)-1].TxID, nil
 		}
 		a, err := v.Action(txs[i].txid)
@@ -155,22 +155,50 @@ func (c *causes) list() ([]chainhash.Hash, bool) {
 	return c.txids, c.more
 }
 
+// cause is an action because of which something may differ, and whether that may be as well because of what ended it.
+type cause struct {
+	txid chainhash.Hash
+	by   bool
+}
+
 // add adds those that are pending of an action, of what it refers to, and of what that refers to: one that
-// waited does something because of a pending one. by adds as well what ended it.
+// waited does something because of a pending one. by adds as well what ended it. Many keys are below the same links, so
+// what was found is kept for as many as there can be because of what is pending.
 func (c *causes) add(txid chainhash.Hash, by bool) error {
-	for at := &txid; at != nil; {
-		a, err := c.view.Action(*at)
-		if err != nil {
+	at := cause{txid, by}
+	found, known := c.view.caused[at]
+	if !known {
+		var err error
+		if found, err = c.view.causesOf(at); err != nil {
 			return err
 		}
+		if c.view.caused == nil {
+			c.view.caused = make(map[cause][]chainhash.Hash)
+		}
+		if len(c.view.caused) < 2*len(c.view.supposed.txs) {
+			c.view.caused[at] = found
+		}
+	}
+	c.txids = append(c.txids, found...)
+	return nil
+}
+
+// causesOf finds what causes.add adds.
+func (v *PendingView) causesOf(c cause) (txids []chainhash.Hash, err error) {
+	by := c.by
+	for at := &c.txid; at != nil; {
+		a, err := v.Action(*at)
+		if err != nil {
+			return nil, err
+		}
 		for _, txid := range []*chainhash.Hash{at, a.By} {
-			if _, ok := c.view.Tx(deref(txid)); ok && (by || txid == at) {
-				c.txids = append(c.txids, *txid)
+			if _, ok := v.Tx(deref(txid)); ok && (by || txid == at) {
+				txids = append(txids, *txid)
 			}
 		}
 		at, by = a.RefTx, false
 	}
-	return nil
+	return txids, nil
 }
 
 // deref returns a zero hash, which no transaction has, for none.

@@ -153,9 +153,9 @@ func LongMessage(txn *store.Txn, at store.Position, length uint32) ([]byte, erro
 	return message, nil
 }
 
-// maxPageBytes is where ActionsOf ends a page early for the size of its
-// messages.
-const maxPageBytes = 1 << 20
+// PageBytes is how many bytes of messages end a page early, which may have one message more. A byte of a message may take eight
+// of an answer in JSON.
+const PageBytes = 512 << 10
 
 // ActionsOf lists up to limit actions by and about a key, in order of position, after the cursor;
 // a nil cursor starts with the first. next is nil at the end. A page of very long messages holds
@@ -177,7 +177,7 @@ func (v *Identities) ActionsOf(ctx context.Context, key protocol.KeyHash, after 
 	}
 	size := 0
 	err = list.each(func(n int32, stored *storedAction) (bool, error) {
-		if len(actions) >= limit || size > maxPageBytes {
+		if len(actions) >= limit || size > PageBytes {
 			last := &actions[len(actions)-1]
 			next = &store.Position{Height: last.Height, Index: last.Index}
 			return false, nil

@@ -35,9 +35,9 @@
 //	Identity      35 records
 //	Members       MaxWork, after which the page ends; with a cursor what Resolve takes besides, or ErrWork
 //	Action        14 records, the message, in chunks of 64 kB, and a chunk of 4 kB of each run of txids
-//	ActionsOf     a page: what Action takes for each, but 1 MB of messages and the last one; 64 records to
+//	ActionsOf     a page: what Action takes for each, but 512 kB of messages and the last one; 64 records to
 //	              come to the first, and 4,096 that are passed over, after which the page ends
-//	Requests      a page: what Action takes and one more for each, but 1 MB of messages and the last one; 64 records
+//	Requests      a page: what Action takes and one more for each, but 512 kB of messages and the last one; 64 records
 //	              to come to the first, and twice 4,096 for what is passed over, after which the page ends
 //	Request       15 records and the message
 //	Touched       four records for each of 1,000 actions

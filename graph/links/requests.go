@@ -57,7 +57,7 @@ func (v *Identities) Requests(ctx context.Context, parent protocol.KeyHash, stat
 	}
 	size, passed := 0, 0
 	err = list.eachBack(end, func(n int32, stored *storedAction) (bool, error) {
-		if len(requests) >= limit || size > maxPageBytes || passed >= maxPassed {
+		if len(requests) >= limit || size > PageBytes || passed >= maxPassed {
 			next = &store.Position{Height: v.ledger.heightOf(n), Index: stored.index}
 			return false, nil
 		}
