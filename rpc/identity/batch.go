@@ -37,6 +37,7 @@ type batch struct {
 	keys     []protocol.KeyHash
 	omitPath bool
 	differs  bool // one that was resolved would be otherwise
+	effort   effort
 
 	often     map[protocol.KeyHash]bool   // the keys that occur more than once
 	addresses map[protocol.KeyHash]string // some of those that are in several paths
@@ -120,10 +121,12 @@ func (b *batch) resolve(ctx context.Context, key protocol.KeyHash) (*keytreev1.R
 	if err != nil {
 		return nil, b.service.fault(err)
 	}
+	steps := b.view.Spent() + keySteps*len(answer.Path)
 	if differs.GetDiffers() {
 		answer.Unconfirmed, b.differs = differs, true
+		steps += b.supposed.pending.Spent() + 3*keySteps*len(answer.Path) + causeSteps*len(differs.By) // it is rendered to be compared
 	}
-	return answer, nil
+	return answer, b.effort.spend(ctx, steps)
 }
 
 // address renders the address of a key that others may be below.

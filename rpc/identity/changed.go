@@ -66,13 +66,19 @@ func (c *changes) each(ctx context.Context, do func(*keytreev1.Resolution) error
 			return c.service.fault(err)
 		}
 		now, differs, err := c.view.Since(ctx, key)
+		steps := c.view.Spent()
 		switch {
 		case errors.Is(err, graph.ErrWork):
 			return fault.Field(codes.FailedPrecondition, "since_height", "%v; or resolve again", err)
 		case err != nil:
 			return c.service.fault(err)
 		case differs:
-			err = do(c.service.render().resolution(now, c.at, c.omitPath, c.address))
+			resolution := c.service.render().resolution(now, c.at, c.omitPath, c.address)
+			steps += keySteps * len(resolution.Path)
+			err = do(resolution)
+		}
+		if err == nil {
+			err = c.effort.spend(ctx, steps)
 		}
 		if err != nil {
 			return err

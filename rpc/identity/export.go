@@ -146,28 +146,18 @@ func (e *exporter) write(ctx context.Context, out *rest.Answer) error {
 // pay takes what was written out of the budget of work of the client, and returns how long to wait until there is as
 // much.
 func (e *exporter) pay(ctx context.Context) (wait time.Duration) {
-	var refusal *admission.Refusal
-	if errors.As(admission.Work(ctx, e.owed/unitEvents), &refusal) {
-		return refusal.After
+	if wait = demanded(ctx, e.owed/unitEvents); wait == 0 {
+		e.owed %= unitEvents
 	}
-	e.owed %= unitEvents
-	return 0
+	return wait
 }
 
 // payWithin pays for a part of a line. A line is not broken off, however many events payers of fees put into a block:
-// it waits until the client may ask for more. That is not long for a part, and who has gone is found by writing.
+// it waits until the client may ask for more. That is not long for a part.
 func (e *exporter) payWithin(ctx context.Context) error {
-	wait := e.pay(ctx)
-	if wait == 0 {
-		return nil
-	}
-	admission.EndTurn(ctx)
-	ended := admission.Wait(ctx)
-	for ; wait > 0; wait = e.pay(ctx) {
-		time.Sleep(wait)
-	}
-	ended()
-	return admission.Turn(ctx)
+	units := e.owed / unitEvents
+	e.owed %= unitEvents
+	return await(ctx, units)
 }
 
 // line writes the next block, and returns how many events it has. errFork if it is not to be written; else a gRPC status,

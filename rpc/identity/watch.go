@@ -250,12 +250,10 @@ func (f *follower) advance(ctx context.Context, beat <-chan time.Time) (wait tim
 // pay takes what the follower owes out of the budget of work of its client, and returns how long to wait until
 // there is some: then the client is behind for so long.
 func (f *follower) pay(ctx context.Context) (wait time.Duration) {
-	var refusal *admission.Refusal
-	if errors.As(admission.Work(ctx, f.owed/unitEvents), &refusal) {
-		return refusal.After
+	if wait = demanded(ctx, f.owed/unitEvents); wait == 0 {
+		f.owed %= unitEvents
 	}
-	f.owed %= unitEvents
-	return 0
+	return wait
 }
 
 // gone is the error for a stream whose context has ended.

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/graph/links"
+	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
@@ -48,6 +51,49 @@ func TestTooMuchHasChanged(t *testing.T) {
 		}
 		if message, _ := answer["message"].(string); test.want == 400 && (!strings.HasSuffix(field(answer), "_height") || !strings.Contains(message, "ask as of a later block") || answer["code"] != 9.0) {
 			t.Errorf("%s %s: %v", test.method, test.path, answer)
+		}
+	}
+}
+
+// TestBatchesAreTheWorkThatTheyTake resolves some keys as of before many links above them were cut. A batch of so few is another
+// call or two, but this one counts as what it takes.
+func TestBatchesAreTheWorkThatTheyTake(t *testing.T) {
+	const keys, asked, oneHas = 60, 8, 4
+	name := func(n int) string { return fmt.Sprint("key ", n) }
+	var form, cut []links.Action
+	for n := 1; n < keys; n++ {
+		form = append(form, rpctest.MLR("mlr "+name(n), name(n), name(n-1), ""), rpctest.MLA("mla "+name(n), name(n-1), "mlr "+name(n)))
+		cut = append(cut, rpctest.MCR("mcr "+name(n), name(n-1), "mla "+name(n)))
+	}
+	var addresses []string
+	for n := range asked {
+		addresses = append(addresses, rpctest.Address(name(keys-1-n)))
+	}
+	list, err := json.Marshal(addresses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := admission.DefaultLimits()
+	limits.Work.One = oneHas // ten seconds' worth at once
+	c := &rpctest.Chain{}
+	first := c.Block(form...)
+	r := rpctest.NewOf(t, rpc.Config{Admission: admission.New(admission.Config{Limits: limits, Proxies: admission.Loopback()})}, first, c.Block(cut...))
+	for n, test := range []struct{ path, body string }{
+		{"/v1/addresses:batchResolve", `{"at_height": 0, "addresses": ` + string(list) + `}`},
+		{"/v1/addresses:changed", `{"since_height": 0, "since_hash": "` + first.Hash.String() + `", "addresses": ` + string(list) + `}`},
+	} {
+		client := fmt.Sprint("X-Forwarded-For: 192.0.2.", n+1)
+		response, body := r.Send(t, "POST", test.path, test.body, client, "Content-Type: application/json")
+		if response.StatusCode != 200 || strings.Count(body, `"address":`) != asked {
+			t.Errorf("%s: %s %.300s", test.path, response.Status, body)
+		}
+		refused := false
+		for range 10*oneHas - 5 { // so many are left if the batch was no more than two or three calls
+			response, _ := r.Send(t, "GET", "/v1/status", "", client)
+			refused = refused || response.StatusCode == 429
+		}
+		if !refused {
+			t.Errorf("%s: whoever has asked it is refused nothing else", test.path)
 		}
 	}
 }
