@@ -141,11 +141,11 @@ func TestUnconfirmed(t *testing.T) {
 	}
 	// The cut one, which stands on the page, is another as well.
 	differ := all(t, c.UnconfirmedActions(ctx, child))
-	if !slices.ContainsFunc(differ, func(a *client.Action) bool { return a.State == "CUT" }) || len(differ) < 1000 {
+	if !slices.ContainsFunc(differ, func(a *client.Action) bool { return a.State == "CUT" }) || len(differ) < 400 {
 		t.Errorf("%d actions differ", len(differ))
 	}
 	asked, cut := all(t, c.UnconfirmedRequests(ctx, child, "open")), all(t, c.UnconfirmedLinks(ctx, rpctest.Address("parent")))
-	if len(asked) != 1000 || asked[0].Pending.GetTxHash() != asked[0].TxHash || len(cut) != 1 || cut[0].State != "CUT" || len(all(t, c.Requests(ctx, child, ""))) > 0 {
+	if len(asked) != 400 || asked[0].Pending.GetTxHash() != asked[0].TxHash || len(cut) != 1 || cut[0].State != "CUT" || len(all(t, c.Requests(ctx, child, ""))) > 0 {
 		t.Errorf("%d requests and the links %v differ", len(asked), cut)
 	}
 	v := c.Unconfirmed()

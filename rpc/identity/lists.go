@@ -17,6 +17,9 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
+	// maxSupposed is how many actions a page has at most of which it says as well what would differ, and how many requests and links
+	// that would: each takes several questions.
+	maxSupposed = 400
 	// unitUnconfirmed is how many entries that may be otherwise are as much work as another call.
 	unitUnconfirmed = 100
 )
@@ -165,6 +168,9 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 	}
 	defer list.close()
 	supposed := list.supposed
+	if supposed.known() {
+		list.limit = min(list.limit, maxSupposed)
+	}
 	if err := supposed.charge(ctx, list.limit); err != nil {
 		return nil, err
 	}

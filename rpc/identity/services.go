@@ -16,24 +16,26 @@
 //	GetStatus            constant
 //	ResolveAddress       links.MaxWork, else FAILED_PRECONDITION; as of the tip logarithmic
 //	BatchResolve         what ResolveAddress takes, for each of up to 10,000 addresses; they share their ways. More than
-//	                     20 count as more calls (unitBatch)
+//	                     20 count as more calls (unitBatch), and so does what is above them and has changed: 500 steps, 50
+//	                     keys of their ways, or 20 transactions because of which they would differ. When the client may ask
+//	                     for no more, it waits within the answer (effort.go)
 //	ResolveChanged       the same, twice, for those on whose way to the root something has changed; for the others what it
 //	                     takes to find that out, and a record for each root
 //	GetIdentity          35 records
 //	ListIdentityKeys     twice links.MaxWork: to find where to go on, and for the page
 //	ListIdentityChanges  a page of a record each; an overview of a record for each part, and 35
 //	GetAction            14 records and the message
-//	ListAddressActions   a page of up to 14 records each, or 1 MB of messages; 4,096 late mentions passed over
-//	ListAddressRequests  a page of up to 15 records each, or 1 MB of messages; 4,096 actions passed over, two records each
+//	ListAddressActions   a page of up to 14 records each, or 512 kB of messages; 4,096 late mentions passed over
+//	ListAddressRequests  a page of up to 15 records each, or 512 kB of messages; 4,096 actions passed over, two records each
 //	ListAddressLinks     a page of a record each
-//	ListMempool          a page of 14 records each, or 1 MB of messages; it passes over 100,000 other transactions, 10 ns each
+//	ListMempool          a page of 14 records each, or 512 kB of messages; it passes over 100,000 other transactions, 10 ns each
 //	ListEvents           a page of 7 records for each event; for every 100 of them two records for each bit of how many events their
 //	                     block has. More than 1,000 events count as more calls (unitEvents)
 //	GET /v1/export       the same for each event of up to 100,000 blocks, 500 of them at a time; 50 events, or blocks without, count as
 //	                     another call. When the client may ask for no more, it ends with a line, and waits within one
 //	Watch                the same for every message, of 20 events, in turns with other calls. Up to the block that was the tip when it began,
-//	                     50 events, or blocks without, or 20 answers that are compared, count as another call: it goes on when
-//	                     the client may ask for more
+//	                     50 events, or blocks without, or 20 answers that are compared, or 500 steps of these, count as another call: it
+//	                     goes on when the client may ask for more
 //	ListAnchorChains     a page of 6 records each
 //	GetAnchorChain       5 records
 //	ListAnchors          a page of 3 records each
@@ -48,8 +50,8 @@
 // With unconfirmed, a call asks twice: of the tip, and of what is pending. Where the two differ it names 100
 // transactions at most as the reason. To find them takes twice links.MaxWork at most for a key and 28 records for
 // each of 200 links, 56 for each of 100 links of an identity and 35 for what it merged into, and 42 for an action. The first page of
-// ListAddressRequests and ListAddressLinks looks at 1,000 pending actions, 34 records each. A BatchResolve counts
-// twice, and every 100 entries of a page of ListAddressActions, or of such a first one, as another call (unitUnconfirmed).
+// ListAddressRequests and ListAddressLinks looks at 1,000 pending actions, 34 records each, and shows 400 that would differ; a page of
+// ListAddressActions has 400. A BatchResolve counts twice, and every 100 entries of a page of ListAddressActions, or of such a first one, as another call (unitUnconfirmed).
 package identity
 
 import (
