@@ -42,6 +42,9 @@ const (
 	atOnce = 4
 	// maxCoins is how many coins a client may name.
 	maxCoins = 100
+	// maxRead is how many bytes the transactions have together that are read for a call: whoever has paid for them decides how
+	// long each is.
+	maxRead = 16 << 20
 )
 
 // Wallet is where coins come from, and where transactions go to.
@@ -107,8 +110,24 @@ func (s *Service) RegisterREST(mux *runtime.ServeMux) error {
 
 var errNobody = status.Error(codes.Unavailable, "this server is not connected to a node that takes transactions; try again later")
 
+// reading is an Access for one call, which reads no more than maxRead.
+type reading struct {
+	*Access
+	read int // bytes so far
+}
+
+// Transaction implements coins.Source.
+func (r *reading) Transaction(ctx context.Context, txid chainhash.Hash) ([]byte, error) {
+	if r.read > maxRead {
+		return nil, status.Errorf(codes.FailedPrecondition, "the transactions that have the coins are more than %d bytes together: take fewer coins, or those of shorter transactions", maxRead)
+	}
+	raw, err := r.Access.Transaction(ctx, txid)
+	r.read += len(raw)
+	return raw, err
+}
+
 // enter lets a call ask the node, until leave is called.
-func (s *Service) enter(ctx context.Context) (a *Access, leave func(), err error) {
+func (s *Service) enter(ctx context.Context) (r *reading, leave func(), err error) {
 	if err := s.rates.Take(admission.ClientOf(ctx), 1); err != nil {
 		return nil, nil, err
 	}
@@ -118,11 +137,12 @@ func (s *Service) enter(ctx context.Context) (a *Access, leave func(), err error
 		return nil, nil, status.FromContextError(ctx.Err()).Err()
 	}
 	leave = func() { <-s.turns }
-	if a, err = s.connected(ctx); err != nil {
+	a, err := s.connected(ctx)
+	if err != nil {
 		leave()
 		return nil, nil, s.fault(err)
 	}
-	return a, leave, nil
+	return &reading{Access: a}, leave, nil
 }
 
 // dialTimeout is how long a call waits for a connection.
@@ -151,7 +171,7 @@ func (s *Service) connected(ctx context.Context) (*Access, error) {
 
 // expect asks what would become of an action. The error is a *linkcheck.Refusal, or
 // linkcheck.ErrNoAction, or has a status.
-func (s *Service) expect(ctx context.Context, a *Access, act linkcheck.Action) (linkcheck.Expected, error) {
+func (s *Service) expect(ctx context.Context, a *reading, act linkcheck.Action) (linkcheck.Expected, error) {
 	checker := &linkcheck.Checker{
 		Server: s.c.Server, Name: "this one", Network: s.c.Net, Note: func(string) {},
 		Unconfirmed: func(ctx context.Context, txid chainhash.Hash) (raw []byte, known bool, err error) {

@@ -328,6 +328,24 @@ func TestSubmit(t *testing.T) {
 	}
 }
 
+// TestLongTransactions names coins of transactions as long as there are: they are not all read.
+func TestLongTransactions(t *testing.T) {
+	w := newWorld(t)
+	s := w.service(false)
+	var coins []*keytreev1.LinkCoin
+	for range 20 {
+		long := append([]byte{txscript.OP_RETURN}, make([]byte, 980_000)...)
+		coins = append(coins, named(w.pay(w.key.Output(10_000), long))...)
+	}
+	for few, want := range map[int]codes.Code{16: codes.OK, 20: codes.FailedPrecondition} {
+		_, err := s.PrepareLink(t.Context(), &keytreev1.PrepareLinkRequest{
+			Kind: "MLR", AuthorAddress: w.key.Address(), ParentAddress: regtest.NewKey().Address(), Coins: coins[:few]})
+		if status.Code(err) != want || err != nil && !strings.Contains(err.Error(), "take fewer coins") {
+			t.Errorf("%d coins in transactions of 1 MB: %v, want %v", few, err, want)
+		}
+	}
+}
+
 // TestRates refuses who asks too often, and says that there is nobody to ask.
 func TestRates(t *testing.T) {
 	w := newWorld(t)

@@ -132,7 +132,7 @@ var errNoIndex = status.Error(codes.FailedPrecondition,
 	"coins: this server cannot tell what an address can spend without having its node look through all outputs: name the coins")
 
 // spendable returns the coins that are named, or what the author has.
-func (s *Service) spendable(ctx context.Context, a *Access, author protocol.KeyHash, named []protocol.UTXO) ([]protocol.UTXO, error) {
+func (s *Service) spendable(ctx context.Context, a *reading, author protocol.KeyHash, named []protocol.UTXO) ([]protocol.UTXO, error) {
 	if len(named) > 0 {
 		return coins.Named(ctx, a, author, named)
 	}
