@@ -68,14 +68,14 @@ func costs(w *costWorlds) map[string]cost {
 			w.crowd.get("/v1/addresses/"+middle+"/requests"+all).lists("requests", 0, 0).as("none is open"),
 			w.crowd.get("/v1/addresses/"+listener+"/requests"+all).lists("requests", 0, spoken).as("messages of 1 kB"),
 			w.crowd.get("/v1/addresses/"+giant+"/requests"+all).lists("requests", 0, shouted).as("messages as long as transactions"),
-			w.supposed.get("/v1/addresses/"+rpctest.Address("inbox")+"/requests"+supposed).lists("requests", page, w.many).as("others are pending"),
-			w.supposed.get("/v1/addresses/"+middle+"/requests"+supposed+"&state=all").lists("requests", page, w.many).as("all would be cut"),
+			w.supposed.get("/v1/addresses/"+rpctest.Address("inbox")+"/requests"+supposed).lists("requests", supposedPage, w.many).as("others are pending"),
+			w.supposed.get("/v1/addresses/"+middle+"/requests"+supposed+"&state=all").lists("requests", supposedPage, w.many).as("all would be cut"),
 			w.supposed.get("/v1/addresses/"+listener+"/requests"+supposed).as("messages of 1 kB are pending"),
 			w.supposed.get("/v1/addresses/"+giant+"/requests"+supposed).as("messages as long as transactions are pending"),
 		),
 		"ListAddressLinks": asked(
 			w.crowd.get("/v1/addresses/"+middle+"/links"+before).lists("links", page, w.many).as("before they were cut"),
-			w.supposed.get("/v1/addresses/"+middle+"/links"+supposed).lists("links", page, w.many).as("all would be cut"),
+			w.supposed.get("/v1/addresses/"+middle+"/links"+supposed).lists("links", supposedPage, w.many).as("all would be cut"),
 		),
 		"ListMempool": asked(w.supposed.get("/v1/mempool"+all).lists("actions", 1000, w.pendingLimit())),
 		"ListEvents": asked(
@@ -84,7 +84,7 @@ func costs(w *costWorlds) map[string]cost {
 		),
 		"Watch":     little("it is Stream"),
 		"Stream":    asked(w.crowd.get("/v1/stream?from_height=0").ofEach(`"type":`)),
-		"StreamOf":  asked(w.crowd.post("/v1/stream", rpctest.Object{"addresses": w.addresses(), "from_height": 0}).of(w.batch)),
+		"StreamOf":  asked(w.crowd.post("/v1/stream", rpctest.Object{"addresses": w.addresses(), "from_height": 0}).as("for many addresses").of(w.transactions)),
 		"GetExport": asked(w.crowd.get("/v1/export?count=100000").ofEach(`"type":`)),
 
 		// State proofs.

@@ -59,16 +59,17 @@ type costWorlds struct {
 	stays int        // versions of an identity that the key that moves was below
 	times int        // that a question is asked; the one that took least counts
 
-	names      map[string]string // that questions need, and that are known when the servers are made
-	person     rpctest.Person    // who signs in
-	challenges int               // that he was given
-	wallet     *wallet
-	service    *keyserver.Service // that is kept
-	entry      string             // its first
-	user       *uid.Message       // the last one of an identity that stays with its key
-	users      int                // that have registered
-	inits      int                // KeyInits that a key may have
-	held       int                // that the key has, at least
+	names        map[string]string // that questions need, and that are known when the servers are made
+	person       rpctest.Person    // who signs in
+	challenges   int               // that he was given
+	transactions int               // on the chain of crowd
+	wallet       *wallet
+	service      *keyserver.Service // that is kept
+	entry        string             // its first
+	user         *uid.Message       // the last one of an identity that stays with its key
+	users        int                // that have registered
+	inits        int                // KeyInits that a key may have
+	held         int                // that the key has, at least
 }
 
 // costWorld is a server, once it is made.
@@ -194,6 +195,9 @@ func (w *costWorlds) newCrowd(t *testing.T) http.Handler {
 	w.names["chain"] = rpctest.ID(genesis)
 	last := c.Block(rpctest.MLR("last", named("path", 1), "nobody", "")) // of which whoever follows that path is told
 	r := rpctest.NewOf(t, rpc.Config{Admission: free()}, append(append(blocks, long...), last)...)
+	for _, b := range append(blocks, long...) {
+		w.transactions += len(b.Actions) + len(b.Anchors.Txs)
+	}
 	w.names["crowd"], w.names["tip"] = r.URL, fmt.Sprint(c.Next-1)
 	return r.Server.Handler()
 }

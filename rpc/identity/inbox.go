@@ -34,7 +34,7 @@ func (s *identityService) ListAddressRequests(ctx context.Context, request *keyt
 		return nil, err
 	}
 	defer list.close()
-	supposed := list.supposed
+	supposed := list.suppose()
 	from, err := parseActionCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (s *identityService) ListAddressLinks(ctx context.Context, request *keytree
 		return nil, err
 	}
 	defer list.close()
-	supposed := list.supposed
+	supposed := list.suppose()
 	after, err := parseKeyCursor(list.token.cursor)
 	if err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ func (s *identityService) ListAddressLinks(ctx context.Context, request *keytree
 // changedRequests adds to what would differ the requests asked of a key that would come into one of the states, or
 // leave it; add adds one, and tells about how many bytes that was.
 func (s *supposition) changedRequests(ctx context.Context, out *keytreev1.Unconfirmed, key protocol.KeyHash, states links.RequestState, limit int, add func(*graph.RequestChange) int) error {
-	changes, more, err := s.pending.ChangedRequests(ctx, key, states, min(limit, maxSupposed))
+	changes, more, err := s.pending.ChangedRequests(ctx, key, states, limit)
 	if err != nil {
 		return s.fault(err)
 	}

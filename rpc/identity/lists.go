@@ -17,8 +17,8 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
-	// maxSupposed is how many actions a page has at most of which it says as well what would differ, and how many requests and links
-	// that would: each takes several questions.
+	// maxSupposed is how many actions, requests or links a page has at most that says as well what would differ, and how many that
+	// would: each takes several questions.
 	maxSupposed = 400
 	// unitUnconfirmed is how many entries that may be otherwise are as much work as another call.
 	unitUnconfirmed = 100
@@ -63,6 +63,14 @@ func (r *graphReader) openListing(query [16]byte, atHeight *uint32, request list
 		return nil, err
 	}
 	return list, nil
+}
+
+// suppose returns what is pending, if the page is to have that beside it, and it has fewer entries then.
+func (l *listing) suppose() *supposition {
+	if l.supposed.known() {
+		l.limit = min(l.limit, maxSupposed)
+	}
+	return l.supposed
 }
 
 func (l *listing) close() {
@@ -167,10 +175,7 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 		return nil, err
 	}
 	defer list.close()
-	supposed := list.supposed
-	if supposed.known() {
-		list.limit = min(list.limit, maxSupposed)
-	}
+	supposed := list.suppose()
 	if err := supposed.charge(ctx, list.limit); err != nil {
 		return nil, err
 	}

@@ -50,8 +50,8 @@
 // With unconfirmed, a call asks twice: of the tip, and of what is pending. Where the two differ it names 100
 // transactions at most as the reason. To find them takes twice links.MaxWork at most for a key and 28 records for
 // each of 200 links, 56 for each of 100 links of an identity and 35 for what it merged into, and 42 for an action. The first page of
-// ListAddressRequests and ListAddressLinks looks at 1,000 pending actions, 34 records each, and shows 400 that would differ; a page of
-// ListAddressActions has 400. A BatchResolve counts twice, and every 100 entries of a page of ListAddressActions, or of such a first one, as another call (unitUnconfirmed).
+// ListAddressRequests and ListAddressLinks looks at 1,000 pending actions, 34 records each, and a page of these or of
+// ListAddressActions has 400 entries. A BatchResolve counts twice, and every 100 entries of a page of ListAddressActions, or of such a first one, as another call (unitUnconfirmed).
 package identity
 
 import (

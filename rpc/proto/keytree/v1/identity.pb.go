@@ -3564,7 +3564,7 @@ type ListAddressRequestsRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	AtHeight *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
-	// 1 to 1,000; 0 means 100.
+	// 1 to 1,000; 0 means 100. With unconfirmed a page has 400 at most.
 	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// As in ListIdentityKeysRequest.
 	PageToken   string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -3873,7 +3873,7 @@ type ListAddressLinksRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	AtHeight *uint32                `protobuf:"varint,2,opt,name=at_height,json=atHeight,proto3,oneof" json:"at_height,omitempty"`
-	// 1 to 1,000; 0 means 100.
+	// 1 to 1,000; 0 means 100. With unconfirmed a page has 400 at most.
 	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// As in ListIdentityKeysRequest.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`

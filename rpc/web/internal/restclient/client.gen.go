@@ -1397,7 +1397,7 @@ type ListAddressLinksParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
 	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
 
-	// PageSize 1 to 1,000; 0 means 100.
+	// PageSize 1 to 1,000; 0 means 100. With unconfirmed a page has 400 at most.
 	PageSize *uint32 `form:"page_size,omitempty" json:"page_size,omitempty"`
 
 	// PageToken next_page_token of the page before; left out for the first page. The other fields must be those of the first page, page_size excepted.
@@ -1428,7 +1428,7 @@ type ListAddressRequestsParams struct {
 	// AtHeight As of which block the answer is to be: from start_height to tip_height of GetStatus. Left out, the tip.
 	AtHeight *uint32 `form:"at_height,omitempty" json:"at_height,omitempty"`
 
-	// PageSize 1 to 1,000; 0 means 100.
+	// PageSize 1 to 1,000; 0 means 100. With unconfirmed a page has 400 at most.
 	PageSize *uint32 `form:"page_size,omitempty" json:"page_size,omitempty"`
 
 	// PageToken next_page_token of the page before; left out for the first page. The other fields must be those of the first page, page_size excepted.
