@@ -209,7 +209,7 @@ func costs(w *costWorlds) map[string]cost {
 		"grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": little("it is that of v1"),
 		"a checkpoint of a log":                                         little("it is at hand"),
 		"a tile of a log":                                               asked(w.wire.get("/keytree/"+w.names["tile"]).as("of hashes"), w.wire.get("/keytree/"+w.names["bundle"]).as("of entries")),
-		"a checkpoint to be cosigned":                                   little("some signatures, and 63 hashes, in 64 kB at most"),
+		"a checkpoint to be cosigned":                                   little("a signature of the log that it names, and 63 hashes, in 68 kB at most"),
 	}
 	return table
 }

@@ -399,7 +399,8 @@ func (w *costWorlds) open(t *testing.T) *keyserver.Service {
 	turns := make(chan struct{}, 100)
 	for range users {
 		m := w.newUser()
-		if w.user == nil { // who keeps the key
+		if w.user == nil { // who keeps the key, and is found behind all who had it
+			m = rpctest.NewMessage("zoe@example.org", w.entry, rpctest.NewKey(1), time.Now())
 			w.user = m
 		}
 		turns <- struct{}{}
