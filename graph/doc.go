@@ -71,7 +71,9 @@
 // up to a bound.
 //
 // The start reads the state back from a checkpoint, which is written when the graph is
-// closed and now and then, and applies the blocks since once more. Without a checkpoint it
+// closed and now and then, and applies the blocks since once more. What follows from its parts, the forest, the
+// hash table of the keys, the trie of the state root, is made on all processors, beside its checksum: if that is wrong,
+// nothing of it is believed. Without a checkpoint it
 // reads the keys from all versions of their records, and the ends of their lists from all actions.
 //
 // A step makes a change: another version of what is in memory, and what has to be

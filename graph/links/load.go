@@ -26,6 +26,7 @@ type Room struct {
 func (s *State) Load(txn *store.Txn, room Room) error {
 	group, ctx := errgroup.WithContext(context.Background())
 	var index txids.Index
+	var actions ledger
 	haveIndex, haveActions := make(chan struct{}), make(chan struct{}) // closed once there are
 	group.Go(func() (err error) {
 		if index, err = txids.Load(txn, room.Filters); err == nil {
@@ -37,12 +38,20 @@ func (s *State) Load(txn *store.Txn, room Room) error {
 		if err := s.loadKeys(txn, room.Keys); err != nil {
 			return err
 		}
-		if s.records != nil { // they ask nothing that follows from actions
-			group.Go(func() error { return s.loadRecords(ctx, txn, haveActions, room.Records) })
+		if s.records != nil { // they follow from nothing else, and hardly ever ask for an action
+			group.Go(func() error {
+				return s.loadRecords(txn, room.Records, func(ref int32) (protocol.MapKey, error) {
+					if err := wait(ctx, haveActions); err != nil {
+						return protocol.MapKey{}, err
+					}
+					return s.keyByRef(&actions)(ref)
+				})
+			})
 		}
 		if err := s.loadActions(txn); err != nil {
 			return err
 		}
+		actions = s.ledger(txn, never)
 		close(haveActions)
 		if err := wait(ctx, haveIndex); err != nil {
 			return err
@@ -55,16 +64,14 @@ func (s *State) Load(txn *store.Txn, room Room) error {
 	return group.Wait()
 }
 
-// wait waits for what others have to do first, until a context ends.
-func wait(ctx context.Context, all ...<-chan struct{}) error {
-	for _, done := range all {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// wait waits for what another has to do first, until a context ends.
+func wait(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }
 
 // LoadIndex reads the index of txids from the store, with filters of so many bytes at most, and gives it to the state.

@@ -1,7 +1,6 @@
 package links
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
@@ -155,8 +154,8 @@ func (s *State) takeBackRecords(txn *store.Txn, actions book, keys []protocol.Ke
 }
 
 // loadRecords derives the records from where the keys stand, as of the tip, and from the store. store.ErrMemory if there
-// are more than so many. It asks for actions, if it has to, once there are those of the state.
-func (s *State) loadRecords(ctx context.Context, txn *store.Txn, haveActions <-chan struct{}, most int) error {
+// are more than so many.
+func (s *State) loadRecords(txn *store.Txn, most int, keyOf statemap.KeyByRef) error {
 	b := statemap.NewBuilder(min(most, s.Keys()+s.Keys()/2))
 	tooMany := func() error {
 		if b.Len() > most {
@@ -187,13 +186,7 @@ func (s *State) loadRecords(ctx context.Context, txn *store.Txn, haveActions <-c
 	if err != nil {
 		return err
 	}
-	m, err := b.Map(func(ref int32) (key protocol.MapKey, err error) {
-		if err := wait(ctx, haveActions); err != nil {
-			return key, err
-		}
-		l := s.ledger(txn, never)
-		return s.keyByRef(&l)(ref)
-	})
+	m, err := b.Map(keyOf)
 	if err == nil {
 		s.records = &m
 	}
