@@ -1,26 +1,21 @@
 package rpc_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keytree-bch/keytree/rpc/admission"
@@ -28,8 +23,7 @@ import (
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
-// The attackers have addresses of their own on the loopback interface, and so has the
-// honest client, which is limited as they are.
+// What attackers do, each on a connection of his own until a context ends.
 
 // dialFrom connects from the n-th address of the loopback interface.
 func dialFrom(ctx context.Context, n int, address string) (net.Conn, error) {
@@ -37,274 +31,9 @@ func dialFrom(ctx context.Context, n int, address string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", address)
 }
 
-// siege is an attack: what each attacker does on a connection of his own until ctx ends.
-type siege struct {
-	rest   bool // else gRPC
-	attack func(ctx context.Context, c net.Conn)
-}
-
-// besieged is a server, in a process of its own, with an honest client.
-type besieged struct {
-	*attacked
-	http         *http.Client
-	conn         *grpc.ClientConn
-	identity     keytreev1.IdentityServiceClient
-	path         string // what it asks for
-	resolve      *keytreev1.ResolveAddressRequest
-	patientTries atomic.Int64 // answers that were asked for again
-}
-
 // exhaustive reports whether to attack with the limits of a real server, and many more
 // attackers.
 func exhaustive() bool { return os.Getenv("KEYTREE_EXHAUSTIVE") != "" }
-
-func newBesieged(t *testing.T) *besieged {
-	t.Helper()
-	b := &besieged{
-		attacked: startAttacked(t),
-		path:     "/v1/addresses/" + rpctest.Address("deep7"),
-		resolve:  &keytreev1.ResolveAddressRequest{Address: rpctest.Address("deep7")},
-	}
-	probe, err := dialFrom(t.Context(), 0, b.REST)
-	if err != nil {
-		t.Skipf("this system has one loopback address only: %v", err)
-	}
-	probe.Close()
-	dial := func(ctx context.Context, address string) (net.Conn, error) { return dialFrom(ctx, 1, address) }
-	b.http = &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
-	}}
-	t.Cleanup(b.http.CloseIdleConnections)
-	b.conn, err = grpc.NewClient(b.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.conn.Close() })
-	b.identity = keytreev1.NewIdentityServiceClient(b.conn)
-	return b
-}
-
-// ask asks once over each wire, over a new connection if fresh. A connection that is closed
-// while it is idle may be one that the next request was sent on: that one is asked again, as
-// clients do.
-func (b *besieged) ask(ctx context.Context, fresh bool) error {
-	if fresh {
-		b.http.CloseIdleConnections()
-	}
-	var err error
-	for range patience {
-		if err = b.get(ctx, b.path); err == nil {
-			break
-		}
-		b.again()
-	}
-	if err != nil {
-		return fmt.Errorf("REST: %w", err)
-	}
-	for range patience {
-		if _, err = b.identity.ResolveAddress(ctx, b.resolve, grpc.WaitForReady(true)); err == nil {
-			return nil
-		}
-		b.again()
-	}
-	return fmt.Errorf("gRPC: %w", err)
-}
-
-// patience is how often the honest client asks until it takes a refusal for an answer.
-const patience = 100
-
-// again waits a little, less than a refusal says, before the honest client asks again.
-func (b *besieged) again() {
-	b.patientTries.Add(1)
-	time.Sleep(10 * time.Millisecond)
-}
-
-// get asks once for what is at a path of REST.
-func (b *besieged) get(ctx context.Context, path string) error {
-	request, err := http.NewRequestWithContext(ctx, "GET", "http://"+b.REST+path, nil)
-	if err != nil {
-		return err
-	}
-	response, err := b.http.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if _, err := io.Copy(io.Discard, response.Body); err != nil {
-		return err
-	}
-	if response.StatusCode != http.StatusOK {
-		return errors.New(response.Status)
-	}
-	return nil
-}
-
-// checkUsage checks that no budget is exceeded.
-func (b *besieged) checkUsage(t *testing.T) {
-	t.Helper()
-	u, limits := b.look(t, lookAtUsage).Usage, attackedLimits()
-	for _, c := range []struct {
-		what       string
-		used, most int
-	}{
-		{"connections", u.Connections, limits.Connections.All},
-		{"requests", u.Requests, limits.Requests.All},
-		{"streams", u.Streams, limits.Streams.All},
-		{"long answers", u.Long, limits.Long.All},
-		{"bytes in", u.BytesIn, limits.BytesIn.All + limits.Requests.All*(16<<10)}, // a message of gRPC's that is there is counted anyway
-		{"bytes out", u.BytesOut, limits.BytesOut.All},
-	} {
-		if c.used > c.most {
-			t.Errorf("%d %s are in use, of %d", c.used, c.what, c.most)
-		}
-	}
-}
-
-// awaitCalm waits until nothing is in use any more but by the honest client, for a minute
-// at most, and tells how long that took.
-func (b *besieged) awaitCalm(t *testing.T) time.Duration {
-	t.Helper()
-	b.http.CloseIdleConnections()
-	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		u := b.look(t, lookAtUsage).Usage
-		u.Remembered = 0
-		if u.Connections <= 1 && u == (admission.Usage{Connections: u.Connections}) { // that of the gRPC client
-			return time.Since(began)
-		}
-		if time.Since(began) > time.Minute {
-			t.Fatalf("still in use: %+v", u)
-		}
-	}
-}
-
-// withstand has attackers attack, each again and again over a new connection, and asks
-// meanwhile.
-func (b *besieged) withstand(t *testing.T, s siege) {
-	attackers, addresses, questions, pause := 80, 16, 5, 300*time.Millisecond
-	if exhaustive() {
-		attackers, addresses, questions, pause = 3000, 200, 200, 5*time.Second
-	}
-	if err := b.ask(t.Context(), true); err != nil {
-		t.Fatal(err)
-	}
-	before := b.look(t, lookAtMemory)
-	ctx, cancel := context.WithCancel(t.Context())
-	var attacks atomic.Int64
-	var attacking sync.WaitGroup
-	target := b.GRPC
-	if s.rest {
-		target = b.REST
-	}
-	for i := range attackers {
-		attacking.Go(func() {
-			for ctx.Err() == nil {
-				c, err := dialFrom(ctx, 2+i%addresses, target)
-				if err != nil {
-					continue
-				}
-				attacks.Add(1)
-				stop := context.AfterFunc(ctx, func() { c.Close() })
-				s.attack(ctx, c)
-				stop()
-				c.Close()
-				time.Sleep(pause) // leaves the attacked a processor
-			}
-		})
-	}
-	// The attack is under way once each attacker has connected. Attackers who have no processor
-	// left may take long over that, and need not be waited for.
-	for began := time.Now(); attacks.Load() < int64(attackers) && time.Since(began) < 10*time.Second; {
-		time.Sleep(time.Millisecond)
-	}
-	var took []time.Duration
-	for i := range questions {
-		began := time.Now()
-		if err := b.ask(ctx, i%2 == 0); err != nil {
-			t.Errorf("question %d: %v", i, err)
-		}
-		took = append(took, time.Since(began))
-		b.checkUsage(t)
-	}
-	during := b.look(t, lookAtUsage)
-	cancel()
-	attacking.Wait()
-	calm := b.awaitCalm(t)
-	if err := b.ask(t.Context(), true); err != nil {
-		t.Errorf("afterwards: %v", err)
-	}
-	after := b.look(t, lookAtMemory)
-	slices.Sort(took)
-	t.Logf("%d connections of attackers; honest client: median %v, p99 %v, asked again %d times; nothing in use after %v; the server's process: peak %d MiB (before: %d MiB), in use afterwards %+d kB; at the end: %+v",
-		attacks.Load(), took[len(took)/2], took[len(took)*99/100], b.patientTries.Swap(0), calm, after.Peak>>20, before.Peak>>20, (after.InUse-before.InUse)>>10, during.Usage)
-	if grown := after.InUse - before.InUse; grown > mostLeft {
-		t.Errorf("%d MiB are in use afterwards that were not before, expected %d at most", grown>>20, mostLeft>>20)
-	}
-	if exhaustive() && after.Peak > attackedMemory {
-		t.Errorf("the server's process took %d MiB, more than the %d MiB that it was given", after.Peak>>20, attackedMemory>>20)
-	}
-}
-
-// mostLeft is how much memory a siege may leave in use, in bytes: pools and tables that later calls use again.
-const mostLeft = 32 << 20
-
-// TestSieges attacks a server in all the ways there are for clients that are connected,
-// with many more connections than it takes.
-func TestSieges(t *testing.T) {
-	b := newBesieged(t)
-	untilClosed := func(c net.Conn) { io.Copy(io.Discard, c) }
-	// All attackers send the same bytes, not a copy each.
-	say := func(text string) func(context.Context, net.Conn) {
-		sent := []byte(text)
-		return func(_ context.Context, c net.Conn) {
-			c.Write(sent)
-			untilClosed(c)
-		}
-	}
-	const post = "POST /v1/addresses:batchResolve HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-	addresses, streams := 2000, 20
-	if exhaustive() {
-		addresses, streams = 10_000, 100
-	}
-	bundle := "/v1/anchors/chains/" + rpctest.ID(rpctest.AnchorOf(t, "child", rpctest.Record("example.org", 0))) + "/bundle"
-	if err := b.get(t.Context(), bundle); err != nil {
-		t.Fatalf("%s: %v", bundle, err)
-	}
-	deep := strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%q,", rpctest.Address("deep120")), addresses), ",")
-	batch := `{"addresses":[` + deep + `]}`
-	unread := func(text string) func(context.Context, net.Conn) {
-		sent := []byte(text)
-		return func(ctx context.Context, c net.Conn) {
-			c.(*net.TCPConn).SetReadBuffer(4 << 10)
-			c.Write(sent)
-			<-closedByPeer(ctx, c)
-		}
-	}
-	for _, attack := range []struct {
-		name string
-		siege
-	}{
-		{"idle connections", siege{true, say("")}},
-		{"idle gRPC connections", siege{false, say(http2.ClientPreface)}},
-		{"slow headers", siege{true, drip("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "x")}},
-		{"endless headers", siege{true, flood("GET /healthz HTTP/1.1\r\nHost: localhost\r\n", "X-Long: "+strings.Repeat("x", 4000)+"\r\n")}},
-		{"stalled bodies", siege{true, say(post + "Content-Length: 2000000\r\n\r\n" + strings.Repeat(" ", 1<<20))}},
-		{"endless chunked bodies", siege{true, flood(post+"Transfer-Encoding: chunked\r\n\r\n", "4000\r\n"+strings.Repeat(" ", 0x4000)+"\r\n")}},
-		{"dripping chunked bodies", siege{true, drip(post+"Transfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n")}},
-		{"unread batches", siege{true, unread(post + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(batch)) + batch)}},
-		{"unread bundles", siege{true, unread("GET " + bundle + " HTTP/1.1\r\nHost: localhost\r\n\r\n")}},
-		{"unread events", siege{true, unread("GET /v1/events?page_size=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n")}},
-		{"pipelined requests", siege{true, flood("", "GET /v1/events?page_size=100 HTTP/1.1\r\nHost: localhost\r\n\r\n")}},
-		{"no HTTP/2 at all", siege{false, flood("", strings.Repeat("x", 1000))}},
-		{"rapid reset", siege{false, overHTTP2(1<<16-1, rapidReset)}},
-		{"ping flood", siege{false, overHTTP2(1<<16-1, pings)}},
-		{"stalled gRPC messages", siege{false, overHTTP2(1<<16-1, stalledMessages(streams))}},
-		{"window starvation", siege{false, overHTTP2(0, unanswered("BatchResolve", deepBatch(), 3))}},
-		{"many small unread answers", siege{false, overHTTP2(0, unanswered("ResolveAddress", b.resolve, 100))}},
-		{"unread Watch streams", siege{false, overHTTP2(0, unanswered("Watch", &keytreev1.WatchRequest{FromHeight: proto.Uint32(0)}, 10))}},
-	} {
-		t.Run(attack.name, func(t *testing.T) { b.withstand(t, attack.siege) })
-	}
-}
 
 // closedByPeer is closed when the other side has reset the connection, which a side that
 // does not read finds out by writing.
@@ -316,7 +45,7 @@ func closedByPeer(ctx context.Context, c net.Conn) <-chan struct{} {
 			if _, err := c.Write([]byte("\r\n")); err != nil {
 				return
 			}
-			time.Sleep(20 * time.Millisecond)
+			wait(ctx, max(20*time.Millisecond, pace()/2))
 		}
 	}()
 	return closed
@@ -331,12 +60,22 @@ func pace() time.Duration {
 	return 5 * time.Millisecond
 }
 
+// wait waits, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
 // drip sends a text, and then another byte by byte, slowly.
 func drip(text, more string) func(context.Context, net.Conn) {
 	return func(ctx context.Context, c net.Conn) {
 		_, err := io.WriteString(c, text)
 		for i := 0; err == nil && ctx.Err() == nil; i++ {
-			time.Sleep(pace())
+			wait(ctx, pace())
 			_, err = io.WriteString(c, more[i%len(more):i%len(more)+1])
 		}
 	}
@@ -350,7 +89,85 @@ func flood(text, more string) func(context.Context, net.Conn) {
 		for err == nil && ctx.Err() == nil {
 			c.SetWriteDeadline(time.Now().Add(2 * time.Second))
 			_, err = c.Write(again)
-			time.Sleep(pace())
+			wait(ctx, pace())
+		}
+	}
+}
+
+// say sends a text, and then waits for the connection's end. All attackers send the same bytes, not
+// a copy each.
+func say(text string) func(context.Context, net.Conn) {
+	sent := []byte(text)
+	return func(_ context.Context, c net.Conn) {
+		c.Write(sent)
+		io.Copy(io.Discard, c)
+	}
+}
+
+// unread sends a text, and takes nothing of the answer.
+func unread(text string) func(context.Context, net.Conn) {
+	sent := []byte(text)
+	return func(ctx context.Context, c net.Conn) {
+		c.(*net.TCPConn).SetReadBuffer(4 << 10)
+		c.Write(sent)
+		<-closedByPeer(ctx, c)
+	}
+}
+
+// asks sends a request over HTTP/1 again and again, each as soon as the one before was answered or
+// refused.
+func asks(text string) func(context.Context, net.Conn) {
+	sent := []byte(text)
+	return func(ctx context.Context, c net.Conn) {
+		answers := bufio.NewReader(c)
+		for ctx.Err() == nil {
+			if _, err := c.Write(sent); err != nil {
+				return
+			}
+			answer, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				return
+			}
+			io.Copy(io.Discard, answer.Body)
+		}
+	}
+}
+
+// clientHello is the first message of a client that speaks TLS.
+func clientHello() []byte {
+	client, server := net.Pipe()
+	defer server.Close()
+	go func() {
+		tls.Client(client, &tls.Config{InsecureSkipVerify: true}).Handshake() // which fails when it was recorded
+		client.Close()
+	}()
+	header := make([]byte, 5) // of a record: its kind, its version, its length
+	if _, err := io.ReadFull(server, header); err != nil {
+		panic(err) // the test's own, also below
+	}
+	body := make([]byte, binary.BigEndian.Uint16(header[3:]))
+	if _, err := io.ReadFull(server, body); err != nil {
+		panic(err)
+	}
+	return append(header, body...)
+}
+
+// replay sends what was recorded, and goes as soon as it is answered: all work is the other side's.
+func replay(recorded []byte) func(context.Context, net.Conn) {
+	return func(_ context.Context, c net.Conn) {
+		c.Write(recorded)
+		c.Read(make([]byte, 1))
+	}
+}
+
+// overTLS attacks inside TLS, from the end of the handshake on. sessions, if there are some, are
+// resumed.
+func overTLS(sessions tls.ClientSessionCache, attack func(context.Context, net.Conn), protocols ...string) func(context.Context, net.Conn) {
+	config := &tls.Config{InsecureSkipVerify: true, NextProtos: protocols, ClientSessionCache: sessions}
+	return func(ctx context.Context, c net.Conn) {
+		secure := tls.Client(c, config)
+		if secure.HandshakeContext(ctx) == nil {
+			attack(ctx, secure)
 		}
 	}
 }
@@ -384,14 +201,24 @@ func overHTTP2(window uint32, attack func(*peer2) error) func(context.Context, n
 
 // begin sends the header of a gRPC call.
 func (p *peer2) begin(stream uint32, method string, more ...[2]string) error {
-	p.block.Reset()
-	for _, field := range slices.Concat([][2]string{
+	return p.header(stream, false, slices.Concat([][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", "/keytree.v1.IdentityService/" + method}, {":authority", "localhost"},
 		{"content-type", "application/grpc"}, {"te", "trailers"},
-	}, more) {
+	}, more)...)
+}
+
+// get sends a request of REST.
+func (p *peer2) get(stream uint32, path string) error {
+	return p.header(stream, true, [][2]string{{":method", "GET"}, {":scheme", "https"}, {":path", path}, {":authority", "localhost"}}...)
+}
+
+// header sends the header of a request.
+func (p *peer2) header(stream uint32, end bool, fields ...[2]string) error {
+	p.block.Reset()
+	for _, field := range fields {
 		p.headers.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
 	}
-	return p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndHeaders: true})
+	return p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndHeaders: true, EndStream: end})
 }
 
 // send sends a message, in pieces of a frame. It has to fit into the window that a server
@@ -460,33 +287,89 @@ func stalledMessages(streams int) func(*peer2) error {
 	}
 }
 
-// floodOf is how many frames a flood has.
-func floodOf() int {
-	if exhaustive() {
-		return 20_000
+// floodOf is how many frames a flood has: ten times as many calls as a server has taken back on a
+// connection.
+const floodOf = 2000
+
+// recorded attacks over HTTP/2 by what an attack would send, which all attackers have made once.
+// They send as much at once as the system takes.
+func recorded(attack func(*peer2) error) func(context.Context, net.Conn) {
+	var sent bytes.Buffer
+	p := &peer2{Framer: http2.NewFramer(&sent, nil), ctx: context.Background()}
+	p.headers = hpack.NewEncoder(&p.block)
+	if err := attack(p); err != nil {
+		panic(err) // the test's own
 	}
-	return 500
+	return overHTTP2(1<<16-1, func(p *peer2) error {
+		_, err := p.Conn.Write(sent.Bytes())
+		return err
+	})
 }
 
-// rapidReset begins calls and takes them back at once.
-func rapidReset(p *peer2) error {
-	for i := range floodOf() {
-		stream := uint32(2*i + 1)
-		if err := p.begin(stream, "ResolveAddress"); err != nil {
-			return err
+// rapidReset begins calls of gRPC, or requests of REST for a path, and takes them back at once
+// (CVE-2023-44487).
+func rapidReset(path string) func(*peer2) error {
+	return func(p *peer2) error {
+		for i := range floodOf {
+			stream := uint32(2*i + 1)
+			begin := func() error { return p.begin(stream, "ResolveAddress") }
+			if path != "" {
+				begin = func() error { return p.get(stream, path) }
+			}
+			if err := begin(); err != nil {
+				return err
+			}
+			if err := p.WriteRSTStream(stream, http2.ErrCodeCancel); err != nil {
+				return err
+			}
 		}
-		if err := p.WriteRSTStream(stream, http2.ErrCodeCancel); err != nil {
-			return err
-		}
+		return nil
 	}
-	return nil
 }
 
 func pings(p *peer2) error {
-	for range floodOf() {
+	for range floodOf {
 		if err := p.WritePing(false, [8]byte{}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func settings(p *peer2) error {
+	for range floodOf {
+		if err := p.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 14}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// continuations sends the header of a request that has no end (CVE-2023-45288).
+func continuations(p *peer2) error {
+	if err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}}); err != nil {
+		return err
+	}
+	var name bytes.Buffer
+	field := hpack.NewEncoder(&name)
+	for range floodOf {
+		name.Reset()
+		field.WriteField(hpack.HeaderField{Name: "x-long", Value: strings.Repeat("x", 1000), Sensitive: true})
+		if err := p.WriteContinuation(1, false, name.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unreadPaths asks for paths of REST, and takes nothing of the answers.
+func unreadPaths(path string, times int) func(*peer2) error {
+	return func(p *peer2) error {
+		for i := range times {
+			if err := p.get(uint32(2*i+1), path); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }

@@ -1,17 +1,17 @@
 package rpc_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/graph/links"
@@ -19,9 +19,6 @@ import (
 	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
-
-// asAttacked has the process that it is set for be the server that TestSieges attacks.
-const asAttacked = "KEYTREE_TEST_ATTACKED"
 
 // attackedMemory is what the attacked server is given, in bytes: the default of --memory.
 const attackedMemory = graph.DefaultMemory
@@ -43,7 +40,7 @@ func attackedLimits() admission.Limits {
 }
 
 // TestAttacked is not a test but the process that TestSieges attacks. It says where it
-// listens, and for each line that it reads how it is.
+// listens, and for each order that it reads how it is.
 func TestAttacked(t *testing.T) {
 	if os.Getenv(asAttacked) == "" {
 		t.Skip("part of TestSieges")
@@ -56,20 +53,39 @@ func TestAttacked(t *testing.T) {
 		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))
 	}
 	gate := admission.New(admission.Config{Limits: attackedLimits()})
-	blocks := []graph.Block{c.Block(requests...), c.Block(accepts...), rpctest.RequestsOf(c, 20_000)}
-	anchored, _ := rpctest.Long(t, c, 8000)
+	many, long := 20_000, 2000
+	if exhaustive() {
+		many, long = 400_000, 10_000
+	}
+	blocks := []graph.Block{c.Block(requests...), c.Block(accepts...), rpctest.RequestsOf(c, many)}
+	anchored, _ := rpctest.Long(t, c, long)
 	rig := rpctest.NewOf(t, rpc.Config{Admission: gate}, append(blocks, anchored...)...)
+	plain := attackedAddresses{REST: strings.TrimPrefix(rig.URL, "http://"), GRPC: rig.Conn.Target()}
+	cert, key := rpctest.WriteCertificate(t, time.Now().Add(time.Hour), "127.0.0.1")
+	certificate, err := rpc.LoadCertificate(cert, key, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure := *rig
+	secure.Serve(t, rpc.Config{Admission: gate, Graph: rig.Graph, Indexer: rig.Follower, Net: rpctest.Net, TLS: certificate.TLS()})
 	out := json.NewEncoder(os.Stdout)
 	say := func(v any) {
 		if err := out.Encode(v); err != nil {
 			t.Fatal(err)
 		}
 	}
-	say(attackedAddresses{strings.TrimPrefix(rig.URL, "http://"), rig.Conn.Target()})
-	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		look := attackedLook{Usage: gate.Usage(), Peak: peakMemory()}
-		if lines.Text() == lookAtMemory {
+	say(attackedAddresses{plain.REST, plain.GRPC, strings.TrimPrefix(secure.URL, "http://"), secure.Conn.Target(), cert})
+	for orders := json.NewDecoder(os.Stdin); ; {
+		var at string
+		if err := orders.Decode(&at); err == io.EOF {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		look := attackedLook{Usage: gate.Usage(), Processor: processorTime(), Peak: peakMemory()}
+		if at == lookAtMemory {
 			look.InUse = rpctest.InUse()
+			os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // the next peak is one of its own, where the system lets it
 		}
 		say(look)
 	}
@@ -92,13 +108,21 @@ func peakMemory() int64 {
 }
 
 // attackedAddresses is where the attacked server listens.
-type attackedAddresses struct{ REST, GRPC string }
+type attackedAddresses struct {
+	REST, GRPC, SecureREST, SecureGRPC string
+	Certificate                        string // the file with it
+}
+
+func (a attackedAddresses) of(w wire) string {
+	return [...]string{a.REST, a.GRPC, a.SecureREST, a.SecureGRPC}[w]
+}
 
 // attackedLook is how the attacked server is.
 type attackedLook struct {
-	Usage admission.Usage
-	Peak  int64 // of memory held, in bytes
-	InUse int64 // of memory, in bytes, after collecting garbage
+	Usage     admission.Usage
+	Processor time.Duration // that the process has used
+	Peak      int64         // of memory held, in bytes, since memory was looked at
+	InUse     int64         // of memory, in bytes, after collecting garbage
 }
 
 // What an attacked server is told to look at.
@@ -106,54 +130,3 @@ const (
 	lookAtUsage  = "usage"
 	lookAtMemory = "memory"
 )
-
-// attacked is the process that is attacked.
-type attacked struct {
-	attackedAddresses
-	ask     io.Writer // its standard input
-	answers *json.Decoder
-}
-
-// startAttacked starts the server, which ends with the test: when nothing is to be read any
-// more.
-func startAttacked(t *testing.T) *attacked {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestAttacked$")
-	cmd.Env = append(os.Environ(), asAttacked+"=1")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	a := &attacked{ask: in, answers: json.NewDecoder(out)}
-	t.Cleanup(func() {
-		in.Close()
-		rest, _ := io.ReadAll(io.MultiReader(a.answers.Buffered(), out))
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the attacked server: %v\n%s", err, rest)
-		}
-	})
-	if err := a.answers.Decode(&a.attackedAddresses); err != nil {
-		t.Fatalf("the attacked server says nothing: %v", err)
-	}
-	return a
-}
-
-// look asks the server how it is.
-func (a *attacked) look(t *testing.T, at string) (look attackedLook) {
-	t.Helper()
-	if _, err := fmt.Fprintln(a.ask, at); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.answers.Decode(&look); err != nil {
-		t.Fatalf("the attacked server says nothing: %v", err)
-	}
-	return look
-}
