@@ -59,6 +59,15 @@ func ParseAddress(s string, net *chaincfg.Params) (KeyHash, error) {
 // used: it takes mixed case, public keys in hex, SLP, legacy addresses of any
 // network, unknown types, the reserved bit, and a size that is not the hash's.
 func parseCashAddr(s string, net *chaincfg.Params) (KeyHash, error) {
+	prefix, payload, given := strings.Cut(s, ":")
+	if !given {
+		prefix, payload = net.CashAddressPrefix, s
+	}
+	if prefix == net.CashAddressPrefix {
+		if key, ok := parseKeyAddress(prefix, payload); ok {
+			return key, nil
+		}
+	}
 	if i := strings.IndexFunc(s, notCashAddr); i >= 0 {
 		return KeyHash{}, fmt.Errorf("expected letters, digits and one colon, got %q", s[i:i+1])
 	}
@@ -66,17 +75,14 @@ func parseCashAddr(s string, net *chaincfg.Params) (KeyHash, error) {
 	if s != lower && s != strings.ToUpper(s) {
 		return KeyHash{}, errors.New("expected all lower or all upper case, got both")
 	}
-	prefix, payload, given := strings.Cut(lower, ":")
-	if !given {
-		prefix, payload = net.CashAddressPrefix, lower
-	}
+	prefix, payload = strings.ToLower(prefix), strings.ToLower(payload)
 	if prefix != net.CashAddressPrefix {
 		return KeyHash{}, fmt.Errorf("expected prefix %q of %s, got %q%s", net.CashAddressPrefix, net.Name, prefix, prefixNote(prefix))
 	}
 	if len(payload) < cashAddrKey { // DecodeCashAddress relies on 8 at least
 		return KeyHash{}, fmt.Errorf("expected %d characters after the prefix, got %d", cashAddrKey, len(payload))
 	}
-	if key, ok := parseKeyAddress(prefix, payload); ok {
+	if key, ok := parseKeyAddress(prefix, payload); ok { // in upper case
 		return key, nil
 	}
 	_, data, err := bchutil.DecodeCashAddress(prefix + ":" + payload)
