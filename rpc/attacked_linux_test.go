@@ -113,7 +113,7 @@ type attackedAddresses struct {
 	Certificate                        string // the file with it
 }
 
-func (a attackedAddresses) of(w wire) string {
+func (a attackedAddresses) of(w listener) string {
 	return [...]string{a.REST, a.GRPC, a.SecureREST, a.SecureGRPC}[w]
 }
 

@@ -26,7 +26,7 @@ import (
 // context ends. The attackers have addresses of their own on the loopback interface.
 type siege struct {
 	name   string
-	wire   wire
+	wire   listener
 	attack func(context.Context, net.Conn)
 	// ask, if not nil, is what attackers do instead, once each, and tells what became of it.
 	ask func(context.Context, net.Conn) string
@@ -36,11 +36,11 @@ type siege struct {
 	restless bool
 }
 
-// wire is one of those that the attacked server listens on.
-type wire int
+// listener is one of those that the attacked server listens on.
+type listener int
 
 const (
-	overREST wire = iota
+	overREST listener = iota
 	overGRPC
 	overSecureREST
 	overSecureGRPC

@@ -282,7 +282,7 @@ func (w *costWorlds) ask(t *testing.T, q question, path string) (took time.Durat
 		request := httptest.NewRequestWithContext(t.Context(), q.method, path, bytes.NewReader(text))
 		request.Header.Set("Content-Type", "application/json")
 		answer := httptest.NewRecorder()
-		this := processorTime(t, func() { q.world.ServeHTTP(answer, request) })
+		this := processorTimeOf(t, func() { q.world.ServeHTTP(answer, request) })
 		if want := cmp.Or(q.code, http.StatusOK); answer.Code != want {
 			t.Fatalf("%s: %d, want %d: %.500s", path, answer.Code, want, answer.Body)
 		}
@@ -307,7 +307,7 @@ func (w *costWorlds) follow(t *testing.T, method, path string, body []byte) (too
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
-	took = processorTime(t, func() {
+	took = processorTimeOf(t, func() {
 		var response *http.Response
 		if response, err = http.DefaultClient.Do(request); err != nil {
 			return
@@ -325,8 +325,8 @@ func (w *costWorlds) follow(t *testing.T, method, path string, body []byte) (too
 	return took, told
 }
 
-// processorTime returns what this process takes of the processor for a question.
-func processorTime(t *testing.T, ask func()) time.Duration {
+// processorTimeOf returns what this process takes of the processor for a question.
+func processorTimeOf(t *testing.T, ask func()) time.Duration {
 	t.Helper()
 	now := func() int64 {
 		var u syscall.Rusage

@@ -154,8 +154,8 @@ func path(key string, keys int) (form, cut []links.Action) {
 	return form, cut
 }
 
-// asks are requests of strangers to a key, with messages of a character that takes six bytes in JSON, and two more in hex.
-func asks(what, parent string, requests, length int) (list []links.Action) {
+// requestsBy are requests of strangers to a key, with messages of a character that takes six bytes in JSON, and two more in hex.
+func requestsBy(what, parent string, requests, length int) (list []links.Action) {
 	for n := range requests {
 		of := named(what, n)
 		list = append(list, rpctest.MLR("request "+of, of, parent, strings.Repeat("\x01", length)))
@@ -180,7 +180,7 @@ func (w *costWorlds) newCrowd(t *testing.T) http.Handler {
 	}
 	blocks := []graph.Block{
 		c.Block(append(starred, pathed...)...), c.Block(append(unstarred, unpathed...)...),
-		c.Block(asks("speaker", "listener", spoken, longMessage)...), c.Block(asks("shouter", "giant", shouted, giantMessage)...),
+		c.Block(requestsBy("speaker", "listener", spoken, longMessage)...), c.Block(requestsBy("shouter", "giant", shouted, giantMessage)...),
 		c.Anchored(t, nil, chains...),
 	}
 	var breakers []rpctest.AnchorTx
@@ -219,11 +219,11 @@ func (w *costWorlds) newSupposed(t *testing.T) http.Handler {
 	config := rpc.Config{Admission: free(), DialLinks: func(context.Context) (*linksrpc.Access, error) {
 		return &linksrpc.Access{Wallet: w.wallet, Close: func() error { return nil }}, nil
 	}}
-	r := rpctest.NewOf(t, config, c.Block(append(append(starred, pathed...), personal...)...), c.Block(asks("asker", "inbox", w.many, 0)...), c.Anchored(t, nil, genesis))
+	r := rpctest.NewOf(t, config, c.Block(append(append(starred, pathed...), personal...)...), c.Block(requestsBy("asker", "inbox", w.many, 0)...), c.Anchored(t, nil, genesis))
 	pending := append(unstarred, unpathed...)
-	pending = append(pending, asks("pending", "inbox", w.many, 0)...)
-	pending = append(pending, asks("speaker", "listener", spoken, longMessage)...)
-	pending = append(pending, asks("shouter", "giant", shouted, giantMessage)...)
+	pending = append(pending, requestsBy("pending", "inbox", w.many, 0)...)
+	pending = append(pending, requestsBy("speaker", "listener", spoken, longMessage)...)
+	pending = append(pending, requestsBy("shouter", "giant", shouted, giantMessage)...)
 	for n := 0; len(pending) < w.pendingLimit(); n++ {
 		pending = append(pending, rpctest.MLR(named("stranger's", n), named("stranger", n), named("nobody", n), ""))
 	}

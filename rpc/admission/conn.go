@@ -233,14 +233,17 @@ func (c *conn) end(reset bool) {
 	}
 }
 
-// refuse counts a call that was refused, and closes the connection when there were too many.
+// refuse counts a call that was refused, and closes the connection when there were too many. It
+// returns when the refusal may be said: what comes through a proxy is not held back, for its others.
 func (c *conn) refuse() {
 	c.mu.Lock()
 	c.refused++
-	tooMany := c.refused > mostRefused
+	n := c.refused
 	c.mu.Unlock()
-	if tooMany {
+	if n > mostRefused {
 		c.Close()
+	} else if c.client.Single() {
+		time.Sleep(min(time.Duration(n)*holdRefused, mostHeld))
 	}
 }
 

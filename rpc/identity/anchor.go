@@ -31,7 +31,7 @@ func (s *anchorService) ListAnchorChains(ctx context.Context, request *keytreev1
 		return nil, err
 	}
 	query := queryDigest("ListAnchorChains", []byte(domain), request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request)
+	list, err := s.openListing(ctx, query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (s *anchorService) ListAnchors(ctx context.Context, request *keytreev1.List
 		}
 		pending = func(s *supposition, limit int) ([]anchors.Status, bool, error) { return s.anchorsIn(ctx, id, limit) }
 	}
-	list, err := s.openListing(queryDigest("ListAnchors", subject, request.AtHeight), request.AtHeight, request)
+	list, err := s.openListing(ctx, queryDigest("ListAnchors", subject, request.AtHeight), request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func (s *identityService) ListIdentityChanges(ctx context.Context, request *keyt
 	case parts > 0:
 		return s.overview(ctx, id, request.AtHeight, int(parts))
 	}
-	list, err := s.openPage(queryDigest("ListIdentityChanges", id[:], request.AtHeight), request.AtHeight, request)
+	list, err := s.openPage(ctx, queryDigest("ListIdentityChanges", id[:], request.AtHeight), request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}

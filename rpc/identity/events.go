@@ -93,6 +93,9 @@ func (s *identityService) listEvents(ctx context.Context, request *keytreev1.Lis
 	if err != nil {
 		return nil, err
 	}
+	if err := awaitPage(ctx, room); err != nil {
+		return nil, err
+	}
 	from := s.graph.Params().StartHeight
 	if request.FromHeight != nil {
 		from = *request.FromHeight

@@ -29,7 +29,7 @@ func (s *identityService) ListAddressRequests(ctx context.Context, request *keyt
 		return nil, err
 	}
 	query := queryDigest("ListAddressRequests", append(key[:], byte(states)), request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request)
+	list, err := s.openListing(ctx, query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (s *identityService) ListAddressLinks(ctx context.Context, request *keytree
 		return nil, err
 	}
 	query := queryDigest("ListAddressLinks", key[:], request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request)
+	list, err := s.openListing(ctx, query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}

@@ -50,11 +50,11 @@ type listRequest interface {
 
 // openListing opens what a page is as of: on the first page, what at_height asks for, then the
 // same block; and what is pending after that, if the request asks for it. Close it.
-func (r *graphReader) openListing(query [16]byte, atHeight *uint32, request listRequest) (*listing, error) {
+func (r *graphReader) openListing(ctx context.Context, query [16]byte, atHeight *uint32, request listRequest) (*listing, error) {
 	if request.GetPageToken() != "" {
 		atHeight = nil // the token says it
 	}
-	list, err := r.openPage(query, atHeight, request)
+	list, err := r.openPage(ctx, query, atHeight, request)
 	if err != nil {
 		return nil, err
 	}
@@ -79,13 +79,16 @@ func (l *listing) close() {
 }
 
 // openPage opens the view that a page is as of.
-func (r *graphReader) openPage(query [16]byte, atHeight *uint32, request pageRequest) (*listing, error) {
+func (r *graphReader) openPage(ctx context.Context, query [16]byte, atHeight *uint32, request pageRequest) (*listing, error) {
 	limit, err := parsePageSize(request.GetPageSize(), defaultPage, maxPage)
 	if err != nil {
 		return nil, err
 	}
 	token, err := parsePageTokenFor(query, request.GetPageToken())
 	if err != nil {
+		return nil, err
+	}
+	if err := awaitPage(ctx, limit); err != nil {
 		return nil, err
 	}
 	if token == nil {
@@ -126,7 +129,7 @@ func (s *identityService) ListIdentityKeys(ctx context.Context, request *keytree
 		return nil, err
 	}
 	query := queryDigest("ListIdentityKeys", id[:], request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request)
+	list, err := s.openListing(ctx, query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +173,7 @@ func (s *identityService) ListAddressActions(ctx context.Context, request *keytr
 		return nil, err
 	}
 	query := queryDigest("ListAddressActions", key[:], request.AtHeight)
-	list, err := s.openListing(query, request.AtHeight, request)
+	list, err := s.openListing(ctx, query, request.AtHeight, request)
 	if err != nil {
 		return nil, err
 	}

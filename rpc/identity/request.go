@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"strings"
 	"unicode/utf8"
 
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/keytree-bch/keytree/protocol"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/fault"
 )
 
@@ -50,4 +52,16 @@ func parsePageSize(size, byDefault, most uint32) (int, error) {
 		return 0, fault.Field(codes.InvalidArgument, "page_size", "expected at most %d, got %d", most, size)
 	}
 	return int(size), nil
+}
+
+// shortPage is how many entries a page may have that is made as soon as it is asked for.
+const shortPage = 10
+
+// awaitPage waits for the turn of a page of up to so many entries, unless it is short: else calls that are answered in no time
+// would stand in line behind everybody's pages.
+func awaitPage(ctx context.Context, entries int) error {
+	if entries <= shortPage {
+		return nil
+	}
+	return admission.Turn(ctx)
 }

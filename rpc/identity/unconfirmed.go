@@ -302,6 +302,9 @@ func (s *identityService) ListMempool(ctx context.Context, request *keytreev1.Li
 			return nil, err
 		}
 	}
+	if err := awaitPage(ctx, limit); err != nil {
+		return nil, err
+	}
 	view, err := s.viewAt(nil)
 	if err != nil {
 		return nil, err
