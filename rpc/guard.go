@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"log"
 	"net/http"
@@ -193,5 +194,17 @@ func contain(w http.ResponseWriter, log zerolog.Logger, call string) {
 
 // newHTTPLog sends what net/http has to say about connections to the log.
 func newHTTPLog(to zerolog.Logger, server string) *log.Logger {
-	return log.New(to.With().Str("server", server).Logger(), "", 0)
+	return log.New(httpLog{to.With().Str("server", server).Logger()}, "", 0)
+}
+
+// httpLog is where net/http's lines go.
+type httpLog struct{ to zerolog.Logger }
+
+// Write implements io.Writer. What strangers cause as often as they like, at no cost, does not fill the log.
+func (l httpLog) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("TLS handshake error")) {
+		l.to.Debug().Msg(strings.TrimSpace(string(line)))
+		return len(line), nil
+	}
+	return l.to.Write(line)
 }

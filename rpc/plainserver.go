@@ -27,7 +27,7 @@ func (s *plainServer) answer(next http.Handler, certificates *tls.Config, errors
 		Handler:   s.guarded(next),
 		ErrorLog:  errors,
 		Protocols: new(http.Protocols),
-		TLSConfig: certificates.Clone(),
+		TLSConfig: s.admission.Handshakes(certificates),
 	}
 	s.admission.Limit(s.http)
 	// HTTP/2 would put many requests behind one connection, and past its limits.

@@ -145,7 +145,7 @@ func NewServer(c Config) (*Server, error) {
 
 	wire := insecure.NewCredentials()
 	if c.TLS != nil {
-		wire = credentials.NewTLS(c.TLS)
+		wire = credentials.NewTLS(s.admission.Handshakes(c.TLS))
 	}
 	services := identity.New(identity.Config{
 		Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, StateLog: c.StateLog, Blocks: c.Blocks, Log: c.Log,
@@ -209,7 +209,7 @@ func NewServer(c Config) (*Server, error) {
 		// A refusal is behind shared, for pages to read it.
 		Handler:   s.guarded(named(c.Hosts, shared(c.Origins, s.admission.Handler(handler, kindOf, refuseHTTP)))),
 		ErrorLog:  newHTTPLog(c.Log, "REST"),
-		TLSConfig: c.TLS.Clone(),
+		TLSConfig: s.admission.Handshakes(c.TLS),
 	}
 	s.admission.Limit(s.http)
 	return s, nil
