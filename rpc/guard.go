@@ -137,15 +137,15 @@ func refuse(w http.ResponseWriter, r *http.Request, code int, err error) {
 
 // observed tells of each REST call that has an end of its own, by its pattern, and how it ended.
 func (s *Server) observed(next runtime.HandlerFunc) runtime.HandlerFunc {
+	var call rest.Call
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		if push.IsStream(r) {
 			next(w, r, path)
 			return
 		}
 		began, answer := time.Now(), &codedWriter{ResponseWriter: w, code: http.StatusOK}
-		pattern, _ := runtime.HTTPPattern(r.Context())
 		defer func() {
-			s.observe(r.Method+" "+strings.ReplaceAll(pattern.String(), "=*}", "}"), strconv.Itoa(answer.code), time.Since(began))
+			s.observe(strings.ReplaceAll(call.Pattern(r), "=*}", "}"), strconv.Itoa(answer.code), time.Since(began))
 		}()
 		next(answer, r, path)
 	}
@@ -170,9 +170,9 @@ func (w *codedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // by its pattern: the path has the address that was asked for.
 func contained(log zerolog.Logger) runtime.Middleware {
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
+		var call rest.Call
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
-			pattern, _ := runtime.HTTPPattern(r.Context())
-			defer contain(w, log, r.Method+" "+pattern.String())
+			defer contain(w, log, call.Pattern(r))
 			next(w, r, path)
 		}
 	}

@@ -44,18 +44,19 @@ func (s *Server) newREST(services *identity.Services, calls keytreev1.KeyserverS
 		rest.WriteError(w, http.StatusNotFound, status.Errorf(codes.NotFound, "this server runs no such part: %q, expected one of %s",
 			fault.Shortened(path["part"]), strings.Join(slices.Sorted(maps.Keys(parts)), ", ")))
 	}
-	err := errors.Join(
-		mux.HandlePath(http.MethodGet, "/healthz", alive),
-		mux.HandlePath(http.MethodGet, "/readyz", ready),
-		mux.HandlePath(http.MethodGet, "/readyz/{part}", partReady),
-		web.Register(mux),
-	)
-	if health.indexed {
-		err = errors.Join(err, services.RegisterREST(mux), s.links.RegisterREST(mux), s.signIn.RegisterREST(mux), s.explorer.Register(mux), s.connect.Register(mux))
-	}
+	// The mux tries the newest first: what is asked most comes last.
+	err := web.Register(mux)
 	if health.kept {
 		err = errors.Join(err, keytreev1.RegisterKeyserverServiceHandlerServer(context.Background(), mux, calls))
 	}
+	if health.indexed {
+		err = errors.Join(err, s.links.RegisterREST(mux), s.signIn.RegisterREST(mux), s.explorer.Register(mux), s.connect.Register(mux), services.RegisterREST(mux))
+	}
+	err = errors.Join(err,
+		mux.HandlePath(http.MethodGet, "/readyz/{part}", partReady),
+		mux.HandlePath(http.MethodGet, "/readyz", ready),
+		mux.HandlePath(http.MethodGet, "/healthz", alive),
+	)
 	return mux, err
 }
 

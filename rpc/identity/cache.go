@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -32,7 +33,11 @@ type cached struct {
 // ServeHTTP implements http.Handler.
 func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
-	if c.graph == nil || r.Method != http.MethodGet || !strings.HasPrefix(path, "/v1/") || passing(r) || strings.HasPrefix(path, rest.KeyserverPath) {
+	var query url.Values
+	if r.URL.RawQuery != "" {
+		query = r.URL.Query()
+	}
+	if c.graph == nil || r.Method != http.MethodGet || !strings.HasPrefix(path, "/v1/") || passing(path, query) || strings.HasPrefix(path, rest.KeyserverPath) {
 		w.Header().Set("Cache-Control", "no-store")
 		c.next.ServeHTTP(w, r)
 		return
@@ -40,12 +45,12 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tip, ok := c.graph.Tip()
 	ok = ok && c.unavailable() == nil
 	answer := &cachedWriter{ResponseWriter: w}
-	switch etag := fmt.Sprintf(`W/"%s-%s"`, c.version, tip.Hash); {
+	switch etag := `W/"` + c.version + "-" + tip.Hash.String() + `"`; {
 	case !ok:
 	case isProof(path):
 		c.proofs(w, r)
 		return
-	case settled(r, tip):
+	case settled(query, tip):
 		answer.cache = func(h http.Header) {
 			h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d, immutable", settledAge))
 		}
@@ -95,15 +100,15 @@ func (c *cached) proofs(w http.ResponseWriter, r *http.Request) {
 }
 
 // passing tells whether the answer to a request is of its moment, and not of a block.
-func passing(r *http.Request) bool {
-	unconfirmed, err := strconv.ParseBool(r.URL.Query().Get("unconfirmed"))
-	return r.URL.Path == "/v1/status" || r.URL.Path == "/v1/mempool" || r.URL.Path == rest.StreamPath || unconfirmed || err != nil && r.URL.Query().Has("unconfirmed")
+func passing(path string, query url.Values) bool {
+	unconfirmed, err := strconv.ParseBool(query.Get("unconfirmed"))
+	return path == "/v1/status" || path == "/v1/mempool" || path == rest.StreamPath || unconfirmed || err != nil && query.Has("unconfirmed")
 }
 
 // settled tells whether a request is as of a settled block, and of no other. A page token is bound to the at_height of its
 // listing.
-func settled(r *http.Request, tip graph.Tip) bool {
-	height, err := strconv.ParseUint(r.URL.Query().Get("at_height"), 10, 32)
+func settled(query url.Values, tip graph.Tip) bool {
+	height, err := strconv.ParseUint(query.Get("at_height"), 10, 32)
 	return err == nil && height+settledDepth <= uint64(tip.Height)
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 // handleDirectly answers by itself the calls that are made most or have the longest
-// answers, in place of the gateway, which holds an answer three times over.
+// answers, in place of the gateway, which holds an answer three times over. What is asked most
+// comes last: the mux tries the newest first.
 func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 	handle := func(verb, path string, request func() proto.Message, answer func(r *http.Request, request proto.Message, out *rest.Answer) error) error {
 		return mux.HandlePath(verb, path, func(w http.ResponseWriter, r *http.Request, path map[string]string) {
@@ -26,23 +27,6 @@ func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 		})
 	}
 	return errors.Join(
-		handle(http.MethodGet, "/v1/addresses/{address}", func() proto.Message { return new(keytreev1.ResolveAddressRequest) },
-			func(r *http.Request, request proto.Message, out *rest.Answer) error {
-				resolution, err := s.ResolveAddress(r.Context(), request.(*keytreev1.ResolveAddressRequest))
-				if err == nil {
-					out.Text = appendResolution(out.Text, resolution)
-				}
-				return err
-			}),
-		handle(http.MethodPost, "/v1/addresses:batchResolve", func() proto.Message { return new(keytreev1.BatchResolveRequest) },
-			func(r *http.Request, request proto.Message, out *rest.Answer) error {
-				b, err := s.newBatch(r.Context(), request.(*keytreev1.BatchResolveRequest))
-				if err != nil {
-					return err
-				}
-				defer b.close()
-				return b.write(r.Context(), out)
-			}),
 		handle(http.MethodPost, "/v1/addresses:changed", func() proto.Message { return new(keytreev1.ResolveChangedRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				c, err := s.newChanges(r.Context(), request.(*keytreev1.ResolveChangedRequest))
@@ -70,6 +54,23 @@ func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 		handle(http.MethodGet, "/v1/events", func() proto.Message { return new(keytreev1.ListEventsRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				return s.writeEvents(r, request.(*keytreev1.ListEventsRequest), out)
+			}),
+		handle(http.MethodPost, "/v1/addresses:batchResolve", func() proto.Message { return new(keytreev1.BatchResolveRequest) },
+			func(r *http.Request, request proto.Message, out *rest.Answer) error {
+				b, err := s.newBatch(r.Context(), request.(*keytreev1.BatchResolveRequest))
+				if err != nil {
+					return err
+				}
+				defer b.close()
+				return b.write(r.Context(), out)
+			}),
+		handle(http.MethodGet, "/v1/addresses/{address}", func() proto.Message { return new(keytreev1.ResolveAddressRequest) },
+			func(r *http.Request, request proto.Message, out *rest.Answer) error {
+				resolution, err := s.ResolveAddress(r.Context(), request.(*keytreev1.ResolveAddressRequest))
+				if err == nil {
+					out.Text = appendResolution(out.Text, resolution)
+				}
+				return err
 			}),
 	)
 }

@@ -133,10 +133,10 @@ func (s *Services) RegisterREST(mux *runtime.ServeMux) error {
 	return errors.Join(
 		keytreev1.RegisterIdentityServiceHandlerServer(context.Background(), mux, s.identities),
 		keytreev1.RegisterAnchorServiceHandlerServer(context.Background(), mux, s.anchors),
-		s.identities.handleDirectly(mux),
 		s.streams.Register(mux),
 		mux.HandlePath(http.MethodGet, bundlePath, s.anchors.download),
 		mux.HandlePath(http.MethodGet, exportPath, s.identities.export),
+		s.identities.handleDirectly(mux),
 	)
 }
 

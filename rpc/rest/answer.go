@@ -19,8 +19,13 @@ type Answer struct {
 	begun bool // whether a piece was sent
 }
 
+// shortText is how many bytes an answer has room for at first: most are shorter.
+const shortText = 1 << 10
+
 // NewAnswer returns an answer of which nothing was sent.
-func NewAnswer(w http.ResponseWriter) *Answer { return &Answer{w: w} }
+func NewAnswer(w http.ResponseWriter) *Answer {
+	return &Answer{Text: make([]byte, 0, shortText), w: w}
+}
 
 // Pass sends the piece if it is long enough.
 func (a *Answer) Pass() error {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
@@ -33,9 +34,9 @@ import (
 func strictQuery() runtime.Middleware {
 	byPath := queryFields()
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
+		var call Call
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
-			pattern, _ := runtime.HTTPPattern(r.Context())
-			if fields, ok := byPath[r.Method+" "+pattern.String()]; ok {
+			if fields, ok := byPath[call.Pattern(r)]; ok {
 				if err := CheckQuery(r.URL.RawQuery, fields); err != nil {
 					WriteError(w, http.StatusBadRequest, err)
 					return
@@ -44,6 +45,23 @@ func strictQuery() runtime.Middleware {
 			next(w, r, path)
 		}
 	}
+}
+
+// Call is the call that a handler behind a middleware of NewMux serves, which is always the
+// same one. It is safe for concurrent use.
+type Call struct {
+	once sync.Once
+	text string // once
+}
+
+// Pattern returns the method and the path of the call, as runtime.Pattern spells it, as one
+// of its requests has them: GET /v1/addresses/{address=*}.
+func (c *Call) Pattern(r *http.Request) string {
+	c.once.Do(func() {
+		pattern, _ := runtime.HTTPPattern(r.Context())
+		c.text = r.Method + " " + pattern.String()
+	})
+	return c.text
 }
 
 // queryFields maps the method and path of every REST call to the fields that its
