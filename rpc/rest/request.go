@@ -20,7 +20,6 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -150,7 +149,7 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 				"expected application/json, got %q", fault.Shortened(r.Header.Get("Content-Type"))))
 			return
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, admission.MaxRequest))
+		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, admission.MaxRequest))
 		var syntax *json.SyntaxError
 		var refusal *admission.Refusal
 		switch {
@@ -165,23 +164,24 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 			WriteError(w, http.StatusBadRequest, fault.Field(codes.InvalidArgument, "body", "cannot be read to its end"))
 			return
 		}
-		if len(body) > longBody {
+		if len(text) > longBody {
 			if err := admission.Turn(r.Context()); err != nil {
 				NewAnswer(w).End(err)
 				return
 			}
 		}
+		body := newBody(text)
 		switch {
-		case len(bytes.TrimSpace(body)) == 0:
+		case len(bytes.TrimSpace(text)) == 0:
 			WriteError(w, http.StatusBadRequest,
 				fault.Field(codes.InvalidArgument, "body", "expected a JSON object with the fields of the request, got nothing"))
 			return
-		case errors.As(json.Unmarshal(body, new(json.RawMessage)), &syntax):
+		case errors.As(body.syntax(), &syntax):
 			WriteError(w, http.StatusBadRequest,
 				fault.Field(codes.InvalidArgument, "body", "expected a JSON object, got what is no JSON from byte %d on: %v", syntax.Offset, syntax))
 			return
 		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		r.Body = body
 		next(w, r, path)
 	}
 }
@@ -190,11 +190,7 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 // well formed.
 func ReadRequest(r *http.Request, path map[string]string, into proto.Message) error {
 	if r.Method == http.MethodPost {
-		body, err := io.ReadAll(r.Body)
-		if err == nil {
-			err = protojson.Unmarshal(body, into)
-		}
-		if err != nil {
+		if err := r.Body.(*body).read(into); err != nil {
 			return bodyError(err.Error())
 		}
 		return nil
