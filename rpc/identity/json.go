@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"strconv"
 
@@ -55,12 +56,34 @@ func (o *jsonObject) message(name string, value proto.Message) {
 // appendJSONString appends a string that is valid UTF-8, as all are that a message can
 // have.
 func appendJSONString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			return appendRareString(b, s)
+	start := len(b)
+	b = append(append(b, '"'), s...)
+	if !isPlain(b[start+1:]) {
+		return appendRareString(b[:start], s)
+	}
+	return append(b, '"')
+}
+
+// isPlain tells whether a text is printable ASCII without quotes and backslashes. It looks at eight
+// bytes at once: an answer consists of addresses and hashes.
+func isPlain(text []byte) bool {
+	const each = 0x0101010101010101 // times a byte: eight of it
+	const high = 0x80 * each
+	for ; len(text) >= 8; text = text[8:] {
+		word := binary.LittleEndian.Uint64(text)
+		quote, backslash := word^'"'*each, word^'\\'*each // where one is, is a zero
+		// This sets the high bit of the lowest byte that is at least 0x7f, below a space, or zero. Nothing
+		// is carried or borrowed but by such a byte, so without one no high bit is set.
+		if (word|(word+each)|(word-' '*each)|(quote-each)|(backslash-each))&high != 0 {
+			return false
 		}
 	}
-	return append(append(append(b, '"'), s...), '"')
+	for _, c := range text {
+		if c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // appendRareString appends a string that has to be escaped, or is not ASCII.

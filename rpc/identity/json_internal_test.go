@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"testing"
@@ -53,6 +54,23 @@ func TestDirectJSON(t *testing.T) {
 				t.Fatalf("%s\nwant\n%s", direct, text)
 			}
 		}))
+	}
+}
+
+// TestPlainText puts each byte at each place of texts of several lengths.
+func TestPlainText(t *testing.T) {
+	for length := range 20 {
+		for i := range length {
+			for _, others := range []byte{' ', 'a', '~'} {
+				text := bytes.Repeat([]byte{others}, length)
+				for c := range 256 {
+					text[i] = byte(c)
+					if got, want := isPlain(text), c >= ' ' && c < 0x7f && c != '"' && c != '\\'; got != want {
+						t.Fatalf("%q: %t, want %t", text, got, want)
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -54,8 +54,22 @@ func (r renderer) resolution(in links.Resolution, at asOf, omitPath bool, addres
 		AsOfHash:     at.hash,
 	}
 	out.MainAddress = out.Address
+	above := address
 	if in.Parent != nil {
-		out.MainAddress, out.ParentAddress = address(in.Root), address(*in.Parent)
+		out.ParentAddress = address(*in.Parent)
+		out.MainAddress = out.ParentAddress
+		if in.Root != *in.Parent {
+			out.MainAddress = address(in.Root)
+		}
+		above = func(key protocol.KeyHash) string {
+			switch key {
+			case *in.Parent:
+				return out.ParentAddress
+			case in.Root:
+				return out.MainAddress
+			}
+			return address(key)
+		}
 	}
 	if in.ID != (chainhash.Hash{}) {
 		out.IdTxHash = in.ID.String()
@@ -65,7 +79,7 @@ func (r renderer) resolution(in links.Resolution, at asOf, omitPath bool, addres
 		out.Path = make([]string, len(in.Path))
 		out.Path[0] = out.Address
 		for i, key := range in.Path[1:] {
-			out.Path[i+1] = address(key)
+			out.Path[i+1] = above(key)
 		}
 	}
 	return out
