@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"iter"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
+
+	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 )
 
 // body is what a POST has, as it arrived.
@@ -48,26 +51,31 @@ func (b *body) syntax() error {
 
 // read reads the text as a message, as protojson.Unmarshal does.
 func (b *body) read(into proto.Message) error {
-	if b.list != nil {
-		m := into.ProtoReflect()
-		fields := m.Descriptor().Fields()
-		field := fields.ByJSONName(b.name)
-		if field == nil {
-			field = fields.ByTextName(b.name)
-		}
-		if field != nil && field.IsList() && field.Kind() == protoreflect.StringKind && protojson.Unmarshal(b.short, into) == nil {
-			list := m.Mutable(field).List() // empty: a second one of the name would have been an error
-			for text := range quoted(string(b.list)) {
-				list.Append(protoreflect.ValueOfString(text))
-			}
-			return nil
-		}
+	if list := addressesOf(into); list != nil && b.list != nil && b.name == "addresses" && protojson.Unmarshal(b.short, into) == nil {
+		*list = slices.AppendSeq(make([]string, 0, bytes.Count(b.list, []byte{'"'})/2), quoted(string(b.list)))
+		return nil
 	}
 	return protojson.Unmarshal(b.text, into)
 }
 
+// addressesOf returns where a message has a list of addresses, nil if it has none. protoreflect would
+// allocate memory for each of them.
+func addressesOf(m proto.Message) *[]string {
+	switch m := m.(type) {
+	case *keytreev1.BatchResolveRequest:
+		return &m.Addresses
+	case *keytreev1.ResolveChangedRequest:
+		return &m.Addresses
+	case *keytreev1.ProveAddressesRequest:
+		return &m.Addresses
+	case *keytreev1.WatchRequest:
+		return &m.Addresses
+	}
+	return nil
+}
+
 // quoted yields what is between quotes in a list of plain strings.
-func quoted(list string) func(yield func(string) bool) {
+func quoted(list string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for {
 			_, rest, more := strings.Cut(list, `"`)

@@ -21,7 +21,7 @@ func compareBody(text string) error {
 		return fmt.Errorf("syntax of %q: %s, want %s", text, got, want)
 	}
 	for _, empty := range []proto.Message{
-		&keytreev1.BatchResolveRequest{}, &keytreev1.ResolveChangedRequest{}, &keytreev1.WatchRequest{}, &keytreev1.ResolveAddressRequest{},
+		&keytreev1.BatchResolveRequest{}, &keytreev1.ResolveChangedRequest{}, &keytreev1.WatchRequest{}, &keytreev1.ProveAddressesRequest{}, &keytreev1.ResolveAddressRequest{},
 		&keytreev1.BatchResolveResponse{}, // whose list has messages
 	} {
 		got, want := proto.Clone(empty), proto.Clone(empty)
