@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"bytes"
 	"context"
 	"log"
 	"net/http"
@@ -192,19 +191,8 @@ func contain(w http.ResponseWriter, log zerolog.Logger, call string) {
 	}
 }
 
-// newHTTPLog sends what net/http has to say about connections to the log.
+// newHTTPLog sends what net/http has to say about connections to the log: the first lines of a second,
+// since strangers cause some, such as those about TLS handshakes, as often as they like and at no cost.
 func newHTTPLog(to zerolog.Logger, server string) *log.Logger {
-	return log.New(httpLog{to.With().Str("server", server).Logger()}, "", 0)
-}
-
-// httpLog is where net/http's lines go.
-type httpLog struct{ to zerolog.Logger }
-
-// Write implements io.Writer. What strangers cause as often as they like, at no cost, does not fill the log.
-func (l httpLog) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("TLS handshake error")) {
-		l.to.Debug().Msg(strings.TrimSpace(string(line)))
-		return len(line), nil
-	}
-	return l.to.Write(line)
+	return log.New(to.With().Str("server", server).Logger().Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second}), "", 0)
 }

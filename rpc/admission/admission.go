@@ -106,10 +106,9 @@ const (
 	// closed: refusing costs something, too.
 	mostRefused = 100
 	// holdRefused is for how long the first refusal in a row is held back, and nothing else of its connection read; the n-th
-	// is n times as long, up to mostHeld. Who asks on without heeding what he is told would keep a processor busy, and have
-	// others wait behind him.
+	// is n times as long. Who asks on without heeding what he is told would keep a processor busy, and have others wait
+	// behind him.
 	holdRefused = 5 * time.Millisecond
-	mostHeld    = time.Second
 	// mostReset is how many calls in a row a client may take back on a connection, before
 	// they were answered, until it is closed: beginning calls costs the client almost nothing.
 	mostReset = 200

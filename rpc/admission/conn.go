@@ -243,7 +243,7 @@ func (c *conn) refuse() {
 	if n > mostRefused {
 		c.Close()
 	} else if c.client.Single() {
-		time.Sleep(min(time.Duration(n)*holdRefused, mostHeld))
+		time.Sleep(time.Duration(n) * holdRefused)
 	}
 }
 
