@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -82,29 +81,13 @@ func TestAttacked(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		look := attackedLook{Usage: gate.Usage(), Processor: processorTime(), Peak: peakMemory()}
+		look := attackedLook{Usage: gate.Usage(), Processor: processorTime(), Peak: rpctest.Held("VmHWM")}
 		if at == lookAtMemory {
 			look.InUse = rpctest.InUse()
 			os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // the next peak is one of its own, where the system lets it
 		}
 		say(look)
 	}
-}
-
-// peakMemory is the most that this process has held of the machine's memory, in bytes; 0
-// where the system does not tell.
-func peakMemory() int64 {
-	status, _ := os.ReadFile("/proc/self/status")
-	_, after, _ := strings.Cut(string(status), "VmHWM:")
-	fields := strings.Fields(after)
-	if len(fields) == 0 {
-		return 0
-	}
-	kB, err := strconv.ParseInt(fields[0], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return kB << 10
 }
 
 // attackedAddresses is where the attacked server listens.

@@ -14,7 +14,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -328,14 +327,10 @@ func (w *costWorlds) follow(t *testing.T, method, path string, body []byte) (too
 // processorTimeOf returns what this process takes of the processor for a question.
 func processorTimeOf(t *testing.T, ask func()) time.Duration {
 	t.Helper()
-	now := func() int64 {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			t.Fatal(err)
-		}
-		return u.Utime.Nano() + u.Stime.Nano()
+	start := processorTime()
+	if start == 0 {
+		t.Fatal("the system does not tell")
 	}
-	start := now()
 	ask()
-	return time.Duration(now() - start)
+	return processorTime() - start
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
 // lookAtProcess tells what this process takes of memory and of processors.
@@ -13,7 +15,7 @@ func lookAtProcess() crowdedLook {
 	samples := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
 	metrics.Read(samples)
 	return crowdedLook{
-		Resident: fromStatus("VmRSS:"), Peak: fromStatus("VmHWM:"),
+		Resident: rpctest.Held("VmRSS"), Peak: rpctest.Held("VmHWM"),
 		Heap: int64(samples[0].Value.Uint64()), Stacks: int64(samples[1].Value.Uint64()),
 		CPU: processorTime(),
 	}
@@ -35,19 +37,4 @@ func processorTime() (all time.Duration) {
 		all += time.Duration(n) * 10 * time.Millisecond
 	}
 	return all
-}
-
-// fromStatus reads what the system tells of this process's memory, in bytes; 0 where it does not.
-func fromStatus(name string) int64 {
-	status, _ := os.ReadFile("/proc/self/status")
-	_, after, _ := strings.Cut(string(status), name)
-	fields := strings.Fields(after)
-	if len(fields) == 0 {
-		return 0
-	}
-	kB, err := strconv.ParseInt(fields[0], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return kB << 10
 }
