@@ -45,7 +45,7 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tip, ok := c.graph.Tip()
 	ok = ok && c.unavailable() == nil
 	answer := &cachedWriter{ResponseWriter: w}
-	switch etag := `W/"` + c.version + "-" + tip.Hash.String() + `"`; {
+	switch etag := `W/"` + c.version + "-" + hashText(tip.Hash) + `"`; {
 	case !ok:
 	case isProof(path):
 		c.proofs(w, r)
@@ -101,13 +101,22 @@ func (c *cached) proofs(w http.ResponseWriter, r *http.Request) {
 
 // passing tells whether the answer to a request is of its moment, and not of a block.
 func passing(path string, query url.Values) bool {
+	if path == "/v1/status" || path == "/v1/mempool" || path == rest.StreamPath {
+		return true
+	}
+	if !query.Has("unconfirmed") {
+		return false
+	}
 	unconfirmed, err := strconv.ParseBool(query.Get("unconfirmed"))
-	return path == "/v1/status" || path == "/v1/mempool" || path == rest.StreamPath || unconfirmed || err != nil && query.Has("unconfirmed")
+	return unconfirmed || err != nil
 }
 
 // settled tells whether a request is as of a settled block, and of no other. A page token is bound to the at_height of its
 // listing.
 func settled(query url.Values, tip graph.Tip) bool {
+	if !query.Has("at_height") {
+		return false
+	}
 	height, err := strconv.ParseUint(query.Get("at_height"), 10, 32)
 	return err == nil && height+settledDepth <= uint64(tip.Height)
 }

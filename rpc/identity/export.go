@@ -112,7 +112,7 @@ var errFork = errors.New("the chain was reorganised between two blocks")
 // export answers exportPath. It ends, with the end of a line, before a block that does not follow the line before; and
 // when it has been more work than its client may ask for. A reorganisation within a line breaks the connection off.
 func (s *identityService) export(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-	out := rest.NewAnswer(w)
+	out := s.answers.New(w)
 	e, err := s.exportAsked(r)
 	if err == nil {
 		w.Header().Set("Content-Type", "application/x-ndjson")

@@ -11,6 +11,7 @@ import (
 	"github.com/keytree-bch/keytree/graph"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/push"
+	"github.com/keytree-bch/keytree/rpc/rest"
 )
 
 // identityService implements keytree.v1.IdentityService; the .proto file
@@ -19,6 +20,7 @@ type identityService struct {
 	keytreev1.UnimplementedIdentityServiceServer
 	graphReader
 	pool      *push.Mempool
+	answers   rest.Answers
 	readers   chan struct{} // holds a value for each proof that reads blocks
 	heartbeat time.Duration // how often a follower is told what it has
 }

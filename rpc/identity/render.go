@@ -3,6 +3,7 @@ package identity
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gcash/bchd/chaincfg"
@@ -21,7 +22,7 @@ type asOf struct {
 	hash   string
 }
 
-func asOfView(v *graph.View) asOf { return asOf{v.Height(), v.Hash().String()} }
+func asOfView(v *graph.View) asOf { return asOf{v.Height(), hashText(v.Hash())} }
 
 // renderer puts what the graph answers into wire form, with the addresses of its
 // network.
@@ -36,11 +37,19 @@ func (r renderer) addressOrNone(key *protocol.KeyHash) string {
 	return r.address(*key)
 }
 
+// hashText is hash.String(), and allocates nothing but the text.
+func hashText(hash chainhash.Hash) string {
+	slices.Reverse(hash[:])
+	var text [chainhash.MaxHashStringSize]byte
+	hex.Encode(text[:], hash[:])
+	return string(text[:])
+}
+
 func hashOrNone(hash *chainhash.Hash) string {
 	if hash == nil {
 		return ""
 	}
-	return hash.String()
+	return hashText(*hash)
 }
 
 // resolution renders a resolution. address renders the keys above the one resolved, which
@@ -72,7 +81,7 @@ func (r renderer) resolution(in links.Resolution, at asOf, omitPath bool, addres
 		}
 	}
 	if in.ID != (chainhash.Hash{}) {
-		out.IdTxHash = in.ID.String()
+		out.IdTxHash = hashText(in.ID)
 	}
 	if !omitPath {
 		out.PathTruncated = in.Truncated
@@ -87,16 +96,16 @@ func (r renderer) resolution(in links.Resolution, at asOf, omitPath bool, addres
 
 func (r renderer) identity(in links.Identity, at asOf) *keytreev1.Identity {
 	out := &keytreev1.Identity{
-		IdTxHash:    in.ID.String(),
+		IdTxHash:    hashText(in.ID),
 		State:       "CURRENT",
 		MainAddress: r.address(in.Root),
 		KeyCount:    in.Keys,
-		NamedBy:     &keytreev1.NamedBy{TxHash: in.ID.String(), Height: in.NamedAt},
+		NamedBy:     &keytreev1.NamedBy{TxHash: hashText(in.ID), Height: in.NamedAt},
 		AsOfHeight:  at.height,
 		AsOfHash:    at.hash,
 	}
 	if in.MergedInto != nil {
-		out.State, out.MergedInto = "MERGED", in.MergedInto.String()
+		out.State, out.MergedInto = "MERGED", hashText(*in.MergedInto)
 	}
 	return out
 }
@@ -113,7 +122,7 @@ func (r renderer) key(in links.Member) *keytreev1.IdentityKey {
 
 func (r renderer) action(in links.ActionStatus, at asOf) *keytreev1.Action {
 	out := &keytreev1.Action{
-		TxHash:        in.TxID.String(),
+		TxHash:        hashText(in.TxID),
 		Kind:          in.Kind.String(),
 		AuthorAddress: r.addressOrNone(in.Author),
 		ChildAddress:  r.addressOrNone(in.Child),
@@ -189,27 +198,27 @@ func reasonName(r links.Reason) string {
 func (r renderer) event(in links.Effect) *keytreev1.Event {
 	switch in.Type {
 	case links.RequestOpened:
-		return &keytreev1.Event{Type: "REQUEST_OPENED", TxHash: in.Tx.String(),
+		return &keytreev1.Event{Type: "REQUEST_OPENED", TxHash: hashText(in.Tx),
 			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent)}
 	case links.LinkFormed:
-		return &keytreev1.Event{Type: "LINK_FORMED", TxHash: in.Tx.String(), RefTxHash: in.Ref.String(),
-			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent), IdTxHash: in.ID.String()}
+		return &keytreev1.Event{Type: "LINK_FORMED", TxHash: hashText(in.Tx), RefTxHash: hashText(in.Ref),
+			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent), IdTxHash: hashText(in.ID)}
 	case links.LinkCut:
-		return &keytreev1.Event{Type: "LINK_CUT", TxHash: in.Tx.String(), RefTxHash: in.Ref.String(),
-			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent), IdTxHash: in.ID.String()}
+		return &keytreev1.Event{Type: "LINK_CUT", TxHash: hashText(in.Tx), RefTxHash: hashText(in.Ref),
+			ChildAddress: r.address(in.Child), ParentAddress: r.address(in.Parent), IdTxHash: hashText(in.ID)}
 	case links.ActionRefused:
-		out := &keytreev1.Event{Type: "ACTION_REFUSED", TxHash: in.Tx.String(), Kind: in.Kind.String(), Reason: reasonName(in.Reason)}
+		out := &keytreev1.Event{Type: "ACTION_REFUSED", TxHash: hashText(in.Tx), Kind: in.Kind.String(), Reason: reasonName(in.Reason)}
 		if in.Author != (protocol.KeyHash{}) {
 			out.AuthorAddress = r.address(in.Author)
 		}
 		return out
 	case links.ActionWaiting:
-		return &keytreev1.Event{Type: "ACTION_WAITING", TxHash: in.Tx.String(), Kind: in.Kind.String(),
+		return &keytreev1.Event{Type: "ACTION_WAITING", TxHash: hashText(in.Tx), Kind: in.Kind.String(),
 			AuthorAddress: r.address(in.Author), Reference: in.Reference.String()}
 	case links.IdentityNamed:
-		return &keytreev1.Event{Type: "IDENTITY_NAMED", IdTxHash: in.ID.String(), MainAddress: r.address(in.Root)}
+		return &keytreev1.Event{Type: "IDENTITY_NAMED", IdTxHash: hashText(in.ID), MainAddress: r.address(in.Root)}
 	case links.IdentityMerged:
-		return &keytreev1.Event{Type: "IDENTITY_MERGED", IdTxHash: in.ID.String(), MergedInto: in.Into.String()}
+		return &keytreev1.Event{Type: "IDENTITY_MERGED", IdTxHash: hashText(in.ID), MergedInto: hashText(in.Into)}
 	}
 	return &keytreev1.Event{Type: fmt.Sprintf("EFFECT_%d", uint8(in.Type))}
 }
@@ -217,12 +226,12 @@ func (r renderer) event(in links.Effect) *keytreev1.Event {
 func (r renderer) anchorEvent(in anchors.Effect) *keytreev1.Event {
 	switch in.Type {
 	case anchors.AnchorAdded:
-		return &keytreev1.Event{Type: "ANCHOR_ADDED", TxHash: in.Tx.String(), AuthorAddress: r.addressOrNone(in.Author),
-			Anchor: &keytreev1.AnchorEvent{ChainTxHash: in.Chain.String(), Domain: in.Anchor.Domain,
+		return &keytreev1.Event{Type: "ANCHOR_ADDED", TxHash: hashText(in.Tx), AuthorAddress: r.addressOrNone(in.Author),
+			Anchor: &keytreev1.AnchorEvent{ChainTxHash: hashText(in.Chain), Domain: in.Anchor.Domain,
 				Position: in.Anchor.Position, Head: in.Anchor.Head[:], Root: in.Anchor.Root[:]}}
 	case anchors.ChainBroken:
-		return &keytreev1.Event{Type: "ANCHOR_CHAIN_BROKEN", TxHash: in.Tx.String(),
-			Anchor: &keytreev1.AnchorEvent{ChainTxHash: in.Chain.String(), BreakReason: breakName(in.Break)}}
+		return &keytreev1.Event{Type: "ANCHOR_CHAIN_BROKEN", TxHash: hashText(in.Tx),
+			Anchor: &keytreev1.AnchorEvent{ChainTxHash: hashText(in.Chain), BreakReason: breakName(in.Break)}}
 	}
 	return &keytreev1.Event{Type: fmt.Sprintf("EFFECT_%d", uint8(in.Type))}
 }
@@ -231,8 +240,8 @@ func disconnected(in graph.Disconnected) *keytreev1.BlockEvents {
 	return &keytreev1.BlockEvents{
 		Type:     "DISCONNECT",
 		Height:   in.Height,
-		Hash:     in.Hash.String(),
-		PrevHash: in.PrevHash.String(),
+		Hash:     hashText(in.Hash),
+		PrevHash: hashText(in.PrevHash),
 	}
 }
 
@@ -250,8 +259,8 @@ func (r renderer) connected(in graph.BlockEvents) *keytreev1.BlockEvents {
 	out := &keytreev1.BlockEvents{
 		Type:      "CONNECT",
 		Height:    in.Height,
-		Hash:      in.Hash.String(),
-		PrevHash:  in.PrevHash.String(),
+		Hash:      hashText(in.Hash),
+		PrevHash:  hashText(in.PrevHash),
 		StateHash: hex.EncodeToString(in.StateHash[:]),
 		StateRoot: stateRoot(in.StateRoot),
 		Time:      in.Time,

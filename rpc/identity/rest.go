@@ -15,11 +15,11 @@ import (
 // answers, in place of the gateway, which holds an answer three times over. What is asked most
 // comes last: the mux tries the newest first.
 func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
-	handle := func(verb, path string, request func() proto.Message, answer func(r *http.Request, request proto.Message, out *rest.Answer) error) error {
+	handle := func(verb, path string, request func(path map[string]string) proto.Message, answer func(r *http.Request, request proto.Message, out *rest.Answer) error) error {
 		return mux.HandlePath(verb, path, func(w http.ResponseWriter, r *http.Request, path map[string]string) {
-			out := rest.NewAnswer(w)
-			m := request()
-			err := rest.ReadRequest(r, path, m)
+			out := s.answers.New(w)
+			m := request(path)
+			err := rest.ReadRequest(r, m)
 			if err == nil {
 				err = answer(r, m, out)
 			}
@@ -27,7 +27,7 @@ func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 		})
 	}
 	return errors.Join(
-		handle(http.MethodPost, "/v1/addresses:changed", func() proto.Message { return new(keytreev1.ResolveChangedRequest) },
+		handle(http.MethodPost, "/v1/addresses:changed", func(map[string]string) proto.Message { return new(keytreev1.ResolveChangedRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				c, err := s.newChanges(r.Context(), request.(*keytreev1.ResolveChangedRequest))
 				if err != nil {
@@ -36,26 +36,30 @@ func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 				defer c.close()
 				return c.write(r.Context(), out)
 			}),
-		handle(http.MethodGet, "/v1/addresses/{address}/proof", func() proto.Message { return new(keytreev1.ProveAddressRequest) },
+		handle(http.MethodGet, "/v1/addresses/{address}/proof", func(path map[string]string) proto.Message {
+			return &keytreev1.ProveAddressRequest{Address: path["address"]}
+		},
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				p, err := s.ProveAddress(r.Context(), request.(*keytreev1.ProveAddressRequest))
 				return sendProof(r.Context(), p, err, out)
 			}),
-		handle(http.MethodPost, "/v1/addresses:prove", func() proto.Message { return new(keytreev1.ProveAddressesRequest) },
+		handle(http.MethodPost, "/v1/addresses:prove", func(map[string]string) proto.Message { return new(keytreev1.ProveAddressesRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				p, err := s.ProveAddresses(r.Context(), request.(*keytreev1.ProveAddressesRequest))
 				return sendProof(r.Context(), p, err, out)
 			}),
-		handle(http.MethodGet, "/v1/identities/{id_tx_hash}/proof", func() proto.Message { return new(keytreev1.ProveIdentityRequest) },
+		handle(http.MethodGet, "/v1/identities/{id_tx_hash}/proof", func(path map[string]string) proto.Message {
+			return &keytreev1.ProveIdentityRequest{IdTxHash: path["id_tx_hash"]}
+		},
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				p, err := s.ProveIdentity(r.Context(), request.(*keytreev1.ProveIdentityRequest))
 				return sendProof(r.Context(), p, err, out)
 			}),
-		handle(http.MethodGet, "/v1/events", func() proto.Message { return new(keytreev1.ListEventsRequest) },
+		handle(http.MethodGet, "/v1/events", func(map[string]string) proto.Message { return new(keytreev1.ListEventsRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				return s.writeEvents(r, request.(*keytreev1.ListEventsRequest), out)
 			}),
-		handle(http.MethodPost, "/v1/addresses:batchResolve", func() proto.Message { return new(keytreev1.BatchResolveRequest) },
+		handle(http.MethodPost, "/v1/addresses:batchResolve", func(map[string]string) proto.Message { return new(keytreev1.BatchResolveRequest) },
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				b, err := s.newBatch(r.Context(), request.(*keytreev1.BatchResolveRequest))
 				if err != nil {
@@ -64,7 +68,9 @@ func (s *identityService) handleDirectly(mux *runtime.ServeMux) error {
 				defer b.close()
 				return b.write(r.Context(), out)
 			}),
-		handle(http.MethodGet, "/v1/addresses/{address}", func() proto.Message { return new(keytreev1.ResolveAddressRequest) },
+		handle(http.MethodGet, "/v1/addresses/{address}", func(path map[string]string) proto.Message {
+			return &keytreev1.ResolveAddressRequest{Address: path["address"]}
+		},
 			func(r *http.Request, request proto.Message, out *rest.Answer) error {
 				resolution, err := s.ResolveAddress(r.Context(), request.(*keytreev1.ResolveAddressRequest))
 				if err == nil {

@@ -98,7 +98,7 @@ func readRequest(r *http.Request) (*keytreev1.WatchRequest, error) {
 	}
 	lists := []string{"addresses", "ids"}
 	if r.Method == http.MethodPost {
-		if err := rest.ReadRequest(r, nil, request); err != nil {
+		if err := rest.ReadRequest(r, request); err != nil {
 			return nil, err
 		}
 		r.Body = http.NoBody // or it is held as long as the stream is

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"net/http"
+	"sync"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/status"
@@ -17,14 +18,28 @@ type Answer struct {
 
 	w     http.ResponseWriter
 	begun bool // whether a piece was sent
+	pool  *Answers
 }
 
-// shortText is how many bytes an answer has room for at first: most are shorter.
-const shortText = 1 << 10
+// Answers lends out answers, with the memory of their pieces: made anew for each answer, it would be most of what
+// there is to collect. It is safe for concurrent use.
+type Answers struct{ ended sync.Pool }
 
-// NewAnswer returns an answer of which nothing was sent.
-func NewAnswer(w http.ResponseWriter) *Answer {
-	return &Answer{Text: make([]byte, 0, shortText), w: w}
+const (
+	// shortText is how many bytes an answer has room for at first: most are shorter.
+	shortText = 1 << 10
+	// longText is up to how many bytes of room are kept for the next answer: a piece, and what went beyond it.
+	longText = 2 * admission.Piece
+)
+
+// New returns an answer of which nothing was sent. It is its user's until End.
+func (p *Answers) New(w http.ResponseWriter) *Answer {
+	a, ok := p.ended.Get().(*Answer)
+	if !ok {
+		a = &Answer{Text: make([]byte, 0, shortText), pool: p}
+	}
+	a.w, a.begun = w, false
+	return a
 }
 
 // Pass sends the piece if it is long enough.
@@ -58,5 +73,9 @@ func (a *Answer) End(err error) {
 		panic(http.ErrAbortHandler)
 	default:
 		WriteError(a.w, runtime.HTTPStatusFromCode(status.Code(err)), err)
+	}
+	a.w = nil
+	if a.Text = a.Text[:0]; cap(a.Text) <= longText {
+		a.pool.ended.Put(a)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -105,6 +106,9 @@ func calls() iter.Seq2[protoreflect.MethodDescriptor, *annotations.HttpRule] {
 // CheckQuery returns what is wrong with a query whose fields have these kinds, as a gRPC
 // status: the gateway would overlook it, or not name the field.
 func CheckQuery(query string, fields map[string]protoreflect.Kind) error {
+	if query == "" {
+		return nil
+	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return fault.Field(codes.InvalidArgument, "query", "expected name=value pairs joined by &: %v", err)
@@ -166,7 +170,7 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		if len(text) > longBody {
 			if err := admission.Turn(r.Context()); err != nil {
-				NewAnswer(w).End(err)
+				WriteError(w, runtime.HTTPStatusFromCode(status.Code(err)), err)
 				return
 			}
 		}
@@ -186,19 +190,14 @@ func strictBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
-// ReadRequest reads what a body, a path and a query say that the middlewares have found
-// well formed.
-func ReadRequest(r *http.Request, path map[string]string, into proto.Message) error {
+// ReadRequest reads what a body and a query say that the middlewares have found well formed.
+// What the path says is in the message.
+func ReadRequest(r *http.Request, into proto.Message) error {
 	if r.Method == http.MethodPost {
 		if err := r.Body.(*body).read(into); err != nil {
 			return bodyError(err.Error())
 		}
 		return nil
-	}
-	for name, value := range path {
-		if err := runtime.PopulateFieldFromPath(into, name, value); err != nil {
-			return fault.Field(codes.InvalidArgument, name, "%v", err)
-		}
 	}
 	if r.URL.RawQuery == "" {
 		return nil
