@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -32,7 +33,7 @@ func attackedLimits() admission.Limits {
 		limits.Long = admission.Budget{All: 4, One: 2}
 		limits.BytesIn = admission.Budget{All: 8 << 20, One: 4 << 20}
 		limits.BytesOut = admission.Budget{All: 24 << 20, One: 12 << 20}
-		limits.Work = admission.Budget{All: 2000, One: 200}
+		limits.Work = admission.Budget{All: 2000, One: 1000}
 		limits.Arrive, limits.Take, limits.Patience = time.Second, time.Second, 100*time.Millisecond
 	}
 	return limits
@@ -45,6 +46,7 @@ func TestAttacked(t *testing.T) {
 		t.Skip("part of TestSieges")
 	}
 	debug.SetMemoryLimit(graph.Usable(attackedMemory))
+	runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))
 	c := &rpctest.Chain{}
 	var requests, accepts []links.Action
 	for i := range 120 {

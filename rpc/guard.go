@@ -46,6 +46,7 @@ func (s *Server) admit(ctx context.Context, method string) error {
 	if !strings.HasPrefix(method, "/"+keytreev1.KeyserverService_ServiceDesc.ServiceName+"/") {
 		return nil
 	}
+	admission.Elsewhere(ctx)
 	return s.rates.Take(admission.ClientOf(ctx), 1)
 }
 

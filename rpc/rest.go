@@ -75,6 +75,7 @@ func limited(rates *admission.Rates) runtime.Middleware {
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 			if strings.HasPrefix(r.URL.Path, rest.KeyserverPath) {
+				admission.Elsewhere(r.Context())
 				if err := rates.Take(admission.ClientOf(r.Context()), 1); err != nil {
 					rest.WriteError(w, http.StatusTooManyRequests, err)
 					return

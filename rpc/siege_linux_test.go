@@ -360,7 +360,7 @@ const (
 func (b *besieged) withstand(t *testing.T, s siege) string {
 	questions, pause := 5, time.Duration(0)
 	if exhaustive() {
-		questions, pause = 250, 20*time.Millisecond
+		questions, pause = 150, 100*time.Millisecond
 	}
 	honest := b.plain
 	if s.wire == overSecureREST || s.wire == overSecureGRPC {
@@ -384,7 +384,7 @@ func (b *besieged) withstand(t *testing.T, s siege) string {
 		if i > 0 && time.Since(began) > siegeLasts {
 			break
 		}
-		if err := honest.ask(t.Context(), i%2 == 0); err != nil {
+		if err := honest.ask(t.Context(), i%4 == 0); err != nil {
 			t.Errorf("question %d: %v", i, err)
 		}
 		b.checkUsage(t)

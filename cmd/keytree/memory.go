@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -66,6 +67,14 @@ func newProofMapFlags(flags *pflag.FlagSet) proofMapFlags {
 	flags.Var(f.memory, "proof-memory", "what maps under the state root of older blocks may take of the memory, so that proofs need not make them anew (default an eighth of --memory)")
 	setting(flags, "proof-rebuild-keys", "proof-memory")
 	return f
+}
+
+// useProcessors has Go do two things at a time where there is one processor, unless it was told how many: of two the system
+// lets each go on in turn, while Go alone lets what waits for the network wait for long answers, and for the collector of garbage.
+func useProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < 2 {
+		runtime.GOMAXPROCS(2)
+	}
 }
 
 // limitMemory returns how many bytes of memory the process may take, and has the garbage

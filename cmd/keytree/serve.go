@@ -178,6 +178,7 @@ does, and for the watchdog that its index goes on.`,
 		if *dataDir == "" {
 			return usagef("no data folder given, and the system has no home folder to put it into: expected --data-dir DIR")
 		}
+		useProcessors()
 		c := serverConfig{
 			network: network.value, node: node.value, electrum: asked.value, dataDir: *dataDir,
 			startHeight:   protocol.StartHeight(network.value),

@@ -102,13 +102,13 @@ const (
 	// bytes. Left to itself it may take megabytes, and wakes the sender only when a third
 	// has been taken: a slow client would seem to take nothing.
 	sendWindow = 512 << 10
-	// mostRefused is how many calls in a row are refused on a connection before it is
+	// mostRefused is how many more calls are refused on a connection than are let in before it is
 	// closed: refusing costs something, too.
 	mostRefused = 100
-	// holdRefused is for how long the first refusal in a row is held back, and nothing else of its connection read; the n-th
-	// is n times as long. Who asks on without heeding what he is told would keep a processor busy, and have others wait
-	// behind him.
-	holdRefused = 5 * time.Millisecond
+	// holdRefused is for how long the first refusal is held back, and nothing else of its connection read, and each further one twice
+	// as long as the one before, up to mostHoldRefused; a call that is let in goes one step back. Who asks on without heeding what he
+	// is told would keep a processor busy, and have others wait behind him.
+	holdRefused, mostHoldRefused = 5 * time.Millisecond, time.Second
 	// mostReset is how many calls in a row a client may take back on a connection, before
 	// they were answered, until it is closed: beginning calls costs the client almost nothing.
 	mostReset = 200
@@ -140,7 +140,8 @@ type Gate struct {
 	in, out                              *bytes
 	work                                 *work
 	buffers                              mem.BufferPool // for gRPC's messages
-	turns                                turns          // of long answers
+	turns                                *turns         // of long work
+	short                                *turns         // of everything else that computes
 
 	mu       sync.Mutex
 	open     map[*conn]struct{} // mu
@@ -150,17 +151,19 @@ type Gate struct {
 // New returns a gate.
 func New(c Config) *Gate {
 	l := c.Limits
+	short := shortTurns()
 	return &Gate{
 		limits: l, proxies: c.Proxies, unlimited: c.Unlimited,
-		connections: newPlaces("connections", l.Connections, 0, fewConnections(l)),
-		requests:    newPlaces("requests", l.Requests, l.Patience, 1),
-		streams:     newPlaces("streams", l.Streams, l.Patience, 1),
-		long:        newPlaces("long answers", l.Long, l.Patience, 1),
+		connections: newPlaces("connections", l.Connections, 0, min(mostSettle, l.Patience), fewConnections(l)),
+		requests:    newPlaces("requests", l.Requests, l.Patience, 0, 1),
+		streams:     newPlaces("streams", l.Streams, l.Patience, 0, 1),
+		long:        newPlaces("long answers", l.Long, l.Patience, 0, 1),
 		in:          newBytes("bytes received", l.BytesIn, l.Patience),
 		out:         newBytes("bytes not taken", l.BytesOut, l.Patience),
-		work:        newWork(l.Work),
+		work:        newWork(l.Work, short.isBusy),
 		buffers:     newBuffers(),
-		turns:       newTurns(),
+		turns:       longTurns(),
+		short:       short,
 		open:        make(map[*conn]struct{}),
 	}
 }

@@ -20,7 +20,7 @@ func client(n int) Client {
 }
 
 func TestPlacesOfOne(t *testing.T) {
-	p := newPlaces("things", Budget{All: 10, One: 2}, time.Hour, 1)
+	p := newPlaces("things", Budget{All: 10, One: 2}, time.Hour, 0, 1)
 	enter := func(c Client) (*place, *Refusal) {
 		l, refusal := p.enter(c, func() { t.Error("a place was taken away that is kept") })
 		if l != nil {
@@ -62,7 +62,7 @@ func TestPlacesOfOne(t *testing.T) {
 
 // TestPlacesMakeRoom fills a house by a client with many places and one with a single one.
 func TestPlacesMakeRoom(t *testing.T) {
-	p := newPlaces("things", Budget{All: 4, One: 2}, 0, 1)
+	p := newPlaces("things", Budget{All: 4, One: 2}, 0, 0, 1)
 	var vacated []string
 	enter := func(name string, c Client) *place {
 		l, refusal := p.enter(c, func() { vacated = append(vacated, name) })
@@ -101,7 +101,7 @@ func TestPlacesMakeRoom(t *testing.T) {
 // TestFewPlacesAreAlike has a client with few places come into a house that is full of
 // clients with fewer. Who has been there for longest makes room.
 func TestFewPlacesAreAlike(t *testing.T) {
-	p := newPlaces("things", Budget{All: 8, One: 8}, 0, 4)
+	p := newPlaces("things", Budget{All: 8, One: 8}, 0, 0, 4)
 	var vacated []int
 	for i, n := range []int{1, 2, 3, 3, 4, 5, 6, 7, 3, 3, 3} {
 		_, refusal := p.enter(client(n), func() { vacated = append(vacated, n) })
@@ -116,7 +116,7 @@ func TestFewPlacesAreAlike(t *testing.T) {
 
 // TestPlacesAddUp has random clients come, stay and go.
 func TestPlacesAddUp(t *testing.T) {
-	p := newPlaces("things", Budget{All: 20, One: 5}, 0, 1)
+	p := newPlaces("things", Budget{All: 20, One: 5}, 0, 0, 1)
 	random := rand.New(rand.NewPCG(1, 2))
 	in := make(map[*place]bool)
 	for range 20_000 {
@@ -237,7 +237,8 @@ func TestRatesOfANetwork(t *testing.T) {
 
 // TestWorkLeavesRoomForTheQuiet uses up what all may do.
 func TestWorkLeavesRoomForTheQuiet(t *testing.T) {
-	w := newWork(Budget{All: 1, One: 1000})
+	busy := false
+	w := newWork(Budget{All: 1, One: 1000}, func() bool { return busy })
 	loud := client(1)
 	for range 1000 {
 		w.take(loud, 1)
@@ -247,6 +248,20 @@ func TestWorkLeavesRoomForTheQuiet(t *testing.T) {
 	}
 	if refusal := w.take(client(2), 1); refusal != nil {
 		t.Errorf("who is quiet: %v", refusal)
+	}
+	w = newWork(Budget{All: 1000, One: 1000}, func() bool { return busy })
+	for range 800 { // more than is quiet, less than all
+		w.take(loud, 1)
+	}
+	if refusal := w.take(loud, 1); refusal != nil {
+		t.Errorf("who is loud where there is room: %v", refusal)
+	}
+	busy = true
+	if refusal := w.take(loud, 1); refusal == nil || refusal.Yours {
+		t.Errorf("who is loud where there is more to do than is done: %v", refusal)
+	}
+	if refusal := w.take(client(2), 1); refusal != nil {
+		t.Errorf("who is quiet there: %v", refusal)
 	}
 	own := client(3)
 	own.standing = unlimited

@@ -39,8 +39,12 @@ type call struct {
 	begun  atomic.Bool // of gRPC: it will tell of its end
 	place  *place      // movable while the call waits for its client
 
-	turn bool            // at long work; owned by the goroutine that answers
-	work context.Context // of the turn; owned as turn is
+	// Owned by the goroutine that answers:
+	short     turn            // of what is not long work
+	elsewhere bool            // it has no more of these
+	turn      turn            // of long work
+	work      context.Context // of which
+	since     time.Time       // when the turn began
 
 	mu      sync.Mutex
 	ended   bool                     // mu
@@ -226,7 +230,11 @@ func (c *call) onHTTP() bool {
 // that answers. In a context of no call that a Gate let in, it does nothing.
 func Wait(ctx context.Context) (ended func()) {
 	c := callOf(ctx)
-	if c == nil || !c.place.free() { // that of a stream, or of a request that has not arrived, is movable anyway
+	if c == nil {
+		return func() {}
+	}
+	c.rest()
+	if !c.place.free() { // that of a stream, or of a request that has not arrived, is movable anyway
 		return func() {}
 	}
 	return func() { c.place.keep() }

@@ -12,13 +12,15 @@ import (
 // Listen returns a listener that accepts what the budget of connections has room for.
 // farewell, if not nil, is what a connection that is refused is sent before it is closed.
 func (g *Gate) Listen(l net.Listener, farewell func(*Refusal) []byte) net.Listener {
-	return &listener{Listener: l, gate: g, farewell: farewell, parting: make(chan struct{}, mostParting)}
+	return &listener{Listener: l, gate: g, farewell: farewell, parting: make(chan struct{}, mostParting), held: make(map[net.Conn]*time.Timer)}
 }
 
 // A connection that is refused is closed when it has read why, or after partingTime. If
-// there are more at once, the others are closed without a word.
+// there are more at once, or its client is not quiet, it is closed without a word: after partingTime, unless
+// mostHeld are waiting for that.
 const (
 	mostParting = 64
+	mostHeld    = 1024
 	partingTime = time.Second
 )
 
@@ -27,6 +29,38 @@ type listener struct {
 	gate     *Gate
 	farewell func(*Refusal) []byte
 	parting  chan struct{} // holds one element for each connection that is being told
+
+	mu   sync.Mutex
+	held map[net.Conn]*time.Timer // mu; connections that are refused and not closed yet; nil when the listener is closed
+}
+
+// hold closes a connection after partingTime: who comes again at once, whenever he is refused, comes less often.
+func (l *listener) hold(c net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held == nil || len(l.held) >= mostHeld {
+		c.Close()
+		return
+	}
+	l.held[c] = time.AfterFunc(partingTime, func() {
+		c.Close()
+		l.mu.Lock()
+		delete(l.held, c)
+		l.mu.Unlock()
+	})
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.mu.Lock()
+	for c, timer := range l.held {
+		if timer.Stop() {
+			c.Close()
+		}
+	}
+	l.held = nil
+	l.mu.Unlock()
+	return l.Listener.Close()
 }
 
 // Accept implements net.Listener.
@@ -49,6 +83,10 @@ func (l *listener) Accept() (net.Conn, error) {
 func (l *listener) part(c net.Conn, why *Refusal) {
 	if l.farewell == nil {
 		c.Close() // there is nobody to tell about an error, here and below
+		return
+	}
+	if !l.gate.work.isQuiet(l.gate.peer(addressOf(c.RemoteAddr())), connectWork) {
+		l.hold(c) // who comes again and again has been told
 		return
 	}
 	select {
@@ -83,8 +121,11 @@ type conn struct {
 	mu      sync.Mutex
 	closed  bool // mu
 	calls   int  // mu; on it now
-	refused int  // mu; calls in a row
+	refused int  // mu; more calls than were let in since
 	resets  int  // mu; calls in a row that the client took back
+
+	short     turn // mu; of what it computes since something was read
+	answering bool // mu; a call over HTTP/1, which has turns of its own
 
 	arriving int // mu; gRPC calls whose message is not there yet
 	in       tally
@@ -126,6 +167,11 @@ type remote struct {
 func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
 	address := addressOf(accepted.RemoteAddr())
 	c := &conn{Conn: accepted, gate: g, address: address, client: g.peer(address)}
+	if c.client.Single() { // a proxy stands for many
+		if refusal := g.work.take(c.client, connectWork); refusal != nil {
+			return nil, refusal
+		}
+	}
 	var refusal *Refusal
 	// Until its place is known, nobody may close it. Entering may close another connection,
 	// which takes the gate's mu: nobody who has that may wait for this connection, so it is
@@ -155,11 +201,19 @@ func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
 func (c *conn) RemoteAddr() net.Addr { return remote{c.Conn.RemoteAddr(), c} }
 
 // Read implements net.Conn. What comes for gRPC calls whose message is not whole counts as
-// received; over HTTP each body counts for itself.
+// received; over HTTP each body counts for itself. What was read is returned when there is a processor for it, which the connection
+// has until it reads or writes again.
 func (c *conn) Read(b []byte) (int, error) {
+	watching := len(b) == 1 // net/http looks whether the client goes, beside what it computes
+	if !watching {
+		c.rest()
+	}
 	n, err := c.Conn.Read(b)
 	if n == 0 {
 		return n, err
+	}
+	if !watching {
+		c.compute()
 	}
 	c.mu.Lock()
 	var refusal *Refusal
@@ -173,6 +227,50 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, refusal
 	}
 	return n, err
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(b []byte) (int, error) {
+	c.rest()
+	return c.Conn.Write(b)
+}
+
+// compute waits until there is a processor for what was read, unless a call is being answered.
+func (c *conn) compute() {
+	c.mu.Lock()
+	idle := c.closed || c.answering
+	c.mu.Unlock()
+	if idle {
+		return
+	}
+	has, _ := c.gate.short.take(context.Background(), c.client) // it comes soon
+	c.mu.Lock()
+	if idle = c.closed || c.answering; !idle {
+		c.short = has
+	}
+	c.mu.Unlock()
+	if idle {
+		c.gate.short.give(has)
+	}
+}
+
+// rest gives the processor of compute back, if the connection has one.
+func (c *conn) rest() { c.gate.short.give(c.hand()) }
+
+// hand hands the turn of the connection, if it has one, to the caller.
+func (c *conn) hand() turn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	has := c.short
+	c.short = turn{}
+	return has
+}
+
+// answers says whether a call over HTTP/1 is being answered.
+func (c *conn) answers(now bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answering = now
 }
 
 // Close implements net.Conn. All that the connection holds is given back.
@@ -190,6 +288,7 @@ func (c *conn) Close() error {
 		c.place.leave()
 	}
 	c.mu.Unlock()
+	c.rest()
 	c.gate.forget(c) // without c.mu, for which relieve may wait
 	return c.Conn.Close()
 }
@@ -209,7 +308,7 @@ func (c *conn) begin() bool {
 		return false
 	}
 	c.calls++
-	c.refused = 0
+	c.refused = max(0, c.refused-1)
 	return true
 }
 
@@ -236,6 +335,7 @@ func (c *conn) end(reset bool) {
 // refuse counts a call that was refused, and closes the connection when there were too many. It
 // returns when the refusal may be said: what comes through a proxy is not held back, for its others.
 func (c *conn) refuse() {
+	c.rest()
 	c.mu.Lock()
 	c.refused++
 	n := c.refused
@@ -243,7 +343,7 @@ func (c *conn) refuse() {
 	if n > mostRefused {
 		c.Close()
 	} else if c.client.Single() {
-		time.Sleep(time.Duration(n) * holdRefused)
+		time.Sleep(min(holdRefused<<min(n-1, 10), mostHoldRefused))
 	}
 }
 

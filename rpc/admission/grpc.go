@@ -135,6 +135,7 @@ func (s *grpcGate) unary(ctx context.Context, request any, _ *grpc.UnaryServerIn
 		return handler(ctx, request)
 	}
 	defer c.finish()
+	c.compute()
 	answer, err := handler(ctx, request)
 	if err != nil || c.conn == nil {
 		return answer, err

@@ -32,7 +32,7 @@ func (d dialled) RemoteAddr() net.Addr { return d.from }
 // TestHandshakes has clients pay for handshakes, each out of his own budget, and asks nothing of this machine.
 func TestHandshakes(t *testing.T) {
 	limits := DefaultLimits()
-	limits.Work = Budget{1000, 3}
+	limits.Work = Budget{1000, 4}
 	g := New(Config{Limits: limits, Unlimited: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
 	chosen := new(tls.Config)
 	for _, choose := range []func(*tls.ClientHelloInfo) (*tls.Config, error){nil, func(*tls.ClientHelloInfo) (*tls.Config, error) { return chosen, nil }} {
@@ -51,7 +51,7 @@ func TestHandshakes(t *testing.T) {
 		if choose != nil {
 			one, other = "192.0.2.3", "192.0.2.4"
 		}
-		for n := range 3 { // ten times three calls at once
+		for n := range 3 { // ten times four calls at once, of which a connection with a handshake is eleven
 			if err := shake(one); err != nil {
 				t.Errorf("handshake %d: %v", n, err)
 			}

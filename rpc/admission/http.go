@@ -57,13 +57,27 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 		if on != nil {
 			client = g.asking(on.address, r.Header.Values("X-Forwarded-For"), r.Header.Values("Forwarded"))
 		}
+		var has turn
+		if on != nil {
+			if has = on.hand(); has == (turn{}) {
+				has, _ = g.short.take(context.Background(), client) // it comes soon
+			}
+			if r.ProtoMajor == 1 {
+				on.answers(true)
+				defer on.answers(false)
+			}
+		}
 		c, refusal := g.let(on, client, kind(r))
 		if refusal != nil {
+			g.short.give(has)
 			if on != nil {
 				on.refuse()
 			}
 			refuse.answer(w, r, refusal)
 			return
+		}
+		if c.short = has; c.kind == Stream {
+			c.rest()
 		}
 		asked := r.Context() // which ends when the client takes the request back
 		defer atEnd(asked, func() {
@@ -91,12 +105,14 @@ type body struct {
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
+	b.call.rest()
 	n, err := b.ReadCloser.Read(p)
 	if refusal := b.call.received(n); refusal != nil {
 		return 0, refusal
 	}
 	if err == io.EOF && b.call.kind == Request {
 		b.call.place.keep()
+		b.call.compute()
 	}
 	return n, err
 }

@@ -12,6 +12,7 @@ type places struct {
 	refusals
 	vacated  atomic.Uint64 // places that were taken away
 	patience time.Duration // for how long nobody has to make room for his like
+	settle   time.Duration // for how long a place is left to who came to it or used it last by clients that have their share
 
 	mu      sync.Mutex
 	size    Budget             // mu
@@ -42,8 +43,15 @@ type place struct {
 // who ask at once would wait for each other's looking around else, and others with them.
 const lookEvery = time.Millisecond
 
-func newPlaces(name string, size Budget, patience time.Duration, few int) *places {
-	return &places{refusals: refusals{name: name}, size: size, patience: patience, few: few, of: make(map[Client]*holder)}
+// leastShare is how many places a client has at least in the share that it may take away from others at once: an app has several
+// connections.
+const leastShare = 4
+
+// mostSettle is places.settle of connections at most.
+const mostSettle = time.Second
+
+func newPlaces(name string, size Budget, patience, settle time.Duration, few int) *places {
+	return &places{refusals: refusals{name: name}, size: size, patience: patience, settle: settle, few: few, of: make(map[Client]*holder)}
 }
 
 func (p *places) resize(size Budget, few int) {
@@ -60,7 +68,9 @@ func (p *places) inUse() int {
 
 // enter takes a place that may be taken away by calling vacate, until it is kept. If there is
 // none, the oldest that is movable makes room: of the client's own if it has all it may have,
-// else of the client that has most. The last quarter is for clients that have few.
+// else of the client that has most. The last quarter is for clients that have few. Who has as many as all clients would have
+// if they had equally many takes none away that was used just now: else those who came again at once would take
+// each other's places as fast as they can, and others wait for all the coming and going.
 func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 	p.mu.Lock()
 	own := p.of[c]
@@ -76,9 +86,13 @@ func (p *places) enter(c Client, vacate func()) (*place, *Refusal) {
 			return nil, p.refuse(true, p.patience)
 		}
 	case p.taken >= p.size.All, own.taken >= p.few && p.taken >= p.size.All-p.size.All/4:
+		settled := time.Duration(0)
+		if own.taken >= max(leastShare, p.size.All/(len(p.of)+1)) {
+			settled = p.settle
+		}
 		// Who has places already waits until it is worthwhile to look at everybody's again.
-		if now := time.Now(); own.taken < p.few || now.Sub(p.nothing) >= lookEvery {
-			if old = p.greediest(own.taken); old == nil {
+		if now := time.Now(); settled == 0 && own.taken < p.few || now.Sub(p.nothing) >= lookEvery {
+			if old = p.greediest(own.taken, settled); old == nil {
 				p.nothing = now
 			}
 		}
@@ -116,9 +130,10 @@ func (h *holder) oldest(patience time.Duration) *place {
 
 // greediest returns the oldest place of the client that has most, if that is more than
 // somebody has who asks for one; few are more than fewer. Where it is more by one only,
-// patience goes first. It looks at every client with a place, of which there are no more
+// patience goes first, and where both have few, settled. It looks at every client with a place, of which there are no more
 // than places. The caller holds mu.
-func (p *places) greediest(than int) (old *place) {
+func (p *places) greediest(than int, settled time.Duration) (old *place) {
+	own := than
 	if than < p.few {
 		than = 0
 	}
@@ -131,6 +146,9 @@ func (p *places) greediest(than int) (old *place) {
 		patience := p.patience
 		if taken > than+1 {
 			patience = 0
+			if h.taken <= own+1 { // it has few, too
+				patience = settled
+			}
 		}
 		first := h.oldest(patience)
 		if first != nil && (taken > most || first.since.Before(old.since)) {

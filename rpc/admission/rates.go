@@ -138,6 +138,7 @@ type work struct {
 	one   *Rates
 	quiet *Rates // what a client may do in any case
 	all   *rate.Limiter
+	busy  func() bool // there is more to do than is done: nobody may do more than that
 }
 
 const workName = "calls"
@@ -146,11 +147,12 @@ const workName = "calls"
 // together do more than the server can.
 const quietShare = 50
 
-func newWork(size Budget) *work {
+func newWork(size Budget, busy func() bool) *work {
 	second := func(n int) *Rates { return NewRates(workName, time.Second/time.Duration(n), 10*n) }
 	return &work{
 		one: second(size.One), quiet: second(quiet(size)),
-		all: rate.NewLimiter(rate.Limit(size.All), size.All),
+		all:  rate.NewLimiter(rate.Limit(size.All), size.All),
+		busy: busy,
 	}
 }
 
@@ -165,7 +167,7 @@ func (w *work) resize(size Budget) {
 }
 
 // take takes so many units of work out of the client's budget, and out of that of all
-// if it is not a quiet one.
+// if it is not a quiet one. Of a server that is busy only quiet ones get anything.
 func (w *work) take(c Client, units int) *Refusal {
 	if !c.bounded() {
 		return nil
@@ -173,8 +175,11 @@ func (w *work) take(c Client, units int) *Refusal {
 	if refusal := w.one.take(c, units); refusal != nil {
 		return refusal
 	}
-	if w.quiet.take(c, units) == nil || w.all.AllowN(time.Now(), min(units, w.all.Burst())) {
+	if w.isQuiet(c, units) || !w.busy() && w.all.AllowN(time.Now(), min(units, w.all.Burst())) {
 		return nil
 	}
 	return w.one.refuse(false, time.Second)
 }
+
+// isQuiet tells whether so many units are in what a client may do in any case, and takes them out of that.
+func (w *work) isQuiet(c Client, units int) bool { return w.quiet.take(c, units) == nil }

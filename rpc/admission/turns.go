@@ -1,49 +1,342 @@
 package admission
 
 import (
+	"cmp"
+	"container/heap"
 	"context"
 	"errors"
+	"maps"
+	"math"
 	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/status"
 )
 
-// turns are who may do long work now: half of the processors do at most, and one at least. The
-// others are left to short calls, which would wait in line behind pieces of long ones else.
-// Whoever waits for his client has no turn. Turns are taken in the order in which they were
-// asked for.
-type turns chan struct{}
+// turns have so many go on at once, and the others wait: clients one after the other, whatever each has waiting, but who has used
+// much of late after those who have used less. Of one client's calls those go first that came first.
+type turns struct {
+	// longest is how long a turn lasts at least until it is given to others who wait, though it was not given back; 0: for
+	// ever.
+	longest time.Duration
 
-func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
+	mu      sync.Mutex
+	taken   []holding        // mu; of each turn that there is
+	free    []int            // mu; those that nobody has
+	lines   lines            // mu; of those who wait
+	clients map[Client]*line // mu; those who wait, have a turn, or have used much of late
+	served  uint64           // mu; turns
+	overdue *time.Timer      // mu; looks for turns that last too long; nil while nobody waits
 
-// take waits for a turn until ctx ends.
-func (t turns) take(ctx context.Context) error {
-	select {
-	case t <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	busy atomic.Int64 // until when, in nanoseconds since 1970, there is more to do than is done
+}
+
+// holding is of who has a turn, or had it last. The turns' mu owns it.
+type holding struct {
+	number uint64
+	by     *line
+	since  time.Time
+}
+
+// line is what a client has waiting, and has used. The turns' mu owns it.
+type line struct {
+	client Client
+	calls  []waiting
+	place  int     // in lines, if there are calls
+	rank   float64 // there: what it had used, little counting as nothing
+	served uint64  // when it had its last turn, of all turns
+	has    int     // turns
+	used   float64 // seconds, as of at; what is longer ago counts for less
+	at     time.Time
+}
+
+// waiting is one that waits for a turn.
+type waiting struct {
+	granted chan turn // has room for one
+	since   time.Time
+}
+
+// turn is one that was taken. The zero value is none.
+type turn struct {
+	place  int
+	number uint64 // 0 for none
+}
+
+const (
+	// forgets is in how many seconds what a client has used counts for an e-th of it.
+	forgets = 10.0
+	// little is up to how many seconds clients are alike, and have turns one after the other: a third of a hundredth of a processor.
+	little = forgets * 0.003
+	// usualTurn is for how many seconds a turn counts from when it is taken until it is known how long it was.
+	usualTurn = 100e-6
+	// mostShort is for how many seconds a short turn counts at most.
+	mostShort = 500e-6
+	// forgotten is what was used when it is not worth remembering any more, in seconds; mostUsers is how many clients are remembered
+	// at most.
+	forgotten, mostUsers = 20e-6, 1 << 14
+)
+
+func newTurns(n int, longest time.Duration) *turns {
+	t := &turns{longest: longest, taken: make([]holding, n), clients: make(map[Client]*line)}
+	for i := range n {
+		t.free = append(t.free, i)
+	}
+	return t
+}
+
+// usedBy is what a client has used as of now.
+func (l *line) usedBy(now time.Time) float64 {
+	return l.used * math.Exp(-now.Sub(l.at).Seconds()/forgets)
+}
+
+// uses counts what a client uses, in seconds, or has not used after all. The caller holds mu.
+func (t *turns) uses(l *line, seconds float64, now time.Time) {
+	l.used, l.at = max(0, l.usedBy(now)+seconds), now
+	if l.rank = l.used; l.used < little || !l.client.Single() { // a proxy stands for many
+		l.rank = 0
+	}
+	if len(l.calls) > 0 {
+		heap.Fix(&t.lines, l.place)
 	}
 }
 
-func (t turns) give() { <-t }
+// of returns the line of a client. The caller holds mu.
+func (t *turns) of(c Client, now time.Time) *line {
+	l := t.clients[c]
+	if l == nil {
+		if len(t.clients) >= mostUsers {
+			t.forget(now)
+		}
+		l = &line{client: c, at: now}
+		t.clients[c] = l
+	}
+	return l
+}
+
+// forget forgets clients that have used little, and all that neither wait nor have a turn if that does not help. The caller
+// holds mu.
+func (t *turns) forget(now time.Time) {
+	for _, most := range []float64{forgotten, math.Inf(1)} {
+		maps.DeleteFunc(t.clients, func(_ Client, l *line) bool {
+			return len(l.calls) == 0 && l.has == 0 && l.usedBy(now) <= most
+		})
+		if len(t.clients) < mostUsers/2 {
+			return
+		}
+	}
+}
+
+// take waits for a turn until ctx ends.
+func (t *turns) take(ctx context.Context, client Client) (turn, error) {
+	t.mu.Lock()
+	now := time.Now()
+	mine := t.of(client, now)
+	if n := len(t.free); n > 0 { // so nobody waits
+		taken := t.grant(t.free[n-1], mine, now)
+		t.free = t.free[:n-1]
+		t.mu.Unlock()
+		return taken, nil
+	}
+	granted := make(chan turn, 1)
+	mine.calls = append(mine.calls, waiting{granted, now})
+	if len(mine.calls) == 1 {
+		heap.Push(&t.lines, mine)
+	}
+	t.uses(mine, 0, now) // it may have become little
+	if t.longest > 0 && t.overdue == nil {
+		t.overdue = time.AfterFunc(t.longest, t.takeBack)
+	}
+	t.mu.Unlock()
+	select {
+	case taken := <-granted:
+		// Go runs whom somebody has waited for before those who wait for the network: as long as one gives the next his turn,
+		// a few of a thousand of these are run in a second. From here on it is behind them.
+		runtime.Gosched()
+		t.begin(taken)
+		return taken, nil
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	if i := slices.IndexFunc(mine.calls, func(w waiting) bool { return w.granted == granted }); i >= 0 {
+		if mine.calls = slices.Delete(mine.calls, i, i+1); len(mine.calls) == 0 {
+			heap.Remove(&t.lines, mine.place)
+		}
+		t.mu.Unlock()
+		return turn{}, context.Cause(ctx)
+	}
+	t.mu.Unlock()
+	t.give(<-granted)
+	return turn{}, context.Cause(ctx)
+}
+
+// grant has a client have a turn that is free. The caller holds mu.
+func (t *turns) grant(place int, to *line, now time.Time) turn {
+	h := &t.taken[place]
+	h.number++
+	h.by, h.since = to, now
+	to.has++
+	t.served++
+	to.served = t.served
+	t.uses(to, usualTurn, now)
+	return turn{place, h.number}
+}
+
+// charge counts what a client has used of a processor without a turn of these.
+func (t *turns) charge(c Client, used time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	t.uses(t.of(c, now), used.Seconds(), now)
+}
+
+// begin has a turn count from now on.
+func (t *turns) begin(taken turn) {
+	t.mu.Lock()
+	if h := &t.taken[taken.place]; h.number == taken.number {
+		h.since = time.Now()
+	}
+	t.mu.Unlock()
+}
+
+// give gives a turn back: to who comes next. One that was taken back, or none, is left alone.
+func (t *turns) give(taken turn) {
+	if taken.number == 0 {
+		return
+	}
+	t.mu.Lock()
+	if t.taken[taken.place].number == taken.number {
+		t.pass(taken.place, time.Now())
+	}
+	t.mu.Unlock()
+}
+
+// pass takes a turn from who has it, and gives it to who comes next. The caller holds mu.
+func (t *turns) pass(place int, now time.Time) {
+	h := &t.taken[place]
+	h.by.has--
+	seconds := now.Sub(h.since).Seconds()
+	if t.longest > 0 {
+		seconds = min(seconds, mostShort) // the rest it has waited for a processor
+	}
+	t.uses(h.by, seconds-usualTurn, now)
+	h.by = nil
+	if len(t.lines) == 0 {
+		h.number++
+		t.free = append(t.free, place)
+		return
+	}
+	next := t.lines[0]
+	first := next.calls[0]
+	if now.Sub(first.since) > longWait {
+		t.busy.Store(now.Add(busyFor).UnixNano())
+	}
+	if next.calls = next.calls[1:]; len(next.calls) == 0 {
+		heap.Pop(&t.lines)
+	}
+	first.granted <- t.grant(place, next, now)
+}
+
+// takeBack takes turns back that have lasted too long, as long as there is somebody to have them.
+func (t *turns) takeBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	for place := range t.taken {
+		if h := &t.taken[place]; len(t.lines) > 0 && h.by != nil && now.Sub(h.since) >= t.longest {
+			t.pass(place, now)
+		}
+	}
+	if len(t.lines) > 0 {
+		t.overdue.Reset(t.longest / 2)
+	} else {
+		t.overdue = nil
+	}
+}
+
+// lines are those with calls: who has used least comes first, and of those alike who had a turn last longest ago.
+type lines []*line
+
+// Len implements heap.Interface.
+func (l lines) Len() int { return len(l) }
+
+// Less implements heap.Interface.
+func (l lines) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(l[i].rank, l[j].rank), cmp.Compare(l[i].served, l[j].served)) < 0
+}
+
+// Swap implements heap.Interface.
+func (l lines) Swap(i, j int) {
+	l[i], l[j] = l[j], l[i]
+	l[i].place, l[j].place = i, j
+}
+
+// Push implements heap.Interface.
+func (l *lines) Push(x any) {
+	one := x.(*line)
+	one.place = len(*l)
+	*l = append(*l, one)
+}
+
+// Pop implements heap.Interface.
+func (l *lines) Pop() any {
+	n := len(*l) - 1
+	last := (*l)[n]
+	(*l)[n] = nil
+	*l = (*l)[:n]
+	return last
+}
+
+// isBusy reports whether somebody has waited long for his turn just now.
+func (t *turns) isBusy() bool { return time.Now().UnixNano() < t.busy.Load() }
+
+// inUse is how many turns are taken.
+func (t *turns) inUse() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.taken) - len(t.free)
+}
+
+// longTurns returns those of long work: half of the processors do it at most, and one at least. The others are left to
+// short calls, which would wait in line behind pieces of long ones else. Who waits for his client has no turn.
+func longTurns() *turns { return newTurns(max(1, runtime.GOMAXPROCS(0)/2), 0) }
+
+// shortTurns returns those of what a client makes the server compute: handshakes, reading requests, refusals, and calls
+// before their first write. Everything else waits, before it has had any memory: thousands that go on at the same time wait for
+// each other while garbage is collected. There are a few more than processors, since some wait for a disk; and who waits for
+// something else, and has forgotten to say so, keeps others waiting for no longer than overdueTurn.
+func shortTurns() *turns { return newTurns(max(8, 2*runtime.GOMAXPROCS(0)), overdueTurn) }
+
+const (
+	// longWait is how long nobody waits for a turn of a server that can do what it is asked for.
+	longWait = 20 * time.Millisecond
+	// busyFor is for how long a server is taken for one that cannot, when somebody has waited longer.
+	busyFor = 100 * time.Millisecond
+)
+
+// overdueTurn is how long a short turn lasts if others wait for it.
+const overdueTurn = 20 * time.Millisecond
 
 // Turn waits until there is a processor for long work, as reading a large request or making a
 // long answer, which the call then has until it ends, but for when it writes. It is called by the
 // goroutine that answers. In a context of no call that a Gate let in, it does nothing.
 func Turn(ctx context.Context) error {
 	c := callOf(ctx)
-	if c == nil || c.turn {
+	if c == nil || c.turn != (turn{}) {
 		return nil
 	}
-	if err := c.gate.turns.take(ctx); err != nil {
+	c.rest()
+	taken, err := c.gate.turns.take(ctx, c.client)
+	if err != nil {
 		var refusal *Refusal
 		if errors.As(err, &refusal) {
 			return refusal
 		}
 		return status.FromContextError(ctx.Err()).Err()
 	}
-	c.turn, c.work = true, ctx
+	c.turn, c.work, c.since = taken, ctx, time.Now()
 	return nil
 }
 
@@ -55,22 +348,47 @@ func EndTurn(ctx context.Context) {
 	}
 }
 
-// pause gives the call's turn back, if it has one, while the call waits for its client.
+// Elsewhere says that the call waits for others from here on, as for a disk to have written or for a node: it keeps nobody from
+// computing. It is called by the goroutine that answers.
+func Elsewhere(ctx context.Context) {
+	if c := callOf(ctx); c != nil {
+		c.rest()
+		c.elsewhere = true
+	}
+}
+
+// compute waits until the call may have a processor, which it has until rest. Long work has one anyway.
+func (c *call) compute() {
+	if c.kind == Request && !c.elsewhere && c.short == (turn{}) && c.turn == (turn{}) {
+		c.short, _ = c.gate.short.take(context.Background(), c.client) // it comes soon
+	}
+}
+
+// rest gives the processor of compute back, if the call has one.
+func (c *call) rest() {
+	c.gate.short.give(c.short)
+	c.short = turn{}
+}
+
+// pause gives the call's turns back, if it has some, while the call waits for its client.
 func (c *call) pause() {
-	if c.turn {
-		c.gate.turns.give()
+	c.rest()
+	if c.turn != (turn{}) {
+		c.gate.turns.give(c.turn)
+		c.gate.short.charge(c.client, time.Since(c.since))
 	}
 }
 
 // proceed is the end of pause. The call goes on without a turn if it was ended meanwhile.
 func (c *call) proceed() {
-	if c.turn {
-		c.turn = c.gate.turns.take(c.work) == nil
+	if c.turn != (turn{}) {
+		c.turn, _ = c.gate.turns.take(c.work, c.client)
+		c.since = time.Now()
 	}
 }
 
-// finish gives the call's turn back, if it has one, for good.
+// finish gives the call's turns back, if it has some, for good.
 func (c *call) finish() {
 	c.pause()
-	c.turn = false
+	c.turn = turn{}
 }

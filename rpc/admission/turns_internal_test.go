@@ -3,11 +3,14 @@ package admission
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -30,7 +33,7 @@ func gateOfTurns(n int) *Gate {
 	limits := DefaultLimits()
 	limits.Long = Budget{100, 100}
 	g := New(Config{Limits: limits})
-	g.turns = make(turns, n)
+	g.turns = newTurns(n, 0)
 	return g
 }
 
@@ -78,7 +81,7 @@ func TestTurns(t *testing.T) {
 	if n := most.Load(); n > processors {
 		t.Errorf("%d answers were made at once, expected %d at most", n, processors)
 	}
-	if n := len(g.turns); n != 0 {
+	if n := g.turns.inUse(); n != 0 {
 		t.Errorf("%d turns were not given back", n)
 	}
 	if u := g.Usage(); u.Long != 0 || u.BytesOut != 0 {
@@ -98,7 +101,8 @@ func TestTurnsEnd(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := gateOfTurns(1)
-			if err := g.turns.take(t.Context()); err != nil {
+			taken, err := g.turns.take(t.Context(), Client{})
+			if err != nil {
 				t.Fatal(err)
 			}
 			answer(g, func() {}, func(_ http.ResponseWriter, r *http.Request) {
@@ -113,10 +117,202 @@ func TestTurnsEnd(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 			})
-			g.turns.give()
-			if n := len(g.turns); n != 0 {
+			g.turns.give(taken)
+			if n := g.turns.inUse(); n != 0 {
 				t.Errorf("%d turns were not given back", n)
 			}
 		})
 	}
+}
+
+// queued takes a turn for a client in the background, which is told when it has one, and returns when it waits.
+func (t *turns) queued(test *testing.T, ctx context.Context, c Client, told func(turn, error)) {
+	test.Helper()
+	before := t.waiting()
+	go func() { told(t.take(ctx, c)) }()
+	for t.waiting() == before {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (t *turns) waiting() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.lines {
+		n += len(l.calls)
+	}
+	return n
+}
+
+// TestTurnsByClient has one client want many turns before others want some, one of whom has used much.
+func TestTurnsByClient(t *testing.T) {
+	turns := newTurns(1, 0)
+	turns.charge(client(4), time.Minute)
+	first, err := turns.take(t.Context(), client(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var order []int
+	var done sync.WaitGroup
+	for _, n := range []int{4, 1, 1, 1, 2, 3, 3} {
+		done.Add(1)
+		turns.queued(t, t.Context(), client(n), func(taken turn, err error) {
+			defer done.Done()
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			order = append(order, n)
+			mu.Unlock()
+			turns.give(taken)
+		})
+	}
+	turns.give(first)
+	done.Wait()
+	if want := []int{2, 3, 1, 3, 1, 1, 4}; !slices.Equal(order, want) {
+		t.Errorf("clients had turns in the order %v, expected %v", order, want)
+	}
+	if turns.inUse() != 0 || len(turns.lines) != 0 {
+		t.Errorf("%d turns are taken, %d clients wait", turns.inUse(), len(turns.lines))
+	}
+}
+
+// TestTurnsForget has more clients take turns than are remembered.
+func TestTurnsForget(t *testing.T) {
+	turns := newTurns(1, 0)
+	turns.charge(client(0), time.Minute)
+	for n := range 3 * mostUsers {
+		taken, err := turns.take(t.Context(), client(n+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		turns.give(taken)
+		if len(turns.clients) > mostUsers {
+			t.Fatalf("%d clients are remembered", len(turns.clients))
+		}
+	}
+	held, err := turns.take(t.Context(), client(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2 * mostUsers {
+		turns.charge(client(n+1), time.Minute)
+	}
+	turns.give(held) // whoever has a turn is not forgotten
+	if turns.inUse() != 0 || len(turns.clients) > mostUsers {
+		t.Errorf("%d turns are taken, %d clients are remembered", turns.inUse(), len(turns.clients))
+	}
+}
+
+// TestTurnsWithdrawn has clients go while they wait.
+func TestTurnsWithdrawn(t *testing.T) {
+	turns := newTurns(1, 0)
+	first, err := turns.take(t.Context(), client(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var gone sync.WaitGroup
+	for _, n := range []int{1, 2, 2} {
+		gone.Add(1)
+		turns.queued(t, ctx, client(n), func(_ turn, err error) {
+			defer gone.Done()
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	had := make(chan turn, 1)
+	turns.queued(t, t.Context(), client(2), func(taken turn, _ error) { had <- taken })
+	cancel()
+	gone.Wait()
+	if len(turns.lines) != 1 || turns.waiting() != 1 {
+		t.Errorf("%d clients wait, for %d turns, expected one for one", len(turns.lines), turns.waiting())
+	}
+	turns.give(first)
+	turns.give(<-had)
+	if turns.inUse() != 0 {
+		t.Error("the turn was not given back")
+	}
+}
+
+// TestTurnsTakenBack has nobody give a turn back that others wait for.
+func TestTurnsTakenBack(t *testing.T) {
+	turns := newTurns(2, 2*longWait)
+	forgetful := make([]turn, 2)
+	for i := range forgetful {
+		forgetful[i], _ = turns.take(t.Context(), client(1))
+	}
+	if turns.isBusy() {
+		t.Error("it is busy before anybody has waited")
+	}
+	taken, err := turns.take(t.Context(), client(2)) // waits longer than longWait
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !turns.isBusy() {
+		t.Error("it is not busy, though somebody has waited long")
+	}
+	for turns.isBusy() {
+		time.Sleep(busyFor / 10)
+	}
+	for _, f := range forgetful { // one of them was taken back
+		turns.give(f)
+	}
+	if n := turns.inUse(); n != 1 {
+		t.Errorf("%d turns are taken, expected one", n)
+	}
+	turns.give(taken)
+	turns.give(taken)
+	if n := turns.inUse(); n != 0 || len(turns.free) != 2 {
+		t.Errorf("%d turns are taken, %d are free", n, len(turns.free))
+	}
+}
+
+// TestReadTakesTurns has a connection wait for a processor when something has come, and give it back when it
+// reads, writes, is closed, or when a call on it takes it over.
+func TestReadTakesTurns(t *testing.T) {
+	g := New(Config{Limits: DefaultLimits()})
+	g.short = newTurns(1, 0)
+	server, other := net.Pipe()
+	defer other.Close()
+	c, refusal := g.connect(dialled{server, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	read := func(size int) {
+		t.Helper()
+		go other.Write([]byte("abcdefgh")[:size])
+		if _, err := c.Read(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(n int, when string) {
+		t.Helper()
+		if got := g.short.inUse(); got != n {
+			t.Errorf("%s: %d turns are taken, expected %d", when, got, n)
+		}
+	}
+	read(8)
+	expect(1, "after reading")
+	read(8)
+	expect(1, "after reading again")
+	go other.Read(make([]byte, 8))
+	if _, err := c.Write([]byte("answer")); err != nil {
+		t.Fatal(err)
+	}
+	expect(0, "after writing")
+	read(1)
+	expect(0, "after looking whether the client is there")
+	read(8)
+	g.short.give(c.hand())
+	expect(0, "after handing the turn over")
+	c.answers(true)
+	read(8)
+	expect(0, "while a call is answered")
+	c.answers(false)
+	read(8)
+	c.Close()
+	expect(0, "after closing")
 }

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strconv"
 
 	"github.com/gcash/bchd/chaincfg/chainhash"
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	gateway "github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -77,6 +78,7 @@ func (b *bundleWriter) write(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		number += anchors
+		runtime.Gosched() // as rest.Answer does
 		if _, err := piece.WriteTo(out); err != nil {
 			return err
 		}
@@ -175,7 +177,7 @@ func (w chunkWriter) Write(b []byte) (int, error) {
 func (s *anchorService) download(w http.ResponseWriter, r *http.Request, path map[string]string) {
 	b, err := s.bundleAsked(r, path)
 	if err != nil {
-		rest.WriteError(w, runtime.HTTPStatusFromCode(status.Code(err)), err)
+		rest.WriteError(w, gateway.HTTPStatusFromCode(status.Code(err)), err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")

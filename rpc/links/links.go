@@ -131,6 +131,7 @@ func (s *Service) enter(ctx context.Context) (r *reading, leave func(), err erro
 	if err := s.rates.Take(admission.ClientOf(ctx), 1); err != nil {
 		return nil, nil, err
 	}
+	admission.Elsewhere(ctx)
 	select {
 	case s.turns <- struct{}{}:
 	case <-ctx.Done():

@@ -2,9 +2,10 @@ package rest
 
 import (
 	"net/http"
+	"runtime"
 	"sync"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	gateway "github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/status"
 
 	"github.com/keytree-bch/keytree/rpc/admission"
@@ -18,6 +19,7 @@ type Answer struct {
 
 	w     http.ResponseWriter
 	begun bool // whether a piece was sent
+	parts int  // how often Pass was called
 	pool  *Answers
 }
 
@@ -28,8 +30,8 @@ type Answers struct{ ended sync.Pool }
 const (
 	// shortText is how many bytes an answer has room for at first: most are shorter.
 	shortText = 1 << 10
-	// longText is up to how many bytes of room are kept for the next answer: a piece, and what went beyond it.
-	longText = 2 * admission.Piece
+	// longText is up to how many bytes of room are kept for the next answer, which may have to wait with them for its turn.
+	longText = 4 << 10
 )
 
 // New returns an answer of which nothing was sent. It is its user's until End.
@@ -38,12 +40,19 @@ func (p *Answers) New(w http.ResponseWriter) *Answer {
 	if !ok {
 		a = &Answer{Text: make([]byte, 0, shortText), pool: p}
 	}
-	a.w, a.begun = w, false
+	a.w, a.begun, a.parts = w, false, 0
 	return a
 }
 
-// Pass sends the piece if it is long enough.
+// yieldEvery is how many parts of an answer are made at a time: some hundred µs.
+const yieldEvery = 32
+
+// Pass sends the piece if it is long enough. It lets others go first now and then, who would else wait until Go interrupts a long
+// answer, after 10 ms.
 func (a *Answer) Pass() error {
+	if a.parts++; a.parts%yieldEvery == 0 {
+		runtime.Gosched()
+	}
 	if len(a.Text) < admission.Piece {
 		return nil
 	}
@@ -72,7 +81,7 @@ func (a *Answer) End(err error) {
 	case a.begun:
 		panic(http.ErrAbortHandler)
 	default:
-		WriteError(a.w, runtime.HTTPStatusFromCode(status.Code(err)), err)
+		WriteError(a.w, gateway.HTTPStatusFromCode(status.Code(err)), err)
 	}
 	a.w = nil
 	if a.Text = a.Text[:0]; cap(a.Text) <= longText {
