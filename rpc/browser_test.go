@@ -1,11 +1,13 @@
 package rpc_test
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
 
@@ -116,5 +118,56 @@ func TestKeyserverFromPages(t *testing.T) {
 		"Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type,keytree-min-height")
 	if preflight.StatusCode != http.StatusMethodNotAllowed || preflight.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("preflight: %s, %v", preflight.Status, preflight.Header)
+	}
+}
+
+// TestBrowsersAreAdmitted has what is answered before any call, preflights and misdirected requests, count as calls; and pages read
+// that they ask for too much.
+func TestBrowsersAreAdmitted(t *testing.T) {
+	const page = "Origin: https://page.example"
+	for name, test := range map[string]struct {
+		method  string
+		headers []string
+	}{
+		"preflights":  {"OPTIONS", []string{page, "Access-Control-Request-Method: POST"}},
+		"misdirected": {"GET", []string{"Host: attacker.example"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limits := admission.DefaultLimits()
+			limits.Work = admission.Budget{All: 1000, One: 1} // ten at once, of which a connection is one
+			r := rpctest.NewOf(t, rpc.Config{Admission: admission.New(admission.Config{Limits: limits}), Origins: []string{"*"}}, (&rpctest.Chain{}).Block())
+			transport := new(http.Transport)
+			defer transport.CloseIdleConnections()
+			ask := func(method string, headers ...string) *http.Response {
+				request, err := http.NewRequest(method, r.URL+"/v1/status", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, header := range headers {
+					name, value, _ := strings.Cut(header, ": ")
+					if request.Header.Set(name, value); name == "Host" {
+						request.Host = value
+					}
+				}
+				response, err := transport.RoundTrip(request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer response.Body.Close()
+				io.Copy(io.Discard, response.Body)
+				return response
+			}
+			for range 9 {
+				ask(test.method, test.headers...)
+			}
+			refused := ask("GET", page)
+			for refused.StatusCode == http.StatusOK { // a second may have passed
+				ask(test.method, test.headers...)
+				refused = ask("GET", page)
+			}
+			if refused.StatusCode != http.StatusTooManyRequests || refused.Header.Get("Retry-After") == "" || refused.Header.Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%s %v", refused.Status, refused.Header)
+			}
+		})
 	}
 }

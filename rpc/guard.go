@@ -126,6 +126,18 @@ func refuseHTTP(w http.ResponseWriter, r *http.Request, why *admission.Refusal) 
 	refuse(w, r, why.HTTPStatus(), why)
 }
 
+// refusedTo is refuseHTTP for pages of some origins, which may read it.
+func refusedTo(origins []string) admission.Refuse {
+	type key struct{}
+	refusing := shared(origins, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		why, _ := r.Context().Value(key{}).(*admission.Refusal)
+		refuseHTTP(w, r, why)
+	}))
+	return func(w http.ResponseWriter, r *http.Request, why *admission.Refusal) {
+		refusing.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), key{}, why)))
+	}
+}
+
 // refuse answers a request that nobody answers. A stream is refused as a stream.
 func refuse(w http.ResponseWriter, r *http.Request, code int, err error) {
 	if push.IsStream(r) {

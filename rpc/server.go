@@ -206,8 +206,7 @@ func NewServer(c Config) (*Server, error) {
 	reflection.Register(s.grpc)
 	s.kinds = kindsOf(s.grpc)
 	s.http = &http.Server{
-		// A refusal is behind shared, for pages to read it.
-		Handler:   s.guarded(named(c.Hosts, shared(c.Origins, s.admission.Handler(handler, kindOf, refuseHTTP)))),
+		Handler:   s.guarded(s.admission.Handler(named(c.Hosts, shared(c.Origins, handler)), kindOf, refusedTo(c.Origins))),
 		ErrorLog:  newHTTPLog(c.Log, "REST"),
 		TLSConfig: s.admission.Handshakes(c.TLS),
 	}

@@ -22,6 +22,7 @@ package admission
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/mem"
@@ -140,6 +141,7 @@ type Gate struct {
 	in, out                              *bytes
 	work                                 *work
 	buffers                              mem.BufferPool // for gRPC's messages
+	held                                 atomic.Int64   // refused connections that are not closed yet
 	turns                                *turns         // of long work
 	short                                *turns         // of everything else that computes
 

@@ -20,7 +20,7 @@ func (g *Gate) Listen(l net.Listener, farewell func(*Refusal) []byte) net.Listen
 // mostHeld are waiting for that.
 const (
 	mostParting = 64
-	mostHeld    = 1024
+	mostHeld    = 512
 	partingTime = time.Second
 )
 
@@ -38,12 +38,18 @@ type listener struct {
 func (l *listener) hold(c net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.held == nil || len(l.held) >= mostHeld {
+	if l.held == nil {
+		c.Close()
+		return
+	}
+	if l.gate.held.Add(1) > mostHeld {
+		l.gate.held.Add(-1)
 		c.Close()
 		return
 	}
 	l.held[c] = time.AfterFunc(partingTime, func() {
 		c.Close()
+		l.gate.held.Add(-1)
 		l.mu.Lock()
 		delete(l.held, c)
 		l.mu.Unlock()
@@ -56,6 +62,7 @@ func (l *listener) Close() error {
 	for c, timer := range l.held {
 		if timer.Stop() {
 			c.Close()
+			l.gate.held.Add(-1)
 		}
 	}
 	l.held = nil

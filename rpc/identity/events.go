@@ -20,8 +20,8 @@ import (
 const (
 	defaultEvents = 1000
 	maxEvents     = 10_000
-	// unitEvents is how many events of a long page are as much work as another call.
-	unitEvents = 50
+	// unitEvents is how many events of an export, or of a stream that catches up, are as much work as another call.
+	unitEvents = unitEntries
 )
 
 // eventsAtOnce is how many events of a block are held at a time: 50 kB in the form in which
@@ -81,9 +81,6 @@ func (s *identityService) listEvents(ctx context.Context, request *keytreev1.Lis
 		return nil, err
 	}
 	if room > defaultEvents {
-		if err := admission.Work(ctx, room/unitEvents); err != nil {
-			return nil, err
-		}
 		if err := admission.Long(ctx); err != nil {
 			return nil, err
 		}

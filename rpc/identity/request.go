@@ -57,11 +57,17 @@ func parsePageSize(size, byDefault, most uint32) (int, error) {
 // shortPage is how many entries a page may have that is made as soon as it is asked for.
 const shortPage = 10
 
-// awaitPage waits for the turn of a page of up to so many entries, unless it is short: else calls that are answered in no time
-// would stand in line behind everybody's pages.
+// unitEntries is how many entries of a page are as much work as another call.
+const unitEntries = 50
+
+// awaitPage lets a page of up to so many entries in as the work that it is, and waits for its turn, unless it is short: else calls that
+// are answered in no time would stand in line behind everybody's pages.
 func awaitPage(ctx context.Context, entries int) error {
 	if entries <= shortPage {
 		return nil
+	}
+	if err := admission.Work(ctx, entries/unitEntries); err != nil {
+		return err
 	}
 	return admission.Turn(ctx)
 }

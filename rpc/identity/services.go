@@ -10,7 +10,8 @@
 // # What a call may cost
 //
 // Each call is bounded, whatever the graph holds and as of whatever block: by less than 100 ms of
-// processor time, but for what is named here. Pages hold 1,000 entries at most. What a record is, and what
+// processor time, but for what is named here. Pages hold 1,000 entries at most; more than 10 count as another call for
+// every 50 (unitEntries). What a record is, and what
 // bounds the questions of links, is said in package links.
 //
 //	GetStatus            constant
@@ -30,7 +31,7 @@
 //	ListAddressLinks     a page of a record each
 //	ListMempool          a page of 14 records each, or 512 kB of messages; it passes over 100,000 other transactions, 10 ns each
 //	ListEvents           a page of 7 records for each event; for every 100 of them two records for each bit of how many events their
-//	                     block has. More than 1,000 events count as more calls (unitEvents)
+//	                     block has
 //	GET /v1/export       the same for each event of up to 100,000 blocks, 500 of them at a time; 50 events, or blocks without, count as
 //	                     another call. When the client may ask for no more, it ends with a line, and waits within one
 //	Watch                the same for every message, of 20 events, in turns with other calls. Up to the block that was the tip when it began,
