@@ -17,7 +17,8 @@ import (
 )
 
 // turns have so many go on at once, and the others wait: clients one after the other, whatever each has waiting, but who has used
-// much of late after those who have used less. Of one client's calls those go first that came first.
+// much of late after those who have used less, and proxies and those who are unlimited before all. Of one client's calls those go
+// first that came first.
 type turns struct {
 	// longest is how long a turn lasts at least until it is given to others who wait, though it was not given back; 0: for
 	// ever.
@@ -28,7 +29,7 @@ type turns struct {
 	free    []int            // mu; those that nobody has
 	lines   lines            // mu; of those who wait
 	clients map[Client]*line // mu; those who wait, have a turn, or have used much of late
-	served  uint64           // mu; turns
+	joined  uint64           // mu; how often somebody has joined those who wait
 	overdue *time.Timer      // mu; looks for turns that last too long; nil while nobody waits
 
 	busy atomic.Int64 // until when, in nanoseconds since 1970, there is more to do than is done
@@ -47,7 +48,7 @@ type line struct {
 	calls  []waiting
 	place  int     // in lines, if there are calls
 	rank   float64 // there: what it had used, little counting as nothing
-	served uint64  // when it had its last turn, of all turns
+	joined uint64  // there: when it came, or had its last turn
 	has    int     // turns
 	used   float64 // seconds, as of at; what is longer ago counts for less
 	at     time.Time
@@ -95,8 +96,13 @@ func (l *line) usedBy(now time.Time) float64 {
 // uses counts what a client uses, in seconds, or has not used after all. The caller holds mu.
 func (t *turns) uses(l *line, seconds float64, now time.Time) {
 	l.used, l.at = max(0, l.usedBy(now)+seconds), now
-	if l.rank = l.used; l.used < little || !l.client.Single() { // a proxy stands for many
+	switch {
+	case !l.client.Single(): // a proxy stands for many, and who is unlimited is the operator's own
+		l.rank = -1
+	case l.used < little:
 		l.rank = 0
+	default:
+		l.rank = l.used
 	}
 	if len(l.calls) > 0 {
 		heap.Fix(&t.lines, l.place)
@@ -143,6 +149,7 @@ func (t *turns) take(ctx context.Context, client Client) (turn, error) {
 	granted := make(chan turn, 1)
 	mine.calls = append(mine.calls, waiting{granted, now})
 	if len(mine.calls) == 1 {
+		t.join(mine)
 		heap.Push(&t.lines, mine)
 	}
 	t.uses(mine, 0, now) // it may have become little
@@ -172,14 +179,19 @@ func (t *turns) take(ctx context.Context, client Client) (turn, error) {
 	return turn{}, context.Cause(ctx)
 }
 
+// join has a client come after all who wait, of those like it. The caller holds mu, and fixes lines.
+func (t *turns) join(l *line) {
+	t.joined++
+	l.joined = t.joined
+}
+
 // grant has a client have a turn that is free. The caller holds mu.
 func (t *turns) grant(place int, to *line, now time.Time) turn {
 	h := &t.taken[place]
 	h.number++
 	h.by, h.since = to, now
 	to.has++
-	t.served++
-	to.served = t.served
+	t.join(to)
 	t.uses(to, usualTurn, now)
 	return turn{place, h.number}
 }
@@ -256,7 +268,7 @@ func (t *turns) takeBack() {
 	}
 }
 
-// lines are those with calls: who has used least comes first, and of those alike who had a turn last longest ago.
+// lines are those with calls: who has used least comes first, and of those alike who has waited longest.
 type lines []*line
 
 // Len implements heap.Interface.
@@ -264,7 +276,7 @@ func (l lines) Len() int { return len(l) }
 
 // Less implements heap.Interface.
 func (l lines) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(l[i].rank, l[j].rank), cmp.Compare(l[i].served, l[j].served)) < 0
+	return cmp.Or(cmp.Compare(l[i].rank, l[j].rank), cmp.Compare(l[i].joined, l[j].joined)) < 0
 }
 
 // Swap implements heap.Interface.

@@ -144,10 +144,14 @@ func (t *turns) waiting() (n int) {
 	return n
 }
 
-// TestTurnsByClient has one client want many turns before others want some, one of whom has used much.
+// TestTurnsByClient has one client want many turns before others want some, one of whom has used much, and one is the operator's.
 func TestTurnsByClient(t *testing.T) {
 	turns := newTurns(1, 0)
-	turns.charge(client(4), time.Minute)
+	own := client(5)
+	own.standing = unlimited
+	for _, c := range []Client{client(4), own} {
+		turns.charge(c, time.Minute)
+	}
 	first, err := turns.take(t.Context(), client(1))
 	if err != nil {
 		t.Fatal(err)
@@ -155,9 +159,13 @@ func TestTurnsByClient(t *testing.T) {
 	var mu sync.Mutex
 	var order []int
 	var done sync.WaitGroup
-	for _, n := range []int{4, 1, 1, 1, 2, 3, 3} {
+	for _, n := range []int{4, 1, 1, 1, 2, 3, 3, 5} {
 		done.Add(1)
-		turns.queued(t, t.Context(), client(n), func(taken turn, err error) {
+		c := client(n)
+		if n == 5 {
+			c = own
+		}
+		turns.queued(t, t.Context(), c, func(taken turn, err error) {
 			defer done.Done()
 			if err != nil {
 				t.Error(err)
@@ -170,7 +178,7 @@ func TestTurnsByClient(t *testing.T) {
 	}
 	turns.give(first)
 	done.Wait()
-	if want := []int{2, 3, 1, 3, 1, 1, 4}; !slices.Equal(order, want) {
+	if want := []int{5, 1, 2, 3, 1, 3, 1, 4}; !slices.Equal(order, want) {
 		t.Errorf("clients had turns in the order %v, expected %v", order, want)
 	}
 	if turns.inUse() != 0 || len(turns.lines) != 0 {
