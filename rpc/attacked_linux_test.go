@@ -33,7 +33,6 @@ func attackedLimits() admission.Limits {
 		limits.Long = admission.Budget{All: 4, One: 2}
 		limits.BytesIn = admission.Budget{All: 8 << 20, One: 4 << 20}
 		limits.BytesOut = admission.Budget{All: 24 << 20, One: 12 << 20}
-		limits.Work = admission.Budget{All: 2000, One: 1000}
 		limits.Arrive, limits.Take, limits.Patience = time.Second, time.Second, 100*time.Millisecond
 	}
 	return limits

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -66,10 +67,14 @@ type attackReport struct {
 }
 
 // crowd is how many attackers there are, of how many addresses, and how long each waits before he
-// comes again.
+// comes again. In the whole form KEYTREE_ATTACKERS says how many.
 func crowd() (attackers, addresses int, pause time.Duration) {
 	if exhaustive() {
-		return 3000, 200, 5 * time.Second
+		attackers = 3000
+		if n, err := strconv.Atoi(os.Getenv("KEYTREE_ATTACKERS")); err == nil {
+			attackers = n
+		}
+		return attackers, 200, 5 * time.Second
 	}
 	return 80, 16, 300 * time.Millisecond
 }

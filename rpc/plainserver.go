@@ -48,7 +48,7 @@ func (s *plainServer) admitted(next http.Handler) http.Handler {
 	return s.admission.Handler(s.admission.Answers(elsewhere(next), s.refuse), admission.Requests, s.refuse)
 }
 
-// elsewhere has calls keep nobody waiting: they wait for a disk to have written, for tokens to be signed, and for others' keyservers.
+// elsewhere has calls keep nobody from computing: a keyserver's wait for a disk to have written.
 func elsewhere(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		admission.Elsewhere(r.Context())

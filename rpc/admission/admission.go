@@ -9,6 +9,10 @@
 // answer that is not taken. Else it is refused, and told when to come back. So nobody keeps
 // others out by being there first.
 //
+// What is computed for clients takes turns, from the first byte of a connection on: budgets keep a server from more than
+// it can do in the long run, turns have it do first what is for those who have had little of it, when everybody wants something
+// at once.
+//
 // An attacker with many addresses can fill every budget, so that others are refused or put
 // off in turn with him. A network that has a whole /48 of IPv6 counts for its rate as sixteen
 // clients. Memory stays within the sum of the budgets. Clients with neither a connection nor a

@@ -16,8 +16,8 @@ func (g *Gate) Listen(l net.Listener, farewell func(*Refusal) []byte) net.Listen
 }
 
 // A connection that is refused is closed when it has read why, or after partingTime. If
-// there are more at once, or its client is not quiet, it is closed without a word: after partingTime, unless
-// mostHeld are waiting for that.
+// there are more at once, or the server is busy and its client not quiet, it is closed without a word: then after
+// partingTime, unless mostHeld are waiting for that.
 const (
 	mostParting = 64
 	mostHeld    = 512
@@ -92,8 +92,8 @@ func (l *listener) part(c net.Conn, why *Refusal) {
 		c.Close() // there is nobody to tell about an error, here and below
 		return
 	}
-	if !l.gate.work.isQuiet(l.gate.peer(addressOf(c.RemoteAddr())), connectWork) {
-		l.hold(c) // who comes again and again has been told
+	if l.gate.short.isBusy() && !l.gate.work.isQuiet(l.gate.peer(addressOf(c.RemoteAddr())), connectWork) {
+		l.hold(c)
 		return
 	}
 	select {
@@ -175,7 +175,8 @@ func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
 	address := addressOf(accepted.RemoteAddr())
 	c := &conn{Conn: accepted, gate: g, address: address, client: g.peer(address)}
 	if c.client.Single() { // a proxy stands for many
-		if refusal := g.work.take(c.client, connectWork); refusal != nil {
+		// Who has used up his budget is told on the connection, while there is time for that.
+		if refusal := g.work.take(c.client, connectWork); refusal != nil && g.short.isBusy() {
 			return nil, refusal
 		}
 	}

@@ -3,7 +3,7 @@ package admission
 import "crypto/tls"
 
 // connectWork is how many calls a connection counts as, whatever comes of it: it is let in, has its buffers, and
-// is closed again. Who has used up his budget is closed before that.
+// is closed again. Who has used up his budget is closed before that if the server is busy.
 const connectWork = 1
 
 // handshakeWork is how many calls a TLS handshake counts as: a signature and a key agreement take about
