@@ -45,6 +45,8 @@ type call struct {
 	turn      turn            // of long work
 	work      context.Context // of which
 	since     time.Time       // when the turn began
+	spent     time.Duration   // in turns that have ended
+	counts    int             // units of work that were taken for the call
 
 	mu      sync.Mutex
 	ended   bool                     // mu
@@ -59,7 +61,7 @@ type call struct {
 
 // let lets a call in, which must be ended, or refuses it.
 func (g *Gate) let(on *conn, client Client, kind Kind) (*call, *Refusal) {
-	c := &call{gate: g, conn: on, client: client, kind: kind}
+	c := &call{gate: g, conn: on, client: client, kind: kind, counts: 1}
 	if refusal := g.work.take(client, 1); refusal != nil {
 		return nil, refusal
 	}
@@ -183,6 +185,7 @@ func Work(ctx context.Context, units int) error {
 	if refusal := c.gate.work.take(c.client, units); refusal != nil {
 		return refusal
 	}
+	c.counts += units
 	return nil
 }
 

@@ -4,7 +4,7 @@ import "crypto/tls"
 
 // connectWork is how many calls a connection counts as, whatever comes of it: it is let in, has its buffers, and
 // is closed again. Who has used up his budget is closed before that if the server is busy.
-const connectWork = 1
+const connectWork = 2
 
 // handshakeWork is how many calls a TLS handshake counts as: a signature and a key agreement take about
 // as long, and the first bytes of a client, which may send the same to anybody, are enough to have them made.

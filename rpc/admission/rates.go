@@ -114,6 +114,15 @@ func (r *Rates) take(c Client, n int) *Refusal {
 	return nil
 }
 
+// owe takes n out of a client's allowance, also if there is less.
+func (r *Rates) owe(c Client, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.every != rate.Inf {
+		reserve(r.limiter(c.prefix, 1), time.Now(), n)
+	}
+}
+
 func reserve(l *rate.Limiter, now time.Time, n int) *rate.Reservation {
 	return l.ReserveN(now, min(n, l.Burst()))
 }
@@ -179,6 +188,15 @@ func (w *work) take(c Client, units int) *Refusal {
 		return nil
 	}
 	return w.one.refuse(false, time.Second)
+}
+
+// owe takes units of work that were done out of what a client may do, also if they are not there: it waits until it would have had
+// them.
+func (w *work) owe(c Client, units int) {
+	if c.bounded() {
+		w.one.owe(c, units)
+		w.quiet.owe(c, units)
+	}
 }
 
 // isQuiet tells whether so many units are in what a client may do in any case, and takes them out of that.

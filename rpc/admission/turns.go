@@ -319,11 +319,11 @@ func longTurns() *turns { return newTurns(max(1, runtime.GOMAXPROCS(0)/2), 0) }
 // before their first write. Everything else waits, before it has had any memory: thousands that go on at the same time wait for
 // each other while garbage is collected. There are a few more than processors, since some wait for a disk; and who waits for
 // something else, and has forgotten to say so, keeps others waiting for no longer than overdueTurn.
-func shortTurns() *turns { return newTurns(max(8, 2*runtime.GOMAXPROCS(0)), overdueTurn) }
+func shortTurns() *turns { return newTurns(max(4, 2*runtime.GOMAXPROCS(0)), overdueTurn) }
 
 const (
 	// longWait is how long nobody waits for a turn of a server that can do what it is asked for.
-	longWait = 20 * time.Millisecond
+	longWait = 10 * time.Millisecond
 	// busyFor is for how long a server is taken for one that cannot, when somebody has waited longer.
 	busyFor = 100 * time.Millisecond
 )
@@ -386,8 +386,10 @@ func (c *call) rest() {
 func (c *call) pause() {
 	c.rest()
 	if c.turn != (turn{}) {
+		used := time.Since(c.since)
+		c.spent += used
 		c.gate.turns.give(c.turn)
-		c.gate.short.charge(c.client, time.Since(c.since))
+		c.gate.short.charge(c.client, used)
 	}
 }
 
@@ -399,8 +401,16 @@ func (c *call) proceed() {
 	}
 }
 
-// finish gives the call's turns back, if it has some, for good.
+// finish gives the call's turns back, if it has some, for good. Where the server is busy, the client owes what the long work took longer
+// than it has counted as.
 func (c *call) finish() {
 	c.pause()
 	c.turn = turn{}
+	if units := int(c.spent/unitTime) - c.counts; units > 0 && c.gate.short.isBusy() {
+		c.gate.work.owe(c.client, units)
+		c.counts += units
+	}
 }
+
+// unitTime is how long a processor works for a unit of work.
+const unitTime = 50 * time.Microsecond
