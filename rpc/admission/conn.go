@@ -16,11 +16,11 @@ func (g *Gate) Listen(l net.Listener, farewell func(*Refusal) []byte) net.Listen
 }
 
 // A connection that is refused is closed when it has read why, or after partingTime. If
-// there are more at once, or the server is busy and its client not quiet, it is closed without a word: then after
+// there are more at once, or its client is not quiet, it is closed without a word: then after
 // partingTime, unless mostHeld are waiting for that.
 const (
 	mostParting = 64
-	mostHeld    = 512
+	mostHeld    = 1024
 	partingTime = time.Second
 )
 
@@ -92,7 +92,7 @@ func (l *listener) part(c net.Conn, why *Refusal) {
 		c.Close() // there is nobody to tell about an error, here and below
 		return
 	}
-	if l.gate.short.isBusy() && !l.gate.work.isQuiet(l.gate.peer(addressOf(c.RemoteAddr())), connectWork) {
+	if !l.gate.work.isQuiet(l.gate.peer(addressOf(c.RemoteAddr())), connectWork) {
 		l.hold(c)
 		return
 	}

@@ -69,8 +69,8 @@ type turn struct {
 const (
 	// forgets is in how many seconds what a client has used counts for an e-th of it.
 	forgets = 10.0
-	// little is up to how many seconds clients are alike, and have turns one after the other: a third of a hundredth of a processor.
-	little = forgets * 0.003
+	// little is up to how many seconds clients are alike, and have turns one after the other: a two-thousandth of a processor.
+	little = forgets * 0.0005
 	// usualTurn is for how many seconds a turn counts from when it is taken until it is known how long it was.
 	usualTurn = 100e-6
 	// mostShort is for how many seconds a short turn counts at most.
