@@ -146,7 +146,7 @@ func (t *turns) waiting() (n int) {
 
 // TestTurnsByClient has one client want many turns before others want some, one of whom has used much, and one is the operator's.
 func TestTurnsByClient(t *testing.T) {
-	turns := newTurns(1, 0)
+	turns := newTurns(1, time.Hour) // what counts of each is little
 	own := client(5)
 	own.standing = unlimited
 	for _, c := range []Client{client(4), own} {

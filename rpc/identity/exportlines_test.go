@@ -128,11 +128,11 @@ func TestExportRefused(t *testing.T) {
 func TestExportOfMuchWork(t *testing.T) {
 	c := &rpctest.Chain{}
 	limits := admission.DefaultLimits()
-	limits.Work = admission.Budget{All: 1000, One: 1} // ten calls at once
+	limits.Work = admission.Budget{All: 1000, One: 1} // ten calls at once, of which a connection is two
 	r := rpctest.NewOf(t, rpc.Config{Admission: admission.New(admission.Config{Limits: limits})},
-		rpctest.RequestsOf(c, 400), rpctest.RequestsOf(c, 400), rpctest.RequestsOf(c, 400))
+		rpctest.RequestsOf(c, 300), rpctest.RequestsOf(c, 300), rpctest.RequestsOf(c, 300))
 	response, text := r.Send(t, "GET", "/v1/export", "")
-	if blocks := blocksIn(t, text); response.StatusCode != 200 || len(blocks) != 2 || len(blocks[1].Events) != 400 {
+	if blocks := blocksIn(t, text); response.StatusCode != 200 || len(blocks) != 2 || len(blocks[1].Events) != 300 {
 		t.Errorf("%s, %d blocks", response.Status, len(blocks))
 	}
 }
