@@ -183,6 +183,14 @@ func (r *Rig) REST(t testing.TB, method, path, body string) (*http.Response, map
 // transport asks for no compression, and undoes none.
 func (r *Rig) Send(t *testing.T, method, path, body string, headers ...string) (*http.Response, string) {
 	t.Helper()
+	transport := &http.Transport{DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	return r.SendOver(t, transport, method, path, body, headers...)
+}
+
+// SendOver is Send over a transport, which may have a connection.
+func (r *Rig) SendOver(t *testing.T, transport http.RoundTripper, method, path, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
 	request, err := http.NewRequest(method, r.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -193,8 +201,6 @@ func (r *Rig) Send(t *testing.T, method, path, body string, headers ...string) (
 			request.Host = value
 		}
 	}
-	transport := &http.Transport{DisableCompression: true}
-	defer transport.CloseIdleConnections()
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		t.Fatal(err)
