@@ -132,6 +132,9 @@ func TestExport(t *testing.T) {
 		if err := tlog.Follow(ctx, l, string(to), func(size, _ uint64) { sizes = append(sizes, size); chain.Grow(3) }); err != nil || len(sizes) < 3 {
 			t.Errorf("following: %v (%v)", sizes, err)
 		}
+		// The log signs what the last call let the chain grow by.
+		time.Sleep(time.Second)
+		synctest.Wait()
 		if _, _, err := tlog.Export(t.Context(), l, string(to)); err != nil {
 			t.Error(err)
 		}
