@@ -16,19 +16,27 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// turns have so many go on at once, and the others wait: clients one after the other, whatever each has waiting, but who has used
-// much of late after those who have used less, and proxies and those who are unlimited before all. Of one client's calls those go
-// first that came first.
+// turns have so many go on at once, and the others wait. They are shared fairly: who wants less of them than his share has one as
+// soon as one is free, whatever the others want, and who wants more comes as often as the others who do.
+//
+// The rule is start-time fair queueing (Goyal, Vin and Cheng, 1996): each client has a virtual time, which a turn moves on
+// by as long as it lasts. The client whose virtual time is the earliest is the next; whoever comes after a while begins at
+// that of who had the last turn, so that nobody saves turns up, and nobody waits for those who come later to have had as many
+// as he. Of those at one virtual time, who has used least of late goes first, and then who has waited longest. Proxies and those
+// who are unlimited go before all.
 type turns struct {
 	// longest is how long a turn lasts at least until it is given to others who wait, though it was not given back; 0: for
 	// ever.
 	longest time.Duration
+	// debt is how far a client's virtual time is before the others' at most, in seconds.
+	debt float64
 
 	mu      sync.Mutex
 	taken   []holding        // mu; of each turn that there is
 	free    []int            // mu; those that nobody has
 	lines   lines            // mu; of those who wait
 	clients map[Client]*line // mu; those who wait, have a turn, or have used much of late
+	now     float64          // mu; the virtual time, in seconds: when the last turn that was given began
 	joined  uint64           // mu; how often somebody has joined those who wait
 	overdue *time.Timer      // mu; looks for turns that last too long; nil while nobody waits
 
@@ -47,9 +55,11 @@ type line struct {
 	client Client
 	calls  []waiting
 	place  int     // in lines, if there are calls
-	rank   float64 // there: what it had used, little counting as nothing
+	start  float64 // there: when its next turn begins, in virtual time
+	rank   float64 // there: what it had used
 	joined uint64  // there: when it came, or had its last turn
 	has    int     // turns
+	until  float64 // the virtual time that it has moved on to
 	used   float64 // seconds, as of at; what is longer ago counts for less
 	at     time.Time
 }
@@ -69,8 +79,6 @@ type turn struct {
 const (
 	// forgets is in how many seconds what a client has used counts for an e-th of it.
 	forgets = 10.0
-	// little is up to how many seconds clients are alike, and have turns one after the other: a two-thousandth of a processor.
-	little = forgets * 0.0005
 	// usualTurn is for how many seconds a turn counts from when it is taken until it is known how long it was.
 	usualTurn = 100e-6
 	// mostShort is for how many seconds a short turn counts at most.
@@ -80,8 +88,8 @@ const (
 	forgotten, mostUsers = 20e-6, 1 << 14
 )
 
-func newTurns(n int, longest time.Duration) *turns {
-	t := &turns{longest: longest, taken: make([]holding, n), clients: make(map[Client]*line)}
+func newTurns(n int, longest, debt time.Duration) *turns {
+	t := &turns{longest: longest, debt: debt.Seconds(), taken: make([]holding, n), clients: make(map[Client]*line)}
 	for i := range n {
 		t.free = append(t.free, i)
 	}
@@ -96,16 +104,18 @@ func (l *line) usedBy(now time.Time) float64 {
 // uses counts what a client uses, in seconds, or has not used after all. The caller holds mu.
 func (t *turns) uses(l *line, seconds float64, now time.Time) {
 	l.used, l.at = max(0, l.usedBy(now)+seconds), now
-	switch {
-	case !l.client.Single(): // a proxy stands for many, and who is unlimited is the operator's own
-		l.rank = -1
-	case l.used < little:
-		l.rank = 0
-	default:
-		l.rank = l.used
-	}
+	l.until = min(l.until+seconds, t.now+t.debt)
 	if len(l.calls) > 0 {
+		t.place(l)
 		heap.Fix(&t.lines, l.place)
+	}
+}
+
+// place says where a client that waits comes. The caller holds mu, and fixes lines.
+func (t *turns) place(l *line) {
+	l.start, l.rank = max(l.until, t.now), l.used
+	if !l.client.Single() { // a proxy stands for many, and who is unlimited is the operator's own
+		l.start = math.Inf(-1)
 	}
 }
 
@@ -152,7 +162,7 @@ func (t *turns) take(ctx context.Context, client Client) (turn, error) {
 		t.join(mine)
 		heap.Push(&t.lines, mine)
 	}
-	t.uses(mine, 0, now) // it may have become little
+	t.uses(mine, 0, now) // finds its place
 	if t.longest > 0 && t.overdue == nil {
 		t.overdue = time.AfterFunc(t.longest, t.takeBack)
 	}
@@ -191,6 +201,9 @@ func (t *turns) grant(place int, to *line, now time.Time) turn {
 	h.number++
 	h.by, h.since = to, now
 	to.has++
+	if to.until = max(to.until, t.now); to.client.Single() {
+		t.now = to.until
+	}
 	t.join(to)
 	t.uses(to, usualTurn, now)
 	return turn{place, h.number}
@@ -201,7 +214,9 @@ func (t *turns) charge(c Client, used time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	t.uses(t.of(c, now), used.Seconds(), now)
+	l := t.of(c, now)
+	l.until = max(l.until, t.now)
+	t.uses(l, used.Seconds(), now)
 }
 
 // begin has a turn count from now on.
@@ -268,7 +283,7 @@ func (t *turns) takeBack() {
 	}
 }
 
-// lines are those with calls: who has used least comes first, and of those alike who has waited longest.
+// lines are those with calls, in the order in which they have turns.
 type lines []*line
 
 // Len implements heap.Interface.
@@ -276,7 +291,7 @@ func (l lines) Len() int { return len(l) }
 
 // Less implements heap.Interface.
 func (l lines) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(l[i].rank, l[j].rank), cmp.Compare(l[i].joined, l[j].joined)) < 0
+	return cmp.Or(cmp.Compare(l[i].start, l[j].start), cmp.Compare(l[i].rank, l[j].rank), cmp.Compare(l[i].joined, l[j].joined)) < 0
 }
 
 // Swap implements heap.Interface.
@@ -313,13 +328,13 @@ func (t *turns) inUse() int {
 
 // longTurns returns those of long work: half of the processors do it at most, and one at least. The others are left to
 // short calls, which would wait in line behind pieces of long ones else. Who waits for his client has no turn.
-func longTurns() *turns { return newTurns(max(1, runtime.GOMAXPROCS(0)/2), 0) }
+func longTurns() *turns { return newTurns(max(1, runtime.GOMAXPROCS(0)/2), 0, time.Second) }
 
 // shortTurns returns those of what a client makes the server compute: handshakes, reading requests, refusals, and calls
 // before their first write. Everything else waits, before it has had any memory: thousands that go on at the same time wait for
 // each other while garbage is collected. There are a few more than processors, since some wait for a disk; and who waits for
 // something else, and has forgotten to say so, keeps others waiting for no longer than overdueTurn.
-func shortTurns() *turns { return newTurns(max(4, 2*runtime.GOMAXPROCS(0)), overdueTurn) }
+func shortTurns() *turns { return newTurns(max(4, 2*runtime.GOMAXPROCS(0)), overdueTurn, mostDebt) }
 
 const (
 	// longWait is how long nobody waits for a turn of a server that can do what it is asked for.
@@ -328,8 +343,13 @@ const (
 	busyFor = 100 * time.Millisecond
 )
 
-// overdueTurn is how long a short turn lasts if others wait for it.
-const overdueTurn = 20 * time.Millisecond
+const (
+	// overdueTurn is how long a short turn lasts if others wait for it.
+	overdueTurn = 20 * time.Millisecond
+	// mostDebt is for how much a client waits at most, that it has had before the others: a page that asks for many things at once
+	// waits for its share of the next ones, not of all that it had.
+	mostDebt = time.Millisecond
+)
 
 // Turn waits until there is a processor for long work, as reading a large request or making a
 // long answer, which the call then has until it ends, but for when it writes. It is called by the

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -33,7 +34,7 @@ func gateOfTurns(n int) *Gate {
 	limits := DefaultLimits()
 	limits.Long = Budget{100, 100}
 	g := New(Config{Limits: limits})
-	g.turns = newTurns(n, 0)
+	g.turns = newTurns(n, 0, time.Hour)
 	return g
 }
 
@@ -125,70 +126,148 @@ func TestTurnsEnd(t *testing.T) {
 	}
 }
 
-// queued takes a turn for a client in the background, which is told when it has one, and returns when it waits.
-func (t *turns) queued(test *testing.T, ctx context.Context, c Client, told func(turn, error)) {
-	test.Helper()
-	before := t.waiting()
+// queued takes a turn for a client in the background, which is told when it has one, and returns when it waits. It is called in a
+// bubble of synctest.
+func (t *turns) queued(ctx context.Context, c Client, told func(turn, error)) {
 	go func() { told(t.take(ctx, c)) }()
-	for t.waiting() == before {
-		time.Sleep(time.Millisecond)
-	}
+	synctest.Wait()
 }
 
-func (t *turns) waiting() (n int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, l := range t.lines {
-		n += len(l.calls)
-	}
-	return n
-}
-
-// TestTurnsByClient has one client want many turns before others want some, one of whom has used much, and one is the operator's.
-func TestTurnsByClient(t *testing.T) {
-	turns := newTurns(1, time.Hour) // what counts of each is little
-	own := client(5)
-	own.standing = unlimited
-	for _, c := range []Client{client(4), own} {
-		turns.charge(c, time.Minute)
-	}
-	first, err := turns.take(t.Context(), client(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var order []int
-	var done sync.WaitGroup
-	for _, n := range []int{4, 1, 1, 1, 2, 3, 3, 5} {
-		done.Add(1)
+// TestTurnsAreFair has clients want turns while one has the only one, and looks in which order they have theirs.
+func TestTurnsAreFair(t *testing.T) {
+	const usual = 300 * time.Microsecond
+	operator := func(n int) Client {
 		c := client(n)
-		if n == 5 {
-			c = own
-		}
-		turns.queued(t, t.Context(), c, func(taken turn, err error) {
-			defer done.Done()
-			if err != nil {
-				t.Error(err)
+		c.standing = unlimited
+		return c
+	}
+	type wish struct {
+		client Client
+		lasts  time.Duration
+	}
+	for _, c := range []struct {
+		name   string
+		before func(turns *turns)
+		wishes []wish
+		want   []int // of the wishes, in the order in which they are fulfilled
+	}{
+		{"one after the other, in the order in which they came", nil, []wish{
+			{client(1), usual}, {client(1), usual}, {client(1), usual}, {client(2), usual}, {client(3), usual}, {client(3), usual},
+		}, []int{0, 3, 4, 1, 5, 2}},
+		{"long turns count for more", nil, []wish{
+			{client(1), 500 * time.Microsecond}, {client(1), usual}, {client(2), usual / 3}, {client(2), usual / 3}, {client(2), usual},
+		}, []int{0, 2, 3, 4, 1}},
+		{"the operator's own before all", func(turns *turns) { turns.charge(operator(2), time.Hour) }, []wish{
+			{client(1), usual}, {operator(2), usual}, {operator(2), usual}, {client(3), usual},
+		}, []int{1, 2, 0, 3}},
+		{"who has used least first", func(turns *turns) {
+			turns.charge(client(1), time.Minute)
+			turns.charge(client(2), time.Second)
+			turns.now = time.Hour.Seconds() // a long time after they owed it, but not long ago
+		}, []wish{
+			{client(1), usual}, {client(2), usual}, {client(3), usual}, {client(4), usual}, {client(1), usual},
+		}, []int{2, 3, 1, 0, 4}},
+		{"who comes for the first time does not keep others waiting again and again", func(turns *turns) {
+			for range 1000 { // it has used all of a processor
+				taken, _ := turns.take(context.Background(), client(1))
+				time.Sleep(usual)
+				turns.give(taken)
 			}
-			mu.Lock()
-			order = append(order, n)
-			mu.Unlock()
-			turns.give(taken)
+		}, []wish{
+			{client(1), usual},
+			{client(2), usual}, {client(2), usual}, {client(2), usual},
+			{client(3), usual}, {client(3), usual}, {client(3), usual},
+		}, []int{1, 4, 2, 5, 0, 3, 6}},
+		{"who owes more than mostDebt comes when the others have had that", func(turns *turns) { turns.charge(client(1), time.Hour) }, []wish{
+			{client(1), usual},
+			{client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual},
+		}, []int{1, 2, 3, 4, 0, 5, 6}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				turns := newTurns(1, time.Hour, mostDebt)
+				if c.before != nil {
+					c.before(turns)
+				}
+				own := operator(100)
+				first, err := turns.take(t.Context(), own)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var order []int // by who has the turn
+				var done sync.WaitGroup
+				for n, w := range c.wishes {
+					done.Add(1)
+					turns.queued(t.Context(), w.client, func(taken turn, err error) {
+						defer done.Done()
+						if err != nil {
+							t.Error(err)
+						}
+						order = append(order, n)
+						time.Sleep(w.lasts)
+						turns.give(taken)
+					})
+				}
+				turns.give(first)
+				done.Wait()
+				if !slices.Equal(order, c.want) {
+					t.Errorf("the order is %v, expected %v", order, c.want)
+				}
+				if turns.inUse() != 0 || len(turns.lines) != 0 {
+					t.Errorf("%d turns are taken, %d clients wait", turns.inUse(), len(turns.lines))
+				}
+				turns.overdue.Stop() // the bubble would wait for it
+			})
 		})
 	}
-	turns.give(first)
-	done.Wait()
-	if want := []int{5, 1, 2, 3, 1, 3, 1, 4}; !slices.Equal(order, want) {
-		t.Errorf("clients had turns in the order %v, expected %v", order, want)
-	}
-	if turns.inUse() != 0 || len(turns.lines) != 0 {
-		t.Errorf("%d turns are taken, %d clients wait", turns.inUse(), len(turns.lines))
-	}
+}
+
+// TestTurnsOfWhoWantsLittle has a client come now and then while many others want as many turns as they can have. It never waits
+// for more than the turn that somebody has.
+func TestTurnsOfWhoWantsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const others, lasts = 50, 500 * time.Microsecond
+		turns := newTurns(1, time.Hour, mostDebt)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for n := range others {
+			for range 3 {
+				all.Go(func() {
+					for ctx.Err() == nil {
+						taken, err := turns.take(ctx, client(n+1))
+						if err != nil {
+							return
+						}
+						time.Sleep(lasts)
+						turns.give(taken)
+					}
+				})
+			}
+		}
+		for i := range 100 {
+			time.Sleep(2 * others * lasts) // half of its share
+			since := time.Now()
+			taken, err := turns.take(t.Context(), client(0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if waited := time.Since(since); waited > lasts {
+				t.Fatalf("the %d-th time it waited %v", i, waited)
+			}
+			time.Sleep(lasts)
+			turns.give(taken)
+		}
+		cancel()
+		all.Wait()
+		if turns.overdue != nil {
+			turns.overdue.Stop()
+		}
+	})
 }
 
 // TestTurnsForget has more clients take turns than are remembered.
 func TestTurnsForget(t *testing.T) {
-	turns := newTurns(1, 0)
+	turns := newTurns(1, 0, time.Hour)
 	turns.charge(client(0), time.Minute)
 	for n := range 3 * mostUsers {
 		taken, err := turns.take(t.Context(), client(n+1))
@@ -215,39 +294,38 @@ func TestTurnsForget(t *testing.T) {
 
 // TestTurnsWithdrawn has clients go while they wait.
 func TestTurnsWithdrawn(t *testing.T) {
-	turns := newTurns(1, 0)
-	first, err := turns.take(t.Context(), client(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var gone sync.WaitGroup
-	for _, n := range []int{1, 2, 2} {
-		gone.Add(1)
-		turns.queued(t, ctx, client(n), func(_ turn, err error) {
-			defer gone.Done()
-			if !errors.Is(err, context.Canceled) {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-	had := make(chan turn, 1)
-	turns.queued(t, t.Context(), client(2), func(taken turn, _ error) { had <- taken })
-	cancel()
-	gone.Wait()
-	if len(turns.lines) != 1 || turns.waiting() != 1 {
-		t.Errorf("%d clients wait, for %d turns, expected one for one", len(turns.lines), turns.waiting())
-	}
-	turns.give(first)
-	turns.give(<-had)
-	if turns.inUse() != 0 {
-		t.Error("the turn was not given back")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns(1, 0, time.Hour)
+		first, err := turns.take(t.Context(), client(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, n := range []int{1, 2, 2} {
+			turns.queued(ctx, client(n), func(_ turn, err error) {
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		had := make(chan turn, 1)
+		turns.queued(t.Context(), client(2), func(taken turn, _ error) { had <- taken })
+		cancel()
+		synctest.Wait()
+		if len(turns.lines) != 1 || len(turns.lines[0].calls) != 1 {
+			t.Errorf("%d clients wait, expected one for one turn", len(turns.lines))
+		}
+		turns.give(first)
+		turns.give(<-had)
+		if turns.inUse() != 0 {
+			t.Error("the turn was not given back")
+		}
+	})
 }
 
 // TestTurnsTakenBack has nobody give a turn back that others wait for.
 func TestTurnsTakenBack(t *testing.T) {
-	turns := newTurns(2, 2*longWait)
+	turns := newTurns(2, 2*longWait, time.Hour)
 	forgetful := make([]turn, 2)
 	for i := range forgetful {
 		forgetful[i], _ = turns.take(t.Context(), client(1))
@@ -282,7 +360,7 @@ func TestTurnsTakenBack(t *testing.T) {
 // reads, writes, is closed, or when a call on it takes it over.
 func TestReadTakesTurns(t *testing.T) {
 	g := New(Config{Limits: DefaultLimits()})
-	g.short = newTurns(1, 0)
+	g.short = newTurns(1, 0, time.Hour)
 	server, other := net.Pipe()
 	defer other.Close()
 	c, refusal := g.connect(dialled{server, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
