@@ -151,8 +151,7 @@ func NewServer(c Config) (*Server, error) {
 		Graph: c.Graph, Indexer: c.Indexer, Net: c.Net, StateLog: c.StateLog, Blocks: c.Blocks, Log: c.Log,
 	})
 	least := awaited{services}
-	s.grpc = grpc.NewServer(append(s.admission.ServerOptions(s.kind),
-		grpc.Creds(wire),
+	s.grpc = grpc.NewServer(append(s.admission.ServerOptions(wire, s.kind),
 		grpc.MaxRecvMsgSize(admission.MaxRequest),
 		grpc.WaitForHandlers(true),
 		grpc.ChainUnaryInterceptor(s.unary, s.health.unary, least.unary),
@@ -252,7 +251,10 @@ func (s *Server) Serve(ctx context.Context, grpcListener, httpListener net.Liste
 // serveHTTP serves those whom a gate lets in until the server is ended, over TLS if it has
 // what that takes.
 func serveHTTP(s *http.Server, gate *admission.Gate, listener net.Listener) error {
-	if s.TLSConfig != nil {
+	switch {
+	case s.TLSConfig != nil && s.Protocols == nil:
+		return gate.ServeTLS(s, listener)
+	case s.TLSConfig != nil:
 		return s.ServeTLS(gate.Listen(listener, nil), "", "")
 	}
 	return s.Serve(gate.Listen(listener, admission.FarewellHTTP))

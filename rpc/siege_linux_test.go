@@ -198,10 +198,16 @@ func newBesieged(t *testing.T) *besieged {
 		t.Skipf("this system has one loopback address only: %v", err)
 	}
 	probe.Close()
+	if exhaustive() {
+		time.Sleep(settles)
+	}
 	b.plain = newHonest(t, "http://"+b.REST, b.GRPC, nil)
 	b.secure = newHonest(t, "https://"+b.SecureREST, b.SecureGRPC, &tls.Config{RootCAs: rpctest.PoolOf(t, b.Certificate)})
 	return b
 }
+
+// settles is how long Badger has to write down what was indexed just now, which takes memory for a while.
+const settles = 10 * time.Second
 
 // look asks the server how it is.
 func (b *besieged) look(t *testing.T, at string) (look attackedLook) {

@@ -2,14 +2,18 @@ package rpc_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/keytree-bch/keytree/rpc"
+	"github.com/keytree-bch/keytree/rpc/admission"
 	keytreev1 "github.com/keytree-bch/keytree/rpc/proto/keytree/v1"
 	"github.com/keytree-bch/keytree/rpc/rpctest"
 )
@@ -42,13 +46,22 @@ func (p *peer2) settle() error {
 }
 
 // TestCallsTakenBack has clients begin calls and take them back. One that does nothing else loses
-// its connection; one that also waits for an answer now and then keeps it.
+// its connection, and is not let in for some time; one that also waits for an answer now and then keeps it, and so does the operator's own.
 func TestCallsTakenBack(t *testing.T) {
 	_, blocks := rpctest.Family()
-	r := rpctest.New(t, blocks...)
 	call := framed(&keytreev1.ResolveAddressRequest{Address: rpctest.Address("anybody")})
-	for _, answers := range []bool{true, false} {
-		t.Run(fmt.Sprint("waits for answers: ", answers), func(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		unlimited        []netip.Prefix
+		answers, refused bool
+	}{
+		{"waits for answers", nil, true, false},
+		{"waits for none", nil, false, true},
+		{"waits for none, and is unlimited", admission.Loopback(), false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			gate := admission.New(admission.Config{Limits: admission.DefaultLimits(), Unlimited: test.unlimited})
+			r := rpctest.NewOf(t, rpc.Config{Admission: gate}, blocks...)
 			c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", r.Conn.Target())
 			if err != nil {
 				t.Fatal(err)
@@ -57,20 +70,21 @@ func TestCallsTakenBack(t *testing.T) {
 			c.SetDeadline(time.Now().Add(time.Minute))
 			result := make(chan error, 1)
 			overHTTP2(1<<16-1, func(p *peer2) error {
-				result <- p.takeBack(600, answers, call)
+				result <- p.takeBack(600, test.answers, call)
 				return io.EOF
 			})(context.Background(), c)
-			switch err := <-result; {
-			case answers && err != nil:
-				t.Errorf("the connection of a client that waits for answers: %v", err)
-			case !answers && err == nil:
-				t.Error("600 calls were taken back, and the connection is open")
+			if err := <-result; (err != nil) != test.refused {
+				t.Errorf("600 calls were taken back, and on the connection: %v", err)
+			}
+			_, err = r.Client.ResolveAddress(t.Context(), &keytreev1.ResolveAddressRequest{Address: rpctest.Address("anybody")})
+			if code := status.Code(err); (code == codes.ResourceExhausted) != test.refused {
+				t.Errorf("the next call on another connection: %v", err)
 			}
 		})
 	}
 }
 
-// takeBack begins calls and takes all of them back, but for every hundredth, where it waits for
+// takeBack begins calls and takes all of them back, but for every tenth, where it waits for
 // the answer if it is to.
 func (p *peer2) takeBack(calls int, answers bool, message []byte) error {
 	for i := range calls {
@@ -78,7 +92,7 @@ func (p *peer2) takeBack(calls int, answers bool, message []byte) error {
 		if err := p.begin(stream, "ResolveAddress"); err != nil {
 			return err
 		}
-		if answers && i%100 == 0 {
+		if answers && i%10 == 0 {
 			if err := p.send(stream, message, true); err != nil {
 				return err
 			}

@@ -72,7 +72,7 @@ func DefaultLimits() Limits {
 		Streams:     Budget{512, 32},
 		Long:        Budget{32, 8},
 		BytesIn:     Budget{64 << 20, 16 << 20},
-		BytesOut:    Budget{128 << 20, 32 << 20},
+		BytesOut:    Budget{64 << 20, 32 << 20},
 		Work:        Budget{20_000, 1000},
 		Arrive:      10 * time.Second,
 		Take:        30 * time.Second,
@@ -107,16 +107,20 @@ const (
 	// bytes. Left to itself it may take megabytes, and wakes the sender only when a third
 	// has been taken: a slow client would seem to take nothing.
 	sendWindow = 512 << 10
-	// mostRefused is how many more calls are refused on a connection than are let in before it is
-	// closed: refusing costs something, too.
-	mostRefused = 100
+	// receiveWindow is about how many bytes of a connection the system keeps that were not read yet. What a client has sent before it
+	// went is read and paid for nevertheless, small requests by thousands.
+	receiveWindow = 128 << 10
+	// mostRefused is how many more calls are refused on a connection than are answered before it is
+	// closed: refusing costs something, too. mostRefusedFramed is the same over HTTP/2, where many come at once; over HTTP/1 each waits
+	// until the one before was told, and for so long nobody sees that their client has gone.
+	mostRefused, mostRefusedFramed = 20, 100
 	// holdRefused is for how long the first refusal is held back, and nothing else of its connection read, and each further one twice
-	// as long as the one before, up to mostHoldRefused; a call that is let in goes one step back. Who asks on without heeding what he
+	// as long as the one before, up to mostHoldRefused; a call that is answered goes one step back. Who asks on without heeding what he
 	// is told would keep a processor busy, and have others wait behind him.
 	holdRefused, mostHoldRefused = 5 * time.Millisecond, time.Second
-	// mostReset is how many calls in a row a client may take back on a connection, before
-	// they were answered, until it is closed: beginning calls costs the client almost nothing.
-	mostReset = 200
+	// mostReset is how many calls a client may take back on a connection before
+	// they were answered until it is closed, less forgiven for each that it waits for: beginning calls costs the client almost nothing.
+	mostReset, forgiven = 100, 10
 )
 
 // Config is what a Gate works with.

@@ -133,7 +133,7 @@ func (c *call) end(reset bool) {
 		if waiting {
 			c.conn.arrived(0)
 		}
-		c.conn.end(reset && !stopped)
+		c.conn.end(!reset && !stopped)
 	}
 }
 

@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -17,7 +18,7 @@ func (g *Gate) Listen(l net.Listener, farewell func(*Refusal) []byte) net.Listen
 
 // A connection that is refused is closed when it has read why, or after partingTime. If
 // there are more at once, or its client is not quiet, it is closed without a word: then after
-// partingTime, unless mostHeld are waiting for that.
+// partingTime on average, unless mostHeld are waiting for that.
 const (
 	mostParting = 64
 	mostHeld    = 1024
@@ -34,7 +35,8 @@ type listener struct {
 	held map[net.Conn]*time.Timer // mu; connections that are refused and not closed yet; nil when the listener is closed
 }
 
-// hold closes a connection after partingTime: who comes again at once, whenever he is refused, comes less often.
+// hold closes a connection some time later: who comes again at once, whenever he is refused, comes less often, and those who came
+// together come again one by one.
 func (l *listener) hold(c net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -47,7 +49,7 @@ func (l *listener) hold(c net.Conn) {
 		c.Close()
 		return
 	}
-	l.held[c] = time.AfterFunc(partingTime, func() {
+	l.held[c] = time.AfterFunc(partingTime/2+rand.N(partingTime), func() {
 		c.Close()
 		l.gate.held.Add(-1)
 		l.mu.Lock()
@@ -128,11 +130,15 @@ type conn struct {
 	mu      sync.Mutex
 	closed  bool // mu
 	calls   int  // mu; on it now
-	refused int  // mu; more calls than were let in since
-	resets  int  // mu; calls in a row that the client took back
+	refused int  // mu; more calls than were answered since
+	resets  int  // mu; calls that the client took back, less forgiven for each that was answered since
 
-	short     turn // mu; of what it computes since something was read
-	answering bool // mu; a call over HTTP/1, which has turns of its own
+	framed bool      // mu; it speaks HTTP/2
+	held   time.Time // mu; until when nothing more is read from it
+
+	short     turn        // mu; of what it computes since something was read
+	answering bool        // mu; a call over HTTP/1, which has turns of its own
+	wrote     *time.Timer // mu; gives the turn back when it has written last some time ago; nil before it first wrote with one
 
 	arriving int // mu; gRPC calls whose message is not there yet
 	in       tally
@@ -200,7 +206,8 @@ func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
 		g.forget(c)
 	}
 	if tcp, ok := accepted.(*net.TCPConn); ok {
-		tcp.SetWriteBuffer(sendWindow) // without, it only works less well
+		tcp.SetWriteBuffer(sendWindow) // without, it only works less well, here and below
+		tcp.SetReadBuffer(receiveWindow)
 	}
 	return c, nil
 }
@@ -210,7 +217,8 @@ func (c *conn) RemoteAddr() net.Addr { return remote{c.Conn.RemoteAddr(), c} }
 
 // Read implements net.Conn. What comes for gRPC calls whose message is not whole counts as
 // received; over HTTP each body counts for itself. What was read is returned when there is a processor for it, which the connection
-// has until it reads or writes again.
+// has until it reads again, or has written: what was read may be many requests of HTTP/2, and not all of them are answered when
+// it writes, but when it has written nothing more for afterWrite, it waits for something else.
 func (c *conn) Read(b []byte) (int, error) {
 	watching := len(b) == 1 // net/http looks whether the client goes, beside what it computes
 	if !watching {
@@ -239,14 +247,25 @@ func (c *conn) Read(b []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *conn) Write(b []byte) (int, error) {
-	c.rest()
+	c.mu.Lock()
+	if c.short != (turn{}) {
+		if c.wrote == nil {
+			c.wrote = time.AfterFunc(afterWrite, c.rest)
+		} else {
+			c.wrote.Reset(afterWrite)
+		}
+	}
+	c.mu.Unlock()
 	return c.Conn.Write(b)
 }
+
+// afterWrite is how long a connection that has begun to write keeps the processor that it has.
+const afterWrite = time.Millisecond
 
 // compute waits until there is a processor for what was read, unless a call is being answered.
 func (c *conn) compute() {
 	c.mu.Lock()
-	idle := c.closed || c.answering
+	idle := c.closed || c.answering || c.short != (turn{})
 	c.mu.Unlock()
 	if idle {
 		return
@@ -271,6 +290,9 @@ func (c *conn) hand() turn {
 	defer c.mu.Unlock()
 	has := c.short
 	c.short = turn{}
+	if c.wrote != nil {
+		c.wrote.Stop()
+	}
 	return has
 }
 
@@ -301,6 +323,12 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+func (c *conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
 // forget takes a connection that is closed off the open ones.
 func (g *Gate) forget(c *conn) {
 	g.mu.Lock()
@@ -316,42 +344,113 @@ func (c *conn) begin() bool {
 		return false
 	}
 	c.calls++
-	c.refused = max(0, c.refused-1)
 	return true
 }
 
-// end is the end of a call. Where the client took too many calls back, it closes the connection,
-// and the client has none of its burst on the next one.
-func (c *conn) end(reset bool) {
+// end is the end of a call. answered tells whether the client waited for it.
+func (c *conn) end(answered bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.calls--; c.calls == 0 {
 		c.place.free()
 	}
-	if reset {
-		c.resets++
-	} else {
-		c.resets = 0
-	}
-	tooMany := c.resets > mostReset
-	c.mu.Unlock()
-	if tooMany {
-		c.gate.work.one.drain(c.client)
-		c.Close()
+	if answered {
+		c.resets, c.refused = max(0, c.resets-forgiven), max(0, c.refused-1)
 	}
 }
 
-// refuse counts a call that was refused, and closes the connection when there were too many. It
-// returns when the refusal may be said: what comes through a proxy is not held back, for its others.
-func (c *conn) refuse() {
+// tookBack counts a call that the client took back over HTTP/2, and reports whether it may go on. Else its connection is to be closed,
+// and the client is let in again some time later. A proxy takes back what its clients do.
+func (c *conn) tookBack() bool {
+	c.mu.Lock()
+	c.resets++
+	tooMany := c.resets > mostReset && c.client.Single()
+	c.mu.Unlock()
+	if tooMany {
+		c.gate.banish(c.client)
+	}
+	return !tooMany
+}
+
+// banish has a client wait until it is let in again. Where the server is busy, its connections are closed, on which it
+// may do the same.
+func (g *Gate) banish(c Client) {
+	g.work.one.banish(c)
+	if !c.bounded() || !g.short.isBusy() {
+		return
+	}
+	g.mu.Lock()
+	var its []*conn
+	for other := range g.open {
+		if other.client == c {
+			its = append(its, other)
+		}
+	}
+	g.mu.Unlock()
+	for _, other := range its {
+		other.Close()
+	}
+}
+
+// refuse counts a call that was refused, and reports whether to say so, or the connection was closed, since there were too many. Nothing more
+// is read from the connection for a while: over HTTP/1, it returns only then. What comes through a proxy is not held back, for its others.
+func (c *conn) refuse(ctx context.Context) bool {
 	c.rest()
 	c.mu.Lock()
 	c.refused++
-	n := c.refused
+	n, most, framed := c.refused, mostRefused, c.framed
 	c.mu.Unlock()
-	if n > mostRefused {
+	if framed {
+		most = mostRefusedFramed
+	}
+	after := min(holdRefused<<min(n-1, 10), mostHoldRefused)
+	switch {
+	case !c.client.Single():
+	case n > most:
 		c.Close()
-	} else if c.client.Single() {
-		time.Sleep(min(holdRefused<<min(n-1, 10), mostHoldRefused))
+		return false
+	case framed:
+		c.hold(after)
+	default:
+		wait(ctx, after)
+	}
+	return true
+}
+
+// speaksHTTP2 says that the connection is read as framed, in which many calls may be on their way.
+func (c *conn) speaksHTTP2() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.framed = true
+}
+
+// hold has nothing more read for some time.
+func (c *conn) hold(after time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if until := time.Now().Add(after); until.After(c.held) {
+		c.held = until
+	}
+}
+
+// await waits until more may be read. The goroutine that reads calls it.
+func (c *conn) await() {
+	c.mu.Lock()
+	until := c.held
+	c.held = time.Time{}
+	c.mu.Unlock()
+	if !until.IsZero() {
+		wait(context.Background(), time.Until(until)) // mostHoldRefused at most
+	}
+}
+
+// wait waits for some time, or until ctx ends.
+func wait(ctx context.Context, after time.Duration) {
+	timer := time.NewTimer(after)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

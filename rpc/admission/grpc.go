@@ -2,11 +2,13 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"math/bits"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec below needs it
 	"google.golang.org/grpc/keepalive"
@@ -18,11 +20,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// ServerOptions are those of a gRPC server that gets its connections from Listen. kinds
+// ServerOptions are those of a gRPC server that gets its connections from Listen, over wire. kinds
 // tells what a call is, by its full method name; it is called concurrently.
-func (g *Gate) ServerOptions(kinds func(method string) Kind) []grpc.ServerOption {
+func (g *Gate) ServerOptions(wire credentials.TransportCredentials, kinds func(method string) Kind) []grpc.ServerOption {
 	s := &grpcGate{g, kinds}
 	return []grpc.ServerOption{
+		grpc.Creds(framedWire{wire}),
 		grpc.InTapHandle(s.tap),
 		grpc.StatsHandler(s),
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto"), g.buffers}),
@@ -60,7 +63,7 @@ func (s *grpcGate) tap(ctx context.Context, info *tap.Info) (context.Context, er
 	client := s.asking(at.conn.address, info.Header.Get("x-forwarded-for"), info.Header.Get("forwarded"))
 	c, refusal := s.let(at.conn, client, kind)
 	if refusal != nil {
-		at.conn.refuse()
+		at.conn.refuse(ctx)
 		return nil, refusal
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, callKey{}, c))
@@ -135,7 +138,13 @@ func (s *grpcGate) unary(ctx context.Context, request any, _ *grpc.UnaryServerIn
 		return handler(ctx, request)
 	}
 	defer c.finish()
-	c.compute()
+	if err := c.compute(ctx); err != nil {
+		var refusal *Refusal
+		if errors.As(err, &refusal) {
+			return nil, refusal
+		}
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
 	answer, err := handler(ctx, request)
 	if err != nil || c.conn == nil {
 		return answer, err

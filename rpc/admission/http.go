@@ -58,28 +58,23 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 			client = g.asking(on.address, r.Header.Values("X-Forwarded-For"), r.Header.Values("Forwarded"))
 		}
 		var has turn
-		if on != nil {
-			if has = on.hand(); has == (turn{}) {
-				has, _ = g.short.take(context.Background(), client) // it comes soon
-			}
-			if r.ProtoMajor == 1 {
-				on.answers(true)
-				defer on.answers(false)
-			}
+		if on != nil && r.ProtoMajor == 1 { // over HTTP/2, the connection goes on to read
+			has = on.hand()
+			on.answers(true)
+			defer on.answers(false)
 		}
+		if on != nil && on.isClosed() { // over HTTP/2, it had asked for more
+			return
+		}
+		asked := r.Context() // which ends when the client takes the request back
 		c, refusal := g.let(on, client, kind(r))
 		if refusal != nil {
 			g.short.give(has)
-			if on != nil {
-				on.refuse()
+			if on == nil || on.refuse(asked) {
+				refuse.answer(w, r, refusal)
 			}
-			refuse.answer(w, r, refusal)
 			return
 		}
-		if c.short = has; c.kind == Stream {
-			c.rest()
-		}
-		asked := r.Context() // which ends when the client takes the request back
 		defer atEnd(asked, func() {
 			c.finish()
 			c.end(asked.Err() != nil)
@@ -88,6 +83,14 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 		c.mu.Lock()
 		c.cancel, c.answer = cancel, http.NewResponseController(w)
 		c.mu.Unlock()
+		if c.short = has; c.kind == Stream {
+			c.rest()
+		} else if err := c.compute(ctx); err != nil {
+			if errors.As(err, &refusal) {
+				refuse.answer(w, r, refusal)
+			}
+			return
+		}
 		r = r.WithContext(ctx)
 		if r.ContentLength == 0 && c.kind == Request {
 			c.place.keep()
@@ -112,7 +115,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if err == io.EOF && b.call.kind == Request {
 		b.call.place.keep()
-		b.call.compute()
+		b.call.compute(context.Background()) // it comes soon
 	}
 	return n, err
 }

@@ -57,16 +57,19 @@ func (r *Rates) resize(every time.Duration, burst int) {
 	}
 }
 
-// drain leaves a client nothing but its rate.
-func (r *Rates) drain(c Client) {
+// banish has a client wait for as long as it takes until it might have a burst.
+func (r *Rates) banish(c Client) {
 	if !c.bounded() {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.every == rate.Inf {
+		return
+	}
 	now, l := time.Now(), r.limiter(c.prefix, 1)
-	if left := int(l.TokensAt(now)); left > 0 && r.every != rate.Inf {
-		l.ReserveN(now, left)
+	for left := int(l.TokensAt(now)) + l.Burst(); left > 0; left -= l.Burst() {
+		reserve(l, now, left)
 	}
 }
 

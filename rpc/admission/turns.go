@@ -389,11 +389,13 @@ func Elsewhere(ctx context.Context) {
 	}
 }
 
-// compute waits until the call may have a processor, which it has until rest. Long work has one anyway.
-func (c *call) compute() {
-	if c.kind == Request && !c.elsewhere && c.short == (turn{}) && c.turn == (turn{}) {
-		c.short, _ = c.gate.short.take(context.Background(), c.client) // it comes soon
+// compute waits until the call may have a processor, which it has until rest, or ctx ends. Long work has one anyway, and what comes
+// on no connection needs none.
+func (c *call) compute(ctx context.Context) (err error) {
+	if c.conn != nil && c.kind == Request && !c.elsewhere && c.short == (turn{}) && c.turn == (turn{}) {
+		c.short, err = c.gate.short.take(ctx, c.client)
 	}
+	return err
 }
 
 // rest gives the processor of compute back, if the call has one.

@@ -388,7 +388,11 @@ func TestReadTakesTurns(t *testing.T) {
 	if _, err := c.Write([]byte("answer")); err != nil {
 		t.Fatal(err)
 	}
-	expect(0, "after writing")
+	for deadline := time.Now().Add(10 * time.Second); g.short.inUse() != 0; time.Sleep(afterWrite) {
+		if time.Now().After(deadline) {
+			t.Fatal("the turn is not given back after writing")
+		}
+	}
 	read(1)
 	expect(0, "after looking whether the client is there")
 	read(8)
