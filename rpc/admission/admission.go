@@ -150,8 +150,7 @@ type Gate struct {
 	work                                 *work
 	buffers                              mem.BufferPool // for gRPC's messages
 	held                                 atomic.Int64   // refused connections that are not closed yet
-	turns                                *turns         // of long work
-	short                                *turns         // of everything else that computes
+	turns                                *turns         // of all that is computed for clients
 
 	mu       sync.Mutex
 	open     map[*conn]struct{} // mu
@@ -161,7 +160,7 @@ type Gate struct {
 // New returns a gate.
 func New(c Config) *Gate {
 	l := c.Limits
-	short := shortTurns()
+	turns := turnsOfProcessors()
 	return &Gate{
 		limits: l, proxies: c.Proxies, unlimited: c.Unlimited,
 		connections: newPlaces("connections", l.Connections, 0, min(mostSettle, l.Patience), fewConnections(l)),
@@ -170,10 +169,9 @@ func New(c Config) *Gate {
 		long:        newPlaces("long answers", l.Long, l.Patience, 0, 1),
 		in:          newBytes("bytes received", l.BytesIn, l.Patience),
 		out:         newBytes("bytes not taken", l.BytesOut, l.Patience),
-		work:        newWork(l.Work, short.isBusy),
+		work:        newWork(l.Work, turns.isBusy),
 		buffers:     newBuffers(),
-		turns:       longTurns(),
-		short:       short,
+		turns:       turns,
 		open:        make(map[*conn]struct{}),
 	}
 }

@@ -40,12 +40,11 @@ type call struct {
 	place  *place      // movable while the call waits for its client
 
 	// Owned by the goroutine that answers:
-	short     turn            // of what is not long work
-	elsewhere bool            // it has no more of these
-	turn      turn            // of long work
-	work      context.Context // of which
-	since     time.Time       // when the turn began
-	spent     time.Duration   // in turns that have ended
+	turn      turn            // while it computes
+	elsewhere bool            // it has no more of these, but for long work
+	work      context.Context // of long work; nil for none
+	since     time.Time       // when its turn began
+	spent     time.Duration   // in those that have ended
 	counts    int             // units of work that were taken for the call
 
 	mu      sync.Mutex

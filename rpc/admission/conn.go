@@ -49,7 +49,7 @@ func (l *listener) hold(c net.Conn) {
 		c.Close()
 		return
 	}
-	l.held[c] = time.AfterFunc(partingTime/2+rand.N(partingTime), func() {
+	l.held[c] = time.AfterFunc(about(partingTime), func() {
 		c.Close()
 		l.gate.held.Add(-1)
 		l.mu.Lock()
@@ -182,7 +182,7 @@ func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
 	c := &conn{Conn: accepted, gate: g, address: address, client: g.peer(address)}
 	if c.client.Single() { // a proxy stands for many
 		// Who has used up his budget is told on the connection, while there is time for that.
-		if refusal := g.work.take(c.client, connectWork); refusal != nil && g.short.isBusy() {
+		if refusal := g.work.take(c.client, connectWork); refusal != nil && g.turns.isBusy() {
 			return nil, refusal
 		}
 	}
@@ -270,19 +270,19 @@ func (c *conn) compute() {
 	if idle {
 		return
 	}
-	has, _ := c.gate.short.take(context.Background(), c.client) // it comes soon
+	has, _ := c.gate.turns.take(context.Background(), c.client) // it comes soon
 	c.mu.Lock()
 	if idle = c.closed || c.answering; !idle {
 		c.short = has
 	}
 	c.mu.Unlock()
 	if idle {
-		c.gate.short.give(has)
+		c.gate.turns.give(has)
 	}
 }
 
 // rest gives the processor of compute back, if the connection has one.
-func (c *conn) rest() { c.gate.short.give(c.hand()) }
+func (c *conn) rest() { c.gate.turns.give(c.hand()) }
 
 // hand hands the turn of the connection, if it has one, to the caller.
 func (c *conn) hand() turn {
@@ -376,7 +376,7 @@ func (c *conn) tookBack() bool {
 // may do the same.
 func (g *Gate) banish(c Client) {
 	g.work.one.banish(c)
-	if !c.bounded() || !g.short.isBusy() {
+	if !c.bounded() || !g.turns.isBusy() {
 		return
 	}
 	g.mu.Lock()
@@ -403,7 +403,7 @@ func (c *conn) refuse(ctx context.Context) bool {
 	if framed {
 		most = mostRefusedFramed
 	}
-	after := min(holdRefused<<min(n-1, 10), mostHoldRefused)
+	after := about(min(holdRefused<<min(n-1, 10), mostHoldRefused))
 	switch {
 	case !c.client.Single():
 	case n > most:
@@ -423,6 +423,9 @@ func (c *conn) speaksHTTP2() {
 	defer c.mu.Unlock()
 	c.framed = true
 }
+
+// about returns a time that is half as long to half as long again: those who were refused together do not come together again.
+func about(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
 // hold has nothing more read for some time.
 func (c *conn) hold(after time.Duration) {

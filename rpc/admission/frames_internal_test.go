@@ -117,7 +117,7 @@ func TestFramedHandsAllOn(t *testing.T) {
 func TestFramedTakenBack(t *testing.T) {
 	sent := preface + strings.Repeat(frame(1, 20)+frame(frameRSTStream, 4), mostReset+1)
 	f, g := newFramed(t, strings.NewReader(sent))
-	g.short.busy.Store(time.Now().Add(time.Hour).UnixNano())
+	g.turns.busy.Store(time.Now().Add(time.Hour).UnixNano())
 	other, refusal := g.connect(dialled{f.on.Conn, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 2}})
 	if refusal != nil {
 		t.Fatal(refusal)

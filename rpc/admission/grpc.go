@@ -2,7 +2,6 @@ package admission
 
 import (
 	"context"
-	"errors"
 	"math/bits"
 	"time"
 
@@ -139,11 +138,7 @@ func (s *grpcGate) unary(ctx context.Context, request any, _ *grpc.UnaryServerIn
 	}
 	defer c.finish()
 	if err := c.compute(ctx); err != nil {
-		var refusal *Refusal
-		if errors.As(err, &refusal) {
-			return nil, refusal
-		}
-		return nil, status.FromContextError(ctx.Err()).Err()
+		return nil, withoutTurn(ctx, err)
 	}
 	answer, err := handler(ctx, request)
 	if err != nil || c.conn == nil {

@@ -69,7 +69,7 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 		asked := r.Context() // which ends when the client takes the request back
 		c, refusal := g.let(on, client, kind(r))
 		if refusal != nil {
-			g.short.give(has)
+			g.turns.give(has)
 			if on == nil || on.refuse(asked) {
 				refuse.answer(w, r, refusal)
 			}
@@ -83,7 +83,7 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 		c.mu.Lock()
 		c.cancel, c.answer = cancel, http.NewResponseController(w)
 		c.mu.Unlock()
-		if c.short = has; c.kind == Stream {
+		if c.turn = has; c.kind == Stream {
 			c.rest()
 		} else if err := c.compute(ctx); err != nil {
 			if errors.As(err, &refusal) {

@@ -21,21 +21,25 @@ import (
 //
 // The rule is start-time fair queueing (Goyal, Vin and Cheng, 1996): each client has a virtual time, which a turn moves on
 // by as long as it lasts. The client whose virtual time is the earliest is the next; whoever comes after a while begins at
-// that of who had the last turn, so that nobody saves turns up, and nobody waits for those who come later to have had as many
-// as he. Of those at one virtual time, who has used least of late goes first, and then who has waited longest. Proxies and those
-// who are unlimited go before all.
+// that of who had the last turn, so that nobody waits for those who come later to have had as many
+// as he. Proxies and those who are unlimited go before all.
+//
+// In a crowd, all that a share is good for is one question now and then, and somebody who asks just that would wait for one round
+// of all others after another. So whoever has nothing to wait for goes back in virtual time by earns, until he is
+// debt before the others: he has his next turns at once. All of a crowd of 200 who do the same have four fifths of one processor. Of those who
+// have earned all that, who has used least in the last seconds goes first, and then who has waited longest.
 type turns struct {
 	// longest is how long a turn lasts at least until it is given to others who wait, though it was not given back; 0: for
 	// ever.
 	longest time.Duration
-	// debt is how far a client's virtual time is before the others' at most, in seconds.
+	// debt is how far a client's virtual time is from the others' at most, in seconds: after, and before.
 	debt float64
 
 	mu      sync.Mutex
 	taken   []holding        // mu; of each turn that there is
 	free    []int            // mu; those that nobody has
 	lines   lines            // mu; of those who wait
-	clients map[Client]*line // mu; those who wait, have a turn, or have used much of late
+	clients map[Client]*line // mu; those who wait, have a turn, or had one of late
 	now     float64          // mu; the virtual time, in seconds: when the last turn that was given began
 	joined  uint64           // mu; how often somebody has joined those who wait
 	overdue *time.Timer      // mu; looks for turns that last too long; nil while nobody waits
@@ -54,15 +58,19 @@ type holding struct {
 type line struct {
 	client Client
 	calls  []waiting
-	place  int     // in lines, if there are calls
-	start  float64 // there: when its next turn begins, in virtual time
-	rank   float64 // there: what it had used
-	joined uint64  // there: when it came, or had its last turn
-	has    int     // turns
-	until  float64 // the virtual time that it has moved on to
-	used   float64 // seconds, as of at; what is longer ago counts for less
+	place  int       // in lines, if there are calls
+	start  float64   // there: when its next turn begins, in virtual time
+	rank   float64   // there: what it had used
+	joined uint64    // there: when it came, or had its last turn
+	has    int       // turns
+	until  float64   // the virtual time that it has moved on to, as of idle if it is
+	idle   time.Time // since when it has neither calls nor turns, if so
+	used   float64   // seconds, as of at; what is longer ago counts for less
 	at     time.Time
 }
+
+// isIdle reports whether the client has nothing to wait for.
+func (l *line) isIdle() bool { return len(l.calls) == 0 && l.has == 0 }
 
 // waiting is one that waits for a turn.
 type waiting struct {
@@ -77,17 +85,18 @@ type turn struct {
 }
 
 const (
+	// earns is how many seconds of a turn a client earns in a second in which it waits for none.
+	earns = 0.004
 	// forgets is in how many seconds what a client has used counts for an e-th of it.
 	forgets = 10.0
 	// usualTurn is for how many seconds a turn counts from when it is taken until it is known how long it was.
 	usualTurn = 100e-6
-	// mostShort is for how many seconds a short turn counts at most.
-	mostShort = 500e-6
-	// forgotten is what was used when it is not worth remembering any more, in seconds; mostUsers is how many clients are remembered
-	// at most.
-	forgotten, mostUsers = 20e-6, 1 << 14
+	// mostUsers is how many clients are remembered at most.
+	mostUsers = 1 << 14
 )
 
+// newTurns returns turns for n at once. Who has had debt more than the others waits for them to have had as much, and no longer; and so long
+// others wait for who has earned it.
 func newTurns(n int, longest, debt time.Duration) *turns {
 	t := &turns{longest: longest, debt: debt.Seconds(), taken: make([]holding, n), clients: make(map[Client]*line)}
 	for i := range n {
@@ -96,12 +105,7 @@ func newTurns(n int, longest, debt time.Duration) *turns {
 	return t
 }
 
-// usedBy is what a client has used as of now.
-func (l *line) usedBy(now time.Time) float64 {
-	return l.used * math.Exp(-now.Sub(l.at).Seconds()/forgets)
-}
-
-// uses counts what a client uses, in seconds, or has not used after all. The caller holds mu.
+// uses moves a client on by what it uses, in seconds, or has not used after all. The caller holds mu.
 func (t *turns) uses(l *line, seconds float64, now time.Time) {
 	l.used, l.at = max(0, l.usedBy(now)+seconds), now
 	l.until = min(l.until+seconds, t.now+t.debt)
@@ -113,9 +117,21 @@ func (t *turns) uses(l *line, seconds float64, now time.Time) {
 
 // place says where a client that waits comes. The caller holds mu, and fixes lines.
 func (t *turns) place(l *line) {
-	l.start, l.rank = max(l.until, t.now), l.used
-	if !l.client.Single() { // a proxy stands for many, and who is unlimited is the operator's own
+	if l.start, l.rank = l.until, l.used; !l.client.Single() { // a proxy stands for many, and who is unlimited is the operator's own
 		l.start = math.Inf(-1)
+	}
+}
+
+// usedBy is what a client has used as of now.
+func (l *line) usedBy(now time.Time) float64 {
+	return l.used * math.Exp(-now.Sub(l.at).Seconds()/forgets)
+}
+
+// earn has an idle client earn what it earns until now. The caller holds mu.
+func (t *turns) earn(l *line, now time.Time) {
+	if l.isIdle() {
+		l.until = max(l.until-earns*now.Sub(l.idle).Seconds(), t.now-t.debt)
+		l.used, l.at, l.idle = l.usedBy(now), now, now
 	}
 }
 
@@ -126,22 +142,21 @@ func (t *turns) of(c Client, now time.Time) *line {
 		if len(t.clients) >= mostUsers {
 			t.forget(now)
 		}
-		l = &line{client: c, at: now}
+		l = &line{client: c, until: t.now - t.debt, idle: now, at: now}
 		t.clients[c] = l
 	}
+	t.earn(l, now)
 	return l
 }
 
-// forget forgets clients that have used little, and all that neither wait nor have a turn if that does not help. The caller
-// holds mu.
+// forget forgets clients that would be where new ones are, and all idle ones if that does not help. The caller holds mu.
 func (t *turns) forget(now time.Time) {
-	for _, most := range []float64{forgotten, math.Inf(1)} {
-		maps.DeleteFunc(t.clients, func(_ Client, l *line) bool {
-			return len(l.calls) == 0 && l.has == 0 && l.usedBy(now) <= most
-		})
-		if len(t.clients) < mostUsers/2 {
-			return
-		}
+	maps.DeleteFunc(t.clients, func(_ Client, l *line) bool {
+		t.earn(l, now)
+		return l.isIdle() && l.until <= t.now-t.debt && l.usedBy(now) < usualTurn
+	})
+	if len(t.clients) >= mostUsers/2 {
+		maps.DeleteFunc(t.clients, func(_ Client, l *line) bool { return l.isIdle() })
 	}
 }
 
@@ -160,9 +175,9 @@ func (t *turns) take(ctx context.Context, client Client) (turn, error) {
 	mine.calls = append(mine.calls, waiting{granted, now})
 	if len(mine.calls) == 1 {
 		t.join(mine)
+		t.place(mine)
 		heap.Push(&t.lines, mine)
 	}
-	t.uses(mine, 0, now) // finds its place
 	if t.longest > 0 && t.overdue == nil {
 		t.overdue = time.AfterFunc(t.longest, t.takeBack)
 	}
@@ -180,6 +195,7 @@ func (t *turns) take(ctx context.Context, client Client) (turn, error) {
 	if i := slices.IndexFunc(mine.calls, func(w waiting) bool { return w.granted == granted }); i >= 0 {
 		if mine.calls = slices.Delete(mine.calls, i, i+1); len(mine.calls) == 0 {
 			heap.Remove(&t.lines, mine.place)
+			mine.idle = time.Now() // if it has no turn
 		}
 		t.mu.Unlock()
 		return turn{}, context.Cause(ctx)
@@ -201,22 +217,12 @@ func (t *turns) grant(place int, to *line, now time.Time) turn {
 	h.number++
 	h.by, h.since = to, now
 	to.has++
-	if to.until = max(to.until, t.now); to.client.Single() {
-		t.now = to.until
+	if to.client.Single() {
+		t.now = max(t.now, to.until)
 	}
 	t.join(to)
 	t.uses(to, usualTurn, now)
 	return turn{place, h.number}
-}
-
-// charge counts what a client has used of a processor without a turn of these.
-func (t *turns) charge(c Client, used time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := time.Now()
-	l := t.of(c, now)
-	l.until = max(l.until, t.now)
-	t.uses(l, used.Seconds(), now)
 }
 
 // begin has a turn count from now on.
@@ -244,11 +250,10 @@ func (t *turns) give(taken turn) {
 func (t *turns) pass(place int, now time.Time) {
 	h := &t.taken[place]
 	h.by.has--
-	seconds := now.Sub(h.since).Seconds()
-	if t.longest > 0 {
-		seconds = min(seconds, mostShort) // the rest it has waited for a processor
+	t.uses(h.by, now.Sub(h.since).Seconds()-usualTurn, now)
+	if h.by.isIdle() {
+		h.by.idle = now
 	}
-	t.uses(h.by, seconds-usualTurn, now)
 	h.by = nil
 	if len(t.lines) == 0 {
 		h.number++
@@ -326,50 +331,53 @@ func (t *turns) inUse() int {
 	return len(t.taken) - len(t.free)
 }
 
-// longTurns returns those of long work: half of the processors do it at most, and one at least. The others are left to
-// short calls, which would wait in line behind pieces of long ones else. Who waits for his client has no turn.
-func longTurns() *turns { return newTurns(max(1, runtime.GOMAXPROCS(0)/2), 0, time.Second) }
-
-// shortTurns returns those of what a client makes the server compute: handshakes, reading requests, refusals, and calls
-// before their first write. Everything else waits, before it has had any memory: thousands that go on at the same time wait for
-// each other while garbage is collected. There are a few more than processors, since some wait for a disk; and who waits for
-// something else, and has forgotten to say so, keeps others waiting for no longer than overdueTurn.
-func shortTurns() *turns { return newTurns(max(4, 2*runtime.GOMAXPROCS(0)), overdueTurn, mostDebt) }
+// turnsOfProcessors returns turns of the processors, for what clients make the server compute: handshakes, reading requests, refusals,
+// calls before their first write, and each piece of long ones. Everything else waits, before it has had any memory: thousands that go on
+// at the same time wait for each other while garbage is collected. One processor is left to what has none, as to Go's looking at the network,
+// which it does every 10 ms only while all processors are in use. Who waits for something
+// else, and has forgotten to say so, keeps others waiting for no longer than overdueTurn.
+func turnsOfProcessors() *turns {
+	return newTurns(max(1, runtime.GOMAXPROCS(0)-1), overdueTurn, mostDebt)
+}
 
 const (
 	// longWait is how long nobody waits for a turn of a server that can do what it is asked for.
 	longWait = 10 * time.Millisecond
 	// busyFor is for how long a server is taken for one that cannot, when somebody has waited longer.
 	busyFor = 100 * time.Millisecond
-)
-
-const (
-	// overdueTurn is how long a short turn lasts if others wait for it.
-	overdueTurn = 20 * time.Millisecond
+	// overdueTurn is how long a turn lasts if others wait for it.
+	overdueTurn = 5 * time.Millisecond
 	// mostDebt is for how much a client waits at most, that it has had before the others: a page that asks for many things at once
 	// waits for its share of the next ones, not of all that it had.
-	mostDebt = time.Millisecond
+	mostDebt = 500 * time.Microsecond
 )
 
-// Turn waits until there is a processor for long work, as reading a large request or making a
-// long answer, which the call then has until it ends, but for when it writes. It is called by the
+// Turn says that the call is long work from here on, as reading a large request or making a
+// long answer: it waits for its turn, which it then has until it ends, but for when it writes. It is called by the
 // goroutine that answers. In a context of no call that a Gate let in, it does nothing.
 func Turn(ctx context.Context) error {
 	c := callOf(ctx)
-	if c == nil || c.turn != (turn{}) {
+	if c == nil || c.work != nil {
 		return nil
 	}
-	c.rest()
-	taken, err := c.gate.turns.take(ctx, c.client)
-	if err != nil {
-		var refusal *Refusal
-		if errors.As(err, &refusal) {
-			return refusal
+	if c.turn == (turn{}) {
+		taken, err := c.gate.turns.take(ctx, c.client)
+		if err != nil {
+			return withoutTurn(ctx, err)
 		}
-		return status.FromContextError(ctx.Err()).Err()
+		c.turn = taken
 	}
-	c.turn, c.work, c.since = taken, ctx, time.Now()
+	c.work, c.since = ctx, time.Now()
 	return nil
+}
+
+// withoutTurn is the error of a call for which ctx ended while it waited for a turn.
+func withoutTurn(ctx context.Context, err error) error {
+	var refusal *Refusal
+	if errors.As(err, &refusal) {
+		return refusal
+	}
+	return status.FromContextError(ctx.Err()).Err()
 }
 
 // EndTurn gives the turn of a call back, if it has one: what is left of the call is not long work.
@@ -389,46 +397,42 @@ func Elsewhere(ctx context.Context) {
 	}
 }
 
-// compute waits until the call may have a processor, which it has until rest, or ctx ends. Long work has one anyway, and what comes
-// on no connection needs none.
+// compute waits until the call may have a processor, which it has until rest, or ctx ends. What comes on no connection needs none.
 func (c *call) compute(ctx context.Context) (err error) {
-	if c.conn != nil && c.kind == Request && !c.elsewhere && c.short == (turn{}) && c.turn == (turn{}) {
-		c.short, err = c.gate.short.take(ctx, c.client)
+	if c.conn != nil && c.kind == Request && !c.elsewhere && c.turn == (turn{}) {
+		c.turn, err = c.gate.turns.take(ctx, c.client)
 	}
 	return err
 }
 
-// rest gives the processor of compute back, if the call has one.
+// rest gives the call's turn back, if it has one.
 func (c *call) rest() {
-	c.gate.short.give(c.short)
-	c.short = turn{}
+	c.gate.turns.give(c.turn)
+	c.turn = turn{}
 }
 
-// pause gives the call's turns back, if it has some, while the call waits for its client.
+// pause gives the call's turn back, if it has one, while the call waits for its client.
 func (c *call) pause() {
-	c.rest()
-	if c.turn != (turn{}) {
-		used := time.Since(c.since)
-		c.spent += used
-		c.gate.turns.give(c.turn)
-		c.gate.short.charge(c.client, used)
+	if c.work != nil {
+		c.spent += time.Since(c.since)
 	}
+	c.rest()
 }
 
-// proceed is the end of pause. The call goes on without a turn if it was ended meanwhile.
+// proceed is the end of pause for long work. The call goes on without a turn if it was ended meanwhile.
 func (c *call) proceed() {
-	if c.turn != (turn{}) {
+	if c.work != nil {
 		c.turn, _ = c.gate.turns.take(c.work, c.client)
 		c.since = time.Now()
 	}
 }
 
-// finish gives the call's turns back, if it has some, for good. Where the server is busy, the client owes what the long work took longer
+// finish gives the call's turn back, if it has one, for good. Where the server is busy, the client owes what long work took longer
 // than it has counted as.
 func (c *call) finish() {
 	c.pause()
-	c.turn = turn{}
-	if units := int(c.spent/unitTime) - c.counts; units > 0 && c.gate.short.isBusy() {
+	c.work = nil
+	if units := int(c.spent/unitTime) - c.counts; units > 0 && c.gate.turns.isBusy() {
 		c.gate.work.owe(c.client, units)
 		c.counts += units
 	}

@@ -126,6 +126,14 @@ func TestTurnsEnd(t *testing.T) {
 	}
 }
 
+// had has a client have had turns for so long.
+func (t *turns) had(c Client, used time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	t.uses(t.of(c, now), used.Seconds(), now)
+}
+
 // queued takes a turn for a client in the background, which is told when it has one, and returns when it waits. It is called in a
 // bubble of synctest.
 func (t *turns) queued(ctx context.Context, c Client, told func(turn, error)) {
@@ -157,16 +165,9 @@ func TestTurnsAreFair(t *testing.T) {
 		{"long turns count for more", nil, []wish{
 			{client(1), 500 * time.Microsecond}, {client(1), usual}, {client(2), usual / 3}, {client(2), usual / 3}, {client(2), usual},
 		}, []int{0, 2, 3, 4, 1}},
-		{"the operator's own before all", func(turns *turns) { turns.charge(operator(2), time.Hour) }, []wish{
+		{"the operator's own before all", func(turns *turns) { turns.had(operator(2), time.Hour) }, []wish{
 			{client(1), usual}, {operator(2), usual}, {operator(2), usual}, {client(3), usual},
 		}, []int{1, 2, 0, 3}},
-		{"who has used least first", func(turns *turns) {
-			turns.charge(client(1), time.Minute)
-			turns.charge(client(2), time.Second)
-			turns.now = time.Hour.Seconds() // a long time after they owed it, but not long ago
-		}, []wish{
-			{client(1), usual}, {client(2), usual}, {client(3), usual}, {client(4), usual}, {client(1), usual},
-		}, []int{2, 3, 1, 0, 4}},
 		{"who comes for the first time does not keep others waiting again and again", func(turns *turns) {
 			for range 1000 { // it has used all of a processor
 				taken, _ := turns.take(context.Background(), client(1))
@@ -175,10 +176,16 @@ func TestTurnsAreFair(t *testing.T) {
 			}
 		}, []wish{
 			{client(1), usual},
-			{client(2), usual}, {client(2), usual}, {client(2), usual},
-			{client(3), usual}, {client(3), usual}, {client(3), usual},
-		}, []int{1, 4, 2, 5, 0, 3, 6}},
-		{"who owes more than mostDebt comes when the others have had that", func(turns *turns) { turns.charge(client(1), time.Hour) }, []wish{
+			{client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual},
+			{client(3), usual}, {client(3), usual}, {client(3), usual}, {client(3), usual},
+		}, []int{1, 5, 2, 6, 3, 7, 0, 4, 8}},
+		{"who has paused has earned some turns, as who is new", func(turns *turns) {
+			turns.had(client(1), time.Hour)
+			time.Sleep(time.Second)
+		}, []wish{
+			{client(2), usual}, {client(2), usual}, {client(2), usual}, {client(1), usual}, {client(1), usual},
+		}, []int{0, 3, 1, 4, 2}},
+		{"who owes more than mostDebt comes when the others have had that", func(turns *turns) { turns.had(client(1), time.Hour) }, []wish{
 			{client(1), usual},
 			{client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual},
 		}, []int{1, 2, 3, 4, 0, 5, 6}},
@@ -222,30 +229,29 @@ func TestTurnsAreFair(t *testing.T) {
 	}
 }
 
-// TestTurnsOfWhoWantsLittle has a client come now and then while many others want as many turns as they can have. It never waits
-// for more than the turn that somebody has.
+// TestTurnsOfWhoWantsLittle has a client come now and then while many others want as many turns as they can have, so that its share is
+// less than what it wants. It never waits for more than the turn that somebody has.
 func TestTurnsOfWhoWantsLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const others, lasts = 50, 500 * time.Microsecond
+		const others, lasts, pause = 500, 400 * time.Microsecond, 100 * time.Millisecond
 		turns := newTurns(1, time.Hour, mostDebt)
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		for n := range others {
-			for range 3 {
-				all.Go(func() {
-					for ctx.Err() == nil {
-						taken, err := turns.take(ctx, client(n+1))
-						if err != nil {
-							return
-						}
-						time.Sleep(lasts)
-						turns.give(taken)
+			all.Go(func() {
+				for ctx.Err() == nil {
+					taken, err := turns.take(ctx, client(n+1))
+					if err != nil {
+						return
 					}
-				})
-			}
+					time.Sleep(lasts)
+					turns.give(taken)
+				}
+			})
 		}
+		time.Sleep(10 * others * lasts)
 		for i := range 100 {
-			time.Sleep(2 * others * lasts) // half of its share
+			time.Sleep(pause)
 			since := time.Now()
 			taken, err := turns.take(t.Context(), client(0))
 			if err != nil {
@@ -268,7 +274,7 @@ func TestTurnsOfWhoWantsLittle(t *testing.T) {
 // TestTurnsForget has more clients take turns than are remembered.
 func TestTurnsForget(t *testing.T) {
 	turns := newTurns(1, 0, time.Hour)
-	turns.charge(client(0), time.Minute)
+	turns.had(client(0), time.Minute)
 	for n := range 3 * mostUsers {
 		taken, err := turns.take(t.Context(), client(n+1))
 		if err != nil {
@@ -284,7 +290,7 @@ func TestTurnsForget(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 2 * mostUsers {
-		turns.charge(client(n+1), time.Minute)
+		turns.had(client(n+1), time.Minute)
 	}
 	turns.give(held) // whoever has a turn is not forgotten
 	if turns.inUse() != 0 || len(turns.clients) > mostUsers {
@@ -360,7 +366,7 @@ func TestTurnsTakenBack(t *testing.T) {
 // reads, writes, is closed, or when a call on it takes it over.
 func TestReadTakesTurns(t *testing.T) {
 	g := New(Config{Limits: DefaultLimits()})
-	g.short = newTurns(1, 0, time.Hour)
+	g.turns = newTurns(1, 0, time.Hour)
 	server, other := net.Pipe()
 	defer other.Close()
 	c, refusal := g.connect(dialled{server, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
@@ -376,7 +382,7 @@ func TestReadTakesTurns(t *testing.T) {
 	}
 	expect := func(n int, when string) {
 		t.Helper()
-		if got := g.short.inUse(); got != n {
+		if got := g.turns.inUse(); got != n {
 			t.Errorf("%s: %d turns are taken, expected %d", when, got, n)
 		}
 	}
@@ -388,7 +394,7 @@ func TestReadTakesTurns(t *testing.T) {
 	if _, err := c.Write([]byte("answer")); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); g.short.inUse() != 0; time.Sleep(afterWrite) {
+	for deadline := time.Now().Add(10 * time.Second); g.turns.inUse() != 0; time.Sleep(afterWrite) {
 		if time.Now().After(deadline) {
 			t.Fatal("the turn is not given back after writing")
 		}
@@ -396,7 +402,7 @@ func TestReadTakesTurns(t *testing.T) {
 	read(1)
 	expect(0, "after looking whether the client is there")
 	read(8)
-	g.short.give(c.hand())
+	g.turns.give(c.hand())
 	expect(0, "after handing the turn over")
 	c.answers(true)
 	read(8)
