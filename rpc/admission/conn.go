@@ -137,8 +137,9 @@ type conn struct {
 	held   time.Time // mu; until when nothing more is read from it
 
 	short     turn        // mu; of what it computes since something was read
+	left      bool        // mu; to a call
 	answering bool        // mu; a call over HTTP/1, which has turns of its own
-	wrote     *time.Timer // mu; gives the turn back when it has written last some time ago; nil before it first wrote with one
+	resting   *time.Timer // mu; gives the turn back; nil before it first did something else with one
 
 	arriving int // mu; gRPC calls whose message is not there yet
 	in       tally
@@ -218,11 +219,11 @@ func (c *conn) RemoteAddr() net.Addr { return remote{c.Conn.RemoteAddr(), c} }
 // Read implements net.Conn. What comes for gRPC calls whose message is not whole counts as
 // received; over HTTP each body counts for itself. What was read is returned when there is a processor for it, which the connection
 // has until it reads again, or has written: what was read may be many requests of HTTP/2, and not all of them are answered when
-// it writes, but when it has written nothing more for afterWrite, it waits for something else.
+// it writes, but soon after that it waits for something else.
 func (c *conn) Read(b []byte) (int, error) {
 	watching := len(b) == 1 // net/http looks whether the client goes, beside what it computes
 	if !watching {
-		c.rest()
+		c.restUnlessLeft()
 	}
 	n, err := c.Conn.Read(b)
 	if n == 0 {
@@ -248,19 +249,68 @@ func (c *conn) Read(b []byte) (int, error) {
 // Write implements net.Conn.
 func (c *conn) Write(b []byte) (int, error) {
 	c.mu.Lock()
-	if c.short != (turn{}) {
-		if c.wrote == nil {
-			c.wrote = time.AfterFunc(afterWrite, c.rest)
-		} else {
-			c.wrote.Reset(afterWrite)
-		}
-	}
+	c.restSoon()
 	c.mu.Unlock()
 	return c.Conn.Write(b)
 }
 
-// afterWrite is how long a connection that has begun to write keeps the processor that it has.
-const afterWrite = time.Millisecond
+// soon is how long a connection that has begun to write, or waits for a call to take its processor over, keeps it.
+const soon = time.Millisecond
+
+// restSoon gives the processor of compute back a little later, if the connection has one. The caller holds mu.
+func (c *conn) restSoon() {
+	switch {
+	case c.short == (turn{}):
+	case c.resting == nil:
+		c.resting = time.AfterFunc(soon, c.rest)
+	default:
+		c.resting.Reset(soon)
+	}
+}
+
+// leave leaves the processor of compute to the next call on the connection, which has come whole.
+func (c *conn) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = c.short != (turn{})
+	c.restSoon()
+}
+
+// restUnlessLeft gives the processor of compute back, unless it is left to a call.
+func (c *conn) restUnlessLeft() {
+	c.mu.Lock()
+	left := c.left
+	c.mu.Unlock()
+	if !left {
+		c.rest()
+	}
+}
+
+// takeOver hands over the processor that was left to a call of a client, if there is one.
+func (c *conn) takeOver(client Client) turn {
+	c.mu.Lock()
+	left := c.left && client == c.client
+	c.mu.Unlock()
+	if !left {
+		return turn{}
+	}
+	return c.hand()
+}
+
+// SetDeadline implements net.Conn: a little later than it says.
+func (c *conn) SetDeadline(t time.Time) error { return c.Conn.SetDeadline(scattered(t)) }
+
+// SetReadDeadline implements net.Conn: a little later than it says.
+func (c *conn) SetReadDeadline(t time.Time) error { return c.Conn.SetReadDeadline(scattered(t)) }
+
+// scattered returns a time up to a fifth later than one to come: the connections of those who came together, and do nothing, are not closed
+// together, to come again at once.
+func scattered(t time.Time) time.Time {
+	if left := time.Until(t); left > 0 {
+		t = t.Add(rand.N(left/5 + 1))
+	}
+	return t
+}
 
 // compute waits until there is a processor for what was read, unless a call is being answered.
 func (c *conn) compute() {
@@ -289,9 +339,9 @@ func (c *conn) hand() turn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	has := c.short
-	c.short = turn{}
-	if c.wrote != nil {
-		c.wrote.Stop()
+	c.short, c.left = turn{}, false
+	if c.resting != nil {
+		c.resting.Stop()
 	}
 	return has
 }

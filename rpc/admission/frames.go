@@ -33,6 +33,7 @@ type framed struct {
 	has    int     // bytes of the preface, then of header
 	left   int     // bytes of the frame's payload that are still to come
 	data   bool    // they are a message's or a body's
+	whole  bool    // a request has come to its end since it was read last
 	frames int     // that were counted, and are not paid for
 }
 
@@ -59,10 +60,12 @@ const (
 // preface is what a client begins HTTP/2 with: RFC 9113, section 3.4.
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// Types of frames: RFC 9113, section 6.
+// Types of frames, and the flag of those that end what a stream sends: RFC 9113, section 6.
 const (
 	frameData      = 0
+	frameHeaders   = 1
 	frameRSTStream = 3
+	flagEndStream  = 1
 )
 
 // Read implements net.Conn.
@@ -82,7 +85,12 @@ func (f *framed) Read(b []byte) (int, error) {
 		f.room = nil
 		return f.Conn.Read(b)
 	}
-	f.on.rest()
+	if f.whole && f.left == 0 {
+		f.on.leave()
+	} else {
+		f.on.rest()
+	}
+	f.whole = false
 	f.on.await()
 	if f.data && f.left > readFrames && len(b) > readFrames {
 		n, err := f.Conn.Read(b[:min(len(b), f.left)])
@@ -178,6 +186,9 @@ func (f *framed) frame() bool {
 	f.left = int(binary.BigEndian.Uint32(f.header[:4]) >> 8)
 	kind := f.header[3]
 	f.data = kind == frameData
+	if f.header[4]&flagEndStream != 0 && (f.data || kind == frameHeaders) {
+		f.whole = true
+	}
 	if kind == frameRSTStream && !f.on.tookBack() {
 		return false
 	}

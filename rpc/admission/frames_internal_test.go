@@ -154,3 +154,59 @@ func TestFramedHeld(t *testing.T) {
 		t.Errorf("it took %v to read more frames than there may be", took)
 	}
 }
+
+// TestFramedLeavesItsTurn has a call come whole, or in part, while the connection reads on: the turn that the connection has is left to the
+// call, or given back.
+func TestFramedLeavesItsTurn(t *testing.T) {
+	ends := func(f string) string { return f[:4] + "\x01" + f[5:] }
+	for _, test := range []struct {
+		name string
+		sent string
+		left bool
+	}{
+		{"a call without a message", ends(frame(frameHeaders, 20)), true},
+		{"a call and its message", frame(frameHeaders, 20) + ends(frame(frameData, 30)), true},
+		{"a call whose message is to come", frame(frameHeaders, 20), false},
+		{"a call and half its message", frame(frameHeaders, 20) + ends(frame(frameData, 30))[:20], false},
+		{"a ping with the same flag", ends(frame(6, 8)), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			more, write := io.Pipe()
+			defer write.Close()
+			f, g := newFramed(t, io.MultiReader(strings.NewReader(preface+test.sent), more))
+			if _, err := io.ReadFull(f, make([]byte, len(preface+test.sent))); err != nil {
+				t.Fatal(err)
+			}
+			if n := g.turns.inUse(); n != 1 {
+				t.Errorf("%d turns are taken while it reads, expected 1", n)
+			}
+			go f.Read(make([]byte, 1))
+			write.Write(nil) // waits until it reads
+			if other := f.on.takeOver(client(1)); other != (turn{}) {
+				t.Error("another client has it")
+			}
+			call := f.on.takeOver(f.on.client)
+			if (call != turn{}) != test.left {
+				t.Errorf("left to the call: %t, expected %t", call != turn{}, test.left)
+			}
+			g.turns.give(call)
+			if n := g.turns.inUse(); n != 0 {
+				t.Errorf("%d turns are taken, expected 0", n)
+			}
+		})
+	}
+}
+
+// TestFramedTakesItsTurnBack has nobody take over what was left.
+func TestFramedTakesItsTurnBack(t *testing.T) {
+	f, g := newFramed(t, strings.NewReader(preface))
+	if _, err := io.ReadFull(f, make([]byte, len(preface))); err != nil {
+		t.Fatal(err)
+	}
+	f.on.leave()
+	for deadline := time.Now().Add(10 * time.Second); g.turns.inUse() != 0; time.Sleep(soon) {
+		if time.Now().After(deadline) {
+			t.Fatal("the turn is not given back")
+		}
+	}
+}

@@ -399,7 +399,10 @@ func Elsewhere(ctx context.Context) {
 
 // compute waits until the call may have a processor, which it has until rest, or ctx ends. What comes on no connection needs none.
 func (c *call) compute(ctx context.Context) (err error) {
-	if c.conn != nil && c.kind == Request && !c.elsewhere && c.turn == (turn{}) {
+	if c.conn == nil || c.kind != Request || c.elsewhere || c.turn != (turn{}) {
+		return nil
+	}
+	if c.turn = c.conn.takeOver(c.client); c.turn == (turn{}) {
 		c.turn, err = c.gate.turns.take(ctx, c.client)
 	}
 	return err

@@ -394,7 +394,7 @@ func TestReadTakesTurns(t *testing.T) {
 	if _, err := c.Write([]byte("answer")); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); g.turns.inUse() != 0; time.Sleep(afterWrite) {
+	for deadline := time.Now().Add(10 * time.Second); g.turns.inUse() != 0; time.Sleep(soon) {
 		if time.Now().After(deadline) {
 			t.Fatal("the turn is not given back after writing")
 		}
