@@ -114,6 +114,10 @@ const (
 	// closed: refusing costs something, too. mostRefusedFramed is the same over HTTP/2, where many come at once; over HTTP/1 each waits
 	// until the one before was told, and for so long nobody sees that their client has gone.
 	mostRefused, mostRefusedFramed = 20, 100
+	// mostTelling is how many calls over HTTP/2 are being told that they are refused, before connections with several of them are closed.
+	mostTelling = 1024
+	// mostIdle is how long a connection is kept without a call.
+	mostIdle = 2 * time.Minute
 	// holdRefused is for how long the first refusal is held back, and nothing else of its connection read, and each further one twice
 	// as long as the one before, up to mostHoldRefused; a call that is answered goes one step back. Who asks on without heeding what he
 	// is told would keep a processor busy, and have others wait behind him.
@@ -150,6 +154,7 @@ type Gate struct {
 	work                                 *work
 	buffers                              mem.BufferPool // for gRPC's messages
 	held                                 atomic.Int64   // refused connections that are not closed yet
+	telling                              atomic.Int64   // calls over HTTP/2 that are being told that they are refused
 	turns                                *turns         // of all that is computed for clients
 
 	mu       sync.Mutex

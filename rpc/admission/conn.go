@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -128,10 +129,13 @@ type conn struct {
 	place   *place
 
 	mu      sync.Mutex
-	closed  bool // mu
-	calls   int  // mu; on it now
-	refused int  // mu; more calls than were answered since
-	resets  int  // mu; calls that the client took back, less forgiven for each that was answered since
+	closed  bool        // mu
+	calls   int         // mu; on it now
+	idle    *time.Timer // mu; closes it when it was without any for mostIdle
+	ended   time.Time   // mu; since when it is without, if so
+	telling int         // mu; calls over HTTP/2 that are being told that they are refused
+	refused int         // mu; more calls than were answered since
+	resets  int         // mu; calls that the client took back, less forgiven for each that was answered since
 
 	framed bool      // mu; it speaks HTTP/2
 	held   time.Time // mu; until when nothing more is read from it
@@ -197,6 +201,11 @@ func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
 	if refusal != nil {
 		return nil, refusal
 	}
+	c.mu.Lock()
+	if !c.closed {
+		c.ended, c.idle = time.Now(), time.AfterFunc(mostIdle, c.closeIdle)
+	}
+	c.mu.Unlock()
 	g.mu.Lock()
 	g.open[c] = struct{}{}
 	g.mu.Unlock()
@@ -365,6 +374,9 @@ func (c *conn) Close() error {
 		if c.watchdog != nil {
 			c.watchdog.Stop()
 		}
+		if c.idle != nil {
+			c.idle.Stop()
+		}
 		c.place.leave()
 	}
 	c.mu.Unlock()
@@ -377,6 +389,22 @@ func (c *conn) isClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed
+}
+
+// closeIdle closes the connection if it is without a call for long enough, and looks again later else.
+func (c *conn) closeIdle() {
+	c.mu.Lock()
+	left := mostIdle
+	if c.calls == 0 {
+		left = mostIdle - time.Since(c.ended)
+	}
+	if left > 0 && !c.closed {
+		c.idle.Reset(left)
+	}
+	c.mu.Unlock()
+	if left <= 0 {
+		c.Close()
+	}
 }
 
 // forget takes a connection that is closed off the open ones.
@@ -403,6 +431,7 @@ func (c *conn) end(answered bool) {
 	defer c.mu.Unlock()
 	if c.calls--; c.calls == 0 {
 		c.place.free()
+		c.ended = time.Now()
 	}
 	if answered {
 		c.resets, c.refused = max(0, c.resets-forgiven), max(0, c.refused-1)
@@ -465,6 +494,40 @@ func (c *conn) refuse(ctx context.Context) bool {
 		wait(ctx, after)
 	}
 	return true
+}
+
+// tell says over HTTP/2 that a call was refused. A client that takes nothing leaves what says so waiting: when there are mostTelling of
+// these, its connection is closed.
+func (c *conn) tell(answer *http.ResponseController, say func()) {
+	c.mu.Lock()
+	c.telling++
+	its := c.telling
+	c.mu.Unlock()
+	all := c.gate.telling.Add(1)
+	defer func() {
+		c.gate.telling.Add(-1)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.telling--
+	}()
+	if all > mostTelling && its > 1 {
+		c.Close()
+		return
+	}
+	answer.SetWriteDeadline(time.Now().Add(partingTime)) // which works unless the client has gone, as what follows
+	say()
+	answer.Flush()
+}
+
+// refuseFrames has a client wait that has sent more frames of HTTP/2 than it may, as often as calls that are refused, ten at a time,
+// and reports whether it may go on.
+func (c *conn) refuseFrames() bool {
+	c.mu.Lock()
+	c.refused += 10
+	tooMany := c.refused > mostRefusedFramed && c.client.Single()
+	c.mu.Unlock()
+	c.hold(holdFrames)
+	return !tooMany
 }
 
 // speaksHTTP2 says that the connection is read as framed, in which many calls may be on their way.

@@ -198,7 +198,7 @@ func (f *framed) frame() bool {
 	if f.frames++; f.frames == framesPerUnit {
 		f.frames = 0
 		if refusal := f.on.gate.work.take(f.on.client, 1); refusal != nil {
-			f.on.hold(holdFrames)
+			return f.on.refuseFrames()
 		}
 	}
 	return true

@@ -1,16 +1,22 @@
 package admission
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
 	"math"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	h2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // frame is one of HTTP/2, with zeros as its payload.
@@ -209,4 +215,75 @@ func TestFramedTakesItsTurnBack(t *testing.T) {
 			t.Fatal("the turn is not given back")
 		}
 	}
+}
+
+// TestUnreadAnswersOverHTTP2 has a client ask for short answers and take none. They count as requests until it does, and what says that
+// there are too many is not kept waiting for it.
+func TestUnreadAnswersOverHTTP2(t *testing.T) {
+	limits := DefaultLimits()
+	limits.Requests = Budget{All: 4, One: 100} // of which one client has three, as long as others may come
+	g := New(Config{Limits: limits})
+	refuse := func(w http.ResponseWriter, _ *http.Request, why *Refusal) {
+		http.Error(w, why.Error(), why.HTTPStatus())
+	}
+	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") })
+	server := httptest.NewUnstartedServer(nil)
+	server.StartTLS() // for its certificate
+	config := &tls.Config{Certificates: server.TLS.Certificates}
+	server.Close()
+	s := &http.Server{Handler: g.Handler(g.Answers(hello, refuse), Requests, refuse), TLSConfig: config}
+	g.Limit(s)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- g.ServeTLS(s, listener) }()
+	defer func() {
+		s.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	}()
+	c, err := tls.Dial("tcp", listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if p := c.ConnectionState().NegotiatedProtocol; p != "h2" {
+		t.Fatalf("it speaks %q", p)
+	}
+	io.WriteString(c, preface)
+	framer := h2.NewFramer(c, c)
+	framer.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})
+	var block strings.Builder
+	headers := hpack.NewEncoder(&block)
+	const asked, let = 10, 3
+	for i := range uint32(asked) {
+		block.Reset()
+		for _, h := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "localhost"}, {":path", "/"}} {
+			headers.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+		}
+		if err := framer.WriteHeaders(h2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: []byte(block.String()), EndStream: true, EndHeaders: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: there is %+v in use, %d are told", what, g.Usage(), g.telling.Load())
+			}
+		}
+	}
+	refused := func() int64 { return int64(g.requests.count.Load()) }
+	await("the others are refused", func() bool {
+		return g.Usage().Requests == let && refused() == asked-let
+	})
+	await("that is told", func() bool { return g.telling.Load() == 0 })
+	if n := g.Usage().Requests; n != let {
+		t.Errorf("%d requests are in use that nobody has taken, expected %d", n, let)
+	}
+	c.Close()
+	await("the end", func() bool { return g.Usage() == Usage{Remembered: g.Usage().Remembered} })
 }

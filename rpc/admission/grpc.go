@@ -37,7 +37,7 @@ func (g *Gate) ServerOptions(wire credentials.TransportCredentials, kinds func(m
 		grpc.ReadBufferSize(readBuffer),
 		grpc.WriteBufferSize(writeBuffer),
 		grpc.ConnectionTimeout(g.limits.Arrive),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: mostIdle - 10*time.Second, Time: time.Minute, Timeout: 20 * time.Second}), // of which it tells
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 }

@@ -18,7 +18,7 @@ func (g *Gate) Limit(s *http.Server) {
 	s.ReadHeaderTimeout = min(5*time.Second, g.limits.Arrive) // also for the TLS handshake
 	s.ReadTimeout = g.limits.Arrive
 	s.WriteTimeout = 2 * g.limits.Take // of what is not long; Answers gives that more
-	s.IdleTimeout = 2 * time.Minute
+	s.IdleTimeout = -1                 // conn has one: that of net/http holds all of a connection for as long after it was closed with open requests
 	s.MaxHeaderBytes = maxHeader
 	s.ConnContext = g.ConnContext
 	s.HTTP2 = &http.HTTP2Config{
@@ -70,12 +70,22 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 		c, refusal := g.let(on, client, kind(r))
 		if refusal != nil {
 			g.turns.give(has)
-			if on == nil || on.refuse(asked) {
-				refuse.answer(w, r, refusal)
+			say := func() { refuse.answer(w, r, refusal) }
+			switch {
+			case on == nil:
+				say()
+			case !on.refuse(asked):
+			case r.ProtoMajor == 1:
+				say()
+			default:
+				on.tell(http.NewResponseController(w), say)
 			}
 			return
 		}
 		defer atEnd(asked, func() {
+			if r.ProtoMajor > 1 {
+				c.flush()
+			}
 			c.finish()
 			c.end(asked.Err() != nil)
 		})
@@ -216,6 +226,16 @@ func (w *writer) Write(b []byte) (int, error) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// flush sends what net/http has kept of the answer, while the call has its place still: over HTTP/2, a client that takes nothing would
+// leave a goroutine of each call behind that nobody counts.
+func (c *call) flush() {
+	if c.patient() {
+		c.pause()
+		c.place.free()
+		c.answer.Flush() // fails if the client has gone
+	}
+}
 
 // patient gives the client time to take the next piece, unless the call was stopped: then a
 // stream has some left to say so.

@@ -333,11 +333,11 @@ func (t *turns) inUse() int {
 
 // turnsOfProcessors returns turns of the processors, for what clients make the server compute: handshakes, reading requests, refusals,
 // calls before their first write, and each piece of long ones. Everything else waits, before it has had any memory: thousands that go on
-// at the same time wait for each other while garbage is collected. One processor is left to what has none, as to Go's looking at the network,
-// which it does every 10 ms only while all processors are in use. Who waits for something
+// at the same time wait for each other while garbage is collected. There are as many as processors: with fewer, those that wait for the collector
+// leave a processor idle; and while all are in use, Go looks at the network every 10 ms only. Who waits for something
 // else, and has forgotten to say so, keeps others waiting for no longer than overdueTurn.
 func turnsOfProcessors() *turns {
-	return newTurns(max(1, runtime.GOMAXPROCS(0)-1), overdueTurn, mostDebt)
+	return newTurns(max(2, runtime.GOMAXPROCS(0)), overdueTurn, mostDebt)
 }
 
 const (
