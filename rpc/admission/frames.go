@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -208,7 +209,11 @@ func (f *framed) frame() bool {
 // Protocols: what net/http reads is decrypted already.
 func (g *Gate) ServeTLS(s *http.Server, l net.Listener) error {
 	config := s.TLSConfig.Clone()
-	config.NextProtos = []string{"h2", "http/1.1"}
+	for _, protocol := range []string{"h2", "http/1.1"} { // beside that of ACME, if it is there
+		if !slices.Contains(config.NextProtos, protocol) {
+			config.NextProtos = append(config.NextProtos, protocol)
+		}
+	}
 	s.Protocols = new(http.Protocols)
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)

@@ -20,14 +20,14 @@ import (
 // soon as one is free, whatever the others want, and who wants more comes as often as the others who do.
 //
 // The rule is start-time fair queueing (Goyal, Vin and Cheng, 1996): each client has a virtual time, which a turn moves on
-// by as long as it lasts. The client whose virtual time is the earliest is the next; whoever comes after a while begins at
-// that of who had the last turn, so that nobody waits for those who come later to have had as many
-// as he. Proxies and those who are unlimited go before all.
+// by as long as it lasts; that of all is when the last turn began. The client whose virtual time is the earliest is the next. Nobody's
+// is further than debt from that of all: whoever has had more waits for the others to have had so much, and no longer, and nobody saves more up.
+// Proxies and those who are unlimited go before all.
 //
 // In a crowd, all that a share is good for is one question now and then, and somebody who asks just that would wait for one round
 // of all others after another. So whoever has nothing to wait for goes back in virtual time by earns, until he is
-// debt before the others: he has his next turns at once. All of a crowd of 200 who do the same have four fifths of one processor. Of those who
-// have earned all that, who has used least in the last seconds goes first, and then who has waited longest.
+// debt before the others: he has his next turns at once, and so has who is new. All of a crowd of 200 who do the same have four fifths of one
+// processor. Of those who have earned all that, who has used least in the last seconds goes first, and then who has waited longest.
 type turns struct {
 	// longest is how long a turn lasts at least until it is given to others who wait, though it was not given back; 0: for
 	// ever.
