@@ -288,22 +288,22 @@ func (c *conn) leave() {
 // restUnlessLeft gives the processor of compute back, unless it is left to a call.
 func (c *conn) restUnlessLeft() {
 	c.mu.Lock()
-	left := c.left
-	c.mu.Unlock()
-	if !left {
-		c.rest()
+	var has turn
+	if !c.left {
+		has = c.release()
 	}
+	c.mu.Unlock()
+	c.gate.turns.give(has)
 }
 
 // takeOver hands over the processor that was left to a call of a client, if there is one.
 func (c *conn) takeOver(client Client) turn {
 	c.mu.Lock()
-	left := c.left && client == c.client
-	c.mu.Unlock()
-	if !left {
+	defer c.mu.Unlock()
+	if !c.left || client != c.client {
 		return turn{}
 	}
-	return c.hand()
+	return c.release()
 }
 
 // SetDeadline implements net.Conn: a little later than it says.
@@ -347,6 +347,11 @@ func (c *conn) rest() { c.gate.turns.give(c.hand()) }
 func (c *conn) hand() turn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.release()
+}
+
+// release returns the turn that the connection had, if it had one. The caller holds mu, and gives it back or hands it on.
+func (c *conn) release() turn {
 	has := c.short
 	c.short, c.left = turn{}, false
 	if c.resting != nil {

@@ -55,6 +55,9 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 		on, _ := r.Context().Value(connKey{}).(*conn)
 		client := Client{}
 		if on != nil {
+			if on.isClosed() { // over HTTP/2, it had asked for more
+				return
+			}
 			client = g.asking(on.address, r.Header.Values("X-Forwarded-For"), r.Header.Values("Forwarded"))
 		}
 		var has turn
@@ -62,9 +65,6 @@ func (g *Gate) Handler(next http.Handler, kind func(*http.Request) Kind, refuse 
 			has = on.hand()
 			on.answers(true)
 			defer on.answers(false)
-		}
-		if on != nil && on.isClosed() { // over HTTP/2, it had asked for more
-			return
 		}
 		asked := r.Context() // which ends when the client takes the request back
 		c, refusal := g.let(on, client, kind(r))
