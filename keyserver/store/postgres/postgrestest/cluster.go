@@ -280,18 +280,18 @@ func (c *Cluster) Begin(t testing.TB) {
 	const script = `exec 3<&0
 		"$1/postgres" -D "$2" </dev/null >"$2/log" 2>&1 3<&- & server=$!
 		(cat <&3 >/dev/null; kill -QUIT $server) 2>/dev/null & wait $server`
-	c.server = c.command("sh", "-c", script, "sh", c.bin, c.data())
-	group(c.server)
-	in, err := c.server.StdinPipe()
+	server := c.command("sh", "-c", script, "sh", c.bin, c.data())
+	group(server)
+	in, err := server.StdinPipe()
 	if err == nil {
-		err = c.server.Start()
+		err = server.Start()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.alive = in
+	c.server, c.alive = server, in
 	ended := make(chan struct{})
-	go func() { c.server.Wait(); close(ended) }()
+	go func() { server.Wait(); close(ended) }()
 	for {
 		conn, err := pgx.Connect(context.Background(), c.URL("postgres", nil))
 		if err == nil {
