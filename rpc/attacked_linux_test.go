@@ -52,7 +52,7 @@ func TestAttacked(t *testing.T) {
 		requests = append(requests, rpctest.MLR(fmt.Sprint("r", i), fmt.Sprint("deep", i+1), fmt.Sprint("deep", i), ""))
 		accepts = append(accepts, rpctest.MLA(fmt.Sprint("a", i), fmt.Sprint("deep", i), fmt.Sprint("r", i)))
 	}
-	gate := admission.New(admission.Config{Limits: attackedLimits()})
+	gate := admission.New(admission.Config{Limits: attackedLimits(), Held: admission.MostHeld})
 	many, long := 20_000, 2000
 	if exhaustive() {
 		many, long = 400_000, 10_000

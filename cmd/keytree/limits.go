@@ -84,7 +84,20 @@ func (f limitFlags) gate() (*admission.Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return admission.New(admission.Config{Proxies: f.proxies.value, Unlimited: f.unlimited.value, Limits: limits}), nil
+	return admission.New(admission.Config{
+		Proxies: f.proxies.value, Unlimited: f.unlimited.value, Limits: limits, Held: heldConnections(limits.Connections.All),
+	}), nil
+}
+
+// heldConnections returns how many connections may be kept open for a while after they were refused, beside those that are taken:
+// as many as are worth it, if the system allows as many files.
+func heldConnections(taken int) int {
+	most, told := mostOpenFiles()
+	if !told {
+		return admission.MostHeld
+	}
+	left := most - min(most, uint64(taken)+ownFiles)
+	return int(min(left, admission.MostHeld))
 }
 
 // limits returns the budgets and times, if they go together and with what the system allows.

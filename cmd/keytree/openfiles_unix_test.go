@@ -34,4 +34,9 @@ func TestConnectionsFitOpenFiles(t *testing.T) {
 	keytree(t, serve...).wantError(t, exitUsage, "--limit-connections: the system lets keytree open 3000 files and sockets, expected 3072, of which 1024 are not for connections")
 	fitting := append(serve, "--limit-connections", "1976/100", "--keyserver-tls-cert", "cert.pem")
 	keytree(t, fitting...).wantError(t, exitUsage, "expected both or none of --keyserver-tls-cert") // it came past that
+	for taken, want := range map[int]int{1000: 976, 1976: 0, 2048: 0} {
+		if held := heldConnections(taken); held != want {
+			t.Errorf("with %d connections, %d more are kept open that were refused, want %d", taken, held, want)
+		}
+	}
 }

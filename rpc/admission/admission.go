@@ -135,6 +135,9 @@ type Config struct {
 	// Unlimited are clients that no budget refuses anything, as the operator's own. What
 	// they have counts all the same, and times hold for them as for others.
 	Unlimited []netip.Prefix
+	// Held is how many connections are kept open for a while after they were refused, at most, beside Limits.Connections: who
+	// comes again at once keeps others waiting. MostHeld are enough.
+	Held int
 }
 
 // Loopback returns the addresses of the machine itself.
@@ -143,11 +146,12 @@ func Loopback() []netip.Prefix {
 }
 
 // Gate is one admission layer, for any number of listeners. It is safe for concurrent use.
-// It has no goroutines of its own.
+// It has no goroutines of its own, but for one of each listener, until that is closed.
 type Gate struct {
 	limits    Limits // of which the times hold; Resize changes the budgets
 	proxies   []netip.Prefix
 	unlimited []netip.Prefix
+	mostHeld  int
 
 	connections, requests, streams, long *places
 	in, out                              *bytes
@@ -167,14 +171,14 @@ func New(c Config) *Gate {
 	l := c.Limits
 	turns := turnsOfProcessors()
 	return &Gate{
-		limits: l, proxies: c.Proxies, unlimited: c.Unlimited,
+		limits: l, proxies: c.Proxies, unlimited: c.Unlimited, mostHeld: c.Held,
 		connections: newPlaces("connections", l.Connections, 0, min(mostSettle, l.Patience), fewConnections(l)),
 		requests:    newPlaces("requests", l.Requests, l.Patience, 0, 1),
 		streams:     newPlaces("streams", l.Streams, l.Patience, 0, 1),
 		long:        newPlaces("long answers", l.Long, l.Patience, 0, 1),
 		in:          newBytes("bytes received", l.BytesIn, l.Patience),
 		out:         newBytes("bytes not taken", l.BytesOut, l.Patience),
-		work:        newWork(l.Work, turns.isBusy),
+		work:        newWork(l.Work, turns.isBusy, func() int { return int(turns.crowd.Load()) }),
 		buffers:     newBuffers(),
 		turns:       turns,
 		open:        make(map[*conn]struct{}),

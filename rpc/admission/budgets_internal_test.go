@@ -237,8 +237,9 @@ func TestRatesOfANetwork(t *testing.T) {
 
 // TestWorkLeavesRoomForTheQuiet uses up what all may do.
 func TestWorkLeavesRoomForTheQuiet(t *testing.T) {
-	busy := false
-	w := newWork(Budget{All: 1, One: 1000}, func() bool { return busy })
+	busy, clients := false, 100
+	crowd := func() int { return clients }
+	w := newWork(Budget{All: 1, One: 1000}, func() bool { return busy }, crowd)
 	loud := client(1)
 	for range 1000 {
 		w.take(loud, 1)
@@ -249,7 +250,7 @@ func TestWorkLeavesRoomForTheQuiet(t *testing.T) {
 	if refusal := w.take(client(2), 1); refusal != nil {
 		t.Errorf("who is quiet: %v", refusal)
 	}
-	w = newWork(Budget{All: 1000, One: 1000}, func() bool { return busy })
+	w = newWork(Budget{All: 1000, One: 1000}, func() bool { return busy }, crowd)
 	for range 800 { // more than is quiet, less than all
 		w.take(loud, 1)
 	}
@@ -262,6 +263,13 @@ func TestWorkLeavesRoomForTheQuiet(t *testing.T) {
 	}
 	if refusal := w.take(client(2), 1); refusal != nil {
 		t.Errorf("who is quiet there: %v", refusal)
+	}
+	clients = 5
+	w = newWork(Budget{All: 20_000, One: 1000}, func() bool { return true }, crowd)
+	for range 10_000 {
+		if refusal := w.take(client(2), 1); refusal != nil {
+			t.Fatalf("one of few: %v", refusal)
+		}
 	}
 	own := client(3)
 	own.standing = unlimited

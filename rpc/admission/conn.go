@@ -2,7 +2,6 @@ package admission
 
 import (
 	"context"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -10,114 +9,6 @@ import (
 	"sync"
 	"time"
 )
-
-// Listen returns a listener that accepts what the budget of connections has room for.
-// farewell, if not nil, is what a connection that is refused is sent before it is closed.
-func (g *Gate) Listen(l net.Listener, farewell func(*Refusal) []byte) net.Listener {
-	return &listener{Listener: l, gate: g, farewell: farewell, parting: make(chan struct{}, mostParting), held: make(map[net.Conn]*time.Timer)}
-}
-
-// A connection that is refused is closed when it has read why, or after partingTime. If
-// there are more at once, or its client is not quiet, it is closed without a word: then after
-// partingTime on average, unless mostHeld are waiting for that.
-const (
-	mostParting = 64
-	mostHeld    = 1024
-	partingTime = time.Second
-)
-
-type listener struct {
-	net.Listener
-	gate     *Gate
-	farewell func(*Refusal) []byte
-	parting  chan struct{} // holds one element for each connection that is being told
-
-	mu   sync.Mutex
-	held map[net.Conn]*time.Timer // mu; connections that are refused and not closed yet; nil when the listener is closed
-}
-
-// hold closes a connection some time later: who comes again at once, whenever he is refused, comes less often, and those who came
-// together come again one by one.
-func (l *listener) hold(c net.Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.held == nil {
-		c.Close()
-		return
-	}
-	if l.gate.held.Add(1) > mostHeld {
-		l.gate.held.Add(-1)
-		c.Close()
-		return
-	}
-	l.held[c] = time.AfterFunc(about(partingTime), func() {
-		c.Close()
-		l.gate.held.Add(-1)
-		l.mu.Lock()
-		delete(l.held, c)
-		l.mu.Unlock()
-	})
-}
-
-// Close implements net.Listener.
-func (l *listener) Close() error {
-	l.mu.Lock()
-	for c, timer := range l.held {
-		if timer.Stop() {
-			c.Close()
-			l.gate.held.Add(-1)
-		}
-	}
-	l.held = nil
-	l.mu.Unlock()
-	return l.Listener.Close()
-}
-
-// Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
-	for {
-		accepted, err := l.Listener.Accept()
-		if err != nil {
-			return nil, explained(err)
-		}
-		c, refusal := l.gate.connect(accepted)
-		if refusal == nil {
-			return c, nil
-		}
-		l.part(accepted, refusal)
-	}
-}
-
-// part tells why a connection is closed. To be read, it takes what the client has sent: a
-// system drops what was not read yet by the other side if something is left unread on this one.
-func (l *listener) part(c net.Conn, why *Refusal) {
-	if l.farewell == nil {
-		c.Close() // there is nobody to tell about an error, here and below
-		return
-	}
-	if !l.gate.work.isQuiet(l.gate.peer(addressOf(c.RemoteAddr())), connectWork) {
-		l.hold(c)
-		return
-	}
-	select {
-	case l.parting <- struct{}{}:
-	default:
-		c.Close()
-		return
-	}
-	go func() {
-		defer func() { <-l.parting }()
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(partingTime))
-		if _, err := c.Write(l.farewell(why)); err != nil {
-			return
-		}
-		if half, ok := c.(interface{ CloseWrite() error }); ok {
-			half.CloseWrite()
-		}
-		io.CopyN(io.Discard, c, maxHeader)
-	}()
-}
 
 // conn is a connection that has a place until it is closed. Calls on it have the place
 // kept; without any, it makes room for others.
@@ -182,15 +73,10 @@ type remote struct {
 	conn *conn
 }
 
+// connect gives a connection a place.
 func (g *Gate) connect(accepted net.Conn) (*conn, *Refusal) {
 	address := addressOf(accepted.RemoteAddr())
 	c := &conn{Conn: accepted, gate: g, address: address, client: g.peer(address)}
-	if c.client.Single() { // a proxy stands for many
-		// Who has used up his budget is told on the connection, while there is time for that.
-		if refusal := g.work.take(c.client, connectWork); refusal != nil && g.turns.isBusy() {
-			return nil, refusal
-		}
-	}
 	var refusal *Refusal
 	// Until its place is known, nobody may close it. Entering may close another connection,
 	// which takes the gate's mu: nobody who has that may wait for this connection, so it is
@@ -238,15 +124,16 @@ func (c *conn) Read(b []byte) (int, error) {
 	if n == 0 {
 		return n, err
 	}
-	if !watching {
-		c.compute()
-	}
 	c.mu.Lock()
 	var refusal *Refusal
 	if c.arriving > 0 {
 		refusal = c.in.change(c.gate.in, c.client, n)
 	}
+	framed := c.framed // which looks first at what it is
 	c.mu.Unlock()
+	if !watching && !framed {
+		c.compute()
+	}
 	if refusal != nil {
 		// It is in the middle of a message. There is no way to refuse that but this one.
 		c.Close()
@@ -480,6 +367,7 @@ func (g *Gate) banish(c Client) {
 // is read from the connection for a while: over HTTP/1, it returns only then. What comes through a proxy is not held back, for its others.
 func (c *conn) refuse(ctx context.Context) bool {
 	c.rest()
+	c.gate.turns.forfeit(c.client)
 	c.mu.Lock()
 	c.refused++
 	n, most, framed := c.refused, mostRefused, c.framed
@@ -527,6 +415,7 @@ func (c *conn) tell(answer *http.ResponseController, say func()) {
 // refuseFrames has a client wait that has sent more frames of HTTP/2 than it may, as often as calls that are refused, ten at a time,
 // and reports whether it may go on.
 func (c *conn) refuseFrames() bool {
+	c.gate.turns.forfeit(c.client)
 	c.mu.Lock()
 	c.refused += 10
 	tooMany := c.refused > mostRefusedFramed && c.client.Single()

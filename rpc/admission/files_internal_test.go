@@ -17,10 +17,15 @@ func (filesGone) Accept() (net.Conn, error) {
 	return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
 }
 
+// Close implements net.Listener.
+func (filesGone) Close() error { return nil }
+
 // TestFilesGone accepts when no more files can be opened: the error says what to raise, and servers try again.
 func TestFilesGone(t *testing.T) {
 	g := New(Config{Limits: DefaultLimits()})
-	_, err := g.Listen(filesGone{}, nil).Accept()
+	l := g.Listen(filesGone{}, nil)
+	defer l.Close()
+	_, err := l.Accept()
 	if err == nil || !strings.Contains(err.Error(), "ulimit -n") || !strings.Contains(err.Error(), "--limit-connections") || !errors.Is(err, syscall.EMFILE) {
 		t.Errorf("%v: it does not say what to do", err)
 	}

@@ -25,17 +25,19 @@ type framed struct {
 	log *log.Logger // of handshakes that fail; nil for none
 
 	// Owned by the goroutine that reads:
-	secure *tls.Conn // nil when there is no handshake to be made any more
-	failed error     // what reading ended with
-	speaks protocol
-	room   []byte  // nil before something is read, and over HTTP/1
-	unread []byte  // of room: what was read, and not asked for yet
-	header [9]byte // of a frame, or a part
-	has    int     // bytes of the preface, then of header
-	left   int     // bytes of the frame's payload that are still to come
-	data   bool    // they are a message's or a body's
-	whole  bool    // a request has come to its end since it was read last
-	frames int     // that were counted, and are not paid for
+	secure  *tls.Conn // nil when there is no handshake to be made any more
+	failed  error     // what reading ended with
+	speaks  protocol
+	room    []byte  // nil before something is read, and over HTTP/1
+	unread  []byte  // of room: what was read, and not asked for yet
+	header  [9]byte // of a frame, or a part
+	has     int     // bytes of the preface, then of header
+	left    int     // bytes of the frame's payload that are still to come
+	data    bool    // they are a message's or a body's
+	message bool    // they are of a request
+	asks    bool    // something of a request has come since it was read last
+	whole   bool    // a request has come to its end since then
+	frames  int     // that were counted, and are not paid for
 }
 
 // protocol is what a client speaks, as far as is known.
@@ -50,6 +52,9 @@ const (
 const (
 	// readFrames is how many bytes of HTTP/2 are read at once, but for data: ten requests or so.
 	readFrames = 512
+	// fewFrames is how many bytes of frames are read without a turn, if none of them is of a request: a client acknowledges what
+	// it has received, and its next request would wait behind that.
+	fewFrames = 64
 	// framesPerUnit is how many frames of HTTP/2 are a unit of work. The calls that they begin are counted for themselves.
 	framesPerUnit = 16
 	// smallData is how many bytes of data a frame has that is not counted.
@@ -63,10 +68,11 @@ const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // Types of frames, and the flag of those that end what a stream sends: RFC 9113, section 6.
 const (
-	frameData      = 0
-	frameHeaders   = 1
-	frameRSTStream = 3
-	flagEndStream  = 1
+	frameData         = 0
+	frameHeaders      = 1
+	frameRSTStream    = 3
+	frameContinuation = 9
+	flagEndStream     = 1
 )
 
 // Read implements net.Conn.
@@ -77,7 +83,8 @@ func (f *framed) Read(b []byte) (int, error) {
 	if f.failed != nil {
 		return 0, f.failed
 	}
-	if f.secure != nil {
+	shaken := f.secure != nil
+	if shaken {
 		if f.failed = f.handshake(); f.failed != nil {
 			return 0, f.failed
 		}
@@ -86,9 +93,10 @@ func (f *framed) Read(b []byte) (int, error) {
 		f.room = nil
 		return f.Conn.Read(b)
 	}
-	if f.whole && f.left == 0 {
+	switch {
+	case f.whole && f.left == 0:
 		f.on.leave()
-	} else {
+	case !shaken: // else the first request may have come with what ended the handshake
 		f.on.rest()
 	}
 	f.whole = false
@@ -113,7 +121,10 @@ func (f *framed) Read(b []byte) (int, error) {
 		return 0, f.failed
 	}
 	f.unread, f.failed = f.room[:n], err
-	f.on.compute()
+	if f.asks || n > fewFrames {
+		f.on.compute()
+	}
+	f.asks = false
 	return f.hand(b), nil
 }
 
@@ -167,6 +178,7 @@ func (f *framed) scan(b []byte) bool {
 				f.on.speaksHTTP2()
 			}
 		case f.left > 0:
+			f.asks = f.asks || f.message
 			n := min(len(b), f.left)
 			f.left, b = f.left-n, b[n:]
 		default:
@@ -187,6 +199,8 @@ func (f *framed) frame() bool {
 	f.left = int(binary.BigEndian.Uint32(f.header[:4]) >> 8)
 	kind := f.header[3]
 	f.data = kind == frameData
+	f.message = f.data || kind == frameHeaders || kind == frameContinuation
+	f.asks = f.asks || f.message
 	if f.header[4]&flagEndStream != 0 && (f.data || kind == frameHeaders) {
 		f.whole = true
 	}
@@ -233,8 +247,40 @@ func (s *secured) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	secure := tls.Server(accepted, s.config)
+	secure := tls.Server(&greeted{Conn: accepted}, s.config)
 	return &framed{Conn: secure, on: accepted.(*conn), log: s.log, secure: secure}, nil
+}
+
+// greeted is a connection of which the first bytes are read at once, for one turn: crypto/tls reads a ClientHello, which has some 1,500, in two
+// parts. One goroutine reads.
+type greeted struct {
+	net.Conn
+	begun bool
+	rest  []byte // of the first bytes, which were not asked for yet
+}
+
+// mostGreeting is how many bytes are read first.
+const mostGreeting = 2 << 10
+
+// Read implements net.Conn.
+func (g *greeted) Read(b []byte) (int, error) {
+	if !g.begun {
+		g.begun = true
+		first := make([]byte, mostGreeting)
+		n, err := g.Conn.Read(first)
+		g.rest = first[:n]
+		if err != nil && n == 0 {
+			return 0, err
+		}
+	}
+	if len(g.rest) == 0 {
+		return g.Conn.Read(b)
+	}
+	n := copy(b, g.rest)
+	if g.rest = g.rest[n:]; len(g.rest) == 0 {
+		g.rest = nil
+	}
+	return n, nil
 }
 
 // framedWire has a gRPC server read connections of Listen as framed.
@@ -247,6 +293,10 @@ func (w framedWire) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInf
 	at, ok := raw.RemoteAddr().(remote)
 	if ok {
 		at.conn.compute() // gRPC prepares much before it reads
+	}
+	encrypted := w.Info().SecurityProtocol == "tls"
+	if encrypted {
+		raw = &greeted{Conn: raw}
 	}
 	c, info, err := w.TransportCredentials.ServerHandshake(raw)
 	if ok && err == nil {

@@ -168,13 +168,15 @@ func TestFramedLeavesItsTurn(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		sent string
+		has  int // turns, while it reads
 		left bool
 	}{
-		{"a call without a message", ends(frame(frameHeaders, 20)), true},
-		{"a call and its message", frame(frameHeaders, 20) + ends(frame(frameData, 30)), true},
-		{"a call whose message is to come", frame(frameHeaders, 20), false},
-		{"a call and half its message", frame(frameHeaders, 20) + ends(frame(frameData, 30))[:20], false},
-		{"a ping with the same flag", ends(frame(6, 8)), false},
+		{"a call without a message", ends(frame(frameHeaders, 20)), 1, true},
+		{"a call and its message", frame(frameHeaders, 20) + ends(frame(frameData, 30)), 1, true},
+		{"a call whose message is to come", frame(frameHeaders, 20), 1, false},
+		{"a call and half its message", frame(frameHeaders, 20) + ends(frame(frameData, 30))[:20], 1, false},
+		{"a ping with the same flag, for which nobody has to wait", ends(frame(6, 8)), 0, false},
+		{"more pings than an honest client sends", strings.Repeat(frame(6, 8), 10), 1, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			more, write := io.Pipe()
@@ -183,8 +185,8 @@ func TestFramedLeavesItsTurn(t *testing.T) {
 			if _, err := io.ReadFull(f, make([]byte, len(preface+test.sent))); err != nil {
 				t.Fatal(err)
 			}
-			if n := g.turns.inUse(); n != 1 {
-				t.Errorf("%d turns are taken while it reads, expected 1", n)
+			if n := g.turns.inUse(); n != test.has {
+				t.Errorf("%d turns are taken while it reads, expected %d", n, test.has)
 			}
 			go f.Read(make([]byte, 1))
 			write.Write(nil) // waits until it reads

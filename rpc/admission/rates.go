@@ -148,34 +148,46 @@ func (r *Rates) limiter(of netip.Prefix, times int) *rate.Limiter {
 // work is the budget of what is done in a second.
 type work struct {
 	one   *Rates
-	quiet *Rates // what a client may do in any case
+	quiet *Rates // what a client may do in any case, in units that count share times
 	all   *rate.Limiter
 	busy  func() bool // there is more to do than is done: nobody may do more than that
+	crowd func() int  // how many clients have had much done of late
+
+	mu   sync.Mutex
+	size Budget // mu
 }
 
 const workName = "calls"
 
 // quietShare is the part of its rate that a client has in any case, also when all clients
-// together do more than the server can.
+// together do more than the server can; where there are few of them, it has its share of half of what all may do.
 const quietShare = 50
 
-func newWork(size Budget, busy func() bool) *work {
+func newWork(size Budget, busy func() bool, crowd func() int) *work {
 	second := func(n int) *Rates { return NewRates(workName, time.Second/time.Duration(n), 10*n) }
 	return &work{
-		one: second(size.One), quiet: second(quiet(size)),
+		one: second(size.One), quiet: second(size.One),
 		all:  rate.NewLimiter(rate.Limit(size.All), size.All),
-		busy: busy,
+		busy: busy, crowd: crowd, size: size,
 	}
 }
-
-func quiet(size Budget) int { return max(1, size.One/quietShare) }
 
 func (w *work) resize(size Budget) {
 	second := func(r *Rates, n int) { r.resize(time.Second/time.Duration(n), 10*n) }
 	second(w.one, size.One)
-	second(w.quiet, quiet(size))
+	second(w.quiet, size.One)
 	w.all.SetLimit(rate.Limit(size.All))
 	w.all.SetBurst(size.All)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.size = size
+}
+
+// share is the part of its rate that a client has in any case now.
+func (w *work) share() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return max(1, min(quietShare, w.size.One, (2*w.crowd()*w.size.One+w.size.All-1)/w.size.All))
 }
 
 // take takes so many units of work out of the client's budget, and out of that of all
@@ -198,9 +210,9 @@ func (w *work) take(c Client, units int) *Refusal {
 func (w *work) owe(c Client, units int) {
 	if c.bounded() {
 		w.one.owe(c, units)
-		w.quiet.owe(c, units)
+		w.quiet.owe(c, units*w.share())
 	}
 }
 
 // isQuiet tells whether so many units are in what a client may do in any case, and takes them out of that.
-func (w *work) isQuiet(c Client, units int) bool { return w.quiet.take(c, units) == nil }
+func (w *work) isQuiet(c Client, units int) bool { return w.quiet.take(c, units*w.share()) == nil }

@@ -21,19 +21,21 @@ import (
 //
 // The rule is start-time fair queueing (Goyal, Vin and Cheng, 1996): each client has a virtual time, which a turn moves on
 // by as long as it lasts; that of all is when the last turn began. The client whose virtual time is the earliest is the next. Nobody's
-// is further than debt from that of all: whoever has had more waits for the others to have had so much, and no longer, and nobody saves more up.
+// is further than mostDebt after that of all: whoever has had more waits for the others to have had so much, and no longer.
 // Proxies and those who are unlimited go before all.
 //
 // In a crowd, all that a share is good for is one question now and then, and somebody who asks just that would wait for one round
 // of all others after another. So whoever has nothing to wait for goes back in virtual time by earns, until he is
-// debt before the others: he has his next turns at once, and so has who is new. All of a crowd of 200 who do the same have four fifths of one
-// processor. Of those who have earned all that, who has used least in the last seconds goes first, and then who has waited longest.
+// mostCredit before the others: he has his next turns at once, as the handshake and the requests of a page. Who is new has earned
+// nothing, and who was refused loses it and earns nothing for a while: he has asked for more than his share. Of those
+// who have earned as much, who has used least in the last seconds goes first, and then who has waited longest.
+//
+// How long a turn lasts is what the clock says, also where the system or the collector of garbage had something else done
+// meanwhile. So a turn that is much longer than the client's others counts as twice as long as these.
 type turns struct {
 	// longest is how long a turn lasts at least until it is given to others who wait, though it was not given back; 0: for
 	// ever.
 	longest time.Duration
-	// debt is how far a client's virtual time is from the others' at most, in seconds: after, and before.
-	debt float64
 
 	mu      sync.Mutex
 	taken   []holding        // mu; of each turn that there is
@@ -43,8 +45,10 @@ type turns struct {
 	now     float64          // mu; the virtual time, in seconds: when the last turn that was given began
 	joined  uint64           // mu; how often somebody has joined those who wait
 	overdue *time.Timer      // mu; looks for turns that last too long; nil while nobody waits
+	counted time.Time        // mu; when crowd was counted
 
-	busy atomic.Int64 // until when, in nanoseconds since 1970, there is more to do than is done
+	busy  atomic.Int64 // until when, in nanoseconds since 1970, there is more to do than is done
+	crowd atomic.Int64 // how many clients have used more than crowdUse of late
 }
 
 // holding is of who has a turn, or had it last. The turns' mu owns it.
@@ -57,7 +61,7 @@ type holding struct {
 // line is what a client has waiting, and has used. The turns' mu owns it.
 type line struct {
 	client Client
-	calls  []waiting
+	calls  []*waiter
 	place  int       // in lines, if there are calls
 	start  float64   // there: when its next turn begins, in virtual time
 	rank   float64   // there: what it had used
@@ -65,17 +69,20 @@ type line struct {
 	has    int       // turns
 	until  float64   // the virtual time that it has moved on to, as of idle if it is
 	idle   time.Time // since when it has neither calls nor turns, if so
-	used   float64   // seconds, as of at; what is longer ago counts for less
+	usual  float64   // seconds that a turn takes, of the last ones
+	used   float64   // seconds, as of at; what is longer ago counts for less, and a turn as for until
 	at     time.Time
+	barred time.Time // until when it earns nothing
 }
 
 // isIdle reports whether the client has nothing to wait for.
 func (l *line) isIdle() bool { return len(l.calls) == 0 && l.has == 0 }
 
-// waiting is one that waits for a turn.
-type waiting struct {
-	granted chan turn // has room for one
-	since   time.Time
+// waiter is one that waits for a turn.
+type waiter struct {
+	client  Client
+	granted func(turn) // called when it has one, with the turns' mu: it must not wait
+	since   time.Time  // turns.mu
 }
 
 // turn is one that was taken. The zero value is none.
@@ -85,20 +92,31 @@ type turn struct {
 }
 
 const (
+	// mostDebt is how many seconds a client's virtual time is after that of all at most: a page that asks for many things at once
+	// waits for its share of the next ones, not of all that it had.
+	mostDebt = 500e-6
+	// mostCredit is how many it is before it at most: a handshake and some requests.
+	mostCredit = 2e-3
 	// earns is how many seconds of a turn a client earns in a second in which it waits for none.
-	earns = 0.004
+	earns = 0.008
 	// forgets is in how many seconds what a client has used counts for an e-th of it.
 	forgets = 10.0
 	// usualTurn is for how many seconds a turn counts from when it is taken until it is known how long it was.
 	usualTurn = 100e-6
+	// crowdUse is how many seconds somebody has used who counts for a crowd: ten calls or so. countEvery is how often these are counted.
+	crowdUse   = 0.001
+	countEvery = 250 * time.Millisecond
+	// forfeits is for how long a client earns nothing after it was refused.
+	forfeits = 10 * time.Second
+	// turnsUsual is of about how many turns what a turn usually takes is the average.
+	turnsUsual = 16
 	// mostUsers is how many clients are remembered at most.
 	mostUsers = 1 << 14
 )
 
-// newTurns returns turns for n at once. Who has had debt more than the others waits for them to have had as much, and no longer; and so long
-// others wait for who has earned it.
-func newTurns(n int, longest, debt time.Duration) *turns {
-	t := &turns{longest: longest, debt: debt.Seconds(), taken: make([]holding, n), clients: make(map[Client]*line)}
+// newTurns returns turns for n at once.
+func newTurns(n int, longest time.Duration) *turns {
+	t := &turns{longest: longest, taken: make([]holding, n), clients: make(map[Client]*line)}
 	for i := range n {
 		t.free = append(t.free, i)
 	}
@@ -108,7 +126,7 @@ func newTurns(n int, longest, debt time.Duration) *turns {
 // uses moves a client on by what it uses, in seconds, or has not used after all. The caller holds mu.
 func (t *turns) uses(l *line, seconds float64, now time.Time) {
 	l.used, l.at = max(0, l.usedBy(now)+seconds), now
-	l.until = min(l.until+seconds, t.now+t.debt)
+	l.until = min(l.until+seconds, t.now+mostDebt)
 	if len(l.calls) > 0 {
 		t.place(l)
 		heap.Fix(&t.lines, l.place)
@@ -130,7 +148,12 @@ func (l *line) usedBy(now time.Time) float64 {
 // earn has an idle client earn what it earns until now. The caller holds mu.
 func (t *turns) earn(l *line, now time.Time) {
 	if l.isIdle() {
-		l.until = max(l.until-earns*now.Sub(l.idle).Seconds(), t.now-t.debt)
+		from := l.idle
+		if l.barred.After(from) {
+			from = l.barred
+		}
+		earned := earns * max(0, now.Sub(from).Seconds())
+		l.until = max(l.until-earned, t.now-mostCredit)
 		l.used, l.at, l.idle = l.usedBy(now), now, now
 	}
 }
@@ -142,45 +165,60 @@ func (t *turns) of(c Client, now time.Time) *line {
 		if len(t.clients) >= mostUsers {
 			t.forget(now)
 		}
-		l = &line{client: c, until: t.now - t.debt, idle: now, at: now}
+		l = &line{client: c, until: t.now, usual: usualTurn, idle: now, at: now}
 		t.clients[c] = l
 	}
 	t.earn(l, now)
 	return l
 }
 
-// forget forgets clients that would be where new ones are, and all idle ones if that does not help. The caller holds mu.
+// forfeit has a client that was refused lose what it has earned, and earn nothing for a while.
+func (t *turns) forfeit(c Client) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	l := t.of(c, now)
+	l.barred = now.Add(forfeits)
+	if l.until = max(l.until, t.now); len(l.calls) > 0 {
+		t.place(l)
+		heap.Fix(&t.lines, l.place)
+	}
+}
+
+// forget forgets clients that have done nothing for long, and all idle ones if that does not help. The caller holds mu.
 func (t *turns) forget(now time.Time) {
 	maps.DeleteFunc(t.clients, func(_ Client, l *line) bool {
 		t.earn(l, now)
-		return l.isIdle() && l.until <= t.now-t.debt && l.usedBy(now) < usualTurn
+		return l.isIdle() && l.until <= t.now && l.usedBy(now) < usualTurn && now.After(l.barred)
 	})
 	if len(t.clients) >= mostUsers/2 {
 		maps.DeleteFunc(t.clients, func(_ Client, l *line) bool { return l.isIdle() })
 	}
 }
 
+// count counts the clients that have used much. The caller holds mu.
+func (t *turns) count(now time.Time) {
+	n := 0
+	for _, l := range t.clients {
+		if l.usedBy(now) > crowdUse {
+			n++
+		}
+	}
+	t.counted = now
+	t.crowd.Store(int64(n))
+}
+
 // take waits for a turn until ctx ends.
 func (t *turns) take(ctx context.Context, client Client) (turn, error) {
 	t.mu.Lock()
 	now := time.Now()
-	mine := t.of(client, now)
-	if n := len(t.free); n > 0 { // so nobody waits
-		taken := t.grant(t.free[n-1], mine, now)
-		t.free = t.free[:n-1]
+	if has, ok := t.takeFree(client, now); ok {
 		t.mu.Unlock()
-		return taken, nil
+		return has, nil
 	}
 	granted := make(chan turn, 1)
-	mine.calls = append(mine.calls, waiting{granted, now})
-	if len(mine.calls) == 1 {
-		t.join(mine)
-		t.place(mine)
-		heap.Push(&t.lines, mine)
-	}
-	if t.longest > 0 && t.overdue == nil {
-		t.overdue = time.AfterFunc(t.longest, t.takeBack)
-	}
+	w := &waiter{client: client, granted: func(has turn) { granted <- has }}
+	t.enqueue(w, now)
 	t.mu.Unlock()
 	select {
 	case taken := <-granted:
@@ -191,18 +229,70 @@ func (t *turns) take(ctx context.Context, client Client) (turn, error) {
 		return taken, nil
 	case <-ctx.Done():
 	}
-	t.mu.Lock()
-	if i := slices.IndexFunc(mine.calls, func(w waiting) bool { return w.granted == granted }); i >= 0 {
-		if mine.calls = slices.Delete(mine.calls, i, i+1); len(mine.calls) == 0 {
-			heap.Remove(&t.lines, mine.place)
-			mine.idle = time.Now() // if it has no turn
-		}
-		t.mu.Unlock()
-		return turn{}, context.Cause(ctx)
+	if !t.withdraw(w) {
+		t.give(<-granted)
 	}
-	t.mu.Unlock()
-	t.give(<-granted)
 	return turn{}, context.Cause(ctx)
+}
+
+// want has somebody wait for a turn, until withdraw.
+func (t *turns) want(w *waiter) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if has, ok := t.takeFree(w.client, now); ok {
+		w.granted(has)
+		return
+	}
+	t.enqueue(w, now)
+}
+
+// withdraw has somebody wait no longer, and reports whether he did.
+func (t *turns) withdraw(w *waiter) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	its := t.clients[w.client]
+	if its == nil {
+		return false
+	}
+	i := slices.Index(its.calls, w)
+	if i < 0 {
+		return false
+	}
+	if its.calls = slices.Delete(its.calls, i, i+1); len(its.calls) == 0 {
+		heap.Remove(&t.lines, its.place)
+		its.idle = time.Now() // if it has no turn
+	}
+	return true
+}
+
+// takeFree takes a turn that is free, if there is one: so nobody waits. The caller holds mu.
+func (t *turns) takeFree(client Client, now time.Time) (has turn, ok bool) {
+	its := t.of(client, now)
+	if now.Sub(t.counted) > countEvery {
+		t.count(now)
+	}
+	n := len(t.free)
+	if n == 0 {
+		return turn{}, false
+	}
+	has = t.grant(t.free[n-1], its, now)
+	t.free = t.free[:n-1]
+	return has, true
+}
+
+// enqueue has somebody wait until there is a turn. The caller holds mu.
+func (t *turns) enqueue(w *waiter, now time.Time) {
+	its := t.of(w.client, now)
+	w.since = now
+	if its.calls = append(its.calls, w); len(its.calls) == 1 {
+		t.join(its)
+		t.place(its)
+		heap.Push(&t.lines, its)
+	}
+	if t.longest > 0 && t.overdue == nil {
+		t.overdue = time.AfterFunc(t.longest, t.takeBack)
+	}
 }
 
 // join has a client come after all who wait, of those like it. The caller holds mu, and fixes lines.
@@ -250,7 +340,9 @@ func (t *turns) give(taken turn) {
 func (t *turns) pass(place int, now time.Time) {
 	h := &t.taken[place]
 	h.by.has--
-	t.uses(h.by, now.Sub(h.since).Seconds()-usualTurn, now)
+	took := now.Sub(h.since).Seconds()
+	t.uses(h.by, min(took, 2*h.by.usual)-usualTurn, now)
+	h.by.usual += (min(took, 4*h.by.usual) - h.by.usual) / turnsUsual // who has many long ones has them count in full soon
 	if h.by.isIdle() {
 		h.by.idle = now
 	}
@@ -268,7 +360,7 @@ func (t *turns) pass(place int, now time.Time) {
 	if next.calls = next.calls[1:]; len(next.calls) == 0 {
 		heap.Pop(&t.lines)
 	}
-	first.granted <- t.grant(place, next, now)
+	first.granted(t.grant(place, next, now))
 }
 
 // takeBack takes turns back that have lasted too long, as long as there is somebody to have them.
@@ -337,7 +429,7 @@ func (t *turns) inUse() int {
 // leave a processor idle; and while all are in use, Go looks at the network every 10 ms only. Who waits for something
 // else, and has forgotten to say so, keeps others waiting for no longer than overdueTurn.
 func turnsOfProcessors() *turns {
-	return newTurns(max(2, runtime.GOMAXPROCS(0)), overdueTurn, mostDebt)
+	return newTurns(max(2, runtime.GOMAXPROCS(0)), overdueTurn)
 }
 
 const (
@@ -347,9 +439,6 @@ const (
 	busyFor = 100 * time.Millisecond
 	// overdueTurn is how long a turn lasts if others wait for it.
 	overdueTurn = 5 * time.Millisecond
-	// mostDebt is for how much a client waits at most, that it has had before the others: a page that asks for many things at once
-	// waits for its share of the next ones, not of all that it had.
-	mostDebt = 500 * time.Microsecond
 )
 
 // Turn says that the call is long work from here on, as reading a large request or making a

@@ -34,7 +34,7 @@ func gateOfTurns(n int) *Gate {
 	limits := DefaultLimits()
 	limits.Long = Budget{100, 100}
 	g := New(Config{Limits: limits})
-	g.turns = newTurns(n, 0, time.Hour)
+	g.turns = newTurns(n, 0)
 	return g
 }
 
@@ -162,9 +162,18 @@ func TestTurnsAreFair(t *testing.T) {
 		{"one after the other, in the order in which they came", nil, []wish{
 			{client(1), usual}, {client(1), usual}, {client(1), usual}, {client(2), usual}, {client(3), usual}, {client(3), usual},
 		}, []int{0, 3, 4, 1, 5, 2}},
-		{"long turns count for more", nil, []wish{
+		{"a long turn counts for more, but not much more than the client's others", nil, []wish{
 			{client(1), 500 * time.Microsecond}, {client(1), usual}, {client(2), usual / 3}, {client(2), usual / 3}, {client(2), usual},
-		}, []int{0, 2, 3, 4, 1}},
+		}, []int{0, 2, 3, 1, 4}},
+		{"who has long turns all the time has them counted in full", func(turns *turns) {
+			for range 100 {
+				taken, _ := turns.take(context.Background(), client(1))
+				time.Sleep(usual)
+				turns.give(taken)
+			}
+		}, []wish{
+			{client(2), usual / 3}, {client(2), usual / 3}, {client(2), usual / 3}, {client(2), usual / 3}, {client(2), usual / 3}, {client(1), usual},
+		}, []int{0, 1, 2, 3, 5, 4}},
 		{"the operator's own before all", func(turns *turns) { turns.had(operator(2), time.Hour) }, []wish{
 			{client(1), usual}, {operator(2), usual}, {operator(2), usual}, {client(3), usual},
 		}, []int{1, 2, 0, 3}},
@@ -178,21 +187,29 @@ func TestTurnsAreFair(t *testing.T) {
 			{client(1), usual},
 			{client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual},
 			{client(3), usual}, {client(3), usual}, {client(3), usual}, {client(3), usual},
-		}, []int{1, 5, 2, 6, 3, 7, 0, 4, 8}},
-		{"who has paused has earned some turns, as who is new", func(turns *turns) {
+		}, []int{1, 5, 2, 6, 0, 3, 7, 4, 8}},
+		{"who has paused has earned some turns, and who is new has not", func(turns *turns) {
 			turns.had(client(1), time.Hour)
 			time.Sleep(time.Second)
+		}, []wish{
+			{client(2), usual}, {client(2), usual}, {client(2), usual}, {client(1), usual}, {client(1), usual},
+		}, []int{3, 4, 0, 1, 2}},
+		{"who was refused has lost what it had earned", func(turns *turns) {
+			turns.had(client(1), time.Hour)
+			time.Sleep(time.Second)
+			turns.forfeit(client(1))
+			time.Sleep(forfeits)
 		}, []wish{
 			{client(2), usual}, {client(2), usual}, {client(2), usual}, {client(1), usual}, {client(1), usual},
 		}, []int{0, 3, 1, 4, 2}},
 		{"who owes more than mostDebt comes when the others have had that", func(turns *turns) { turns.had(client(1), time.Hour) }, []wish{
 			{client(1), usual},
 			{client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual}, {client(2), usual},
-		}, []int{1, 2, 3, 4, 0, 5, 6}},
+		}, []int{1, 2, 3, 0, 4, 5, 6}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				turns := newTurns(1, time.Hour, mostDebt)
+				turns := newTurns(1, time.Hour)
 				if c.before != nil {
 					c.before(turns)
 				}
@@ -234,7 +251,7 @@ func TestTurnsAreFair(t *testing.T) {
 func TestTurnsOfWhoWantsLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const others, lasts, pause = 500, 400 * time.Microsecond, 100 * time.Millisecond
-		turns := newTurns(1, time.Hour, mostDebt)
+		turns := newTurns(1, time.Hour)
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		for n := range others {
@@ -273,7 +290,7 @@ func TestTurnsOfWhoWantsLittle(t *testing.T) {
 
 // TestTurnsForget has more clients take turns than are remembered.
 func TestTurnsForget(t *testing.T) {
-	turns := newTurns(1, 0, time.Hour)
+	turns := newTurns(1, 0)
 	turns.had(client(0), time.Minute)
 	for n := range 3 * mostUsers {
 		taken, err := turns.take(t.Context(), client(n+1))
@@ -301,7 +318,7 @@ func TestTurnsForget(t *testing.T) {
 // TestTurnsWithdrawn has clients go while they wait.
 func TestTurnsWithdrawn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		turns := newTurns(1, 0, time.Hour)
+		turns := newTurns(1, 0)
 		first, err := turns.take(t.Context(), client(1))
 		if err != nil {
 			t.Fatal(err)
@@ -331,7 +348,7 @@ func TestTurnsWithdrawn(t *testing.T) {
 
 // TestTurnsTakenBack has nobody give a turn back that others wait for.
 func TestTurnsTakenBack(t *testing.T) {
-	turns := newTurns(2, 2*longWait, time.Hour)
+	turns := newTurns(2, 2*longWait)
 	forgetful := make([]turn, 2)
 	for i := range forgetful {
 		forgetful[i], _ = turns.take(t.Context(), client(1))
@@ -366,7 +383,7 @@ func TestTurnsTakenBack(t *testing.T) {
 // reads, writes, is closed, or when a call on it takes it over.
 func TestReadTakesTurns(t *testing.T) {
 	g := New(Config{Limits: DefaultLimits()})
-	g.turns = newTurns(1, 0, time.Hour)
+	g.turns = newTurns(1, 0)
 	server, other := net.Pipe()
 	defer other.Close()
 	c, refusal := g.connect(dialled{server, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}})
