@@ -125,6 +125,8 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if err == io.EOF && b.call.kind == Request {
 		b.call.place.keep()
+	}
+	if n > 0 || err == io.EOF {
 		b.call.compute(context.Background()) // it comes soon
 	}
 	return n, err

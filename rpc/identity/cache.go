@@ -8,6 +8,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
+
+	"github.com/gcash/bchd/chaincfg/chainhash"
 
 	"github.com/keytree-bch/keytree/graph"
 	"github.com/keytree-bch/keytree/rpc/rest"
@@ -28,6 +31,23 @@ type cached struct {
 	graphReader        // its graph is nil if none is served
 	version     string // of the server: another may answer in another form
 	next        http.Handler
+	newest      atomic.Pointer[tag] // of the tip that was asked for last
+}
+
+// tag is the validator of what is as of a tip.
+type tag struct {
+	tip  chainhash.Hash
+	etag string
+}
+
+// etag returns the validator of what is as of a tip.
+func (c *cached) etag(tip chainhash.Hash) string {
+	if of := c.newest.Load(); of != nil && of.tip == tip {
+		return of.etag
+	}
+	of := &tag{tip, `W/"` + c.version + "-" + hashText(tip) + `"`}
+	c.newest.Store(of)
+	return of.etag
 }
 
 // ServeHTTP implements http.Handler.
@@ -45,7 +65,7 @@ func (c *cached) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tip, ok := c.graph.Tip()
 	ok = ok && c.unavailable() == nil
 	answer := &cachedWriter{ResponseWriter: w}
-	switch etag := `W/"` + c.version + "-" + hashText(tip.Hash) + `"`; {
+	switch etag := c.etag(tip.Hash); {
 	case !ok:
 	case isProof(path):
 		c.proofs(w, r)

@@ -145,5 +145,5 @@ func (s *Services) RegisterREST(mux *runtime.ServeMux) error {
 // graph's they keep what stays true. version is the server's: another one may answer in
 // another form.
 func (s *Services) Cached(version string, next http.Handler) http.Handler {
-	return &cached{s.reader, version, next}
+	return &cached{graphReader: s.reader, version: version, next: next}
 }
