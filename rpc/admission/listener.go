@@ -19,7 +19,7 @@ func (g *Gate) Listen(inner net.Listener, farewell func(*Refusal) []byte) net.Li
 		Listener: inner, gate: g, farewell: farewell, parting: make(chan struct{}, mostParting),
 		places: make(chan struct{}, mostWaiting(g.mostHeld)), granted: make(chan *arrival, mostWaiting(g.mostHeld)),
 		failed: make(chan error), closing: make(chan struct{}), ended: make(chan struct{}),
-		held: make(map[net.Conn]*time.Timer), waiting: make(map[*arrival]struct{}),
+		held: make(map[net.Conn]*time.Timer), waiting: make(map[*arrival]struct{}), of: make(map[Client]int),
 	}
 	go l.run()
 	return l
@@ -56,6 +56,7 @@ type listener struct {
 	mu      sync.Mutex
 	held    map[net.Conn]*time.Timer // mu; connections that are refused and not closed yet; nil when the listener is closed
 	waiting map[*arrival]struct{}    // mu; those that wait for a turn, or have one and were not handed on yet
+	of      map[Client]int           // mu; how many of these a client has
 }
 
 // arrival is a connection that waits for the turn that it begins with.
@@ -116,16 +117,39 @@ func (l *listener) arrive(accepted net.Conn) {
 	}
 	a := &arrival{Conn: accepted}
 	a.waits = waiter{client: client, granted: func(has turn) { a.has = has; l.granted <- a }}
-	l.mu.Lock()
-	if l.waiting == nil {
-		l.mu.Unlock()
-		accepted.Close()
-		<-l.places
+	if l.enter(a) {
 		return
 	}
+	<-l.places
+	l.part(accepted, l.gate.connections.refuse(true, time.Second))
+}
+
+// enter has an arrival wait, unless the listener is closed, or its client has as many waiting as it may have connected.
+func (l *listener) enter(a *arrival) bool {
+	client := a.waits.client
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting == nil || client.bounded() && client.Single() && l.of[client] >= l.gate.connections.most().One {
+		return false
+	}
 	l.waiting[a] = struct{}{}
-	l.mu.Unlock()
-	l.gate.turns.want(&a.waits)
+	l.of[client]++
+	l.gate.turns.want(&a.waits) // before Close might withdraw it
+	return true
+}
+
+// leave takes an arrival off those that wait, and reports whether Close has not done so.
+func (l *listener) leave(a *arrival) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, waits := l.waiting[a]; !waits {
+		return false
+	}
+	delete(l.waiting, a)
+	if l.of[a.waits.client]--; l.of[a.waits.client] == 0 {
+		delete(l.of, a.waits.client)
+	}
+	return true
 }
 
 // Accept implements net.Listener.
@@ -133,12 +157,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		select {
 		case a := <-l.granted:
-			l.mu.Lock()
-			_, ours := l.waiting[a]
-			delete(l.waiting, a)
-			l.mu.Unlock()
 			<-l.places
-			if !ours {
+			if !l.leave(a) {
 				continue // Close has closed it
 			}
 			runtime.Gosched() // as in turns.take
@@ -184,6 +204,12 @@ func (l *listener) Close() error {
 	return err
 }
 
+func (l *listener) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting == nil
+}
+
 // hold closes a connection some time later: who comes again at once, whenever he is refused, comes less often, and those who came
 // together come again one by one.
 func (l *listener) hold(c net.Conn) {
@@ -218,7 +244,7 @@ func (l *listener) part(c net.Conn, why *Refusal) {
 		l.hold(c)
 		return
 	}
-	if l.farewell == nil {
+	if l.farewell == nil || l.isClosed() {
 		c.Close() // there is nobody to tell about an error, here and below
 		return
 	}

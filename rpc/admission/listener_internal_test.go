@@ -142,6 +142,43 @@ func TestListenerCloses(t *testing.T) {
 	}
 }
 
+// TestArrivalsOfOne has a client connect more often than it may be connected, while nobody has a turn.
+func TestArrivalsOfOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := DefaultLimits()
+		limits.Connections.One = 3
+		g, giveBack := crowdedGate(t, limits, 0)
+		inner := newArrivals()
+		l := g.Listen(inner, nil)
+		defer l.Close()
+		for n := range 5 {
+			c := inner.from(1)
+			defer c.Close()
+			synctest.Wait()
+			if isClosed(c) != (n >= 3) {
+				t.Errorf("connection %d: closed %t", n, n < 3)
+			}
+		}
+		other := inner.from(2)
+		defer other.Close()
+		synctest.Wait()
+		if isClosed(other) {
+			t.Error("another client's is closed")
+		}
+		giveBack()
+		for range 4 {
+			c, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+		}
+		if len(l.(*listener).of) != 0 {
+			t.Errorf("still counted: %v", l.(*listener).of)
+		}
+	})
+}
+
 // TestListenerBounds has more connect than may wait: the system keeps those.
 func TestListenerBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -149,8 +186,8 @@ func TestListenerBounds(t *testing.T) {
 		inner := newArrivals()
 		l := g.Listen(inner, nil)
 		defer l.Close()
-		for range mostWaiting(0) {
-			defer inner.from(1).Close()
+		for n := range mostWaiting(0) {
+			defer inner.from(1 + n%50).Close()
 		}
 		synctest.Wait()
 		ours, theirs := net.Pipe()

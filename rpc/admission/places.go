@@ -60,6 +60,13 @@ func (p *places) resize(size Budget, few int) {
 	p.size, p.few = size, few
 }
 
+// most is how many there are.
+func (p *places) most() Budget {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.size
+}
+
 func (p *places) inUse() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
