@@ -157,6 +157,7 @@ type Gate struct {
 	in, out                              *bytes
 	work                                 *work
 	buffers                              mem.BufferPool // for gRPC's messages
+	waiting                              chan struct{}  // holds one element for each connection that waits for its first turn, and for each listener that accepts
 	held                                 atomic.Int64   // refused connections that are not closed yet
 	telling                              atomic.Int64   // calls over HTTP/2 that are being told that they are refused
 	turns                                *turns         // of all that is computed for clients
@@ -180,6 +181,7 @@ func New(c Config) *Gate {
 		out:         newBytes("bytes not taken", l.BytesOut, l.Patience),
 		work:        newWork(l.Work, turns.isBusy, func() int { return int(turns.crowd.Load()) }),
 		buffers:     newBuffers(),
+		waiting:     make(chan struct{}, mostWaiting(c.Held)),
 		turns:       turns,
 		open:        make(map[*conn]struct{}),
 	}

@@ -17,8 +17,8 @@ import (
 func (g *Gate) Listen(inner net.Listener, farewell func(*Refusal) []byte) net.Listener {
 	l := &listener{
 		Listener: inner, gate: g, farewell: farewell, parting: make(chan struct{}, mostParting),
-		places: make(chan struct{}, mostWaiting(g.mostHeld)), granted: make(chan *arrival, mostWaiting(g.mostHeld)),
-		failed: make(chan error), closing: make(chan struct{}), ended: make(chan struct{}),
+		granted: make(chan *arrival, cap(g.waiting)),
+		failed:  make(chan error), closing: make(chan struct{}), ended: make(chan struct{}),
 		held: make(map[net.Conn]*time.Timer), waiting: make(map[*arrival]struct{}), of: make(map[Client]int),
 	}
 	go l.run()
@@ -38,8 +38,8 @@ const (
 // their turn. Each takes a file, and about a kilobyte.
 const MostHeld = 16 << 10
 
-// mostWaiting is how many connections wait for a turn at one listener. While there are so many, nothing more is accepted.
-func mostWaiting(held int) int { return 64 + held/4 }
+// mostWaiting is how many connections wait for a turn, if so many are held: some in any case. While there are so many, nothing more is accepted.
+func mostWaiting(held int) int { return 64 + held/2 }
 
 // listener hands on what it has accepted. Its goroutine run ends with Close.
 type listener struct {
@@ -47,7 +47,6 @@ type listener struct {
 	gate     *Gate
 	farewell func(*Refusal) []byte
 	parting  chan struct{} // holds one element for each connection that is being told
-	places   chan struct{} // holds one element for each connection that waits, or has a turn and was not handed on yet
 	granted  chan *arrival // those that have one; has room for all
 	failed   chan error    // what accepting ended with
 	closing  chan struct{} // closed by Close
@@ -78,7 +77,7 @@ func (l *listener) run() {
 	defer close(l.ended)
 	for n := 1; ; n++ {
 		select {
-		case l.places <- struct{}{}:
+		case l.gate.waiting <- struct{}{}:
 		case <-l.closing:
 			return
 		}
@@ -87,7 +86,7 @@ func (l *listener) run() {
 		case err == nil:
 			l.arrive(accepted)
 		default:
-			<-l.places
+			<-l.gate.waiting
 			select {
 			case l.failed <- explained(err):
 			case <-l.closing:
@@ -103,13 +102,13 @@ func (l *listener) run() {
 	}
 }
 
-// arrive has a connection wait for its turn, unless it is refused. It has one of the places, which it gives back then.
+// arrive has a connection wait for its turn, unless it is refused. It has room among gate.waiting, which it gives back then.
 func (l *listener) arrive(accepted net.Conn) {
 	client := l.gate.peer(addressOf(accepted.RemoteAddr()))
 	if client.Single() { // a proxy stands for many
 		// Who has used up his budget is told on the connection, while there is time for that.
 		if refusal := l.gate.work.take(client, connectWork); refusal != nil && l.gate.turns.isBusy() {
-			<-l.places
+			<-l.gate.waiting
 			l.gate.turns.forfeit(client)
 			l.part(accepted, refusal)
 			return
@@ -120,7 +119,7 @@ func (l *listener) arrive(accepted net.Conn) {
 	if l.enter(a) {
 		return
 	}
-	<-l.places
+	<-l.gate.waiting
 	l.part(accepted, l.gate.connections.refuse(true, time.Second))
 }
 
@@ -157,10 +156,10 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		select {
 		case a := <-l.granted:
-			<-l.places
 			if !l.leave(a) {
 				continue // Close has closed it
 			}
+			<-l.gate.waiting
 			runtime.Gosched() // as in turns.take
 			l.gate.turns.begin(a.has)
 			c, refusal := l.gate.connect(a.Conn)
@@ -198,6 +197,7 @@ func (l *listener) Close() error {
 				l.gate.turns.give(a.has)
 			}
 			a.Close()
+			<-l.gate.waiting
 		}
 	}
 	<-l.ended

@@ -135,6 +135,9 @@ func TestListenerCloses(t *testing.T) {
 			if n := g.turns.inUse(); n != 0 || len(g.turns.lines) != 0 {
 				t.Errorf("granted %t: %d turns are taken, %d clients wait", granted, n, len(g.turns.lines))
 			}
+			if n := len(g.waiting); n != 0 {
+				t.Errorf("granted %t: %d connections count as waiting", granted, n)
+			}
 			if u := g.Usage(); u.Connections != 0 {
 				t.Errorf("granted %t: %d connections have places", granted, u.Connections)
 			}
