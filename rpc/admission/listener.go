@@ -82,10 +82,9 @@ func (l *listener) run() {
 			return
 		}
 		accepted, err := l.Listener.Accept()
-		switch {
-		case err == nil:
+		if err == nil {
 			l.arrive(accepted)
-		default:
+		} else {
 			<-l.gate.waiting
 			select {
 			case l.failed <- explained(err):
@@ -110,7 +109,7 @@ func (l *listener) arrive(accepted net.Conn) {
 		if refusal := l.gate.work.take(client, connectWork); refusal != nil && l.gate.turns.isBusy() {
 			<-l.gate.waiting
 			l.gate.turns.forfeit(client)
-			l.part(accepted, refusal)
+			l.part(accepted, client, refusal)
 			return
 		}
 	}
@@ -120,7 +119,7 @@ func (l *listener) arrive(accepted net.Conn) {
 		return
 	}
 	<-l.gate.waiting
-	l.part(accepted, l.gate.connections.refuse(true, time.Second))
+	l.part(accepted, client, l.gate.connections.refuse(true, time.Second))
 }
 
 // enter has an arrival wait, unless the listener is closed, or its client has as many waiting as it may have connected.
@@ -167,7 +166,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			if refusal == nil {
 				return c, nil
 			}
-			l.part(a.Conn, refusal)
+			l.part(a.Conn, a.waits.client, refusal)
 		case err := <-l.failed:
 			return nil, err
 		case <-l.closing:
@@ -239,8 +238,8 @@ func (l *listener) hold(c net.Conn) {
 
 // part tells why a connection is closed. To be read, it takes what the client has sent: a
 // system drops what was not read yet by the other side if something is left unread on this one.
-func (l *listener) part(c net.Conn, why *Refusal) {
-	if !l.gate.work.isQuiet(l.gate.peer(addressOf(c.RemoteAddr())), connectWork) {
+func (l *listener) part(c net.Conn, client Client, why *Refusal) {
+	if !l.gate.work.isQuiet(client, connectWork) {
 		l.hold(c)
 		return
 	}
